@@ -1,0 +1,1 @@
+//! Listeners, handlers, purgatory and configuration: drives the machines.

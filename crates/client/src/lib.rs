@@ -1,0 +1,1 @@
+//! The native Kafka client.

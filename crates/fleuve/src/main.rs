@@ -1,0 +1,3 @@
+//! The `fleuve` binary: wiring only, everything else lives in `fleuve-cli`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The one HTTP door: server and metrics exposition.

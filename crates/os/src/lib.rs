@@ -1,0 +1,1 @@
+//! The world as traits: clock, randomness and disk, with their real versions.

@@ -1,0 +1,1 @@
+//! Kafka wire messages, frames, record batches, compression and error codes.

@@ -1,0 +1,1 @@
+//! Simulated disk and clock, and the checkers that watch them. Test only.

@@ -1,0 +1,1 @@
+//! The partition log on Kafka's on-disk format.
