@@ -1,1 +1,14 @@
-//! The one HTTP door: server and metrics exposition.
+//! The one HTTP door: the server and the metrics page.
+//!
+//! A service hands in a [`Probe`], which says what there is to count and whether the service is
+//! ready; this room knows sockets, paths and the Prometheus text format, and nothing of Kafka.
+//! Counters stay plain atomics in the room that counts and become text only when somebody asks,
+//! so that a metric costs the hot path one addition.
+
+mod exposition;
+mod process;
+mod server;
+
+pub use exposition::{Exposition, Kind};
+pub use process::ProcessUsage;
+pub use server::{Probe, Server};
