@@ -1,1 +1,3 @@
-//! Listeners, handlers, purgatory and configuration: drives the machines.
+//! Broker.
+#![expect(dead_code, reason = "under construction")]
+mod connection;

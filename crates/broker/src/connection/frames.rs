@@ -1,0 +1,142 @@
+//! Cutting a byte stream into frames.
+//!
+//! ```text
+//! | length i32 | length bytes: header and body |
+//! ```
+//!
+//! A sender may declare any length, so memory follows the bytes that really arrived: the buffer
+//! at most doubles, or grows at once to the size that this connection's previous frame had.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+const LENGTH_BYTES: usize = 4;
+/// What a connection that has shown nothing yet may reserve for a read.
+const FIRST_READ_BYTES: usize = 4 * 1024;
+/// The largest size that an earlier frame entitles a connection to reserve at once.
+const EARNED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A frame that cannot be accepted; the connection has lost its framing and must end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("a frame declares {declared} bytes, more than the {limit} allowed here")]
+    TooLarge { declared: usize, limit: usize },
+    #[error("a frame declares the negative length {0}")]
+    Negative(i32),
+}
+
+/// The bytes of one connection that have arrived and not yet become frames.
+#[derive(Debug)]
+pub(crate) struct FrameBuffer {
+    bytes: BytesMut,
+    limit: usize,
+    earned: usize,
+}
+
+impl FrameBuffer {
+    /// Begins a stream whose frames may hold up to `limit` bytes.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { bytes: BytesMut::new(), limit, earned: FIRST_READ_BYTES }
+    }
+
+    /// Cuts off the next frame, without its length, once it is complete.
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
+        let Some(length) = self.declared()? else { return Ok(None) };
+        if self.bytes.len() < LENGTH_BYTES + length {
+            return Ok(None);
+        }
+        self.bytes.advance(LENGTH_BYTES);
+        self.earned = (LENGTH_BYTES + length).clamp(FIRST_READ_BYTES, EARNED_BYTES_MAX);
+        Ok(Some(self.bytes.split_to(length).freeze()))
+    }
+
+    /// The buffer to read into, with room for as much as the sender has earned.
+    pub(crate) fn space(&mut self) -> &mut BytesMut {
+        let have = self.bytes.len();
+        let missing = match self.declared() {
+            Ok(Some(length)) => (LENGTH_BYTES + length).saturating_sub(have),
+            _ => FIRST_READ_BYTES,
+        };
+        let room = missing.min(have.max(self.earned)).max(FIRST_READ_BYTES);
+        if self.bytes.capacity() - have < room {
+            self.bytes.reserve(room);
+        }
+        &mut self.bytes
+    }
+
+    /// Reports whether no byte waits here.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn declared(&self) -> Result<Option<usize>, FrameError> {
+        let Some(length) = self.bytes.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let length = i32::from_be_bytes(*length);
+        let declared = usize::try_from(length).map_err(|_| FrameError::Negative(length))?;
+        if declared > self.limit {
+            return Err(FrameError::TooLarge { declared, limit: self.limit });
+        }
+        Ok(Some(declared))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feed(frames: &mut FrameBuffer, bytes: &[u8]) {
+        frames.space().extend_from_slice(bytes);
+    }
+
+    #[test]
+    fn frames_come_out_whole_however_the_bytes_arrive() {
+        let stream = b"\0\0\0\x03abc\0\0\0\0\0\0\0\x01d";
+        for step in 1..=stream.len() {
+            let mut frames = FrameBuffer::new(16);
+            let mut cut = Vec::new();
+            for part in stream.chunks(step) {
+                feed(&mut frames, part);
+                while let Some(frame) = frames.next_frame().expect("within the limit") {
+                    cut.push(frame);
+                }
+            }
+            assert_eq!(cut, [&b"abc"[..], b"", b"d"], "in steps of {step}");
+            assert!(frames.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_frame_above_the_limit_or_below_zero_is_refused_by_its_length_alone() {
+        let mut frames = FrameBuffer::new(16);
+        feed(&mut frames, &17i32.to_be_bytes());
+        assert_eq!(frames.next_frame(), Err(FrameError::TooLarge { declared: 17, limit: 16 }));
+        let mut frames = FrameBuffer::new(16);
+        feed(&mut frames, &(-1i32).to_be_bytes());
+        assert_eq!(frames.next_frame(), Err(FrameError::Negative(-1)));
+    }
+
+    #[test]
+    fn memory_follows_what_arrived_and_not_what_was_declared() {
+        let mut frames = FrameBuffer::new(100 << 20);
+        feed(&mut frames, &(100i32 << 20).to_be_bytes());
+        frames.space();
+        assert!(frames.bytes.capacity() <= 2 * FIRST_READ_BYTES);
+        let mut arrived = LENGTH_BYTES;
+        while arrived < 1 << 20 {
+            feed(&mut frames, &[7; 1000]);
+            arrived += 1000;
+            assert!(frames.bytes.capacity() <= 4 * arrived.max(FIRST_READ_BYTES));
+        }
+    }
+
+    #[test]
+    fn a_connection_that_sends_large_frames_reads_them_at_once() {
+        let mut frames = FrameBuffer::new(1 << 20);
+        let length = 300_000;
+        feed(&mut frames, &(length as i32).to_be_bytes());
+        feed(&mut frames, &vec![1; length]);
+        assert_eq!(frames.next_frame().expect("fits").expect("whole").len(), length);
+        feed(&mut frames, &(length as i32).to_be_bytes());
+        let space = frames.space();
+        assert!(space.capacity() - space.len() >= length);
+    }
+}

@@ -1,0 +1,369 @@
+//! The task of one connection.
+//!
+//! Each turn takes every whole frame that has arrived, hands it to the dispatcher, and then waits
+//! for whichever comes first: the oldest outstanding answer, room to write, bytes to read, the
+//! end of the broker or the idle limit. An answer that must wait (an acknowledgement that awaits
+//! a flush, a long poll) is a future in a queue; requests behind it are handled meanwhile, and
+//! their answers wait for its turn, because Kafka's clients match answers by order.
+//!
+//! Everything is bounded: once too many requests or bytes are outstanding, or the peer does not
+//! take its answers, the task stops reading and the peer's own socket buffer fills up.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{FrameBuffer, FrameError};
+
+/// Slices handed to one vectored write; Linux takes up to 1024.
+const WRITE_SLICES_MAX: usize = 64;
+
+/// Where the frames of a connection go.
+pub(crate) trait Dispatch: Send {
+    /// Handles one request frame.
+    fn dispatch(&mut self, frame: Bytes) -> Reply;
+}
+
+/// What became of a request.
+pub(crate) enum Reply {
+    /// The answer is here.
+    Now(Answer),
+    /// The answer comes later. The request has already taken effect as far as order matters.
+    Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    /// The answer comes later, and no later request of this connection may be handled before.
+    Barrier(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+/// How a request ends.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// These segments make up the response frame, its length included.
+    Frame(Vec<Bytes>),
+    /// The client expects no answer.
+    Silence,
+    /// The connection must end without an answer.
+    Close(CloseReason),
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CloseReason {
+    #[error("the peer closed it")]
+    Peer,
+    #[error("the peer closed it in the middle of a frame")]
+    PeerWithinFrame,
+    #[error("the socket failed: {0}")]
+    Socket(io::Error),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("the request cannot be read: {0}")]
+    Malformed(String),
+    #[error("{0}")]
+    Unsupported(String),
+    #[error("a request without acknowledgement failed: {0}")]
+    Unacknowledged(String),
+    #[error("it was idle")]
+    Idle,
+    #[error("the broker is shutting down")]
+    Shutdown,
+}
+
+impl CloseReason {
+    /// Reports whether the peer did something that an operator may want to know of.
+    pub(crate) fn is_peers_fault(&self) -> bool {
+        matches!(self, Self::Frame(_) | Self::Malformed(_) | Self::Unsupported(_))
+    }
+}
+
+/// What one connection may hold and how long it may stay silent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Largest request frame.
+    pub(crate) request_bytes_max: usize,
+    /// Requests that may await their answers.
+    pub(crate) outstanding_max: usize,
+    /// Request bytes that may await their answers.
+    pub(crate) outstanding_bytes_max: usize,
+    /// Answer bytes that may wait for the peer to take them.
+    pub(crate) unwritten_bytes_max: usize,
+    /// Silence after which the connection is closed; `None` for no limit.
+    pub(crate) idle_max: Option<Duration>,
+    /// How long outstanding answers may take once the broker shuts down.
+    pub(crate) drain_max: Duration,
+}
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve<S, D>(
+    stream: S,
+    dispatch: D,
+    limits: Limits,
+    shutdown: watch::Receiver<bool>,
+) -> CloseReason
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    D: Dispatch,
+{
+    let mut connection = Connection {
+        stream,
+        dispatch,
+        limits,
+        frames: FrameBuffer::new(limits.request_bytes_max),
+        outstanding: VecDeque::new(),
+        outstanding_bytes: 0,
+        barrier: false,
+        unwritten: VecDeque::new(),
+        unwritten_bytes: 0,
+        last_active: Instant::now(),
+        draining: false,
+    };
+    match connection.run(shutdown).await {
+        Err(reason) => reason,
+    }
+}
+
+struct Connection<S, D> {
+    stream: S,
+    dispatch: D,
+    limits: Limits,
+    frames: FrameBuffer,
+    outstanding: VecDeque<Outstanding>,
+    outstanding_bytes: usize,
+    barrier: bool,
+    unwritten: VecDeque<Bytes>,
+    unwritten_bytes: usize,
+    last_active: Instant,
+    draining: bool,
+}
+
+struct Outstanding {
+    answer: Awaited,
+    request_bytes: usize,
+}
+
+enum Awaited {
+    Here(Answer),
+    Coming(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+enum Event {
+    Progress,
+    Timer,
+    Shutdown,
+}
+
+/// The type of a loop that only ends with a reason.
+enum Never {}
+
+impl<S, D> Connection<S, D>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    D: Dispatch,
+{
+    async fn run(&mut self, mut shutdown: watch::Receiver<bool>) -> Result<Never, CloseReason> {
+        let mut timer = pin!(sleep_until(self.deadline()));
+        let mut stop = pin!(async move {
+            // The sender going away means the broker is gone.
+            let _ = shutdown.wait_for(|stop| *stop).await;
+        });
+        loop {
+            self.take_frames()?;
+            if self.draining && self.outstanding.is_empty() && self.unwritten.is_empty() {
+                return Err(CloseReason::Shutdown);
+            }
+            let event =
+                poll_fn(|context| self.poll_event(context, timer.as_mut(), stop.as_mut())).await?;
+            match event {
+                Event::Progress => {
+                    // Gives the other connections of this thread their turn under steady load.
+                    tokio::task::coop::consume_budget().await;
+                }
+                Event::Shutdown => {
+                    self.draining = true;
+                    timer.as_mut().reset(Instant::now() + self.limits.drain_max);
+                }
+                Event::Timer if self.draining => return Err(CloseReason::Shutdown),
+                Event::Timer => {
+                    // The timer is not moved at every byte; it looks again when it fires.
+                    let deadline = self.deadline();
+                    if deadline <= Instant::now() && self.outstanding.is_empty() {
+                        return Err(CloseReason::Idle);
+                    }
+                    let soonest = Instant::now() + Duration::from_millis(100);
+                    timer.as_mut().reset(deadline.max(soonest));
+                }
+            }
+        }
+    }
+
+    /// Hands every whole frame to the dispatcher, as far as the limits allow.
+    fn take_frames(&mut self) -> Result<(), CloseReason> {
+        while self.may_take_more() {
+            let Some(frame) = self.frames.next_frame()? else { break };
+            let request_bytes = frame.len();
+            let answer = match self.dispatch.dispatch(frame) {
+                Reply::Now(answer) if self.outstanding.is_empty() => {
+                    self.finish(answer)?;
+                    continue;
+                }
+                Reply::Now(answer) => Awaited::Here(answer),
+                Reply::Later(answer) => Awaited::Coming(answer),
+                Reply::Barrier(answer) => {
+                    self.barrier = true;
+                    Awaited::Coming(answer)
+                }
+            };
+            self.outstanding_bytes += request_bytes;
+            self.outstanding.push_back(Outstanding { answer, request_bytes });
+        }
+        Ok(())
+    }
+
+    fn may_take_more(&self) -> bool {
+        !self.draining
+            && !self.barrier
+            && self.outstanding.len() < self.limits.outstanding_max
+            && self.outstanding_bytes < self.limits.outstanding_bytes_max
+            && self.unwritten_bytes < self.limits.unwritten_bytes_max
+    }
+
+    fn poll_event(
+        &mut self,
+        context: &mut Context<'_>,
+        timer: Pin<&mut Sleep>,
+        stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Poll<Result<Event, CloseReason>> {
+        let mut progress = false;
+        let could_take_more = self.may_take_more();
+        self.poll_answers(context)?;
+        self.poll_write(context)?;
+        if self.may_take_more() {
+            // Frames may have been left lying when a limit was reached.
+            progress |= !could_take_more && !self.frames.is_empty();
+            match self.poll_read(context)? {
+                Poll::Ready(()) => progress = true,
+                Poll::Pending => {}
+            }
+        }
+        if progress {
+            return Poll::Ready(Ok(Event::Progress));
+        }
+        if !self.draining && stop.poll(context).is_ready() {
+            return Poll::Ready(Ok(Event::Shutdown));
+        }
+        if self.draining && self.outstanding.is_empty() && self.unwritten.is_empty() {
+            return Poll::Ready(Ok(Event::Progress));
+        }
+        if timer.poll(context).is_ready() {
+            return Poll::Ready(Ok(Event::Timer));
+        }
+        Poll::Pending
+    }
+
+    /// Moves answers that have come from the head of the queue to the bytes to write.
+    fn poll_answers(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
+        while let Some(oldest) = self.outstanding.front_mut() {
+            if let Awaited::Coming(answer) = &mut oldest.answer {
+                match answer.as_mut().poll(context) {
+                    Poll::Ready(answer) => oldest.answer = Awaited::Here(answer),
+                    Poll::Pending => return Ok(()),
+                }
+            }
+            let oldest = self.outstanding.pop_front().expect("the head was just looked at");
+            self.outstanding_bytes -= oldest.request_bytes;
+            if let Awaited::Here(answer) = oldest.answer {
+                self.finish(answer)?;
+            }
+        }
+        // A barrier is always the last in the queue.
+        self.barrier = false;
+        Ok(())
+    }
+
+    fn finish(&mut self, answer: Answer) -> Result<(), CloseReason> {
+        match answer {
+            Answer::Frame(segments) => {
+                for segment in segments {
+                    if !segment.is_empty() {
+                        self.unwritten_bytes += segment.len();
+                        self.unwritten.push_back(segment);
+                    }
+                }
+                Ok(())
+            }
+            Answer::Silence => Ok(()),
+            Answer::Close(reason) => Err(reason),
+        }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
+        let mut wrote = false;
+        while !self.unwritten.is_empty() {
+            let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
+            let count = self.unwritten.len().min(WRITE_SLICES_MAX);
+            for (slice, segment) in slices.iter_mut().zip(&self.unwritten) {
+                *slice = IoSlice::new(segment);
+            }
+            let stream = Pin::new(&mut self.stream);
+            match stream.poll_write_vectored(context, &slices[..count]) {
+                Poll::Ready(Ok(0)) => return Err(CloseReason::Peer),
+                Poll::Ready(Ok(written)) => self.written(written),
+                Poll::Ready(Err(error)) => return Err(CloseReason::Socket(error)),
+                Poll::Pending => return Ok(()),
+            }
+            wrote = true;
+        }
+        if wrote {
+            // A TLS stream keeps bytes back until it is flushed; a plain socket does nothing here.
+            if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_flush(context) {
+                return Err(CloseReason::Socket(error));
+            }
+        }
+        Ok(())
+    }
+
+    fn written(&mut self, mut bytes: usize) {
+        self.last_active = Instant::now();
+        self.unwritten_bytes -= bytes;
+        while bytes > 0 {
+            let head = self.unwritten.front_mut().expect("only queued bytes are written");
+            if bytes < head.len() {
+                head.advance(bytes);
+                return;
+            }
+            bytes -= head.len();
+            self.unwritten.pop_front();
+        }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, CloseReason> {
+        let read = pin!(self.stream.read_buf(self.frames.space())).poll(context);
+        match read {
+            Poll::Ready(Ok(0)) if self.frames.is_empty() => Err(CloseReason::Peer),
+            Poll::Ready(Ok(0)) => Err(CloseReason::PeerWithinFrame),
+            Poll::Ready(Ok(_)) => {
+                self.last_active = Instant::now();
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Err(error)) => Err(CloseReason::Socket(error)),
+            Poll::Pending => Ok(Poll::Pending),
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        /// Stands for "never" without overflowing an instant.
+        const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 3600);
+        self.last_active + self.limits.idle_max.unwrap_or(FAR_AWAY)
+    }
+}
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;

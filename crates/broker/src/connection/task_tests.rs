@@ -1,0 +1,196 @@
+//! Tests of the connection task over an in-memory stream, with a dispatcher that obeys the frames.
+
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// Takes the first byte of a frame as an order and echoes the rest.
+struct Obedient {
+    parked: VecDeque<oneshot::Receiver<()>>,
+    seen: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+fn answer(body: &[u8]) -> Answer {
+    let length = Bytes::copy_from_slice(&(body.len() as i32).to_be_bytes());
+    Answer::Frame(vec![length, Bytes::copy_from_slice(body)])
+}
+
+impl Dispatch for Obedient {
+    fn dispatch(&mut self, frame: Bytes) -> Reply {
+        self.seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let body = frame.slice(1..);
+        match frame[0] {
+            b'n' => Reply::Now(answer(&body)),
+            b'l' | b'b' => {
+                let parked = self.parked.pop_front().expect("the test parked one");
+                let future = Box::pin(async move {
+                    parked.await.expect("the test completes it");
+                    answer(&body)
+                });
+                if frame[0] == b'l' { Reply::Later(future) } else { Reply::Barrier(future) }
+            }
+            b's' => Reply::Now(Answer::Silence),
+            _ => Reply::Now(Answer::Close(CloseReason::Malformed("an unknown order".to_owned()))),
+        }
+    }
+}
+
+struct Harness {
+    peer: DuplexStream,
+    release: VecDeque<oneshot::Sender<()>>,
+    seen: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<CloseReason>,
+}
+
+const LIMITS: Limits = Limits {
+    request_bytes_max: 1000,
+    outstanding_max: 4,
+    outstanding_bytes_max: 10_000,
+    unwritten_bytes_max: 10_000,
+    idle_max: Some(Duration::from_secs(600)),
+    drain_max: Duration::from_secs(2),
+};
+
+fn start(parked: usize, limits: Limits) -> Harness {
+    let (peer, stream) = duplex(64 * 1024);
+    let (release, parked): (VecDeque<_>, VecDeque<_>) =
+        (0..parked).map(|_| oneshot::channel()).unzip();
+    let seen = std::sync::Arc::default();
+    let dispatch = Obedient { parked, seen: std::sync::Arc::clone(&seen) };
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(serve(stream, dispatch, limits, stopped));
+    Harness { peer, release, seen, stop, task }
+}
+
+impl Harness {
+    async fn send(&mut self, body: &[u8]) {
+        self.peer.write_i32(body.len() as i32).await.expect("open");
+        self.peer.write_all(body).await.expect("open");
+    }
+
+    async fn receive(&mut self) -> Vec<u8> {
+        let length = self.peer.read_i32().await.expect("open");
+        let mut body = vec![0; length as usize];
+        self.peer.read_exact(&mut body).await.expect("open");
+        body
+    }
+
+    async fn settle(&self) {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn seen(&self) -> usize {
+        self.seen.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+#[tokio::test]
+async fn answers_keep_the_order_of_the_requests() {
+    let mut harness = start(2, LIMITS);
+    for body in [&b"lfirst"[..], b"nsecond", b"lthird", b"snone", b"nfourth"] {
+        harness.send(body).await;
+    }
+    harness.settle().await;
+    // The last is beyond the four that may be outstanding.
+    assert_eq!(harness.seen(), 4);
+    harness.release.pop_back().expect("parked").send(()).expect("awaited");
+    harness.settle().await;
+    harness.release.pop_back().expect("parked").send(()).expect("awaited");
+    for body in [&b"first"[..], b"second", b"third", b"fourth"] {
+        assert_eq!(harness.receive().await, body);
+    }
+    assert_eq!(harness.seen(), 5);
+}
+
+#[tokio::test]
+async fn nothing_is_handled_behind_a_barrier() {
+    let mut harness = start(1, LIMITS);
+    harness.send(b"bfirst").await;
+    harness.send(b"nsecond").await;
+    harness.settle().await;
+    assert_eq!(harness.seen(), 1);
+    harness.release.pop_back().expect("parked").send(()).expect("awaited");
+    assert_eq!(harness.receive().await, b"first");
+    assert_eq!(harness.receive().await, b"second");
+}
+
+#[tokio::test]
+async fn a_peer_that_goes_away_ends_the_task_even_while_answers_are_awaited() {
+    let mut harness = start(1, LIMITS);
+    harness.send(b"lfirst").await;
+    harness.settle().await;
+    drop(harness.peer);
+    assert!(matches!(harness.task.await, Ok(CloseReason::Peer)));
+    assert!(harness.release[0].is_closed(), "the waiting answer was dropped");
+}
+
+#[tokio::test]
+async fn a_refused_request_closes_the_connection_after_the_answers_before_it() {
+    let mut harness = start(0, LIMITS);
+    harness.send(b"nfirst").await;
+    assert_eq!(harness.receive().await, b"first");
+    harness.send(b"?").await;
+    assert!(matches!(harness.task.await, Ok(CloseReason::Malformed(_))));
+}
+
+#[tokio::test]
+async fn an_oversized_frame_closes_the_connection() {
+    let mut harness = start(0, LIMITS);
+    harness.peer.write_i32(1001).await.expect("open");
+    let reason = harness.task.await.expect("ends");
+    assert!(matches!(reason, CloseReason::Frame(FrameError::TooLarge { .. })), "{reason:?}");
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_not_read_from_either() {
+    let limits = Limits { unwritten_bytes_max: 1000, ..LIMITS };
+    let mut harness = start(0, limits);
+    let mut sent = 0;
+    // 64 KiB fit into the stream towards the peer, 64 KiB into the stream towards the task.
+    let body = [b'n'; 900];
+    while tokio::time::timeout(Duration::from_millis(50), harness.send(&body)).await.is_ok() {
+        sent += 1;
+        assert!(sent < 1000, "the task reads without end");
+    }
+    assert!(harness.seen() < 100, "{} requests were taken", harness.seen());
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_ends_the_connection_and_an_awaited_answer_keeps_it() {
+    let harness = start(0, LIMITS);
+    let begun = Instant::now();
+    assert!(matches!(harness.task.await, Ok(CloseReason::Idle)));
+    assert!(begun.elapsed() >= Duration::from_secs(600));
+
+    let mut harness = start(1, LIMITS);
+    harness.send(b"lfirst").await;
+    tokio::time::sleep(Duration::from_secs(1200)).await;
+    harness.release.pop_back().expect("parked").send(()).expect("awaited");
+    assert_eq!(harness.receive().await, b"first");
+    assert!(matches!(harness.task.await, Ok(CloseReason::Idle)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_waits_for_awaited_answers_but_not_for_ever() {
+    let mut harness = start(1, LIMITS);
+    harness.send(b"lfirst").await;
+    harness.settle().await;
+    harness.stop.send_replace(true);
+    harness.settle().await;
+    harness.release.pop_back().expect("parked").send(()).expect("awaited");
+    assert_eq!(harness.receive().await, b"first");
+    assert!(matches!(harness.task.await, Ok(CloseReason::Shutdown)));
+
+    let mut harness = start(1, LIMITS);
+    harness.send(b"lfirst").await;
+    harness.settle().await;
+    let begun = Instant::now();
+    harness.stop.send_replace(true);
+    assert!(matches!(harness.task.await, Ok(CloseReason::Shutdown)));
+    assert_eq!(begun.elapsed().as_secs(), 2);
+}
