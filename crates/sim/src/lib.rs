@@ -1,1 +1,11 @@
-//! Simulated disk and clock, and the checkers that watch them. Test only.
+//! Simulated disk, clock and randomness: a world that fails on command and repeats from a seed.
+//!
+//! Test only. The same sequence of calls with the same seed gives the same crash, byte for byte.
+
+mod clock;
+mod disk;
+mod random;
+
+pub use clock::SimClock;
+pub use disk::{Crash, Effect, Fault, Operation, SimDisk};
+pub use random::SimRandom;
