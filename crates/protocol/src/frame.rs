@@ -1,0 +1,165 @@
+//! Frames: a 4-byte length, a header, a message.
+//!
+//! ```text
+//! length i32 | request header v1 or v2 | request
+//! length i32 | response header v0 or v1 | response
+//! ```
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::messages::{ApiKey, RequestHeader, ResponseHeader};
+use crate::wire::{DecodeError, DecodeErrorKind, EncodeError, Reader, Str, Writer};
+use crate::{Message, Request};
+
+/// Bytes of the length in front of every frame.
+pub const LENGTH_BYTES: usize = 4;
+
+/// Reports a frame that is too large, or whose length is negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a frame declares {length} bytes, which is not within 0 and {limit}")]
+pub struct FrameError {
+    /// The declared length.
+    pub length: i32,
+    /// The most that is accepted.
+    pub limit: usize,
+}
+
+/// Cuts the first whole frame off `buffer`, without its length; `None` until it is all there.
+///
+/// The length is checked as soon as its four bytes are there, so that a caller never waits for, or
+/// makes room for, a frame that it would refuse.
+pub fn split_frame(buffer: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, FrameError> {
+    let Some(length) = frame_length(buffer, limit)? else { return Ok(None) };
+    if buffer.len() < LENGTH_BYTES + length {
+        return Ok(None);
+    }
+    buffer.advance(LENGTH_BYTES);
+    Ok(Some(buffer.split_to(length).freeze()))
+}
+
+/// Reads the length of the frame at the start of `buffer`; `None` until its four bytes are there.
+pub fn frame_length(buffer: &[u8], limit: usize) -> Result<Option<usize>, FrameError> {
+    let Some(prefix) = buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+    let length = i32::from_be_bytes(*prefix);
+    match usize::try_from(length) {
+        Ok(size) if size <= limit => Ok(Some(size)),
+        _ => Err(FrameError { length, limit }),
+    }
+}
+
+/// A request's header together with the API it names.
+#[derive(Clone, Debug)]
+pub struct RequestFrame {
+    /// The API called.
+    pub key: ApiKey,
+    /// The version of the request, which may lie outside what anybody knows.
+    pub version: i16,
+    /// The number that the response must carry.
+    pub correlation_id: i32,
+    /// What the client calls itself.
+    pub client_id: Option<Str>,
+    /// Stands at the first byte of the request.
+    pub body: Reader,
+}
+
+/// Reads the header of a request out of a frame without its length.
+///
+/// A version that nobody knows is no error here, because ApiVersions must answer it; its header is
+/// read as the newest one, whose leading fields never change.
+pub fn decode_request_header(frame: Bytes) -> Result<RequestFrame, DecodeError> {
+    let mut peek = Reader::new(frame.clone());
+    let code = peek.read_i16("RequestHeader.request_api_key")?;
+    let version = peek.read_i16("RequestHeader.request_api_version")?;
+    let Ok(key) = ApiKey::try_from(code) else {
+        let kind = DecodeErrorKind::UnknownApiKey { key: code };
+        return Err(peek.error("RequestHeader.request_api_key", kind));
+    };
+    let mut body = Reader::new(frame);
+    let header = RequestHeader::decode(&mut body, key.request_header_version(version))?;
+    let RequestHeader { correlation_id, client_id, .. } = header;
+    Ok(RequestFrame { key, version, correlation_id, client_id, body })
+}
+
+/// Reads the header of a response out of a frame without its length: the correlation id, and a
+/// reader that stands at the first byte of the response to a request of `key` and `version`.
+pub fn decode_response_header(
+    frame: Bytes,
+    key: ApiKey,
+    version: i16,
+) -> Result<(i32, Reader), DecodeError> {
+    let mut reader = Reader::new(frame);
+    let header = ResponseHeader::decode(&mut reader, key.response_header_version(version))?;
+    Ok((header.correlation_id, reader))
+}
+
+/// Writes a whole request frame, its length included, ready for a vectored write.
+pub fn encode_request<R: Request>(
+    correlation_id: i32,
+    client_id: Option<&Str>,
+    request: &R,
+    version: i16,
+) -> Result<Vec<Bytes>, EncodeError> {
+    encode_request_with(R::KEY, correlation_id, client_id, version, |writer| {
+        request.encode(writer, version)
+    })
+}
+
+/// Writes a whole request frame whose body `encode` writes.
+pub fn encode_request_with(
+    key: ApiKey,
+    correlation_id: i32,
+    client_id: Option<&Str>,
+    version: i16,
+    encode: impl FnOnce(&mut Writer) -> Result<(), EncodeError>,
+) -> Result<Vec<Bytes>, EncodeError> {
+    let header = RequestHeader {
+        request_api_key: key.code(),
+        request_api_version: version,
+        correlation_id,
+        client_id: client_id.cloned(),
+    };
+    framed(|writer| {
+        header.encode(writer, key.request_header_version(version))?;
+        encode(writer)
+    })
+}
+
+/// Writes a whole response frame, its length included, ready for a vectored write.
+///
+/// `version` is that of the request; `key` cannot be told from the type, since a response does not
+/// know its API.
+pub fn encode_response<M: Message>(
+    key: ApiKey,
+    correlation_id: i32,
+    response: &M,
+    version: i16,
+) -> Result<Vec<Bytes>, EncodeError> {
+    encode_response_with(key, correlation_id, version, |writer| response.encode(writer, version))
+}
+
+/// Writes a whole response frame whose body `encode` writes.
+pub fn encode_response_with(
+    key: ApiKey,
+    correlation_id: i32,
+    version: i16,
+    encode: impl FnOnce(&mut Writer) -> Result<(), EncodeError>,
+) -> Result<Vec<Bytes>, EncodeError> {
+    let header = ResponseHeader { correlation_id };
+    framed(|writer| {
+        header.encode(writer, key.response_header_version(version))?;
+        encode(writer)
+    })
+}
+
+fn framed(
+    encode: impl FnOnce(&mut Writer) -> Result<(), EncodeError>,
+) -> Result<Vec<Bytes>, EncodeError> {
+    let mut writer = Writer::with_capacity(BUFFER_BYTES);
+    // The length comes first and is known last.
+    writer.write_i32(0);
+    encode(&mut writer)?;
+    writer.finish_frame()
+}
+
+/// Room for the small parts of an ordinary message, so that its buffer does not grow in steps.
+const BUFFER_BYTES: usize = 512;

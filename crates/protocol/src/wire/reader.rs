@@ -1,0 +1,249 @@
+//! Reads values out of a frame without copying or trusting it.
+//!
+//! Nothing is ever reserved by a declared count alone: a count must fit into the bytes that are
+//! left, and a vector grows with the elements that were really there.
+
+use bytes::Bytes;
+
+use super::value::Wire;
+use super::{DecodeError, DecodeErrorKind, Field, Str, Version};
+
+/// A position in shared bytes, from which values are taken one after the other.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    bytes: Bytes,
+    position: usize,
+    /// End of what may be read: the end of the bytes, or of the tagged field being read.
+    limit: usize,
+}
+
+impl Reader {
+    /// Starts at the beginning of `bytes`.
+    pub fn new(bytes: Bytes) -> Self {
+        let limit = bytes.len();
+        Self { bytes, position: 0, limit }
+    }
+
+    /// Returns how many bytes are left.
+    pub fn remaining(&self) -> usize {
+        self.limit - self.position
+    }
+
+    /// Returns how many bytes were read.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Returns the bytes not read yet, shared.
+    pub fn into_rest(self) -> Bytes {
+        self.bytes.slice(self.position..self.limit)
+    }
+
+    /// Takes a value as `version` lays it out; `field` names it in errors.
+    pub(crate) fn get<T: Wire>(
+        &mut self,
+        version: Version,
+        field: Field,
+    ) -> Result<T, DecodeError> {
+        T::read(self, version, field)
+    }
+
+    /// Takes a value that is nullable only where `nullable` says so.
+    pub(crate) fn get_nullable<T>(
+        &mut self,
+        nullable: bool,
+        version: Version,
+        field: Field,
+    ) -> Result<Option<T>, DecodeError>
+    where
+        T: Wire,
+        Option<T>: Wire,
+    {
+        if nullable { self.get(version, field) } else { self.get(version, field).map(Some) }
+    }
+
+    /// Takes an `i8`.
+    pub fn read_i8(&mut self, field: Field) -> Result<i8, DecodeError> {
+        self.fixed(field).map(i8::from_be_bytes)
+    }
+
+    /// Takes an `i16`.
+    pub fn read_i16(&mut self, field: Field) -> Result<i16, DecodeError> {
+        self.fixed(field).map(i16::from_be_bytes)
+    }
+
+    /// Takes an `i32`.
+    pub fn read_i32(&mut self, field: Field) -> Result<i32, DecodeError> {
+        self.fixed(field).map(i32::from_be_bytes)
+    }
+
+    /// Takes an `i64`.
+    pub fn read_i64(&mut self, field: Field) -> Result<i64, DecodeError> {
+        self.fixed(field).map(i64::from_be_bytes)
+    }
+
+    /// Takes an unsigned integer of variable length.
+    pub fn read_uvarint(&mut self, field: Field) -> Result<u32, DecodeError> {
+        let mut value = 0u32;
+        for index in 0..VARINT_BYTES_MAX {
+            let [byte] = self.fixed(field)?;
+            // The fifth byte has room for the top four bits only.
+            if index == VARINT_BYTES_MAX - 1 && byte > 0x0f {
+                break;
+            }
+            value |= u32::from(byte & 0x7f) << (7 * index);
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(self.error(field, DecodeErrorKind::BadVarint))
+    }
+
+    /// Takes the next `length` bytes, shared.
+    pub fn read_slice(&mut self, length: usize, field: Field) -> Result<Bytes, DecodeError> {
+        self.require(length, field)?;
+        let start = self.position;
+        self.position += length;
+        // An empty slice must not keep the frame alive.
+        Ok(if length == 0 { Bytes::new() } else { self.bytes.slice(start..self.position) })
+    }
+
+    /// Takes exactly `N` bytes.
+    #[inline]
+    pub(super) fn fixed<const N: usize>(&mut self, field: Field) -> Result<[u8; N], DecodeError> {
+        let window = &self.bytes[self.position..self.limit];
+        match window.first_chunk::<N>() {
+            Some(chunk) => {
+                self.position += N;
+                Ok(*chunk)
+            }
+            None => Err(self.unexpected_end(N, field)),
+        }
+    }
+
+    /// Takes the length in front of bytes or of an array: `None` for null.
+    ///
+    /// Like Kafka, every negative length is null.
+    pub(super) fn length(
+        &mut self,
+        version: Version,
+        field: Field,
+    ) -> Result<Option<usize>, DecodeError> {
+        if version.flexible {
+            // Compact lengths are one more than the length; 0 is null.
+            Ok((self.read_uvarint(field)? as usize).checked_sub(1))
+        } else {
+            Ok(usize::try_from(self.read_i32(field)?).ok())
+        }
+    }
+
+    /// Takes a text: `None` for null.
+    pub(super) fn text(
+        &mut self,
+        version: Version,
+        field: Field,
+    ) -> Result<Option<Str>, DecodeError> {
+        let length = if version.flexible {
+            self.length(version, field)?
+        } else {
+            usize::try_from(self.read_i16(field)?).ok()
+        };
+        let Some(length) = length else { return Ok(None) };
+        if length > STRING_BYTES_MAX {
+            return Err(self.error(field, DecodeErrorKind::StringTooLong { length }));
+        }
+        let start = self.position;
+        let slice = self.read_slice(length, field)?;
+        Str::from_utf8(slice).map(Some).map_err(|_| DecodeError {
+            field,
+            position: start,
+            kind: DecodeErrorKind::NotUtf8,
+        })
+    }
+
+    /// Takes the length and the elements of an array: `None` for null.
+    pub(super) fn elements<T: Wire>(
+        &mut self,
+        version: Version,
+        field: Field,
+    ) -> Result<Option<Vec<T>>, DecodeError> {
+        let Some(count) = self.length(version, field)? else { return Ok(None) };
+        let remaining = self.remaining();
+        if count > remaining / T::MIN_SIZE {
+            let kind = DecodeErrorKind::TooManyElements { count, remaining };
+            return Err(self.error(field, kind));
+        }
+        // Memory follows the elements that were really read, and never outgrows the count.
+        let first = (RESERVED_BYTES_FIRST / size_of::<T>().max(1)).max(1);
+        let mut elements = Vec::new();
+        elements.reserve_exact(count.min(first));
+        while elements.len() < count {
+            if elements.len() == elements.capacity() {
+                elements.reserve_exact(elements.len().min(count - elements.len()));
+            }
+            elements.push(T::read(self, version, field)?);
+        }
+        Ok(Some(elements))
+    }
+
+    /// Takes the tagged fields that end a struct in flexible versions.
+    ///
+    /// `known` reads a field that it knows and says so; others are skipped.
+    pub(crate) fn tags(
+        &mut self,
+        version: Version,
+        field: Field,
+        mut known: impl FnMut(&mut Self, u32) -> Result<bool, DecodeError>,
+    ) -> Result<(), DecodeError> {
+        if !version.flexible {
+            return Ok(());
+        }
+        for _ in 0..self.read_uvarint(field)? {
+            let tag = self.read_uvarint(field)?;
+            let size = self.read_uvarint(field)? as usize;
+            self.require(size, field)?;
+            let end = self.position + size;
+            let outer_limit = std::mem::replace(&mut self.limit, end);
+            if known(self, tag)? && self.position != end {
+                let unread = end - self.position;
+                return Err(self.error(field, DecodeErrorKind::TaggedFieldTooShort { unread }));
+            }
+            self.position = end;
+            self.limit = outer_limit;
+        }
+        Ok(())
+    }
+
+    /// Skips the tagged fields of a struct that knows none.
+    pub(crate) fn skip_tags(&mut self, version: Version, field: Field) -> Result<(), DecodeError> {
+        self.tags(version, field, |_, _| Ok(false))
+    }
+
+    /// Makes the error that stands for "null is not allowed here".
+    pub(super) fn null(&self, version: Version, field: Field) -> DecodeError {
+        self.error(field, DecodeErrorKind::Null { version: version.number })
+    }
+
+    pub(crate) fn error(&self, field: Field, kind: DecodeErrorKind) -> DecodeError {
+        DecodeError { field, position: self.position, kind }
+    }
+
+    fn require(&self, needed: usize, field: Field) -> Result<(), DecodeError> {
+        if needed > self.remaining() { Err(self.unexpected_end(needed, field)) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn unexpected_end(&self, needed: usize, field: Field) -> DecodeError {
+        let remaining = self.remaining();
+        self.error(field, DecodeErrorKind::UnexpectedEnd { needed, remaining })
+    }
+}
+
+/// Longest text that Kafka allows, also where the length prefix could say more.
+pub(super) const STRING_BYTES_MAX: usize = i16::MAX as usize;
+
+/// A 32-bit integer in groups of seven bits.
+const VARINT_BYTES_MAX: usize = 5;
+
+/// What an array may reserve before its first element was read.
+const RESERVED_BYTES_FIRST: usize = 1024;
