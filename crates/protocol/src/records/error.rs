@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::Compression;
 use crate::ErrorCode;
 
 /// A reason for which bytes are not a usable record batch.
@@ -67,6 +68,50 @@ pub enum BatchError {
         /// Bits 0–2 of the attributes.
         id: u8,
     },
+    /// The codec cannot make sense of the compressed records.
+    #[error("records are not valid {codec}")]
+    Undecodable {
+        /// The batch's codec.
+        codec: Compression,
+    },
+    /// The records would take more memory than the caller allows.
+    #[error("records decompress to more than {limit} bytes")]
+    DecompressedTooLarge {
+        /// The caller's limit.
+        limit: usize,
+    },
+    /// A record contradicts itself or the end of the batch.
+    #[error("record {index} of the batch is malformed: {fault}")]
+    MalformedRecord {
+        /// Position in the batch, from 0.
+        index: i32,
+        /// What is wrong with it.
+        fault: RecordFault,
+    },
+    /// Bytes are left when as many records are read as the header counts.
+    #[error("{size} bytes follow the last record")]
+    TrailingBytes {
+        /// How many.
+        size: usize,
+    },
+}
+
+/// What is wrong with a single record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RecordFault {
+    /// The batch ends within it.
+    #[error("the batch ends within it")]
+    Truncated,
+    /// A variable-length integer does not end where it must.
+    #[error("a variable-length integer is too long")]
+    LongInteger,
+    /// Its fields are longer or shorter than its own length says.
+    #[error("its fields do not fill its length")]
+    LengthMismatch,
+    /// It has a negative length or number of headers, or a header without a key.
+    #[error("it has a negative length or count")]
+    NegativeLength,
 }
 
 impl BatchError {
@@ -86,7 +131,13 @@ impl BatchError {
             | Self::UnknownMagic { .. }
             | Self::ChecksumMismatch { .. }
             | Self::SizeMismatch { .. } => ErrorCode::CorruptMessage,
-            Self::OldFormat { .. } | Self::ImpossibleCount { .. } => ErrorCode::InvalidRecord,
+            // Kafka answers undecodable records with UNKNOWN_SERVER_ERROR, which blames the broker.
+            Self::OldFormat { .. }
+            | Self::ImpossibleCount { .. }
+            | Self::Undecodable { .. }
+            | Self::MalformedRecord { .. }
+            | Self::TrailingBytes { .. } => ErrorCode::InvalidRecord,
+            Self::DecompressedTooLarge { .. } => ErrorCode::MessageTooLarge,
             Self::UnknownCompression { .. } => ErrorCode::UnsupportedCompressionType,
         }
     }

@@ -275,6 +275,14 @@ pub(super) fn checksum(batch: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(&batch[layout::ATTRIBUTES..])
 }
 
+/// The same for a batch whose header and records are not one piece.
+pub(super) fn checksum_parts(header: &[u8; layout::HEADER_SIZE], payload: &[u8]) -> u32 {
+    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+    digest.update(&header[layout::ATTRIBUTES..]);
+    digest.update(payload);
+    digest.finalize() as u32
+}
+
 /// Adds to a sequence number, which follows `i32::MAX` with 0.
 ///
 /// `increment` must not be negative.

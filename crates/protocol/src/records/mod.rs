@@ -5,11 +5,29 @@
 pub mod layout;
 
 mod batches;
-mod compression;
 mod error;
 mod header;
 
+mod record;
+mod varint;
+
+mod compress;
+mod compression;
+mod decompress;
+mod lz4;
+mod snappy;
+
+mod builder;
+mod control;
+mod rewrite;
+
 pub use batches::{Batch, Batches};
+pub use builder::{AppendError, BatchBuilder, BatchOptions, BatchProducer, NewRecord};
+pub use compress::Codec;
 pub use compression::{Compression, UnknownCompressionName};
-pub use error::BatchError;
+pub use control::{ControlRecordError, ControlRecordType, EndTransactionMarker, control_batch};
+pub use decompress::Decompressor;
+pub use error::{BatchError, RecordFault};
 pub use header::{Attributes, BatchHeader, TimestampType, sequence_plus};
+pub use record::{Header, Headers, Record, RecordIter, RecordsSummary, validate_records};
+pub use rewrite::emptied_batch;

@@ -1,0 +1,298 @@
+//! Single records, read lazily from the uncompressed records of a batch.
+//!
+//! ```text
+//! record   length        varint   bytes that follow
+//!          attributes    i8       unused
+//!          timestamp     varlong  minus the batch's base timestamp
+//!          offset        varint   minus the batch's base offset
+//!          key length    varint   −1 for no key, then the key
+//!          value length  varint   −1 for no value, then the value
+//!          header count  varint   then the headers
+//! header   key length    varint   then the key, which is never missing
+//!          value length  varint   −1 for no value, then the value
+//! ```
+
+use std::borrow::Cow;
+
+use fleuve_types::{Offset, TimestampMs};
+
+use super::varint::{take_i32, take_i64};
+use super::{BatchError, BatchHeader, RecordFault, TimestampType};
+
+/// A record, borrowing from the bytes it was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Offset in the partition, if the batch's base offset is one.
+    pub offset: Offset,
+    /// Creation time, or append time if the batch says so.
+    pub timestamp: TimestampMs,
+    /// The key.
+    pub key: Option<&'a [u8]>,
+    /// The value; a record without one deletes its key in a compacted topic.
+    pub value: Option<&'a [u8]>,
+    /// The headers, in order and with their duplicates.
+    pub headers: Headers<'a>,
+}
+
+/// A record header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// The key. Kafka means it as UTF-8 text, but no broker enforces that.
+    pub key: &'a [u8],
+    /// The value.
+    pub value: Option<&'a [u8]>,
+}
+
+impl<'a> Header<'a> {
+    /// Makes a header.
+    pub fn new(key: &'a str, value: Option<&'a [u8]>) -> Self {
+        Self { key: key.as_bytes(), value }
+    }
+
+    /// The key as text, with U+FFFD for what is not UTF-8, as in Java.
+    pub fn key_text(&self) -> Cow<'a, str> {
+        String::from_utf8_lossy(self.key)
+    }
+}
+
+/// The headers of a record: an iterator over them that can be copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Headers<'a> {
+    count: usize,
+    /// Exactly `count` well-formed headers.
+    bytes: &'a [u8],
+}
+
+impl<'a> Headers<'a> {
+    /// Takes what remains of a record as its headers, after a walk over all of them.
+    fn parse(mut input: &'a [u8]) -> Result<Self, RecordFault> {
+        let count = take_i32(&mut input)?;
+        let bytes = input;
+        for _ in 0..count {
+            Self::take_one(&mut input)?;
+        }
+        match usize::try_from(count) {
+            Ok(_) if !input.is_empty() => Err(RecordFault::LengthMismatch),
+            Ok(count) => Ok(Self { count, bytes }),
+            Err(_) => Err(RecordFault::NegativeLength),
+        }
+    }
+
+    /// The headers as they stand in the record, without their count.
+    pub(super) fn encoded(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    fn take_one(input: &mut &'a [u8]) -> Result<Header<'a>, RecordFault> {
+        let key = take_bytes(input)?.ok_or(RecordFault::NegativeLength)?;
+        let value = take_bytes(input)?;
+        Ok(Header { key, value })
+    }
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = Header<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.count = self.count.checked_sub(1)?;
+        Some(Self::take_one(&mut self.bytes).expect("headers were walked when they were parsed"))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.count, Some(self.count))
+    }
+}
+
+impl ExactSizeIterator for Headers<'_> {}
+
+/// Iterator over the records of a batch.
+///
+/// It ends after the first error. It yields an error at the end when the batch holds more or fewer
+/// records than its header says.
+#[derive(Debug, Clone)]
+pub struct RecordIter<'a> {
+    input: &'a [u8],
+    base_offset: Offset,
+    base_timestamp: TimestampMs,
+    /// The timestamp of every record, when the broker set it.
+    append_time: Option<TimestampMs>,
+    count: i32,
+    next_index: i32,
+    finished: bool,
+}
+
+impl<'a> RecordIter<'a> {
+    /// Iterates over `records`, the uncompressed records of the batch that `header` begins.
+    pub fn new(header: &BatchHeader, records: &'a [u8]) -> Self {
+        let append_time = match header.attributes.timestamp_type() {
+            TimestampType::CreateTime => None,
+            TimestampType::LogAppendTime => Some(header.max_timestamp),
+        };
+        Self {
+            input: records,
+            base_offset: header.base_offset,
+            base_timestamp: header.base_timestamp,
+            append_time,
+            count: header.count,
+            next_index: 0,
+            finished: false,
+        }
+    }
+
+    fn take_record(&mut self) -> Result<Record<'a>, RecordFault> {
+        let raw = RawRecord::take(&mut self.input)?;
+        Ok(Record {
+            // Deltas are foreign: wrapping is what Java does, and panicking would be worse.
+            offset: Offset(self.base_offset.0.wrapping_add(i64::from(raw.offset_delta))),
+            timestamp: self
+                .append_time
+                .unwrap_or(TimestampMs(self.base_timestamp.0.wrapping_add(raw.timestamp_delta))),
+            key: raw.key,
+            value: raw.value,
+            headers: Headers::parse(raw.headers)?,
+        })
+    }
+}
+
+impl<'a> Iterator for RecordIter<'a> {
+    type Item = Result<Record<'a>, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.finished {
+            return None;
+        }
+        if self.next_index == self.count {
+            self.finished = true;
+            let size = self.input.len();
+            return (size > 0).then_some(Err(BatchError::TrailingBytes { size }));
+        }
+        let index = self.next_index;
+        self.next_index += 1;
+        Some(self.take_record().map_err(|fault| {
+            self.finished = true;
+            BatchError::MalformedRecord { index, fault }
+        }))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // The count is foreign, so it must not become somebody's allocation: a record has at
+        // least seven bytes.
+        (0, Some(self.input.len() / RECORD_SIZE_MIN + 1))
+    }
+}
+
+impl std::iter::FusedIterator for RecordIter<'_> {}
+
+/// What a walk over all records of a batch found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordsSummary {
+    /// Lowest timestamp, `None` for an empty batch.
+    pub min_timestamp: Option<TimestampMs>,
+    /// Highest timestamp, `None` for an empty batch.
+    pub max_timestamp: Option<TimestampMs>,
+    /// Offset of the first record with the highest timestamp.
+    pub offset_of_max_timestamp: Offset,
+    /// Records without a key, which a compacted topic refuses.
+    pub keyless: i32,
+    /// Whether the offsets count up from the base offset without a gap, as a producer's must.
+    pub offsets_are_dense: bool,
+}
+
+/// Walks over `records`, the uncompressed records of the batch that `header` begins, and checks
+/// the structure of each.
+///
+/// Nothing is allocated and no key or value is read, so this is cheap enough for every produced
+/// batch that is not compressed.
+pub fn validate_records(
+    header: &BatchHeader,
+    records: &[u8],
+) -> Result<RecordsSummary, BatchError> {
+    let mut input = records;
+    let (mut min_delta, mut max_delta) = (i64::MAX, i64::MIN);
+    let mut offset_delta_of_max = 0;
+    let mut keyless = 0;
+    let mut offsets_are_dense = true;
+    for index in 0..header.count {
+        let malformed = |fault| BatchError::MalformedRecord { index, fault };
+        let raw = RawRecord::take(&mut input).map_err(malformed)?;
+        // One zero byte is "no headers"; it is by far the most common case.
+        if raw.headers != [0] {
+            Headers::parse(raw.headers).map_err(malformed)?;
+        }
+        min_delta = min_delta.min(raw.timestamp_delta);
+        if raw.timestamp_delta > max_delta {
+            max_delta = raw.timestamp_delta;
+            offset_delta_of_max = raw.offset_delta;
+        }
+        keyless += i32::from(raw.key.is_none());
+        offsets_are_dense &= raw.offset_delta == index;
+    }
+    if !input.is_empty() {
+        return Err(BatchError::TrailingBytes { size: input.len() });
+    }
+    let time = |delta| {
+        (header.count > 0).then(|| match header.attributes.timestamp_type() {
+            TimestampType::CreateTime => TimestampMs(header.base_timestamp.0.wrapping_add(delta)),
+            TimestampType::LogAppendTime => header.max_timestamp,
+        })
+    };
+    Ok(RecordsSummary {
+        min_timestamp: time(min_delta),
+        max_timestamp: time(max_delta),
+        offset_of_max_timestamp: Offset(
+            header.base_offset.0.wrapping_add(i64::from(offset_delta_of_max)),
+        ),
+        keyless,
+        offsets_are_dense,
+    })
+}
+
+/// Length, attributes, two deltas, two lengths and the header count, a byte each.
+const RECORD_SIZE_MIN: usize = 7;
+
+/// A record cut into its parts, headers not yet looked at.
+struct RawRecord<'a> {
+    timestamp_delta: i64,
+    offset_delta: i32,
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    headers: &'a [u8],
+}
+
+impl<'a> RawRecord<'a> {
+    #[inline]
+    fn take(input: &mut &'a [u8]) -> Result<Self, RecordFault> {
+        let length = take_i32(input)?;
+        let length = usize::try_from(length).map_err(|_| RecordFault::NegativeLength)?;
+        let (mut body, rest) = input.split_at_checked(length).ok_or(RecordFault::Truncated)?;
+        let record = Self::parse(&mut body).map_err(|fault| match fault {
+            // The batch goes on, only this record's own length ends too early.
+            RecordFault::Truncated => RecordFault::LengthMismatch,
+            other => other,
+        })?;
+        *input = rest;
+        Ok(record)
+    }
+
+    #[inline]
+    fn parse(body: &mut &'a [u8]) -> Result<Self, RecordFault> {
+        *body = body.get(1..).ok_or(RecordFault::Truncated)?;
+        let timestamp_delta = take_i64(body)?;
+        let offset_delta = take_i32(body)?;
+        let key = take_bytes(body)?;
+        let value = take_bytes(body)?;
+        Ok(Self { timestamp_delta, offset_delta, key, value, headers: body })
+    }
+}
+
+/// Takes a length and as many bytes; any negative length means `None`, as in Java.
+#[inline]
+fn take_bytes<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, RecordFault> {
+    let length = take_i32(input)?;
+    let Ok(length) = usize::try_from(length) else {
+        return Ok(None);
+    };
+    let (bytes, rest) = input.split_at_checked(length).ok_or(RecordFault::Truncated)?;
+    *input = rest;
+    Ok(Some(bytes))
+}
