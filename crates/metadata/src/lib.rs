@@ -1,1 +1,3 @@
 //! The cluster image, the controller's decisions, and the table of configuration keys.
+
+pub mod config;

@@ -1,0 +1,30 @@
+//! Every key that can be set on a consumer, share or streams group.
+//!
+//! One line a key, sorted by name: name, type, default, allowed values, how it may be changed, and
+//! what we do with it. A key becomes served by giving it its sentence here.
+
+use crate::config::key::Rule::{Any, AtLeast, OffsetReset, OneOf};
+use crate::config::key::ValueType::{Boolean, Int, Text};
+use crate::config::key::{Key, key};
+
+/// The keys of groups.
+#[rustfmt::skip] // One line a key is easier to scan, compare and sort.
+pub static GROUP_KEYS: &[Key] = &[
+    key("consumer.assignment.interval.ms", Int, Some("1000"), AtLeast(0)).from_broker(&[("group.consumer.assignment.interval.ms", 1)]),
+    key("consumer.heartbeat.interval.ms", Int, Some("5000"), AtLeast(1)).from_broker(&[("group.consumer.heartbeat.interval.ms", 1)]),
+    key("consumer.session.timeout.ms", Int, Some("45000"), AtLeast(1)).from_broker(&[("group.consumer.session.timeout.ms", 1)]),
+    key("share.assignment.interval.ms", Int, Some("1000"), AtLeast(0)).from_broker(&[("group.share.assignment.interval.ms", 1)]),
+    key("share.auto.offset.reset", Text, Some("latest"), OffsetReset),
+    key("share.delivery.count.limit", Int, Some("5"), AtLeast(2)).from_broker(&[("group.share.delivery.count.limit", 1)]),
+    key("share.heartbeat.interval.ms", Int, Some("5000"), AtLeast(1)).from_broker(&[("group.share.heartbeat.interval.ms", 1)]),
+    key("share.isolation.level", Text, Some("read_uncommitted"), OneOf(&["read_committed", "read_uncommitted"])),
+    key("share.partition.max.record.locks", Int, Some("2000"), AtLeast(100)).from_broker(&[("group.share.partition.max.record.locks", 1)]),
+    key("share.record.lock.duration.ms", Int, Some("30000"), AtLeast(1000)).from_broker(&[("group.share.record.lock.duration.ms", 1)]),
+    key("share.renew.acknowledge.enable", Boolean, Some("true"), Any),
+    key("share.session.timeout.ms", Int, Some("45000"), AtLeast(1)).from_broker(&[("group.share.session.timeout.ms", 1)]),
+    key("streams.assignment.interval.ms", Int, Some("1000"), AtLeast(0)).from_broker(&[("group.streams.assignment.interval.ms", 1)]),
+    key("streams.heartbeat.interval.ms", Int, Some("5000"), AtLeast(1)).from_broker(&[("group.streams.heartbeat.interval.ms", 1)]),
+    key("streams.initial.rebalance.delay.ms", Int, Some("3000"), AtLeast(0)).from_broker(&[("group.streams.initial.rebalance.delay.ms", 1)]),
+    key("streams.num.standby.replicas", Int, Some("0"), AtLeast(0)).from_broker(&[("group.streams.num.standby.replicas", 1)]),
+    key("streams.session.timeout.ms", Int, Some("45000"), AtLeast(1)).from_broker(&[("group.streams.session.timeout.ms", 1)]),
+];

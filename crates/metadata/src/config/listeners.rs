@@ -1,0 +1,356 @@
+//! Listeners: the addresses a broker accepts connections on, and those it tells clients.
+//!
+//! ```text
+//! listeners            = NAME "://" [HOST] ":" PORT { "," ... }     HOST may be [IPv6]
+//! advertised.listeners = the same, names a subset, no wildcard host
+//! security.protocol.map = NAME ":" PROTOCOL { "," ... }
+//! ```
+//!
+//! Controller listeners are recognised, so that files written for Kafka work, and set apart: the
+//! controller here needs no socket.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use super::layers::Layers;
+use super::problem::{Origin, Problems};
+
+/// What protects the bytes of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecurityProtocol {
+    /// Nothing.
+    Plaintext,
+    /// TLS.
+    Ssl,
+    /// Authentication by SASL, without encryption.
+    SaslPlaintext,
+    /// Authentication by SASL inside TLS.
+    SaslSsl,
+}
+
+impl SecurityProtocol {
+    const ALL: [Self; 4] = [Self::Plaintext, Self::Ssl, Self::SaslPlaintext, Self::SaslSsl];
+
+    /// Returns the number by which broker registrations name this protocol.
+    pub const fn wire_id(self) -> i16 {
+        match self {
+            Self::Plaintext => 0,
+            Self::Ssl => 1,
+            Self::SaslPlaintext => 2,
+            Self::SaslSsl => 3,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Plaintext => "PLAINTEXT",
+            Self::Ssl => "SSL",
+            Self::SaslPlaintext => "SASL_PLAINTEXT",
+            Self::SaslSsl => "SASL_SSL",
+        }
+    }
+}
+
+impl fmt::Display for SecurityProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An address to accept connections on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The listener's name, in capitals.
+    pub name: String,
+    /// What protects it.
+    pub protocol: SecurityProtocol,
+    /// The host name or address to bind, without brackets; empty for every address.
+    pub host: String,
+    /// The port; 0 for any free one.
+    pub port: u16,
+}
+
+/// An address that clients are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdvertisedListener {
+    /// The listener's name, in capitals.
+    pub name: String,
+    /// The host name or address.
+    pub host: String,
+    /// The port; 0 stands for the one that the listener of this name got.
+    pub port: u16,
+}
+
+/// The listeners of a broker, checked together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listeners {
+    /// Where clients and brokers connect to.
+    pub open: Vec<Listener>,
+    /// Those of Kafka's controllers; not opened.
+    pub controller: Vec<Listener>,
+    /// What clients are told, for each open listener that is told at all.
+    pub advertised: Vec<AdvertisedListener>,
+    /// Name of the listener that brokers use among themselves.
+    pub inter_broker: String,
+}
+
+/// Reads and checks everything about listeners.
+pub(super) fn resolve(layers: &Layers<'_>, host_name: &str, problems: &mut Problems) -> Listeners {
+    let origin = |key: &str| layers.origin(key);
+    let controller_names: Vec<String> =
+        layers.list("controller.listener.names").iter().map(|name| name.to_uppercase()).collect();
+    let protocols = protocol_map(layers, &controller_names, problems);
+    let all = parse_endpoints(layers, "listeners", problems);
+    check_ports(&all, origin("listeners"), problems);
+
+    let mut listeners = Listeners::default();
+    for endpoint in &all {
+        let Some(&protocol) = protocols.get(&endpoint.name) else {
+            problems.error(
+                origin("listeners"),
+                format!(
+                    "listener {} has no security protocol; add `{}:PLAINTEXT` to \
+                     listener.security.protocol.map",
+                    endpoint.name, endpoint.name
+                ),
+            );
+            continue;
+        };
+        let Endpoint { name, host, port } = endpoint.clone();
+        let listener = Listener { name, protocol, host, port };
+        if controller_names.contains(&listener.name) {
+            listeners.controller.push(listener);
+        } else {
+            check_protection(&listener, origin("listeners"), problems);
+            check_exposure(&listener, origin("listeners"), problems);
+            listeners.open.push(listener);
+        }
+    }
+    if listeners.open.is_empty() && problems.errors.is_empty() {
+        problems.error(
+            origin("listeners"),
+            "no listener is left for clients; name one that is not in controller.listener.names",
+        );
+    }
+    listeners.advertised = advertised(layers, &listeners, host_name, problems);
+    listeners.inter_broker = inter_broker(layers, &listeners, problems);
+    listeners
+}
+
+#[derive(Clone, Debug)]
+struct Endpoint {
+    name: String,
+    host: String,
+    port: u16,
+}
+
+fn parse_endpoints(layers: &Layers<'_>, key: &str, problems: &mut Problems) -> Vec<Endpoint> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for item in layers.list(key) {
+        match parse_endpoint(&item) {
+            Ok(endpoint) if endpoints.iter().any(|known| known.name == endpoint.name) => problems
+                .error(
+                    layers.origin(key),
+                    format!(
+                        "`{key}` names listener {} twice; give each listener its own name and map \
+                         it in listener.security.protocol.map",
+                        endpoint.name
+                    ),
+                ),
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(reason) => problems.error(
+                layers.origin(key),
+                format!("invalid item `{item}` in `{key}`: {reason}; write NAME://HOST:PORT"),
+            ),
+        }
+    }
+    endpoints
+}
+
+fn parse_endpoint(text: &str) -> Result<Endpoint, &'static str> {
+    let (name, address) = text.split_once("://").ok_or("there is no `://`")?;
+    if name.is_empty() {
+        return Err("the listener has no name");
+    }
+    let (host, port) = address.rsplit_once(':').ok_or("there is no port")?;
+    let port = port.parse().map_err(|_| "the port is not a number from 0 to 65535")?;
+    let host = match host.strip_prefix('[') {
+        Some(inner) => inner.strip_suffix(']').ok_or("the bracket is not closed")?,
+        None => host,
+    };
+    if !host.chars().all(|c| c.is_ascii_alphanumeric() || "-%._:".contains(c)) {
+        return Err("the host contains a character that no host has");
+    }
+    Ok(Endpoint { name: name.to_uppercase(), host: host.to_owned(), port })
+}
+
+/// Two listeners may share a port only as one IPv4 and one IPv6 address.
+fn check_ports(endpoints: &[Endpoint], origin: Option<&Origin>, problems: &mut Problems) {
+    for (index, first) in endpoints.iter().enumerate() {
+        for second in &endpoints[index + 1..] {
+            let same_port = first.port == second.port && first.port != 0;
+            let families = (first.host.parse::<IpAddr>(), second.host.parse::<IpAddr>());
+            let apart = matches!(families, (Ok(a), Ok(b)) if a.is_ipv4() != b.is_ipv4());
+            if same_port && !apart {
+                problems.error(
+                    origin,
+                    format!(
+                        "listeners {} and {} share port {}; give each its own, or make one IPv4 \
+                         and the other IPv6",
+                        first.name, second.name, first.port
+                    ),
+                );
+            }
+        }
+    }
+}
+
+fn check_protection(listener: &Listener, origin: Option<&Origin>, problems: &mut Problems) {
+    if listener.protocol != SecurityProtocol::Plaintext {
+        problems.error(
+            origin,
+            format!(
+                "listener {} asks for {}, which is not served yet; it would be open without \
+                 protection, so use PLAINTEXT on a trusted network or leave the listener out",
+                listener.name, listener.protocol
+            ),
+        );
+    }
+}
+
+/// Without authentication, whoever reaches a listener may read, write and delete.
+fn check_exposure(listener: &Listener, origin: Option<&Origin>, problems: &mut Problems) {
+    let is_loopback = listener.host.eq_ignore_ascii_case("localhost")
+        || listener.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if listener.protocol == SecurityProtocol::Plaintext && !is_loopback {
+        problems.warning(
+            origin,
+            format!(
+                "listener {} accepts other machines without authentication; bind it to localhost \
+                 unless the network is trusted",
+                listener.name
+            ),
+        );
+    }
+}
+
+fn protocol_map(
+    layers: &Layers<'_>,
+    controller_names: &[String],
+    problems: &mut Problems,
+) -> BTreeMap<String, SecurityProtocol> {
+    const KEY: &str = "listener.security.protocol.map";
+    let mut map = BTreeMap::new();
+    let text = layers.text(KEY).unwrap_or_default();
+    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        let pair = item.rsplit_once(':').and_then(|(name, protocol)| {
+            let protocol = protocol.trim();
+            let known = SecurityProtocol::ALL
+                .into_iter()
+                .find(|known| known.name().eq_ignore_ascii_case(protocol))?;
+            Some((name.trim().to_uppercase(), known))
+        });
+        match pair {
+            Some((name, protocol)) if !map.contains_key(&name) => {
+                map.insert(name, protocol);
+            }
+            Some((name, _)) => problems.error(
+                layers.origin(KEY),
+                format!("`{KEY}` maps {name} twice; keep one of the two"),
+            ),
+            None => problems.error(
+                layers.origin(KEY),
+                format!(
+                    "invalid item `{item}` in `{KEY}`: write NAME:PROTOCOL with PLAINTEXT, SSL, \
+                     SASL_PLAINTEXT or SASL_SSL"
+                ),
+            ),
+        }
+    }
+    // As in Kafka, an unwritten map makes controller listeners plain.
+    if layers.origin(KEY).is_none() {
+        for name in controller_names {
+            map.entry(name.clone()).or_insert(SecurityProtocol::Plaintext);
+        }
+    }
+    map
+}
+
+fn advertised(
+    layers: &Layers<'_>,
+    listeners: &Listeners,
+    host_name: &str,
+    problems: &mut Problems,
+) -> Vec<AdvertisedListener> {
+    const KEY: &str = "advertised.listeners";
+    let default_host = |host: &str| {
+        if host.is_empty() { host_name.to_owned() } else { host.to_owned() }
+    };
+    let explicit = !layers.list(KEY).is_empty();
+    let (endpoints, origin) = if explicit {
+        (parse_endpoints(layers, KEY, problems), layers.origin(KEY))
+    } else {
+        let of_listener = |listener: &Listener| Endpoint {
+            name: listener.name.clone(),
+            host: listener.host.clone(),
+            port: listener.port,
+        };
+        (listeners.open.iter().map(of_listener).collect(), layers.origin("listeners"))
+    };
+    let mut advertised = Vec::new();
+    for endpoint in endpoints {
+        if listeners.controller.iter().any(|controller| controller.name == endpoint.name) {
+            continue;
+        }
+        if explicit && !listeners.open.iter().any(|listener| listener.name == endpoint.name) {
+            problems.error(
+                origin,
+                format!(
+                    "`{KEY}` names {}, which is not in `listeners`; add it there or remove it here",
+                    endpoint.name
+                ),
+            );
+        } else if endpoint.host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified()) {
+            problems.error(
+                origin,
+                format!(
+                    "clients cannot connect to {}, the address of no machine, which listener {} \
+                     would tell them; set `{KEY}={}://HOST:{}` to a host that they can reach",
+                    endpoint.host, endpoint.name, endpoint.name, endpoint.port
+                ),
+            );
+        } else {
+            let Endpoint { name, host, port } = endpoint;
+            advertised.push(AdvertisedListener { name, host: default_host(&host), port });
+        }
+    }
+    advertised
+}
+
+fn inter_broker(layers: &Layers<'_>, listeners: &Listeners, problems: &mut Problems) -> String {
+    const KEY: &str = "inter.broker.listener.name";
+    let names: Vec<&str> = listeners.advertised.iter().map(|known| known.name.as_str()).collect();
+    let chosen = layers.text(KEY).filter(|name| !name.is_empty()).map(|name| name.to_uppercase());
+    match chosen {
+        Some(name) if names.contains(&name.as_str()) || names.is_empty() => name,
+        Some(name) => {
+            problems.error(
+                layers.origin(KEY),
+                format!(
+                    "`{KEY}` is {name}, which is not advertised; use one of {}",
+                    names.join(", ")
+                ),
+            );
+            name
+        }
+        // Kafka insists on the listener called PLAINTEXT here; alone, any will do.
+        None => names
+            .iter()
+            .find(|name| **name == "PLAINTEXT")
+            .or_else(|| names.first())
+            .copied()
+            .unwrap_or_default()
+            .to_owned(),
+    }
+}

@@ -1,0 +1,509 @@
+//! From raw text to [`BrokerSettings`]: reading, naming every mistake at once, resolving synonyms.
+//!
+//! A key we know but do not serve yet is accepted in silence when its value changes nothing, is
+//! worth a warning when leaving it out is harmless, and is an error when the operator relies on
+//! what it promises.
+
+use std::collections::BTreeMap;
+
+use fleuve_types::NodeId;
+
+use super::key::{Key, Status};
+use super::keys::{BROKER_KEYS, REMOVED_BROKER_KEYS, TOPIC_KEYS, find, remedy_for_removed};
+use super::layers::{Layers, Setting, StaticConfig};
+use super::listeners;
+use super::problem::{ConfigError, Origin, Problem, Problems};
+use super::properties;
+use super::settings::{
+    BrokerSettings, FetchSettings, GroupSettings, HostPort, LogSettings, MetricsSettings,
+    NetworkSettings, NodeSettings, OffsetSettings, TopicRules,
+};
+use super::suggest::nearest;
+use super::topic::TopicSettings;
+use super::value::Value;
+
+/// A configuration file, already read.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigFile<'a> {
+    /// The name to show in messages.
+    pub name: &'a str,
+    /// The whole content.
+    pub content: &'a [u8],
+}
+
+/// A value that a flag of the command line sets; it wins over the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: String,
+    /// The flag to show in messages, such as `--listen`.
+    pub flag: String,
+}
+
+/// What the operator asked for, before anything is checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sources<'a> {
+    /// The configuration file, if there is one.
+    pub file: Option<ConfigFile<'a>>,
+    /// What flags set; of two that set the same key the later wins.
+    pub overrides: &'a [Override],
+    /// The name of this machine, told to clients when a listener is open on every address;
+    /// `localhost` when empty.
+    pub host_name: &'a str,
+}
+
+/// Checks everything and returns the settings, with what the operator should know.
+pub fn load(sources: Sources<'_>) -> Result<(BrokerSettings, Vec<Problem>), ConfigError> {
+    let mut problems = Problems::default();
+    let statics = read(sources, &mut problems);
+    let host_name = match sources.host_name {
+        "" => "localhost",
+        name => name,
+    };
+    let settings = resolve(&Layers::of_statics(&statics), host_name, &mut problems);
+    problems.sort();
+    if problems.errors.is_empty() {
+        Ok((settings, problems.warnings))
+    } else {
+        Err(ConfigError { problems })
+    }
+}
+
+fn read(sources: Sources<'_>, problems: &mut Problems) -> StaticConfig {
+    let mut statics = StaticConfig::default();
+    if let Some(file) = sources.file {
+        let (entries, errors) = properties::parse(&properties::decode_text(file.content));
+        let origin = |line| Origin::File { name: file.name.to_owned(), line };
+        for error in errors {
+            problems.error(Some(&origin(error.line)), error.problem);
+        }
+        let mut lines = BTreeMap::new();
+        for entry in entries {
+            let origin = origin(entry.line);
+            if let Some(earlier) = lines.insert(entry.key.clone(), entry.line) {
+                problems.warning(
+                    Some(&origin),
+                    format!(
+                        "`{}` is set on line {earlier} already; this line wins, remove one of the \
+                         two",
+                        entry.key
+                    ),
+                );
+            }
+            accept(&mut statics, &entry.key, &entry.value, origin, problems);
+        }
+    }
+    for set in sources.overrides {
+        accept(&mut statics, &set.key, &set.value, Origin::Flag(set.flag.clone()), problems);
+    }
+    judge_status(&statics, problems);
+    statics
+}
+
+/// Checks one entry and keeps it if it is right.
+fn accept(
+    statics: &mut StaticConfig,
+    name: &str,
+    text: &str,
+    origin: Origin,
+    problems: &mut Problems,
+) {
+    let Some(key) = find(BROKER_KEYS, name) else {
+        return judge_unknown(name, &origin, problems);
+    };
+    match Value::parse(key, text) {
+        Ok(value) => {
+            statics.settings.insert(key.name, Setting { value, origin });
+        }
+        Err(error) => problems.error(Some(&origin), error.to_string()),
+    }
+}
+
+/// Names that begin with one of these belong to plugins, whose own switches are judged instead.
+const PLUGIN_PREFIXES: [&str; 3] = ["rsm.config.", "rlmm.config.", "config.providers."];
+
+const LISTENER_PREFIX: &str = "listener.name.";
+
+fn judge_unknown(name: &str, origin: &Origin, problems: &mut Problems) {
+    if let Some(remedy) = remedy_for_removed(REMOVED_BROKER_KEYS, name) {
+        problems.error(Some(origin), format!("`{name}` is no longer a key of Kafka: {remedy}"));
+        return;
+    }
+    if PLUGIN_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+        problems
+            .warning(Some(origin), format!("`{name}` is known, not served yet: it has no effect"));
+        return;
+    }
+    if let Some((listener, key)) = split_listener_key(name) {
+        let message = match key.status {
+            Status::NotYetAndDangerous => format!(
+                "`{name}` is known, but not served yet, and listener {listener} would run without \
+                 it; remove the key if that is acceptable"
+            ),
+            Status::NoEffect(reason) => format!("`{name}` has no effect: {reason}"),
+            Status::Served | Status::NotYet => {
+                format!("`{name}` is known, not served for single listeners yet: it has no effect")
+            }
+        };
+        if key.status == Status::NotYetAndDangerous {
+            problems.error(Some(origin), message);
+        } else {
+            problems.warning(Some(origin), message);
+        }
+        return;
+    }
+    let remedy = match nearest(name, BROKER_KEYS.iter().map(|key| key.name)) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => "remove it, or see docs/configuration.md for all keys".to_owned(),
+    };
+    problems.error(Some(origin), format!("unknown key `{name}`: {remedy}"));
+}
+
+/// Splits `listener.name.NAME.[MECHANISM.]KEY` into the listener and the key that it narrows.
+fn split_listener_key(name: &str) -> Option<(&str, &'static Key)> {
+    let (listener, mut rest) = name.strip_prefix(LISTENER_PREFIX)?.split_once('.')?;
+    loop {
+        if let Some(key) = find(BROKER_KEYS, rest) {
+            return Some((listener, key));
+        }
+        // SASL mechanisms such as `scram-sha-256` come between the listener and the key.
+        rest = rest.split_once('.')?.1;
+    }
+}
+
+/// Speaks about keys we do not serve, once for the value that won.
+fn judge_status(statics: &StaticConfig, problems: &mut Problems) {
+    for (name, setting) in &statics.settings {
+        let key = find(BROKER_KEYS, name).expect("only known keys are kept");
+        let default = super::layers::default_value(key);
+        let changes_nothing = match (&default, &setting.value) {
+            (None, Value::Text(text)) => text.is_empty(),
+            (None, _) => false,
+            (Some(default), value) => default == value,
+        };
+        if changes_nothing {
+            continue;
+        }
+        let origin = Some(&setting.origin);
+        let shown =
+            if key.is_sensitive() { "********".to_owned() } else { setting.value.to_string() };
+        match key.status {
+            Status::Served => {}
+            Status::NotYet => problems.warning(
+                origin,
+                format!("`{name}` is known, not served yet: `{shown}` has no effect"),
+            ),
+            Status::NoEffect(reason) => {
+                problems.warning(origin, format!("`{name}` has no effect: {reason}"));
+            }
+            Status::NotYetAndDangerous => problems.error(
+                origin,
+                format!(
+                    "`{name}` is known, but not served yet, and starting without what `{shown}` \
+                     promises could do harm; remove the key if that is acceptable"
+                ),
+            ),
+        }
+    }
+}
+
+/// Computes all settings; what cannot be right is reported and replaced by something harmless.
+pub(super) fn resolve(
+    layers: &Layers<'_>,
+    host_name: &str,
+    problems: &mut Problems,
+) -> BrokerSettings {
+    let node = resolve_node(layers, problems);
+    check_quorum(layers, node.id, problems);
+    check_replication(layers, problems);
+    let topic_defaults = TopicSettings::from_broker(layers);
+    check_topic_defaults(layers, &topic_defaults, problems);
+    BrokerSettings {
+        node,
+        network: resolve_network(layers, host_name, problems),
+        log: LogSettings {
+            dirs: resolve_dirs(layers, problems),
+            flush_before_ack: layers.boolean("fleuve.flush.before.ack"),
+            recovery_threads_per_dir: count(layers, "num.recovery.threads.per.data.dir"),
+            initial_task_delay_ms: unsigned(layers, "log.initial.task.delay.ms"),
+            retention_check_interval_ms: unsigned(layers, "log.retention.check.interval.ms"),
+            flush_scheduler_interval_ms: limit(layers, "log.flush.scheduler.interval.ms")
+                .filter(|interval| *interval < i64::MAX as u64),
+            recovery_point_checkpoint_interval_ms: unsigned(
+                layers,
+                "log.flush.offset.checkpoint.interval.ms",
+            ),
+            start_offset_checkpoint_interval_ms: unsigned(
+                layers,
+                "log.flush.start.offset.checkpoint.interval.ms",
+            ),
+            producer_id_expiration_ms: unsigned(layers, "producer.id.expiration.ms"),
+            producer_id_expiration_check_interval_ms: unsigned(
+                layers,
+                "producer.id.expiration.check.interval.ms",
+            ),
+            topic_defaults,
+        },
+        topics: TopicRules {
+            auto_create: layers.boolean("auto.create.topics.enable"),
+            delete_allowed: layers.boolean("delete.topic.enable"),
+            default_partitions: layers.integer("num.partitions") as i32,
+            default_replication_factor: resolve_replication_factor(layers, problems),
+        },
+        fetch: FetchSettings {
+            response_bytes_max: count(layers, "fetch.max.bytes"),
+            sessions_max: count(layers, "max.incremental.fetch.session.cache.slots"),
+            described_partitions_max: count(layers, "max.request.partition.size.limit"),
+        },
+        groups: resolve_groups(layers, problems),
+        offsets: OffsetSettings {
+            metadata_bytes_max: count(layers, "offset.metadata.max.bytes"),
+            commit_timeout_ms: unsigned(layers, "offsets.commit.timeout.ms"),
+            load_buffer_bytes: count(layers, "offsets.load.buffer.size"),
+            retention_ms: unsigned(layers, "offsets.retention.minutes") * 60_000,
+            retention_check_interval_ms: unsigned(layers, "offsets.retention.check.interval.ms"),
+            topic_partitions: layers.integer("offsets.topic.num.partitions") as i32,
+            topic_replication_factor: layers
+                .integer("offsets.topic.replication.factor")
+                .min(REPLICAS_OF_ONE_NODE) as i16,
+            topic_segment_bytes: layers.integer("offsets.topic.segment.bytes") as i32,
+        },
+        metrics: resolve_metrics(layers, problems),
+        statics: layers.statics.clone(),
+        host_name: host_name.to_owned(),
+    }
+}
+
+fn resolve_node(layers: &Layers<'_>, problems: &mut Problems) -> NodeSettings {
+    let legacy = layers.integer("broker.id");
+    let id = match (layers.origin("node.id"), layers.origin("broker.id")) {
+        (None, Some(_)) => legacy,
+        (Some(_), Some(origin)) if legacy != layers.integer("node.id") => {
+            problems.error(
+                Some(origin),
+                "`broker.id` and `node.id` differ; remove broker.id, the older of the two names",
+            );
+            legacy
+        }
+        _ => layers.integer("node.id"),
+    };
+    if id < 0 {
+        problems.error(
+            layers.origin("broker.id"),
+            format!("invalid value `{id}` for `broker.id`: must be at least 0; or set node.id"),
+        );
+    }
+    let roles = layers.list("process.roles");
+    if roles.len() != 2 {
+        problems.error(
+            layers.origin("process.roles"),
+            "`process.roles` must be broker,controller: processes with one role alone are not \
+             served yet",
+        );
+    }
+    let rack = layers.text("broker.rack").filter(|rack| !rack.is_empty());
+    NodeSettings { id: NodeId(id as i32), rack }
+}
+
+/// A quorum of several controllers is refused, since this node would found a cluster of its own.
+fn check_quorum(layers: &Layers<'_>, id: NodeId, problems: &mut Problems) {
+    const ALONE: &str = "clusters of several nodes are not served yet; leave this node alone in it";
+    for key in ["controller.quorum.voters", "controller.quorum.bootstrap.servers"] {
+        let items = layers.list(key);
+        if items.len() > 1 {
+            let count = items.len();
+            problems.error(layers.origin(key), format!("`{key}` names {count} nodes: {ALONE}"));
+        }
+    }
+    let voters = layers.list("controller.quorum.voters");
+    if let [voter] = voters.as_slice() {
+        let named = voter.split_once('@').and_then(|(id, _)| id.parse::<i32>().ok());
+        if named != Some(id.0) {
+            problems.error(
+                layers.origin("controller.quorum.voters"),
+                format!(
+                    "`controller.quorum.voters` is `{voter}`, which is not this node; write \
+                     {id}@HOST:PORT or remove the key"
+                ),
+            );
+        }
+    }
+}
+
+/// The most replicas that one node alone can keep.
+const REPLICAS_OF_ONE_NODE: i64 = 1;
+
+/// Internal topics get one replica on one node, whatever a file written for three says.
+fn check_replication(layers: &Layers<'_>, problems: &mut Problems) {
+    const KEY: &str = "offsets.topic.replication.factor";
+    let wanted = layers.integer(KEY);
+    if wanted > REPLICAS_OF_ONE_NODE {
+        problems.warning(
+            layers.origin(KEY),
+            format!("`{KEY}` is {wanted}, but one node can keep only 1 replica"),
+        );
+    }
+}
+
+/// Broker defaults must be values that a topic may have.
+fn check_topic_defaults(layers: &Layers<'_>, defaults: &TopicSettings, problems: &mut Problems) {
+    for key in TOPIC_KEYS {
+        let Some((source, value)) = super::topic::broker_default(key, layers) else { continue };
+        let below_range = Value::parse(key, &value.to_string()).is_err();
+        let keeps_nothing = key.name == "retention.ms" && value == Value::Integer(0);
+        if below_range || keeps_nothing {
+            let range =
+                if keeps_nothing { "at least 1, or -1".to_owned() } else { key.rule.to_string() };
+            problems.error(
+                layers.origin(source),
+                format!(
+                    "invalid value for `{source}`: `{}` would be {value}, must be {range}",
+                    key.name
+                ),
+            );
+        }
+    }
+    if let Err(conflict) = defaults.check() {
+        let origin = layers
+            .origin("log.cleaner.min.compaction.lag.ms")
+            .or_else(|| layers.origin("log.cleaner.max.compaction.lag.ms"));
+        problems.error(origin, format!("{conflict}; change one of the two broker defaults"));
+    }
+}
+
+fn resolve_replication_factor(layers: &Layers<'_>, problems: &mut Problems) -> i16 {
+    const KEY: &str = "default.replication.factor";
+    let wanted = layers.integer(KEY);
+    match i16::try_from(wanted) {
+        Ok(factor) if factor >= 1 => factor,
+        _ => {
+            problems.error(
+                layers.origin(KEY),
+                format!("invalid value `{wanted}` for `{KEY}`: must be between 1 and 32767"),
+            );
+            1
+        }
+    }
+}
+
+fn resolve_network(
+    layers: &Layers<'_>,
+    host_name: &str,
+    problems: &mut Problems,
+) -> NetworkSettings {
+    NetworkSettings {
+        listeners: listeners::resolve(layers, host_name, problems),
+        connections_max: count(layers, "max.connections"),
+        connections_per_ip_max: count(layers, "max.connections.per.ip"),
+        connections_per_ip_overrides: resolve_ip_overrides(layers, problems),
+        idle_max_ms: limit(layers, "connections.max.idle.ms"),
+        queued_requests_max: count(layers, "queued.max.requests"),
+        queued_request_bytes_max: limit(layers, "queued.max.request.bytes").filter(|max| *max > 0),
+        request_bytes_max: count(layers, "socket.request.max.bytes"),
+        send_buffer_bytes: limit(layers, "socket.send.buffer.bytes").map(|size| size as usize),
+        receive_buffer_bytes: limit(layers, "socket.receive.buffer.bytes")
+            .map(|size| size as usize),
+        listen_backlog: layers.integer("socket.listen.backlog.size") as u32,
+    }
+}
+
+fn resolve_ip_overrides(layers: &Layers<'_>, problems: &mut Problems) -> BTreeMap<String, usize> {
+    const KEY: &str = "max.connections.per.ip.overrides";
+    let text = layers.text(KEY).unwrap_or_default();
+    let mut overrides = BTreeMap::new();
+    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        let pair = item.rsplit_once(':').and_then(|(host, most)| {
+            let most = most.trim().parse::<u32>().ok()?;
+            (!host.is_empty()).then(|| (host.trim().to_owned(), most as usize))
+        });
+        match pair {
+            Some((host, most)) => {
+                overrides.insert(host, most);
+            }
+            None => problems.error(
+                layers.origin(KEY),
+                format!("invalid item `{item}` in `{KEY}`: write HOST:COUNT"),
+            ),
+        }
+    }
+    overrides
+}
+
+fn resolve_dirs(layers: &Layers<'_>, problems: &mut Problems) -> Vec<std::path::PathBuf> {
+    let (key, dirs) = match layers.list("log.dirs") {
+        dirs if dirs.is_empty() => ("log.dir", layers.list("log.dir")),
+        dirs => ("log.dirs", dirs),
+    };
+    const KEY: &str = "metadata.log.dir";
+    if let Some(dir) = layers.text(KEY).filter(|dir| !dir.is_empty() && dirs.first() != Some(dir)) {
+        problems.error(
+            layers.origin(KEY),
+            format!(
+                "`{KEY}` is `{dir}`, but metadata is kept in the first of `{key}`; make the two \
+                 the same or remove {KEY}"
+            ),
+        );
+    }
+    dirs.into_iter().map(Into::into).collect()
+}
+
+fn resolve_groups(layers: &Layers<'_>, problems: &mut Problems) -> GroupSettings {
+    let settings = GroupSettings {
+        session_timeout_min_ms: layers.integer("group.min.session.timeout.ms") as i32,
+        session_timeout_max_ms: layers.integer("group.max.session.timeout.ms") as i32,
+        initial_rebalance_delay_ms: layers.integer("group.initial.rebalance.delay.ms").max(0)
+            as i32,
+        members_max: count(layers, "group.max.size"),
+    };
+    if settings.session_timeout_min_ms > settings.session_timeout_max_ms {
+        let origin = layers
+            .origin("group.min.session.timeout.ms")
+            .or_else(|| layers.origin("group.max.session.timeout.ms"));
+        problems.error(
+            origin,
+            format!(
+                "`group.min.session.timeout.ms` ({}) is above `group.max.session.timeout.ms` \
+                 ({}); no member could join, so lower the one or raise the other",
+                settings.session_timeout_min_ms, settings.session_timeout_max_ms
+            ),
+        );
+    }
+    settings
+}
+
+fn resolve_metrics(layers: &Layers<'_>, problems: &mut Problems) -> MetricsSettings {
+    const KEY: &str = "fleuve.metrics.listen";
+    let text = layers.text(KEY).unwrap_or_default();
+    let listen = if text.is_empty() {
+        None
+    } else {
+        let parsed = text.rsplit_once(':').and_then(|(host, port)| {
+            let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+            Some(HostPort { host: host.to_owned(), port: port.parse().ok()? })
+        });
+        if parsed.is_none() {
+            problems.error(
+                layers.origin(KEY),
+                format!("invalid value `{text}` for `{KEY}`: write HOST:PORT, or nothing for off"),
+            );
+        }
+        parsed
+    };
+    MetricsSettings { listen, listen_is_explicit: layers.is_set(KEY) }
+}
+
+/// A number that is never negative, by its rule or by sense.
+fn unsigned(layers: &Layers<'_>, name: &str) -> u64 {
+    layers.integer(name).max(0) as u64
+}
+
+fn count(layers: &Layers<'_>, name: &str) -> usize {
+    usize::try_from(unsigned(layers, name)).unwrap_or(usize::MAX)
+}
+
+/// A number whose negative values mean "no limit".
+fn limit(layers: &Layers<'_>, name: &str) -> Option<u64> {
+    u64::try_from(layers.integer(name)).ok()
+}

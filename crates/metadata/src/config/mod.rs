@@ -1,0 +1,47 @@
+//! Configuration: every key of Kafka 4.3, what we do with it, and typed values made from text.
+//!
+//! Three steps: [`load()`] reads the raw text, names all mistakes at once and returns
+//! [`BrokerSettings`], which are then passed down and never change. Topics, groups and dynamic
+//! broker values arrive later, through the metadata log; [`check_topic_overrides`] and its
+//! neighbours judge them before they get there, and [`TopicSettings`] is what they amount to.
+//!
+//! Begin reading at `key`, then `keys`, then `load`. This room knows no files, sockets or clocks:
+//! the text of the file and the name of the machine are arguments.
+
+mod describe;
+mod key;
+pub mod keys;
+mod layers;
+mod listeners;
+mod load;
+mod problem;
+mod properties;
+mod reference;
+mod settings;
+mod suggest;
+mod topic;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use describe::{
+    Description, Source, Synonym, describe_broker, describe_client_metrics,
+    describe_cluster_defaults, describe_group, describe_topic,
+};
+pub use key::{Key, Rule, Status, UpdateMode, ValueType};
+pub use layers::{ConfigMap, Layers, Setting, StaticConfig};
+pub use listeners::{AdvertisedListener, Listener, Listeners, SecurityProtocol};
+pub use load::{ConfigFile, Override, Sources, load};
+pub use problem::{ConfigError, Origin, Problem, Problems};
+pub use properties::{Property, SyntaxError, decode_text, parse as parse_properties};
+pub use reference::reference_markdown;
+pub use settings::{
+    BrokerSettings, FetchSettings, GroupSettings, HostPort, LogSettings, MetricsSettings,
+    NetworkSettings, NodeSettings, OffsetSettings, TopicRules,
+};
+pub use topic::{
+    CleanupPolicy, CompressionType, TimestampType, TopicConfigError, TopicSettings,
+    check_topic_overrides,
+};
+pub use value::{InvalidValue, Value};

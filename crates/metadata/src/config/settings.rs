@@ -1,0 +1,207 @@
+//! Everything a broker needs to know from its configuration: checked, typed, grouped, immutable.
+//!
+//! Whoever reads a field here can trust it. Numbers keep Kafka's units; "no limit" is `None`.
+//! `load` makes the first value; [`BrokerSettings::with_dynamic`] makes the next one when dynamic
+//! configs change.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use fleuve_types::NodeId;
+
+use super::layers::{ConfigMap, Layers, StaticConfig};
+use super::listeners::Listeners;
+use super::load;
+use super::problem::{ConfigError, Problems};
+use super::topic::TopicSettings;
+
+/// The settings of one broker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BrokerSettings {
+    /// Who this node is.
+    pub node: NodeSettings,
+    /// Listeners, connections and requests.
+    pub network: NetworkSettings,
+    /// Where and how partitions are stored.
+    pub log: LogSettings,
+    /// What topics are made of, and whether.
+    pub topics: TopicRules,
+    /// Limits of fetches.
+    pub fetch: FetchSettings,
+    /// Limits of groups.
+    pub groups: GroupSettings,
+    /// Committed offsets.
+    pub offsets: OffsetSettings,
+    /// The endpoint for metrics.
+    pub metrics: MetricsSettings,
+    /// What the operator wrote, key by key, for `DescribeConfigs`.
+    pub statics: StaticConfig,
+    pub(super) host_name: String,
+}
+
+/// Who this node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSettings {
+    /// `node.id`.
+    pub id: NodeId,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+}
+
+/// Listeners, connections and requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkSettings {
+    /// All listeners.
+    pub listeners: Listeners,
+    /// `max.connections`.
+    pub connections_max: usize,
+    /// `max.connections.per.ip`.
+    pub connections_per_ip_max: usize,
+    /// `max.connections.per.ip.overrides`, by host name or address as written.
+    pub connections_per_ip_overrides: BTreeMap<String, usize>,
+    /// `connections.max.idle.ms`; `None` never closes idle connections.
+    pub idle_max_ms: Option<u64>,
+    /// `queued.max.requests`.
+    pub queued_requests_max: usize,
+    /// `queued.max.request.bytes`; `None` for no limit.
+    pub queued_request_bytes_max: Option<u64>,
+    /// `socket.request.max.bytes`.
+    pub request_bytes_max: usize,
+    /// `socket.send.buffer.bytes`; `None` leaves it to the operating system.
+    pub send_buffer_bytes: Option<usize>,
+    /// `socket.receive.buffer.bytes`; `None` leaves it to the operating system.
+    pub receive_buffer_bytes: Option<usize>,
+    /// `socket.listen.backlog.size`.
+    pub listen_backlog: u32,
+}
+
+/// Where and how partitions are stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogSettings {
+    /// `log.dirs`, or `log.dir`; at least one.
+    pub dirs: Vec<PathBuf>,
+    /// `fleuve.flush.before.ack`.
+    pub flush_before_ack: bool,
+    /// `num.recovery.threads.per.data.dir`.
+    pub recovery_threads_per_dir: usize,
+    /// `log.initial.task.delay.ms`.
+    pub initial_task_delay_ms: u64,
+    /// `log.retention.check.interval.ms`.
+    pub retention_check_interval_ms: u64,
+    /// `log.flush.scheduler.interval.ms`; `None` never looks.
+    pub flush_scheduler_interval_ms: Option<u64>,
+    /// `log.flush.offset.checkpoint.interval.ms`.
+    pub recovery_point_checkpoint_interval_ms: u64,
+    /// `log.flush.start.offset.checkpoint.interval.ms`.
+    pub start_offset_checkpoint_interval_ms: u64,
+    /// `producer.id.expiration.ms`.
+    pub producer_id_expiration_ms: u64,
+    /// `producer.id.expiration.check.interval.ms`.
+    pub producer_id_expiration_check_interval_ms: u64,
+    /// What topics get where they do not say otherwise.
+    pub topic_defaults: TopicSettings,
+}
+
+/// What topics are made of, and whether.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicRules {
+    /// `auto.create.topics.enable`.
+    pub auto_create: bool,
+    /// `delete.topic.enable`.
+    pub delete_allowed: bool,
+    /// `num.partitions`.
+    pub default_partitions: i32,
+    /// `default.replication.factor`.
+    pub default_replication_factor: i16,
+}
+
+/// Limits of fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchSettings {
+    /// `fetch.max.bytes`.
+    pub response_bytes_max: usize,
+    /// `max.incremental.fetch.session.cache.slots`.
+    pub sessions_max: usize,
+    /// `max.request.partition.size.limit`.
+    pub described_partitions_max: usize,
+}
+
+/// Limits of groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// `group.min.session.timeout.ms`.
+    pub session_timeout_min_ms: i32,
+    /// `group.max.session.timeout.ms`.
+    pub session_timeout_max_ms: i32,
+    /// `group.initial.rebalance.delay.ms`.
+    pub initial_rebalance_delay_ms: i32,
+    /// `group.max.size`.
+    pub members_max: usize,
+}
+
+/// Committed offsets and the topic that keeps them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffsetSettings {
+    /// `offset.metadata.max.bytes`.
+    pub metadata_bytes_max: usize,
+    /// `offsets.commit.timeout.ms`.
+    pub commit_timeout_ms: u64,
+    /// `offsets.load.buffer.size`.
+    pub load_buffer_bytes: usize,
+    /// `offsets.retention.minutes`, in milliseconds.
+    pub retention_ms: u64,
+    /// `offsets.retention.check.interval.ms`.
+    pub retention_check_interval_ms: u64,
+    /// `offsets.topic.num.partitions`.
+    pub topic_partitions: i32,
+    /// `offsets.topic.replication.factor`.
+    pub topic_replication_factor: i16,
+    /// `offsets.topic.segment.bytes`.
+    pub topic_segment_bytes: i32,
+}
+
+/// The endpoint for metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// `fleuve.metrics.listen`; `None` switches the endpoint off.
+    pub listen: Option<HostPort>,
+    /// Whether the operator asked for this address: then a taken port is an error, otherwise only
+    /// worth a warning.
+    pub listen_is_explicit: bool,
+}
+
+/// An address to bind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// Host name or address, without brackets; empty for every address.
+    pub host: String,
+    /// The port; 0 for any free one.
+    pub port: u16,
+}
+
+impl BrokerSettings {
+    /// Returns a view through the layers of these settings and the given dynamic configs.
+    pub fn layers<'a>(&'a self, node: &'a ConfigMap, cluster: &'a ConfigMap) -> Layers<'a> {
+        Layers { statics: &self.statics, node, cluster }
+    }
+
+    /// Computes the settings that hold with these dynamic configs, of this broker and of the
+    /// cluster.
+    ///
+    /// Listeners and everything else that only a restart can change stay as they are.
+    pub fn with_dynamic(&self, node: &ConfigMap, cluster: &ConfigMap) -> Result<Self, ConfigError> {
+        let mut problems = Problems::default();
+        let layers = self.layers(node, cluster);
+        let mut next = load::resolve(&layers, &self.host_name, &mut problems);
+        next.network.listeners = self.network.listeners.clone();
+        if problems.errors.is_empty() { Ok(next) } else { Err(ConfigError { problems }) }
+    }
+}
+
+impl Default for BrokerSettings {
+    /// Returns the settings of a broker whose operator wrote nothing.
+    fn default() -> Self {
+        let statics = StaticConfig::default();
+        load::resolve(&Layers::of_statics(&statics), "localhost", &mut Problems::default())
+    }
+}
