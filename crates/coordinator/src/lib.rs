@@ -1,1 +1,110 @@
-//! Group coordination as pure machines.
+//! Group coordination as a pure machine: no sockets, no storage, no clock, no threads.
+//!
+//! A [`GroupCoordinator`] is the shard for one partition of `__consumer_offsets`: the classic
+//! group protocol and committed offsets, as Apache Kafka 4.3 behaves. What it must never know: how
+//! requests arrive, how records are stored, what time it is.
+//!
+//! # Decide, append, apply
+//!
+//! ```text
+//!  request, tick                                     log
+//!      │                                              ▲ │
+//!      ▼             Step                             │ │ base offset, or error
+//!   handle_* ─────▶ effects: replies ──▶ clients      │ ▼
+//!      ▲            writes: records ────────────▶ handle_appended ──▶ apply ──▶ Ledger
+//!      │                                          handle_append_failed
+//!      └── next_deadline                               │
+//!                                                      ▼
+//!                                                     Step: replies that had to wait, ...
+//! ```
+//!
+//! 1. A handler looks at the state and returns a [`Step`]: replies that can be given, and writes.
+//! 2. The driver appends each [`Write`] to the log, in order, and hands it back at once with its
+//!    base offset or with what went wrong. Nothing else may be handled in between; the machine
+//!    would survive that, but its decisions would rest on what is about to change.
+//! 3. The machine applies the records and goes on with what waited for them, in another step.
+//!
+//! A reply may say that it rests on records up to some offset. It must not leave before the high
+//! watermark of the log has reached that offset. So appending may be quick and need not wait for
+//! the disk; only replies do. If records that were appended turn out to be lost, the driver calls
+//! [`GroupCoordinator::handle_unload`], answers the replies it still holds with `NOT_COORDINATOR`,
+//! and loads a new shard from the log.
+//!
+//! A request that has to wait, such as a join during a rebalance, is known by its [`Token`]. Every
+//! token is answered exactly once: when the group gets there, when its member is removed or
+//! replaced, when it asks again, or when the shard is unloaded.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use fleuve_coordinator::{GroupCoordinator, GroupSettings, ListFilter, Now};
+//! # use fleuve_os::{OsRandom, SystemClock};
+//! let clock = SystemClock::new();
+//! let mut shard = GroupCoordinator::new(GroupSettings::default(), Arc::new(OsRandom));
+//! // ... replay() every record of the partition ...
+//! let step = shard.handle_loaded(Now::read(&clock));
+//! assert!(step.effects.is_empty() && step.writes.is_empty());
+//! assert!(shard.list_groups(&ListFilter::default())?.is_empty());
+//! # Ok::<(), fleuve_coordinator::GroupError>(())
+//! ```
+//!
+//! # What is persistent, and what is soft
+//!
+//! The [`Ledger`] is a function of the log: the last record of every group, and all offsets. Only
+//! [`GroupCoordinator::apply`] changes it, the same way live and at the start.
+//!
+//! All else is soft, as in Kafka's classic groups, and comes back different after a restart:
+//!
+//! | soft | after a restart |
+//! |---|---|
+//! | rebalance under way, members in it, waiting requests | the generation before it, stable |
+//! | members that joined since the last assignment | unknown; they join again |
+//! | assignors that a member supports beside the chosen one | unknown until it rejoins |
+//! | sessions | begin anew |
+//! | history of rebalances, counters | empty |
+//!
+//! # Transitions of a classic group
+//!
+//! | from | event | to | record |
+//! |---|---|---|---|
+//! | (none) | first join, or first member id given out | Empty | group without members |
+//! | (none) | offset committed without a group | Empty | offset |
+//! | Empty | member joins | PreparingRebalance, for the initial delay | |
+//! | PreparingRebalance | all joined or time is up | CompletingRebalance | |
+//! | PreparingRebalance | time is up, only absent static members | PreparingRebalance | |
+//! | PreparingRebalance | nobody is left | Empty | group without members |
+//! | CompletingRebalance | leader's assignment is appended | Stable | group with members |
+//! | CompletingRebalance | assignment cannot be appended | PreparingRebalance | |
+//! | CompletingRebalance, Stable | member joins, changes, leaves, expires, fails to sync | PreparingRebalance | |
+//! | Stable | static member returns, same assignor | Stable | group with members |
+//! | Empty | last offset expires, or DeleteGroups | (none) | tombstones |
+//! | any | shard is unloaded | Dead | |
+//!
+//! # Room for what comes next
+//!
+//! Consumer, share and streams groups become modules beside [`classic`], variants of the
+//! coordinator's group enum and of [`Record`], and further sections of the ledger; they share
+//! [`offsets`], timers, steps and the driver. Offsets of transactions become a second section of
+//! the ledger that a commit marker moves into the first.
+
+pub mod classic;
+pub mod offsets;
+
+mod admin;
+mod context;
+mod coordinator;
+mod error;
+mod history;
+mod ledger;
+mod record;
+mod settings;
+mod step;
+mod timers;
+
+pub use admin::{CLASSIC_GROUP_TYPE, Description, ListFilter, Listing, MemberDescription};
+pub use coordinator::{Counters, GroupCoordinator};
+pub use error::{AppendError, GroupError};
+pub use history::{HISTORY_LENGTH, Rebalance, RebalanceCause};
+pub use ledger::{CommittedOffset, Ledger};
+pub use record::{Record, RecordError};
+pub use settings::GroupSettings;
+pub use step::{Effect, Now, Response, Step, Token, Write};

@@ -1,0 +1,128 @@
+//! What administrators ask about groups: ListGroups and DescribeGroups.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use fleuve_protocol::Str;
+use fleuve_types::TimestampMs;
+
+use crate::classic::State;
+use crate::coordinator::{Group, GroupCoordinator};
+use crate::error::GroupError;
+use crate::history::Rebalance;
+
+/// The name of the classic protocol where Kafka names the types of groups.
+pub const CLASSIC_GROUP_TYPE: &str = "classic";
+
+/// Which groups to list; an empty list allows everything.
+#[derive(Clone, Debug, Default)]
+pub struct ListFilter {
+    /// Names of states, in any case.
+    pub states: Vec<Str>,
+    /// Names of group types, in any case.
+    pub types: Vec<Str>,
+}
+
+/// A group in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The group's id.
+    pub group_id: Str,
+    /// What its members are; empty if it never had any.
+    pub protocol_type: Str,
+    /// Its state.
+    pub state: State,
+    /// Its type, such as [`CLASSIC_GROUP_TYPE`].
+    pub group_type: &'static str,
+}
+
+/// A group in detail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The group's id.
+    pub group_id: Str,
+    /// Its state.
+    pub state: State,
+    /// When it entered its state, if that is known.
+    pub state_since: Option<TimestampMs>,
+    /// What its members are; empty if it never had any.
+    pub protocol_type: Str,
+    /// The assignor, while the group is stable.
+    pub protocol_name: Option<Str>,
+    /// The current generation.
+    pub generation: i32,
+    /// The member that assigns.
+    pub leader: Option<Str>,
+    /// The members, by id.
+    pub members: Vec<MemberDescription>,
+    /// Assignors that members support, with the number of these members.
+    pub supported_protocols: BTreeMap<Str, usize>,
+    /// The last rebalances, oldest first. An extra of ours.
+    pub rebalances: Vec<Rebalance>,
+}
+
+/// A member of a described group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberDescription {
+    /// The member's id.
+    pub member_id: Str,
+    /// `group.instance.id` of a static member.
+    pub group_instance_id: Option<Str>,
+    /// The client id it joined with.
+    pub client_id: Str,
+    /// Where it joined from.
+    pub client_host: Str,
+    /// Its subscription, while the group is stable.
+    pub metadata: Bytes,
+    /// Its assignment.
+    pub assignment: Bytes,
+}
+
+impl GroupCoordinator {
+    /// Lists the groups that the filter allows, by id.
+    pub fn list_groups(&self, filter: &ListFilter) -> Result<Vec<Listing>, GroupError> {
+        self.check_serving()?;
+        let allows = |names: &[Str], name: &str| {
+            names.is_empty()
+                || names.iter().any(|allowed| allowed.trim().eq_ignore_ascii_case(name))
+        };
+        if !allows(&filter.types, CLASSIC_GROUP_TYPE) {
+            return Ok(Vec::new());
+        }
+        let listings = self
+            .groups
+            .iter()
+            .filter(|(_, Group::Classic(group))| allows(&filter.states, group.state().name()))
+            .map(|(id, Group::Classic(group))| Listing {
+                group_id: id.clone(),
+                protocol_type: group.protocol_type().cloned().unwrap_or(Str::EMPTY),
+                state: group.state(),
+                group_type: CLASSIC_GROUP_TYPE,
+            });
+        Ok(listings.collect())
+    }
+
+    /// Describes a group.
+    ///
+    /// For [`GroupError::GroupIdNotFound`] versions of DescribeGroups before 6 answer with a group
+    /// in state `Dead` and no error.
+    pub fn describe_group(&self, group_id: &str) -> Result<Description, GroupError> {
+        self.check_serving()?;
+        match self.groups.get(group_id) {
+            Some(Group::Classic(group)) => Ok(group.describe()),
+            None => Err(GroupError::GroupIdNotFound),
+        }
+    }
+
+    /// Counts the groups in each state, for metrics.
+    pub fn groups_by_state(&self) -> Vec<(State, usize)> {
+        let states =
+            [State::Empty, State::PreparingRebalance, State::CompletingRebalance, State::Stable];
+        let count = |state| {
+            let is_in_state =
+                |group: &&Group| matches!(group, Group::Classic(group) if group.state() == state);
+            (state, self.groups.values().filter(is_in_state).count())
+        };
+        states.into_iter().map(count).collect()
+    }
+}

@@ -1,0 +1,111 @@
+//! What can be wrong with a request to the group coordinator, in the coordinator's own words.
+//!
+//! Each variant names the protocol error that a handler answers with. The numbers themselves
+//! belong to the handlers, see `fleuve_protocol::ErrorCode`.
+
+/// Why the coordinator refuses a request, or part of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum GroupError {
+    /// The partition of `__consumer_offsets` is still being read: `COORDINATOR_LOAD_IN_PROGRESS`.
+    #[error("the coordinator is still loading the group's partition")]
+    LoadInProgress,
+    /// The log cannot take records right now: `COORDINATOR_NOT_AVAILABLE`.
+    #[error("the coordinator cannot serve the group right now")]
+    NotAvailable,
+    /// This shard no longer leads, or its log has failed: `NOT_COORDINATOR`.
+    #[error("this is no longer the group's coordinator")]
+    NotCoordinator,
+    /// The empty group id is not allowed here: `INVALID_GROUP_ID`.
+    #[error("the group id is invalid")]
+    InvalidGroupId,
+    /// There is no such group: `GROUP_ID_NOT_FOUND`.
+    #[error("the group does not exist")]
+    GroupIdNotFound,
+    /// The member id does not belong to the group: `UNKNOWN_MEMBER_ID`.
+    #[error("the member is not part of the group")]
+    UnknownMemberId,
+    /// The member must join again with the id it was just given: `MEMBER_ID_REQUIRED`.
+    #[error("the member must rejoin with the id that comes with this error")]
+    MemberIdRequired,
+    /// The request is about another generation of the group: `ILLEGAL_GENERATION`.
+    #[error("the generation is not the group's current one")]
+    IllegalGeneration,
+    /// Protocol type or assignors do not fit those of the group: `INCONSISTENT_GROUP_PROTOCOL`.
+    #[error("the member's protocols do not fit the group's")]
+    InconsistentGroupProtocol,
+    /// The session timeout is outside the allowed range: `INVALID_SESSION_TIMEOUT`.
+    #[error("the session timeout is outside the configured bounds")]
+    InvalidSessionTimeout,
+    /// The member has to rejoin: `REBALANCE_IN_PROGRESS`.
+    #[error("the group is rebalancing, so a rejoin is needed")]
+    RebalanceInProgress,
+    /// Another process uses the same `group.instance.id`: `FENCED_INSTANCE_ID`.
+    #[error("a newer member uses this group instance id")]
+    FencedInstanceId,
+    /// The group has `group.max.size` members already: `GROUP_MAX_SIZE_REACHED`.
+    #[error("the group is full")]
+    GroupMaxSizeReached,
+    /// The group still has members: `NON_EMPTY_GROUP`.
+    #[error("the group is not empty")]
+    NonEmptyGroup,
+    /// A member is subscribed to the topic: `GROUP_SUBSCRIBED_TO_TOPIC`.
+    #[error("the group is subscribed to the topic")]
+    GroupSubscribedToTopic,
+    /// The text that accompanies the offset is too long: `OFFSET_METADATA_TOO_LARGE`.
+    #[error("the offset's metadata is too long")]
+    OffsetMetadataTooLarge,
+    /// The log will never take this record, as it is too large: `UNKNOWN_SERVER_ERROR`.
+    #[error("the record is too large for the offsets topic")]
+    RecordTooLarge,
+}
+
+impl GroupError {
+    /// Kafka's name for the error that a handler should answer with.
+    pub fn kafka_name(self) -> &'static str {
+        match self {
+            Self::LoadInProgress => "COORDINATOR_LOAD_IN_PROGRESS",
+            Self::NotAvailable => "COORDINATOR_NOT_AVAILABLE",
+            Self::NotCoordinator => "NOT_COORDINATOR",
+            Self::InvalidGroupId => "INVALID_GROUP_ID",
+            Self::GroupIdNotFound => "GROUP_ID_NOT_FOUND",
+            Self::UnknownMemberId => "UNKNOWN_MEMBER_ID",
+            Self::MemberIdRequired => "MEMBER_ID_REQUIRED",
+            Self::IllegalGeneration => "ILLEGAL_GENERATION",
+            Self::InconsistentGroupProtocol => "INCONSISTENT_GROUP_PROTOCOL",
+            Self::InvalidSessionTimeout => "INVALID_SESSION_TIMEOUT",
+            Self::RebalanceInProgress => "REBALANCE_IN_PROGRESS",
+            Self::FencedInstanceId => "FENCED_INSTANCE_ID",
+            Self::GroupMaxSizeReached => "GROUP_MAX_SIZE_REACHED",
+            Self::NonEmptyGroup => "NON_EMPTY_GROUP",
+            Self::GroupSubscribedToTopic => "GROUP_SUBSCRIBED_TO_TOPIC",
+            Self::OffsetMetadataTooLarge => "OFFSET_METADATA_TOO_LARGE",
+            Self::RecordTooLarge => "UNKNOWN_SERVER_ERROR",
+        }
+    }
+}
+
+/// Why the log did not take the records of a [`crate::Write`].
+///
+/// Each fate maps to the error that Kafka's coordinator gives its clients for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum AppendError {
+    /// Not now: too few in-sync replicas, or the partition is unknown or timed out.
+    #[error("the log cannot take records right now")]
+    Unavailable,
+    /// This broker no longer leads the partition, or its log has failed.
+    #[error("the log is led elsewhere or has failed")]
+    NotLeader,
+    /// The batch exceeds what the topic allows.
+    #[error("the records are larger than the topic allows")]
+    TooLarge,
+}
+
+impl From<AppendError> for GroupError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Unavailable => Self::NotAvailable,
+            AppendError::NotLeader => Self::NotCoordinator,
+            AppendError::TooLarge => Self::RecordTooLarge,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What the log says: the persistent state of a shard, and the only way to change it.
+//!
+//! [`Ledger::apply`] takes one record after the other, the same way whether it was just appended or
+//! is being read at the start, so that the ledger is a function of the log alone. As in Kafka, a
+//! group exists from its first record on, be it a group record or the offset of a consumer that
+//! never joined, until a tombstone of the group.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use fleuve_protocol::Str;
+use fleuve_protocol::messages::group_metadata_value::{GroupMetadataValue, MemberMetadata};
+use fleuve_protocol::messages::offset_commit_value::OffsetCommitValue;
+use fleuve_types::{TimestampMs, Uuid};
+
+use crate::record::{NO_EXPIRY, Record};
+
+/// Groups and committed offsets as the log has them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ledger {
+    /// Last record of each group; none for groups that only committed offsets.
+    groups: BTreeMap<Str, Option<GroupMetadataValue>>,
+    offsets: BTreeMap<Str, TopicOffsets>,
+}
+
+/// Offsets of one group, by topic and partition.
+pub(crate) type TopicOffsets = BTreeMap<Str, BTreeMap<i32, CommittedOffset>>;
+
+/// An offset that a group has committed for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedOffset {
+    /// The offset to go on reading from.
+    pub offset: i64,
+    /// Leader epoch of the last record that was read; -1 if not known.
+    pub leader_epoch: i32,
+    /// Text that the consumer wants to have back.
+    pub metadata: Str,
+    /// When the offset was committed.
+    pub commit_timestamp: TimestampMs,
+    /// When the offset ends, if the consumer asked for a time of its own.
+    pub expire_timestamp: Option<TimestampMs>,
+    /// Id of the topic; zero if not known.
+    pub topic_id: Uuid,
+}
+
+impl Ledger {
+    /// Takes in one record.
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Group { group, value: Some(value) } => {
+                self.groups.insert(group.detach(), Some(own(value)));
+            }
+            Record::Group { group, value: None } => {
+                self.groups.remove(group);
+            }
+            Record::Offset { key, value: Some(value) } => {
+                if !self.groups.contains_key(&key.group) {
+                    self.groups.insert(key.group.detach(), None);
+                }
+                let committed = CommittedOffset::from(value);
+                // Looking first spares the usual commit the copies of its names.
+                let known =
+                    self.offsets.get_mut(&key.group).and_then(|topics| topics.get_mut(&key.topic));
+                match known {
+                    Some(partitions) => {
+                        partitions.insert(key.partition, committed);
+                    }
+                    None => {
+                        let topics = self.offsets.entry(key.group.detach()).or_default();
+                        let partitions = topics.entry(key.topic.detach()).or_default();
+                        partitions.insert(key.partition, committed);
+                    }
+                }
+            }
+            Record::Offset { key, value: None } => {
+                let Some(topics) = self.offsets.get_mut(&key.group) else { return };
+                if let Some(partitions) = topics.get_mut(&key.topic) {
+                    partitions.remove(&key.partition);
+                    if partitions.is_empty() {
+                        topics.remove(&key.topic);
+                    }
+                }
+                if topics.is_empty() {
+                    self.offsets.remove(&key.group);
+                }
+            }
+        }
+    }
+
+    /// Every group, with its last record if it has one.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (&Str, Option<&GroupMetadataValue>)> {
+        self.groups.iter().map(|(group, value)| (group, value.as_ref()))
+    }
+
+    /// The offsets that a group has committed.
+    pub(crate) fn offsets_of(&self, group: &str) -> Option<&TopicOffsets> {
+        self.offsets.get(group)
+    }
+
+    /// Every group's offsets.
+    pub(crate) fn all_offsets(&self) -> impl Iterator<Item = (&Str, &TopicOffsets)> {
+        self.offsets.iter()
+    }
+
+    /// Number of offsets in the ledger.
+    pub fn offset_count(&self) -> usize {
+        self.offsets.values().flat_map(BTreeMap::values).map(BTreeMap::len).sum()
+    }
+}
+
+impl From<&OffsetCommitValue> for CommittedOffset {
+    fn from(value: &OffsetCommitValue) -> Self {
+        Self {
+            offset: value.offset,
+            leader_epoch: value.leader_epoch,
+            metadata: value.metadata.detach(),
+            commit_timestamp: TimestampMs(value.commit_timestamp),
+            expire_timestamp: Some(TimestampMs(value.expire_timestamp))
+                .filter(|at| at.0 != NO_EXPIRY),
+            topic_id: value.topic_id,
+        }
+    }
+}
+
+/// Copies a record's value out of the segment or frame it came in, which would stay in memory
+/// otherwise.
+fn own(value: &GroupMetadataValue) -> GroupMetadataValue {
+    let own_bytes = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    let own_member = |member: &MemberMetadata| MemberMetadata {
+        member_id: member.member_id.detach(),
+        group_instance_id: member.group_instance_id.as_ref().map(Str::detach),
+        client_id: member.client_id.detach(),
+        client_host: member.client_host.detach(),
+        rebalance_timeout: member.rebalance_timeout,
+        session_timeout: member.session_timeout,
+        subscription: own_bytes(&member.subscription),
+        assignment: own_bytes(&member.assignment),
+    };
+    GroupMetadataValue {
+        protocol_type: value.protocol_type.detach(),
+        generation: value.generation,
+        protocol: value.protocol.as_ref().map(Str::detach),
+        leader: value.leader.as_ref().map(Str::detach),
+        current_state_timestamp: value.current_state_timestamp,
+        members: value.members.iter().map(own_member).collect(),
+    }
+}

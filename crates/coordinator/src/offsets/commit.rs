@@ -1,0 +1,128 @@
+//! OffsetCommit.
+
+use fleuve_protocol::Str;
+use fleuve_protocol::messages::offset_commit_key::OffsetCommitKey;
+use fleuve_protocol::messages::offset_commit_value::OffsetCommitValue;
+
+use super::api::{CommitPartition, CommitRequest, CommitTopic, TopicOutcomes};
+use crate::classic::State;
+use crate::coordinator::{Group, GroupCoordinator};
+use crate::error::GroupError;
+use crate::record::{NO_EXPIRY, Record};
+use crate::step::{Now, Response, Step, Token};
+
+impl GroupCoordinator {
+    /// Handles OffsetCommit, also of consumers that are in no group.
+    pub fn handle_offset_commit(
+        &mut self,
+        now: Now,
+        token: Token,
+        request: &CommitRequest,
+    ) -> Step {
+        let mut step = Step::default();
+        if let Err(error) = self.check_commit(now, request, &mut step) {
+            step.reply(token, Response::OffsetCommit(Err(error)));
+            return step;
+        }
+        let mut records = Vec::new();
+        let topics = request
+            .topics
+            .iter()
+            .map(|topic| TopicOutcomes {
+                name: topic.name.clone(),
+                topic_id: topic.topic_id,
+                partitions: topic
+                    .partitions
+                    .iter()
+                    .map(|partition| {
+                        let outcome = self
+                            .commit_record(now, request, topic, partition)
+                            .map(|record| records.push(record));
+                        (partition.partition, outcome)
+                    })
+                    .collect(),
+            })
+            .collect();
+        self.counters.offset_commits += records.len() as u64;
+        step.write_then_reply(records, token, Response::OffsetCommit(Ok(topics)));
+        step
+    }
+
+    /// Whether the sender may commit for the group. A commit also counts as a heartbeat.
+    fn check_commit(
+        &mut self,
+        now: Now,
+        request: &CommitRequest,
+        step: &mut Step,
+    ) -> Result<(), GroupError> {
+        self.check_serving()?;
+        let is_member_of_none = request.generation < 0;
+        let (groups, mut cx) = self.split(now, step);
+        let Some(Group::Classic(group)) = groups.get_mut(&request.group_id) else {
+            // A consumer that assigns its partitions by itself uses us for its offsets only; its
+            // group comes into being with the first of them.
+            return match request.knows_group_id_not_found {
+                _ if is_member_of_none => Ok(()),
+                true => Err(GroupError::GroupIdNotFound),
+                false => Err(GroupError::IllegalGeneration),
+            };
+        };
+        if is_member_of_none && group.state() == State::Empty {
+            return Ok(());
+        }
+        let claims_membership = !is_member_of_none
+            || !request.member_id.is_empty()
+            || request.group_instance_id.is_some();
+        if !claims_membership {
+            return Err(GroupError::UnknownMemberId);
+        }
+        group.check_member(&request.member_id, request.group_instance_id.as_deref())?;
+        if request.generation != group.generation() {
+            return Err(GroupError::IllegalGeneration);
+        }
+        match group.state() {
+            // The member knows the new generation, but not yet its assignment in it.
+            State::CompletingRebalance => Err(GroupError::RebalanceInProgress),
+            State::Stable | State::PreparingRebalance => {
+                group.expect_heartbeat(&mut cx, &request.member_id);
+                Ok(())
+            }
+            State::Empty | State::Dead => Ok(()),
+        }
+    }
+
+    fn commit_record(
+        &self,
+        now: Now,
+        request: &CommitRequest,
+        topic: &CommitTopic,
+        partition: &CommitPartition,
+    ) -> Result<Record, GroupError> {
+        let metadata = partition.metadata.clone().unwrap_or(Str::EMPTY);
+        if is_longer_than(&metadata, self.settings.offset_metadata_max_bytes) {
+            return Err(GroupError::OffsetMetadataTooLarge);
+        }
+        Ok(Record::Offset {
+            key: OffsetCommitKey {
+                group: request.group_id.clone(),
+                topic: topic.name.clone(),
+                partition: partition.partition,
+            },
+            value: Some(OffsetCommitValue {
+                offset: partition.offset,
+                leader_epoch: partition.leader_epoch,
+                metadata,
+                commit_timestamp: now.wall.0,
+                expire_timestamp: request
+                    .retention_ms
+                    .map_or(NO_EXPIRY, |retention| now.wall.0.saturating_add(retention)),
+                topic_id: topic.topic_id,
+            }),
+        })
+    }
+}
+
+/// Whether the text has more UTF-16 code units than `limit`; its bytes are at least as many.
+fn is_longer_than(text: &str, limit: usize) -> bool {
+    text.len() > limit && text.encode_utf16().count() > limit
+}

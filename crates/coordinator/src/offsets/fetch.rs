@@ -1,0 +1,55 @@
+//! OffsetFetch.
+
+use fleuve_types::Uuid;
+
+use super::api::{FetchRequest, FetchTopic, FetchedOffsets, FetchedTopic};
+use crate::coordinator::GroupCoordinator;
+use crate::error::GroupError;
+use crate::ledger::{CommittedOffset, TopicOffsets};
+
+impl GroupCoordinator {
+    /// Reads the offsets of a group; a group that does not exist has none.
+    pub fn fetch_offsets(&self, request: &FetchRequest) -> Result<FetchedOffsets, GroupError> {
+        self.check_serving()?;
+        let offsets = self.ledger().offsets_of(&request.group_id);
+        let topics = match &request.topics {
+            Some(topics) => topics.iter().map(|topic| fetch_topic(topic, offsets)).collect(),
+            None => offsets.map(fetch_all).unwrap_or_default(),
+        };
+        Ok(FetchedOffsets { topics, after: self.next_offset() })
+    }
+}
+
+fn fetch_topic(topic: &FetchTopic, offsets: Option<&TopicOffsets>) -> FetchedTopic {
+    let committed = offsets.and_then(|topics| topics.get(&topic.name));
+    let partitions = topic.partitions.iter().map(|partition| {
+        let found = committed
+            .and_then(|partitions| partitions.get(partition))
+            .filter(|offset| is_for_topic(offset, topic.topic_id));
+        (*partition, found.cloned())
+    });
+    FetchedTopic {
+        name: topic.name.clone(),
+        topic_id: topic.topic_id,
+        partitions: partitions.collect(),
+    }
+}
+
+fn fetch_all(offsets: &TopicOffsets) -> Vec<FetchedTopic> {
+    offsets
+        .iter()
+        .map(|(name, partitions)| FetchedTopic {
+            name: name.clone(),
+            topic_id: Uuid::ZERO,
+            partitions: partitions
+                .iter()
+                .map(|(partition, offset)| (*partition, Some(offset.clone())))
+                .collect(),
+        })
+        .collect()
+}
+
+/// Whether the offset may be one of the topic with this id, as far as both are known.
+fn is_for_topic(offset: &CommittedOffset, topic_id: Uuid) -> bool {
+    offset.topic_id.is_zero() || topic_id.is_zero() || offset.topic_id == topic_id
+}

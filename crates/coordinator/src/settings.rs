@@ -1,0 +1,40 @@
+//! What an operator may set about groups, under Kafka's names and with Kafka's defaults.
+//!
+//! The machine never reads configuration itself: whoever starts it fills this struct and may
+//! replace it later ([`crate::GroupCoordinator::update_settings`]), because Kafka lets several of
+//! these change while running.
+
+/// Limits and periods of groups and committed offsets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// `group.min.session.timeout.ms`: shorter session timeouts are refused.
+    pub min_session_timeout_ms: i32,
+    /// `group.max.session.timeout.ms`: longer session timeouts are refused.
+    pub max_session_timeout_ms: i32,
+    /// `group.initial.rebalance.delay.ms`: how long an empty group waits for further members.
+    pub initial_rebalance_delay_ms: i32,
+    /// `group.max.size`: members that one group may have.
+    pub max_size: usize,
+    /// `offset.metadata.max.bytes`: length of the text that may accompany a committed offset.
+    ///
+    /// Kafka counts UTF-16 code units in spite of the name, and so do we.
+    pub offset_metadata_max_bytes: usize,
+    /// `offsets.retention.minutes`, in milliseconds: how long an unused offset is kept.
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`: how often expired offsets are looked for.
+    pub offsets_retention_check_interval_ms: i64,
+}
+
+impl Default for GroupSettings {
+    fn default() -> Self {
+        Self {
+            min_session_timeout_ms: 6_000,
+            max_session_timeout_ms: 1_800_000,
+            initial_rebalance_delay_ms: 3_000,
+            max_size: i32::MAX as usize,
+            offset_metadata_max_bytes: 4_096,
+            offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
+            offsets_retention_check_interval_ms: 600_000,
+        }
+    }
+}
