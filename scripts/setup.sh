@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# Installs what the tests and benchmarks borrow from others: foreign clients, Apache Kafka, foreign test suites.
+#
+#   scripts/setup.sh PART...      parts: kcat python kafka go node librdkafka suites  (or: foreign, bench, all)
+#
+# Everything lands in .cache/, each part once: a stamp named after the hash of the part's inputs says it is there.
+# Only kcat comes from apt. A fresh Debian machine needs Rust, Go, Python 3.11 with venv, Java 17 with Maven, Node 20.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cache=${FLEUVE_CACHE:-$root/.cache}
+log=$cache/setup.log
+kafka_version=4.3.1
+rdkafka_version=0.39.0
+kafka_python_version=3.0.12
+mkdir -p "$cache/stamps" "$cache/bin"
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+
+# Stops with the name of a missing tool and how to get it.
+need() {
+    command -v "$1" >/dev/null 2>&1 || fail "$1 is missing: install it first (Debian: apt-get install $2)"
+}
+
+# Runs a command silently; shows the end of the log when it fails.
+quietly() {
+    if ! "$@" >>"$log" 2>&1; then
+        tail -n 30 "$log" >&2
+        fail "failed: $* (whole log: $log)"
+    fi
+}
+
+# apt install for root; a clear request for everybody else.
+apt_install() {
+    if [ "$(id -u)" -ne 0 ]; then
+        fail "not root: ask an administrator for 'apt-get install $*', then run this again"
+    fi
+    quietly apt-get update -qq
+    quietly env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+# once PART FILE...: succeeds when the part still has to be installed; its inputs are the files and this script.
+once() {
+    local part=$1
+    shift
+    stamp=$cache/stamps/$part-$(cat "$0" "$@" | sha256sum | cut -c1-16)
+    [ ! -e "$stamp" ] || return 1
+    rm -f "$cache/stamps/$part"-*
+    say "installing $part"
+}
+
+done_with() { : >"$stamp"; }
+
+setup_kcat() {
+    command -v kcat >/dev/null 2>&1 || { say "installing kcat"; apt_install kcat; }
+}
+
+setup_python() {
+    once python "$root/scripts/requirements.txt" || return 0
+    need python3 python3
+    if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then apt_install python3-venv; fi
+    rm -rf "$cache/venv"
+    quietly python3 -m venv "$cache/venv"
+    quietly "$cache/venv/bin/pip" install --quiet -r "$root/scripts/requirements.txt"
+    done_with
+}
+
+setup_kafka() {
+    once kafka "$root/scripts/kafka-pom.xml" || return 0
+    need java openjdk-17-jre-headless
+    need mvn maven
+    local libs=$cache/kafka/$kafka_version/libs
+    rm -rf "$libs"
+    quietly mvn -q -B -f "$root/scripts/kafka-pom.xml" -Dmaven.repo.local="$cache/m2" \
+        -Dkafka.version=$kafka_version dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$libs"
+    [ -e "$libs/kafka_2.13-$kafka_version.jar" ] || fail "Maven copied no Kafka jars into $libs"
+    done_with
+}
+
+setup_go() {
+    once go "$root"/tests/foreign/go/{go.mod,go.sum,*.go} || return 0
+    need go golang
+    (
+        cd "$root/tests/foreign/go"
+        # -modcacherw: a cache that `rm -rf .cache` can remove.
+        GOMODCACHE=$cache/go/mod GOCACHE=$cache/go/build GOFLAGS="-modcacherw -mod=readonly" \
+            quietly go build -o "$cache/bin/franz-client" .
+    )
+    done_with
+}
+
+setup_node() {
+    once node "$root"/tests/foreign/node/{package.json,package-lock.json} || return 0
+    need node nodejs
+    need npm npm
+    rm -rf "$cache/node"
+    mkdir -p "$cache/node"
+    cp "$root"/tests/foreign/node/{package.json,package-lock.json} "$cache/node/"
+    quietly npm ci --prefix "$cache/node" --no-audit --no-fund --ignore-scripts
+    done_with
+}
+
+# The crates' sources, as cargo unpacks them: rust-rdkafka with its tests, librdkafka in C with its examples.
+fetch_crates() {
+    need cargo cargo
+    local project=$cache/crates
+    mkdir -p "$project"
+    : >"$project/lib.rs"
+    cat >"$project/Cargo.toml" <<TOML
+[package]
+name = "sources"
+version = "0.0.0"
+edition = "2024"
+[lib]
+path = "lib.rs"
+[dependencies]
+rdkafka = "=$rdkafka_version"
+[workspace]
+TOML
+    quietly cargo fetch --manifest-path "$project/Cargo.toml"
+}
+
+# crate_source NAME: the folder cargo unpacked a fetched crate into.
+crate_source() {
+    cargo metadata --format-version 1 --offline --manifest-path "$cache/crates/Cargo.toml" 2>>"$log" |
+        python3 -c 'import json, os, sys
+for package in json.load(sys.stdin)["packages"]:
+    if package["name"] == sys.argv[1]:
+        print(os.path.dirname(package["manifest_path"]))' "$1"
+}
+
+setup_librdkafka() {
+    once librdkafka "$root"/bench/*.c || return 0
+    need gcc gcc
+    need make make
+    if [ ! -x "$cache/librdkafka/examples/rdkafka_performance" ]; then
+        fetch_crates
+        rm -rf "$cache/librdkafka"
+        cp -r "$(crate_source rdkafka-sys)/librdkafka" "$cache/librdkafka"
+        chmod -R u+w "$cache/librdkafka"
+        say "building librdkafka and its rdkafka_performance (about two minutes)"
+        (
+            cd "$cache/librdkafka"
+            # Loopback, uncompressed benchmarks: no TLS, SASL, curl or zstd, hence no development packages.
+            quietly ./configure --disable-ssl --disable-gssapi --disable-curl --disable-zstd --disable-lz4-ext
+            quietly make -j"$(nproc)" libs
+            quietly make -C examples rdkafka_performance
+        )
+    fi
+    for source in "$root"/bench/*.c; do
+        quietly gcc -std=gnu11 -O2 -Wall -Wextra -Werror -I"$cache/librdkafka/src" -o "$cache/bin/$(basename "$source" .c)" \
+            "$source" "$cache/librdkafka/src/librdkafka.a" -lz -ldl -lrt -lpthread -lm
+    done
+    done_with
+}
+
+setup_suites() {
+    once suites || return 0
+    setup_python
+    rm -rf "$cache/suites"
+    mkdir -p "$cache/suites/download"
+    quietly "$cache/venv/bin/pip" download --quiet --no-deps --no-binary :all: --no-build-isolation \
+        -d "$cache/suites/download" "kafka-python==$kafka_python_version"
+    mkdir -p "$cache/suites/kafka-python"
+    tar -xzf "$cache/suites/download/kafka_python-$kafka_python_version.tar.gz" -C "$cache/suites/kafka-python" --strip-components=1
+    fetch_crates
+    cp -r "$(crate_source rdkafka)" "$cache/suites/rust-rdkafka"
+    chmod -R u+w "$cache/suites/rust-rdkafka"
+    # A workspace of its own: it lies below ours on disk but is no member of it.
+    printf '\n[workspace]\n' >>"$cache/suites/rust-rdkafka/Cargo.toml"
+    done_with
+}
+
+[ $# -gt 0 ] || fail "name the parts to install: kcat python kafka go node librdkafka suites, or foreign, bench, all"
+for part in "$@"; do
+    case $part in
+    kcat | python | kafka | go | node | librdkafka | suites) "setup_$part" ;;
+    foreign) for each in kcat python kafka go node; do "setup_$each"; done ;;
+    bench) for each in python kafka librdkafka; do "setup_$each"; done ;;
+    all) for each in kcat python kafka go node librdkafka suites; do "setup_$each"; done ;;
+    *) fail "unknown part '$part'" ;;
+    esac
+done

@@ -1,0 +1,1 @@
+"""What every test and benchmark driver shares: starting, stopping and killing the broker under test."""
