@@ -29,6 +29,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
     files.insert("mod.rs".to_owned(), catalog::modules(&schemas));
     files.insert("api_key.rs".to_owned(), catalog::api_keys(&schemas)?);
     files.insert("any.rs".to_owned(), catalog::any_messages(&schemas)?);
+    files.insert("specimens.rs".to_owned(), catalog::specimens(&schemas)?);
     let files = format(&files)?;
 
     let target = root.join("src/generated");

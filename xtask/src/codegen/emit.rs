@@ -153,7 +153,10 @@ impl Emitter<'_> {
                 None => writeln!(out, "let {name} = {value};")?,
                 Some(condition) => {
                     let default = default_value(field)?;
-                    writeln!(out, "let {name} = if {condition} {{ {value} }} else {{ {default} }};")?;
+                    writeln!(
+                        out,
+                        "let {name} = if {condition} {{ {value} }} else {{ {default} }};"
+                    )?;
                 }
             }
         }
@@ -184,6 +187,7 @@ impl Emitter<'_> {
     fn read_call(&self, field: &Field) -> String {
         let (path, version) = (self.path(field), version_argument(field));
         match self.nullable_condition(field) {
+            _ if is_tagged_option(field) => format!("r.tagged_struct({version}, \"{path}\")?"),
             None => format!("r.get({version}, \"{path}\")?"),
             Some(condition) => format!("r.get_nullable({condition}, {version}, \"{path}\")?"),
         }
@@ -225,7 +229,8 @@ impl Emitter<'_> {
             let (tag, is_default) = (field.tag.unwrap_or_default(), is_default(field)?);
             let is_set = negated(&is_default);
             ensure!(self.nullable_condition(field).is_none(), "tagged and nullable by version");
-            let put = format!("tags.put({tag}, &self.{name}, v, \"{path}\");");
+            let put = if is_tagged_option(field) { "put_struct" } else { "put" };
+            let put = format!("tags.{put}({tag}, &self.{name}, v, \"{path}\");");
             match self.condition(field.versions) {
                 None => writeln!(out, "if {is_set} {{ {put} }}")?,
                 Some(condition) if field.ignorable => {
@@ -311,17 +316,21 @@ impl Emitter<'_> {
 
 fn struct_size(schema: &Schema, item: &Struct, version: i16) -> usize {
     let tags = usize::from(schema.flexible.contains(version));
-    let present = item
-        .fields
-        .iter()
-        .filter(|field| field.tag.is_none() && field.versions.contains(version));
+    let present =
+        item.fields.iter().filter(|field| field.tag.is_none() && field.versions.contains(version));
     tags + present.map(|field| field_size(schema, field, version)).sum::<usize>()
 }
 
 fn field_size(schema: &Schema, field: &Field, version: i16) -> usize {
     let compact = schema.flexible.contains(version) && !field.inflexible;
     match &field.kind {
-        FieldKind::Array(_) => if compact { 1 } else { 4 },
+        FieldKind::Array(_) => {
+            if compact {
+                1
+            } else {
+                4
+            }
+        }
         FieldKind::Struct(_) if field.nullable.contains(version) => 1,
         FieldKind::Struct(name) => struct_size(schema, schema.find(name), version),
         FieldKind::Plain(plain) => match plain {
@@ -330,8 +339,20 @@ fn field_size(schema: &Schema, field: &Field, version: i16) -> usize {
             Plain::Int32 | Plain::Uint32 => 4,
             Plain::Int64 | Plain::Float64 => 8,
             Plain::Uuid => 16,
-            Plain::String => if compact { 1 } else { 2 },
-            Plain::Bytes | Plain::Records => if compact { 1 } else { 4 },
+            Plain::String => {
+                if compact {
+                    1
+                } else {
+                    2
+                }
+            }
+            Plain::Bytes | Plain::Records => {
+                if compact {
+                    1
+                } else {
+                    4
+                }
+            }
         },
     }
 }
@@ -358,6 +379,11 @@ fn version_argument(field: &Field) -> &'static str {
 
 fn is_option(field: &Field) -> bool {
     !field.nullable.is_empty() || field.kind == FieldKind::Plain(Plain::Records)
+}
+
+/// Tells the nullable structs whose presence is written as a varint, because they are tagged.
+fn is_tagged_option(field: &Field) -> bool {
+    field.tag.is_some() && is_option(field) && matches!(field.kind, FieldKind::Struct(_))
 }
 
 fn rust_type(field: &Field) -> String {
@@ -392,8 +418,7 @@ fn default_value(field: &Field) -> Result<String> {
     let default = field.default.as_deref();
     if is_option(field) {
         // Without a declared default Kafka makes an empty value, not null; only records start null.
-        let is_null =
-            default == Some("null") || field.kind == FieldKind::Plain(Plain::Records);
+        let is_null = default == Some("null") || field.kind == FieldKind::Plain(Plain::Records);
         ensure!(is_null || default.is_none(), "default of a nullable field that is not null");
         return Ok(if is_null { ZERO.to_owned() } else { format!("Some({ZERO})") });
     }

@@ -192,12 +192,13 @@ impl Schema {
             let field = Field::parse(line.trim_start(), schema.structs[owner].versions)
                 .with_context(|| format!("in `{line}`"))?;
             // A struct's fields may follow its first mention, indented.
-            if let Some(name) = field.kind.struct_name() {
-                if schema.structs.iter().all(|known| known.name != name) && !shared_struct(text, name) {
-                    let (name, versions) = (name.to_owned(), field.versions);
-                    schema.structs.push(Struct { name, versions, fields: vec![] });
-                    open.push(schema.structs.len() - 1);
-                }
+            if let Some(name) = field.kind.struct_name()
+                && schema.structs.iter().all(|known| known.name != name)
+                && !shared_struct(text, name)
+            {
+                let (name, versions) = (name.to_owned(), field.versions);
+                schema.structs.push(Struct { name, versions, fields: vec![] });
+                open.push(schema.structs.len() - 1);
             }
             schema.structs[owner].fields.push(field);
         }

@@ -65,8 +65,10 @@ impl Wire for ConsumerGroupMemberMetadataValue {
         r.tags(v, "ConsumerGroupMemberMetadataValue", |r, tag| {
             match tag {
                 0 => {
-                    classic_member_metadata =
-                        r.get(v, "ConsumerGroupMemberMetadataValue.classic_member_metadata")?
+                    classic_member_metadata = r.tagged_struct(
+                        v,
+                        "ConsumerGroupMemberMetadataValue.classic_member_metadata",
+                    )?
                 }
                 _ => return Ok(false),
             }
@@ -108,7 +110,7 @@ impl Wire for ConsumerGroupMemberMetadataValue {
         w.put(&self.server_assignor, v, "ConsumerGroupMemberMetadataValue.server_assignor");
         let mut tags = Tags::default();
         if self.classic_member_metadata.as_ref() != Some(&ClassicMemberMetadata::default()) {
-            tags.put(
+            tags.put_struct(
                 0,
                 &self.classic_member_metadata,
                 v,

@@ -4,6 +4,8 @@
 
 mod any;
 mod api_key;
+#[cfg(feature = "testing")]
+pub(crate) mod specimens;
 
 pub use any::{AnyRequest, AnyResponse};
 pub use api_key::ApiKey;

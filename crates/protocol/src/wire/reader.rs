@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::value::Wire;
+use super::value::{Struct, Wire};
 use super::{DecodeError, DecodeErrorKind, Field, Str, Version};
 
 /// A position in shared bytes, from which values are taken one after the other.
@@ -212,6 +212,15 @@ impl Reader {
             self.limit = outer_limit;
         }
         Ok(())
+    }
+
+    /// Takes a nullable struct that is a tagged field: there its presence is a varint, 0 for null.
+    pub(crate) fn tagged_struct<T: Struct>(
+        &mut self,
+        version: Version,
+        field: Field,
+    ) -> Result<Option<T>, DecodeError> {
+        if self.read_uvarint(field)? == 0 { Ok(None) } else { self.get(version, field).map(Some) }
     }
 
     /// Skips the tagged fields of a struct that knows none.

@@ -8,6 +8,7 @@
 //! bytes, records                         length i32 or compact, bytes
 //! array                                  count i32 or compact, elements
 //! nullable struct                        one byte (-1 null, 1 present), struct
+//! nullable struct as a tagged field      unsigned varint (0 null, 1 present), struct
 //! compact length                         unsigned varint of length + 1; 0 is null
 //! ```
 

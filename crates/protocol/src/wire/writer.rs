@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::reader::STRING_BYTES_MAX;
-use super::value::Wire;
+use super::value::{Struct, Wire};
 use super::{EncodeError, EncodeErrorKind, Field, Str, Version};
 
 /// Collects a message for a vectored write.
@@ -177,10 +177,10 @@ impl Writer {
 
     /// Writes the tagged fields that end a struct in flexible versions.
     pub(crate) fn tags(&mut self, tags: Tags, version: Version) {
-        if !version.flexible {
-            return;
+        if version.flexible {
+            self.write_uvarint(tags.count);
         }
-        self.write_uvarint(tags.count);
+        // In other versions the body is empty, but may know of a field that is set all the same.
         self.append(tags.body);
     }
 
@@ -259,14 +259,94 @@ impl Tags {
     pub(crate) fn put<T: Wire>(&mut self, tag: u32, value: &T, version: Version, field: Field) {
         let mut content = Writer::new();
         content.put(value, version, field);
-        self.count += 1;
-        self.body.write_uvarint(tag);
-        self.body.write_uvarint(content.len() as u32);
-        self.body.append(content);
+        self.append(tag, content);
+    }
+
+    /// Adds a nullable struct, whose presence is a varint when it is a tagged field.
+    pub(crate) fn put_struct<T: Struct>(
+        &mut self,
+        tag: u32,
+        value: &Option<T>,
+        version: Version,
+        field: Field,
+    ) {
+        let mut content = Writer::new();
+        content.write_uvarint(u32::from(value.is_some()));
+        if let Some(value) = value {
+            content.put(value, version, field);
+        }
+        self.append(tag, content);
     }
 
     /// Checks a field that `version` lacks: it must not hold anything worth telling.
     pub(crate) fn absent(&mut self, is_default: bool, version: Version, field: Field) {
         self.body.absent(is_default, version, field);
+    }
+
+    fn append(&mut self, tag: u32, content: Writer) {
+        self.count += 1;
+        self.body.write_uvarint(tag);
+        self.body.write_uvarint(content.len() as u32);
+        self.body.append(content);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Message;
+    use crate::messages::{
+        FetchRequest, InitProducerIdRequest, MetadataRequest, RequestHeader, fetch_request,
+    };
+
+    #[test]
+    fn a_field_the_version_lacks_is_refused_by_name() {
+        let request = InitProducerIdRequest { producer_id: 7, ..Default::default() };
+        let error = request.encode(&mut Writer::new(), 2).expect_err("version 3 has it");
+        assert_eq!(error.message(), "InitProducerIdRequest");
+        assert_eq!(
+            error.to_string(),
+            "InitProducerIdRequest.producer_id in version 2: is set, but this version has no such field"
+        );
+        request.encode(&mut Writer::new(), 3).expect("version 3 has it");
+    }
+
+    #[test]
+    fn a_tagged_field_is_refused_in_versions_without_tags() {
+        let replica_state = fetch_request::ReplicaState { replica_id: 1, replica_epoch: 2 };
+        let request = FetchRequest { replica_state, ..Default::default() };
+        let error = request.encode(&mut Writer::new(), 11).expect_err("version 15 has it");
+        assert_eq!(error.field, "FetchRequest.replica_state");
+        request.encode(&mut Writer::new(), 15).expect("version 15 has it");
+    }
+
+    #[test]
+    fn null_is_refused_where_the_version_allows_none() {
+        let request = MetadataRequest { topics: None, ..Default::default() };
+        let error = request.encode(&mut Writer::new(), 0).expect_err("version 1 has null");
+        assert_eq!(error.kind, EncodeErrorKind::Null);
+        request.encode(&mut Writer::new(), 1).expect("version 1 has null");
+    }
+
+    #[test]
+    fn strings_beyond_kafkas_limit_are_refused() {
+        let client_id = Some(Str::from("x".repeat(STRING_BYTES_MAX + 1)));
+        let header = RequestHeader { client_id, ..Default::default() };
+        let error = header.encode(&mut Writer::new(), 2).expect_err("too long");
+        assert_eq!(error.kind, EncodeErrorKind::TooLong { length: STRING_BYTES_MAX + 1 });
+    }
+
+    #[test]
+    fn large_bytes_are_segments_of_their_own() {
+        let large = Bytes::from(vec![7; Writer::SHARED_BYTES_MIN]);
+        let mut writer = Writer::new();
+        writer.write_i32(1);
+        writer.write_shared(&large);
+        writer.write_shared(&Bytes::from_static(b"small"));
+        assert_eq!(writer.len(), 4 + large.len() + 5);
+        let segments = writer.into_segments();
+        assert_eq!(segments.len(), 3);
+        assert_eq!(segments[1].as_ptr(), large.as_ptr(), "the bytes were copied");
+        assert_eq!(segments[2], "small");
     }
 }
