@@ -66,10 +66,10 @@ pub struct Headers<'a> {
 impl<'a> Headers<'a> {
     /// Takes what remains of a record as its headers, after a walk over all of them.
     fn parse(mut input: &'a [u8]) -> Result<Self, RecordFault> {
-        let count = take_i32(&mut input)?;
+        let count = take_i32(&mut input).map_err(within_record)?;
         let bytes = input;
         for _ in 0..count {
-            Self::take_one(&mut input)?;
+            Self::take_one(&mut input).map_err(within_record)?;
         }
         match usize::try_from(count) {
             Ok(_) if !input.is_empty() => Err(RecordFault::LengthMismatch),
@@ -265,11 +265,7 @@ impl<'a> RawRecord<'a> {
         let length = take_i32(input)?;
         let length = usize::try_from(length).map_err(|_| RecordFault::NegativeLength)?;
         let (mut body, rest) = input.split_at_checked(length).ok_or(RecordFault::Truncated)?;
-        let record = Self::parse(&mut body).map_err(|fault| match fault {
-            // The batch goes on, only this record's own length ends too early.
-            RecordFault::Truncated => RecordFault::LengthMismatch,
-            other => other,
-        })?;
+        let record = Self::parse(&mut body).map_err(within_record)?;
         *input = rest;
         Ok(record)
     }
@@ -285,6 +281,15 @@ impl<'a> RawRecord<'a> {
     }
 }
 
+/// What a fault means that was found within the bytes that a record claims as its own.
+fn within_record(fault: RecordFault) -> RecordFault {
+    match fault {
+        // The batch may go on, only the record's own length ends too early.
+        RecordFault::Truncated => RecordFault::LengthMismatch,
+        other => other,
+    }
+}
+
 /// Takes a length and as many bytes; any negative length means `None`, as in Java.
 #[inline]
 fn take_bytes<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, RecordFault> {
@@ -295,4 +300,74 @@ fn take_bytes<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, RecordFault>
     let (bytes, rest) = input.split_at_checked(length).ok_or(RecordFault::Truncated)?;
     *input = rest;
     Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BatchBuilder, BatchOptions};
+    use super::*;
+
+    /// A record without key, value and headers.
+    const PLAIN: [u8; 7] = [12, 0, 0, 0, 1, 1, 0];
+
+    /// What reading `records` as a batch of `count` gives, which iterator and validation agree on.
+    fn read(count: i32, records: &[u8]) -> Result<usize, BatchError> {
+        let empty = BatchBuilder::new(BatchOptions::default()).finish();
+        let mut header = BatchHeader::parse(&empty).unwrap();
+        header.count = count;
+        let all: Result<Vec<_>, _> = RecordIter::new(&header, records).collect();
+        let found = all.map(|all| all.len());
+        assert_eq!(validate_records(&header, records).map(|_| count as usize), found);
+        found
+    }
+
+    fn malformed(index: i32, fault: RecordFault) -> Result<usize, BatchError> {
+        Err(BatchError::MalformedRecord { index, fault })
+    }
+
+    #[test]
+    fn the_count_must_agree_with_the_bytes() {
+        assert_eq!(read(0, &[]), Ok(0));
+        assert_eq!(read(1, &PLAIN), Ok(1));
+        assert_eq!(read(0, &PLAIN), Err(BatchError::TrailingBytes { size: 7 }));
+        assert_eq!(read(2, &PLAIN), malformed(1, RecordFault::Truncated));
+    }
+
+    #[test]
+    fn a_record_must_fill_its_length() {
+        assert_eq!(read(1, &[10, 0, 0, 0, 1, 1, 0]), malformed(0, RecordFault::LengthMismatch));
+        assert_eq!(read(1, &[14, 0, 0, 0, 1, 1, 0]), malformed(0, RecordFault::Truncated));
+        assert_eq!(read(1, &[14, 0, 0, 0, 1, 1, 0, 9]), malformed(0, RecordFault::LengthMismatch));
+        assert_eq!(read(1, &[0]), malformed(0, RecordFault::LengthMismatch));
+        assert_eq!(read(1, &[1]), malformed(0, RecordFault::NegativeLength));
+    }
+
+    #[test]
+    fn lengths_within_a_record_stay_within_it() {
+        // The key claims 64 bytes, which the batch has but the record does not.
+        let long_key = [&[12, 0, 0, 0, 0x80, 0x01, 0][..], &[0; 64]].concat();
+        assert_eq!(read(1, &long_key), malformed(0, RecordFault::LengthMismatch));
+    }
+
+    #[test]
+    fn any_negative_length_is_no_value() {
+        assert_eq!(read(1, &[12, 0, 0, 0, 3, 5, 0]), Ok(1));
+    }
+
+    #[test]
+    fn header_counts_are_not_trusted() {
+        assert_eq!(read(1, &[12, 0, 0, 0, 1, 1, 1]), malformed(0, RecordFault::NegativeLength));
+        // i32::MAX headers, of which none is there.
+        let many = [20, 0, 0, 0, 1, 1, 0xfe, 0xff, 0xff, 0xff, 0x0f];
+        assert_eq!(read(1, &many), malformed(0, RecordFault::LengthMismatch));
+        // A header without a key.
+        let keyless = [16, 0, 0, 0, 1, 1, 2, 1, 1];
+        assert_eq!(read(1, &keyless), malformed(0, RecordFault::NegativeLength));
+    }
+
+    #[test]
+    fn endless_integers_are_named() {
+        let endless = [0xff; 30];
+        assert_eq!(read(1, &endless), malformed(0, RecordFault::LongInteger));
+    }
 }
