@@ -84,7 +84,7 @@ impl Response {
     /// The answer to give instead when the records it stood for were not stored.
     fn not_stored(self, error: GroupError) -> Self {
         match self {
-            Self::Join(_) => Self::Join(Err(JoinRefusal { error, member_id: Str::EMPTY })),
+            Self::Join(_) => Self::Join(Err(JoinRefusal::without_id(error))),
             Self::Sync(_) => Self::Sync(Err(error)),
             Self::Heartbeat(_) => Self::Heartbeat(Err(error)),
             Self::Leave(_) => Self::Leave(Err(error)),

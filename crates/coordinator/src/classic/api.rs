@@ -85,6 +85,13 @@ pub struct JoinRefusal {
     pub member_id: Str,
 }
 
+impl JoinRefusal {
+    /// A refusal that leaves the member without an id.
+    pub(crate) fn without_id(error: GroupError) -> Self {
+        Self { error, member_id: Str::EMPTY }
+    }
+}
+
 /// SyncGroup.
 #[derive(Clone, Debug)]
 pub struct SyncRequest {

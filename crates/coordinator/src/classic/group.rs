@@ -205,7 +205,8 @@ impl ClassicGroup {
 
     /// Removes a member or a pending one, and answers whatever it still waits for.
     pub(super) fn remove(&mut self, cx: &mut Context<'_>, id: &str) {
-        self.answer_join(cx, id, Err(GroupError::UnknownMemberId));
+        // Whoever is no longer a member starts over, without an id.
+        self.answer_join(cx, id, Err(JoinRefusal::without_id(GroupError::UnknownMemberId)));
         self.answer_sync(cx, id, GroupError::UnknownMemberId);
         if let Some(member) = self.members.remove(id) {
             self.uncount_protocols(&member.protocols);
@@ -232,7 +233,7 @@ impl ClassicGroup {
     ) {
         // A client that lost its connection joins again while its first request still waits here.
         // Kafka forgets that one; we answer it, in case someone listens after all.
-        self.answer_join(cx, id, Err(GroupError::RebalanceInProgress));
+        self.refuse_join(cx, id, GroupError::RebalanceInProgress);
         let Some(member) = self.members.get_mut(id) else { return };
         let old = std::mem::replace(&mut member.protocols, protocols.clone());
         member.rebalance_timeout_ms = timeouts.rebalance_ms;
@@ -251,7 +252,7 @@ impl ClassicGroup {
         old_id: &Str,
         new_id: &Str,
     ) {
-        self.answer_join(cx, old_id, Err(GroupError::FencedInstanceId));
+        self.refuse_join(cx, old_id, GroupError::FencedInstanceId);
         self.answer_sync(cx, old_id, GroupError::FencedInstanceId);
         let Some(mut member) = self.members.remove(old_id) else { return };
         member.is_new = false;
@@ -273,22 +274,18 @@ impl ClassicGroup {
         &mut self,
         cx: &mut Context<'_>,
         id: &str,
-        outcome: Result<Joined, GroupError>,
+        outcome: Result<Joined, JoinRefusal>,
     ) {
-        let Some(token) = self.members.get_mut(id).and_then(|member| member.awaiting_join.take())
-        else {
-            return;
-        };
-        self.awaiting_join -= 1;
-        let outcome = outcome.map_err(|error| {
-            // Whoever is no longer a member starts over without an id; others keep theirs.
-            let keeps_id = error != GroupError::UnknownMemberId;
-            JoinRefusal {
-                error,
-                member_id: if keeps_id { id.to_owned().into() } else { Str::EMPTY },
-            }
-        });
-        cx.step.reply_after(token, Response::Join(outcome), self.stored_until);
+        if let Some(token) = self.members.get_mut(id).and_then(|member| member.awaiting_join.take())
+        {
+            self.awaiting_join -= 1;
+            cx.step.reply_after(token, Response::Join(outcome), self.stored_until);
+        }
+    }
+
+    /// Refuses a waiting join; the member keeps its id.
+    pub(super) fn refuse_join(&mut self, cx: &mut Context<'_>, id: &str, error: GroupError) {
+        self.answer_join(cx, id, Err(JoinRefusal { error, member_id: Str::copy_from(id) }));
     }
 
     /// Answers a waiting sync with an error.

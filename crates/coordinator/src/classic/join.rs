@@ -28,8 +28,7 @@ impl ClassicGroup {
     ) -> Result<(), JoinRefusal> {
         if !self.has_room_for(&request.member_id, cx.settings.max_size) {
             self.remove(cx, &request.member_id);
-            let error = GroupError::GroupMaxSizeReached;
-            return Err(JoinRefusal { error, member_id: Str::EMPTY });
+            return Err(JoinRefusal::without_id(GroupError::GroupMaxSizeReached));
         }
         if !self.supports(&request.protocol_type, &request.protocols) {
             return Err(refusal(GroupError::InconsistentGroupProtocol, request));
@@ -223,7 +222,7 @@ impl ClassicGroup {
         error: GroupError,
     ) {
         let Replacement { instance_id, old_member_id, new_member_id, .. } = replacement;
-        self.answer_join(cx, new_member_id, Err(error));
+        self.answer_join(cx, new_member_id, Err(JoinRefusal::without_id(error)));
         if !self.members.contains_key(new_member_id) {
             return;
         }

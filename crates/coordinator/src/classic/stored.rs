@@ -84,7 +84,7 @@ impl ClassicGroup {
     pub(crate) fn abandon(&mut self, cx: &mut Context<'_>, error: GroupError) {
         let ids: Vec<Str> = self.members.keys().cloned().collect();
         for id in &ids {
-            self.answer_join(cx, id, Err(error));
+            self.refuse_join(cx, id, error);
             self.answer_sync(cx, id, error);
             cx.timers.cancel(self.heartbeat(id));
         }
