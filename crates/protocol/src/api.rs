@@ -103,3 +103,41 @@ impl fmt::Display for ApiKey {
         f.pad(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_read_back_and_unknown_ones_do_not() {
+        for key in ApiKey::ALL {
+            assert_eq!(ApiKey::try_from(key.code()), Ok(key));
+        }
+        // Keys 4 to 7 spoke to ZooKeeper's brokers.
+        for code in [-1, 4, 7, 1000] {
+            assert_eq!(ApiKey::try_from(code), Err(UnknownApiKey(code)));
+        }
+    }
+
+    #[test]
+    fn the_table_is_kafkas() {
+        assert_eq!(ApiKey::Fetch.code(), 1);
+        assert_eq!(ApiKey::Fetch.name(), "Fetch");
+        assert_eq!(ApiKey::Fetch.versions(), VersionRange::new(4, 18));
+        assert!(ApiKey::Fetch.is_client_facing() && !ApiKey::Vote.is_client_facing());
+        assert!(ApiKey::InitProducerId.latest_is_unstable());
+        let unstable = ApiKey::ALL.into_iter().filter(|key| key.latest_is_unstable());
+        assert_eq!(unstable.collect::<Vec<_>>(), [ApiKey::InitProducerId]);
+    }
+
+    #[test]
+    fn headers_follow_the_version() {
+        assert_eq!(ApiKey::Produce.request_header_version(8), 1);
+        assert_eq!(ApiKey::Produce.request_header_version(9), 2);
+        assert_eq!(ApiKey::Produce.response_header_version(8), 0);
+        assert_eq!(ApiKey::Produce.response_header_version(9), 1);
+        assert_eq!(ApiKey::ApiVersions.request_header_version(3), 2);
+        assert_eq!(ApiKey::ApiVersions.response_header_version(3), 0);
+        assert_eq!(ApiKey::SaslHandshake.request_header_version(1), 1);
+    }
+}

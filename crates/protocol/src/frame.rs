@@ -163,3 +163,91 @@ fn framed(
 
 /// Room for the small parts of an ordinary message, so that its buffer does not grow in steps.
 const BUFFER_BYTES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::{
+        ApiVersionsRequest, ApiVersionsResponse, HeartbeatRequest, HeartbeatResponse,
+    };
+
+    #[test]
+    fn frames_are_cut_one_by_one_as_bytes_arrive() {
+        let mut buffer = BytesMut::new();
+        let stream = b"\x00\x00\x00\x03abc\x00\x00\x00\x00\x00\x00\x00\x01d";
+        let mut frames = Vec::new();
+        for byte in stream {
+            buffer.extend_from_slice(&[*byte]);
+            while let Some(frame) = split_frame(&mut buffer, 3).expect("all within the limit") {
+                frames.push(frame);
+            }
+        }
+        assert_eq!(frames, ["abc", "", "d"]);
+        assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn a_frame_beyond_the_limit_is_refused_before_it_arrives() {
+        for (prefix, length) in [(*b"\x00\x00\x00\x04", 4), (*b"\xff\xff\xff\xff", -1)] {
+            let mut buffer = BytesMut::from(&prefix[..]);
+            let refused = split_frame(&mut buffer, 3);
+            assert_eq!(refused, Err(FrameError { length, limit: 3 }));
+        }
+    }
+
+    #[test]
+    fn a_request_carries_its_header() {
+        let request = HeartbeatRequest { group_id: "g".into(), ..Default::default() };
+        for version in 0..=4 {
+            let client_id = Str::from("me");
+            let segments = encode_request(7, Some(&client_id), &request, version);
+            let mut stream = BytesMut::from(&segments.expect("within its version").concat()[..]);
+            let frame = split_frame(&mut stream, 100).expect("small").expect("whole");
+            let mut read = decode_request_header(frame).expect("we wrote it");
+            assert_eq!((read.key, read.version), (ApiKey::Heartbeat, version));
+            assert_eq!((read.correlation_id, read.client_id), (7, Some(client_id)));
+            assert_eq!(HeartbeatRequest::decode(&mut read.body, version), Ok(request.clone()));
+            assert_eq!(read.body.remaining(), 0);
+        }
+    }
+
+    #[test]
+    fn a_response_carries_its_header() {
+        let response = HeartbeatResponse { error_code: 25, ..Default::default() };
+        for version in 0..=4 {
+            let segments = encode_response(ApiKey::Heartbeat, 8, &response, version);
+            let frame = Bytes::from(segments.expect("within its version").concat()).slice(4..);
+            let (correlation_id, mut body) =
+                decode_response_header(frame, ApiKey::Heartbeat, version).expect("we wrote it");
+            assert_eq!(correlation_id, 8);
+            assert_eq!(HeartbeatResponse::decode(&mut body, version), Ok(response.clone()));
+            assert_eq!(body.remaining(), 0);
+        }
+    }
+
+    #[test]
+    fn api_versions_answers_with_the_oldest_header() {
+        let response = ApiVersionsResponse { error_code: 0, ..Default::default() };
+        let segments = encode_response(ApiKey::ApiVersions, 1, &response, 3).expect("in version 3");
+        // Correlation id, then the error code at once: no tagged fields in between.
+        assert_eq!(segments.concat()[4..10], [0, 0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn an_unheard_of_version_still_shows_who_asks() {
+        let mut whole = encode_request(3, Some(&"new".into()), &ApiVersionsRequest::default(), 4)
+            .expect("in version 4")
+            .concat();
+        whole[6..8].copy_from_slice(&77i16.to_be_bytes());
+        let read = decode_request_header(Bytes::from(whole).slice(4..)).expect("the header holds");
+        assert_eq!((read.key, read.version, read.correlation_id), (ApiKey::ApiVersions, 77, 3));
+        assert_eq!(read.client_id, Some("new".into()));
+    }
+
+    #[test]
+    fn an_unheard_of_api_is_named() {
+        let error = decode_request_header(Bytes::from_static(&[0x7f, 0, 0, 0, 0, 0, 0, 0]))
+            .expect_err("there is no such API");
+        assert_eq!(error.kind, DecodeErrorKind::UnknownApiKey { key: 0x7f00 });
+    }
+}

@@ -33,6 +33,9 @@ pub enum DecodeErrorKind {
         /// How many bytes there were.
         remaining: usize,
     },
+    /// The arrays of the message would take far more memory than the message has bytes.
+    #[error("would take more memory than a message of its size may")]
+    TooMuchMemory,
     /// Null stands where this version allows none.
     #[error("is null, which version {version} does not allow")]
     Null {

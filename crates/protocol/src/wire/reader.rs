@@ -1,7 +1,9 @@
 //! Reads values out of a frame without copying or trusting it.
 //!
 //! Nothing is ever reserved by a declared count alone: a count must fit into the bytes that are
-//! left, and a vector grows with the elements that were really there.
+//! left, a vector grows with the elements that were really there, and all vectors together stay
+//! within a budget that follows from the size of the input. The budget is there because an empty
+//! string is one byte on the wire and 32 in memory; no honest message comes near it.
 
 use bytes::Bytes;
 
@@ -15,13 +17,22 @@ pub struct Reader {
     position: usize,
     /// End of what may be read: the end of the bytes, or of the tagged field being read.
     limit: usize,
+    /// Bytes that arrays may still take in memory.
+    budget: usize,
 }
 
 impl Reader {
+    /// Bytes of memory that arrays may take for every byte of input.
+    pub const MEMORY_PER_BYTE: usize = 16;
+
+    /// Bytes of memory that arrays may take however small the input is.
+    pub const MEMORY_ALWAYS: usize = 64 * 1024;
+
     /// Starts at the beginning of `bytes`.
     pub fn new(bytes: Bytes) -> Self {
         let limit = bytes.len();
-        Self { bytes, position: 0, limit }
+        let budget = limit.saturating_mul(Self::MEMORY_PER_BYTE) + Self::MEMORY_ALWAYS;
+        Self { bytes, position: 0, limit, budget }
     }
 
     /// Returns how many bytes are left.
@@ -176,10 +187,11 @@ impl Reader {
         // Memory follows the elements that were really read, and never outgrows the count.
         let first = (RESERVED_BYTES_FIRST / size_of::<T>().max(1)).max(1);
         let mut elements = Vec::new();
-        elements.reserve_exact(count.min(first));
         while elements.len() < count {
             if elements.len() == elements.capacity() {
-                elements.reserve_exact(elements.len().min(count - elements.len()));
+                let more = elements.len().max(first).min(count - elements.len());
+                self.spend(more * size_of::<T>(), field)?;
+                elements.reserve_exact(more);
             }
             elements.push(T::read(self, version, field)?);
         }
@@ -237,6 +249,16 @@ impl Reader {
         DecodeError { field, position: self.position, kind }
     }
 
+    fn spend(&mut self, bytes: usize, field: Field) -> Result<(), DecodeError> {
+        match self.budget.checked_sub(bytes) {
+            Some(left) => {
+                self.budget = left;
+                Ok(())
+            }
+            None => Err(self.error(field, DecodeErrorKind::TooMuchMemory)),
+        }
+    }
+
     fn require(&self, needed: usize, field: Field) -> Result<(), DecodeError> {
         if needed > self.remaining() { Err(self.unexpected_end(needed, field)) } else { Ok(()) }
     }
@@ -256,3 +278,77 @@ const VARINT_BYTES_MAX: usize = 5;
 
 /// What an array may reserve before its first element was read.
 const RESERVED_BYTES_FIRST: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Message;
+    use crate::messages::{FindCoordinatorRequest, ListGroupsRequest, SaslHandshakeResponse};
+
+    fn reader(bytes: &'static [u8]) -> Reader {
+        Reader::new(Bytes::from_static(bytes))
+    }
+
+    #[test]
+    fn varints_end_after_32_bits() {
+        assert_eq!(reader(b"\x00").read_uvarint("x"), Ok(0));
+        assert_eq!(reader(b"\xac\x02").read_uvarint("x"), Ok(300));
+        assert_eq!(reader(b"\xff\xff\xff\xff\x0f").read_uvarint("x"), Ok(u32::MAX));
+        // Longer than necessary is allowed, as in Kafka.
+        assert_eq!(reader(b"\x81\x00").read_uvarint("x"), Ok(1));
+        for bad in [&b"\xff\xff\xff\xff\x1f"[..], b"\x80\x80\x80\x80\x80\x00"] {
+            let error = reader(bad).read_uvarint("x").expect_err("more than 32 bits");
+            assert_eq!(error.kind, DecodeErrorKind::BadVarint);
+        }
+    }
+
+    #[test]
+    fn errors_name_the_field_and_the_byte() {
+        let error =
+            SaslHandshakeResponse::decode(&mut reader(b"\x00\x00\x00\x00\x00\x01\x00\x05ab"), 1)
+                .expect_err("two bytes of five");
+        assert_eq!(
+            error.to_string(),
+            "SaslHandshakeResponse.mechanisms at byte 8: needs 5 bytes, but 2 are left"
+        );
+        let error = FindCoordinatorRequest::decode(&mut reader(b"\x00\x02\xc3\x28"), 0)
+            .expect_err("not UTF-8");
+        assert_eq!(error.to_string(), "FindCoordinatorRequest.key at byte 2: is not valid UTF-8");
+        let error = FindCoordinatorRequest::decode(&mut reader(b"\xff\xff"), 0)
+            .expect_err("null is not allowed");
+        assert_eq!(error.kind, DecodeErrorKind::Null { version: 0 });
+    }
+
+    #[test]
+    fn unknown_tagged_fields_are_skipped() {
+        // Two empty arrays, then tags 5 and 9 with three and no bytes.
+        let mut input = reader(b"\x01\x01\x02\x05\x03abc\x09\x00rest");
+        assert_eq!(ListGroupsRequest::decode(&mut input, 5), Ok(ListGroupsRequest::default()));
+        assert_eq!(input.into_rest(), "rest");
+    }
+
+    #[test]
+    fn a_tagged_field_must_fill_its_size() {
+        use crate::messages::ApiVersionsResponse;
+        // Error code, no APIs, throttle time, one tag: 1 is the finalized features' epoch, an i64.
+        let good = b"\x00\x00\x01\x00\x00\x00\x00\x01\x01\x08\x00\x00\x00\x00\x00\x00\x00\x2a";
+        let response = ApiVersionsResponse::decode(&mut reader(good), 3).expect("well-formed");
+        assert_eq!(response.finalized_features_epoch, 42);
+        let long = b"\x00\x00\x01\x00\x00\x00\x00\x01\x01\x09\x00\x00\x00\x00\x00\x00\x00\x2a\x00";
+        let error = ApiVersionsResponse::decode(&mut reader(long), 3).expect_err("a byte too many");
+        assert_eq!(error.kind, DecodeErrorKind::TaggedFieldTooShort { unread: 1 });
+        let short = b"\x00\x00\x01\x00\x00\x00\x00\x01\x01\x07\x00\x00\x00\x00\x00\x00\x00\x2a";
+        let error = ApiVersionsResponse::decode(&mut reader(short), 3).expect_err("a byte too few");
+        assert_eq!(error.kind, DecodeErrorKind::UnexpectedEnd { needed: 8, remaining: 7 });
+    }
+
+    #[test]
+    fn an_array_of_nothing_is_refused_when_it_would_fill_memory() {
+        // 200,000 empty strings: one byte each here, 32 in memory.
+        let mut input = vec![1; 200_005];
+        input[..4].copy_from_slice(&[0xc1, 0x9a, 0x0c, 0x01]);
+        let error = ListGroupsRequest::decode(&mut Reader::new(input.into()), 5)
+            .expect_err("beyond the budget");
+        assert_eq!(error.kind, DecodeErrorKind::TooMuchMemory);
+    }
+}

@@ -159,3 +159,26 @@ impl fmt::Debug for Str {
         fmt::Debug::fmt(self.as_str(), f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn a_clone_shares_and_a_detached_copy_does_not() {
+        let frame = Bytes::from(b"say topic".to_vec());
+        let text = Str::from_utf8(frame.slice(4..)).expect("UTF-8");
+        assert_eq!(text, "topic");
+        assert_eq!(text.clone().as_ptr(), frame[4..].as_ptr());
+        assert_ne!(text.detach().as_ptr(), text.as_ptr());
+        assert_eq!(text.detach(), text);
+    }
+
+    #[test]
+    fn a_map_keyed_by_texts_is_asked_with_plain_slices() {
+        let map = HashMap::from([(Str::from("topic"), 1)]);
+        assert_eq!(map.get("topic"), Some(&1));
+        assert_eq!(map.get("other"), None);
+    }
+}
