@@ -276,7 +276,7 @@ impl Key {
         self
     }
 
-    pub(super) const fn from_broker(mut self, synonyms: &'static [(&'static str, i64)]) -> Self {
+    pub(super) const fn broker_keys(mut self, synonyms: &'static [(&'static str, i64)]) -> Self {
         self.broker_synonyms = synonyms;
         self
     }

@@ -8,6 +8,7 @@
 //! Begin reading at `key`, then `keys`, then `load`. This room knows no files, sockets or clocks:
 //! the text of the file and the name of the machine are arguments.
 
+mod alter;
 mod describe;
 mod key;
 pub mod keys;
@@ -25,6 +26,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use alter::{AlterError, AlterOperation, Scope, apply_operation, check_overrides};
 pub use describe::{
     Description, Source, Synonym, describe_broker, describe_client_metrics,
     describe_cluster_defaults, describe_group, describe_topic,

@@ -165,15 +165,15 @@ fn is_duration_part(mut text: &str, units: &[char]) -> bool {
     for unit in units {
         let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let mut rest = &text[digits..];
-        if digits > 0 && *unit == 's' {
-            if let Some(fraction) = rest.strip_prefix('.') {
-                rest = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
-            }
+        if *unit == 's'
+            && let Some(fraction) = rest.strip_prefix('.')
+        {
+            rest = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
         }
-        if digits > 0 {
-            if let Some(after) = rest.strip_prefix(*unit) {
-                text = after;
-            }
+        if digits > 0
+            && let Some(after) = rest.strip_prefix(*unit)
+        {
+            text = after;
         }
     }
     text.is_empty()

@@ -3,14 +3,14 @@
 //! One line a key, sorted by name: name, type, default, allowed values, how it may be changed, and
 //! what we do with it. A key becomes served by giving it its sentence here.
 
-use crate::config::key::Rule::{Any, Distinct};
+use crate::config::key::Rule::{Between, Distinct};
 use crate::config::key::ValueType::{Int, List};
 use crate::config::key::{Key, key};
 
 /// The keys of client metrics subscriptions.
 #[rustfmt::skip] // One line a key is easier to scan, compare and sort.
 pub static CLIENT_METRICS_KEYS: &[Key] = &[
-    key("interval.ms", Int, Some("300000"), Any),
+    key("interval.ms", Int, Some("300000"), Between(100, 3600000)),
     key("match", List, Some(""), Distinct { of: &[], may_be_empty: true }),
     key("metrics", List, Some(""), Distinct { of: &[], may_be_empty: true }),
 ];

@@ -1,0 +1,20 @@
+//! The cluster image: what the metadata log amounts to so far.
+//!
+//! An [`Image`] is a value. Cloning one costs a few reference counts, because its maps share
+//! structure; whoever holds a clone sees the cluster as it was at that moment. Only
+//! [`Image::apply`] makes a different one, the same way live and on replay.
+
+mod apply;
+mod cluster;
+mod configs;
+mod snapshot;
+mod topics;
+
+#[cfg(test)]
+mod tests;
+
+pub use apply::{ApplyError, Change, Image};
+pub(crate) use apply::{METADATA_VERSION, METADATA_VERSION_LEVEL};
+pub use cluster::{Broker, Endpoint, FeatureRange};
+pub use configs::{Configs, Resource, ResourceKind};
+pub use topics::{Partition, Topic, Topics, directory};
