@@ -1,1 +1,42 @@
 //! The partition log on Kafka's on-disk format.
+//!
+//! A [`Log`] is one partition: segments of record batches with sparse indexes, the state of its
+//! idempotent producers, its leader epochs. It is a plain machine on the traits of `fleuve-os`,
+//! without threads and without locks. All logs of a process share an [`Environment`]: the world,
+//! and caches under common limits.
+//!
+//! ```text
+//! <topic>-<partition>/
+//!   00000000000000000000.log .index .timeindex    a segment: batches, and where they are
+//!   00000000000000004711.log .index .timeindex    the next one, beginning at offset 4711
+//!   00000000000000004711.snapshot                 the producers at that offset
+//!   leader-epoch-checkpoint partition.metadata
+//! ```
+//!
+//! Assumptions about disks are stated in [`fleuve_os::Disk`]; what recovery does after a crash
+//! stands in `log/open.rs`, what a flush promises in `log/flush.rs`.
+
+mod checkpoint;
+mod config;
+mod environment;
+mod error;
+mod index;
+mod leader_epochs;
+mod log;
+mod names;
+mod producers;
+mod scan;
+mod segment;
+mod tail_cache;
+#[cfg(test)]
+mod testing;
+
+pub use config::{CleanupPolicy, LogConfig};
+pub use environment::{Environment, Limits};
+pub use error::{AppendError, LogError};
+pub use leader_epochs::EpochEnd;
+pub use log::{
+    Append, Appended, FlushJob, Log, OpenOptions, Origin, ReadPlan, ReadRequest, Records, Recovery,
+    TimestampedOffset,
+};
+pub use producers::ProducerView;

@@ -1,0 +1,178 @@
+//! What all logs of a process share: the world, and the caches with their limits.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use fleuve_os::{Clock, Disk, DiskError, DiskResult, File, OpenMode, Random};
+use parking_lot::Mutex;
+
+use crate::tail_cache::TailCache;
+
+/// What all logs of a process share.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) tail_cache: Arc<TailCache>,
+    pub(crate) open_files: Arc<OpenFiles>,
+    pub(crate) deletions: Arc<Deletions>,
+}
+
+/// How much memory and how many file handles all logs together may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of recently appended records kept in memory for consumers at the tail.
+    pub tail_cache_bytes: usize,
+    /// Files kept open although nothing is written to them at the moment.
+    pub idle_open_files: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { tail_cache_bytes: 16 << 20, idle_open_files: 1024 }
+    }
+}
+
+impl Environment {
+    /// Joins the world with fresh caches.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            disk,
+            clock,
+            random,
+            tail_cache: Arc::new(TailCache::new(limits.tail_cache_bytes)),
+            open_files: Arc::new(OpenFiles::new(limits.idle_open_files)),
+            deletions: Arc::new(Deletions::default()),
+        }
+    }
+
+    /// Removes the files and directories whose deletion delay is over.
+    ///
+    /// Logs only rename what they delete: readers may still be at work in it, and removing a large
+    /// file takes a while that nobody should spend under a partition's lock.
+    pub fn remove_deleted_files(&self) -> Result<(), DiskError> {
+        let now_ms = self.clock.wall_ms();
+        while let Some(path) = self.deletions.take_due(now_ms) {
+            let removed = match &path {
+                Doomed::File(path) => self.disk.remove_file(path),
+                Doomed::Directory(path) => self.disk.remove_dir_all(path),
+            };
+            match removed {
+                Ok(()) => {}
+                // Gone with its directory, when the whole topic was deleted meanwhile.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keeps files open between uses, up to a limit.
+///
+/// Whoever uses a file holds a [`FileHandle`], which only remembers it weakly: when the cache drops
+/// the file, the next use opens it again. With thousands of partitions that is what keeps the
+/// number of descriptors bounded; a log with unflushed writes holds its file strongly besides.
+#[derive(Debug)]
+pub(crate) struct OpenFiles {
+    limit: usize,
+    held: Mutex<VecDeque<Arc<dyn File>>>,
+}
+
+impl OpenFiles {
+    fn new(limit: usize) -> Self {
+        Self { limit: limit.max(1), held: Mutex::default() }
+    }
+
+    fn hold(&self, file: Arc<dyn File>) {
+        let mut held = self.held.lock();
+        held.push_back(file);
+        let surplus = if held.len() > self.limit { held.pop_front() } else { None };
+        drop(held);
+        // Closing may be slow and happens outside the lock.
+        drop(surplus);
+    }
+
+    fn forget(&self, file: &Arc<dyn File>) {
+        self.held.lock().retain(|held| !Arc::ptr_eq(held, file));
+    }
+}
+
+/// A file that is opened when needed.
+#[derive(Debug)]
+pub(crate) struct FileHandle {
+    path: PathBuf,
+    file: Option<Weak<dyn File>>,
+}
+
+impl FileHandle {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, file: None }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the existing file, opening it if need be.
+    pub(crate) fn open(&mut self, environment: &Environment) -> DiskResult<Arc<dyn File>> {
+        self.open_with(environment, OpenMode::Write)
+    }
+
+    /// Returns the file, making it if need be.
+    pub(crate) fn create(&mut self, environment: &Environment) -> DiskResult<Arc<dyn File>> {
+        self.open_with(environment, OpenMode::Create)
+    }
+
+    fn open_with(
+        &mut self,
+        environment: &Environment,
+        mode: OpenMode,
+    ) -> DiskResult<Arc<dyn File>> {
+        if let Some(file) = self.file.as_ref().and_then(Weak::upgrade) {
+            return Ok(file);
+        }
+        let file = environment.disk.open(&self.path, mode)?;
+        self.file = Some(Arc::downgrade(&file));
+        environment.open_files.hold(file.clone());
+        Ok(file)
+    }
+
+    /// Closes the file, as far as we hold it: a deleted file takes space until it is closed.
+    pub(crate) fn close(&mut self, environment: &Environment) {
+        if let Some(file) = self.file.take().and_then(|file| file.upgrade()) {
+            environment.open_files.forget(&file);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Doomed {
+    File(PathBuf),
+    Directory(PathBuf),
+}
+
+/// Renamed files and directories, each with the time when it may go.
+#[derive(Debug, Default)]
+pub(crate) struct Deletions {
+    waiting: Mutex<Vec<(i64, Doomed)>>,
+}
+
+impl Deletions {
+    pub(crate) fn add(&self, due_ms: i64, doomed: Doomed) {
+        self.waiting.lock().push((due_ms, doomed));
+    }
+
+    fn take_due(&self, now_ms: i64) -> Option<Doomed> {
+        let mut waiting = self.waiting.lock();
+        let index = waiting.iter().position(|(due_ms, _)| *due_ms <= now_ms)?;
+        Some(waiting.swap_remove(index).1)
+    }
+}

@@ -1,0 +1,159 @@
+//! What can go wrong with a log, and what the caller can do about it.
+
+use std::path::PathBuf;
+
+use fleuve_os::DiskError;
+use fleuve_protocol::records::BatchError;
+use fleuve_types::{Offset, ProducerEpoch, ProducerId, TimestampMs};
+
+/// Reports why a log could not be opened, read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The disk refused; nothing of the operation counts as done. A full disk is the one case that
+    /// is worth trying again ([`LogError::is_out_of_space`]).
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// An earlier write or flush failed in a way that leaves the disk's content unknown: the log
+    /// takes no more records until it is opened again.
+    #[error("the log in `{}` takes no more records until reopened: {reason}", directory.display())]
+    Failed {
+        /// The directory of the log.
+        directory: PathBuf,
+        /// What failed.
+        reason: String,
+    },
+    /// The offset lies before the log's first or after its last record.
+    #[error("offset {offset} is outside {log_start} to {log_end}")]
+    OffsetOutOfRange {
+        /// The offset asked for.
+        offset: Offset,
+        /// The first offset available.
+        log_start: Offset,
+        /// The offset that the next record will get.
+        log_end: Offset,
+    },
+    /// Stored bytes are not what was written.
+    #[error("`{}` is damaged at byte {position}: {reason}", path.display())]
+    Damaged {
+        /// The file concerned.
+        path: PathBuf,
+        /// Where in it.
+        position: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// A file of text does not say what it should.
+    #[error("`{}` cannot be understood: {reason}", path.display())]
+    Malformed {
+        /// The file concerned.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl LogError {
+    /// Reports whether the disk is full: the operation may succeed once there is space.
+    pub fn is_out_of_space(&self) -> bool {
+        matches!(self, Self::Disk(error) if error.is_out_of_space())
+    }
+}
+
+/// Reports why records were not appended. Except for [`AppendError::Log`], the fault lies in what
+/// was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The bytes are not a run of whole, intact batches.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// There is no batch at all.
+    #[error("no batch to append")]
+    Empty,
+    /// A batch is larger than `max.message.bytes`.
+    #[error("batch of {size} bytes exceeds max.message.bytes = {max}")]
+    BatchTooLarge {
+        /// The batch's size.
+        size: usize,
+        /// The limit.
+        max: u32,
+    },
+    /// The batches together do not fit into a segment.
+    #[error("append of {size} bytes exceeds segment.bytes = {max}")]
+    AppendTooLarge {
+        /// The size of all batches.
+        size: usize,
+        /// The limit.
+        max: u32,
+    },
+    /// A batch breaks a rule that every batch from a client must keep.
+    #[error("invalid batch: {reason}")]
+    InvalidBatch {
+        /// The rule.
+        reason: &'static str,
+    },
+    /// A timestamp lies too far in the past or in the future.
+    #[error("timestamp {timestamp} is not within {earliest} to {latest}")]
+    InvalidTimestamp {
+        /// The offending timestamp.
+        timestamp: TimestampMs,
+        /// The earliest allowed.
+        earliest: i64,
+        /// The latest allowed.
+        latest: i64,
+    },
+    /// A batch does not continue its producer's sequence.
+    #[error(
+        "producer {producer_id} epoch {producer_epoch} sent sequence {sequence} after {last_sequence}"
+    )]
+    OutOfOrderSequence {
+        /// The producer.
+        producer_id: ProducerId,
+        /// The epoch it sent.
+        producer_epoch: ProducerEpoch,
+        /// The sequence it sent.
+        sequence: i32,
+        /// The last sequence known, −1 for none.
+        last_sequence: i32,
+    },
+    /// A batch carries an older epoch than one seen before.
+    #[error("producer {producer_id} sent epoch {producer_epoch}, the current one is {current}")]
+    InvalidProducerEpoch {
+        /// The producer.
+        producer_id: ProducerId,
+        /// The epoch it sent.
+        producer_epoch: ProducerEpoch,
+        /// The epoch known.
+        current: ProducerEpoch,
+    },
+    /// A transaction marker comes from a coordinator that has been replaced.
+    #[error("coordinator epoch {coordinator_epoch} is older than {current}")]
+    TransactionCoordinatorFenced {
+        /// The epoch in the marker.
+        coordinator_epoch: i32,
+        /// The epoch known.
+        current: i32,
+    },
+    /// A producer with an open transaction sent a batch outside it.
+    #[error("producer {producer_id} has an open transaction and sent a batch outside it")]
+    InvalidTransactionState {
+        /// The producer.
+        producer_id: ProducerId,
+    },
+    /// A follower received batches that do not continue its log.
+    #[error("batch at offset {offset} does not continue the log, which ends at {log_end}")]
+    OffsetsOutOfOrder {
+        /// The batch's base offset.
+        offset: Offset,
+        /// The offset expected, or a later one.
+        log_end: Offset,
+    },
+    /// The log itself has a problem.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl From<DiskError> for AppendError {
+    fn from(error: DiskError) -> Self {
+        Self::Log(error.into())
+    }
+}

@@ -1,0 +1,185 @@
+//! Making records durable, outside the lock that guards appends.
+//!
+//! ```text
+//!   under the lock            outside               under the lock
+//!   begin_flush      ──►      FlushJob::run   ──►   finish_flush
+//! ```
+//!
+//! A job holds the files with unsynced writes and the offset up to which they reach. Appends go on
+//! meanwhile and wait for the next job. A plain flush syncs records; a checkpoint also writes and
+//! syncs the indexes of the active segment and the epochs, and only that moves the recovery point:
+//! recovery trusts indexes before the recovery point and looks at every byte behind it.
+//!
+//! When a sync fails, the operating system forgets which bytes were concerned, and the next sync
+//! would succeed without them. So a failed flush is final: the log takes no more records until it
+//! is opened again and has looked at what is really there.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use fleuve_os::{Disk, File};
+use fleuve_types::Offset;
+
+use super::partition_log::Log;
+use crate::checkpoint;
+use crate::error::LogError;
+
+/// The slow part of a flush.
+#[derive(Debug)]
+pub struct FlushJob {
+    disk: Arc<dyn Disk>,
+    files: Vec<Arc<dyn File>>,
+    directories: Vec<PathBuf>,
+    epochs: Option<(PathBuf, String)>,
+    up_to: i64,
+    recovery_point: i64,
+    truncations: u64,
+}
+
+impl FlushJob {
+    /// Syncs what the job holds; takes as long as the disk needs.
+    pub fn run(&self) -> Result<(), LogError> {
+        for file in &self.files {
+            file.sync_data()?;
+        }
+        if let Some((path, content)) = &self.epochs {
+            self.disk.replace_file(path, content.as_bytes())?;
+        }
+        for directory in &self.directories {
+            self.disk.sync_dir(directory)?;
+        }
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Reports whether there are records that would not survive a power failure.
+    pub fn needs_flush(&self) -> bool {
+        self.durability.flushed_offset < self.next_offset
+    }
+
+    /// Takes over what must be synced so that all records up to now are durable; `None` when there
+    /// is nothing, or a flush is under way, or the log has failed.
+    pub fn begin_flush(&mut self) -> Option<FlushJob> {
+        let durability = &self.durability;
+        let has_work = self.needs_flush()
+            || !durability.files.is_empty()
+            || !durability.directories.is_empty();
+        if !has_work || durability.is_flushing || durability.failure.is_some() {
+            return None;
+        }
+        // The indexes of rolled segments are among the files. Those of the active segment are not,
+        // and neither are new epochs.
+        let sealed_end = self.segments.last().map_or(0, |active| active.base_offset());
+        let recovery_point = match durability.epochs_changed {
+            true => durability.recovery_point,
+            false => durability.recovery_point.max(sealed_end.min(self.next_offset)),
+        };
+        Some(self.begin(recovery_point, None))
+    }
+
+    /// Takes over what must be synced so that recovery could begin at the present end of the log;
+    /// `None` as for [`Log::begin_flush`].
+    pub fn begin_checkpoint(&mut self) -> Result<Option<FlushJob>, LogError> {
+        let durability = &self.durability;
+        let has_work = durability.recovery_point < self.next_offset
+            || !durability.files.is_empty()
+            || !durability.directories.is_empty()
+            || durability.epochs_changed;
+        if !has_work || durability.is_flushing || durability.failure.is_some() {
+            return Ok(None);
+        }
+        if durability.recovery_point < self.next_offset {
+            let environment = self.environment.clone();
+            let indexes = self
+                .active()
+                .finish_indexes(&environment)
+                .map_err(LogError::from)
+                .inspect_err(|error| self.fail_unless_full(error))?;
+            indexes.into_iter().for_each(|file| self.durability.add_file(file));
+        }
+        let epochs = self.durability.epochs_changed.then(|| {
+            let path = self.directory.join(checkpoint::LEADER_EPOCHS);
+            (path, checkpoint::format_epochs(self.epochs.entries()))
+        });
+        self.durability.epochs_changed = false;
+        Ok(Some(self.begin(self.next_offset, epochs)))
+    }
+
+    fn begin(&mut self, recovery_point: i64, epochs: Option<(PathBuf, String)>) -> FlushJob {
+        let durability = &mut self.durability;
+        durability.is_flushing = true;
+        FlushJob {
+            disk: self.environment.disk.clone(),
+            files: std::mem::take(&mut durability.files),
+            directories: std::mem::take(&mut durability.directories),
+            epochs,
+            up_to: self.next_offset,
+            recovery_point,
+            truncations: durability.truncations,
+        }
+    }
+
+    /// Takes note of how a flush ended and returns the offset before which records are durable.
+    pub fn finish_flush(
+        &mut self,
+        job: FlushJob,
+        outcome: Result<(), LogError>,
+    ) -> Result<Offset, LogError> {
+        self.durability.is_flushing = false;
+        if let Err(error) = outcome {
+            // Even a full disk: which of the bytes were written is as unknown as with any error.
+            if self.durability.failure.is_none() {
+                tracing::error!(
+                    log = %self.directory.display(), %error,
+                    "flush failed; the log takes no more records until reopened"
+                );
+                self.durability.failure = Some(error.to_string());
+            }
+            return Err(error);
+        }
+        let durability = &mut self.durability;
+        if durability.truncations == job.truncations {
+            durability.flushed_offset = durability.flushed_offset.max(job.up_to);
+            durability.recovery_point = durability.recovery_point.max(job.recovery_point);
+        } else {
+            // The records behind the cut may have been written after the sync began.
+            durability.epochs_changed |= job.epochs.is_some();
+        }
+        Ok(Offset(durability.flushed_offset))
+    }
+
+    /// Makes all records durable, in one go under the caller's lock.
+    pub fn flush(&mut self) -> Result<Offset, LogError> {
+        self.check_usable()?;
+        match self.begin_flush() {
+            None => Ok(self.flushed_offset()),
+            Some(job) => {
+                let outcome = job.run();
+                self.finish_flush(job, outcome)
+            }
+        }
+    }
+
+    /// Makes everything durable, in one go under the caller's lock, so that recovery could begin at
+    /// the present end of the log.
+    pub fn checkpoint(&mut self) -> Result<Offset, LogError> {
+        self.check_usable()?;
+        match self.begin_checkpoint()? {
+            None => Ok(self.recovery_point()),
+            Some(job) => {
+                let outcome = job.run();
+                self.finish_flush(job, outcome)
+            }
+        }
+    }
+
+    /// Makes everything durable and leaves what a trusted start needs; the caller must have ended
+    /// any flush under way. The log can still be read afterwards.
+    pub fn close(&mut self) -> Result<(), LogError> {
+        self.check_usable()?;
+        self.write_snapshot().inspect_err(|error| self.fail_unless_full(error))?;
+        self.checkpoint()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! The state of one log, and plain questions to it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fleuve_os::File;
+use fleuve_types::{LeaderEpoch, Offset, TopicPartition, Uuid};
+
+use crate::config::LogConfig;
+use crate::environment::Environment;
+use crate::error::LogError;
+use crate::leader_epochs::{EpochEnd, LeaderEpochs};
+use crate::producers::{ProducerState, ProducerView};
+use crate::segment::Segment;
+use crate::tail_cache::TailWindow;
+
+/// The log of one partition.
+///
+/// A plain machine: no locks, no threads. The caller keeps it behind a mutex, and takes what is
+/// slow out from under it: [`ReadPlan`](super::ReadPlan) for reads, [`FlushJob`](super::FlushJob)
+/// for flushes.
+///
+/// Invariants:
+///
+/// - There is always a last segment, the active one; segments ascend by base offset.
+/// - `log_start <= next_offset`, `recovery_point <= flushed_offset <= next_offset`.
+/// - Producers, epochs and caches describe exactly the records up to `next_offset`.
+#[derive(Debug)]
+pub struct Log {
+    pub(super) environment: Environment,
+    pub(super) partition: TopicPartition,
+    pub(super) directory: PathBuf,
+    pub(super) topic_id: Option<Uuid>,
+    pub(super) config: Arc<LogConfig>,
+    pub(super) segments: Vec<Segment>,
+    pub(super) log_start: i64,
+    pub(super) next_offset: i64,
+    pub(super) epochs: LeaderEpochs,
+    pub(super) producers: ProducerState,
+    /// Offset of the newest snapshot of the producers.
+    pub(super) snapshot_offset: Option<i64>,
+    pub(super) tail: TailWindow,
+    pub(super) durability: Durability,
+}
+
+/// What is durable, and what waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Durability {
+    /// Records before this survive a power failure.
+    pub(super) flushed_offset: i64,
+    /// Records before this, their index entries and their epochs do: recovery begins here.
+    pub(super) recovery_point: i64,
+    /// Files with writes that were not synced.
+    pub(super) files: Vec<Arc<dyn File>>,
+    /// Directories with names that were not synced.
+    pub(super) directories: Vec<PathBuf>,
+    /// Whether epochs were assigned or cut since they were last stored.
+    pub(super) epochs_changed: bool,
+    /// Whether a flush is under way.
+    pub(super) is_flushing: bool,
+    /// Counts truncations: a flush begun before one proves nothing about what came after.
+    pub(super) truncations: u64,
+    /// Why the log takes no more records.
+    pub(super) failure: Option<String>,
+}
+
+impl Durability {
+    pub(super) fn add_file(&mut self, file: Arc<dyn File>) {
+        // Nearly always it is the active segment again, added last.
+        if !self.files.iter().rev().any(|known| Arc::ptr_eq(known, &file)) {
+            self.files.push(file);
+        }
+    }
+
+    pub(super) fn add_directory(&mut self, directory: &Path) {
+        if !self.directories.iter().any(|known| known == directory) {
+            self.directories.push(directory.to_owned());
+        }
+    }
+}
+
+impl Log {
+    /// Returns which partition this is the log of.
+    pub fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// Returns the directory of the log.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Returns the id of the topic, as far as it is on disk.
+    pub fn topic_id(&self) -> Option<Uuid> {
+        self.topic_id
+    }
+
+    /// Returns the settings in force.
+    pub fn config(&self) -> &Arc<LogConfig> {
+        &self.config
+    }
+
+    /// Puts other settings in force, from the next append on.
+    pub fn set_config(&mut self, config: Arc<LogConfig>) {
+        self.config = config;
+    }
+
+    /// Returns the first offset that can be read.
+    pub fn log_start_offset(&self) -> Offset {
+        Offset(self.log_start)
+    }
+
+    /// Returns the offset that the next record will get.
+    pub fn log_end_offset(&self) -> Offset {
+        Offset(self.next_offset)
+    }
+
+    /// Returns the offset before which all records survive a power failure.
+    pub fn flushed_offset(&self) -> Offset {
+        Offset(self.durability.flushed_offset)
+    }
+
+    /// Returns the offset from which recovery would have to look, for the checkpoint.
+    pub fn recovery_point(&self) -> Offset {
+        Offset(self.durability.recovery_point)
+    }
+
+    /// Returns the first offset of the oldest open transaction: a consumer that reads committed
+    /// records stops here, or at the high watermark if that comes first.
+    pub fn first_unstable_offset(&self) -> Option<Offset> {
+        self.producers.first_unstable_offset().map(Offset)
+    }
+
+    /// Returns the epoch of the last leader that wrote to the log.
+    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
+        self.epochs.latest().map(LeaderEpoch)
+    }
+
+    /// Returns where `epoch` ended; `None` when the log does not know the epoch.
+    pub fn end_offset_for(&self, epoch: LeaderEpoch) -> Option<EpochEnd> {
+        self.epochs.end_of(epoch.0, self.next_offset)
+    }
+
+    /// Returns the epoch in which the record at `offset` was written.
+    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.epochs.epoch_at(offset.0).map(LeaderEpoch)
+    }
+
+    /// Returns what is known of the producers, in no order.
+    pub fn producers(&self) -> impl Iterator<Item = ProducerView> + '_ {
+        self.producers.views()
+    }
+
+    /// Forgets producers that have been idle for `producer.id.expiration.ms`.
+    pub fn expire_producers(&mut self) {
+        let now_ms = self.environment.clock.wall_ms();
+        self.producers.expire(now_ms, self.config.producer_id_expiration_ms);
+    }
+
+    /// Returns the bytes of all segments, indexes not counted.
+    pub fn size(&mut self) -> Result<u64, LogError> {
+        let mut size = 0;
+        for segment in &mut self.segments {
+            size += segment.size(&self.environment)?;
+        }
+        Ok(size)
+    }
+
+    /// Returns the base offsets of the segments, oldest first.
+    pub fn segment_offsets(&self) -> Vec<Offset> {
+        self.segments.iter().map(|segment| Offset(segment.base_offset())).collect()
+    }
+
+    /// Returns why the log takes no more records, if so.
+    pub fn failure(&self) -> Option<&str> {
+        self.durability.failure.as_deref()
+    }
+
+    pub(super) fn check_usable(&self) -> Result<(), LogError> {
+        match &self.durability.failure {
+            None => Ok(()),
+            Some(reason) => {
+                Err(LogError::Failed { directory: self.directory.clone(), reason: reason.clone() })
+            }
+        }
+    }
+
+    /// Takes no more records from now on, because of `error`, unless it only says that the disk is
+    /// full.
+    pub(super) fn fail_unless_full(&mut self, error: &LogError) {
+        if error.is_out_of_space() || self.durability.failure.is_some() {
+            return;
+        }
+        tracing::error!(
+            log = %self.directory.display(), %error,
+            "the log takes no more records until reopened"
+        );
+        self.durability.failure = Some(error.to_string());
+    }
+
+    pub(super) fn active(&mut self) -> &mut Segment {
+        self.segments.last_mut().expect("a log always has a segment")
+    }
+
+    /// Returns the index of the segment that would hold `offset`.
+    pub(super) fn segment_index(&self, offset: i64) -> usize {
+        let after = self.segments.partition_point(|segment| segment.base_offset() <= offset);
+        after.saturating_sub(1)
+    }
+}

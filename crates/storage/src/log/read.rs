@@ -1,0 +1,292 @@
+//! Reading: a plan under the lock, the bytes outside it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fleuve_os::File;
+use fleuve_protocol::records::{Batch, BatchError, BatchHeader, Decompressor, RecordIter};
+use fleuve_types::{LeaderEpoch, Offset, TimestampMs};
+
+use super::partition_log::Log;
+use crate::error::LogError;
+use crate::scan::Found;
+use crate::tail_cache::TailRead;
+
+/// When a timestamp is looked up, a batch may decompress to this much.
+const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+
+/// What a reader wants.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRequest {
+    /// The offset to begin at; the batch that holds it comes whole.
+    pub offset: Offset,
+    /// Only records before this: the high watermark or the last stable offset.
+    pub limit_offset: Offset,
+    /// How much is wanted.
+    pub max_bytes: usize,
+    /// Whether the first batch comes even if it is larger than that.
+    pub min_one_batch: bool,
+}
+
+/// Whole batches, in pieces that follow one another.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    parts: Vec<Bytes>,
+    size: usize,
+}
+
+impl Records {
+    fn new(parts: Vec<Bytes>) -> Self {
+        let size = parts.iter().map(Bytes::len).sum();
+        Self { parts, size }
+    }
+
+    /// Returns the size of all pieces together.
+    pub fn len(&self) -> usize {
+        self.size
+    }
+
+    /// Reports whether there is no batch.
+    pub fn is_empty(&self) -> bool {
+        self.size == 0
+    }
+
+    /// Returns the pieces, for vectored output. A piece may end within a batch.
+    pub fn into_parts(self) -> Vec<Bytes> {
+        self.parts
+    }
+
+    /// Returns one run of bytes, which costs a copy when there are several pieces.
+    pub fn into_bytes(mut self) -> Bytes {
+        match self.parts.len() {
+            0 => Bytes::new(),
+            1 => self.parts.remove(0),
+            _ => {
+                let mut joined = Vec::with_capacity(self.size);
+                self.parts.iter().for_each(|part| joined.extend_from_slice(part));
+                Bytes::from(joined)
+            }
+        }
+    }
+}
+
+/// The slow part of a read.
+#[derive(Debug)]
+pub struct ReadPlan {
+    source: Source,
+    limit_offset: i64,
+}
+
+#[derive(Debug)]
+enum Source {
+    Memory(Records),
+    File { file: Arc<dyn File>, position: u64, length: usize },
+}
+
+impl ReadPlan {
+    fn empty() -> Self {
+        Self { source: Source::Memory(Records::default()), limit_offset: 0 }
+    }
+
+    /// Reports whether there is nothing to read for sure.
+    pub fn is_empty(&self) -> bool {
+        self.max_len() == 0
+    }
+
+    /// Returns how many bytes there can be at most.
+    pub fn max_len(&self) -> usize {
+        match &self.source {
+            Source::Memory(records) => records.len(),
+            Source::File { length, .. } => *length,
+        }
+    }
+
+    /// Reports whether the records are in memory already, so that running the plan costs nothing.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.source, Source::Memory(_))
+    }
+
+    /// Fetches the bytes and cuts them behind the last whole batch before the limit.
+    pub fn run(self) -> Result<Records, LogError> {
+        let (file, position, length) = match self.source {
+            Source::Memory(records) => return Ok(records),
+            Source::File { file, position, length } => (file, position, length),
+        };
+        let bytes = file.read_bytes_at(position, length)?;
+        let mut end = 0;
+        while end < bytes.len() {
+            let header = match BatchHeader::parse(&bytes[end..]) {
+                Ok(header) => header,
+                Err(BatchError::Incomplete { .. }) => break,
+                // A truncation overtook us: what stands before it is still right.
+                Err(_) if end > 0 => break,
+                Err(error) => {
+                    return Err(LogError::Damaged {
+                        path: file.path().to_owned(),
+                        position,
+                        reason: error.to_string(),
+                    });
+                }
+            };
+            let beyond_limit = header.last_offset().0 >= self.limit_offset;
+            if beyond_limit || header.size() > bytes.len() - end {
+                break;
+            }
+            end += header.size();
+        }
+        let parts = if end == 0 { Vec::new() } else { vec![bytes.slice(..end)] };
+        Ok(Records::new(parts))
+    }
+}
+
+/// A record found by its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimestampedOffset {
+    /// The record's offset.
+    pub offset: Offset,
+    /// Its timestamp.
+    pub timestamp: TimestampMs,
+    /// The epoch it was written in.
+    pub leader_epoch: LeaderEpoch,
+}
+
+impl Log {
+    /// Finds out where the records are; reads at most a few headers.
+    pub fn plan_read(&mut self, request: ReadRequest) -> Result<ReadPlan, LogError> {
+        let offset = request.offset.0;
+        if offset < self.log_start || offset > self.next_offset {
+            return Err(LogError::OffsetOutOfRange {
+                offset: request.offset,
+                log_start: Offset(self.log_start),
+                log_end: Offset(self.next_offset),
+            });
+        }
+        let limit_offset = request.limit_offset.0.min(self.next_offset);
+        if offset >= limit_offset {
+            return Ok(ReadPlan::empty());
+        }
+        let tail_read = TailRead {
+            offset,
+            limit_offset,
+            max_bytes: request.max_bytes,
+            min_one_batch: request.min_one_batch,
+        };
+        if let Some(parts) = self.environment.tail_cache.read(&mut self.tail, tail_read) {
+            return Ok(ReadPlan { source: Source::Memory(Records::new(parts)), limit_offset });
+        }
+        let environment = &self.environment;
+        let first_index = self.segment_index(offset);
+        for segment in &mut self.segments[first_index..] {
+            // Behind the last batch of a segment, the next one goes on.
+            let Some(first) = segment.find(environment, offset)? else { continue };
+            let available = segment.size(environment)? - first.position;
+            let wanted = if request.min_one_batch {
+                request.max_bytes.max(first.header.size())
+            } else {
+                request.max_bytes
+            };
+            let length = available.min(wanted as u64) as usize;
+            let fits = length >= first.header.size() && first.header.last_offset().0 < limit_offset;
+            if !fits {
+                return Ok(ReadPlan::empty());
+            }
+            let file = segment.file(environment)?;
+            let source = Source::File { file, position: first.position, length };
+            return Ok(ReadPlan { source, limit_offset });
+        }
+        Ok(ReadPlan::empty())
+    }
+
+    /// Reads in one go, under the caller's lock.
+    pub fn read(&mut self, request: ReadRequest) -> Result<Records, LogError> {
+        self.plan_read(request)?.run()
+    }
+
+    /// Finds the first record whose timestamp is `timestamp` or later.
+    pub fn offset_for_timestamp(
+        &mut self,
+        timestamp: TimestampMs,
+    ) -> Result<Option<TimestampedOffset>, LogError> {
+        let environment = self.environment.clone();
+        for index in self.segment_index(self.log_start)..self.segments.len() {
+            let segment = &mut self.segments[index];
+            if segment.newest(&environment)?.timestamp < timestamp.0 {
+                continue;
+            }
+            let mut from_offset = self.log_start;
+            while let Some(found) =
+                segment.find_timestamp(&environment, timestamp.0, from_offset)?
+            {
+                let file = segment.file(&environment)?;
+                let records = RecordsOf::read(&file, &found)?;
+                let first = records.find(|record_offset, record_time| {
+                    record_offset >= self.log_start && record_time >= timestamp.0
+                })?;
+                if let Some((offset, timestamp)) = first {
+                    return Ok(Some(TimestampedOffset {
+                        offset: Offset(offset),
+                        timestamp: TimestampMs(timestamp),
+                        leader_epoch: found.header.leader_epoch,
+                    }));
+                }
+                // The header promised more than the records hold, or they lie before the start.
+                from_offset = found.header.next_offset().0;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds the record with the largest timestamp, the first of them if there are several; `None`
+    /// when no record has one.
+    pub fn offset_of_max_timestamp(&mut self) -> Result<Option<TimestampedOffset>, LogError> {
+        let environment = self.environment.clone();
+        let mut newest = None;
+        for index in self.segment_index(self.log_start)..self.segments.len() {
+            let candidate = self.segments[index].newest(&environment)?;
+            if candidate.timestamp >= 0
+                && newest.is_none_or(|(_, timestamp)| candidate.timestamp > timestamp)
+            {
+                newest = Some((index, candidate.timestamp));
+            }
+        }
+        match newest {
+            None => Ok(None),
+            Some((_, timestamp)) => self.offset_for_timestamp(TimestampMs(timestamp)),
+        }
+    }
+}
+
+/// A batch read for the timestamps of its records.
+struct RecordsOf {
+    header: BatchHeader,
+    records: Bytes,
+}
+
+impl RecordsOf {
+    fn read(file: &Arc<dyn File>, found: &Found) -> Result<Self, LogError> {
+        let bytes = file.read_exact_at(found.position, found.header.size())?;
+        let damaged = |error: BatchError| LogError::Damaged {
+            path: file.path().to_owned(),
+            position: found.position,
+            reason: error.to_string(),
+        };
+        let batch = Batch::parse(bytes).map_err(damaged)?;
+        batch.verify_crc().map_err(damaged)?;
+        let records =
+            batch.records(&mut Decompressor::new(DECOMPRESSED_BYTES_MAX)).map_err(damaged)?;
+        Ok(Self { header: batch.header, records })
+    }
+
+    /// Returns offset and timestamp of the first record that `is_wanted`.
+    fn find(&self, is_wanted: impl Fn(i64, i64) -> bool) -> Result<Option<(i64, i64)>, LogError> {
+        for record in RecordIter::new(&self.header, &self.records) {
+            // A malformed record was accepted in a closed batch; what follows it is unreadable for
+            // every consumer, so there is nothing to find.
+            let Ok(record) = record else { return Ok(None) };
+            if is_wanted(record.offset.0, record.timestamp.0) {
+                return Ok(Some((record.offset.0, record.timestamp.0)));
+            }
+        }
+        Ok(None)
+    }
+}

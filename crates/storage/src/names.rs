@@ -1,0 +1,149 @@
+//! The names of files and directories, as Kafka forms them.
+//!
+//! ```text
+//! <topic>-<partition>/                     one log
+//! <topic>-<partition>.<32 hex>-delete/     a log on its way out
+//! <20-digit offset>.log .index .timeindex .txnindex .snapshot
+//! <20-digit offset>.<kind>.deleted         a file on its way out
+//! ```
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use fleuve_types::TopicPartition;
+
+/// The kinds of files named by the offset they begin at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum FileKind {
+    Log,
+    OffsetIndex,
+    TimeIndex,
+    TransactionIndex,
+    ProducerSnapshot,
+}
+
+impl FileKind {
+    /// What one segment consists of. The log comes first: without it the others mean nothing.
+    pub(crate) const OF_SEGMENT: [Self; 4] =
+        [Self::Log, Self::OffsetIndex, Self::TimeIndex, Self::TransactionIndex];
+
+    const ALL: [Self; 5] = [
+        Self::Log,
+        Self::OffsetIndex,
+        Self::TimeIndex,
+        Self::TransactionIndex,
+        Self::ProducerSnapshot,
+    ];
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::OffsetIndex => "index",
+            Self::TimeIndex => "timeindex",
+            Self::TransactionIndex => "txnindex",
+            Self::ProducerSnapshot => "snapshot",
+        }
+    }
+}
+
+/// The suffix of files that wait for their deletion.
+pub(crate) const DELETED_SUFFIX: &str = ".deleted";
+/// The suffixes of files that an interrupted compaction leaves behind, half written.
+pub(crate) const CLEANED_SUFFIX: &str = ".cleaned";
+/// The suffix of a file that was being replaced when the process ended.
+pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
+/// The suffix of directories that wait for their deletion.
+pub(crate) const DELETE_DIRECTORY_SUFFIX: &str = "-delete";
+/// The suffix of directories of replicas that move between data directories.
+pub(crate) const FUTURE_DIRECTORY_SUFFIX: &str = "-future";
+/// The suffix of directories of partitions that nobody claims.
+pub(crate) const STRAY_DIRECTORY_SUFFIX: &str = "-stray";
+
+const OFFSET_DIGITS: usize = 20;
+
+/// Returns the path of the file of `kind` that begins at `offset`.
+pub(crate) fn file_path(directory: &Path, offset: i64, kind: FileKind) -> PathBuf {
+    directory.join(format!("{offset:0OFFSET_DIGITS$}.{}", kind.suffix()))
+}
+
+/// Takes a file name apart; `None` when it is not one of ours.
+pub(crate) fn parse_file_name(name: &str) -> Option<(i64, FileKind)> {
+    let (digits, suffix) = name.split_once('.')?;
+    if digits.len() != OFFSET_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let offset = digits.parse().ok()?;
+    let kind = FileKind::ALL.into_iter().find(|kind| kind.suffix() == suffix)?;
+    Some((offset, kind))
+}
+
+/// Appends `suffix` to the last name in `path`.
+pub(crate) fn with_suffix(path: &Path, suffix: impl fmt::Display) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix.to_string());
+    PathBuf::from(name)
+}
+
+/// Returns the name of the directory of a partition.
+pub(crate) fn log_directory_name(partition: &TopicPartition) -> String {
+    partition.to_string()
+}
+
+/// Takes a directory name apart; `None` when it does not end in a partition number.
+pub(crate) fn parse_log_directory_name(name: &str) -> Option<TopicPartition> {
+    // Topic names may contain dashes: the last one counts.
+    let (topic, partition) = name.rsplit_once('-')?;
+    let digits = !partition.is_empty() && partition.bytes().all(|byte| byte.is_ascii_digit());
+    let partition = partition.parse().ok().filter(|_| digits && !topic.is_empty())?;
+    Some(TopicPartition::new(topic, partition))
+}
+
+/// Returns the name under which the directory of a partition waits for its deletion.
+///
+/// `id` makes it unique: a topic can be deleted, created and deleted again within the delay. Kafka
+/// cuts the topic so that the name stays within the 255 bytes a file name may have.
+pub(crate) fn deleted_directory_name(partition: &TopicPartition, id: u128) -> String {
+    const NAME_MAX: usize = 255;
+    let suffix = format!("-{}.{id:032x}{DELETE_DIRECTORY_SUFFIX}", partition.partition);
+    // Topic names are ASCII, so every byte is a boundary; `get` guards against one that is not.
+    let kept = partition.topic.len().min(NAME_MAX - suffix.len());
+    format!("{}{suffix}", partition.topic.get(..kept).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kafkas() {
+        let path = file_path(Path::new("/d"), 4711, FileKind::TimeIndex);
+        assert_eq!(path, Path::new("/d/00000000000000004711.timeindex"));
+        assert_eq!(
+            parse_file_name("00000000000000004711.timeindex"),
+            Some((4711, FileKind::TimeIndex))
+        );
+        for foreign in [
+            "4711.log",
+            "0000000000000000471x.log",
+            "00000000000000004711.log.deleted",
+            "00000000000000004711",
+            "99999999999999999999.log",
+            "leader-epoch-checkpoint",
+        ] {
+            assert_eq!(parse_file_name(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn directories_are_taken_apart_at_the_last_dash() {
+        let parse = parse_log_directory_name;
+        assert_eq!(parse("a-b-12"), Some(TopicPartition::new("a-b", 12)));
+        for foreign in ["lost+found", "-1", "a-", "a-b", "a-+1", "a-99999999999", "x-1.ab-delete"] {
+            assert_eq!(parse(foreign), None, "{foreign}");
+        }
+        let long = TopicPartition::new("t".repeat(249), 7);
+        let name = deleted_directory_name(&long, 0xab);
+        assert_eq!(name.len(), 255);
+        assert!(name.ends_with("-7.000000000000000000000000000000ab-delete"), "{name}");
+    }
+}

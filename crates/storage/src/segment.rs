@@ -1,0 +1,595 @@
+//! One segment: a file of batches and the sparse indexes into it.
+//!
+//! Invariants:
+//!
+//! - The first `size` bytes of the file are whole batches with ascending offsets; what stands
+//!   behind them (after a write that failed half way) is cut before the next append.
+//! - Index entries are hints. Every lookup compares the entry it uses with the batch the entry
+//!   points at; if they disagree, both indexes are rebuilt from the log. So a damaged index costs
+//!   time, never a wrong answer.
+
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fleuve_os::{DiskResult, File};
+
+use crate::environment::{Doomed, Environment, FileHandle};
+use crate::error::LogError;
+use crate::index::{Entry, Index, OffsetEntry, TimeEntry};
+use crate::names::{self, FileKind};
+use crate::scan::{Found, LOOKUP_WINDOW, Scan, ScanError, WALK_WINDOW};
+use crate::tail_cache::PlacedBatch;
+
+/// The timestamp of an empty segment, or of records without one.
+pub(crate) const NO_TIMESTAMP: i64 = -1;
+
+/// A file of batches with its indexes.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    base_offset: i64,
+    directory: PathBuf,
+    log: FileHandle,
+    offset_index: Index<OffsetEntry>,
+    time_index: Index<TimeEntry>,
+    /// Bytes of whole batches; `None` until the file was looked at.
+    size: Option<u64>,
+    /// Whether bytes of a failed write may follow them.
+    has_torn_tail: bool,
+    newest: Option<Newest>,
+    bytes_since_index_entry: u64,
+    /// When the segment was made or emptied, for rolling segments without timestamps.
+    created_ms: i64,
+    /// Timestamp of the first batch, for rolling by time; `None` until read.
+    first_timestamp: Option<i64>,
+    /// What `segment.jitter.ms` drew for this segment.
+    pub(crate) roll_jitter_ms: i64,
+}
+
+/// The largest timestamp of a segment and the last offset of the first batch that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Newest {
+    pub(crate) timestamp: i64,
+    pub(crate) offset: i64,
+}
+
+/// What one append tells the segment about a batch besides its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchFacts {
+    pub(crate) size: usize,
+    pub(crate) last_offset: i64,
+    pub(crate) max_timestamp: i64,
+}
+
+impl Segment {
+    /// Makes an empty segment with its files.
+    pub(crate) fn create(
+        environment: &Environment,
+        directory: &Path,
+        base_offset: i64,
+    ) -> DiskResult<Self> {
+        let mut segment = Self::at(environment, directory, base_offset);
+        segment.offset_index.reset(environment)?;
+        segment.time_index.reset(environment)?;
+        segment.log.create(environment)?.set_len(0)?;
+        segment.size = Some(0);
+        segment.newest = Some(segment.no_newest());
+        Ok(segment)
+    }
+
+    /// Names a segment that exists on disk; nothing is opened yet.
+    pub(crate) fn at(environment: &Environment, directory: &Path, base_offset: i64) -> Self {
+        let path = |kind| names::file_path(directory, base_offset, kind);
+        Self {
+            base_offset,
+            directory: directory.to_owned(),
+            log: FileHandle::new(path(FileKind::Log)),
+            offset_index: Index::at(&path(FileKind::OffsetIndex)),
+            time_index: Index::at(&path(FileKind::TimeIndex)),
+            size: None,
+            has_torn_tail: false,
+            newest: None,
+            bytes_since_index_entry: 0,
+            created_ms: environment.clock.wall_ms(),
+            first_timestamp: None,
+            roll_jitter_ms: 0,
+        }
+    }
+
+    pub(crate) fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
+
+    pub(crate) fn log_path(&self) -> &Path {
+        self.log.path()
+    }
+
+    pub(crate) fn size(&mut self, environment: &Environment) -> DiskResult<u64> {
+        if let Some(size) = self.size {
+            return Ok(size);
+        }
+        let size = self.log.open(environment)?.len()?;
+        self.size = Some(size);
+        Ok(size)
+    }
+
+    /// Opens the file of batches.
+    pub(crate) fn file(&mut self, environment: &Environment) -> DiskResult<Arc<dyn File>> {
+        self.log.open(environment)
+    }
+
+    /// Reports whether offsets up to `last_offset` can be expressed relative to the base.
+    pub(crate) fn can_hold(&self, last_offset: i64) -> bool {
+        i32::try_from(last_offset - self.base_offset).is_ok()
+    }
+
+    /// Reports whether an index has reached `index_bytes_max`.
+    ///
+    /// One place of the time index stays free for the entry that every segment gets when it is
+    /// rolled.
+    pub(crate) fn has_full_index(
+        &mut self,
+        environment: &Environment,
+        index_bytes_max: u32,
+    ) -> DiskResult<bool> {
+        let room = |entry_size: usize| u64::from(index_bytes_max) / entry_size as u64;
+        Ok(self.offset_index.len(environment)? >= room(OffsetEntry::SIZE)
+            || self.time_index.len(environment)? + 1 >= room(TimeEntry::SIZE))
+    }
+
+    /// Returns how long the segment has been collecting records at a record time of `timestamp`.
+    pub(crate) fn age_ms(
+        &mut self,
+        environment: &Environment,
+        now_ms: i64,
+        timestamp: i64,
+    ) -> Result<i64, LogError> {
+        if self.first_timestamp.is_none() && self.size(environment)? > 0 {
+            let file = self.log.open(environment)?;
+            let first = Scan::new(&file, 0, self.size(environment)?, LOOKUP_WINDOW).next();
+            let first = first.map_err(|error| error.in_file(&file))?;
+            self.first_timestamp = first.map(|first| first.header.max_timestamp.0);
+        }
+        Ok(match self.first_timestamp {
+            Some(first) if first >= 0 => timestamp.saturating_sub(first),
+            _ => now_ms.saturating_sub(self.created_ms),
+        })
+    }
+
+    /// Writes `batches` behind what is there, with one call, and returns the file, whose data now
+    /// waits for a sync. After an error the segment is as it was.
+    pub(crate) fn append(
+        &mut self,
+        environment: &Environment,
+        batches: &[PlacedBatch],
+    ) -> DiskResult<Arc<dyn File>> {
+        let file = self.log.open(environment)?;
+        let size = self.size(environment)?;
+        if self.has_torn_tail {
+            file.set_len(size)?;
+            self.has_torn_tail = false;
+        }
+        let written = match batches {
+            // Nearly every append is one batch; two slices need no allocation.
+            [batch] => file
+                .write_vectored_at(&[IoSlice::new(&batch.header), IoSlice::new(&batch.body)], size),
+            batches => {
+                let slices: Vec<IoSlice<'_>> = batches
+                    .iter()
+                    .flat_map(|batch| [IoSlice::new(&batch.header), IoSlice::new(&batch.body)])
+                    .collect();
+                file.write_vectored_at(&slices, size)
+            }
+        };
+        if let Err(error) = written {
+            // A full disk may have taken a part. Should cutting fail as well, the next append
+            // tries again: with a shorter write on top, the rest could pass for batches.
+            self.has_torn_tail = file.set_len(size).is_err();
+            return Err(error);
+        }
+        Ok(file)
+    }
+
+    /// Enters a batch that stands at the end into size, newest timestamp and indexes.
+    pub(crate) fn enter(
+        &mut self,
+        environment: &Environment,
+        facts: BatchFacts,
+        index_interval_bytes: u32,
+    ) {
+        let position = self.size.unwrap_or(0);
+        let mut newest = self.newest.unwrap_or(self.no_newest());
+        if facts.max_timestamp > newest.timestamp {
+            newest = Newest { timestamp: facts.max_timestamp, offset: facts.last_offset };
+        }
+        self.newest = Some(newest);
+        if position == 0 {
+            self.first_timestamp = Some(facts.max_timestamp);
+        }
+        if self.bytes_since_index_entry > u64::from(index_interval_bytes) {
+            let relative_offset = self.relative(facts.last_offset);
+            let position = position as u32;
+            self.offset_index.push(environment, OffsetEntry { relative_offset, position });
+            self.enter_newest(environment);
+            self.bytes_since_index_entry = 0;
+        }
+        self.bytes_since_index_entry += facts.size as u64;
+        self.size = Some(position + facts.size as u64);
+    }
+
+    /// Writes all index entries, with one for the newest timestamp, and returns the index files,
+    /// whose data now waits for a sync. Done when a segment is rolled, checkpointed or closed.
+    pub(crate) fn finish_indexes(
+        &mut self,
+        environment: &Environment,
+    ) -> DiskResult<[Arc<dyn File>; 2]> {
+        self.time_index.len(environment)?;
+        self.enter_newest(environment);
+        Ok([self.offset_index.write(environment)?, self.time_index.write(environment)?])
+    }
+
+    /// Finds the first batch whose last offset is not below `offset`.
+    pub(crate) fn find(
+        &mut self,
+        environment: &Environment,
+        offset: i64,
+    ) -> Result<Option<Found>, LogError> {
+        let file = self.log.open(environment)?;
+        let end = self.size(environment)?;
+        let begin = self.position_before(environment, offset)?;
+        let mut scan = Scan::new(&file, begin, end, LOOKUP_WINDOW);
+        while let Some(found) = scan.next().map_err(|error| error.in_file(&file))? {
+            if found.header.last_offset().0 >= offset {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds the first batch from `offset` on that has a record of `timestamp` or later, as far as
+    /// its header tells.
+    pub(crate) fn find_timestamp(
+        &mut self,
+        environment: &Environment,
+        timestamp: i64,
+        offset: i64,
+    ) -> Result<Option<Found>, LogError> {
+        let before = self.time_entry_before(environment, timestamp)?;
+        let from_offset = before.map_or(offset, |entry| offset.max(self.absolute(&entry)));
+        let Some(first) = self.find(environment, from_offset)? else { return Ok(None) };
+        let file = self.log.open(environment)?;
+        let mut scan = Scan::new(&file, first.position, self.size(environment)?, LOOKUP_WINDOW);
+        while let Some(found) = scan.next().map_err(|error| error.in_file(&file))? {
+            if found.header.max_timestamp.0 >= timestamp {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the largest timestamp and the batch it belongs to.
+    pub(crate) fn newest(&mut self, environment: &Environment) -> Result<Newest, LogError> {
+        if let Some(newest) = self.newest {
+            return Ok(newest);
+        }
+        // Every segment with timestamps ends with an entry for the largest when it is closed.
+        let last = self.time_entry_before(environment, i64::MAX)?;
+        if last.is_none() && self.size(environment)? > 0 {
+            self.rebuild_indexes(environment)?;
+        }
+        let newest = match (self.newest, last) {
+            (Some(rebuilt), _) => rebuilt,
+            (None, Some(entry)) => {
+                Newest { timestamp: entry.timestamp, offset: self.absolute(&entry) }
+            }
+            (None, None) => self.no_newest(),
+        };
+        self.newest = Some(newest);
+        Ok(newest)
+    }
+
+    /// Returns the offset that follows the last batch.
+    pub(crate) fn next_offset(&mut self, environment: &Environment) -> Result<i64, LogError> {
+        let begin = self.position_before(environment, i64::MAX)?;
+        let file = self.log.open(environment)?;
+        let mut scan = Scan::new(&file, begin, self.size(environment)?, WALK_WINDOW);
+        let mut next_offset = self.base_offset;
+        while let Some(found) = scan.next().map_err(|error| error.in_file(&file))? {
+            next_offset = found.header.next_offset().0;
+        }
+        self.bytes_since_index_entry = scan.position() - begin;
+        Ok(next_offset)
+    }
+
+    /// Walks over the batches from `offset` on.
+    pub(crate) fn for_each_batch(
+        &mut self,
+        environment: &Environment,
+        offset: i64,
+        mut visit: impl FnMut(&mut Scan<'_>, Found) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        let begin = self.position_before(environment, offset)?;
+        let file = self.log.open(environment)?;
+        let mut scan = Scan::new(&file, begin, self.size(environment)?, WALK_WINDOW);
+        while let Some(found) = scan.next().map_err(|error| error.in_file(&file))? {
+            if found.header.last_offset().0 >= offset {
+                visit(&mut scan, found)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the segment in front of the batch that holds `offset`, durably.
+    pub(crate) fn truncate(
+        &mut self,
+        environment: &Environment,
+        offset: i64,
+    ) -> Result<(), LogError> {
+        if let Some(found) = self.find(environment, offset)? {
+            self.cut(environment, found.position, found.header.base_offset.0)?;
+            self.newest = None;
+            self.newest = Some(self.find_newest(environment)?);
+        }
+        Ok(())
+    }
+
+    /// Cuts the file at `position`, where the batch that begins at `offset` was, and the indexes
+    /// with it.
+    pub(crate) fn cut(
+        &mut self,
+        environment: &Environment,
+        position: u64,
+        offset: i64,
+    ) -> DiskResult<()> {
+        self.truncate_indexes(environment, offset)?;
+        let file = self.log.open(environment)?;
+        file.set_len(position)?;
+        // Otherwise a crash could bring back the old bytes beneath what is appended next.
+        file.sync_all()?;
+        self.size = Some(position);
+        self.has_torn_tail = false;
+        if position == 0 {
+            self.created_ms = environment.clock.wall_ms();
+            self.first_timestamp = None;
+        }
+        Ok(())
+    }
+
+    /// Drops the index entries for `offset` and later ones.
+    pub(crate) fn truncate_indexes(
+        &mut self,
+        environment: &Environment,
+        offset: i64,
+    ) -> DiskResult<()> {
+        let relative = offset - self.base_offset;
+        self.offset_index
+            .truncate(environment, |entry| i64::from(entry.relative_offset) < relative)?;
+        self.time_index
+            .truncate(environment, |entry| i64::from(entry.relative_offset) < relative)?;
+        self.bytes_since_index_entry = 0;
+        Ok(())
+    }
+
+    /// Gets ready to be told of all batches from the last trustworthy index entry before `offset`
+    /// on by [`Segment::enter`]; returns the position of the first.
+    pub(crate) fn begin_recovery(
+        &mut self,
+        environment: &Environment,
+        offset: i64,
+    ) -> Result<u64, LogError> {
+        // Entries from `offset` on were never synced.
+        let position = match self.position_before(environment, offset - 1) {
+            Ok(position) => position,
+            // Damage where recovery is about to look is its business, not a reason to stop.
+            Err(LogError::Damaged { .. }) => 0,
+            Err(error) => return Err(error),
+        };
+        let file = self.log.open(environment)?;
+        let end = self.size(environment)?;
+        let first = Scan::new(&file, position, end, LOOKUP_WINDOW).next();
+        let (position, first_offset) = match first {
+            Ok(Some(found)) if position > 0 => (position, found.header.base_offset.0),
+            Ok(_) | Err(ScanError::NoBatch { .. }) => (0, self.base_offset),
+            Err(error) => return Err(error.in_file(&file)),
+        };
+        self.truncate_indexes(environment, first_offset)?;
+        // Entries come in pairs. More of one kind than the intervals allow, or none at all of the
+        // other, shows an index that the crash took: begin anew.
+        let newest = match (position, self.time_index.last(environment)?) {
+            (0, _) | (_, None) => None,
+            (_, Some(_)) => self.time_entry_if_valid(environment)?,
+        };
+        self.newest = Some(newest.unwrap_or(self.no_newest()));
+        let position = if newest.is_some() { position } else { 0 };
+        if position == 0 {
+            self.truncate_indexes(environment, self.base_offset)?;
+            self.first_timestamp = None;
+        }
+        self.size = Some(position);
+        Ok(position)
+    }
+
+    /// Renames the files for deletion after `delay_ms`, and closes them.
+    pub(crate) fn delete(&mut self, environment: &Environment, delay_ms: i64) -> DiskResult<()> {
+        self.close(environment);
+        let due_ms = environment.clock.wall_ms().saturating_add(delay_ms);
+        for kind in FileKind::OF_SEGMENT {
+            let path = names::file_path(&self.directory, self.base_offset, kind);
+            let doomed = names::with_suffix(&path, names::DELETED_SUFFIX);
+            match environment.disk.rename(&path, &doomed) {
+                Ok(()) => environment.deletions.add(due_ms, Doomed::File(doomed)),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn close(&mut self, environment: &Environment) {
+        self.log.close(environment);
+        self.offset_index.close(environment);
+        self.time_index.close(environment);
+    }
+
+    /// Rebuilds both indexes from the headers of all batches.
+    pub(crate) fn rebuild_indexes(&mut self, environment: &Environment) -> Result<(), LogError> {
+        tracing::warn!(segment = %self.log.path().display(), "rebuilding missing or damaged indexes");
+        self.offset_index.reset(environment)?;
+        self.time_index.reset(environment)?;
+        let file = self.log.open(environment)?;
+        let end = self.size(environment)?;
+        self.size = Some(0);
+        self.newest = Some(self.no_newest());
+        self.bytes_since_index_entry = 0;
+        let mut scan = Scan::new(&file, 0, end, WALK_WINDOW);
+        let outcome = loop {
+            match scan.next() {
+                Ok(Some(found)) => self.enter(environment, facts(&found), INTERVAL_OF_REBUILD),
+                Ok(None) => break Ok(()),
+                // Lookups beyond the damage meet it themselves; those before it still work.
+                Err(ScanError::NoBatch { .. }) => break Ok(()),
+                Err(error) => break Err(error.in_file(&file)),
+            }
+        };
+        self.size = Some(end);
+        outcome
+    }
+
+    /// Returns a position from which a walk meets the batch with `offset`.
+    fn position_before(&mut self, environment: &Environment, offset: i64) -> Result<u64, LogError> {
+        if offset <= self.base_offset {
+            return Ok(0);
+        }
+        let relative = u32::try_from(offset - self.base_offset).unwrap_or(u32::MAX);
+        let mut rebuilt = false;
+        loop {
+            let lookup =
+                self.offset_index.find_last(environment, |entry| entry.relative_offset <= relative);
+            let trusted = match lookup {
+                Ok(None) => return Ok(0),
+                Ok(Some(entry)) => self.agrees(environment, entry)?.then_some(entry.position),
+                Err(error) if error.is_not_found() => None,
+                Err(error) => return Err(error.into()),
+            };
+            match trusted {
+                Some(position) => return Ok(u64::from(position)),
+                None if rebuilt => return Ok(0),
+                None => self.rebuild_indexes(environment)?,
+            }
+            rebuilt = true;
+        }
+    }
+
+    /// Reports whether a batch that ends no later than `entry` says stands where it says. Kafka
+    /// before 4.0 entered the last offset of a whole append, of which this is the first batch.
+    fn agrees(&mut self, environment: &Environment, entry: OffsetEntry) -> Result<bool, LogError> {
+        let file = self.log.open(environment)?;
+        let end = self.size(environment)?;
+        match Scan::new(&file, u64::from(entry.position), end, LOOKUP_WINDOW).next() {
+            Ok(Some(found)) => {
+                let limit = self.base_offset + i64::from(entry.relative_offset);
+                Ok(found.header.base_offset.0 >= self.base_offset
+                    && found.header.last_offset().0 <= limit)
+            }
+            Ok(None) | Err(ScanError::NoBatch { .. }) => Ok(false),
+            Err(error) => Err(error.in_file(&file)),
+        }
+    }
+
+    /// Returns the last time entry not newer than `timestamp`.
+    fn time_entry_before(
+        &mut self,
+        environment: &Environment,
+        timestamp: i64,
+    ) -> Result<Option<TimeEntry>, LogError> {
+        let mut rebuilt = false;
+        loop {
+            let lookup =
+                self.time_index.find_last(environment, |entry| entry.timestamp <= timestamp);
+            match lookup {
+                Ok(None) => return Ok(None),
+                Ok(Some(entry)) if self.agrees_in_time(environment, entry)? => {
+                    return Ok(Some(entry));
+                }
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                _ if rebuilt => return Ok(None),
+                _ => self.rebuild_indexes(environment)?,
+            }
+            rebuilt = true;
+        }
+    }
+
+    fn agrees_in_time(
+        &mut self,
+        environment: &Environment,
+        entry: TimeEntry,
+    ) -> Result<bool, LogError> {
+        let found = self.find(environment, self.absolute(&entry))?;
+        Ok(found.is_some_and(|found| found.header.max_timestamp.0 == entry.timestamp))
+    }
+
+    /// Returns the newest timestamp according to the last time entry, if that holds.
+    fn time_entry_if_valid(
+        &mut self,
+        environment: &Environment,
+    ) -> Result<Option<Newest>, LogError> {
+        let Some(entry) = self.time_index.last(environment)? else { return Ok(None) };
+        Ok(self
+            .agrees_in_time(environment, entry)?
+            .then(|| Newest { timestamp: entry.timestamp, offset: self.absolute(&entry) }))
+    }
+
+    /// Finds the newest timestamp again after a cut: the last time entry, or a batch behind it.
+    fn find_newest(&mut self, environment: &Environment) -> Result<Newest, LogError> {
+        let last = self.time_entry_before(environment, i64::MAX)?;
+        let mut newest = match last {
+            Some(entry) => Newest { timestamp: entry.timestamp, offset: self.absolute(&entry) },
+            None => self.no_newest(),
+        };
+        let from = last.map_or(self.base_offset, |entry| self.absolute(&entry));
+        self.for_each_batch(environment, from, |_, found| {
+            let facts = facts(&found);
+            if facts.max_timestamp > newest.timestamp {
+                newest = Newest { timestamp: facts.max_timestamp, offset: facts.last_offset };
+            }
+            Ok(())
+        })?;
+        Ok(newest)
+    }
+
+    /// Adds a time entry for the newest timestamp unless the last one says the same.
+    fn enter_newest(&mut self, environment: &Environment) {
+        let Some(newest) = self.newest else { return };
+        let last = self.time_index.last(environment).ok().flatten();
+        if newest.timestamp > last.map_or(NO_TIMESTAMP, |last| last.timestamp) {
+            let relative_offset = self.relative(newest.offset);
+            let timestamp = newest.timestamp;
+            self.time_index.push(environment, TimeEntry { timestamp, relative_offset });
+        }
+    }
+
+    fn no_newest(&self) -> Newest {
+        Newest { timestamp: NO_TIMESTAMP, offset: self.base_offset }
+    }
+
+    fn relative(&self, offset: i64) -> u32 {
+        // `can_hold` was asked before the append.
+        u32::try_from(offset - self.base_offset).unwrap_or(u32::MAX)
+    }
+
+    fn absolute(&self, entry: &TimeEntry) -> i64 {
+        self.base_offset + i64::from(entry.relative_offset)
+    }
+}
+
+/// Index interval of rebuilt indexes: Kafka's default, whatever the log is set to.
+const INTERVAL_OF_REBUILD: u32 = 4096;
+
+/// What a segment wants to know of a batch found in its file.
+pub(crate) fn facts(found: &Found) -> BatchFacts {
+    BatchFacts {
+        size: found.header.size(),
+        last_offset: found.header.last_offset().0,
+        max_timestamp: found.header.max_timestamp.0,
+    }
+}
