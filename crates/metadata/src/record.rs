@@ -214,3 +214,6 @@ fn describe_type(api_key: u32) -> String {
     };
     format!("type {api_key} ({name})")
 }
+
+#[cfg(test)]
+mod tests;
