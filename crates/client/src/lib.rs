@@ -1,1 +1,38 @@
-//! The native Kafka client.
+//! The native Kafka client: connections, producer, consumer and administration.
+//!
+//! Everything here speaks the public Kafka protocol and nothing else, so it works against Fleuve,
+//! Apache Kafka and compatible services alike. The rooms, from the wire upwards:
+//!
+//! - [`transport`] moves frames; TCP today, in-process and TLS later, scripted in tests.
+//! - [`connection`] pipelines requests over one transport link and negotiates versions.
+//! - [`client`] knows the cluster: bootstrap, metadata, leader and coordinator routing, retries.
+//! - [`producer`], [`consumer`] and [`admin`] are what applications hold.
+//! - [`config`] reads Kafka's configuration names; [`error`] says what to do about a failure.
+//!
+//! It knows nothing about brokers' insides, schemas or SQL.
+
+pub mod error;
+
+pub mod config;
+
+pub mod transport;
+
+pub mod connection;
+
+mod cluster;
+mod timing;
+
+pub mod client;
+
+pub mod consumer;
+pub mod producer;
+
+pub use client::Client;
+pub use cluster::{BrokerInfo, Cluster, PartitionInfo, TopicInfo};
+pub use config::{ClientConfig, ConsumerConfig, ProducerConfig, Properties};
+pub use consumer::Consumer;
+pub use error::{Advice, Error, Result};
+pub use producer::{Producer, Record};
+
+/// A boxed future, for traits that must stay object-safe.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,0 +1,296 @@
+//! Finds the right broker for a call, and tries again while that makes sense.
+
+use std::collections::HashMap;
+
+use fleuve_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
+use fleuve_protocol::{ErrorCode, Request};
+use fleuve_types::TopicPartition;
+
+use super::{Client, Lane, lock};
+use crate::connection::Connection;
+use crate::error::{Error, Result, check, check_said};
+use crate::timing::{Backoff, Deadline};
+
+/// What a leader said about one partition.
+pub(crate) struct PartitionAnswer<V> {
+    pub(crate) partition: TopicPartition,
+    pub(crate) error_code: i16,
+    pub(crate) value: V,
+}
+
+/// Decides after each failed attempt of a call whether there is another one.
+///
+/// A loop with this in it, and not a function that takes the attempt as a closure: futures of
+/// borrowing async closures cannot be shown to be `Send` yet.
+pub(crate) struct Retrying {
+    operation: String,
+    deadline: Deadline,
+    backoff: Backoff,
+}
+
+impl Retrying {
+    /// Waits before the next attempt if `error` advises one and `default.api.timeout.ms` allows
+    /// it; otherwise the error is final.
+    pub(crate) async fn after(&mut self, error: Error) -> Result<()> {
+        if !error.is_retriable() {
+            return Err(error);
+        }
+        if self.deadline.is_over() {
+            return Err(Error::Expired {
+                operation: self.operation.clone(),
+                after: self.deadline.elapsed(),
+                last: error.to_string(),
+            });
+        }
+        tracing::debug!(operation = self.operation, %error, "trying again");
+        self.deadline.sleep(self.backoff.next_pause()).await;
+        Ok(())
+    }
+}
+
+impl Client {
+    /// Begins a call that may take several attempts.
+    pub(crate) fn retrying(&self, operation: &str) -> Retrying {
+        Retrying {
+            operation: operation.to_owned(),
+            deadline: Deadline::after(self.inner.config.api_timeout),
+            backoff: self.retry_backoff(),
+        }
+    }
+
+    /// Sends a request that any broker can answer; brokers forward what is the controller's.
+    ///
+    /// `build` makes the request for the version that is spoken, `error_of` finds the error code
+    /// that concerns the whole request.
+    pub(crate) async fn call_any<R: Request>(
+        &self,
+        build: impl Fn(i16) -> R,
+        error_of: impl Fn(&R::Response) -> i16,
+    ) -> Result<R::Response> {
+        let mut retrying = self.retrying(R::KEY.name());
+        loop {
+            let attempt = async {
+                let connection = self.any_connection().await?;
+                let response = exchange(&connection, i16::MAX, &build).await?;
+                check(error_of(&response), || format!("broker {}", connection.broker()))?;
+                Ok(response)
+            };
+            match attempt.await {
+                Ok(response) => return Ok(response),
+                Err(error) => retrying.after(error).await?,
+            }
+        }
+    }
+
+    /// Sends a request to one broker.
+    pub(crate) async fn call_broker<R: Request>(
+        &self,
+        id: i32,
+        build: impl Fn(i16) -> R,
+        error_of: impl Fn(&R::Response) -> i16,
+    ) -> Result<R::Response> {
+        let mut retrying = self.retrying(R::KEY.name());
+        loop {
+            let attempt = async {
+                let connection = self.connection(id, Lane::General).await?;
+                let response = exchange(&connection, i16::MAX, &build).await?;
+                check(error_of(&response), || format!("broker {id}"))?;
+                Ok(response)
+            };
+            match attempt.await {
+                Ok(response) => return Ok(response),
+                Err(error) => retrying.after(error).await?,
+            }
+        }
+    }
+
+    /// Sends a request about `group` to its coordinator, in `version_max` at most.
+    pub(crate) async fn call_coordinator<R: Request>(
+        &self,
+        group: &str,
+        version_max: i16,
+        build: impl Fn(i16) -> R,
+        error_of: impl Fn(&R::Response) -> i16,
+    ) -> Result<R::Response> {
+        let mut retrying = self.retrying(R::KEY.name());
+        loop {
+            let attempt = async {
+                let coordinator = self.coordinator(group).await?;
+                let connection = self.connection(coordinator, Lane::Offsets).await?;
+                let response = exchange(&connection, version_max, &build).await?;
+                check(error_of(&response), || format!("group {group}"))?;
+                Ok(response)
+            };
+            match attempt.await {
+                Ok(response) => return Ok(response),
+                Err(error) => {
+                    self.forget_coordinator_after(group, &error);
+                    retrying.after(error).await?;
+                }
+            }
+        }
+    }
+
+    /// Returns the broker that coordinates `group`, asking once if it is not known.
+    pub(crate) async fn coordinator(&self, group: &str) -> Result<i32> {
+        if let Some(&id) = lock(&self.inner.coordinators).get(group) {
+            return Ok(id);
+        }
+        let connection = self.any_connection().await?;
+        let version = connection.version_of::<FindCoordinatorRequest>(i16::MAX)?;
+        let mut request = FindCoordinatorRequest::default();
+        // Version 4 asks for several groups at once.
+        if version >= 4 {
+            request.coordinator_keys = vec![group.to_owned().into()];
+        } else {
+            request.key = group.to_owned().into();
+        }
+        let response = connection.submit(&request, version)?.wait().await?;
+        let subject = || format!("coordinator of group {group}");
+        let (id, host, port) = match response.coordinators.first() {
+            Some(found) => {
+                check_said(found.error_code, found.error_message.as_deref(), subject)?;
+                (found.node_id, &found.host, found.port)
+            }
+            None => {
+                check_said(response.error_code, response.error_message.as_deref(), subject)?;
+                (response.node_id, &response.host, response.port)
+            }
+        };
+        let port = u16::try_from(port)
+            .map_err(|_| Error::broker(subject(), ErrorCode::CoordinatorNotAvailable))?;
+        self.learn_address(id, host, port);
+        lock(&self.inner.coordinators).insert(group.to_owned(), id);
+        Ok(id)
+    }
+
+    /// Forgets where `group` is coordinated if `error` says that it may have moved.
+    pub(crate) fn forget_coordinator_after(&self, group: &str, error: &Error) {
+        let moved = match error {
+            Error::Disconnected { .. } | Error::Timeout { .. } => true,
+            Error::Broker { code, .. } => is_coordinator_error(*code),
+            _ => false,
+        };
+        if moved {
+            lock(&self.inner.coordinators).remove(group);
+        }
+    }
+
+    /// Sends a request about partitions to the leader of each, and gathers the answers.
+    ///
+    /// `build` makes the request of one leader, `read` takes its answer apart. Partitions with
+    /// retriable errors are asked for again after a metadata refresh, up to
+    /// `default.api.timeout.ms`; what then remains is reported per partition.
+    pub(crate) async fn call_leaders<R: Request, V>(
+        &self,
+        partitions: &[TopicPartition],
+        build: impl Fn(&[TopicPartition], i16) -> R,
+        read: impl Fn(R::Response) -> Vec<PartitionAnswer<V>>,
+    ) -> Result<HashMap<TopicPartition, Result<V>>> {
+        let deadline = Deadline::after(self.inner.config.api_timeout);
+        let mut backoff = self.retry_backoff();
+        let mut results: HashMap<TopicPartition, Result<V>> = HashMap::new();
+        let mut open: Vec<TopicPartition> = partitions.to_vec();
+        loop {
+            let (by_leader, leaderless) = self.by_leader(&open).await?;
+            open = leaderless;
+            for (leader, theirs) in by_leader {
+                let attempt = async {
+                    let connection = self.connection(leader, Lane::General).await?;
+                    exchange(&connection, i16::MAX, |version| build(&theirs, version)).await
+                };
+                match attempt.await {
+                    Ok(response) => {
+                        for answer in read(response) {
+                            let partition = answer.partition;
+                            match check(answer.error_code, || partition.to_string()) {
+                                Err(error) if error.is_retriable() => {
+                                    results.insert(partition.clone(), Err(error));
+                                    open.push(partition);
+                                }
+                                Err(error) => drop(results.insert(partition, Err(error))),
+                                Ok(()) => drop(results.insert(partition, Ok(answer.value))),
+                            }
+                        }
+                    }
+                    Err(error) if error.is_retriable() => {
+                        for partition in theirs {
+                            results.insert(partition.clone(), Err(error.clone()));
+                            open.push(partition);
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if open.is_empty() || deadline.is_over() {
+                break;
+            }
+            deadline.sleep(backoff.next_pause()).await;
+            self.refresh(&topics_of(&open), false).await.ok();
+        }
+        for partition in open {
+            results.entry(partition.clone()).or_insert_with(|| {
+                Err(Error::broker(partition.to_string(), ErrorCode::LeaderNotAvailable))
+            });
+        }
+        Ok(results)
+    }
+
+    /// Sorts partitions by leader; those without one come second.
+    async fn by_leader(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<(HashMap<i32, Vec<TopicPartition>>, Vec<TopicPartition>)> {
+        for name in topics_of(partitions) {
+            self.topic(&name, false).await?;
+        }
+        let cluster = self.cluster();
+        let mut by_leader: HashMap<i32, Vec<TopicPartition>> = HashMap::new();
+        let mut leaderless = Vec::new();
+        for partition in partitions {
+            let count = cluster.topic(&partition.topic).map_or(0, |topic| topic.partitions.len());
+            if usize::try_from(partition.partition).is_ok_and(|index| index >= count)
+                || partition.partition < 0
+            {
+                return Err(Error::NoSuchPartition {
+                    topic: partition.topic.to_string(),
+                    partition: partition.partition,
+                    count,
+                });
+            }
+            match cluster.leader(&partition.topic, partition.partition) {
+                Some((leader, _)) => by_leader.entry(leader).or_default().push(partition.clone()),
+                None => leaderless.push(partition.clone()),
+            }
+        }
+        Ok((by_leader, leaderless))
+    }
+}
+
+async fn exchange<R: Request>(
+    connection: &Connection,
+    version_max: i16,
+    build: impl Fn(i16) -> R,
+) -> Result<R::Response> {
+    let version = connection.version_of::<R>(version_max)?;
+    let request = build(version);
+    let response = connection.submit(&request, version)?;
+    response.wait().await
+}
+
+/// Reports whether a code says that the coordinator is elsewhere or not ready.
+pub(crate) fn is_coordinator_error(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::NotCoordinator
+            | ErrorCode::CoordinatorNotAvailable
+            | ErrorCode::CoordinatorLoadInProgress
+    )
+}
+
+fn topics_of(partitions: &[TopicPartition]) -> Vec<std::sync::Arc<str>> {
+    let mut names: Vec<_> = partitions.iter().map(|partition| partition.topic.clone()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}

@@ -1,0 +1,115 @@
+//! The task of a connection: writes queued requests, hands out answers.
+//!
+//! Both directions run in one task as two futures, so that a broker which stops reading until we
+//! have read its answers cannot block us.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::Shared;
+use crate::error::{Error, Result};
+use crate::transport::{FrameReceiver, FrameSender, Link};
+
+/// A request on its way to the broker.
+pub(super) struct Outgoing {
+    pub(super) correlation_id: i32,
+    pub(super) segments: Vec<Bytes>,
+    /// Who waits for the answer; nobody does with acks=0.
+    pub(super) reply: Option<oneshot::Sender<Result<Bytes>>>,
+}
+
+/// Requests that were written, or are being written, by correlation id.
+type Waiting = Mutex<HashMap<i32, oneshot::Sender<Result<Bytes>>>>;
+
+/// How many queued requests are written at once.
+const WRITE_TOGETHER: usize = 32;
+
+pub(super) async fn run(
+    link: Link,
+    mut queue: mpsc::UnboundedReceiver<Outgoing>,
+    shared: Weak<Shared>,
+    broker: String,
+    close_asked: Arc<Notify>,
+) {
+    let Link { sender, receiver } = link;
+    let waiting = Waiting::default();
+    let reason = tokio::select! {
+        // Answers first: an answer that has arrived counts even if the connection is closing.
+        biased;
+        error = read(receiver, &waiting) => error,
+        error = write(sender, &mut queue, &waiting) => error,
+        () = close_asked.notified() => io::Error::other("the client closed the connection"),
+    };
+    if let Some(shared) = shared.upgrade() {
+        shared.closed.store(true, Ordering::Release);
+    }
+    queue.close();
+    let fail = |reply: oneshot::Sender<_>, maybe_sent| {
+        // A waiter that has gone away needs no answer.
+        let _ = reply.send(Err(Error::disconnected(&broker, &reason, maybe_sent)));
+    };
+    while let Ok(outgoing) = queue.try_recv() {
+        if let Some(reply) = outgoing.reply {
+            fail(reply, false);
+        }
+    }
+    let waiting = waiting.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for (_, reply) in waiting {
+        fail(reply, true);
+    }
+    tracing::debug!(broker, %reason, "connection ended");
+}
+
+async fn write(
+    mut sender: Box<dyn FrameSender>,
+    queue: &mut mpsc::UnboundedReceiver<Outgoing>,
+    waiting: &Waiting,
+) -> io::Error {
+    let mut batch = Vec::with_capacity(WRITE_TOGETHER);
+    let mut segments = Vec::new();
+    loop {
+        if queue.recv_many(&mut batch, WRITE_TOGETHER).await == 0 {
+            return io::Error::other("the client dropped the connection");
+        }
+        {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            for outgoing in batch.drain(..) {
+                segments.extend(outgoing.segments);
+                if let Some(reply) = outgoing.reply {
+                    waiting.insert(outgoing.correlation_id, reply);
+                }
+            }
+        }
+        if let Err(error) = sender.send(&mut segments).await {
+            return error;
+        }
+    }
+}
+
+async fn read(mut receiver: Box<dyn FrameReceiver>, waiting: &Waiting) -> io::Error {
+    loop {
+        let frame = match receiver.receive().await {
+            Ok(frame) => frame,
+            Err(error) => return error,
+        };
+        // Every response header begins with the correlation id.
+        let Some(id) = frame.first_chunk::<4>().map(|id| i32::from_be_bytes(*id)) else {
+            return invalid("a response without a correlation id");
+        };
+        let reply = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        match reply {
+            // A waiter that has gone away needs no answer.
+            Some(reply) => drop(reply.send(Ok(frame))),
+            None => return invalid(&format!("a response to request {id}, which was not sent")),
+        }
+    }
+}
+
+fn invalid(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the broker sent {text}"))
+}

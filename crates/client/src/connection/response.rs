@@ -1,0 +1,76 @@
+//! The answer to come of one request.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fleuve_protocol::Request;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Shared;
+use crate::error::{Error, Result};
+
+/// An answer that a broker owes; wait for it with [`Response::wait`].
+#[must_use = "the answer is lost unless somebody waits for it"]
+pub struct Response<R> {
+    shared: Arc<Shared>,
+    answer: oneshot::Receiver<Result<Bytes>>,
+    version: i16,
+    submitted: Instant,
+    timeout: Duration,
+    request: PhantomData<fn() -> R>,
+}
+
+impl<R: Request> Response<R> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        answer: oneshot::Receiver<Result<Bytes>>,
+        version: i16,
+    ) -> Self {
+        let timeout = shared.settings.request_timeout;
+        Self { shared, answer, version, submitted: Instant::now(), timeout, request: PhantomData }
+    }
+
+    /// Waits up to `timeout`, counted from the submission, instead of the connection's default.
+    pub fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Returns the version the request was sent in.
+    pub fn version(&self) -> i16 {
+        self.version
+    }
+
+    /// Waits for the answer and decodes it.
+    pub async fn wait(self) -> Result<R::Response> {
+        let version = self.version;
+        let shared = self.shared.clone();
+        let frame = self.wait_frame().await?;
+        shared.decode::<R>(frame, version)
+    }
+
+    /// Waits for the answer and returns it undecoded, with its header.
+    pub(super) async fn wait_frame(self) -> Result<Bytes> {
+        match tokio::time::timeout_at(self.submitted + self.timeout, self.answer).await {
+            Ok(Ok(answer)) => answer,
+            // The task always answers before it ends; it can only have been torn down with the
+            // runtime.
+            Ok(Err(_)) => Err(Error::Disconnected {
+                broker: self.shared.broker.clone(),
+                reason: "the connection was torn down".to_owned(),
+                maybe_sent: true,
+            }),
+            Err(_) => {
+                self.shared.close();
+                Err(Error::Timeout {
+                    broker: self.shared.broker.clone(),
+                    operation: R::KEY.name(),
+                    after: self.timeout,
+                })
+            }
+        }
+    }
+}

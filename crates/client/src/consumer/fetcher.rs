@@ -1,0 +1,550 @@
+//! The task that finds positions and fetches records ahead of the application.
+//!
+//! Each broker has one fetch request outstanding, because the answer waits there for records. A
+//! broker is asked again only when all its partitions have room: leaving a full partition out
+//! would make the next answer wait for the others, while the application empties it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fleuve_protocol::ErrorCode;
+use fleuve_protocol::messages::fetch_request::FetchRequest;
+use fleuve_protocol::messages::fetch_response::{FetchResponse, PartitionData};
+use fleuve_protocol::records::Decompressor;
+use fleuve_types::TopicPartition;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::Shared;
+use super::offsets::{EARLIEST, LATEST, fetch_committed, list_offsets};
+use super::records::{Fetched, Records};
+use super::session::{FetchSession, Wanted};
+use super::state::Position;
+use crate::client::{Client, Lane};
+use crate::config::{ConsumerConfig, IsolationLevel, OffsetReset};
+use crate::error::{Error, Result, code_of};
+
+pub(super) struct Fetcher {
+    shared: Arc<Shared>,
+    /// Brokers without a fetch outstanding keep their session and codecs here.
+    idle: HashMap<i32, Box<BrokerState>>,
+    busy: HashSet<i32>,
+    finding: bool,
+    refresh: Refresh,
+    events: JoinSet<Event>,
+}
+
+struct Refresh {
+    wanted: bool,
+    running: bool,
+    not_before: Instant,
+    last: Instant,
+}
+
+/// What belongs to the fetches of one broker.
+struct BrokerState {
+    session: FetchSession,
+    by_id: bool,
+    decompressor: Decompressor,
+    not_before: Option<Instant>,
+}
+
+/// Something the fetcher was waiting for.
+enum Event {
+    Fetched {
+        broker: i32,
+        state: Box<BrokerState>,
+        versions: HashMap<TopicPartition, (u64, i64)>,
+        result: Result<Vec<Answer>>,
+    },
+    Found(Vec<Finding>),
+    Refreshed,
+}
+
+/// What an answer says about one partition.
+struct Answer {
+    partition: TopicPartition,
+    code: ErrorCode,
+    records: Option<Result<Records>>,
+    high_watermark: i64,
+}
+
+/// The result of looking for one position.
+struct Finding {
+    partition: TopicPartition,
+    version: u64,
+    result: Result<Found>,
+}
+
+enum Found {
+    Committed(i64),
+    At(i64),
+    NothingCommitted,
+}
+
+/// The first version in which topics go by id.
+const FIRST_VERSION_WITH_IDS: i16 = 13;
+
+impl Fetcher {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            idle: HashMap::new(),
+            busy: HashSet::new(),
+            finding: false,
+            refresh: Refresh { wanted: false, running: false, not_before: now, last: now },
+            events: JoinSet::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        // Taken out of `self`, so that waiting for it does not borrow the rest.
+        let shared = self.shared.clone();
+        loop {
+            let work = shared.fetch_work.notified();
+            tokio::pin!(work);
+            work.as_mut().enable();
+            if shared.lock().closing {
+                return;
+            }
+            let look_again = self.ask().unwrap_or_else(|| Instant::now() + IDLE_LOOK);
+            tokio::select! {
+                event = self.events.join_next(), if !self.events.is_empty() => {
+                    self.take_event(event);
+                    while let Some(event) = self.events.try_join_next() {
+                        self.take_event(Some(event));
+                    }
+                }
+                () = &mut work => {}
+                () = tokio::time::sleep_until(look_again) => {}
+            }
+        }
+    }
+
+    /// Asks whatever can be asked, and returns when to look again.
+    fn ask(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let cluster = self.shared.client.cluster();
+        let mut look_again = None;
+        let mut at_latest =
+            |at: Instant| look_again = Some(look_again.map_or(at, |l: Instant| l.min(at)));
+        let mut to_find = Vec::new();
+        // Partitions by leader; `None` for leaders with a full partition.
+        let mut by_leader: HashMap<i32, Option<Vec<(TopicPartition, u64, Wanted)>>> =
+            HashMap::new();
+        {
+            let state = self.shared.lock();
+            let room = self.shared.config.max_partition_fetch_bytes.max(0) as usize;
+            for (partition, assigned) in &state.partitions {
+                if let Some(not_before) = assigned.not_before
+                    && not_before > now
+                {
+                    at_latest(not_before);
+                    continue;
+                }
+                if assigned.position != Position::Known {
+                    to_find.push((partition.clone(), assigned.version, assigned.position));
+                    continue;
+                }
+                if assigned.paused {
+                    continue;
+                }
+                let Some((leader, leader_epoch)) =
+                    cluster.leader(&partition.topic, partition.partition)
+                else {
+                    self.refresh.wanted = true;
+                    continue;
+                };
+                let theirs = by_leader.entry(leader).or_insert_with(|| Some(Vec::new()));
+                if !assigned.has_room(room) {
+                    *theirs = None;
+                    continue;
+                }
+                let Some(theirs) = theirs else { continue };
+                let topic_id = cluster.topic(&partition.topic).map(|topic| topic.id);
+                let wanted = Wanted {
+                    topic_id: topic_id.unwrap_or_default(),
+                    fetch_offset: assigned.fetch_offset,
+                    leader_epoch,
+                    bytes_max: self.shared.config.max_partition_fetch_bytes,
+                };
+                theirs.push((partition.clone(), assigned.version, wanted));
+            }
+        }
+        if !to_find.is_empty() && !self.finding {
+            self.find(to_find);
+        }
+        for (leader, theirs) in by_leader {
+            let Some(theirs) = theirs.filter(|theirs| !theirs.is_empty()) else { continue };
+            if self.busy.contains(&leader) {
+                continue;
+            }
+            match self.idle.get(&leader).and_then(|state| state.not_before) {
+                Some(at) if at > now => at_latest(at),
+                _ => self.fetch(leader, theirs),
+            }
+        }
+        self.start_refresh(now);
+        if self.refresh.wanted {
+            at_latest(self.refresh.not_before);
+        }
+        look_again
+    }
+
+    fn fetch(&mut self, leader: i32, theirs: Vec<(TopicPartition, u64, Wanted)>) {
+        let mut state = self.idle.remove(&leader).unwrap_or_else(|| {
+            Box::new(BrokerState {
+                session: FetchSession::default(),
+                by_id: false,
+                decompressor: Decompressor::new(DECOMPRESSED_BYTES_MAX),
+                not_before: None,
+            })
+        });
+        state.not_before = None;
+        self.busy.insert(leader);
+        let client = self.shared.client.clone();
+        let config = self.shared.config.clone();
+        self.events.spawn(async move {
+            let versions = theirs
+                .iter()
+                .map(|(partition, version, wanted)| {
+                    (partition.clone(), (*version, wanted.fetch_offset))
+                })
+                .collect();
+            let wanted =
+                theirs.into_iter().map(|(partition, _, wanted)| (partition, wanted)).collect();
+            let result = fetch_once(&client, &config, leader, &mut state, wanted).await;
+            if result.is_err() {
+                state.session.reset();
+            }
+            Event::Fetched { broker: leader, state, versions, result }
+        });
+    }
+
+    fn find(&mut self, asked: Vec<(TopicPartition, u64, Position)>) {
+        self.finding = true;
+        let client = self.shared.client.clone();
+        let config = self.shared.config.clone();
+        self.events.spawn(async move { Event::Found(find(&client, &config, asked).await) });
+    }
+
+    fn take_event(&mut self, event: Option<Result<Event, tokio::task::JoinError>>) {
+        let event = match event {
+            Some(Ok(event)) => event,
+            Some(Err(error)) => return tracing::error!(%error, "a consumer task failed"),
+            None => return,
+        };
+        let now = Instant::now();
+        let backoff = self.shared.client.config().retry_backoff;
+        match event {
+            Event::Fetched { broker, mut state, versions, result } => {
+                self.busy.remove(&broker);
+                match result {
+                    Ok(answers) => {
+                        for answer in answers {
+                            if let Some(&asked) = versions.get(&answer.partition) {
+                                self.take_answer(answer, asked, now + backoff);
+                            }
+                        }
+                    }
+                    Err(error) => {
+                        tracing::debug!(broker, %error, "fetch failed");
+                        state.not_before = Some(now + backoff);
+                        self.refresh.wanted = true;
+                        if !error.is_retriable() {
+                            self.shared.report(error);
+                        }
+                    }
+                }
+                self.idle.insert(broker, state);
+            }
+            Event::Found(findings) => {
+                self.finding = false;
+                for finding in findings {
+                    self.take_finding(finding, now + backoff);
+                }
+            }
+            Event::Refreshed => {
+                self.refresh.running = false;
+                self.shared.group_work.notify_one();
+            }
+        }
+    }
+
+    fn take_answer(&mut self, answer: Answer, (version, asked): (u64, i64), retry_at: Instant) {
+        let mut state = self.shared.lock();
+        let Answer { partition, code, records, high_watermark } = answer;
+        match code {
+            ErrorCode::None => {
+                match records {
+                    Some(Ok(records)) if records.next_offset() > asked => {
+                        if state.store(records, version) {
+                            drop(state);
+                            self.shared.ready.notify_one();
+                        }
+                    }
+                    Some(Err(error)) => {
+                        // Reading it again would fail again; the application may seek past it.
+                        if let Ok(assigned) = state.assigned_mut(&partition)
+                            && assigned.version == version
+                        {
+                            assigned.not_before = Some(retry_at + CORRUPT_PAUSE);
+                            drop(state);
+                            self.shared.report(error);
+                        }
+                    }
+                    Some(Ok(_)) | None => {
+                        if let Ok(assigned) = state.assigned_mut(&partition) {
+                            assigned.high_watermark = Some(high_watermark);
+                        }
+                    }
+                }
+            }
+            ErrorCode::OffsetOutOfRange => {
+                let policy = self.shared.config.offset_reset;
+                let reason = format!("offset {asked} is out of range");
+                state.reset(&partition, version, policy, &reason);
+                let failed = policy == OffsetReset::None;
+                drop(state);
+                if failed {
+                    self.shared.ready.notify_one();
+                }
+            }
+            code => {
+                if let Ok(assigned) = state.assigned_mut(&partition)
+                    && assigned.version == version
+                {
+                    assigned.not_before = Some(retry_at);
+                }
+                drop(state);
+                self.refresh.wanted = true;
+                let error = Error::broker(partition.to_string(), code);
+                tracing::debug!(%error, "fetch of a partition failed");
+                if !error.is_retriable() && code != ErrorCode::UnknownTopicId {
+                    self.shared.report(error);
+                }
+            }
+        }
+    }
+
+    fn take_finding(&mut self, finding: Finding, retry_at: Instant) {
+        let Finding { partition, version, result } = finding;
+        let mut state = self.shared.lock();
+        match result {
+            Ok(Found::At(offset)) => state.found(&partition, version, offset),
+            Ok(Found::Committed(offset)) => {
+                state.found(&partition, version, offset);
+                if let Ok(assigned) = state.assigned_mut(&partition)
+                    && assigned.version == version
+                {
+                    assigned.committed = Some(offset);
+                }
+            }
+            Ok(Found::NothingCommitted) => {
+                let policy = self.shared.config.offset_reset;
+                state.reset(&partition, version, policy, "nothing was committed for it");
+                drop(state);
+                self.shared.ready.notify_one();
+            }
+            Err(error) => {
+                if let Ok(assigned) = state.assigned_mut(&partition)
+                    && assigned.version == version
+                {
+                    assigned.not_before = Some(retry_at);
+                    drop(state);
+                    self.refresh.wanted = true;
+                    if !error.is_retriable() {
+                        self.shared.report(error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn start_refresh(&mut self, now: Instant) {
+        let config = self.shared.client.config();
+        let old = now.duration_since(self.refresh.last) >= config.metadata_max_age;
+        if self.refresh.running || !(self.refresh.wanted || old) || self.refresh.not_before > now {
+            return;
+        }
+        let names = self.shared.topic_names();
+        if names.is_empty() {
+            self.refresh.wanted = false;
+            return;
+        }
+        self.refresh = Refresh {
+            wanted: false,
+            running: true,
+            not_before: now + config.retry_backoff,
+            last: now,
+        };
+        let client = self.shared.client.clone();
+        let create = self.shared.config.allow_auto_create_topics;
+        self.events.spawn(async move {
+            if let Err(error) = client.refresh(&names, create).await {
+                tracing::debug!(%error, "metadata refresh failed");
+            }
+            Event::Refreshed
+        });
+    }
+}
+
+/// How often an idle consumer looks whether its metadata has grown old.
+const IDLE_LOOK: Duration = Duration::from_secs(30);
+/// A partition with unreadable records is left alone for so long.
+const CORRUPT_PAUSE: Duration = Duration::from_secs(5);
+/// No batch may grow larger than this when decompressed.
+const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+
+/// Sends one fetch request and undoes its answer.
+async fn fetch_once(
+    client: &Client,
+    config: &ConsumerConfig,
+    leader: i32,
+    state: &mut BrokerState,
+    wanted: HashMap<TopicPartition, Wanted>,
+) -> Result<Vec<Answer>> {
+    let connection = client.connection(leader, Lane::Fetch).await?;
+    let has_ids = wanted.values().all(|wanted| !wanted.topic_id.is_zero());
+    let cap = if has_ids { i16::MAX } else { FIRST_VERSION_WITH_IDS - 1 };
+    let version = connection.version_of::<FetchRequest>(cap)?;
+    let by_id = version >= FIRST_VERSION_WITH_IDS;
+    if by_id != state.by_id {
+        state.session.reset();
+        state.by_id = by_id;
+    }
+    let mut offsets = HashMap::with_capacity(wanted.len());
+    offsets
+        .extend(wanted.iter().map(|(partition, wanted)| (partition.clone(), wanted.fetch_offset)));
+    let max_wait = config.fetch_max_wait;
+    let mut request = FetchRequest {
+        max_wait_ms: max_wait.as_millis() as i32,
+        min_bytes: config.fetch_min_bytes,
+        max_bytes: config.fetch_max_bytes,
+        isolation_level: config.isolation_level.code(),
+        ..FetchRequest::default()
+    };
+    let names: HashMap<_, _> = wanted
+        .iter()
+        .map(|(partition, wanted)| (wanted.topic_id, partition.topic.clone()))
+        .collect();
+    state.session.prepare(wanted, &mut request);
+    let timeout = client.config().request_timeout + max_wait;
+    let response = connection.submit(&request, version)?.within(timeout).wait().await?;
+    let FetchResponse { error_code, session_id, responses, .. } = response;
+    match code_of(error_code) {
+        ErrorCode::None => state.session.advance(session_id),
+        // These concern the session alone; a full request mends it.
+        ErrorCode::FetchSessionIdNotFound
+        | ErrorCode::InvalidFetchSessionEpoch
+        | ErrorCode::FetchSessionTopicIdError => {
+            state.session.reset();
+            return Ok(Vec::new());
+        }
+        code => return Err(Error::broker(format!("fetch from broker {leader}"), code)),
+    }
+    let mut answers = Vec::new();
+    for topic in responses {
+        let name =
+            if by_id { names.get(&topic.topic_id).cloned() } else { Some((&*topic.topic).into()) };
+        let Some(name) = name else { continue };
+        for data in topic.partitions {
+            let partition = TopicPartition::new(name.clone(), data.partition_index);
+            let Some(&fetch_offset) = offsets.get(&partition) else { continue };
+            answers.push(answer(partition, fetch_offset, data, config, &mut state.decompressor));
+        }
+    }
+    Ok(answers)
+}
+
+fn answer(
+    partition: TopicPartition,
+    fetch_offset: i64,
+    data: PartitionData,
+    config: &ConsumerConfig,
+    decompressor: &mut Decompressor,
+) -> Answer {
+    let code = code_of(data.error_code);
+    let high_watermark = data.high_watermark;
+    let bytes = data.records.filter(|bytes: &Bytes| !bytes.is_empty());
+    let records = bytes.filter(|_| code == ErrorCode::None).map(|bytes| {
+        let committed_only = config.isolation_level == IsolationLevel::ReadCommitted;
+        let aborted = data.aborted_transactions.unwrap_or_default();
+        let aborted = aborted.iter().map(|aborted| (aborted.producer_id, aborted.first_offset));
+        let fetched = Fetched {
+            partition: partition.clone(),
+            fetch_offset,
+            high_watermark,
+            aborted: committed_only.then(|| aborted.collect()),
+        };
+        Records::decode(fetched, bytes, decompressor)
+    });
+    Answer { partition, code, records, high_watermark }
+}
+
+/// Looks for positions: committed ones first, then those of timestamps.
+async fn find(
+    client: &Client,
+    config: &ConsumerConfig,
+    asked: Vec<(TopicPartition, u64, Position)>,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let (lookups, committed): (Vec<_>, Vec<_>) =
+        asked.into_iter().partition(|(_, _, position)| *position != Position::Committed);
+    if !committed.is_empty() {
+        let partitions: Vec<_> = committed.iter().map(|(p, _, _)| p.clone()).collect();
+        let stable = config.isolation_level == IsolationLevel::ReadCommitted;
+        let offsets = match &config.group_id {
+            Some(group) => fetch_committed(client, group, Some(&partitions), stable).await,
+            None => Ok(HashMap::new()),
+        };
+        for (partition, version, _) in committed {
+            let result = match &offsets {
+                Ok(offsets) => Ok(match offsets.get(&partition) {
+                    Some(committed) => Found::Committed(committed.offset),
+                    None => Found::NothingCommitted,
+                }),
+                Err(error) => Err(error.clone()),
+            };
+            findings.push(Finding { partition, version, result });
+        }
+    }
+    if lookups.is_empty() {
+        return findings;
+    }
+    let timestamp_of = |position| match position {
+        Position::Lookup(timestamp) => timestamp,
+        Position::Committed | Position::Known => EARLIEST,
+    };
+    let timestamps =
+        lookups.iter().map(|(partition, _, p)| (partition.clone(), timestamp_of(*p))).collect();
+    let mut offsets = list_offsets(client, &timestamps, config.isolation_level).await;
+    if let Ok(found) = &mut offsets {
+        // Nothing is that young: begin with what comes next.
+        let missing: HashMap<_, _> = found
+            .iter()
+            .filter(|(_, result)| matches!(result, Ok(found) if found.offset < 0))
+            .map(|(partition, _)| (partition.clone(), LATEST))
+            .collect();
+        if !missing.is_empty() {
+            match list_offsets(client, &missing, config.isolation_level).await {
+                Ok(ends) => found.extend(ends),
+                Err(error) => offsets = Err(error),
+            }
+        }
+    }
+    for (partition, version, _) in lookups {
+        let result = match &mut offsets {
+            Ok(found) => match found.remove(&partition) {
+                Some(result) => result.map(|found| Found::At(found.offset.max(0))),
+                None => Err(Error::broker(partition.to_string(), ErrorCode::LeaderNotAvailable)),
+            },
+            Err(error) => Err(error.clone()),
+        };
+        findings.push(Finding { partition, version, result });
+    }
+    findings
+}

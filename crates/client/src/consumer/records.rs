@@ -1,0 +1,353 @@
+//! Records as they were fetched: batches undone, records still in the fetched bytes.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fleuve_protocol::records::{
+    BatchError, BatchHeader, Batches, ControlRecordType, Decompressor, RecordIter, validate_records,
+};
+use fleuve_types::TopicPartition;
+
+use crate::error::{Error, Result};
+
+pub use fleuve_protocol::records::{Headers, Record};
+
+/// Records of one partition, in order.
+///
+/// Iterating borrows keys, values and headers from the fetched bytes and allocates nothing.
+#[derive(Clone, Debug)]
+pub struct Records {
+    partition: TopicPartition,
+    /// Records before this offset stand in the first batch but were not asked for.
+    first_offset: i64,
+    next_offset: i64,
+    high_watermark: i64,
+    batches: Vec<Decoded>,
+    bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Decoded {
+    header: BatchHeader,
+    /// Uncompressed, and known to hold well-formed records.
+    records: Bytes,
+}
+
+/// A record that keeps its bytes by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedRecord {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// Milliseconds since 1970.
+    pub timestamp: i64,
+    /// The key.
+    pub key: Option<Bytes>,
+    /// The value.
+    pub value: Option<Bytes>,
+    /// The headers in order.
+    pub headers: Vec<(String, Option<Bytes>)>,
+}
+
+/// What a fetch answer says beside its records.
+pub(super) struct Fetched {
+    pub(super) partition: TopicPartition,
+    pub(super) fetch_offset: i64,
+    pub(super) high_watermark: i64,
+    /// Aborted transactions as producer and first offset; only consumers of committed records get
+    /// them.
+    pub(super) aborted: Option<Vec<(i64, i64)>>,
+}
+
+impl Records {
+    /// Undoes the batches in `bytes`: checks checksums and structure, decompresses, and leaves out
+    /// control records and what aborted transactions wrote.
+    pub(super) fn decode(
+        fetched: Fetched,
+        bytes: Bytes,
+        decompressor: &mut Decompressor,
+    ) -> Result<Self> {
+        let Fetched { partition, fetch_offset, high_watermark, aborted } = fetched;
+        let mut aborted = aborted.map(Aborted::new);
+        let mut records = Self {
+            partition,
+            first_offset: fetch_offset,
+            next_offset: fetch_offset,
+            high_watermark,
+            batches: Vec::new(),
+            bytes: 0,
+        };
+        for batch in Batches::new(bytes) {
+            let corrupt = |offset: i64, error: BatchError| Error::CorruptRecords {
+                partition: records.partition.clone(),
+                offset,
+                reason: error.to_string(),
+            };
+            let batch = match batch {
+                Ok(batch) => batch,
+                // The broker cuts an answer at its size limit, wherever that is.
+                Err(BatchError::Incomplete { .. }) => break,
+                Err(error) => return Err(corrupt(records.next_offset, error)),
+            };
+            let header = batch.header;
+            let at = header.base_offset.0;
+            batch.verify_crc().map_err(|error| corrupt(at, error))?;
+            if header.last_offset().0 < fetch_offset {
+                continue;
+            }
+            let codec = header.compression().map_err(|error| corrupt(at, error))?;
+            let visible = match &mut aborted {
+                Some(aborted) => aborted.lets_through(&header, &batch.payload()),
+                None => !header.attributes.is_control(),
+            };
+            if visible {
+                let payload = decompressor
+                    .decompress(codec, &batch.payload())
+                    .map_err(|error| corrupt(at, error))?;
+                validate_records(&header, &payload).map_err(|error| corrupt(at, error))?;
+                records.bytes += payload.len();
+                records.batches.push(Decoded { header, records: payload });
+            }
+            records.next_offset = header.next_offset().0;
+        }
+        Ok(records)
+    }
+
+    /// Returns the partition.
+    pub fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// Returns the offset of the first record that comes after these.
+    pub fn next_offset(&self) -> i64 {
+        self.next_offset
+    }
+
+    /// Returns the high watermark that the leader told with these records.
+    pub fn high_watermark(&self) -> i64 {
+        self.high_watermark
+    }
+
+    /// Returns the size of the records, uncompressed.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Reports whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// Iterates over the records.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { batches: self.batches.iter(), current: None, first_offset: self.first_offset }
+    }
+
+    /// Returns the last offset of every batch; a reader by batches of [`Records::iter`] can stop
+    /// and go on there.
+    pub(super) fn take_batch(&mut self) -> Option<VecDeque<OwnedRecord>> {
+        if self.batches.is_empty() {
+            return None;
+        }
+        let batch = self.batches.remove(0);
+        let owned = RecordIter::new(&batch.header, &batch.records)
+            .map(|record| record.expect(VALIDATED))
+            .filter(|record| record.offset.0 >= self.first_offset)
+            .map(|record| OwnedRecord::new(&self.partition, &batch.records, &record));
+        Some(owned.collect())
+    }
+}
+
+impl<'a> IntoIterator for &'a Records {
+    type Item = Record<'a>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// Iterator over fetched records.
+pub struct Iter<'a> {
+    batches: std::slice::Iter<'a, Decoded>,
+    current: Option<RecordIter<'a>>,
+    first_offset: i64,
+}
+
+const VALIDATED: &str = "the structure of the records was checked when they were fetched";
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        loop {
+            if let Some(records) = &mut self.current {
+                for record in records {
+                    let record = record.expect(VALIDATED);
+                    if record.offset.0 >= self.first_offset {
+                        return Some(record);
+                    }
+                }
+            }
+            let batch = self.batches.next()?;
+            self.current = Some(RecordIter::new(&batch.header, &batch.records));
+        }
+    }
+}
+
+impl OwnedRecord {
+    /// Keeps `record`, which borrows from `bytes`, by counting another reference to them.
+    fn new(partition: &TopicPartition, bytes: &Bytes, record: &Record<'_>) -> Self {
+        Self {
+            topic: partition.topic.clone(),
+            partition: partition.partition,
+            offset: record.offset.0,
+            timestamp: record.timestamp.0,
+            key: record.key.map(|key| bytes.slice_ref(key)),
+            value: record.value.map(|value| bytes.slice_ref(value)),
+            headers: record
+                .headers
+                .map(|header| {
+                    let value = header.value.map(|value| bytes.slice_ref(value));
+                    (header.key_text().into_owned(), value)
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Knows which transactions were aborted, while walking over a fetch answer.
+struct Aborted {
+    /// Producer and first offset of transactions further on, by first offset.
+    ahead: VecDeque<(i64, i64)>,
+    /// Producers inside an aborted transaction.
+    inside: HashSet<i64>,
+}
+
+impl Aborted {
+    fn new(mut transactions: Vec<(i64, i64)>) -> Self {
+        transactions.sort_unstable_by_key(|(_, first_offset)| *first_offset);
+        Self { ahead: transactions.into(), inside: HashSet::new() }
+    }
+
+    fn lets_through(&mut self, header: &BatchHeader, payload: &Bytes) -> bool {
+        while let Some(&(producer, first_offset)) = self.ahead.front()
+            && first_offset <= header.last_offset().0
+        {
+            self.inside.insert(producer);
+            self.ahead.pop_front();
+        }
+        let producer = header.producer_id.0;
+        if header.attributes.is_control() {
+            // Control batches hold one record and are never compressed.
+            let marker = RecordIter::new(header, payload).next().and_then(Result::ok);
+            let kind = marker.and_then(|record| ControlRecordType::of(&record).ok());
+            if kind == Some(ControlRecordType::Abort) {
+                self.inside.remove(&producer);
+            }
+            return false;
+        }
+        !(header.attributes.is_transactional() && self.inside.contains(&producer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleuve_protocol::records::{
+        BatchBuilder, BatchOptions, BatchProducer, Codec, Compression, EndTransactionMarker,
+        NewRecord, control_batch,
+    };
+    use fleuve_types::{Offset, ProducerEpoch, ProducerId};
+
+    use super::*;
+
+    fn batch(base_offset: i64, values: &[&[u8]], options: BatchOptions) -> Bytes {
+        let options = BatchOptions { base_offset: Offset(base_offset), ..options };
+        let mut builder = BatchBuilder::new(options);
+        for value in values {
+            builder
+                .append(&NewRecord { value: Some(value), ..NewRecord::default() })
+                .expect("room");
+        }
+        builder.finish()
+    }
+
+    fn decode(
+        bytes: Vec<u8>,
+        fetch_offset: i64,
+        aborted: Option<Vec<(i64, i64)>>,
+    ) -> Result<Records> {
+        let partition = TopicPartition::new("t", 0);
+        let fetched = Fetched { partition, fetch_offset, high_watermark: 100, aborted };
+        Records::decode(fetched, bytes.into(), &mut Decompressor::new(1 << 20))
+    }
+
+    fn values(records: &Records) -> Vec<(i64, Vec<u8>)> {
+        records.iter().map(|r| (r.offset.0, r.value.unwrap_or_default().to_vec())).collect()
+    }
+
+    #[test]
+    fn records_before_the_wanted_offset_and_a_cut_tail_are_left_out() {
+        let codec = Codec::new(Compression::Lz4);
+        let mut bytes =
+            batch(10, &[b"a", b"b", b"c"], BatchOptions { codec, ..Default::default() });
+        let second = batch(13, &[b"d"], BatchOptions::default());
+        let cut = batch(14, &[b"e"], BatchOptions::default());
+        bytes = [&bytes[..], &second, &cut[..cut.len() - 1]].concat().into();
+        let mut records = decode(bytes.to_vec(), 12, None).expect("valid");
+        assert_eq!(values(&records), [(12, b"c".to_vec()), (13, b"d".to_vec())]);
+        assert_eq!(records.next_offset(), 14);
+        let owned = records.take_batch().expect("first batch");
+        assert_eq!(owned.len(), 1);
+        assert_eq!((owned[0].offset, owned[0].value.as_deref()), (12, Some(&b"c"[..])));
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_reported_with_its_offset() {
+        let mut bytes = batch(7, &[b"a"], BatchOptions::default()).to_vec();
+        *bytes.last_mut().expect("bytes") ^= 1;
+        let error = decode(bytes, 7, None).expect_err("corrupt");
+        assert!(matches!(error, Error::CorruptRecords { offset: 7, .. }), "{error}");
+    }
+
+    #[test]
+    fn aborted_transactions_are_invisible_to_readers_of_committed_records() {
+        let of = |id| BatchOptions {
+            producer: Some(BatchProducer {
+                id: ProducerId(id),
+                epoch: ProducerEpoch(0),
+                base_sequence: 0,
+            }),
+            transactional: true,
+            ..Default::default()
+        };
+        let marker = |offset, id, marker: ControlRecordType| {
+            control_batch(
+                Offset(offset),
+                fleuve_types::LeaderEpoch(0),
+                fleuve_types::TimestampMs(0),
+                ProducerId(id),
+                ProducerEpoch(0),
+                EndTransactionMarker { kind: marker, coordinator_epoch: 0 },
+            )
+        };
+        let bytes = [
+            batch(0, &[b"aborted"], of(1)),
+            batch(1, &[b"kept"], of(2)),
+            marker(2, 1, ControlRecordType::Abort),
+            batch(3, &[b"next transaction"], of(1)),
+            marker(4, 2, ControlRecordType::Commit),
+            marker(5, 1, ControlRecordType::Commit),
+        ]
+        .concat();
+        let committed = decode(bytes.clone(), 0, Some(vec![(1, 0)])).expect("valid");
+        assert_eq!(values(&committed), [(1, b"kept".to_vec()), (3, b"next transaction".to_vec())]);
+        assert_eq!(committed.next_offset(), 6);
+        let all = decode(bytes, 0, None).expect("valid");
+        assert_eq!(all.iter().count(), 3);
+    }
+}

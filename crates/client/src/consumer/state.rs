@@ -1,0 +1,302 @@
+//! What a consumer knows about its partitions: where it stands, and what has been fetched ahead.
+//!
+//! ```text
+//!   assigned ──▶ Committed ──────────────┐ no commit
+//!            └─▶ Lookup(timestamp) ◀─────┴──── out of range
+//!                     │ offset found
+//!                     ▼
+//!                   Known ── fetched, buffered, taken by poll
+//! ```
+//!
+//! A seek or a new assignment raises `version`; answers to questions asked before are dropped.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleuve_types::TopicPartition;
+use tokio::time::Instant;
+
+use super::offsets::EARLIEST;
+use super::offsets::LATEST;
+use super::records::Records;
+use crate::config::OffsetReset;
+use crate::error::{Error, Result};
+
+/// Where to begin reading a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the group's committed offset; without one, as `auto.offset.reset` says.
+    Committed,
+    /// At the oldest record.
+    Beginning,
+    /// After the newest record.
+    End,
+    /// At this offset.
+    Offset(i64),
+    /// At the first record that is not older than this many milliseconds since 1970; after the
+    /// newest record if all are older.
+    Timestamp(i64),
+}
+
+/// How the position of a partition is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Position {
+    /// By asking the group's coordinator.
+    Committed,
+    /// By asking the leader for the offset of a timestamp or of a special one.
+    Lookup(i64),
+    /// It is known.
+    Known,
+}
+
+/// One assigned partition.
+pub(super) struct Partition {
+    pub(super) version: u64,
+    pub(super) position: Position,
+    /// Not to be asked about before this time, after a failure.
+    pub(super) not_before: Option<Instant>,
+    /// What is to be fetched next.
+    pub(super) fetch_offset: i64,
+    /// What `poll` gives next.
+    pub(super) consumed: i64,
+    /// Everything before it has been worked on: what a commit says.
+    pub(super) processed: Option<i64>,
+    pub(super) committed: Option<i64>,
+    pub(super) high_watermark: Option<i64>,
+    pub(super) paused: bool,
+    buffered: VecDeque<Records>,
+    buffered_bytes: usize,
+}
+
+/// What the lock of a consumer guards.
+pub(super) struct State {
+    pub(super) partitions: HashMap<TopicPartition, Partition>,
+    /// Partitions with something buffered, each as often as it has answers.
+    ready: VecDeque<TopicPartition>,
+    next_version: u64,
+    /// To be reported by the next poll.
+    pub(super) errors: VecDeque<Error>,
+    pub(super) subscription: Arc<[Arc<str>]>,
+    /// Raised by every change of the subscription.
+    pub(super) subscription_version: u64,
+    pub(super) assigned_by_hand: bool,
+    pub(super) closing: bool,
+    /// Whether the application holds records that the last poll gave it.
+    pub(super) lent: bool,
+    pub(super) last_poll: Instant,
+    pub(super) member: Member,
+}
+
+/// Who the consumer is in its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) id: String,
+    pub(super) generation: i32,
+}
+
+impl Default for Member {
+    fn default() -> Self {
+        Self { id: String::new(), generation: -1 }
+    }
+}
+
+impl State {
+    pub(super) fn new() -> Self {
+        Self {
+            partitions: HashMap::new(),
+            ready: VecDeque::new(),
+            next_version: 0,
+            errors: VecDeque::new(),
+            subscription: Arc::new([]),
+            subscription_version: 0,
+            assigned_by_hand: false,
+            closing: false,
+            lent: false,
+            last_poll: Instant::now(),
+            member: Member::default(),
+        }
+    }
+
+    /// Adds a partition, to be read from `start`.
+    pub(super) fn add(&mut self, partition: TopicPartition, start: Start) {
+        let version = self.new_version();
+        let mut added = Partition {
+            version,
+            position: Position::Committed,
+            not_before: None,
+            fetch_offset: 0,
+            consumed: 0,
+            processed: None,
+            committed: None,
+            high_watermark: None,
+            paused: false,
+            buffered: VecDeque::new(),
+            buffered_bytes: 0,
+        };
+        added.go_to(start, version);
+        self.partitions.insert(partition, added);
+    }
+
+    /// Takes partitions away with all that was fetched for them.
+    pub(super) fn remove(&mut self, gone: &HashSet<TopicPartition>) {
+        self.partitions.retain(|partition, _| !gone.contains(partition));
+        self.ready.retain(|partition| !gone.contains(partition));
+    }
+
+    /// Moves a partition to `start`.
+    pub(super) fn seek(&mut self, partition: &TopicPartition, start: Start) -> Result<()> {
+        let version = self.new_version();
+        self.assigned_mut(partition)?.go_to(start, version);
+        self.ready.retain(|ready| ready != partition);
+        Ok(())
+    }
+
+    /// Stops or resumes giving records of a partition.
+    pub(super) fn pause(&mut self, partition: &TopicPartition, paused: bool) -> Result<()> {
+        let state = self.assigned_mut(partition)?;
+        let resumed = state.paused && !paused;
+        state.paused = paused;
+        let waiting = state.buffered.len();
+        if resumed {
+            self.ready.retain(|ready| ready != partition);
+            self.ready.extend(std::iter::repeat_n(partition.clone(), waiting));
+        }
+        Ok(())
+    }
+
+    /// Keeps a fetched answer, unless the partition has moved since it was asked for.
+    pub(super) fn store(&mut self, records: Records, version: u64) -> bool {
+        let Some(state) = self.partitions.get_mut(records.partition()) else { return false };
+        if state.version != version || state.position != Position::Known {
+            return false;
+        }
+        state.fetch_offset = records.next_offset();
+        state.high_watermark = Some(records.high_watermark());
+        state.buffered_bytes += records.bytes();
+        self.ready.push_back(records.partition().clone());
+        state.buffered.push_back(records);
+        true
+    }
+
+    /// Takes the answer that has waited longest, of the partitions in turn.
+    pub(super) fn take_ready(&mut self) -> Option<Records> {
+        while let Some(partition) = self.ready.pop_front() {
+            let Some(state) = self.partitions.get_mut(&partition) else { continue };
+            if state.paused {
+                continue;
+            }
+            let Some(records) = state.buffered.pop_front() else { continue };
+            state.buffered_bytes -= records.bytes();
+            state.consumed = records.next_offset();
+            // Control records move the position and are of no use to the application.
+            if records.bytes() > 0 {
+                return Some(records);
+            }
+        }
+        None
+    }
+
+    /// Counts everything that was given out as worked on.
+    pub(super) fn mark_processed(&mut self) {
+        for state in self.partitions.values_mut() {
+            if state.position == Position::Known {
+                state.processed = Some(state.consumed);
+            }
+        }
+    }
+
+    /// Returns what a commit would say that the last one did not.
+    pub(super) fn uncommitted(&self) -> HashMap<TopicPartition, i64> {
+        self.partitions
+            .iter()
+            .filter_map(|(partition, state)| {
+                let processed = state.processed?;
+                (state.committed != Some(processed)).then(|| (partition.clone(), processed))
+            })
+            .collect()
+    }
+
+    /// Sets a found position, unless the partition has moved since it was asked for.
+    pub(super) fn found(&mut self, partition: &TopicPartition, version: u64, offset: i64) {
+        if let Some(state) = self.partitions.get_mut(partition)
+            && state.version == version
+        {
+            state.position = Position::Known;
+            state.fetch_offset = offset;
+            state.consumed = offset;
+        }
+    }
+
+    /// Deals with a position that the leader says is out of range, or with a missing commit.
+    pub(super) fn reset(
+        &mut self,
+        partition: &TopicPartition,
+        version: u64,
+        policy: OffsetReset,
+        reason: &str,
+    ) {
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        if state.version != version {
+            return;
+        }
+        match policy {
+            OffsetReset::Earliest => state.position = Position::Lookup(EARLIEST),
+            OffsetReset::Latest => state.position = Position::Lookup(LATEST),
+            OffsetReset::None => {
+                // Asking again would give the same answer; the application has to seek.
+                state.not_before = Some(Instant::now() + FOREVER);
+                state.position = Position::Committed;
+                self.errors.push_back(Error::NoOffset {
+                    partition: partition.clone(),
+                    reason: reason.to_owned(),
+                });
+            }
+        }
+    }
+
+    pub(super) fn assigned_mut(&mut self, partition: &TopicPartition) -> Result<&mut Partition> {
+        self.partitions
+            .get_mut(partition)
+            .ok_or_else(|| Error::state(format!("{partition} is not assigned to this consumer")))
+    }
+
+    fn new_version(&mut self) -> u64 {
+        self.next_version += 1;
+        self.next_version
+    }
+}
+
+impl Partition {
+    /// Reports whether another answer may be fetched ahead.
+    pub(super) fn has_room(&self, bytes_max: usize) -> bool {
+        self.buffered_bytes < bytes_max && self.buffered.len() < ANSWERS_AHEAD_MAX
+    }
+
+    fn go_to(&mut self, start: Start, version: u64) {
+        self.version = version;
+        self.buffered.clear();
+        self.buffered_bytes = 0;
+        self.not_before = None;
+        // What was worked on before the jump says nothing about the new place.
+        self.processed = None;
+        self.position = match start {
+            Start::Committed => Position::Committed,
+            Start::Beginning => Position::Lookup(EARLIEST),
+            Start::End => Position::Lookup(LATEST),
+            Start::Timestamp(timestamp) => Position::Lookup(timestamp.max(0)),
+            Start::Offset(offset) => {
+                self.fetch_offset = offset;
+                self.consumed = offset;
+                self.processed = Some(offset);
+                Position::Known
+            }
+        };
+    }
+}
+
+/// A consumer of many thin answers must not collect them without end.
+const ANSWERS_AHEAD_MAX: usize = 8;
+
+/// Longer than any consumer runs, and short enough to be added to a time.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

@@ -1,0 +1,284 @@
+//! Takes records into batches, bounded by `buffer.memory`.
+//!
+//! One lock guards everything; it is held for the time of copying one record, and by the sender
+//! while it picks batches, never while compressing or writing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fleuve_protocol::records::{BatchBuilder, BatchOptions, Codec, NewRecord};
+use fleuve_types::{TimestampMs, TopicPartition};
+use tokio::time::Instant;
+
+use super::batch::{Batch, Delivery, Outcome};
+use super::partitioner::{Sticky, partition_for_key};
+use super::queue::{OpenBatch, Queue};
+use super::record::Record;
+use crate::cluster::TopicInfo;
+use crate::config::ProducerConfig;
+use crate::error::{Error, Result};
+
+/// What came of an attempt to take a record.
+pub(super) enum Appended {
+    /// It is in a batch.
+    Done {
+        delivery: Delivery,
+        /// Whether the sender has something to do that it does not know of.
+        wake: bool,
+    },
+    /// The topic's partitions are not known.
+    TopicUnknown,
+    /// `buffer.memory` is used up.
+    MemoryFull,
+}
+
+/// The buffered records of a producer.
+pub(super) struct Accumulator {
+    state: Mutex<State>,
+    batch_size: usize,
+    buffer_memory: usize,
+    max_request_size: usize,
+    ignore_keys: bool,
+    codec: Codec,
+}
+
+/// Names a partition's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct QueueId {
+    topic: usize,
+    partition: usize,
+}
+
+/// What the lock guards.
+#[derive(Default)]
+pub(super) struct State {
+    topics: Vec<Topic>,
+    by_name: HashMap<Arc<str>, usize>,
+    /// Queues that have something to send.
+    pub(super) listed: VecDeque<QueueId>,
+    memory_used: usize,
+    pub(super) closed: bool,
+    free_builders: Vec<Box<BatchBuilder>>,
+}
+
+struct Topic {
+    name: Arc<str>,
+    queues: Vec<Queue>,
+    sticky: Sticky,
+}
+
+/// Builders kept for the next batches, enough for the batches of a few requests.
+const FREE_BUILDERS_MAX: usize = 64;
+
+impl Accumulator {
+    pub(super) fn new(config: &ProducerConfig) -> Self {
+        Self {
+            state: Mutex::default(),
+            batch_size: config.batch_size,
+            buffer_memory: config.buffer_memory,
+            max_request_size: config.max_request_size,
+            ignore_keys: config.ignore_keys,
+            codec: config.codec,
+        }
+    }
+
+    /// Puts a record into the open batch of its partition, if there is room.
+    pub(super) fn append(&self, record: &Record<'_>, timestamp: i64) -> Result<Appended> {
+        let size = record.size_bound();
+        self.check_size(record, size)?;
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if state.closed {
+            return Err(Error::state("send on a closed producer"));
+        }
+        let Some(&topic_index) = state.by_name.get(record.topic) else {
+            return Ok(Appended::TopicUnknown);
+        };
+        if self.exceeds_memory(state, size) {
+            return Ok(Appended::MemoryFull);
+        }
+        let topic = &mut state.topics[topic_index];
+        let partition = self.choose_partition(topic, record, size)?;
+        let queue = &mut topic.queues[partition];
+
+        let mut wake = false;
+        if let Some(open) = &queue.open
+            && open.builder.estimated_size() + size > self.batch_size
+        {
+            queue.close_open();
+            wake = true;
+        }
+        let open = match &mut queue.open {
+            Some(open) => open,
+            None => {
+                wake = true;
+                let builder = state.free_builders.pop().unwrap_or_else(|| self.new_builder());
+                state.memory_used += builder.size();
+                let outcome = Outcome::new(queue.partition.clone());
+                queue.open.insert(OpenBatch { builder, outcome, created: Instant::now() })
+            }
+        };
+        let before = open.builder.size();
+        let new_record = NewRecord {
+            timestamp: TimestampMs(timestamp),
+            key: record.key,
+            value: record.value,
+            headers: record.headers,
+        };
+        let delivery = Delivery::new(open.outcome.clone(), open.builder.count());
+        open.builder.append(&new_record).map_err(|_| Error::RecordTooLarge {
+            topic: record.topic.to_owned(),
+            size,
+            limit: self.max_request_size,
+            limit_name: "max.request.size",
+        })?;
+        state.memory_used += open.builder.size() - before;
+        if !queue.listed {
+            queue.listed = true;
+            state.listed.push_back(QueueId { topic: topic_index, partition });
+        }
+        Ok(Appended::Done { delivery, wake })
+    }
+
+    /// Reports whether `record` would still not fit.
+    pub(super) fn is_full_for(&self, record: &Record<'_>) -> bool {
+        self.exceeds_memory(&self.lock(), record.size_bound())
+    }
+
+    /// Makes a topic's partitions known; they may have become more.
+    pub(super) fn learn_topic(&self, info: &TopicInfo) {
+        let mut state = self.lock();
+        let index = match state.by_name.get(&info.name) {
+            Some(&index) => index,
+            None => {
+                let index = state.topics.len();
+                state.by_name.insert(info.name.clone(), index);
+                state.topics.push(Topic {
+                    name: info.name.clone(),
+                    queues: Vec::new(),
+                    sticky: Sticky::new(self.batch_size),
+                });
+                index
+            }
+        };
+        let topic = &mut state.topics[index];
+        for partition in topic.queues.len()..info.partitions.len() {
+            let partition = TopicPartition::new(info.name.clone(), partition as i32);
+            topic.queues.push(Queue::new(partition));
+        }
+    }
+
+    /// Returns the names of all topics that records were sent to.
+    pub(super) fn topic_names(&self) -> Vec<Arc<str>> {
+        self.lock().topics.iter().map(|topic| topic.name.clone()).collect()
+    }
+
+    /// Closes all open batches and returns the outcomes of everything that is not done.
+    pub(super) fn close_open_batches(&self) -> Vec<Arc<Outcome>> {
+        let mut state = self.lock();
+        let mut outcomes = Vec::new();
+        for queue in state.topics.iter_mut().flat_map(|topic| &mut topic.queues) {
+            queue.close_open();
+            outcomes.extend(queue.outcomes().cloned());
+        }
+        outcomes
+    }
+
+    /// Refuses records from now on.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic in between leaves whole batches: they are moved, never half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_size(&self, record: &Record<'_>, size: usize) -> Result<()> {
+        let (limit, limit_name) = if self.max_request_size <= self.buffer_memory {
+            (self.max_request_size, "max.request.size")
+        } else {
+            (self.buffer_memory, "buffer.memory")
+        };
+        if size > limit {
+            let topic = record.topic.to_owned();
+            return Err(Error::RecordTooLarge { topic, size, limit, limit_name });
+        }
+        Ok(())
+    }
+
+    fn exceeds_memory(&self, state: &State, size: usize) -> bool {
+        state.memory_used > 0 && state.memory_used + size > self.buffer_memory
+    }
+
+    fn choose_partition(
+        &self,
+        topic: &mut Topic,
+        record: &Record<'_>,
+        size: usize,
+    ) -> Result<usize> {
+        let count = topic.queues.len();
+        match (record.partition, record.key) {
+            (Some(partition), _) => {
+                usize::try_from(partition).ok().filter(|&index| index < count).ok_or_else(|| {
+                    Error::NoSuchPartition { topic: topic.name.to_string(), partition, count }
+                })
+            }
+            (None, Some(key)) if !self.ignore_keys => Ok(partition_for_key(key, count)),
+            (None, _) => Ok(topic.sticky.next(size, count)),
+        }
+    }
+
+    fn new_builder(&self) -> Box<BatchBuilder> {
+        let options = BatchOptions { codec: self.codec, ..BatchOptions::default() };
+        Box::new(BatchBuilder::with_capacity(options, self.batch_size))
+    }
+}
+
+impl State {
+    pub(super) fn queue(&mut self, id: QueueId) -> &mut Queue {
+        &mut self.topics[id.topic].queues[id.partition]
+    }
+
+    /// Closes the open batch of a queue if it need not wait any longer, and otherwise says until
+    /// when it may.
+    pub(super) fn close_ripe(
+        &mut self,
+        id: QueueId,
+        now: Instant,
+        linger: Duration,
+        hurry: bool,
+    ) -> Option<Instant> {
+        let hurry = hurry || self.closed;
+        let queue = self.queue(id);
+        let ripe_at = queue.open.as_ref()?.created + linger;
+        if hurry || ripe_at <= now {
+            queue.close_open();
+            None
+        } else {
+            Some(ripe_at)
+        }
+    }
+
+    /// Puts a queue back on the list, if it has something to send and is not on it.
+    pub(super) fn list(&mut self, id: QueueId) {
+        let queue = self.queue(id);
+        if !queue.listed && !queue.is_idle() {
+            queue.listed = true;
+            self.listed.push_back(id);
+        }
+    }
+
+    /// Gives back the memory of a batch that is done.
+    pub(super) fn release(&mut self, batch: &Batch) {
+        self.memory_used = self.memory_used.saturating_sub(batch.memory);
+    }
+
+    /// Keeps a builder for the next batch.
+    pub(super) fn recycle(&mut self, builder: Box<BatchBuilder>) {
+        if self.free_builders.len() < FREE_BUILDERS_MAX {
+            self.free_builders.push(builder);
+        }
+    }
+}

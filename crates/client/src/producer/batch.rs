@@ -1,0 +1,284 @@
+//! A batch on its way, and the futures of the records in it.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use fleuve_protocol::records::{BatchBuilder, BatchHeader, BatchProducer, layout, sequence_plus};
+use fleuve_types::{ProducerEpoch, ProducerId, TopicPartition};
+use tokio::time::Instant;
+
+use super::record::RecordMetadata;
+use crate::error::{Error, Result};
+
+/// The producer id and epoch under which batches are numbered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) id: ProducerId,
+    pub(super) epoch: ProducerEpoch,
+}
+
+/// What a leader said about a written batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    /// Offset of the first record, -1 when the broker did not say.
+    pub(super) base_offset: i64,
+    /// The append time, -1 when the records keep their own.
+    pub(super) log_append_time: i64,
+}
+
+/// The common result of the records in a batch.
+pub(super) struct Outcome {
+    partition: TopicPartition,
+    state: Mutex<OutcomeState>,
+}
+
+#[derive(Default)]
+struct OutcomeState {
+    result: Option<Result<Written>>,
+    wakers: Vec<Waker>,
+}
+
+impl Outcome {
+    pub(super) fn new(partition: TopicPartition) -> Arc<Self> {
+        Arc::new(Self { partition, state: Mutex::default() })
+    }
+
+    /// Returns the partition of the batch.
+    pub(super) fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// Tells everybody who waits.
+    pub(super) fn complete(&self, result: Result<Written>) {
+        let wakers = {
+            let mut state = self.lock();
+            state.result = Some(result);
+            std::mem::take(&mut state.wakers)
+        };
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+
+    /// Waits for the result.
+    pub(super) async fn done(self: &Arc<Self>) -> Result<()> {
+        Delivery::new(self.clone(), 0).await.map(drop)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, OutcomeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The future of a record's place in the log.
+///
+/// Dropping it does not take the record back.
+#[must_use = "a failed delivery goes unnoticed unless somebody awaits it"]
+pub struct Delivery {
+    outcome: Arc<Outcome>,
+    index: i32,
+    /// Where our waker stands among those of the batch.
+    waker_index: Option<usize>,
+}
+
+impl Delivery {
+    pub(super) fn new(outcome: Arc<Outcome>, index: i32) -> Self {
+        Self { outcome, index, waker_index: None }
+    }
+
+    /// Returns the partition the record goes to.
+    pub fn partition(&self) -> &TopicPartition {
+        &self.outcome.partition
+    }
+}
+
+impl Future for Delivery {
+    type Output = Result<RecordMetadata>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let mut state = this.outcome.lock();
+        match &state.result {
+            Some(Ok(written)) => Poll::Ready(Ok(RecordMetadata {
+                partition: this.outcome.partition.clone(),
+                offset: (written.base_offset >= 0)
+                    .then(|| written.base_offset + i64::from(this.index)),
+                log_append_time: (written.log_append_time >= 0).then_some(written.log_append_time),
+            })),
+            Some(Err(error)) => Poll::Ready(Err(error.clone())),
+            None => {
+                match this.waker_index {
+                    Some(index) => state.wakers[index].clone_from(context.waker()),
+                    None => {
+                        this.waker_index = Some(state.wakers.len());
+                        state.wakers.push(context.waker().clone());
+                    }
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// A batch that takes no more records.
+pub(super) struct Batch {
+    pub(super) outcome: Arc<Outcome>,
+    /// Position among the partition's batches; a retried batch keeps it.
+    pub(super) serial: u64,
+    pub(super) created: Instant,
+    /// Bytes that count against `buffer.memory`.
+    pub(super) memory: usize,
+    pub(super) count: i32,
+    pub(super) producer: Option<BatchProducer>,
+    pub(super) attempts: u32,
+    /// Whether an attempt ended without the leader saying what became of it.
+    pub(super) maybe_written: bool,
+    pub(super) last_error: Option<Error>,
+    contents: Contents,
+}
+
+enum Contents {
+    /// Not yet compressed and sealed, which the sender does outside of any lock.
+    Building(Box<BatchBuilder>),
+    Sealed {
+        bytes: Bytes,
+        /// The numbering in the bytes.
+        producer: Option<BatchProducer>,
+    },
+}
+
+impl Batch {
+    pub(super) fn new(
+        builder: Box<BatchBuilder>,
+        outcome: Arc<Outcome>,
+        serial: u64,
+        created: Instant,
+    ) -> Self {
+        Self {
+            outcome,
+            serial,
+            created,
+            memory: builder.size(),
+            count: builder.count(),
+            producer: None,
+            attempts: 0,
+            maybe_written: false,
+            last_error: None,
+            contents: Contents::Building(builder),
+        }
+    }
+
+    /// Returns a size that the sealed batch hardly exceeds.
+    pub(super) fn size(&self) -> usize {
+        match &self.contents {
+            Contents::Building(builder) => builder.estimated_size(),
+            Contents::Sealed { bytes, .. } => bytes.len(),
+        }
+    }
+
+    /// Numbers the batch as the producer's next one.
+    pub(super) fn number(&mut self, identity: Identity, base_sequence: i32) {
+        let Identity { id, epoch } = identity;
+        self.producer = Some(BatchProducer { id, epoch, base_sequence });
+    }
+
+    /// Moves the batch `count` numbers back, because that many records before it were refused.
+    pub(super) fn number_back(&mut self, count: i32) {
+        if let Some(producer) = &mut self.producer {
+            // Numbers wrap at 2^31, so going back is going forward by the rest.
+            let rest = (i32::MAX - count).wrapping_add(1) & i32::MAX;
+            producer.base_sequence = sequence_plus(producer.base_sequence, rest);
+        }
+    }
+
+    /// Returns the bytes to send under the batch's numbering, and the builder if it is free now.
+    pub(super) fn seal(&mut self) -> (Bytes, Option<Box<BatchBuilder>>) {
+        let placeholder = Contents::Sealed { bytes: Bytes::new(), producer: self.producer };
+        let (bytes, builder) = match std::mem::replace(&mut self.contents, placeholder) {
+            Contents::Building(mut builder) => {
+                builder.options_mut().producer = self.producer;
+                (builder.finish(), Some(builder))
+            }
+            Contents::Sealed { bytes, producer } if producer == self.producer => (bytes, None),
+            Contents::Sealed { bytes, .. } => (renumbered(bytes, self.producer), None),
+        };
+        self.contents = Contents::Sealed { bytes: bytes.clone(), producer: self.producer };
+        (bytes, builder)
+    }
+}
+
+/// Writes another numbering into the header of a sealed batch.
+fn renumbered(bytes: Bytes, producer: Option<BatchProducer>) -> Bytes {
+    let mut header = BatchHeader::parse(&bytes).expect("we sealed this batch");
+    if let Some(BatchProducer { id, epoch, base_sequence }) = producer {
+        header.producer_id = id;
+        header.producer_epoch = epoch;
+        header.base_sequence = base_sequence;
+    }
+    let mut copy = BytesMut::from(&bytes[..]);
+    copy[..layout::HEADER_SIZE].copy_from_slice(&header.to_bytes());
+    let crc = crc_fast::crc32_iscsi(&copy[layout::ATTRIBUTES..]);
+    copy[layout::CRC..layout::ATTRIBUTES].copy_from_slice(&crc.to_be_bytes());
+    copy.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use fleuve_protocol::records::{BatchOptions, NewRecord};
+
+    use super::*;
+
+    fn batch() -> Batch {
+        let mut builder = Box::new(BatchBuilder::new(BatchOptions::default()));
+        for _ in 0..3 {
+            builder.append(&NewRecord::default()).expect("room");
+        }
+        Batch::new(builder, Outcome::new(TopicPartition::new("t", 0)), 0, Instant::now())
+    }
+
+    #[test]
+    fn a_renumbered_batch_is_sealed_again_with_a_right_checksum() {
+        let mut batch = batch();
+        batch.number(Identity { id: ProducerId(7), epoch: ProducerEpoch(0) }, 10);
+        let (first, builder) = batch.seal();
+        assert!(builder.is_some());
+        let (again, _) = batch.seal();
+        assert_eq!(first, again);
+        batch.number(Identity { id: ProducerId(8), epoch: ProducerEpoch(1) }, 0);
+        let (other, _) = batch.seal();
+        let header = BatchHeader::parse(&other).expect("whole");
+        header.verify_crc(&other).expect("right checksum");
+        assert_eq!(
+            (header.producer_id.0, header.producer_epoch.0, header.base_sequence),
+            (8, 1, 0)
+        );
+        assert_eq!(other[layout::HEADER_SIZE..], first[layout::HEADER_SIZE..]);
+    }
+
+    #[test]
+    fn numbers_go_back_across_the_wrap() {
+        let mut batch = batch();
+        let identity = Identity { id: ProducerId(7), epoch: ProducerEpoch(0) };
+        for (from, by, to) in [(10, 3, 7), (1, 3, i32::MAX - 1), (0, 1, i32::MAX)] {
+            batch.number(identity, from);
+            batch.number_back(by);
+            assert_eq!(batch.producer.expect("numbered").base_sequence, to);
+        }
+    }
+
+    #[tokio::test]
+    async fn deliveries_learn_their_own_offsets_from_one_outcome() {
+        let outcome = Outcome::new(TopicPartition::new("t", 3));
+        let deliveries: Vec<_> =
+            (0..3).map(|index| tokio::spawn(Delivery::new(outcome.clone(), index))).collect();
+        tokio::task::yield_now().await;
+        outcome.complete(Ok(Written { base_offset: 40, log_append_time: -1 }));
+        for (index, delivery) in deliveries.into_iter().enumerate() {
+            let metadata = delivery.await.expect("no panic").expect("written");
+            assert_eq!(metadata.offset, Some(40 + index as i64));
+            assert_eq!(metadata.partition, TopicPartition::new("t", 3));
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The producer: batches records per partition and sends them in order.
+//!
+//! [`Producer::send`] copies a record into the open batch of its partition and returns a
+//! [`Delivery`], a future for its place in the log; there is no task and no allocation per record.
+//! One task per producer (`sender`) sends closed batches to the partitions' leaders, several
+//! requests in flight to each, and answers the deliveries batch by batch.
+//!
+//! A batch goes through these states; the numbers in the idempotent protocol belong to batches, so
+//! order and numbering live in one place, `queue`:
+//!
+//! ```text
+//!            full, linger over, flush              sent
+//!   open ───────────────────────────▶ closed ─────────────▶ in flight ──▶ done
+//!                                                 ▲             │ may succeed later
+//!                                                 └── retry ◀───┘
+//! ```
+
+mod accumulator;
+mod batch;
+mod partitioner;
+mod queue;
+mod record;
+mod sender;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Notify;
+
+use crate::client::Client;
+use crate::config::ProducerConfig;
+use crate::error::{Error, Result};
+use crate::timing::Deadline;
+
+use accumulator::{Accumulator, Appended};
+
+pub use batch::Delivery;
+pub use partitioner::{murmur2, partition_for_key};
+pub use record::{Header, Record, RecordMetadata};
+
+/// A producer; clones share its batches and its memory.
+///
+/// Dropping the last clone sends what is buffered in the background; [`Producer::close`] waits for
+/// it.
+///
+/// ```no_run
+/// # async fn example() -> fleuve_client::Result<()> {
+/// use fleuve_client::{Client, ClientConfig, Producer, ProducerConfig, Record};
+///
+/// let client = Client::connect(ClientConfig::new("localhost:9092")?).await?;
+/// let producer = Producer::new(client, ProducerConfig::default())?;
+/// let delivery = producer.send(Record::new("greetings").key(b"fr").value(b"bonjour")).await?;
+/// let written = delivery.await?;
+/// println!("{} at offset {:?}", written.partition, written.offset);
+/// producer.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Producer {
+    handle: Arc<Handle>,
+}
+
+/// Tells the sender when the last producer handle is gone.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// What the handles and the sender have in common.
+struct Shared {
+    client: Client,
+    config: ProducerConfig,
+    accumulator: Accumulator,
+    /// Wakes the sender.
+    work: Notify,
+    /// Wakes callers of `send` that wait for memory.
+    memory: Notify,
+    memory_waiters: AtomicUsize,
+    /// Wakes callers of `close`.
+    ended: tokio::sync::watch::Sender<bool>,
+}
+
+impl Producer {
+    /// Makes a producer on `client` and starts its task.
+    pub fn new(client: Client, config: ProducerConfig) -> Result<Self> {
+        let config = config.validate(false)?;
+        let shared = Arc::new(Shared {
+            accumulator: Accumulator::new(&config),
+            client,
+            config,
+            work: Notify::new(),
+            memory: Notify::new(),
+            memory_waiters: AtomicUsize::new(0),
+            ended: tokio::sync::watch::Sender::new(false),
+        });
+        tokio::spawn(sender::Sender::new(shared.clone()).run());
+        Ok(Self { handle: Arc::new(Handle { shared }) })
+    }
+
+    /// Puts `record` into a batch and returns the future of its delivery.
+    ///
+    /// It waits up to `max.block.ms` while the topic is not known or the memory is full. The
+    /// returned [`Delivery`] may be dropped; the record is sent all the same.
+    pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
+        let shared = &*self.handle.shared;
+        let timestamp = record.timestamp.unwrap_or_else(now_ms);
+        // The way most records take, without anything to wait for.
+        match shared.accumulator.append(&record, timestamp)? {
+            Appended::Done { delivery, wake } => {
+                if wake {
+                    shared.work.notify_one();
+                }
+                Ok(delivery)
+            }
+            obstacle => self.send_when_possible(record, timestamp, obstacle).await,
+        }
+    }
+
+    /// Sends `record` and waits until it is written.
+    pub async fn send_and_wait(&self, record: Record<'_>) -> Result<RecordMetadata> {
+        self.send(record).await?.await
+    }
+
+    /// Sends everything that is buffered and waits until all of it is done, well or not.
+    ///
+    /// Failures are reported to the deliveries concerned, and the first also here.
+    pub async fn flush(&self) -> Result<()> {
+        let pending = self.handle.shared.accumulator.close_open_batches();
+        self.handle.shared.work.notify_one();
+        let mut first_error = None;
+        for batch in pending {
+            if let Err(error) = batch.done().await {
+                first_error.get_or_insert(error);
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// Refuses further records, and waits until the buffered ones are done.
+    pub async fn close(&self) -> Result<()> {
+        self.handle.shared.accumulator.close();
+        let flushed = self.flush().await;
+        let mut ended = self.handle.shared.ended.subscribe();
+        // The sender lives until it has seen the closing; an error means it has ended already.
+        ended.wait_for(|ended| *ended).await.ok();
+        flushed
+    }
+
+    async fn send_when_possible(
+        &self,
+        record: Record<'_>,
+        timestamp: i64,
+        mut obstacle: Appended,
+    ) -> Result<Delivery> {
+        let shared = &*self.handle.shared;
+        let deadline = Deadline::after(shared.config.max_block);
+        loop {
+            match obstacle {
+                Appended::Done { delivery, wake } => {
+                    if wake {
+                        shared.work.notify_one();
+                    }
+                    return Ok(delivery);
+                }
+                Appended::TopicUnknown => {
+                    let info = shared.client.topic_within(record.topic, true, deadline).await?;
+                    shared.accumulator.learn_topic(&info);
+                }
+                Appended::MemoryFull => {
+                    let freed = shared.memory.notified();
+                    tokio::pin!(freed);
+                    // Registered before looking again, so that memory freed in between wakes us.
+                    freed.as_mut().enable();
+                    shared.memory_waiters.fetch_add(1, Ordering::Relaxed);
+                    shared.work.notify_one();
+                    if shared.accumulator.is_full_for(&record) {
+                        tokio::time::timeout(deadline.remaining(), freed).await.ok();
+                    }
+                    shared.memory_waiters.fetch_sub(1, Ordering::Relaxed);
+                    if deadline.is_over() {
+                        return Err(Error::Expired {
+                            operation: format!(
+                                "waiting for buffer.memory to send to {}",
+                                record.topic
+                            ),
+                            after: deadline.elapsed(),
+                            last: "brokers take records more slowly than they are sent".to_owned(),
+                        });
+                    }
+                }
+            }
+            obstacle = shared.accumulator.append(&record, timestamp)?;
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.accumulator.close();
+        self.shared.accumulator.close_open_batches();
+        self.shared.work.notify_one();
+    }
+}
+
+/// Returns the time that records get which bring none.
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}

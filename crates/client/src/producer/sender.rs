@@ -1,0 +1,669 @@
+//! The task that sends batches and books the answers.
+//!
+//! It never waits for one broker alone: connections, answers, the producer's identity and metadata
+//! all come back as events of one set, so that a broker that hangs holds up only its own
+//! partitions.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fleuve_protocol::ErrorCode;
+use fleuve_protocol::messages::init_producer_id_request::InitProducerIdRequest;
+use fleuve_protocol::messages::produce_request::{
+    PartitionProduceData, ProduceRequest, TopicProduceData,
+};
+use fleuve_protocol::messages::produce_response::{PartitionProduceResponse, ProduceResponse};
+use fleuve_types::{ProducerEpoch, ProducerId, Uuid};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::Shared;
+use super::accumulator::QueueId;
+use super::batch::{Batch, Identity, Outcome, Written};
+use super::queue::{Readiness, Verdict};
+use crate::client::Lane;
+use crate::config::Acks;
+use crate::connection::{Connection, Response};
+use crate::error::{Error, Result, code_of};
+
+pub(super) struct Sender {
+    shared: Arc<Shared>,
+    brokers: HashMap<i32, Broker>,
+    identity: IdentityState,
+    refresh: RefreshState,
+    events: JoinSet<Event>,
+}
+
+/// What the sender knows about one broker.
+#[derive(Default)]
+struct Broker {
+    connection: Option<Connection>,
+    connecting: bool,
+    in_flight: usize,
+}
+
+enum IdentityState {
+    /// Batches are not numbered.
+    NotNeeded,
+    /// Batches wait for an identity.
+    Needed { not_before: Instant },
+    /// The identity is on its way.
+    Asked,
+    /// Batches are numbered under this identity.
+    Known(Identity),
+}
+
+struct RefreshState {
+    wanted: bool,
+    running: bool,
+    not_before: Instant,
+    last: Instant,
+}
+
+/// Something that the sender was waiting for.
+enum Event {
+    Answer { broker: i32, sent: Vec<Sent>, answer: Result<ProduceResponse> },
+    Connected { broker: i32, result: Result<Connection> },
+    Identity(Result<Identity>),
+    Refreshed,
+}
+
+/// A batch in flight.
+struct Sent {
+    queue: QueueId,
+    topic_id: Uuid,
+    batch: Batch,
+}
+
+/// What one look over the queues found.
+#[derive(Default)]
+struct Harvest {
+    /// Requests by broker.
+    requests: Vec<(i32, Vec<Sent>)>,
+    /// When to look again at the latest.
+    look_again: Option<Instant>,
+    /// Brokers that are needed and not connected.
+    connect: HashSet<i32>,
+    /// Whether a partition has no leader.
+    leaderless: bool,
+    /// Batches that have waited too long.
+    expired: Vec<Batch>,
+}
+
+/// Since version 13 topics go by id, which needs metadata that has them.
+const LAST_VERSION_WITH_NAMES: i16 = 12;
+/// Versions above are not stable.
+const INIT_PRODUCER_ID_VERSION_MAX: i16 = 5;
+
+impl Sender {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let now = Instant::now();
+        let identity = if shared.config.idempotence {
+            IdentityState::Needed { not_before: now }
+        } else {
+            IdentityState::NotNeeded
+        };
+        Self {
+            shared,
+            brokers: HashMap::new(),
+            identity,
+            refresh: RefreshState { wanted: false, running: false, not_before: now, last: now },
+            events: JoinSet::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            let look_again = self.send_what_is_ready();
+            if self.is_done() {
+                break;
+            }
+            let look_again = look_again.unwrap_or_else(|| Instant::now() + IDLE_LOOK);
+            tokio::select! {
+                event = self.events.join_next(), if !self.events.is_empty() => {
+                    self.take_event(event);
+                    // Whatever else has come is handled before looking over the queues again.
+                    while let Some(event) = self.events.try_join_next() {
+                        self.take_event(Some(event));
+                    }
+                }
+                () = self.shared.work.notified() => {}
+                () = tokio::time::sleep_until(look_again) => {}
+            }
+        }
+        self.shared.ended.send_replace(true);
+    }
+
+    fn is_done(&self) -> bool {
+        let in_flight = self.brokers.values().any(|broker| broker.in_flight > 0);
+        let state = self.shared.accumulator.lock();
+        state.closed && state.listed.is_empty() && !in_flight
+    }
+
+    /// Sends all it can, and returns when to look again if nothing happens before.
+    fn send_what_is_ready(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut look_again = self.prepare(now);
+        loop {
+            let harvest = self.harvest(now);
+            for batch in &harvest.expired {
+                batch.outcome.complete(Err(self.delivery_timeout(batch)));
+            }
+            if !harvest.expired.is_empty() {
+                self.shared.memory.notify_waiters();
+            }
+            for broker in harvest.connect {
+                self.connect(broker);
+            }
+            self.refresh.wanted |= harvest.leaderless;
+            look_again = earliest(look_again, harvest.look_again);
+            if harvest.requests.is_empty() {
+                break;
+            }
+            for (broker, sent) in harvest.requests {
+                self.send(broker, sent, now);
+            }
+        }
+        self.start_refresh(now);
+        if self.refresh.wanted {
+            look_again = earliest(look_again, Some(self.refresh.not_before));
+        }
+        look_again
+    }
+
+    /// Asks for an identity if batches wait for one.
+    fn prepare(&mut self, now: Instant) -> Option<Instant> {
+        let IdentityState::Needed { not_before } = self.identity else { return None };
+        if not_before > now {
+            return Some(not_before);
+        }
+        if self.shared.accumulator.lock().listed.is_empty() {
+            return None;
+        }
+        self.identity = IdentityState::Asked;
+        let client = self.shared.client.clone();
+        self.events.spawn(async move {
+            let attempt = async {
+                let connection = client.any_connection().await?;
+                let version =
+                    connection.version_of::<InitProducerIdRequest>(INIT_PRODUCER_ID_VERSION_MAX)?;
+                let request = InitProducerIdRequest {
+                    transactional_id: None,
+                    transaction_timeout_ms: i32::MAX,
+                    ..InitProducerIdRequest::default()
+                };
+                let response = connection.submit(&request, version)?.wait().await?;
+                crate::error::check(response.error_code, || "InitProducerId".to_owned())?;
+                Ok(Identity {
+                    id: ProducerId(response.producer_id),
+                    epoch: ProducerEpoch(response.producer_epoch),
+                })
+            };
+            Event::Identity(attempt.await)
+        });
+        None
+    }
+
+    /// Looks over the queues once and takes at most one batch of each.
+    fn harvest(&mut self, now: Instant) -> Harvest {
+        let shared = self.shared.clone();
+        let config = &shared.config;
+        let identity = match self.identity {
+            IdentityState::NotNeeded => Some(None),
+            IdentityState::Known(identity) => Some(Some(identity)),
+            IdentityState::Needed { .. } | IdentityState::Asked => None,
+        };
+        let hurry = shared.memory_waiters.load(Ordering::Relaxed) > 0;
+        let cluster = shared.client.cluster();
+        let mut harvest = Harvest::default();
+        // The request being filled, by broker: its place in `requests` and its bytes.
+        let mut filling: HashMap<i32, (usize, usize)> = HashMap::new();
+        let mut state = shared.accumulator.lock();
+        for _ in 0..state.listed.len() {
+            let Some(id) = state.listed.pop_front() else { break };
+            let ripe_at = state.close_ripe(id, now, config.linger, hurry);
+            harvest.look_again = earliest(harvest.look_again, ripe_at);
+            let queue = state.queue(id);
+            let expired = queue.expire(now, config.delivery_timeout);
+            let expires_at = queue.expires_at(config.delivery_timeout);
+            harvest.look_again = earliest(harvest.look_again, expires_at);
+            for batch in expired {
+                state.release(&batch);
+                harvest.expired.push(batch);
+            }
+            let queue = state.queue(id);
+            if queue.is_idle() {
+                queue.listed = false;
+                continue;
+            }
+            // Taking from the front and putting back gives every queue its turn.
+            state.listed.push_back(id);
+            let queue = state.queue(id);
+            match queue.readiness(now) {
+                Readiness::Ready => {}
+                Readiness::At(at) => {
+                    harvest.look_again = earliest(harvest.look_again, Some(at));
+                    continue;
+                }
+                Readiness::Nothing => continue,
+            }
+            let Some(identity) = identity else { continue };
+            let partition = &queue.partition;
+            let Some((leader, _)) = cluster.leader(&partition.topic, partition.partition) else {
+                harvest.leaderless = true;
+                continue;
+            };
+            let broker = self.brokers.entry(leader).or_default();
+            if broker.connection.as_ref().is_none_or(Connection::is_closed) {
+                broker.connection = None;
+                harvest.connect.insert(leader);
+                continue;
+            }
+            let size = queue.next_size();
+            let open_request = filling
+                .get(&leader)
+                .filter(|(_, bytes)| bytes + size <= config.max_request_size)
+                .map(|(slot, _)| *slot);
+            if open_request.is_none() && broker.in_flight >= config.max_in_flight {
+                continue;
+            }
+            let topic_id = cluster.topic(&queue.partition.topic).map_or(Uuid::ZERO, |t| t.id);
+            let Some(batch) = queue.take(now, identity) else { continue };
+            let slot = open_request.unwrap_or_else(|| {
+                broker.in_flight += 1;
+                filling.insert(leader, (harvest.requests.len(), 0));
+                harvest.requests.push((leader, Vec::new()));
+                harvest.requests.len() - 1
+            });
+            if let Some((_, bytes)) = filling.get_mut(&leader) {
+                *bytes += size;
+            }
+            harvest.requests[slot].1.push(Sent { queue: id, topic_id, batch });
+        }
+        harvest
+    }
+
+    /// Sends one request; its answer comes as an event.
+    fn send(&mut self, id: i32, mut sent: Vec<Sent>, now: Instant) {
+        let mut builders = Vec::new();
+        let records: Vec<Bytes> = sent
+            .iter_mut()
+            .map(|sent| {
+                let (bytes, builder) = sent.batch.seal();
+                builders.extend(builder);
+                bytes
+            })
+            .collect();
+        if !builders.is_empty() {
+            let mut state = self.shared.accumulator.lock();
+            builders.into_iter().for_each(|builder| state.recycle(builder));
+        }
+        let connection = self.brokers.get(&id).and_then(|broker| broker.connection.clone());
+        let connection = connection.expect("only connected brokers are harvested for");
+        match self.submit(&connection, &sent, records) {
+            Ok(Some(response)) => {
+                self.events.spawn(async move {
+                    Event::Answer { broker: id, sent, answer: response.wait().await }
+                });
+            }
+            // Nobody will answer: it counts as done once it is queued.
+            Ok(None) => {
+                self.settle(id, sent, now, |_| {
+                    Ok(Written { base_offset: -1, log_append_time: -1 })
+                });
+            }
+            Err(error) => self.settle(id, sent, now, |_| Err(Failure::of_request(&error))),
+        }
+    }
+
+    fn submit(
+        &self,
+        connection: &Connection,
+        sent: &[Sent],
+        records: Vec<Bytes>,
+    ) -> Result<Option<Response<ProduceRequest>>> {
+        let config = &self.shared.config;
+        let has_ids = sent.iter().all(|sent| !sent.topic_id.is_zero());
+        let cap = if has_ids { i16::MAX } else { LAST_VERSION_WITH_NAMES };
+        let version = connection.version_of::<ProduceRequest>(cap)?;
+        let mut topics: Vec<TopicProduceData> = Vec::new();
+        for (sent, records) in sent.iter().zip(records) {
+            let partition = &sent.batch.outcome.partition();
+            let data = PartitionProduceData { index: partition.partition, records: Some(records) };
+            match topics.iter_mut().find(|topic| *topic.name == *partition.topic) {
+                Some(topic) => topic.partition_data.push(data),
+                None => topics.push(TopicProduceData {
+                    name: partition.topic.to_string().into(),
+                    topic_id: sent.topic_id,
+                    partition_data: vec![data],
+                }),
+            }
+        }
+        let timeout = self.shared.client.config().request_timeout;
+        let request = ProduceRequest {
+            transactional_id: None,
+            acks: config.acks.code(),
+            timeout_ms: timeout.as_millis() as i32,
+            topic_data: topics,
+        };
+        if config.acks == Acks::None {
+            connection.submit_unanswered(&request, version)?;
+            return Ok(None);
+        }
+        connection.submit(&request, version).map(Some)
+    }
+
+    fn take_event(&mut self, event: Option<Result<Event, tokio::task::JoinError>>) {
+        let now = Instant::now();
+        let event = match event {
+            Some(Ok(event)) => event,
+            // The set is only polled while it is not empty, its tasks are never aborted, and they
+            // do nothing that may panic.
+            Some(Err(error)) => return tracing::error!(%error, "a producer task failed"),
+            None => return,
+        };
+        match event {
+            Event::Answer { broker, sent, answer } => match answer {
+                Ok(response) => {
+                    let answers = Answers::new(response);
+                    self.settle(broker, sent, now, |sent| answers.of(sent));
+                }
+                Err(error) => {
+                    self.refresh.wanted = true;
+                    self.settle(broker, sent, now, |_| Err(Failure::of_request(&error)));
+                }
+            },
+            Event::Connected { broker, result } => {
+                let state = self.brokers.entry(broker).or_default();
+                state.connecting = false;
+                match result {
+                    Ok(connection) => state.connection = Some(connection),
+                    Err(error) => {
+                        tracing::debug!(broker, %error, "no connection to a leader");
+                        self.refresh.wanted = true;
+                    }
+                }
+            }
+            Event::Identity(Ok(identity)) => self.identity = IdentityState::Known(identity),
+            Event::Identity(Err(error)) => {
+                let not_before = now + self.shared.client.config().retry_backoff;
+                self.identity = IdentityState::Needed { not_before };
+                if !error.is_retriable() {
+                    self.fail_everything(&error);
+                }
+            }
+            Event::Refreshed => {
+                self.refresh.running = false;
+                self.refresh.last = now;
+                let cluster = self.shared.client.cluster();
+                for name in self.shared.accumulator.topic_names() {
+                    if let Some(topic) = cluster.topic(&name) {
+                        self.shared.accumulator.learn_topic(topic);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Books the results of the batches of one request.
+    fn settle(
+        &mut self,
+        broker: i32,
+        sent: Vec<Sent>,
+        now: Instant,
+        result_of: impl Fn(&Sent) -> Result<Written, Failure>,
+    ) {
+        if let Some(broker) = self.brokers.get_mut(&broker) {
+            broker.in_flight -= 1;
+        }
+        let mut done: Vec<(Arc<Outcome>, Result<Written>)> = Vec::new();
+        let shared = self.shared.clone();
+        let mut state = shared.accumulator.lock();
+        for mut sent in sent {
+            let id = sent.queue;
+            let (verdict, result) = match result_of(&sent) {
+                Ok(written) => (Verdict::Written, Ok(written)),
+                Err(failure) => {
+                    let behind = state.queue(id).is_recovering();
+                    self.judge(&mut sent.batch, failure, behind, now)
+                }
+            };
+            if matches!(verdict, Verdict::Lost) && shared.config.idempotence {
+                // The gap this leaves can only be closed under a new identity.
+                self.identity = IdentityState::Needed { not_before: now };
+            }
+            if let Some(batch) = state.queue(id).settle(sent.batch, &verdict, now) {
+                state.release(&batch);
+                done.push((batch.outcome, result));
+            }
+            state.list(id);
+        }
+        drop(state);
+        if shared.memory_waiters.load(Ordering::Relaxed) > 0 {
+            shared.memory.notify_waiters();
+        }
+        for (outcome, result) in done {
+            outcome.complete(result);
+        }
+    }
+
+    /// Decides what a failure means for a batch.
+    fn judge(
+        &mut self,
+        batch: &mut Batch,
+        failure: Failure,
+        behind_a_failure: bool,
+        now: Instant,
+    ) -> (Verdict, Result<Written>) {
+        let config = &self.shared.config;
+        let Failure { error, fate } = failure;
+        self.refresh.wanted |= error.code().is_some_and(needs_refresh);
+        batch.maybe_written |= fate == Fate::Unknown;
+        batch.last_error = Some(error.clone());
+        let over = now.duration_since(batch.created) >= config.delivery_timeout;
+        let may_retry = match error.code() {
+            // Behind a failed batch, the leader refuses the next ones for their numbers.
+            Some(ErrorCode::OutOfOrderSequenceNumber) => behind_a_failure,
+            _ => error.is_retriable(),
+        };
+        if may_retry && !over && batch.attempts <= config.retries {
+            return (Verdict::Retry(self.shared.client.config().retry_backoff), Err(error));
+        }
+        let error = if over && may_retry { self.delivery_timeout(batch) } else { error };
+        let lost = batch.maybe_written
+            || matches!(
+                error.code(),
+                Some(
+                    ErrorCode::OutOfOrderSequenceNumber
+                        | ErrorCode::UnknownProducerId
+                        | ErrorCode::InvalidProducerEpoch
+                )
+            );
+        let verdict = if lost { Verdict::Lost } else { Verdict::Refused };
+        (verdict, Err(error))
+    }
+
+    fn delivery_timeout(&self, batch: &Batch) -> Error {
+        Error::DeliveryTimeout {
+            partition: batch.outcome.partition().clone(),
+            after: self.shared.config.delivery_timeout,
+            maybe_written: batch.maybe_written,
+            last: match &batch.last_error {
+                Some(error) => error.to_string(),
+                None => "it was never sent, because its leader could not be reached".to_owned(),
+            },
+        }
+    }
+
+    fn fail_everything(&mut self, error: &Error) {
+        let mut failed = Vec::new();
+        {
+            let mut state = self.shared.accumulator.lock();
+            for id in std::mem::take(&mut state.listed) {
+                let queue = state.queue(id);
+                queue.listed = false;
+                for batch in queue.clear() {
+                    state.release(&batch);
+                    failed.push(batch);
+                }
+            }
+        }
+        for batch in failed {
+            batch.outcome.complete(Err(error.clone()));
+        }
+        self.shared.memory.notify_waiters();
+    }
+
+    fn connect(&mut self, id: i32) {
+        let broker = self.brokers.entry(id).or_default();
+        if broker.connecting {
+            return;
+        }
+        broker.connecting = true;
+        let client = self.shared.client.clone();
+        self.events.spawn(async move {
+            Event::Connected { broker: id, result: client.connection(id, Lane::Produce).await }
+        });
+    }
+
+    fn start_refresh(&mut self, now: Instant) {
+        let config = self.shared.client.config();
+        let old = now.duration_since(self.refresh.last) >= config.metadata_max_age;
+        if self.refresh.running || !(self.refresh.wanted || old) || self.refresh.not_before > now {
+            return;
+        }
+        let names = self.shared.accumulator.topic_names();
+        if names.is_empty() {
+            return;
+        }
+        self.refresh = RefreshState {
+            wanted: false,
+            running: true,
+            not_before: now + config.retry_backoff,
+            last: now,
+        };
+        let client = self.shared.client.clone();
+        self.events.spawn(async move {
+            if let Err(error) = client.refresh(&names, true).await {
+                tracing::debug!(%error, "metadata refresh failed");
+            }
+            Event::Refreshed
+        });
+    }
+}
+
+/// How often an idle producer looks whether its metadata has grown old.
+const IDLE_LOOK: Duration = Duration::from_secs(30);
+
+/// Why a batch was not acknowledged.
+struct Failure {
+    error: Error,
+    fate: Fate,
+}
+
+/// What a failure says about the batch's presence in the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is not there.
+    Absent,
+    /// Nobody can tell.
+    Unknown,
+}
+
+impl Failure {
+    /// A failure of the whole request.
+    fn of_request(error: &Error) -> Self {
+        let fate = match error {
+            Error::Disconnected { maybe_sent, .. } if !maybe_sent => Fate::Absent,
+            Error::Unsupported { .. } | Error::Encode { .. } => Fate::Absent,
+            _ => Fate::Unknown,
+        };
+        Self { error: error.clone(), fate }
+    }
+}
+
+/// The answers of one response.
+struct Answers {
+    response: ProduceResponse,
+}
+
+impl Answers {
+    fn new(response: ProduceResponse) -> Self {
+        Self { response }
+    }
+
+    fn of(&self, sent: &Sent) -> Result<Written, Failure> {
+        let partition = sent.batch.outcome.partition();
+        let answer = self
+            .response
+            .responses
+            .iter()
+            .filter(|topic| {
+                if topic.topic_id.is_zero() {
+                    *topic.name == *partition.topic
+                } else {
+                    topic.topic_id == sent.topic_id
+                }
+            })
+            .flat_map(|topic| &topic.partition_responses)
+            .find(|answer| answer.index == partition.partition);
+        let Some(answer) = answer else {
+            let error = Error::Protocol {
+                broker: "of the partition".to_owned(),
+                operation: "Produce",
+                reason: format!("it does not answer for {partition}"),
+            };
+            return Err(Failure { error, fate: Fate::Unknown });
+        };
+        match code_of(answer.error_code) {
+            // A duplicate is in the log; where, the leader does not say.
+            ErrorCode::None | ErrorCode::DuplicateSequenceNumber => Ok(Written {
+                base_offset: answer.base_offset,
+                log_append_time: answer.log_append_time_ms,
+            }),
+            code => Err(Failure {
+                error: explain(partition.to_string(), code, answer),
+                fate: fate_of(code),
+            }),
+        }
+    }
+}
+
+fn explain(subject: String, code: ErrorCode, answer: &PartitionProduceResponse) -> Error {
+    let of_record =
+        answer.record_errors.iter().find_map(|error| error.batch_index_error_message.as_deref());
+    Error::broker_said(subject, code, answer.error_message.as_deref().or(of_record))
+}
+
+fn fate_of(code: ErrorCode) -> Fate {
+    match code {
+        ErrorCode::RequestTimedOut
+        | ErrorCode::NotEnoughReplicasAfterAppend
+        | ErrorCode::UnknownServerError
+        | ErrorCode::KafkaStorageError => Fate::Unknown,
+        _ => Fate::Absent,
+    }
+}
+
+fn needs_refresh(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::UnknownTopicId
+            | ErrorCode::LeaderNotAvailable
+            | ErrorCode::NotLeaderOrFollower
+            | ErrorCode::FencedLeaderEpoch
+            | ErrorCode::KafkaStorageError
+            | ErrorCode::ReplicaNotAvailable
+    )
+}
+
+fn earliest(left: Option<Instant>, right: Option<Instant>) -> Option<Instant> {
+    match (left, right) {
+        (Some(left), Some(right)) => Some(left.min(right)),
+        (left, right) => left.or(right),
+    }
+}

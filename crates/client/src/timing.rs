@@ -1,0 +1,89 @@
+//! Deadlines and growing pauses between attempts.
+
+use std::time::Duration;
+
+use fleuve_os::{OsRandom, Random};
+use tokio::time::Instant;
+
+/// A pause that doubles up to a limit, with Kafka's jitter of a fifth either way.
+#[derive(Clone, Debug)]
+pub(crate) struct Backoff {
+    first: Duration,
+    longest: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest: longest.max(first), failures: 0 }
+    }
+
+    /// Returns the next pause, longer than the last one.
+    pub(crate) fn next_pause(&mut self) -> Duration {
+        let factor = 1u32 << self.failures.min(16);
+        self.failures += 1;
+        let pause = self.first.saturating_mul(factor).min(self.longest);
+        pause.mul_f64(0.8 + 0.4 * random_fraction())
+    }
+
+    /// Starts over after a success.
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// A point in time after which a call gives up, with the time it began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    began: Instant,
+    at: Instant,
+}
+
+impl Deadline {
+    pub(crate) fn after(duration: Duration) -> Self {
+        let began = Instant::now();
+        Self { began, at: began + duration }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() >= self.at
+    }
+
+    pub(crate) fn remaining(&self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Sleeps for `pause`, but not past the deadline.
+    pub(crate) async fn sleep(&self, pause: Duration) {
+        tokio::time::sleep(pause.min(self.remaining())).await;
+    }
+}
+
+/// Draws a number for jitter and for choosing among equals; not for secrets.
+pub(crate) fn random_u64() -> u64 {
+    OsRandom.next_u64()
+}
+
+fn random_fraction() -> f64 {
+    (random_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_limit_and_start_over() {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        let pauses: Vec<_> = (0..6).map(|_| backoff.next_pause().as_millis()).collect();
+        for (pause, middle) in pauses.iter().zip([100, 200, 400, 800, 1000, 1000]) {
+            assert!((middle * 8 / 10..=middle * 12 / 10).contains(pause), "{pauses:?}");
+        }
+        backoff.reset();
+        assert!(backoff.next_pause() <= Duration::from_millis(120));
+    }
+}
