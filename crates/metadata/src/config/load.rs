@@ -1,15 +1,11 @@
 //! From raw text to [`BrokerSettings`]: reading, naming every mistake at once, resolving synonyms.
-//!
-//! A key we know but do not serve yet is accepted in silence when its value changes nothing, is
-//! worth a warning when leaving it out is harmless, and is an error when the operator relies on
-//! what it promises.
 
 use std::collections::BTreeMap;
 
 use fleuve_types::NodeId;
 
-use super::key::{Key, Status};
-use super::keys::{BROKER_KEYS, REMOVED_BROKER_KEYS, TOPIC_KEYS, find, remedy_for_removed};
+use super::judge::{judge_status, judge_unknown};
+use super::keys::{BROKER_KEYS, TOPIC_KEYS, find};
 use super::layers::{Layers, Setting, StaticConfig};
 use super::listeners;
 use super::problem::{ConfigError, Origin, Problem, Problems};
@@ -18,7 +14,6 @@ use super::settings::{
     BrokerSettings, FetchSettings, GroupSettings, HostPort, LogSettings, MetricsSettings,
     NetworkSettings, NodeSettings, OffsetSettings, TopicRules,
 };
-use super::suggest::nearest;
 use super::topic::TopicSettings;
 use super::value::Value;
 
@@ -118,94 +113,6 @@ fn accept(
             statics.settings.insert(key.name, Setting { value, origin });
         }
         Err(error) => problems.error(Some(&origin), error.to_string()),
-    }
-}
-
-/// Names that begin with one of these belong to plugins, whose own switches are judged instead.
-const PLUGIN_PREFIXES: [&str; 3] = ["rsm.config.", "rlmm.config.", "config.providers."];
-
-const LISTENER_PREFIX: &str = "listener.name.";
-
-fn judge_unknown(name: &str, origin: &Origin, problems: &mut Problems) {
-    if let Some(remedy) = remedy_for_removed(REMOVED_BROKER_KEYS, name) {
-        problems.error(Some(origin), format!("`{name}` is no longer a key of Kafka: {remedy}"));
-        return;
-    }
-    if PLUGIN_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
-        problems
-            .warning(Some(origin), format!("`{name}` is known, not served yet: it has no effect"));
-        return;
-    }
-    if let Some((listener, key)) = split_listener_key(name) {
-        let message = match key.status {
-            Status::NotYetAndDangerous => format!(
-                "`{name}` is known, but not served yet, and listener {listener} would run without \
-                 it; remove the key if that is acceptable"
-            ),
-            Status::NoEffect(reason) => format!("`{name}` has no effect: {reason}"),
-            Status::Served | Status::NotYet => {
-                format!("`{name}` is known, not served for single listeners yet: it has no effect")
-            }
-        };
-        if key.status == Status::NotYetAndDangerous {
-            problems.error(Some(origin), message);
-        } else {
-            problems.warning(Some(origin), message);
-        }
-        return;
-    }
-    let remedy = match nearest(name, BROKER_KEYS.iter().map(|key| key.name)) {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => "remove it, or see docs/configuration.md for all keys".to_owned(),
-    };
-    problems.error(Some(origin), format!("unknown key `{name}`: {remedy}"));
-}
-
-/// Splits `listener.name.NAME.[MECHANISM.]KEY` into the listener and the key that it narrows.
-fn split_listener_key(name: &str) -> Option<(&str, &'static Key)> {
-    let (listener, mut rest) = name.strip_prefix(LISTENER_PREFIX)?.split_once('.')?;
-    loop {
-        if let Some(key) = find(BROKER_KEYS, rest) {
-            return Some((listener, key));
-        }
-        // SASL mechanisms such as `scram-sha-256` come between the listener and the key.
-        rest = rest.split_once('.')?.1;
-    }
-}
-
-/// Speaks about keys we do not serve, once for the value that won.
-fn judge_status(statics: &StaticConfig, problems: &mut Problems) {
-    for (name, setting) in &statics.settings {
-        let key = find(BROKER_KEYS, name).expect("only known keys are kept");
-        let default = super::layers::default_value(key);
-        let changes_nothing = match (&default, &setting.value) {
-            (None, Value::Text(text)) => text.is_empty(),
-            (None, _) => false,
-            (Some(default), value) => default == value,
-        };
-        if changes_nothing {
-            continue;
-        }
-        let origin = Some(&setting.origin);
-        let shown =
-            if key.is_sensitive() { "********".to_owned() } else { setting.value.to_string() };
-        match key.status {
-            Status::Served => {}
-            Status::NotYet => problems.warning(
-                origin,
-                format!("`{name}` is known, not served yet: `{shown}` has no effect"),
-            ),
-            Status::NoEffect(reason) => {
-                problems.warning(origin, format!("`{name}` has no effect: {reason}"));
-            }
-            Status::NotYetAndDangerous => problems.error(
-                origin,
-                format!(
-                    "`{name}` is known, but not served yet, and starting without what `{shown}` \
-                     promises could do harm; remove the key if that is acceptable"
-                ),
-            ),
-        }
     }
 }
 

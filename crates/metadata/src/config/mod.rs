@@ -10,6 +10,7 @@
 
 mod alter;
 mod describe;
+mod judge;
 mod key;
 pub mod keys;
 mod layers;

@@ -2,6 +2,9 @@
 
 /// Returns the known name that is fewest edits away from `name`, if it is near enough to suggest.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > LONGEST_NAME {
+        return None;
+    }
     // A third of the letters wrong is no longer a slip of the pen.
     let most = (name.chars().count() / 3).clamp(1, LONGEST_SLIP);
     known
@@ -13,7 +16,7 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
 
 const LONGEST_SLIP: usize = 6;
 
-/// Names longer than any key are not worth comparing.
+/// Names much longer than any key are not worth comparing, and may come from the network.
 const LONGEST_NAME: usize = 256;
 
 /// Counts insertions, deletions, replacements and swaps of neighbours, in any case of letters;
@@ -21,7 +24,7 @@ const LONGEST_NAME: usize = 256;
 fn distance(left: &str, right: &str, most: usize) -> usize {
     let left: Vec<char> = left.chars().flat_map(char::to_lowercase).collect();
     let right: Vec<char> = right.chars().flat_map(char::to_lowercase).collect();
-    if left.len().abs_diff(right.len()) > most || left.len() > LONGEST_NAME {
+    if left.len().abs_diff(right.len()) > most {
         return most + 1;
     }
     let mut before_previous = vec![0; right.len() + 1];
