@@ -25,6 +25,7 @@ pub use configs::{AlterConfigsError, ConfigOperation, ConfigReplacement, ConfigU
 pub use machine::{Controller, Decision, DirectoryAssignment, SUPPORTED_FEATURES};
 pub use name::InvalidName;
 pub use partitions::{CreatePartitionsError, MorePartitions};
+pub use placement::PlacementError;
 pub use topics::{
     CreateTopicError, CreatedTopic, DeleteTopicError, DeletedTopic, NewTopic, ReplicaAssignment,
     TopicSelector,
