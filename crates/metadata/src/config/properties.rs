@@ -48,7 +48,8 @@ pub fn parse(text: &str) -> (Vec<Property>, Vec<SyntaxError>) {
     let mut lines = NaturalLines { rest: text, number: 0 };
     while let Some((line, first)) = lines.next() {
         let first = first.trim_start_matches(WHITE_SPACE);
-        if first.is_empty() || first.starts_with(['#', '!']) {
+        // A line of nothing but a backslash continues nothing, so what follows begins anew.
+        if first.is_empty() || first == "\\" || first.starts_with(['#', '!']) {
             continue;
         }
         let mut logical = Cow::Borrowed(first);
@@ -199,6 +200,11 @@ mod tests {
             entries("a=1,\\\n    2,\\\r\n    3\nb=x\\\\\nc=y\\\n\nd=z\\"),
             [entry(1, "a", "1,2,3"), entry(4, "b", "x\\"), entry(5, "c", "y"), entry(7, "d", "z"),]
         );
+    }
+
+    #[test]
+    fn a_lone_backslash_continues_nothing() {
+        assert_eq!(entries("\\\n# comment\n \\\na=1"), [entry(4, "a", "1")]);
     }
 
     #[test]

@@ -140,9 +140,8 @@ fn is_throttled_replica(item: &str) -> bool {
 }
 
 fn is_offset_reset(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
     match text.strip_prefix("by_duration:") {
-        Some(duration) => is_iso_duration(duration),
+        Some(duration) => is_iso_duration(&duration.to_ascii_lowercase()),
         None => text == "latest" || text == "earliest",
     }
 }
@@ -282,10 +281,10 @@ mod tests {
 
     #[test]
     fn durations_of_share_groups_are_recognised() {
-        for text in ["latest", "Earliest", "by_duration:PT1H", "by_duration:P2DT3M1.5S"] {
+        for text in ["latest", "earliest", "by_duration:PT1H", "by_duration:P2DT3M1.5S"] {
             assert!(parse(GROUP_KEYS, "share.auto.offset.reset", text).is_ok(), "{text}");
         }
-        for text in ["by_duration:PT", "by_duration:1H", "by_duration:PT1S2H", "none"] {
+        for text in ["by_duration:PT", "by_duration:1H", "by_duration:PT1S2H", "LATEST"] {
             assert!(parse(GROUP_KEYS, "share.auto.offset.reset", text).is_err(), "{text}");
         }
     }
