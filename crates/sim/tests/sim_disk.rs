@@ -44,6 +44,8 @@ fn a_killed_process_loses_nothing() {
     disk.rename(Path::new(PATH), Path::new("/dir/renamed")).unwrap();
     disk.crash(Crash::KeepAll);
     assert_eq!(&disk.read_file(Path::new("/dir/renamed")).unwrap()[..], b"cached");
+    disk.crash(Crash::LoseUnsynced);
+    assert_eq!(content(&disk), b"", "but nothing became durable by it");
 }
 
 #[test]
@@ -79,7 +81,7 @@ fn a_failed_sync_leaves_pages_clean_and_lost() {
     assert_eq!(file.sync_data().unwrap_err().source.raw_os_error(), Some(5));
     assert_eq!(content(&disk), b"doomed", "the page cache still shows it");
     file.sync_data().expect("the second sync claims success");
-    disk.crash(Crash::KeepAll);
+    disk.crash(Crash::LoseUnsynced);
     assert_eq!(content(&disk), b"");
 }
 

@@ -18,11 +18,14 @@
 
 mod checkpoint;
 mod config;
+mod data_directory;
 mod environment;
 mod error;
+mod flusher;
 mod index;
 mod leader_epochs;
 mod log;
+mod manager;
 mod names;
 mod producers;
 mod scan;
@@ -32,11 +35,14 @@ mod tail_cache;
 mod testing;
 
 pub use config::{CleanupPolicy, LogConfig};
+pub use data_directory::DirectoryError;
 pub use environment::{Environment, Limits};
 pub use error::{AppendError, LogError};
+pub use flusher::{FlushMark, FlushTarget, Flusher};
 pub use leader_epochs::EpochEnd;
 pub use log::{
     Append, Appended, FlushJob, Log, OpenOptions, Origin, ReadPlan, ReadRequest, Records, Recovery,
     TimestampedOffset,
 };
+pub use manager::{LogManager, LogPoints, ManagerOptions, Opened};
 pub use producers::ProducerView;

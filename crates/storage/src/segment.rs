@@ -272,18 +272,7 @@ impl Segment {
         if let Some(newest) = self.newest {
             return Ok(newest);
         }
-        // Every segment with timestamps ends with an entry for the largest when it is closed.
-        let last = self.time_entry_before(environment, i64::MAX)?;
-        if last.is_none() && self.size(environment)? > 0 {
-            self.rebuild_indexes(environment)?;
-        }
-        let newest = match (self.newest, last) {
-            (Some(rebuilt), _) => rebuilt,
-            (None, Some(entry)) => {
-                Newest { timestamp: entry.timestamp, offset: self.absolute(&entry) }
-            }
-            (None, None) => self.no_newest(),
-        };
+        let newest = self.find_newest(environment)?;
         self.newest = Some(newest);
         Ok(newest)
     }
@@ -539,7 +528,8 @@ impl Segment {
             .then(|| Newest { timestamp: entry.timestamp, offset: self.absolute(&entry) }))
     }
 
-    /// Finds the newest timestamp again after a cut: the last time entry, or a batch behind it.
+    /// Finds the newest timestamp: the last time entry, or a batch behind it. Segments are closed
+    /// with an entry for the newest, so there is little to walk over, unless entries were lost.
     fn find_newest(&mut self, environment: &Environment) -> Result<Newest, LogError> {
         let last = self.time_entry_before(environment, i64::MAX)?;
         let mut newest = match last {

@@ -34,7 +34,8 @@ pub enum Crash {
         /// Chooses the subset.
         seed: u64,
     },
-    /// Everything, as when the process is killed and the machine lives on.
+    /// Everything, as when the process is killed and the machine lives on. What was not synced
+    /// still is not, and the next crash may take it.
     KeepAll,
 }
 
@@ -91,19 +92,11 @@ impl FileNode {
         }
     }
 
-    fn crash(&mut self, crash: Crash, random: &SimRandom) {
+    fn crash(&mut self, random: Option<&SimRandom>) {
         let pending = std::mem::take(&mut self.pending);
-        match crash {
-            Crash::LoseUnsynced => {}
-            Crash::KeepAll => {
-                for change in &pending {
-                    apply_file_change(&mut self.durable, change);
-                }
-            }
-            Crash::KeepRandom { .. } => {
-                for change in &pending {
-                    keep_some_sectors(&mut self.durable, change, random);
-                }
+        if let Some(random) = random {
+            for change in &pending {
+                keep_some_sectors(&mut self.durable, change, random);
             }
         }
         self.content = self.durable.clone();
@@ -121,13 +114,9 @@ impl DirNode {
         self.pending.clear();
     }
 
-    fn crash(&mut self, crash: Crash, random: &SimRandom) {
+    fn crash(&mut self, random: Option<&SimRandom>) {
         let pending = std::mem::take(&mut self.pending);
-        let kept = match crash {
-            Crash::LoseUnsynced => 0,
-            Crash::KeepAll => pending.len(),
-            Crash::KeepRandom { .. } => random.below(pending.len() as u64 + 1) as usize,
-        };
+        let kept = random.map_or(0, |random| random.below(pending.len() as u64 + 1) as usize);
         for change in &pending[..kept] {
             apply_dir_change(&mut self.durable, change);
         }
@@ -217,17 +206,18 @@ impl Tree {
     }
 
     pub(super) fn crash(&mut self, crash: Crash) {
-        let random = SimRandom::seeded(match crash {
-            Crash::KeepRandom { seed } => seed,
-            Crash::LoseUnsynced | Crash::KeepAll => 0,
-        });
+        let random = match crash {
+            Crash::KeepAll => return,
+            Crash::LoseUnsynced => None,
+            Crash::KeepRandom { seed } => Some(SimRandom::seeded(seed)),
+        };
         // In the order of ids, so that the same seed gives the same crash.
         let mut ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {
             match self.nodes.get_mut(&id) {
-                Some(Node::File(file)) => file.crash(crash, &random),
-                Some(Node::Dir(dir)) => dir.crash(crash, &random),
+                Some(Node::File(file)) => file.crash(random.as_ref()),
+                Some(Node::Dir(dir)) => dir.crash(random.as_ref()),
                 None => {}
             }
         }

@@ -276,7 +276,8 @@ impl Log {
 
     /// Writes what is known of the producers to the file for the current end of the log.
     pub(super) fn write_snapshot(&mut self) -> Result<(), LogError> {
-        if self.snapshot_offset == Some(self.next_offset) {
+        // Without records there is nothing to know.
+        if self.snapshot_offset.unwrap_or(self.log_start) >= self.next_offset {
             return Ok(());
         }
         let path = names::file_path(&self.directory, self.next_offset, FileKind::ProducerSnapshot);

@@ -23,6 +23,7 @@ use fleuve_types::Offset;
 use super::partition_log::Log;
 use crate::checkpoint;
 use crate::error::LogError;
+use crate::manager::LogPoints;
 
 /// The slow part of a flush.
 #[derive(Debug)]
@@ -175,11 +176,28 @@ impl Log {
     }
 
     /// Makes everything durable and leaves what a trusted start needs; the caller must have ended
-    /// any flush under way. The log can still be read afterwards.
-    pub fn close(&mut self) -> Result<(), LogError> {
+    /// any flush under way. Returns where the log stands, for the last checkpoint. The log can
+    /// still be read afterwards.
+    pub fn close(&mut self) -> Result<LogPoints, LogError> {
         self.check_usable()?;
         self.write_snapshot().inspect_err(|error| self.fail_unless_full(error))?;
         self.checkpoint()?;
-        Ok(())
+        if self.durability.recovery_point < self.next_offset {
+            return Err(LogError::Failed {
+                directory: self.directory.clone(),
+                reason: "it was closed during a flush".to_owned(),
+            });
+        }
+        Ok(self.points())
+    }
+
+    /// Lets go of all files.
+    pub(crate) fn release(&mut self) {
+        let environment = self.environment.clone();
+        for segment in &mut self.segments {
+            segment.close(&environment);
+        }
+        self.durability.files.clear();
+        self.tail.clear();
     }
 }

@@ -94,7 +94,6 @@ pub struct Recovery {
 struct Content {
     segments: Vec<i64>,
     snapshots: Vec<i64>,
-    is_new: bool,
 }
 
 impl Log {
@@ -127,7 +126,9 @@ impl Log {
             topic_id,
             config: options.config,
         };
-        if content.is_new {
+        if !options.had_clean_shutdown {
+            // Also of an existing log: the process that made it may have ended before its names
+            // became durable, and the machine lived on.
             log.durability.add_directory(&log.directory.clone());
             if let Some(parent) = log.directory.parent() {
                 log.durability.add_directory(parent);
@@ -345,7 +346,7 @@ fn read_directory(environment: &Environment, directory: &Path) -> Result<Content
         Ok(entries) => entries,
         Err(error) if error.is_not_found() => {
             disk.create_dir_all(directory)?;
-            return Ok(Content { is_new: true, ..Content::default() });
+            return Ok(Content::default());
         }
         Err(error) => return Err(error.into()),
     };

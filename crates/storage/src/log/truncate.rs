@@ -101,10 +101,10 @@ impl Log {
         let mut replay_from = self.log_start.max(self.segments[0].base_offset());
         while let Some(offset) = snapshots.pop() {
             let path = names::file_path(&self.directory, offset, FileKind::ProducerSnapshot);
-            let is_current = offset <= self.next_offset && offset >= self.log_start;
-            if is_current {
-                let content = environment.disk.read_file(&path)?;
-                match producers::decode(&content) {
+            let is_wanted = self.snapshot_offset.is_none()
+                && (self.log_start..=self.next_offset).contains(&offset);
+            if is_wanted {
+                match producers::decode(&environment.disk.read_file(&path)?) {
                     Ok(producers) => {
                         self.producers = ProducerState::from_snapshot(
                             producers,
@@ -113,14 +113,19 @@ impl Log {
                         );
                         self.snapshot_offset = Some(offset);
                         replay_from = offset;
-                        break;
+                        continue;
                     }
                     Err(reason) => {
-                        tracing::warn!(snapshot = %path.display(), reason, "dropping producer snapshot");
+                        let snapshot = path.display();
+                        tracing::warn!(%snapshot, reason, "dropping producer snapshot");
                     }
                 }
             }
-            if offset > self.next_offset || is_current {
+            // Each segment keeps the one it began with, for truncation. Those that shutdowns have
+            // left in between are of no use any more.
+            let is_kept =
+                !is_wanted && self.segments.iter().any(|segment| segment.base_offset() == offset);
+            if !is_kept {
                 environment.disk.remove_file(&path)?;
             }
         }

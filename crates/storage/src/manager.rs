@@ -1,0 +1,340 @@
+//! All logs in the data directories of a broker: opening them, making and deleting them, and
+//! leaving the directories in good order.
+//!
+//! The manager does not hold the logs. Their owner keeps each behind a lock of its own and hands
+//! the manager what it needs: the points of all logs for a checkpoint, a log to delete.
+//!
+//! Opening is made for thousands of logs. A log that was closed in good order costs a directory
+//! listing and a few small reads; sealed segments and indexes are not opened until somebody reads
+//! from them. Logs are opened by several threads, because a cold disk answers several reads at once
+//! faster than one after the other.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use fleuve_os::EntryKind;
+use fleuve_types::{Offset, TopicPartition, Uuid};
+use parking_lot::Mutex;
+
+use crate::config::LogConfig;
+use crate::data_directory::{self, DataDirectory, DirectoryError, Inheritance};
+use crate::environment::{Doomed, Environment};
+use crate::error::LogError;
+use crate::log::{Log, OpenOptions, Recovery};
+use crate::names;
+
+/// The directory of KRaft's metadata log, which belongs to the controller.
+const METADATA_LOG: &str = "__cluster_metadata-0";
+
+/// What the manager must know.
+pub struct ManagerOptions<'a> {
+    /// The data directories (`log.dirs`), at least one.
+    pub directories: Vec<PathBuf>,
+    /// The id of this node, which all directories must agree with.
+    pub node_id: i32,
+    /// The id of the cluster, if it is known from elsewhere; otherwise the directories tell, or a
+    /// new one is drawn.
+    pub cluster_id: Option<String>,
+    /// How many threads open logs (`num.recovery.threads.per.data.dir`).
+    pub recovery_threads: usize,
+    /// The settings of each log.
+    pub config_for: &'a (dyn Fn(&TopicPartition) -> Arc<LogConfig> + Sync),
+}
+
+impl fmt::Debug for ManagerOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManagerOptions")
+            .field("directories", &self.directories)
+            .field("node_id", &self.node_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The data directories of a broker.
+#[derive(Debug)]
+pub struct LogManager {
+    environment: Environment,
+    directories: Vec<ManagedDirectory>,
+    cluster_id: String,
+}
+
+#[derive(Debug)]
+struct ManagedDirectory {
+    directory: DataDirectory,
+    /// Logs in it, those that could not be opened included.
+    logs: AtomicUsize,
+}
+
+/// What was found in the data directories.
+#[derive(Debug)]
+pub struct Opened {
+    /// The manager of the directories.
+    pub manager: LogManager,
+    /// The logs.
+    pub logs: Vec<Log>,
+    /// The logs that could not be opened, and why.
+    pub failed: Vec<(PathBuf, LogError)>,
+    /// What recovery did in all logs together.
+    pub recovery: Recovery,
+    /// Whether all directories were left in good order by the last process.
+    pub had_clean_shutdown: bool,
+}
+
+/// Where a log stands, for the checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPoints {
+    partition: TopicPartition,
+    directory: PathBuf,
+    recovery_point: Offset,
+    /// `None` when it is the beginning of the first segment, which goes without saying.
+    log_start: Option<Offset>,
+}
+
+impl Log {
+    /// Returns where the log stands, for [`LogManager::store_checkpoints`].
+    pub fn points(&self) -> LogPoints {
+        let begins_with_segment = self.segment_offsets().first() == Some(&self.log_start_offset());
+        LogPoints {
+            partition: self.partition().clone(),
+            directory: self.directory().parent().unwrap_or(Path::new("")).to_owned(),
+            recovery_point: self.recovery_point(),
+            log_start: (!begins_with_segment).then(|| self.log_start_offset()),
+        }
+    }
+}
+
+impl LogManager {
+    /// Claims the data directories and opens all logs in them.
+    pub fn open(
+        environment: &Environment,
+        options: ManagerOptions<'_>,
+    ) -> Result<Opened, DirectoryError> {
+        let disk = &*environment.disk;
+        let (directories, cluster_id) = data_directory::claim(
+            disk,
+            &*environment.random,
+            &options.directories,
+            options.node_id,
+            options.cluster_id.as_deref(),
+        )?;
+        let mut work = Vec::new();
+        let mut managed = Vec::new();
+        let mut had_clean_shutdown = true;
+        for directory in directories {
+            let inheritance = directory.inherit(disk)?;
+            had_clean_shutdown &= inheritance.had_clean_shutdown;
+            let found = find_logs(environment, &directory, &inheritance, options.config_for)?;
+            managed.push(ManagedDirectory { directory, logs: AtomicUsize::new(found.len()) });
+            work.extend(found);
+        }
+        let mut opened = Opened {
+            manager: Self { environment: environment.clone(), directories: managed, cluster_id },
+            logs: Vec::with_capacity(work.len()),
+            failed: Vec::new(),
+            recovery: Recovery::default(),
+            had_clean_shutdown,
+        };
+        let outcomes = in_parallel(options.recovery_threads, work, |options| {
+            let directory = options.directory.clone();
+            Log::open(environment, options).map_err(|error| (directory, error))
+        });
+        for outcome in outcomes {
+            match outcome {
+                Ok((log, recovery)) => {
+                    opened.recovery.verified_bytes += recovery.verified_bytes;
+                    opened.recovery.cut_bytes += recovery.cut_bytes;
+                    opened.recovery.lost_synced_records |= recovery.lost_synced_records;
+                    opened.logs.push(log);
+                }
+                Err(failed) => opened.failed.push(failed),
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Returns the id of the cluster that the directories belong to.
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    /// Returns the data directories with their ids.
+    pub fn directories(&self) -> impl Iterator<Item = (&Path, Uuid)> {
+        self.directories
+            .iter()
+            .map(|managed| (managed.directory.path.as_path(), managed.directory.id))
+    }
+
+    /// Makes a log, in the directory that has the fewest.
+    pub fn create(
+        &self,
+        partition: TopicPartition,
+        topic_id: Uuid,
+        config: Arc<LogConfig>,
+    ) -> Result<Log, LogError> {
+        let managed = self
+            .directories
+            .iter()
+            .min_by_key(|managed| managed.logs.load(Ordering::Relaxed))
+            .expect("there is at least one data directory");
+        let directory = managed.directory.path.join(names::log_directory_name(&partition));
+        let options = OpenOptions {
+            topic_id: Some(topic_id),
+            ..OpenOptions::new(partition, directory, config)
+        };
+        let (log, _) = Log::open(&self.environment, options)?;
+        managed.logs.fetch_add(1, Ordering::Relaxed);
+        Ok(log)
+    }
+
+    /// Deletes a log: renamed at once, so that the partition may be made again, and removed after
+    /// `file.delete.delay.ms` by [`Environment::remove_deleted_files`].
+    ///
+    /// After a power failure the directory may be back under its old name; its topic id tells that
+    /// it belongs to a topic that is gone.
+    pub fn delete(&self, mut log: Log) -> Result<(), LogError> {
+        let from = log.directory().to_owned();
+        let Some(managed) = self.directory_of(&from) else {
+            return Err(LogError::Malformed {
+                path: from,
+                reason: "it is in none of the data directories".to_owned(),
+            });
+        };
+        let id = u128::from(self.environment.random.next_u64()) << 64
+            | u128::from(self.environment.random.next_u64());
+        let name = names::deleted_directory_name(log.partition(), id);
+        let to = managed.directory.path.join(name);
+        self.environment.disk.rename(&from, &to)?;
+        managed.logs.fetch_sub(1, Ordering::Relaxed);
+        let due_ms = self.environment.clock.wall_ms() + log.config().file_delete_delay_ms;
+        self.environment.deletions.add(due_ms, Doomed::Directory(to));
+        log.release();
+        Ok(())
+    }
+
+    /// Stores where all logs stand, so that recovery after a crash begins there. Called every
+    /// `log.flush.offset.checkpoint.interval.ms` with the points of all logs, after
+    /// [`Log::begin_checkpoint`] has moved those that changed.
+    pub fn store_checkpoints(&self, points: &[LogPoints]) -> Result<(), LogError> {
+        for managed in &self.directories {
+            let directory = &managed.directory;
+            let mut recovery_points = HashMap::new();
+            let mut log_starts = HashMap::new();
+            for point in points.iter().filter(|point| point.directory == directory.path) {
+                recovery_points.insert(point.partition.clone(), point.recovery_point.0);
+                if let Some(log_start) = point.log_start {
+                    log_starts.insert(point.partition.clone(), log_start.0);
+                }
+            }
+            directory.store_offsets(&*self.environment.disk, &recovery_points, &log_starts)?;
+        }
+        Ok(())
+    }
+
+    /// Closes all logs with `close`, which locks a log and calls [`Log::close`], and leaves the
+    /// directories in good order. A directory of which a log could not be closed is left for
+    /// recovery; the errors are returned.
+    pub fn shut_down<L: Send>(
+        &self,
+        threads: usize,
+        logs: Vec<L>,
+        close: impl Fn(L) -> Result<LogPoints, LogError> + Sync,
+    ) -> Result<Vec<LogError>, LogError> {
+        let mut points = Vec::new();
+        let mut errors = Vec::new();
+        for outcome in in_parallel(threads, logs, close) {
+            match outcome {
+                Ok(point) => points.push(point),
+                Err(error) => errors.push(error),
+            }
+        }
+        self.store_checkpoints(&points)?;
+        for managed in &self.directories {
+            let directory = &managed.directory;
+            let closed = points.iter().filter(|point| point.directory == directory.path).count();
+            if closed == managed.logs.load(Ordering::Relaxed) {
+                directory.leave_marker(&*self.environment.disk)?;
+            } else {
+                tracing::warn!(
+                    directory = %directory.path.display(),
+                    "not all logs were closed: the next start will recover them"
+                );
+            }
+        }
+        Ok(errors)
+    }
+
+    fn directory_of(&self, log: &Path) -> Option<&ManagedDirectory> {
+        let parent = log.parent()?;
+        self.directories.iter().find(|managed| managed.directory.path == parent)
+    }
+}
+
+/// Lists the logs of a data directory.
+fn find_logs(
+    environment: &Environment,
+    directory: &DataDirectory,
+    inheritance: &Inheritance,
+    config_for: &(dyn Fn(&TopicPartition) -> Arc<LogConfig> + Sync),
+) -> Result<Vec<OpenOptions>, LogError> {
+    let mut found = Vec::new();
+    for entry in environment.disk.list(&directory.path)? {
+        if entry.kind != EntryKind::Directory || entry.name == METADATA_LOG {
+            continue;
+        }
+        let path = directory.path.join(&entry.name);
+        if entry.name.ends_with(names::DELETE_DIRECTORY_SUFFIX) {
+            environment.deletions.add(0, Doomed::Directory(path));
+            continue;
+        }
+        let is_set_aside = entry.name.ends_with(names::FUTURE_DIRECTORY_SUFFIX)
+            || entry.name.ends_with(names::STRAY_DIRECTORY_SUFFIX);
+        let partition = names::parse_log_directory_name(&entry.name);
+        let Some(partition) = partition.filter(|_| !is_set_aside) else {
+            tracing::warn!(path = %path.display(), "leaving alone what is not the directory of a log");
+            continue;
+        };
+        let offset = |offsets: &HashMap<TopicPartition, i64>| {
+            Offset(offsets.get(&partition).copied().unwrap_or(0))
+        };
+        found.push(OpenOptions {
+            directory: path,
+            topic_id: None,
+            config: config_for(&partition),
+            recovery_point: offset(&inheritance.recovery_points),
+            log_start: offset(&inheritance.log_starts),
+            had_clean_shutdown: inheritance.had_clean_shutdown,
+            partition,
+        });
+    }
+    Ok(found)
+}
+
+/// Does `work` on `threads` threads and returns the outcomes, in no order.
+fn in_parallel<I: Send, O: Send>(
+    threads: usize,
+    work: Vec<I>,
+    act: impl Fn(I) -> O + Sync,
+) -> Vec<O> {
+    let threads = threads.clamp(1, work.len().max(1));
+    if threads == 1 {
+        return work.into_iter().map(act).collect();
+    }
+    let outcomes = Mutex::new(Vec::with_capacity(work.len()));
+    let work = Mutex::new(work.into_iter());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let item = work.lock().next();
+                    let Some(item) = item else { break };
+                    let outcome = act(item);
+                    outcomes.lock().push(outcome);
+                }
+            });
+        }
+    });
+    outcomes.into_inner()
+}
