@@ -1,18 +1,18 @@
 //! How much memory foreign batches can make us reserve.
-//!
-//! The allocator counts for the thread that asks, so tests may run side by side.
 
-#![expect(unsafe_code, reason = "an allocator that counts has to implement an unsafe trait")]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::Write;
 
 use bytes::Bytes;
+use counting::{Counting, usage_of};
 use fleuve_protocol::records::{
     Batch, BatchBuilder, BatchError, BatchOptions, Codec, Compression, Decompressor, NewRecord,
     RecordIter, layout,
 };
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -35,10 +35,10 @@ fn bombs_are_stopped_at_the_limit() {
     ];
     for (codec, bomb) in bombs {
         assert!(bomb.len() <= content.len() / 20, "{codec}: {} bytes are no bomb", bomb.len());
-        let (result, peak) =
-            peak_of(|| Decompressor::new(limit).decompress(codec, &bomb).map(|bytes| bytes.len()));
+        let (result, usage) =
+            usage_of(|| Decompressor::new(limit).decompress(codec, &bomb).map(|bytes| bytes.len()));
         assert_eq!(result, Err(BatchError::DecompressedTooLarge { limit }), "{codec}");
-        assert!(peak <= 2 * limit + WORKING_MEMORY, "{codec} took {peak}");
+        assert!(usage.peak <= 2 * limit + WORKING_MEMORY, "{codec} took {}", usage.peak);
     }
 }
 
@@ -61,10 +61,10 @@ fn exactly_the_limit_is_not_too_large() {
 fn memory_follows_the_content_and_not_the_limit() {
     for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
         let payload = compressed(codec, &vec![0; MIB]);
-        let (records, peak) =
-            peak_of(|| Decompressor::new(usize::MAX).decompress(codec, &payload).unwrap());
+        let (records, usage) =
+            usage_of(|| Decompressor::new(usize::MAX).decompress(codec, &payload).unwrap());
         assert_eq!(records, vec![0; MIB]);
-        assert!(peak <= 5 * MIB + WORKING_MEMORY, "{codec} took {peak}");
+        assert!(usage.peak <= 5 * MIB + WORKING_MEMORY, "{codec} took {}", usage.peak);
     }
 }
 
@@ -95,12 +95,12 @@ fn declared_sizes_reserve_nothing() {
         (Compression::Snappy, huge_chunk, false),
     ] {
         let payload = Bytes::from(payload);
-        let (records, peak) = peak_of(|| Decompressor::new(1 << 40).decompress(codec, &payload));
+        let (records, usage) = usage_of(|| Decompressor::new(1 << 40).decompress(codec, &payload));
         match records {
             Ok(records) => assert!(valid && records[..] == b"x"[..], "{codec}: {records:?}"),
             Err(error) => assert!(!valid, "{codec}: {error}"),
         }
-        assert!(peak <= WORKING_MEMORY, "{codec} took {peak}");
+        assert!(usage.peak <= WORKING_MEMORY, "{codec} took {}", usage.peak);
     }
 }
 
@@ -112,15 +112,15 @@ fn reading_records_allocates_nothing() {
     }
     let batch = Batch::parse(builder.finish()).unwrap();
     let payload = &batch.bytes[layout::HEADER_SIZE..];
-    let (count, peak) = peak_of(|| RecordIter::new(&batch.header, payload).flatten().count());
-    assert_eq!((count, peak), (1000, 0));
+    let (count, usage) = usage_of(|| RecordIter::new(&batch.header, payload).flatten().count());
+    assert_eq!((count, usage.allocations), (1000, 0));
 
     // A foreign count must not become a reservation in `collect` either.
     let mut header = batch.header;
     header.count = i32::MAX;
-    let (records, peak) = peak_of(|| RecordIter::new(&header, payload).collect::<Vec<_>>().len());
+    let (records, usage) = usage_of(|| RecordIter::new(&header, payload).collect::<Vec<_>>().len());
     assert_eq!(records, 1001);
-    assert!(peak < 1001 * 256, "{peak}");
+    assert!(usage.peak < 1001 * 256, "{}", usage.peak);
 }
 
 fn compressed(codec: Compression, content: &[u8]) -> Bytes {
@@ -132,45 +132,4 @@ fn compressed(codec: Compression, content: &[u8]) -> Bytes {
         .recompress(Codec::new(codec), &mut Decompressor::new(0))
         .expect("records that are not compressed need no limit")
         .payload()
-}
-
-thread_local! {
-    static IN_USE: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-/// Runs `work` and tells how many bytes it had reserved at most.
-fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    IN_USE.set(0);
-    PEAK.set(0);
-    let result = work();
-    (result, PEAK.get() as usize)
-}
-
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller keeps the contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller keeps the contract.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-fn count(size: isize) {
-    // The thread's counters are gone while it ends; nothing is measured then.
-    let _ = IN_USE.try_with(|in_use| {
-        in_use.set(in_use.get() + size);
-        PEAK.with(|peak| peak.set(peak.get().max(in_use.get())));
-    });
 }

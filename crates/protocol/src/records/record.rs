@@ -65,7 +65,16 @@ pub struct Headers<'a> {
 
 impl<'a> Headers<'a> {
     /// Takes what remains of a record as its headers, after a walk over all of them.
-    fn parse(mut input: &'a [u8]) -> Result<Self, RecordFault> {
+    #[inline]
+    fn parse(input: &'a [u8]) -> Result<Self, RecordFault> {
+        // One zero byte is "no headers", by far the most common case.
+        if input == [0] {
+            return Ok(Self::default());
+        }
+        Self::parse_some(input)
+    }
+
+    fn parse_some(mut input: &'a [u8]) -> Result<Self, RecordFault> {
         let count = take_i32(&mut input).map_err(within_record)?;
         let bytes = input;
         for _ in 0..count {
@@ -215,10 +224,7 @@ pub fn validate_records(
     for index in 0..header.count {
         let malformed = |fault| BatchError::MalformedRecord { index, fault };
         let raw = RawRecord::take(&mut input).map_err(malformed)?;
-        // One zero byte is "no headers"; it is by far the most common case.
-        if raw.headers != [0] {
-            Headers::parse(raw.headers).map_err(malformed)?;
-        }
+        Headers::parse(raw.headers).map_err(malformed)?;
         min_delta = min_delta.min(raw.timestamp_delta);
         if raw.timestamp_delta > max_delta {
             max_delta = raw.timestamp_delta;
