@@ -1,3 +1,41 @@
-//! Broker.
-#![expect(dead_code, reason = "under construction")]
+//! The broker: listeners, requests, partitions, and the driving of the machines below.
+//!
+//! A frame is cut in [`connection`], finds its handler through [`dispatch`], and is answered in
+//! [`handlers`], which ask `partition`, `groups` and `metadata_log`. Those drive the machines of
+//! `fleuve-storage`, `fleuve-coordinator` and `fleuve-metadata`, which know neither sockets nor
+//! tasks. What waits hangs in `purgatory`.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), fleuve_broker::StartError> {
+//! use fleuve_broker::{Broker, BrokerSettings, Components};
+//!
+//! let broker = Broker::start(BrokerSettings::default(), Components::default()).await?;
+//! println!("listening on {}", broker.listeners()[0].address);
+//! broker.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod background;
+mod broker;
 mod connection;
+mod dispatch;
+mod fetch_session;
+mod groups;
+mod handlers;
+mod log_config;
+mod logs;
+mod metadata_log;
+mod metrics;
+mod node;
+mod partition;
+mod probe;
+mod purgatory;
+mod replay;
+mod request;
+mod topics;
+
+pub use broker::{BoundListener, Broker, Components, StartError};
+pub use fleuve_metadata::config::BrokerSettings;
+pub use logs::LogsError;
+pub use metadata_log::MetadataReplayError;

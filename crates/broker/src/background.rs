@@ -1,0 +1,62 @@
+//! Work that nobody asked for: retention, checkpoints, flushes by time, timers of groups.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::node::Node;
+
+/// How often files are removed whose delay is over.
+const REMOVAL_INTERVAL: Duration = Duration::from_secs(5);
+/// How often topics with `flush.ms` are looked at, unless the operator says otherwise.
+const FLUSH_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Starts all background work of a broker.
+pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
+    let log = &node.settings().log;
+    let retention = Duration::from_millis(log.retention_check_interval_ms);
+    let initial_delay = Duration::from_millis(log.initial_task_delay_ms);
+    let checkpoint = Duration::from_millis(
+        log.recovery_point_checkpoint_interval_ms.min(log.start_offset_checkpoint_interval_ms),
+    );
+    let expiration = Duration::from_millis(log.producer_id_expiration_check_interval_ms);
+    let mut tasks = vec![
+        every(node, retention, initial_delay, |node| node.enforce_retention()),
+        every(node, checkpoint, checkpoint, |node| node.checkpoint_logs()),
+        every(node, REMOVAL_INTERVAL, REMOVAL_INTERVAL, |node| node.remove_deleted_files()),
+        every(node, expiration, expiration, |node| node.expire_producers()),
+        keep_group_time(node),
+    ];
+    if !log.flush_before_ack {
+        // With a flush before every acknowledgement there is nothing left to flush by time.
+        let scheduled = log.flush_scheduler_interval_ms.map(Duration::from_millis);
+        let look = scheduled.unwrap_or(FLUSH_LOOK_INTERVAL).min(FLUSH_LOOK_INTERVAL);
+        tasks.push(every(node, look, look, |node| node.flush_by_time()));
+    }
+    tasks
+}
+
+/// Calls `work` on a thread that may block, again and again.
+fn every(node: &Arc<Node>, period: Duration, delay: Duration, work: fn(&Node)) -> JoinHandle<()> {
+    let node = Arc::clone(node);
+    tokio::spawn(async move {
+        // A period of zero means as often as possible; a millisecond is often enough.
+        let period = period.max(Duration::from_millis(1));
+        let mut ticks = interval_at(Instant::now() + delay, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let node = Arc::clone(&node);
+            if tokio::task::spawn_blocking(move || work(&node)).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn keep_group_time(node: &Arc<Node>) -> JoinHandle<()> {
+    let node = Arc::clone(node);
+    tokio::spawn(async move { node.groups.keep_time().await })
+}

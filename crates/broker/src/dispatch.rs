@@ -1,0 +1,256 @@
+//! Which APIs this broker serves, in which versions, and who handles them.
+//!
+//! What ApiVersions tells clients is this table, so that nothing can be advertised that no handler
+//! stands behind. Clients switch features on by the versions they find here; an API that is left
+//! out is the agreed way of saying "not this".
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use fleuve_protocol::frame::{self, RequestFrame};
+use fleuve_protocol::messages::ApiKey;
+use fleuve_protocol::{Reader, Request, Str};
+
+use crate::connection::{Answer, CloseReason, Dispatch, Reply};
+use crate::handlers;
+use crate::metrics::RequestCounters;
+use crate::node::Node;
+use crate::request::{Context, IntoFrame, Outcome, Peer};
+
+/// One API that the broker serves.
+pub(crate) struct Api {
+    /// The API.
+    pub(crate) key: ApiKey,
+    /// The lowest version that is served.
+    pub(crate) version_min: i16,
+    /// The highest version that is served.
+    pub(crate) version_max: i16,
+    /// The lowest version that clients are told of.
+    pub(crate) advertised_min: i16,
+    run: fn(Call, Reader) -> Reply,
+}
+
+/// Declares the table; `key: min-max => handler`, and `(min)` where clients are told another.
+macro_rules! apis {
+    ($($key:ident($request:ty): $min:literal..=$max:literal $(, told $told:literal)? => $handler:path;)*) => {
+        /// Every API that is served, in the order of their keys.
+        pub(crate) static APIS: &[Api] = &[$(
+            Api {
+                key: ApiKey::$key,
+                version_min: $min,
+                version_max: $max,
+                advertised_min: apis!(@told $min $($told)?),
+                run: |call, body| run::<$request, _>(call, body, $handler),
+            },
+        )*];
+    };
+    (@told $min:literal) => { $min };
+    (@told $min:literal $told:literal) => { $told };
+}
+
+mod requests {
+    //! The request types, gathered so that the table reads as one.
+    pub(super) use fleuve_protocol::messages::{
+        alter_configs_request::AlterConfigsRequest, api_versions_request::ApiVersionsRequest,
+        create_partitions_request::CreatePartitionsRequest,
+        create_topics_request::CreateTopicsRequest, delete_groups_request::DeleteGroupsRequest,
+        delete_records_request::DeleteRecordsRequest, delete_topics_request::DeleteTopicsRequest,
+        describe_cluster_request::DescribeClusterRequest,
+        describe_configs_request::DescribeConfigsRequest,
+        describe_groups_request::DescribeGroupsRequest,
+        describe_topic_partitions_request::DescribeTopicPartitionsRequest,
+        fetch_request::FetchRequest, find_coordinator_request::FindCoordinatorRequest,
+        heartbeat_request::HeartbeatRequest,
+        incremental_alter_configs_request::IncrementalAlterConfigsRequest,
+        init_producer_id_request::InitProducerIdRequest, join_group_request::JoinGroupRequest,
+        leave_group_request::LeaveGroupRequest, list_groups_request::ListGroupsRequest,
+        list_offsets_request::ListOffsetsRequest, metadata_request::MetadataRequest,
+        offset_commit_request::OffsetCommitRequest, offset_delete_request::OffsetDeleteRequest,
+        offset_fetch_request::OffsetFetchRequest,
+        offset_for_leader_epoch_request::OffsetForLeaderEpochRequest,
+        produce_request::ProduceRequest, sync_group_request::SyncGroupRequest,
+    };
+}
+use requests::*;
+
+apis! {
+    // Versions below 3 are refused, but librdkafka takes a broker that does not name them for one
+    // without the features that came with version 0 (KAFKA-18659).
+    Produce(ProduceRequest): 3..=13, told 0 => handlers::produce::handle;
+    Fetch(FetchRequest): 4..=18 => handlers::fetch::handle;
+    ListOffsets(ListOffsetsRequest): 1..=11 => handlers::list_offsets::handle;
+    Metadata(MetadataRequest): 0..=13 => handlers::metadata::handle;
+    OffsetCommit(OffsetCommitRequest): 2..=10 => handlers::offset_commit::handle;
+    OffsetFetch(OffsetFetchRequest): 1..=10 => handlers::offset_fetch::handle;
+    FindCoordinator(FindCoordinatorRequest): 0..=6 => handlers::find_coordinator::handle;
+    JoinGroup(JoinGroupRequest): 0..=9 => handlers::join_group::handle;
+    Heartbeat(HeartbeatRequest): 0..=4 => handlers::heartbeat::handle;
+    LeaveGroup(LeaveGroupRequest): 0..=5 => handlers::leave_group::handle;
+    SyncGroup(SyncGroupRequest): 0..=5 => handlers::sync_group::handle;
+    DescribeGroups(DescribeGroupsRequest): 0..=6 => handlers::describe_groups::handle;
+    ListGroups(ListGroupsRequest): 0..=5 => handlers::list_groups::handle;
+    ApiVersions(ApiVersionsRequest): 0..=4 => handlers::api_versions::handle;
+    CreateTopics(CreateTopicsRequest): 2..=7 => handlers::create_topics::handle;
+    DeleteTopics(DeleteTopicsRequest): 1..=6 => handlers::delete_topics::handle;
+    DeleteRecords(DeleteRecordsRequest): 0..=2 => handlers::delete_records::handle;
+    InitProducerId(InitProducerIdRequest): 0..=5 => handlers::init_producer_id::handle;
+    OffsetForLeaderEpoch(OffsetForLeaderEpochRequest): 2..=4 => handlers::offset_for_leader_epoch::handle;
+    DescribeConfigs(DescribeConfigsRequest): 1..=4 => handlers::describe_configs::handle;
+    AlterConfigs(AlterConfigsRequest): 0..=2 => handlers::alter_configs::handle;
+    CreatePartitions(CreatePartitionsRequest): 0..=3 => handlers::create_partitions::handle;
+    DeleteGroups(DeleteGroupsRequest): 0..=2 => handlers::delete_groups::handle;
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest): 0..=1 => handlers::incremental_alter_configs::handle;
+    OffsetDelete(OffsetDeleteRequest): 0..=0 => handlers::offset_delete::handle;
+    DescribeCluster(DescribeClusterRequest): 0..=2 => handlers::describe_cluster::handle;
+    DescribeTopicPartitions(DescribeTopicPartitionsRequest): 0..=0 => handlers::describe_topic_partitions::handle;
+}
+
+/// Finds the row of an API and its index in the table.
+pub(crate) fn find(key: ApiKey) -> Option<(usize, &'static Api)> {
+    let index = APIS.binary_search_by_key(&key.code(), |api| api.key.code()).ok()?;
+    Some((index, &APIS[index]))
+}
+
+/// Takes the frames of one connection to their handlers.
+pub(crate) struct Dispatcher {
+    node: Arc<Node>,
+    peer: Arc<Peer>,
+    /// The client's name in the last request; it hardly ever changes, so it is copied once.
+    client_id: Str,
+}
+
+impl Dispatcher {
+    /// Makes a dispatcher for the connection of `peer`.
+    pub(crate) fn new(node: Arc<Node>, peer: Peer) -> Self {
+        Self { node, peer: Arc::new(peer), client_id: Str::EMPTY }
+    }
+
+    fn client_id(&mut self, sent: Option<&Str>) -> Str {
+        let sent = sent.map_or("", Str::as_str);
+        if self.client_id != *sent {
+            // A copy, because what handlers keep must not keep the whole frame.
+            self.client_id = Str::copy_from(sent);
+        }
+        self.client_id.clone()
+    }
+}
+
+impl Dispatch for Dispatcher {
+    fn dispatch(&mut self, frame: Bytes) -> Reply {
+        let arrived = Instant::now();
+        let request_bytes = frame.len();
+        let RequestFrame { key, version, correlation_id, client_id, body } =
+            match frame::decode_request_header(frame) {
+                Ok(frame) => frame,
+                Err(error) => return close(CloseReason::Malformed(error.to_string())),
+            };
+        let Some((index, api)) = find(key) else {
+            return close(CloseReason::Unsupported(format!("{key} is not served")));
+        };
+        if !(api.version_min..=api.version_max).contains(&version) {
+            if key == ApiKey::ApiVersions {
+                return Reply::Now(handlers::api_versions::refuse(correlation_id));
+            }
+            let text = format!("{key} is not served in version {version}");
+            return close(CloseReason::Unsupported(text));
+        }
+        let context = Context {
+            node: Arc::clone(&self.node),
+            peer: Arc::clone(&self.peer),
+            client_id: self.client_id(client_id.as_ref()),
+            version,
+            frame_bytes: request_bytes,
+        };
+        let counters = &self.node.request_counters[index];
+        counters.request_bytes.add(request_bytes as u64);
+        let call = Call { context, index, correlation_id, arrived };
+        let reply = (api.run)(call, body);
+        counters.local_ns.add(u64::try_from(arrived.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        reply
+    }
+}
+
+/// A request between its header and its answer.
+struct Call {
+    context: Context,
+    index: usize,
+    correlation_id: i32,
+    arrived: Instant,
+}
+
+fn run<R: Request, A: IntoFrame>(
+    call: Call,
+    mut body: Reader,
+    handler: fn(&Context, R) -> Outcome<A>,
+) -> Reply {
+    let request = match R::decode(&mut body, call.context.version) {
+        Ok(request) => request,
+        Err(error) => return close(CloseReason::Malformed(error.to_string())),
+    };
+    match handler(&call.context, request) {
+        Outcome::Now(response) => Reply::Now(call.finish(R::KEY, response)),
+        Outcome::Later(response) => {
+            Reply::Later(Box::pin(async move { call.finish(R::KEY, response.await) }))
+        }
+        Outcome::Barrier(response) => {
+            Reply::Barrier(Box::pin(async move { call.finish(R::KEY, response.await) }))
+        }
+        Outcome::Silence => {
+            call.counters().count.add(1);
+            Reply::Now(Answer::Silence)
+        }
+        Outcome::Close(reason) => close(reason),
+    }
+}
+
+impl Call {
+    fn counters(&self) -> &RequestCounters {
+        &self.context.node.request_counters[self.index]
+    }
+
+    fn finish(&self, key: ApiKey, response: impl IntoFrame) -> Answer {
+        let version = self.context.version;
+        match response.into_frame(key, self.correlation_id, version) {
+            Ok(segments) => {
+                let counters = self.counters();
+                let bytes: usize = segments.iter().map(Bytes::len).sum();
+                counters.response_bytes.add(bytes as u64);
+                counters.count.add(1);
+                counters.total.record(self.arrived.elapsed());
+                Answer::Frame(segments)
+            }
+            Err(error) => {
+                // Our own handler made a response that its version cannot carry.
+                tracing::error!(api = %key, version, %error, "cannot write a response");
+                Answer::Close(CloseReason::Unsupported(error.to_string()))
+            }
+        }
+    }
+}
+
+fn close(reason: CloseReason) -> Reply {
+    Reply::Now(Answer::Close(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_order_and_within_what_kafka_knows() {
+        for pair in APIS.windows(2) {
+            assert!(pair[0].key.code() < pair[1].key.code());
+        }
+        for api in APIS {
+            let known = api.key.versions();
+            assert!(
+                known.contains(api.version_min) && known.contains(api.version_max),
+                "{}",
+                api.key
+            );
+            assert!(api.advertised_min <= api.version_min, "{}", api.key);
+            assert!(api.key.is_client_facing(), "{}", api.key);
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Drives the group coordinators: one shard for each partition of `__consumer_offsets`.
+//!
+//! A shard is a machine behind a lock. A request takes the lock, lets the machine decide, appends
+//! what it wants written, and leaves; its answer arrives over a channel, perhaps much later and
+//! on another task. Answers that must survive a crash wait outside the lock until the high
+//! watermark has passed their records.
+//!
+//! Locks are taken in the order shard, then partition; never two shards at once.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fleuve_coordinator::offsets::DeletedTopic;
+use fleuve_coordinator::{
+    AppendError, Effect, GroupCoordinator, GroupError, GroupSettings, Now, Response, Step, Token,
+    Write,
+};
+use fleuve_os::{Clock, Random};
+use fleuve_protocol::records::{BatchBuilder, BatchOptions, NewRecord};
+use fleuve_types::TimestampMs;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
+
+use crate::partition::Partition;
+use crate::purgatory::{AckWait, Purgatory};
+use crate::replay::{self, ReplayError};
+use crate::request::Pending;
+
+/// The topic whose partitions hold groups and offsets.
+pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// Stands for "no deadline" where a number is needed.
+const NEVER: i64 = i64::MAX;
+
+/// All shards of a broker.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    purgatory: Arc<Purgatory>,
+    settings: GroupSettings,
+    /// How long an answer may wait for its records to become durable.
+    commit_timeout: Duration,
+    shards: RwLock<Vec<Arc<Shard>>>,
+    tokens: AtomicU64,
+    /// When the ticking task means to wake up, in monotonic milliseconds.
+    planned_ms: AtomicI64,
+    replan: Notify,
+}
+
+/// One partition of the offsets topic with its groups.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    partition: Arc<Partition>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    machine: GroupCoordinator,
+    waiting: HashMap<Token, oneshot::Sender<Answer>>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    response: Response,
+    after: Option<i64>,
+}
+
+impl Groups {
+    /// Makes a driver without shards.
+    pub(crate) fn new(
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        purgatory: Arc<Purgatory>,
+        settings: GroupSettings,
+        commit_timeout: Duration,
+    ) -> Self {
+        Self {
+            clock,
+            random,
+            purgatory,
+            settings,
+            commit_timeout,
+            shards: RwLock::default(),
+            tokens: AtomicU64::new(0),
+            planned_ms: AtomicI64::new(NEVER),
+            replan: Notify::new(),
+        }
+    }
+
+    /// Takes up the partitions of the offsets topic beyond those already there.
+    ///
+    /// The new shards answer that they are loading until [`Groups::load`] was called for them.
+    pub(crate) fn adopt(&self, partitions: &[Arc<Partition>]) -> Vec<Arc<Shard>> {
+        let mut shards = self.shards.write();
+        let known = shards.len();
+        for partition in partitions.iter().skip(known) {
+            let machine = GroupCoordinator::new(self.settings.clone(), Arc::clone(&self.random));
+            shards.push(Arc::new(Shard {
+                partition: Arc::clone(partition),
+                state: Mutex::new(State { machine, waiting: HashMap::new() }),
+            }));
+        }
+        shards[known..].to_vec()
+    }
+
+    /// Reads a shard's partition; blocks until all of it is read.
+    ///
+    /// A second machine is filled and takes the first one's place, which goes on telling clients
+    /// that it is loading. That keeps requests from waiting for the shard's lock meanwhile.
+    pub(crate) fn load(&self, shard: &Shard) -> Result<(), ReplayError> {
+        let mut machine = GroupCoordinator::new(self.settings.clone(), Arc::clone(&self.random));
+        replay::for_each_record(&shard.partition, |offset, key, value| {
+            let Some(key) = key else { return };
+            if let Err(error) = machine.replay(key, value, offset) {
+                // One unreadable record must not make all groups of the shard unreachable.
+                tracing::error!(partition = %shard.partition.name(), %offset, %error,
+                    "a record about groups cannot be read");
+            }
+        })?;
+        let mut state = shard.state.lock();
+        state.machine = machine;
+        let now = self.now();
+        let step = state.machine.handle_loaded(now);
+        self.carry_out(shard, &mut state, now, step);
+        drop(state);
+        self.plan(shard);
+        Ok(())
+    }
+
+    /// Drops all shards, because the offsets topic was deleted.
+    pub(crate) fn abandon(&self) {
+        let shards = std::mem::take(&mut *self.shards.write());
+        for shard in shards {
+            self.unload(&shard);
+        }
+    }
+
+    /// Number of shards; none before the offsets topic exists.
+    pub(crate) fn shard_count(&self) -> usize {
+        self.shards.read().len()
+    }
+
+    /// All shards.
+    pub(crate) fn shards(&self) -> Vec<Arc<Shard>> {
+        self.shards.read().clone()
+    }
+
+    /// The shard that a group belongs to.
+    pub(crate) fn shard_of(&self, group_id: &str) -> Result<Arc<Shard>, GroupError> {
+        let shards = self.shards.read();
+        let count = shards.len();
+        if count == 0 {
+            return Err(GroupError::NotCoordinator);
+        }
+        Ok(Arc::clone(&shards[shard_index(group_id, count)]))
+    }
+
+    /// Hands a request to the machine of `group_id`; the future yields its answer once that may
+    /// be told.
+    pub(crate) fn request(
+        self: &Arc<Self>,
+        group_id: &str,
+        call: impl FnOnce(&mut GroupCoordinator, Now, Token) -> Step,
+    ) -> Pending<Result<Response, GroupError>> {
+        let submitted = self.shard_of(group_id).map(|shard| {
+            let answer = self.submit(&shard, call);
+            (shard, answer)
+        });
+        let groups = Arc::clone(self);
+        Box::pin(async move {
+            let (shard, answer) = submitted?;
+            groups.receive(&shard, answer).await
+        })
+    }
+
+    /// Hands a request to the machine of one shard.
+    pub(crate) fn request_shard(
+        self: &Arc<Self>,
+        shard: Arc<Shard>,
+        call: impl FnOnce(&mut GroupCoordinator, Now, Token) -> Step,
+    ) -> Pending<Result<Response, GroupError>> {
+        let answer = self.submit(&shard, call);
+        let groups = Arc::clone(self);
+        Box::pin(async move { groups.receive(&shard, answer).await })
+    }
+
+    async fn receive(
+        &self,
+        shard: &Shard,
+        answer: oneshot::Receiver<Answer>,
+    ) -> Result<Response, GroupError> {
+        // Without an answer the shard was given up.
+        let answer = answer.await.map_err(|_| GroupError::NotCoordinator)?;
+        if let Some(after) = answer.after {
+            self.wait_until_durable(shard, after).await?;
+        }
+        Ok(answer.response)
+    }
+
+    /// Waits until what a shard's log holds below `after` survives a crash.
+    pub(crate) async fn wait_until_durable(
+        &self,
+        shard: &Shard,
+        after: i64,
+    ) -> Result<(), GroupError> {
+        if shard.partition.high_watermark() < after {
+            let wait = AckWait::new(&self.purgatory, 1);
+            shard.partition.wait_for(after, &wait);
+            // Whether it was in time is read off the partition itself.
+            let _ = timeout(self.commit_timeout, wait.done()).await;
+        }
+        if shard.partition.has_failed() {
+            // What the machine applied may be gone after a restart, so it knows too much.
+            self.unload(shard);
+            return Err(GroupError::NotCoordinator);
+        }
+        if shard.partition.high_watermark() < after {
+            return Err(GroupError::NotAvailable);
+        }
+        Ok(())
+    }
+
+    /// Lets every shard forget the offsets of deleted topics.
+    pub(crate) fn forget_topics(&self, deleted: &[DeletedTopic]) {
+        for shard in self.shards() {
+            let mut state = shard.state.lock();
+            let step = state.machine.handle_topics_deleted(deleted);
+            self.carry_out(&shard, &mut state, self.now(), step);
+        }
+    }
+
+    /// Ticks the machines at their deadlines, until the future is dropped.
+    pub(crate) async fn keep_time(&self) {
+        loop {
+            let now_ms = self.now().monotonic_ms;
+            let mut soonest = NEVER;
+            for shard in self.shards() {
+                let mut deadline = shard.deadline_ms();
+                if deadline <= now_ms {
+                    self.tick(&shard);
+                    deadline = shard.deadline_ms();
+                }
+                soonest = soonest.min(deadline);
+            }
+            self.planned_ms.store(soonest, Ordering::Release);
+            // A deadline that came up between the look and the store has seen the old plan.
+            let missed = self.shards().iter().any(|shard| shard.deadline_ms() < soonest);
+            let sleep_ms = if missed { 0 } else { (soonest - now_ms).clamp(1, 3_600_000) };
+            let _ = timeout(Duration::from_millis(sleep_ms as u64), self.replan.notified()).await;
+        }
+    }
+
+    fn tick(&self, shard: &Shard) {
+        let mut state = shard.state.lock();
+        let now = self.now();
+        let step = state.machine.tick(now);
+        self.carry_out(shard, &mut state, now, step);
+    }
+
+    fn submit(
+        &self,
+        shard: &Shard,
+        call: impl FnOnce(&mut GroupCoordinator, Now, Token) -> Step,
+    ) -> oneshot::Receiver<Answer> {
+        let (sender, receiver) = oneshot::channel();
+        let token = Token(self.tokens.fetch_add(1, Ordering::Relaxed));
+        let mut state = shard.state.lock();
+        state.waiting.insert(token, sender);
+        let now = self.now();
+        let step = call(&mut state.machine, now, token);
+        self.carry_out(shard, &mut state, now, step);
+        drop(state);
+        self.plan(shard);
+        receiver
+    }
+
+    fn unload(&self, shard: &Shard) {
+        let mut state = shard.state.lock();
+        let now = self.now();
+        let step = state.machine.handle_unload(now);
+        self.carry_out(shard, &mut state, now, step);
+        state.waiting.clear();
+    }
+
+    /// Does what a step asks for, and what follows from it.
+    fn carry_out(&self, shard: &Shard, state: &mut State, now: Now, step: Step) {
+        let mut writes = VecDeque::from(state.take_effects(step));
+        while let Some(write) = writes.pop_front() {
+            let step = match append(&shard.partition, now, &write) {
+                Ok(base_offset) => state.machine.handle_appended(now, write, base_offset.into()),
+                Err(error) => state.machine.handle_append_failed(now, write, error),
+            };
+            writes.extend(state.take_effects(step));
+        }
+    }
+
+    /// Wakes the ticking task if a shard now wants attention earlier than planned.
+    fn plan(&self, shard: &Shard) {
+        if shard.deadline_ms() < self.planned_ms.load(Ordering::Acquire) {
+            self.replan.notify_one();
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now::read(&*self.clock)
+    }
+}
+
+impl Shard {
+    /// Looks at the machine.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&GroupCoordinator) -> T) -> T {
+        look(&self.state.lock().machine)
+    }
+
+    fn deadline_ms(&self) -> i64 {
+        self.state.lock().machine.next_deadline().unwrap_or(NEVER)
+    }
+}
+
+impl State {
+    /// Gives the answers of a step to those who wait, and returns what it wants written.
+    fn take_effects(&mut self, step: Step) -> Vec<Write> {
+        for effect in step.effects {
+            let Effect::Reply { token, response, after } = effect;
+            if let Some(waiting) = self.waiting.remove(&token) {
+                // Whoever asked may be gone.
+                let _ = waiting.send(Answer { response, after: after.map(|offset| offset.0) });
+            }
+        }
+        step.writes
+    }
+}
+
+/// The shard of a group: Java's hash of the name, so that a data directory of Kafka's fits.
+pub(crate) fn shard_index(group_id: &str, shards: usize) -> usize {
+    let hash = group_id
+        .encode_utf16()
+        .fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    hash.checked_abs().unwrap_or(0) as usize % shards
+}
+
+/// Appends the records of a write as one batch and returns the offset of the first.
+fn append(partition: &Arc<Partition>, now: Now, write: &Write) -> Result<i64, AppendError> {
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    for record in write.records() {
+        let (key, value) = record.encode().map_err(|error| {
+            tracing::error!(%error, "a record about groups cannot be written");
+            AppendError::TooLarge
+        })?;
+        let record = NewRecord {
+            timestamp: TimestampMs(now.wall.0),
+            key: Some(&key),
+            value: value.as_deref(),
+            headers: &[],
+        };
+        builder.append(&record).map_err(|_| AppendError::TooLarge)?;
+    }
+    let batch: Bytes = builder.finish();
+    match partition.append_internal(batch) {
+        Ok(appended) => Ok(appended.base_offset),
+        Err(error) => {
+            use fleuve_storage::AppendError as Refusal;
+            let name = partition.name();
+            tracing::error!(partition = %name, %error, "records about groups are not stored");
+            Err(match error {
+                Refusal::BatchTooLarge { .. } | Refusal::AppendTooLarge { .. } => {
+                    AppendError::TooLarge
+                }
+                Refusal::Log(error) if error.is_out_of_space() => AppendError::Unavailable,
+                _ => AppendError::NotLeader,
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_lie_where_kafka_puts_them() {
+        // `Math.abs("...".hashCode()) % 50` in Java.
+        assert_eq!(shard_index("", 50), 0);
+        assert_eq!(shard_index("a", 50), 97 % 50);
+        assert_eq!(shard_index("hello", 50), 99_162_322 % 50);
+        // The hash of this text is the most negative number, which has no absolute value.
+        assert_eq!(shard_index("polygenelubricants", 50), 0);
+    }
+}

@@ -1,0 +1,96 @@
+//! DeleteTopics, versions 1–6.
+//!
+//! The answer leaves when the deletion is durable; the files follow after `file.delete.delay.ms`.
+
+use fleuve_metadata::controller::TopicSelector;
+use fleuve_protocol::messages::delete_topics_request::DeleteTopicsRequest;
+use fleuve_protocol::messages::delete_topics_response::{
+    DeletableTopicResult, DeleteTopicsResponse,
+};
+use fleuve_protocol::{ErrorCode, Str};
+use fleuve_types::Uuid;
+
+use super::errors;
+use crate::request::{Context, Outcome};
+
+/// From here on topics can be named by id.
+const TOPIC_IDS_FROM: i16 = 6;
+/// From here on a refusal has a code of its own.
+const DISABLED_FROM: i16 = 3;
+
+pub(crate) fn handle(
+    context: &Context,
+    request: DeleteTopicsRequest,
+) -> Outcome<DeleteTopicsResponse> {
+    let mut response = DeleteTopicsResponse::default();
+    let mut selectors = Vec::new();
+    if context.version >= TOPIC_IDS_FROM {
+        for topic in request.topics {
+            match (topic.name, topic.topic_id) {
+                (Some(name), Uuid::ZERO) => selectors.push(TopicSelector::Name(name.detach())),
+                (None, id) if !id.is_zero() => selectors.push(TopicSelector::Id(id)),
+                (name, id) => {
+                    let message = "a topic is named either by its name or by its id";
+                    let code = ErrorCode::InvalidRequest;
+                    response.responses.push(failure(name, id, code, message.to_owned()));
+                }
+            }
+        }
+    } else {
+        let names = request.topic_names.iter().map(|name| TopicSelector::Name(name.detach()));
+        selectors.extend(names);
+    }
+    let context = context.clone();
+    Outcome::barrier(async move {
+        let image = context.node.image();
+        let wanted = selectors.clone();
+        let outcome = context.node.delete_topics(wanted).await;
+        let results = match outcome {
+            Ok(results) => results
+                .into_iter()
+                .map(|result| {
+                    result.map_err(|error| {
+                        let code = match errors::delete_topic(&error) {
+                            // Older clients know no code for it.
+                            ErrorCode::TopicDeletionDisabled if context.version < DISABLED_FROM => {
+                                ErrorCode::InvalidRequest
+                            }
+                            code => code,
+                        };
+                        (code, error.to_string())
+                    })
+                })
+                .collect(),
+            Err(error) => {
+                let failure = (errors::metadata(&error), error.to_string());
+                vec![Err(failure); selectors.len()]
+            }
+        };
+        for (selector, result) in selectors.into_iter().zip(results) {
+            response.responses.push(match (result, selector) {
+                (Ok(deleted), _) => DeletableTopicResult {
+                    name: Some(deleted.name),
+                    topic_id: deleted.id,
+                    ..Default::default()
+                },
+                (Err((code, message)), TopicSelector::Name(name)) => {
+                    failure(Some(name), Uuid::ZERO, code, message)
+                }
+                (Err((code, message)), TopicSelector::Id(id)) => {
+                    let name = image.topics().by_id(id).map(|topic| topic.name.clone());
+                    failure(name, id, code, message)
+                }
+            });
+        }
+        response
+    })
+}
+
+fn failure(name: Option<Str>, id: Uuid, code: ErrorCode, message: String) -> DeletableTopicResult {
+    DeletableTopicResult {
+        name,
+        topic_id: id,
+        error_code: code.code(),
+        error_message: Some(Str::from(message)),
+    }
+}

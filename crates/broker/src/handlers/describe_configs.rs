@@ -1,0 +1,136 @@
+//! DescribeConfigs, versions 1–4: the configs of topics, brokers, groups and client metrics.
+//!
+//! Departs from Kafka in that loggers (resource type 8) have no configs here: the answer is an
+//! empty list.
+
+use fleuve_metadata::config::{
+    Description, describe_broker, describe_client_metrics, describe_cluster_defaults,
+    describe_group, describe_topic,
+};
+use fleuve_metadata::image::{Image, Resource, ResourceKind};
+use fleuve_protocol::messages::describe_configs_request::{
+    DescribeConfigsRequest, DescribeConfigsResource,
+};
+use fleuve_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
+    DescribeConfigsSynonym,
+};
+use fleuve_protocol::{ErrorCode, Str};
+use fleuve_types::NodeId;
+
+use crate::metadata_log::is_valid_topic_name;
+use crate::request::{Context, Outcome};
+
+/// Loggers of a broker.
+pub(super) const BROKER_LOGGER: i8 = 8;
+/// What a response says of the type of a key that is not known.
+const UNKNOWN_TYPE: i8 = 0;
+
+pub(crate) fn handle(
+    context: &Context,
+    request: DescribeConfigsRequest,
+) -> Outcome<DescribeConfigsResponse> {
+    let image = context.node.image();
+    let DescribeConfigsRequest { resources, include_synonyms, include_documentation } = request;
+    let results = resources.into_iter().map(|resource| {
+        let described = describe(context, &image, &resource);
+        let mut result = DescribeConfigsResult {
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name,
+            ..Default::default()
+        };
+        match described {
+            Ok(descriptions) => {
+                let keys = resource.configuration_keys.filter(|keys| !keys.is_empty());
+                let wanted = descriptions.into_iter().filter(|description| {
+                    keys.as_ref()
+                        .is_none_or(|keys| keys.iter().any(|key| **key == *description.name))
+                });
+                result.configs = wanted
+                    .map(|description| row(description, include_synonyms, include_documentation))
+                    .collect();
+            }
+            Err((code, message)) => {
+                result.error_code = code.code();
+                result.error_message = Some(Str::from(message));
+            }
+        }
+        result
+    });
+    Outcome::Now(DescribeConfigsResponse { results: results.collect(), ..Default::default() })
+}
+
+fn describe(
+    context: &Context,
+    image: &Image,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<Description>, (ErrorCode, String)> {
+    let settings = context.node.settings();
+    let node_configs = image.broker_configs(NodeId(context.node.id));
+    let cluster_configs = image.cluster_configs();
+    let layers = settings.layers(&node_configs, &cluster_configs);
+    let name = resource.resource_name.as_str();
+    if resource.resource_type == BROKER_LOGGER {
+        check_broker(context, name)?;
+        return Ok(Vec::new());
+    }
+    let Some(kind) = ResourceKind::from_wire_id(resource.resource_type) else {
+        let message = format!("resource type {} is unknown", resource.resource_type);
+        return Err((ErrorCode::InvalidRequest, message));
+    };
+    let of_resource = || image.configs().of(&Resource::new(kind, name));
+    match kind {
+        ResourceKind::Topic if !is_valid_topic_name(name) => {
+            Err((ErrorCode::InvalidTopicException, format!("`{name}` is no name for a topic")))
+        }
+        ResourceKind::Topic if image.topics().by_name(name).is_none() => {
+            Err((ErrorCode::UnknownTopicOrPartition, format!("topic `{name}` does not exist")))
+        }
+        ResourceKind::Topic => Ok(describe_topic(&of_resource(), &layers)),
+        ResourceKind::Broker if name.is_empty() => Ok(describe_cluster_defaults(&cluster_configs)),
+        ResourceKind::Broker => {
+            check_broker(context, name)?;
+            Ok(describe_broker(&layers))
+        }
+        ResourceKind::ClientMetrics if name.is_empty() => {
+            let message = "a client metrics subscription has a name".to_owned();
+            Err((ErrorCode::InvalidRequest, message))
+        }
+        ResourceKind::ClientMetrics => Ok(describe_client_metrics(&of_resource())),
+        ResourceKind::Group if name.is_empty() => {
+            Err((ErrorCode::InvalidRequest, "a group has a name".to_owned()))
+        }
+        ResourceKind::Group => Ok(describe_group(&of_resource(), &layers)),
+    }
+}
+
+fn check_broker(context: &Context, name: &str) -> Result<(), (ErrorCode, String)> {
+    let own = context.node.id;
+    if name.parse() == Ok(own) {
+        return Ok(());
+    }
+    Err((ErrorCode::InvalidRequest, format!("expected broker {own}, not `{name}`")))
+}
+
+/// Puts one key into a response.
+pub(super) fn row(
+    description: Description,
+    include_synonyms: bool,
+    include_documentation: bool,
+) -> DescribeConfigsResourceResult {
+    let synonyms = description.synonyms.into_iter().map(|synonym| DescribeConfigsSynonym {
+        name: Str::from(synonym.name),
+        value: synonym.value.map(Str::from),
+        source: synonym.source.wire_id(),
+    });
+    DescribeConfigsResourceResult {
+        name: Str::from(description.name),
+        value: description.value.map(Str::from),
+        read_only: description.is_read_only,
+        config_source: description.source.wire_id(),
+        is_sensitive: description.is_sensitive,
+        synonyms: if include_synonyms { synonyms.collect() } else { Vec::new() },
+        config_type: description.value_type.map_or(UNKNOWN_TYPE, |kind| kind.wire_id()),
+        documentation: description.documentation.filter(|_| include_documentation).map(Str::from),
+    }
+}

@@ -1,0 +1,105 @@
+//! DescribeTopicPartitions, version 0: topics page by page (KIP-966).
+//!
+//! Topics come in the order of their names. When the limit of partitions is reached, the answer
+//! carries a cursor: the first partition that did not fit.
+
+use std::collections::BTreeSet;
+
+use fleuve_metadata::image::{Partition, Topic};
+use fleuve_protocol::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
+use fleuve_protocol::messages::describe_topic_partitions_response::{
+    Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
+    DescribeTopicPartitionsResponseTopic,
+};
+use fleuve_protocol::{ErrorCode, Str};
+
+use super::operations;
+use crate::connection::CloseReason;
+use crate::metadata_log::is_valid_topic_name;
+use crate::request::{Context, Outcome};
+
+const NO_LEADER: i32 = -1;
+
+pub(crate) fn handle(
+    context: &Context,
+    request: DescribeTopicPartitionsRequest,
+) -> Outcome<DescribeTopicPartitionsResponse> {
+    let image = context.node.image();
+    let (first_topic, first_partition) = match &request.cursor {
+        Some(cursor) if cursor.partition_index < 0 => {
+            let reason = "the cursor points below partition 0".to_owned();
+            return Outcome::Close(CloseReason::Malformed(reason));
+        }
+        Some(cursor) => (cursor.topic_name.clone(), cursor.partition_index),
+        None => (Str::EMPTY, 0),
+    };
+    let names: BTreeSet<Str> = if request.topics.is_empty() {
+        image.topics().starting_at(&first_topic).map(|topic| topic.name.clone()).collect()
+    } else {
+        let wanted = request.topics.into_iter().map(|topic| topic.name);
+        wanted.filter(|name| *name >= first_topic).collect()
+    };
+    let limit_max = context.node.settings().fetch.described_partitions_max;
+    let mut room =
+        usize::try_from(request.response_partition_limit).unwrap_or(0).clamp(1, limit_max.max(1));
+    let mut response = DescribeTopicPartitionsResponse::default();
+    for name in names {
+        let Some(topic) = image.topics().by_name(&name) else {
+            let code = if is_valid_topic_name(&name) {
+                ErrorCode::UnknownTopicOrPartition
+            } else {
+                ErrorCode::InvalidTopicException
+            };
+            response.topics.push(DescribeTopicPartitionsResponseTopic {
+                error_code: code.code(),
+                name: Some(name),
+                ..Default::default()
+            });
+            continue;
+        };
+        let begin = if name == first_topic { first_partition } else { 0 };
+        let remaining: Vec<_> = topic.partitions().iter().filter(|p| p.index >= begin).collect();
+        let fits = remaining.len().min(room);
+        if fits == 0 && !remaining.is_empty() {
+            response.next_cursor = Some(Cursor { topic_name: name, partition_index: begin });
+            break;
+        }
+        room -= fits;
+        response.topics.push(describe(topic, &remaining[..fits]));
+        if let Some(next) = remaining.get(fits) {
+            response.next_cursor = Some(Cursor { topic_name: name, partition_index: next.index });
+            break;
+        }
+    }
+    Outcome::Now(response)
+}
+
+fn describe(
+    topic: &Topic,
+    partitions: &[&std::sync::Arc<Partition>],
+) -> DescribeTopicPartitionsResponseTopic {
+    let numbers = |nodes: &[fleuve_types::NodeId]| nodes.iter().map(|node| node.0).collect();
+    let describe = |partition: &&std::sync::Arc<Partition>| {
+        let leader = partition.leader.map(|leader| leader.0);
+        let unavailable = ErrorCode::LeaderNotAvailable.code();
+        DescribeTopicPartitionsResponsePartition {
+            error_code: if leader.is_some() { 0 } else { unavailable },
+            partition_index: partition.index,
+            leader_id: leader.unwrap_or(NO_LEADER),
+            leader_epoch: partition.leader_epoch.0,
+            replica_nodes: numbers(&partition.replicas),
+            isr_nodes: numbers(&partition.isr),
+            eligible_leader_replicas: Some(numbers(&partition.eligible_leader_replicas)),
+            last_known_elr: Some(numbers(&partition.last_known_eligible)),
+            offline_replicas: Vec::new(),
+        }
+    };
+    DescribeTopicPartitionsResponseTopic {
+        name: Some(topic.name.clone()),
+        topic_id: topic.id,
+        is_internal: topic.is_internal(),
+        partitions: partitions.iter().map(describe).collect(),
+        topic_authorized_operations: operations::TOPIC,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,117 @@
+//! A fetch response whose records stay where they are.
+//!
+//! What a partition gives a consumer usually lies in several pieces of memory: the batches of
+//! several produce requests, each with its header apart. A response message has one run of bytes
+//! for them, and joining the pieces would copy every byte that is consumed. So the message is
+//! written with a placeholder of the right length, which the writer keeps as a segment of its
+//! own, and the pieces then take the segment's place in the vectored write.
+
+use bytes::Bytes;
+use fleuve_protocol::messages::ApiKey;
+use fleuve_protocol::messages::fetch_response::FetchResponse;
+use fleuve_protocol::{EncodeError, Writer, frame};
+
+use crate::request::IntoFrame;
+
+/// Bytes nobody reads or writes: they lend placeholders their length. Untouched static memory
+/// takes up no memory.
+static NOTHING: [u8; PLACEHOLDER_BYTES_MAX] = [0; PLACEHOLDER_BYTES_MAX];
+/// Records beyond this are joined; more than any partition gives under the default limits.
+const PLACEHOLDER_BYTES_MAX: usize = 64 << 20;
+
+/// A response and the records that belong into it.
+#[derive(Debug, Default)]
+pub(crate) struct FetchReply {
+    response: FetchResponse,
+    /// What stands for each placeholder, in the order of the response.
+    pieces: Vec<Vec<Bytes>>,
+}
+
+impl FetchReply {
+    /// Makes a reply without partitions.
+    pub(crate) fn new(response: FetchResponse) -> Self {
+        Self { response, pieces: Vec::new() }
+    }
+
+    /// The message, apart from its records.
+    pub(crate) fn response(&mut self) -> &mut FetchResponse {
+        &mut self.response
+    }
+
+    /// Takes in the records of the next partition and returns what stands for them in the message.
+    pub(crate) fn place(&mut self, mut records: Vec<Bytes>) -> Bytes {
+        let length: usize = records.iter().map(Bytes::len).sum();
+        match records.len() {
+            0 => Bytes::new(),
+            1 => records.swap_remove(0),
+            _ if (Writer::SHARED_BYTES_MIN..=PLACEHOLDER_BYTES_MAX).contains(&length) => {
+                self.pieces.push(records);
+                Bytes::from_static(&NOTHING[..length])
+            }
+            _ => Bytes::from(records.concat()),
+        }
+    }
+}
+
+impl IntoFrame for FetchReply {
+    fn into_frame(
+        self,
+        key: ApiKey,
+        correlation_id: i32,
+        version: i16,
+    ) -> Result<Vec<Bytes>, EncodeError> {
+        let segments = frame::encode_response(key, correlation_id, &self.response, version)?;
+        if self.pieces.is_empty() {
+            return Ok(segments);
+        }
+        let mut pieces = self.pieces.into_iter();
+        let mut spliced = Vec::with_capacity(segments.len() + 2 * pieces.len());
+        for segment in segments {
+            if segment.as_ptr() == NOTHING.as_ptr() {
+                let records = pieces.next().expect("each placeholder has its pieces");
+                spliced.extend(records);
+            } else {
+                spliced.push(segment);
+            }
+        }
+        debug_assert!(pieces.next().is_none(), "a placeholder was copied");
+        Ok(spliced)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleuve_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+
+    use super::*;
+
+    #[test]
+    fn pieces_stand_where_the_joined_records_would() {
+        let pieces = |sizes: &[usize]| -> Vec<Bytes> {
+            sizes.iter().map(|size| Bytes::from(vec![*size as u8; *size])).collect()
+        };
+        let partitions =
+            [pieces(&[61, 5000]), pieces(&[]), pieces(&[10, 20]), pieces(&[61, 1, 7000, 3])];
+        for version in 4..=18 {
+            let mut reply = FetchReply::default();
+            let mut joined = FetchResponse::default();
+            for records in &partitions {
+                let whole = Bytes::from(records.concat());
+                let placed = reply.place(records.clone());
+                for (response, records) in [(&mut joined, whole), (reply.response(), placed)] {
+                    response.responses.push(FetchableTopicResponse {
+                        partitions: vec![PartitionData {
+                            records: Some(records),
+                            ..Default::default()
+                        }],
+                        ..Default::default()
+                    });
+                }
+            }
+            let expected = frame::encode_response(ApiKey::Fetch, 7, &joined, version);
+            let actual = reply.into_frame(ApiKey::Fetch, 7, version);
+            let (expected, actual) = (expected.expect("valid"), actual.expect("valid"));
+            assert_eq!(actual.concat(), expected.concat(), "version {version}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! FindCoordinator, versions 0–6: which broker coordinates a group.
+//!
+//! The topic that keeps groups is made when the first coordinator is asked for. Coordinators of
+//! transactions and share groups are not served: the answer is `UNSUPPORTED_VERSION`, which
+//! clients take as final, where "not available" would have them ask for ever.
+
+use fleuve_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
+use fleuve_protocol::messages::find_coordinator_response::{Coordinator, FindCoordinatorResponse};
+use fleuve_protocol::{ErrorCode, Str};
+
+use crate::request::{Context, Outcome};
+
+/// From here on several keys can be asked for at once.
+const MANY_FROM: i16 = 4;
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
+const NOBODY: i32 = -1;
+
+pub(crate) fn handle(
+    context: &Context,
+    request: FindCoordinatorRequest,
+) -> Outcome<FindCoordinatorResponse> {
+    let many = context.version >= MANY_FROM;
+    let keys = if many { request.coordinator_keys } else { vec![request.key] };
+    let refusal = match request.key_type {
+        GROUP => None,
+        TRANSACTION => Some((ErrorCode::UnsupportedVersion, "transactions are not served")),
+        SHARE => Some((ErrorCode::UnsupportedVersion, "share groups are not served")),
+        _ => Some((ErrorCode::InvalidRequest, "unknown kind of coordinator")),
+    };
+    if refusal.is_some() || context.node.groups.shard_count() > 0 {
+        return Outcome::Now(respond(context, many, keys, refusal));
+    }
+    let context = context.clone();
+    Outcome::barrier(async move {
+        let created = context.node.create_offsets_topic().await;
+        let refusal = created.err().map(|error| {
+            tracing::warn!(%error, "the topic for committed offsets cannot be created");
+            (ErrorCode::CoordinatorNotAvailable, "the topic for committed offsets is missing")
+        });
+        respond(&context, many, keys, refusal)
+    })
+}
+
+fn respond(
+    context: &Context,
+    many: bool,
+    keys: Vec<Str>,
+    refusal: Option<(ErrorCode, &'static str)>,
+) -> FindCoordinatorResponse {
+    let coordinator = |key| match refusal {
+        Some((code, message)) => Coordinator {
+            key,
+            node_id: NOBODY,
+            port: NOBODY,
+            error_code: code.code(),
+            error_message: Some(Str::from(message)),
+            ..Default::default()
+        },
+        None => {
+            let endpoint = context.node.endpoint(context.peer.listener);
+            Coordinator {
+                key,
+                node_id: context.node.id,
+                host: endpoint.host,
+                port: endpoint.port,
+                ..Default::default()
+            }
+        }
+    };
+    if many {
+        let coordinators = keys.into_iter().map(coordinator).collect();
+        return FindCoordinatorResponse { coordinators, ..Default::default() };
+    }
+    let only = coordinator(keys.into_iter().next().unwrap_or_default());
+    FindCoordinatorResponse {
+        error_code: only.error_code,
+        error_message: only.error_message,
+        node_id: only.node_id,
+        host: only.host,
+        port: only.port,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,66 @@
+//! IncrementalAlterConfigs, versions 0–1: operations on single keys.
+
+use fleuve_metadata::config::AlterOperation;
+use fleuve_metadata::controller::{ConfigOperation, ConfigUpdate};
+use fleuve_metadata::image::{Resource, ResourceKind};
+use fleuve_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, IncrementalAlterConfigsRequest,
+};
+use fleuve_protocol::messages::incremental_alter_configs_response::{
+    AlterConfigsResourceResponse, IncrementalAlterConfigsResponse,
+};
+use fleuve_protocol::{ErrorCode, Str};
+
+use super::errors;
+use crate::request::{Context, Outcome};
+
+pub(crate) fn handle(
+    context: &Context,
+    request: IncrementalAlterConfigsRequest,
+) -> Outcome<IncrementalAlterConfigsResponse> {
+    let context = context.clone();
+    Outcome::barrier(async move {
+        let mut response = IncrementalAlterConfigsResponse::default();
+        let mut updates = Vec::new();
+        let mut positions = Vec::new();
+        for (position, resource) in request.resources.into_iter().enumerate() {
+            let parsed = parse(&resource);
+            let mut row = AlterConfigsResourceResponse {
+                resource_type: resource.resource_type,
+                resource_name: resource.resource_name,
+                ..Default::default()
+            };
+            match parsed {
+                Ok(update) => {
+                    updates.push(update);
+                    positions.push(position);
+                }
+                Err(message) => {
+                    row.error_code = ErrorCode::InvalidRequest.code();
+                    row.error_message = Some(Str::from(message));
+                }
+            }
+            response.responses.push(row);
+        }
+        let outcome = context.node.incremental_alter_configs(updates, request.validate_only).await;
+        for (position, failure) in errors::alter_configs(outcome, positions) {
+            let row = &mut response.responses[position];
+            row.error_code = failure.0.code();
+            row.error_message = Some(Str::from(failure.1));
+        }
+        response
+    })
+}
+
+fn parse(resource: &AlterConfigsResource) -> Result<ConfigUpdate, String> {
+    let kind = ResourceKind::from_wire_id(resource.resource_type)
+        .ok_or_else(|| format!("resource type {} cannot be changed", resource.resource_type))?;
+    let operations = resource.configs.iter().map(|config| {
+        let operation = AlterOperation::from_wire_id(config.config_operation)
+            .ok_or_else(|| format!("unknown operation {}", config.config_operation))?;
+        Ok(ConfigOperation { name: config.name.clone(), operation, value: config.value.clone() })
+    });
+    let operations = operations.collect::<Result<_, String>>()?;
+    let resource = Resource::new(kind, resource.resource_name.as_str());
+    Ok(ConfigUpdate { resource, operations })
+}

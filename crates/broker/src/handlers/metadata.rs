@@ -1,0 +1,179 @@
+//! Metadata, versions 0–13: brokers, and topics with their leaders.
+//!
+//! A topic that does not exist and may be created by asking for it is created before the answer
+//! leaves. Kafka answers "unknown" at once and lets the client ask again; the clients here do not
+//! have to.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use fleuve_metadata::image::{Image, Topic};
+use fleuve_protocol::messages::metadata_request::MetadataRequest;
+use fleuve_protocol::messages::metadata_response::{
+    MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use fleuve_protocol::{ErrorCode, Str};
+use fleuve_types::Uuid;
+
+use super::{errors, operations};
+use crate::connection::CloseReason;
+use crate::metadata_log::is_valid_topic_name;
+use crate::request::{Context, Outcome};
+
+/// Before this version an empty list, from it on no list, asks for all topics.
+const NULL_MEANS_ALL_FROM: i16 = 1;
+/// From here on topics can be asked for by id, and names can be null.
+const TOPIC_IDS_FROM: i16 = 12;
+const NO_LEADER: i32 = -1;
+
+/// What is asked about.
+enum Asked {
+    All,
+    Ids(BTreeSet<Uuid>),
+    Names(BTreeSet<Str>),
+}
+
+pub(crate) fn handle(context: &Context, request: MetadataRequest) -> Outcome<MetadataResponse> {
+    let asked = match asked(context.version, &request) {
+        Ok(asked) => asked,
+        Err(reason) => return Outcome::Close(CloseReason::Malformed(reason)),
+    };
+    let image = context.node.image();
+    let may_create =
+        request.allow_auto_topic_creation && context.node.settings().topics.auto_create;
+    let missing: Vec<Str> = match &asked {
+        Asked::Names(names) if may_create => names
+            .iter()
+            .filter(|name| image.topics().by_name(name).is_none() && is_valid_topic_name(name))
+            .cloned()
+            .collect(),
+        _ => Vec::new(),
+    };
+    if missing.is_empty() {
+        return Outcome::Now(respond(context, &image, &request, asked, &[]));
+    }
+    let context = context.clone();
+    Outcome::barrier(async move {
+        let mut failures = Vec::new();
+        for name in missing {
+            if let Err(error) = context.node.auto_create_topic(&name).await {
+                tracing::warn!(topic = %name, %error, "a topic cannot be created on demand");
+                failures.push((name, errors::auto_create(&error)));
+            }
+        }
+        let image = context.node.image();
+        respond(&context, &image, &request, asked, &failures)
+    })
+}
+
+fn asked(version: i16, request: &MetadataRequest) -> Result<Asked, String> {
+    let Some(topics) = &request.topics else { return Ok(Asked::All) };
+    if topics.is_empty() && version < NULL_MEANS_ALL_FROM {
+        return Ok(Asked::All);
+    }
+    let mut ids = BTreeSet::new();
+    let mut names = BTreeSet::new();
+    for topic in topics {
+        if version < TOPIC_IDS_FROM && (topic.name.is_none() || !topic.topic_id.is_zero()) {
+            return Err(format!("version {version} asks for topics by name only"));
+        }
+        if !topic.topic_id.is_zero() {
+            ids.insert(topic.topic_id);
+        } else if let Some(name) = &topic.name {
+            names.insert(name.detach());
+        }
+    }
+    // Ids win when somebody mixes the two.
+    Ok(if ids.is_empty() { Asked::Names(names) } else { Asked::Ids(ids) })
+}
+
+fn respond(
+    context: &Context,
+    image: &Image,
+    request: &MetadataRequest,
+    asked: Asked,
+    failures: &[(Str, ErrorCode)],
+) -> MetadataResponse {
+    let mut topics = Vec::new();
+    match asked {
+        Asked::All => topics.extend(image.topics().iter().map(|topic| describe(topic))),
+        Asked::Ids(ids) => {
+            topics.extend(ids.into_iter().map(|id| match image.topics().by_id(id) {
+                Some(topic) => describe(topic),
+                None => MetadataResponseTopic {
+                    error_code: ErrorCode::UnknownTopicId.code(),
+                    topic_id: id,
+                    name: None,
+                    ..Default::default()
+                },
+            }))
+        }
+        Asked::Names(names) => {
+            topics.extend(names.into_iter().map(|name| match image.topics().by_name(&name) {
+                Some(topic) => describe(topic),
+                None => {
+                    let failure = failures.iter().find(|(failed, _)| *failed == name);
+                    let code = match failure {
+                        Some((_, code)) => *code,
+                        None if is_valid_topic_name(&name) => ErrorCode::UnknownTopicOrPartition,
+                        None => ErrorCode::InvalidTopicException,
+                    };
+                    MetadataResponseTopic {
+                        error_code: code.code(),
+                        name: Some(name),
+                        ..Default::default()
+                    }
+                }
+            }));
+        }
+    }
+    if request.include_topic_authorized_operations {
+        for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
+            topic.topic_authorized_operations = operations::TOPIC;
+        }
+    }
+    let mut response = MetadataResponse {
+        brokers: brokers(context),
+        cluster_id: Some(image.cluster_id().clone()),
+        controller_id: context.node.id,
+        topics,
+        ..Default::default()
+    };
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = operations::CLUSTER;
+    }
+    response
+}
+
+fn brokers(context: &Context) -> Vec<MetadataResponseBroker> {
+    let endpoint = context.node.endpoint(context.peer.listener);
+    vec![MetadataResponseBroker {
+        node_id: context.node.id,
+        host: endpoint.host,
+        port: endpoint.port,
+        rack: context.node.rack.clone(),
+    }]
+}
+
+fn describe(topic: &Arc<Topic>) -> MetadataResponseTopic {
+    let partitions = topic.partitions().iter().map(|partition| {
+        let leader = partition.leader.map(|leader| leader.0);
+        let unavailable = ErrorCode::LeaderNotAvailable.code();
+        MetadataResponsePartition {
+            error_code: if leader.is_some() { 0 } else { unavailable },
+            partition_index: partition.index,
+            leader_id: leader.unwrap_or(NO_LEADER),
+            leader_epoch: partition.leader_epoch.0,
+            replica_nodes: partition.replicas.iter().map(|node| node.0).collect(),
+            isr_nodes: partition.isr.iter().map(|node| node.0).collect(),
+            offline_replicas: Vec::new(),
+        }
+    });
+    MetadataResponseTopic {
+        name: Some(topic.name.clone()),
+        topic_id: topic.id,
+        is_internal: topic.is_internal(),
+        partitions: partitions.collect(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,283 @@
+//! Produce, versions 3–13: appending record batches.
+//!
+//! Clients are told of versions from 0 on, see the table in `dispatch`. Departs from Kafka in
+//! that transactional batches are refused with `UNSUPPORTED_VERSION`, as long as the APIs of
+//! transactions are not advertised.
+//!
+//! Appends happen here and now, in the order of the requests. What may come later is the answer
+//! to `acks=all`: it waits in the purgatory until the high watermark has passed the batches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fleuve_protocol::messages::produce_request::{
+    PartitionProduceData, ProduceRequest, TopicProduceData,
+};
+use fleuve_protocol::messages::produce_response::{
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+};
+use fleuve_protocol::records::{BatchHeader, Compression};
+use fleuve_protocol::{ErrorCode, Str};
+use tokio::time::timeout;
+
+use super::errors;
+use crate::connection::CloseReason;
+use crate::partition::{Appended, Partition};
+use crate::purgatory::AckWait;
+use crate::request::{Context, Outcome};
+use crate::topics::Topic;
+
+const TOPIC_IDS_FROM: i16 = 13;
+const LEADER_HINTS_FROM: i16 = 10;
+const ZSTD_FROM: i16 = 7;
+/// The client id under which Kafka's own tools may write to internal topics.
+const ADMIN_CLIENT_ID: &str = "__admin_client";
+
+const ACKS_ALL: i16 = -1;
+const ACKS_LEADER: i16 = 1;
+const ACKS_NONE: i16 = 0;
+
+/// Why a partition's batch was not appended.
+struct Refusal {
+    code: ErrorCode,
+    message: String,
+}
+
+/// An appended batch whose acknowledgement has to wait.
+struct Unacknowledged {
+    topic_index: usize,
+    partition_index: usize,
+    partition: Arc<Partition>,
+    next_offset: i64,
+}
+
+pub(crate) fn handle(context: &Context, request: ProduceRequest) -> Outcome<ProduceResponse> {
+    let ProduceRequest { acks, timeout_ms, transactional_id, topic_data } = request;
+    let refusal = if !matches!(acks, ACKS_ALL | ACKS_LEADER | ACKS_NONE) {
+        Some(ErrorCode::InvalidRequiredAcks)
+    } else if transactional_id.is_some() {
+        Some(ErrorCode::UnsupportedVersion)
+    } else {
+        None
+    };
+    let mut unacknowledged = Vec::new();
+    let mut failures = 0;
+    let mut response = ProduceResponse::default();
+    for (topic_index, topic_data) in topic_data.into_iter().enumerate() {
+        let topic = match refusal {
+            Some(code) => Err(code),
+            None => find_topic(context, &topic_data),
+        };
+        let mut topic_response = TopicProduceResponse {
+            name: topic_data.name,
+            topic_id: topic_data.topic_id,
+            partition_responses: Vec::with_capacity(topic_data.partition_data.len()),
+        };
+        for (partition_index, data) in topic_data.partition_data.into_iter().enumerate() {
+            let index = data.index;
+            let outcome = match &topic {
+                Ok(topic) => append(context, topic, data),
+                Err(code) => Err(Refusal { code: *code, message: code.message().to_owned() }),
+            };
+            let partition_response = match outcome {
+                Ok((partition, appended)) => {
+                    if acks == ACKS_ALL && partition.high_watermark() < appended.next_offset {
+                        unacknowledged.push(Unacknowledged {
+                            topic_index,
+                            partition_index,
+                            partition,
+                            next_offset: appended.next_offset,
+                        });
+                    }
+                    acknowledge(index, &appended)
+                }
+                Err(refusal) => {
+                    failures += 1;
+                    refuse(context, &topic, &mut response, index, refusal)
+                }
+            };
+            topic_response.partition_responses.push(partition_response);
+        }
+        response.responses.push(topic_response);
+    }
+    if acks == ACKS_NONE {
+        return if failures == 0 {
+            Outcome::Silence
+        } else {
+            // The client learns of it by losing the connection, and asks for fresh metadata.
+            Outcome::Close(CloseReason::Unacknowledged(describe_failures(&response)))
+        };
+    }
+    if unacknowledged.is_empty() {
+        return Outcome::Now(response);
+    }
+    let wait = AckWait::new(&context.node.purgatory, unacknowledged.len());
+    for waiting in &unacknowledged {
+        waiting.partition.wait_for(waiting.next_offset, &wait);
+    }
+    let patience = Duration::from_millis(timeout_ms.max(0) as u64);
+    Outcome::later(async move {
+        // Whether it was in time is read off the partitions themselves.
+        let _ = timeout(patience, wait.done()).await;
+        for waiting in unacknowledged {
+            let code = if waiting.partition.has_failed() {
+                ErrorCode::KafkaStorageError
+            } else if waiting.partition.high_watermark() < waiting.next_offset {
+                ErrorCode::RequestTimedOut
+            } else {
+                continue;
+            };
+            let topic = &mut response.responses[waiting.topic_index];
+            topic.partition_responses[waiting.partition_index].error_code = code.code();
+        }
+        response
+    })
+}
+
+fn find_topic(context: &Context, data: &TopicProduceData) -> Result<Arc<Topic>, ErrorCode> {
+    let topics = &context.node.topics;
+    if context.version >= TOPIC_IDS_FROM {
+        topics.by_id(&data.topic_id).ok_or(ErrorCode::UnknownTopicId)
+    } else {
+        topics.by_name(&data.name).ok_or(ErrorCode::UnknownTopicOrPartition)
+    }
+}
+
+fn append(
+    context: &Context,
+    topic: &Arc<Topic>,
+    data: PartitionProduceData,
+) -> Result<(Arc<Partition>, Appended), Refusal> {
+    let all = &context.node.counters;
+    topic.counters.produce_requests.add(1);
+    all.produce_requests.add(1);
+    let refusal = |code: ErrorCode, message: &str| Refusal { code, message: message.to_owned() };
+    let appended = (|| {
+        let Some(partition) = topic.partition(data.index) else {
+            let code = ErrorCode::UnknownTopicOrPartition;
+            return Err(refusal(code, code.message()));
+        };
+        let records = data.records.unwrap_or_default();
+        let header = check_batch(context.version, &records)?;
+        if topic.internal && context.client_id != *ADMIN_CLIENT_ID {
+            let code = ErrorCode::InvalidTopicException;
+            return Err(refusal(code, "internal topics are written by the broker alone"));
+        }
+        let (count, bytes) = (header.count.max(0) as u64, records.len() as u64);
+        let appended =
+            partition.append_from_client(records, context.frame_bytes).map_err(|error| {
+                if partition.is_gone() {
+                    let code = ErrorCode::UnknownTopicOrPartition;
+                    return refusal(code, code.message());
+                }
+                let code = errors::append(&error);
+                if code == ErrorCode::KafkaStorageError {
+                    let name = partition.name();
+                    tracing::error!(partition = %name, %error, "append failed");
+                }
+                Refusal { code, message: error.to_string() }
+            })?;
+        if appended.is_duplicate {
+            return Ok((Arc::clone(partition), appended));
+        }
+        for counters in [all, &*topic.counters] {
+            counters.messages_in.add(count);
+            counters.bytes_in.add(bytes);
+        }
+        Ok((Arc::clone(partition), appended))
+    })();
+    if appended.is_err() {
+        topic.counters.failed_produce_requests.add(1);
+        all.failed_produce_requests.add(1);
+    }
+    appended
+}
+
+/// Checks what depends on the version of the request and not on the log.
+fn check_batch(version: i16, records: &Bytes) -> Result<BatchHeader, Refusal> {
+    let invalid = |message: String| Refusal { code: ErrorCode::InvalidRecord, message };
+    if records.is_empty() {
+        return Err(invalid("a partition without a record batch".to_owned()));
+    }
+    if records.len() > MAGIC_POSITION && records[MAGIC_POSITION] != MAGIC_V2 {
+        let magic = records[MAGIC_POSITION];
+        return Err(invalid(format!("record format {magic}; only format 2 is accepted")));
+    }
+    let header = BatchHeader::parse(records)
+        .map_err(|error| Refusal { code: ErrorCode::CorruptMessage, message: error.to_string() })?;
+    if records.len() > header.size() {
+        return Err(invalid("more than one record batch for a partition".to_owned()));
+    }
+    if header.attributes.is_transactional() {
+        let message = "transactions are not served".to_owned();
+        return Err(Refusal { code: ErrorCode::UnsupportedVersion, message });
+    }
+    if version < ZSTD_FROM && matches!(header.attributes.compression(), Ok(Compression::Zstd)) {
+        let message = format!("zstd needs Produce version {ZSTD_FROM}");
+        return Err(Refusal { code: ErrorCode::UnsupportedCompressionType, message });
+    }
+    Ok(header)
+}
+
+/// Position of the format's number in a batch, in every format.
+const MAGIC_POSITION: usize = 16;
+const MAGIC_V2: u8 = 2;
+
+fn acknowledge(index: i32, appended: &Appended) -> PartitionProduceResponse {
+    PartitionProduceResponse {
+        index,
+        base_offset: appended.base_offset,
+        log_append_time_ms: appended.log_append_time_ms,
+        log_start_offset: appended.log_start_offset,
+        ..Default::default()
+    }
+}
+
+fn refuse(
+    context: &Context,
+    topic: &Result<Arc<Topic>, ErrorCode>,
+    response: &mut ProduceResponse,
+    index: i32,
+    refusal: Refusal,
+) -> PartitionProduceResponse {
+    let mut current_leader = LeaderIdAndEpoch::default();
+    if refusal.code == ErrorCode::NotLeaderOrFollower && context.version >= LEADER_HINTS_FROM {
+        if let Some(partition) = topic.as_ref().ok().and_then(|topic| topic.partition(index)) {
+            current_leader.leader_id = context.node.id;
+            current_leader.leader_epoch = partition.leader_epoch();
+            let endpoint = context.node.endpoint(context.peer.listener);
+            if response.node_endpoints.is_empty() {
+                response.node_endpoints.push(NodeEndpoint {
+                    node_id: context.node.id,
+                    host: endpoint.host,
+                    port: endpoint.port,
+                    rack: None,
+                });
+            }
+        }
+    }
+    PartitionProduceResponse {
+        index,
+        error_code: refusal.code.code(),
+        base_offset: -1,
+        error_message: Some(Str::from(refusal.message)),
+        current_leader,
+        ..Default::default()
+    }
+}
+
+fn describe_failures(response: &ProduceResponse) -> String {
+    let mut text = String::new();
+    for topic in &response.responses {
+        for partition in topic.partition_responses.iter().filter(|p| p.error_code != 0) {
+            let code = ErrorCode::from_code(partition.error_code).unwrap_or_default();
+            if !text.is_empty() {
+                text.push_str(", ");
+            }
+            let (name, index) = (&topic.name, partition.index);
+            text.push_str(&format!("{name}-{index}: {}", code.name()));
+        }
+    }
+    text
+}

@@ -1,0 +1,435 @@
+//! What all requests of a broker share.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use fleuve_coordinator::offsets::DeletedTopic as ForgottenTopic;
+use fleuve_metadata::config::BrokerSettings;
+use fleuve_metadata::controller::{
+    ConfigReplacement, ConfigUpdate, Controller, Decision, MorePartitions, NewTopic, TopicSelector,
+};
+use fleuve_metadata::image::{Change, Image, Resource, ResourceKind, Topic as TopicImage};
+use fleuve_os::{Clock, Random};
+use fleuve_protocol::Str;
+use fleuve_storage::{Flusher, LogConfig};
+use fleuve_types::{NodeId, TopicPartition, Uuid};
+use parking_lot::{Mutex, RwLock};
+
+use crate::fetch_session::SessionCache;
+use crate::groups::{Groups, OFFSETS_TOPIC, Shard};
+use crate::log_config::log_config_of;
+use crate::logs::Logs;
+use crate::metadata_log::{
+    AlterConfigsResults, AutoCreateError, CreatePartitionsResults, CreateTopicResults,
+    DeleteTopicResults, MetadataError, MetadataLog,
+};
+use crate::metrics::{RequestCounters, TopicCounters};
+use crate::partition::Partition;
+use crate::purgatory::Purgatory;
+use crate::topics::{Topic, Topics, is_internal};
+
+/// Where clients of one listener are told to connect to.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) host: Str,
+    pub(crate) port: i32,
+}
+
+/// The state of a broker.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: i32,
+    pub(crate) rack: Option<Str>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) topics: Topics,
+    pub(crate) sessions: SessionCache,
+    pub(crate) purgatory: Arc<Purgatory>,
+    pub(crate) groups: Arc<Groups>,
+    pub(crate) metadata: MetadataLog,
+    pub(crate) logs: Logs,
+    pub(crate) flusher: Weak<Flusher>,
+    /// Sums over all topics.
+    pub(crate) counters: TopicCounters,
+    /// In the order of the table of APIs.
+    pub(crate) request_counters: Vec<RequestCounters>,
+    /// By the index of the listener.
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// The number of this broker's registration.
+    pub(crate) broker_epoch: i64,
+    /// What the operator wrote, without dynamic configs.
+    pub(crate) static_settings: Arc<BrokerSettings>,
+    pub(crate) settings: RwLock<Arc<BrokerSettings>>,
+    pub(crate) producer_ids: Mutex<std::ops::Range<i64>>,
+    pub(crate) stopping: AtomicBool,
+}
+
+impl Node {
+    /// The cluster as of the last change.
+    pub(crate) fn image(&self) -> Arc<Image> {
+        self.metadata.image()
+    }
+
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Arc<BrokerSettings> {
+        Arc::clone(&self.settings.read())
+    }
+
+    /// The address that clients of a listener are told.
+    pub(crate) fn endpoint(&self, listener: usize) -> Endpoint {
+        self.endpoints[listener].clone()
+    }
+
+    /// Reports whether the broker is on its way down.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Creates topics, or says what would come of it.
+    pub(crate) async fn create_topics(
+        self: &Arc<Self>,
+        topics: Vec<NewTopic>,
+        validate_only: bool,
+    ) -> CreateTopicResults {
+        let random = Arc::clone(&self.random);
+        self.change(move |controller| controller.create_topics(&topics, validate_only, &*random))
+            .await
+    }
+
+    /// Creates a topic that somebody asked about, unless it has come into being meanwhile.
+    pub(crate) async fn auto_create_topic(
+        self: &Arc<Self>,
+        name: &Str,
+    ) -> Result<(), AutoCreateError> {
+        if **name == *OFFSETS_TOPIC {
+            return self.create_offsets_topic().await;
+        }
+        self.create_missing_topic(NewTopic {
+            name: name.detach(),
+            partitions: -1,
+            replication_factor: -1,
+            assignments: Vec::new(),
+            configs: Vec::new(),
+        })
+        .await
+    }
+
+    /// Creates the topic that keeps groups and offsets, unless it exists.
+    pub(crate) async fn create_offsets_topic(self: &Arc<Self>) -> Result<(), AutoCreateError> {
+        let settings = self.settings();
+        let value = |text: String| Some(Str::from(text));
+        self.create_missing_topic(NewTopic {
+            name: Str::from(OFFSETS_TOPIC),
+            partitions: settings.offsets.topic_partitions,
+            // More replicas than brokers cannot be had, and a single broker must do.
+            replication_factor: settings
+                .offsets
+                .topic_replication_factor
+                .min(self.image().brokers().len() as i16),
+            assignments: Vec::new(),
+            configs: vec![
+                (Str::from("cleanup.policy"), value("compact".to_owned())),
+                (Str::from("compression.type"), value("producer".to_owned())),
+                (
+                    Str::from("segment.bytes"),
+                    value(settings.offsets.topic_segment_bytes.to_string()),
+                ),
+            ],
+        })
+        .await
+    }
+
+    async fn create_missing_topic(
+        self: &Arc<Self>,
+        topic: NewTopic,
+    ) -> Result<(), AutoCreateError> {
+        use fleuve_metadata::controller::CreateTopicError;
+        let results = self.create_topics(vec![topic], false).await?;
+        for result in results {
+            match result {
+                Ok(_) | Err(CreateTopicError::Exists(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes topics.
+    pub(crate) async fn delete_topics(
+        self: &Arc<Self>,
+        selectors: Vec<TopicSelector>,
+    ) -> DeleteTopicResults {
+        self.change(move |controller| controller.delete_topics(&selectors)).await
+    }
+
+    /// Adds partitions to topics.
+    pub(crate) async fn create_partitions(
+        self: &Arc<Self>,
+        topics: Vec<MorePartitions>,
+        validate_only: bool,
+    ) -> CreatePartitionsResults {
+        self.change(move |controller| controller.create_partitions(&topics, validate_only)).await
+    }
+
+    /// Changes single configs.
+    pub(crate) async fn incremental_alter_configs(
+        self: &Arc<Self>,
+        updates: Vec<ConfigUpdate>,
+        validate_only: bool,
+    ) -> AlterConfigsResults {
+        self.change(move |controller| controller.incremental_alter_configs(&updates, validate_only))
+            .await
+    }
+
+    /// Replaces whole sets of configs.
+    pub(crate) async fn alter_configs(
+        self: &Arc<Self>,
+        replacements: Vec<ConfigReplacement>,
+        validate_only: bool,
+    ) -> AlterConfigsResults {
+        self.change(move |controller| controller.alter_configs(&replacements, validate_only)).await
+    }
+
+    /// A producer id that nobody has, if the block at hand holds one.
+    pub(crate) fn next_producer_id(&self) -> Option<i64> {
+        self.producer_ids.lock().next()
+    }
+
+    /// A producer id that nobody has, from a new block if need be.
+    pub(crate) async fn allocate_producer_id(self: &Arc<Self>) -> Result<i64, MetadataError> {
+        loop {
+            if let Some(id) = self.next_producer_id() {
+                return Ok(id);
+            }
+            let (node, epoch) = (NodeId(self.id), self.broker_epoch);
+            let block = self
+                .change(move |controller| controller.allocate_producer_ids(node, epoch))
+                .await?;
+            let block = block.ok_or(MetadataError::Stopped)?;
+            let mut ids = self.producer_ids.lock();
+            // Two may have asked at once; the smaller part of a block is then left unused.
+            if ids.is_empty() {
+                *ids = block.first.0..block.first.0 + block.count;
+            }
+        }
+    }
+
+    /// Opens the logs of every topic in the image and returns the groups to load.
+    pub(crate) fn open_all_topics(&self) -> Vec<Arc<Shard>> {
+        let shards =
+            self.image().topics().iter().flat_map(|topic| self.open_topic(topic)).collect();
+        self.logs.remove_strays();
+        shards
+    }
+
+    /// Loads groups from their logs; blocks.
+    pub(crate) fn load_groups(&self, shards: Vec<Arc<Shard>>) {
+        for shard in shards {
+            if let Err(error) = self.groups.load(&shard) {
+                tracing::error!(%error, "groups cannot be loaded");
+            }
+        }
+    }
+
+    /// Deletes what no retention keeps; blocks.
+    pub(crate) fn enforce_retention(&self) {
+        for topic in self.topics.all() {
+            for partition in &topic.partitions {
+                if let Err(error) = partition.enforce_retention() {
+                    tracing::error!(partition = %partition.name(), %error, "retention failed");
+                }
+            }
+        }
+    }
+
+    /// Forgets idle producers.
+    pub(crate) fn expire_producers(&self) {
+        for topic in self.topics.all() {
+            topic.partitions.iter().for_each(|partition| partition.expire_producers());
+        }
+    }
+
+    /// Flushes what has waited for longer than `flush.ms`.
+    pub(crate) fn flush_by_time(&self) {
+        let now_ms = self.clock.wall_ms();
+        for topic in self.topics.all() {
+            topic.partitions.iter().for_each(|partition| partition.flush_if_due(now_ms));
+        }
+    }
+
+    /// Writes down from where recovery has to look; blocks.
+    pub(crate) fn checkpoint_logs(&self) {
+        if let Err(error) = self.logs.checkpoint(self.metadata.partition(), &self.all_partitions())
+        {
+            tracing::error!(%error, "checkpoints are not written");
+        }
+    }
+
+    /// Removes files whose deletion delay is over; blocks.
+    pub(crate) fn remove_deleted_files(&self) {
+        if let Err(error) = self.logs.remove_deleted_files() {
+            tracing::error!(%error, "deleted files are not removed");
+        }
+    }
+
+    /// Makes everything durable and closes all logs; blocks.
+    pub(crate) fn close_logs(&self) {
+        if let Err(error) = self.logs.close(self.metadata.partition(), self.all_partitions()) {
+            tracing::error!(%error, "logs are not closed; the next start will check them");
+        }
+    }
+
+    fn all_partitions(&self) -> Vec<Arc<Partition>> {
+        self.topics.all().iter().flat_map(|topic| topic.partitions.iter().cloned()).collect()
+    }
+
+    async fn change<T: Send + 'static>(
+        self: &Arc<Self>,
+        decide: impl FnOnce(&Controller) -> Decision<T> + Send + 'static,
+    ) -> Result<T, MetadataError> {
+        let node = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let mut changing = node.metadata.begin().await;
+            let decision = decide(changing.controller());
+            let (reply, changes) = changing.carry_out(decision).await?;
+            if !changes.is_empty() {
+                let node = Arc::clone(&node);
+                // Directories and files are made here, which may take a while.
+                let followed = tokio::task::spawn_blocking(move || node.follow(changes));
+                followed.await.map_err(|_| MetadataError::Stopped)?;
+            }
+            Ok(reply)
+        });
+        task.await.map_err(|_| MetadataError::Stopped)?
+    }
+
+    /// Does what changes of the image ask of this broker; blocks.
+    fn follow(&self, changes: Vec<Change>) {
+        let image = self.image();
+        let mut grown: BTreeSet<Uuid> = BTreeSet::new();
+        let mut reconfigured: BTreeSet<Resource> = BTreeSet::new();
+        for change in changes {
+            match change {
+                Change::TopicCreated(id) | Change::PartitionCreated(id, _) => {
+                    grown.insert(id);
+                }
+                Change::PartitionChanged(id, index) => self.follow_leadership(&image, id, index),
+                Change::TopicRemoved(topic) => self.remove_topic(&topic),
+                Change::ConfigChanged(resource) => {
+                    reconfigured.insert(resource);
+                }
+                Change::BrokerChanged(_) | Change::FeatureChanged(_) | Change::Nothing => {}
+            }
+        }
+        for id in grown {
+            if let Some(topic) = image.topics().by_id(id) {
+                let shards = self.open_topic(topic);
+                self.load_groups(shards);
+            }
+        }
+        if reconfigured.iter().any(|resource| resource.kind == ResourceKind::Broker) {
+            self.take_dynamic_settings(&image);
+            for topic in image.topics().iter() {
+                self.reconfigure(&image, &topic.name);
+            }
+        } else {
+            for resource in reconfigured.iter().filter(|r| r.kind == ResourceKind::Topic) {
+                self.reconfigure(&image, &resource.name);
+            }
+        }
+    }
+
+    fn follow_leadership(&self, image: &Image, id: Uuid, index: i32) {
+        let changed = image.topics().by_id(id).and_then(|topic| topic.partition(index));
+        let held = self.topics.by_id(&id);
+        let held = held.as_ref().and_then(|topic| topic.partition(index));
+        if let (Some(changed), Some(held)) = (changed, held) {
+            held.set_leader_epoch(changed.leader_epoch.0);
+        }
+    }
+
+    /// Puts the dynamic configs of the image in force.
+    pub(crate) fn take_dynamic_settings(&self, image: &Image) {
+        let node_configs = image.broker_configs(NodeId(self.id));
+        let cluster_configs = image.cluster_configs();
+        match self.static_settings.with_dynamic(&node_configs, &cluster_configs) {
+            Ok(settings) => *self.settings.write() = Arc::new(settings),
+            Err(error) => tracing::error!(%error, "dynamic configs are not in force"),
+        }
+    }
+
+    fn log_config(&self, image: &Image, topic: &str) -> Arc<LogConfig> {
+        log_config_of(&self.static_settings, image, topic)
+    }
+
+    fn reconfigure(&self, image: &Image, name: &str) {
+        if let Some(topic) = self.topics.by_name(name) {
+            let config = self.log_config(image, name);
+            for partition in &topic.partitions {
+                partition.set_config(Arc::clone(&config));
+            }
+        }
+    }
+
+    /// Opens the logs of a topic's partitions that are not open yet, and returns the groups in
+    /// them, which have to be loaded.
+    fn open_topic(&self, image_topic: &TopicImage) -> Vec<Arc<Shard>> {
+        let image = self.image();
+        let known = self.topics.by_id(&image_topic.id);
+        let config = self.log_config(&image, &image_topic.name);
+        let mut partitions = known.as_ref().map_or(Vec::new(), |topic| topic.partitions.clone());
+        let topic_name: Arc<str> = match partitions.first() {
+            Some(first) => Arc::clone(&first.name().topic),
+            None => Arc::from(image_topic.name.as_str()),
+        };
+        let flush_before_ack = self.static_settings.log.flush_before_ack;
+        // Without a flusher the broker is stopping.
+        let Some(flusher) = self.flusher.upgrade() else { return Vec::new() };
+        for partition in &image_topic.partitions()[partitions.len()..] {
+            let name = TopicPartition::new(Arc::clone(&topic_name), partition.index);
+            let log = match self.logs.open_log(&name, image_topic.id, Arc::clone(&config)) {
+                Ok(log) => log,
+                Err(error) => {
+                    // What comes after it would get the wrong index.
+                    tracing::error!(partition = %name, %error, "a partition cannot be opened");
+                    break;
+                }
+            };
+            let needs_flush = log.needs_flush();
+            let opened =
+                Arc::new(Partition::new(log, partition.leader_epoch.0, &flusher, flush_before_ack));
+            if needs_flush {
+                // What a killed process left in the page cache is not durable yet.
+                opened.request_flush();
+            }
+            partitions.push(opened);
+        }
+        let topic = self.topics.insert(Topic {
+            name: image_topic.name.clone(),
+            id: image_topic.id,
+            internal: is_internal(&image_topic.name),
+            partitions,
+            counters: known.map_or_else(Arc::default, |topic| Arc::clone(&topic.counters)),
+        });
+        if *topic.name == *OFFSETS_TOPIC {
+            return self.groups.adopt(&topic.partitions);
+        }
+        Vec::new()
+    }
+
+    fn remove_topic(&self, removed: &TopicImage) {
+        let Some(topic) = self.topics.remove(&removed.id) else { return };
+        for partition in &topic.partitions {
+            if let Err(error) = self.logs.remove_log(partition) {
+                tracing::error!(partition = %partition.name(), %error, "a log cannot be removed");
+            }
+        }
+        if *topic.name == *OFFSETS_TOPIC {
+            self.groups.abandon();
+        } else {
+            let name = topic.name.clone();
+            self.groups.forget_topics(&[ForgottenTopic { name, topic_id: topic.id }]);
+        }
+    }
+}

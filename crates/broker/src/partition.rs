@@ -1,0 +1,473 @@
+//! One partition: its log behind a lock, and the offsets everybody looks at beside it.
+//!
+//! The high watermark says what consumers may see and what `acks=all` waits for. With
+//! `fleuve.flush.before.ack` it follows the flushes: an append asks the flusher for one and goes
+//! on, and whoever flushed moves the high watermark. Without, it is the end of the log at once,
+//! as in a Kafka partition with one replica.
+
+use std::sync::Arc;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
+
+use bytes::Bytes;
+use fleuve_storage::{
+    Append, AppendError, FlushJob, FlushMark, FlushTarget, Flusher, Log, LogConfig, LogError,
+    LogPoints, ReadRequest,
+};
+use fleuve_types::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
+use parking_lot::Mutex;
+
+use crate::purgatory::{AckWait, Waiters};
+
+/// Reads of more than this leave their thread to others meanwhile, as they may wait for a disk.
+const QUICK_READ_BYTES: usize = 16 * 1024;
+
+/// A partition that this broker leads.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    name: TopicPartition,
+    state: Mutex<State>,
+    high_watermark: AtomicI64,
+    log_start: AtomicI64,
+    log_end: AtomicI64,
+    leader_epoch: AtomicI32,
+    failed: AtomicBool,
+    gone: AtomicBool,
+    flush_mark: FlushMark,
+    /// Weak, so that the broker can end the flusher's threads before it closes the logs.
+    flusher: Weak<Flusher>,
+    flush_before_ack: bool,
+    /// Those who wait for the high watermark.
+    pub(crate) waiters: Arc<Waiters>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// None once the topic is deleted or the broker stopped.
+    log: Option<Log>,
+    /// Bytes appended since the partition was opened; tells how many bytes an advance of the high
+    /// watermark makes readable.
+    appended_bytes: i64,
+    readable_bytes: i64,
+    /// Records appended since the last flush, for `flush.messages`.
+    unflushed_records: u64,
+    /// When the oldest record was appended that is not flushed, for `flush.ms`.
+    unflushed_since_ms: Option<i64>,
+    /// `appended_bytes` when the flush under way began.
+    flushing_bytes: i64,
+}
+
+/// What an append did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Appended {
+    pub(crate) base_offset: i64,
+    /// Where the high watermark has to be for the append to be acknowledged.
+    pub(crate) next_offset: i64,
+    /// The time the records got, or -1 if they keep their own.
+    pub(crate) log_append_time_ms: i64,
+    pub(crate) log_start_offset: i64,
+    pub(crate) is_duplicate: bool,
+}
+
+/// An offset with the time and epoch of its record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimedOffset {
+    pub(crate) timestamp: i64,
+    pub(crate) offset: i64,
+    pub(crate) leader_epoch: i32,
+}
+
+impl Partition {
+    /// Takes over an opened log.
+    pub(crate) fn new(
+        log: Log,
+        leader_epoch: i32,
+        flusher: &Arc<Flusher>,
+        flush_before_ack: bool,
+    ) -> Self {
+        let log_end = log.log_end_offset().0;
+        Self {
+            name: log.partition().clone(),
+            high_watermark: AtomicI64::new(if flush_before_ack {
+                log.flushed_offset().0
+            } else {
+                log_end
+            }),
+            log_start: AtomicI64::new(log.log_start_offset().0),
+            log_end: AtomicI64::new(log_end),
+            leader_epoch: AtomicI32::new(leader_epoch),
+            failed: AtomicBool::new(log.failure().is_some()),
+            state: Mutex::new(State {
+                log: Some(log),
+                appended_bytes: 0,
+                readable_bytes: 0,
+                unflushed_records: 0,
+                unflushed_since_ms: None,
+                flushing_bytes: 0,
+            }),
+            gone: AtomicBool::new(false),
+            flush_mark: FlushMark::default(),
+            flusher: Arc::downgrade(flusher),
+            flush_before_ack,
+            waiters: Arc::default(),
+        }
+    }
+
+    /// Topic and index.
+    pub(crate) fn name(&self) -> &TopicPartition {
+        &self.name
+    }
+
+    /// The offset below which consumers may read.
+    pub(crate) fn high_watermark(&self) -> i64 {
+        self.high_watermark.load(Ordering::Acquire)
+    }
+
+    /// The first offset there is.
+    pub(crate) fn log_start_offset(&self) -> i64 {
+        self.log_start.load(Ordering::Acquire)
+    }
+
+    /// The offset that the next record gets.
+    pub(crate) fn log_end_offset(&self) -> i64 {
+        self.log_end.load(Ordering::Acquire)
+    }
+
+    /// The number of the present leadership.
+    pub(crate) fn leader_epoch(&self) -> i32 {
+        self.leader_epoch.load(Ordering::Acquire)
+    }
+
+    /// Begins another leadership.
+    pub(crate) fn set_leader_epoch(&self, leader_epoch: i32) {
+        self.leader_epoch.store(leader_epoch, Ordering::Release);
+        self.waiters.wake_fetches();
+    }
+
+    /// Reports whether the log takes no more records until the broker restarts.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Reports whether the topic is deleted.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Appends a client's batches, a slice of a request of `frame_bytes`.
+    pub(crate) fn append_from_client(
+        self: &Arc<Self>,
+        records: Bytes,
+        frame_bytes: usize,
+    ) -> Result<Appended, AppendError> {
+        let epoch = LeaderEpoch(self.leader_epoch());
+        self.append(Append::from_client(records, epoch).in_frame_of(frame_bytes))
+    }
+
+    /// Appends batches that this broker made.
+    pub(crate) fn append_internal(
+        self: &Arc<Self>,
+        records: Bytes,
+    ) -> Result<Appended, AppendError> {
+        let epoch = LeaderEpoch(self.leader_epoch());
+        self.append(Append::from_coordinator(records, epoch))
+    }
+
+    fn append(self: &Arc<Self>, append: Append) -> Result<Appended, AppendError> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let log = self.usable(&mut state.log)?;
+        let appended = match log.append(append) {
+            Ok(appended) => appended,
+            Err(error) => {
+                let failed = log.failure().is_some();
+                drop(guard);
+                if failed {
+                    self.note_failure();
+                }
+                return Err(error);
+            }
+        };
+        state.appended_bytes += appended.bytes as i64;
+        let log_end = log.log_end_offset().0;
+        self.log_end.store(log_end, Ordering::Release);
+        let mut flush = false;
+        if !appended.is_duplicate {
+            state.unflushed_records += appended.record_count;
+            flush = self.flush_before_ack
+                || state.unflushed_records >= log.config().flush_messages as u64;
+        }
+        let bytes = state.appended_bytes - state.readable_bytes;
+        if !self.flush_before_ack {
+            state.readable_bytes = state.appended_bytes;
+        }
+        drop(guard);
+        if !self.flush_before_ack && !appended.is_duplicate {
+            self.advance(log_end, bytes);
+        }
+        if flush {
+            self.request_flush();
+        }
+        Ok(Appended {
+            base_offset: appended.first_offset.0,
+            next_offset: appended.last_offset.0 + 1,
+            log_append_time_ms: appended.log_append_time.map_or(-1, |time| time.0),
+            log_start_offset: appended.log_start_offset.0,
+            is_duplicate: appended.is_duplicate,
+        })
+    }
+
+    /// Reads whole batches from `offset` on, at most `bytes_max` of them unless `whole_first`
+    /// asks for one at any size, and none that reaches `limit_offset`.
+    pub(crate) fn read(
+        &self,
+        offset: i64,
+        bytes_max: usize,
+        limit_offset: i64,
+        whole_first: bool,
+    ) -> Result<Vec<Bytes>, LogError> {
+        // Consumers at the end of the log ask all the time; they need no lock to hear "nothing".
+        if offset == limit_offset && offset == self.high_watermark() {
+            return Ok(Vec::new());
+        }
+        let plan = self.usable(&mut self.state.lock().log)?.plan_read(ReadRequest {
+            offset: Offset(offset),
+            limit_offset: Offset(limit_offset),
+            max_bytes: bytes_max,
+            min_one_batch: whole_first,
+        })?;
+        if plan.is_in_memory() || plan.max_len() <= QUICK_READ_BYTES || !may_block_in_place() {
+            return Ok(plan.run()?.into_parts());
+        }
+        Ok(tokio::task::block_in_place(|| plan.run())?.into_parts())
+    }
+
+    /// Lets `wait` know once the high watermark has reached `offset`.
+    pub(crate) fn wait_for(&self, offset: i64, wait: &Arc<AckWait>) {
+        self.waiters.add_ack(offset, Arc::clone(wait));
+        if self.has_failed() {
+            self.waiters.wake_all();
+        } else if self.high_watermark() >= offset {
+            self.waiters.advanced(self.high_watermark(), 0);
+        }
+    }
+
+    /// Where `epoch` ended, and the epoch itself or the last one before it; `None` if the log
+    /// knows neither.
+    pub(crate) fn end_of_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
+        let state = self.state.lock();
+        let log = state.log.as_ref()?;
+        if epoch == self.leader_epoch() {
+            return Some((epoch, log.log_end_offset().0));
+        }
+        let end = log.end_offset_for(LeaderEpoch(epoch))?;
+        Some((end.epoch.0, end.end_offset.0))
+    }
+
+    /// The epoch in which the record at `offset` was written, or -1.
+    pub(crate) fn epoch_at(&self, offset: i64) -> i32 {
+        let state = self.state.lock();
+        let epoch = state.log.as_ref().and_then(|log| log.epoch_at(Offset(offset)));
+        epoch.map_or(-1, |epoch| epoch.0)
+    }
+
+    /// The first record that is not older than `timestamp`.
+    pub(crate) fn offset_for_timestamp(
+        &self,
+        timestamp: i64,
+    ) -> Result<Option<TimedOffset>, LogError> {
+        let found = self
+            .usable(&mut self.state.lock().log)?
+            .offset_for_timestamp(TimestampMs(timestamp))?;
+        Ok(found.map(TimedOffset::from))
+    }
+
+    /// The record with the highest timestamp.
+    pub(crate) fn offset_of_max_timestamp(&self) -> Result<Option<TimedOffset>, LogError> {
+        let found = self.usable(&mut self.state.lock().log)?.offset_of_max_timestamp()?;
+        Ok(found.map(TimedOffset::from))
+    }
+
+    /// Reports whether the topic's policy lets clients delete records.
+    pub(crate) fn may_delete_records(&self) -> bool {
+        let state = self.state.lock();
+        let cleanup = state.log.as_ref().map(|log| log.config().cleanup);
+        cleanup.is_none_or(|cleanup| cleanup.delete || !cleanup.compact)
+    }
+
+    /// Makes `offset` the start of the log, if it is not beyond that, and returns the start.
+    pub(crate) fn delete_records_to(&self, offset: i64) -> Result<i64, LogError> {
+        let mut state = self.state.lock();
+        let log = self.usable(&mut state.log)?;
+        log.delete_records_to(Offset(offset))?;
+        let log_start = log.log_start_offset().0;
+        self.log_start.store(log_start, Ordering::Release);
+        drop(state);
+        self.waiters.wake_fetches();
+        Ok(log_start)
+    }
+
+    /// Deletes the segments that nothing keeps and returns how many.
+    pub(crate) fn enforce_retention(&self) -> Result<usize, LogError> {
+        let high_watermark = Offset(self.high_watermark());
+        let mut state = self.state.lock();
+        let Some(log) = state.log.as_mut() else { return Ok(0) };
+        let deleted = log.enforce_retention(high_watermark);
+        let log_start = log.log_start_offset().0;
+        self.log_start.store(log_start, Ordering::Release);
+        let failed = log.failure().is_some();
+        drop(state);
+        if failed {
+            self.note_failure();
+        }
+        deleted
+    }
+
+    /// Forgets producers that were idle for too long.
+    pub(crate) fn expire_producers(&self) {
+        if let Some(log) = self.state.lock().log.as_mut() {
+            log.expire_producers();
+        }
+    }
+
+    /// Puts other settings in force.
+    pub(crate) fn set_config(&self, config: Arc<LogConfig>) {
+        if let Some(log) = self.state.lock().log.as_mut() {
+            log.set_config(config);
+        }
+    }
+
+    /// Bytes of all segments.
+    pub(crate) fn size(&self) -> Result<u64, LogError> {
+        self.state.lock().log.as_mut().map_or(Ok(0), Log::size)
+    }
+
+    /// Asks for a flush if records have waited for one longer than `flush.ms`.
+    pub(crate) fn flush_if_due(self: &Arc<Self>, now_ms: i64) {
+        let mut state = self.state.lock();
+        let Some(flush_ms) = state.log.as_ref().map(|log| log.config().flush_ms) else { return };
+        if state.unflushed_records == 0 {
+            return;
+        }
+        // The first look that finds unflushed records starts the clock; looks come often enough.
+        let since_ms = *state.unflushed_since_ms.get_or_insert(now_ms);
+        let due = now_ms.saturating_sub(since_ms) >= flush_ms;
+        drop(state);
+        if due {
+            self.request_flush();
+        }
+    }
+
+    /// Has the flusher make everything durable soon.
+    pub(crate) fn request_flush(self: &Arc<Self>) {
+        if let Some(flusher) = self.flusher.upgrade() {
+            flusher.mark(self);
+        }
+    }
+
+    /// Makes everything durable in such a way that recovery could begin at the present end, and
+    /// returns where the log stands; blocks.
+    pub(crate) fn checkpoint(&self) -> Result<Option<LogPoints>, LogError> {
+        let job = {
+            let mut state = self.state.lock();
+            let Some(log) = state.log.as_mut() else { return Ok(None) };
+            let job = log.begin_checkpoint()?;
+            state.flushing_bytes = state.appended_bytes;
+            job
+        };
+        if let Some(job) = job {
+            let outcome = job.run();
+            self.finish_flush(job, outcome);
+        }
+        Ok(self.state.lock().log.as_ref().map(Log::points))
+    }
+
+    /// Makes everything durable and leaves what a quick start needs; blocks. Appends and flushes
+    /// must have ended.
+    pub(crate) fn close(&self) -> Result<LogPoints, LogError> {
+        let mut state = self.state.lock();
+        let log = self.usable(&mut state.log)?;
+        log.close()?;
+        let points = log.points();
+        state.log = None;
+        Ok(points)
+    }
+
+    /// Takes the log away, because the topic is deleted, and lets everybody look who waits.
+    pub(crate) fn take_log(&self) -> Option<Log> {
+        self.gone.store(true, Ordering::Release);
+        let log = self.state.lock().log.take();
+        self.note_failure();
+        log
+    }
+
+    /// The log, unless it was taken away.
+    fn usable<'a>(&self, log: &'a mut Option<Log>) -> Result<&'a mut Log, LogError> {
+        log.as_mut().ok_or_else(|| LogError::Failed {
+            directory: self.name.to_string().into(),
+            reason: "it is closed".to_owned(),
+        })
+    }
+
+    fn advance(&self, high_watermark: i64, bytes: i64) {
+        self.high_watermark.fetch_max(high_watermark, Ordering::AcqRel);
+        self.waiters.advanced(high_watermark, bytes);
+    }
+
+    fn note_failure(&self) {
+        self.failed.store(true, Ordering::Release);
+        self.waiters.wake_all();
+    }
+}
+
+impl From<fleuve_storage::TimestampedOffset> for TimedOffset {
+    fn from(found: fleuve_storage::TimestampedOffset) -> Self {
+        Self {
+            timestamp: found.timestamp.0,
+            offset: found.offset.0,
+            leader_epoch: found.leader_epoch.0,
+        }
+    }
+}
+
+impl FlushTarget for Partition {
+    fn flush_mark(&self) -> &FlushMark {
+        &self.flush_mark
+    }
+
+    fn begin_flush(&self) -> Option<FlushJob> {
+        let mut state = self.state.lock();
+        let job = state.log.as_mut()?.begin_flush()?;
+        state.unflushed_records = 0;
+        state.unflushed_since_ms = None;
+        state.flushing_bytes = state.appended_bytes;
+        Some(job)
+    }
+
+    fn finish_flush(&self, job: FlushJob, outcome: Result<(), LogError>) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let Some(log) = state.log.as_mut() else { return };
+        match log.finish_flush(job, outcome) {
+            Ok(durable) => {
+                let bytes = state.flushing_bytes - state.readable_bytes;
+                if self.flush_before_ack {
+                    state.readable_bytes = state.flushing_bytes;
+                    drop(guard);
+                    self.advance(durable.0, bytes);
+                }
+            }
+            Err(_) => {
+                // The log has reported it and takes no more records.
+                drop(guard);
+                self.note_failure();
+            }
+        }
+    }
+}
+
+/// Reports whether the runtime has other threads to go on with.
+fn may_block_in_place() -> bool {
+    tokio::runtime::Handle::try_current()
+        .is_ok_and(|handle| handle.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread)
+}

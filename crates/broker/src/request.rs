@@ -1,0 +1,94 @@
+//! A request on its way through a handler.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fleuve_protocol::messages::ApiKey;
+use fleuve_protocol::{EncodeError, Message, Str, frame};
+
+use crate::connection::CloseReason;
+use crate::node::Node;
+
+/// An answer that is not here yet.
+pub(crate) type Pending<R> = Pin<Box<dyn Future<Output = R> + Send>>;
+
+/// What a handler needs to know besides the request.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    /// The broker's state.
+    pub(crate) node: Arc<Node>,
+    /// The connection that the request came over.
+    pub(crate) peer: Arc<Peer>,
+    /// What the client calls itself.
+    pub(crate) client_id: Str,
+    /// Version of the request.
+    pub(crate) version: i16,
+    /// Size of the frame that the request is a part of.
+    pub(crate) frame_bytes: usize,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Its address.
+    pub(crate) address: SocketAddr,
+    /// Which of our listeners it came to, as an index; replies name the addresses of that one.
+    pub(crate) listener: usize,
+}
+
+/// What a handler makes of a request.
+pub(crate) enum Outcome<R> {
+    /// The response.
+    Now(R),
+    /// The response comes later; what must happen in order has happened.
+    Later(Pending<R>),
+    /// The response comes later, and the connection's next request must not begin before.
+    Barrier(Pending<R>),
+    /// The client expects no response.
+    Silence,
+    /// The connection must be closed instead.
+    Close(CloseReason),
+}
+
+impl<R> From<R> for Outcome<R> {
+    fn from(response: R) -> Self {
+        Self::Now(response)
+    }
+}
+
+impl<R> Outcome<R> {
+    /// An answer for which the connection's later requests have to wait.
+    pub(crate) fn barrier(future: impl Future<Output = R> + Send + 'static) -> Self {
+        Self::Barrier(Box::pin(future))
+    }
+
+    /// An answer that later requests of the connection may overtake in their work.
+    pub(crate) fn later(future: impl Future<Output = R> + Send + 'static) -> Self {
+        Self::Later(Box::pin(future))
+    }
+}
+
+/// A response that can be put on the wire.
+pub(crate) trait IntoFrame: Send + 'static {
+    /// Writes the whole frame, its length included, in pieces for a vectored write.
+    fn into_frame(
+        self,
+        key: ApiKey,
+        correlation_id: i32,
+        version: i16,
+    ) -> Result<Vec<Bytes>, EncodeError>;
+}
+
+impl<M: Message + Send + 'static> IntoFrame for M {
+    fn into_frame(
+        self,
+        key: ApiKey,
+        correlation_id: i32,
+        version: i16,
+    ) -> Result<Vec<Bytes>, EncodeError> {
+        frame::encode_response(key, correlation_id, &self, version)
+    }
+}
