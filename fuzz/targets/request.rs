@@ -1,0 +1,38 @@
+//! Reads a request frame, as a broker does with the first bytes of a stranger.
+#![no_main]
+
+#[path = "../../crates/protocol/tests/counting/mod.rs"]
+mod counting;
+
+use bytes::Bytes;
+use counting::{Counting, usage_of};
+use fleuve_protocol::{AnyRequest, Reader, Writer, frame};
+use libfuzzer_sys::fuzz_target;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Beside the arrays: the boxed message itself and the reference count of the frame.
+const BOOKKEEPING_BYTES: usize = 4096;
+
+fuzz_target!(|input: &[u8]| {
+    let frame = Bytes::copy_from_slice(input);
+    let (read, usage) = usage_of(|| {
+        let mut request = frame::decode_request_header(frame).ok()?;
+        let message = AnyRequest::decode(request.key, request.version, &mut request.body).ok()?;
+        Some((request.key, request.version, message))
+    });
+    let bound = Reader::MEMORY_PER_BYTE * input.len() + Reader::MEMORY_ALWAYS + BOOKKEEPING_BYTES;
+    assert!(usage.peak <= bound, "{} bytes of memory for {}", usage.peak, input.len());
+
+    // What was read can be written, and says the same when read and written once more.
+    if let Some((key, version, message)) = read {
+        let mut first = Writer::new();
+        message.encode(&mut first, version).expect("it was read in this version");
+        let first = first.into_bytes();
+        let again = AnyRequest::decode(key, version, &mut Reader::new(first.clone()));
+        let mut second = Writer::new();
+        again.expect("we wrote it").encode(&mut second, version).expect("as before");
+        assert_eq!(second.into_bytes(), first);
+    }
+});
