@@ -15,6 +15,15 @@ fn gzip_of_several_members() {
 }
 
 #[test]
+fn many_tiny_gzip_members() {
+    let long = gzip(&vec![b'x'; LIMIT / 2]);
+    let payload = [long, gzip(b"y").repeat(20_000)].concat();
+    let records = decompress(Compression::Gzip, &payload).unwrap();
+    assert_eq!(records.len(), LIMIT / 2 + 20_000);
+    assert!(records[LIMIT / 2..].iter().all(|byte| *byte == b'y'));
+}
+
+#[test]
 fn gzip_followed_by_padding_reads_as_in_java() {
     let payload = [&gzip(b"content")[..], &[0; 10]].concat();
     assert_eq!(decompress(Compression::Gzip, &payload).unwrap(), "content");

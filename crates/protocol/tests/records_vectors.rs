@@ -176,7 +176,7 @@ fn validation_sums_up_what_iteration_finds() {
 
 #[test]
 fn a_cut_anywhere_is_an_incomplete_batch() {
-    for path in vectors().into_iter().filter(is_current) {
+    for path in vectors().into_iter().filter(|path| is_current(path)) {
         let first = Bytes::from(fs::read(&path).unwrap());
         let two = Bytes::from([&first[..], &first[..]].concat());
         for end in 1..first.len() {
@@ -270,7 +270,7 @@ fn vectors() -> Vec<PathBuf> {
     paths
 }
 
-fn is_current(path: &PathBuf) -> bool {
+fn is_current(path: &Path) -> bool {
     !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("magic"))
 }
 

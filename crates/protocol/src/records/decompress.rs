@@ -41,7 +41,7 @@ impl Decompressor {
         if codec == Compression::None || payload.is_empty() {
             return Ok(payload.clone());
         }
-        let mut output = Output { bytes: Vec::new(), limit: self.limit };
+        let mut output = Output::new(self.limit);
         match codec {
             Compression::None => output.extend_from_slice(payload),
             Compression::Gzip => gunzip(payload, &mut output),
@@ -53,7 +53,7 @@ impl Decompressor {
             Fault::Invalid => BatchError::Undecodable { codec },
             Fault::TooLarge => BatchError::DecompressedTooLarge { limit: self.limit },
         })?;
-        Ok(Bytes::from(output.bytes))
+        Ok(output.into_bytes())
     }
 
     fn unzstd(&mut self, payload: &[u8], output: &mut Output) -> Result<(), Fault> {
@@ -76,11 +76,9 @@ impl Decompressor {
         loop {
             let mut bytes = Vec::with_capacity(capacity);
             match context.decompress(&mut bytes, payload) {
-                Ok(_) => {
-                    if bytes.len() < bytes.capacity() / 2 {
-                        bytes.shrink_to_fit();
-                    }
+                Ok(size) => {
                     output.bytes = bytes;
+                    output.filled = size;
                     return Ok(());
                 }
                 Err(code) if code != ZSTD_OUTPUT_TOO_SMALL => return Err(Fault::Invalid),
@@ -120,14 +118,21 @@ pub(super) enum Fault {
 
 /// The decompressed bytes so far.
 pub(super) struct Output {
+    /// Zeros beyond `filled`: they are reused, so that many small pieces do not each pay for the
+    /// room they might have needed.
     bytes: Vec<u8>,
+    filled: usize,
     limit: usize,
 }
 
 impl Output {
+    fn new(limit: usize) -> Self {
+        Self { bytes: Vec::new(), filled: 0, limit }
+    }
+
     /// How many bytes may still come.
     pub(super) fn room(&self) -> usize {
-        self.limit - self.bytes.len()
+        self.limit - self.filled
     }
 
     /// Appends bytes that were not compressed.
@@ -135,9 +140,10 @@ impl Output {
         if bytes.len() > self.room() {
             return Err(Fault::TooLarge);
         }
-        self.reserve(bytes.len());
-        self.bytes.extend_from_slice(bytes);
-        Ok(())
+        self.append(bytes.len(), |_, space| {
+            space.copy_from_slice(bytes);
+            Some(bytes.len())
+        })
     }
 
     /// Lets `fill` write at most `size_max` bytes after the bytes before, and say how many.
@@ -147,13 +153,14 @@ impl Output {
         fill: impl FnOnce(&[u8], &mut [u8]) -> Option<usize>,
     ) -> Result<(), Fault> {
         let size_given = size_max.min(self.room());
-        self.reserve(size_given);
-        let start = self.bytes.len();
-        self.bytes.resize(start + size_given, 0);
-        let (before, space) = self.bytes.split_at_mut(start);
+        let end = self.filled + size_given;
+        if end > self.bytes.len() {
+            self.grow(end);
+        }
+        let (before, space) = self.bytes[..end].split_at_mut(self.filled);
         match fill(before, space) {
             Some(size) => {
-                self.bytes.truncate(start + size);
+                self.filled += size;
                 Ok(())
             }
             // With all the space it could need, the fault is its own.
@@ -162,22 +169,29 @@ impl Output {
         }
     }
 
+    fn into_bytes(mut self) -> Bytes {
+        self.bytes.truncate(self.filled);
+        if self.bytes.len() < self.bytes.capacity() / 2 {
+            self.bytes.shrink_to_fit();
+        }
+        Bytes::from(self.bytes)
+    }
+
     /// Doubles like a vector, but not beyond the limit.
-    fn reserve(&mut self, size: usize) {
-        let needed = self.bytes.len() + size;
+    fn grow(&mut self, needed: usize) {
         if needed > self.bytes.capacity() {
             let target = needed.max(self.bytes.capacity().saturating_mul(2)).min(self.limit);
             self.bytes.reserve_exact(target - self.bytes.len());
         }
+        self.bytes.resize(needed, 0);
     }
 }
 
 /// Appends the content of all gzip members; like Java, ignores what follows the last.
-fn gunzip(mut input: &[u8], output: &mut Output) -> Result<(), Fault> {
+fn gunzip(input: &[u8], output: &mut Output) -> Result<(), Fault> {
+    let mut reader = GzDecoder::new(input);
     loop {
-        let mut reader = GzDecoder::new(input);
         loop {
-            let start = output.bytes.len();
             if output.room() == 0 {
                 match reader.read(&mut [0]) {
                     Ok(0) => break,
@@ -185,16 +199,18 @@ fn gunzip(mut input: &[u8], output: &mut Output) -> Result<(), Fault> {
                     Err(_) => return Err(Fault::Invalid),
                 }
             }
+            let start = output.filled;
             let size = start.clamp(CHUNK_SIZE_MIN, CHUNK_SIZE_MAX).min(output.room());
             output.append(size, |_, space| reader.read(space).ok())?;
-            if output.bytes.len() == start {
+            if output.filled == start {
                 break;
             }
         }
-        input = reader.into_inner();
-        if !input.starts_with(&GZIP_MAGIC) {
+        let rest = *reader.get_ref();
+        if !rest.starts_with(&GZIP_MAGIC) {
             return Ok(());
         }
+        reader.reset(rest);
     }
 }
 
