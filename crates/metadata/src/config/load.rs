@@ -94,6 +94,12 @@ fn read(sources: Sources<'_>, problems: &mut Problems) -> StaticConfig {
         accept(&mut statics, &set.key, &set.value, Origin::Flag(set.flag.clone()), problems);
     }
     judge_status(&statics, problems);
+    // As in Kafka, either of the two names of the id stands for both.
+    for (name, twin) in [("node.id", "broker.id"), ("broker.id", "node.id")] {
+        if let Some(setting) = statics.settings.get(name).cloned() {
+            statics.settings.entry(twin).or_insert(setting);
+        }
+    }
     statics
 }
 
@@ -184,21 +190,16 @@ pub(super) fn resolve(
 }
 
 fn resolve_node(layers: &Layers<'_>, problems: &mut Problems) -> NodeSettings {
-    let legacy = layers.integer("broker.id");
-    let id = match (layers.origin("node.id"), layers.origin("broker.id")) {
-        (None, Some(_)) => legacy,
-        (Some(_), Some(origin)) if legacy != layers.integer("node.id") => {
-            problems.error(
-                Some(origin),
-                "`broker.id` and `node.id` differ; remove broker.id, the older of the two names",
-            );
-            legacy
-        }
-        _ => layers.integer("node.id"),
-    };
-    if id < 0 {
+    let id = layers.integer("node.id");
+    if layers.integer("broker.id") != id {
         problems.error(
             layers.origin("broker.id"),
+            "`broker.id` and `node.id` differ; remove broker.id, the older of the two names",
+        );
+    }
+    if id < 0 {
+        problems.error(
+            layers.origin("node.id"),
             format!("invalid value `{id}` for `broker.id`: must be at least 0; or set node.id"),
         );
     }

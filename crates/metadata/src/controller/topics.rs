@@ -14,7 +14,7 @@ use super::machine::{Controller, Decision, PARTITIONS_PER_REQUEST_MAX};
 use super::name::{self, InvalidName};
 use super::placement::{self, PlacementError};
 use crate::config::{ConfigMap, check_topic_overrides};
-use crate::image::{Partition, ResourceKind, Topic};
+use crate::image::{Partition, ResourceKind, Topic, merged_name};
 use crate::record::Record;
 
 /// A topic that somebody wants.
@@ -140,7 +140,7 @@ impl Controller {
         }
         let is_too_large = self.count_partitions(topics) > PARTITIONS_PER_REQUEST_MAX;
         let mut records = Vec::new();
-        let mut accepted: Vec<&str> = Vec::new();
+        let mut accepted: BTreeMap<String, &str> = BTreeMap::new();
         let mut decide = |topic: &NewTopic| {
             if requested[topic.name.as_str()] > 1 {
                 return Err(CreateTopicError::Duplicate);
@@ -169,13 +169,14 @@ impl Controller {
         let mut reply = Vec::with_capacity(topics.len());
         for topic in topics {
             // Two new topics may look alike just as a new and an old one.
-            let twin = accepted.iter().find(|name| look_alike(name, &topic.name));
+            let merged = merged_name(&topic.name);
+            let twin = accepted.get(&merged).filter(|twin| **twin != topic.name.as_str());
             let result = match twin {
                 Some(twin) => Err(collision(&topic.name, twin)),
                 None => decide(topic),
             };
-            if result.is_ok() && topic.name.contains(['.', '_']) {
-                accepted.push(&topic.name);
+            if result.is_ok() {
+                accepted.insert(merged, &topic.name);
             }
             reply.push(result);
         }
@@ -328,14 +329,6 @@ impl Controller {
             }
         }
     }
-}
-
-fn look_alike(left: &str, right: &str) -> bool {
-    left.len() == right.len()
-        && left
-            .bytes()
-            .zip(right.bytes())
-            .all(|(a, b)| a == b || (matches!(a, b'.' | b'_') && matches!(b, b'.' | b'_')))
 }
 
 fn collision(name: &str, existing: &str) -> CreateTopicError {

@@ -11,10 +11,13 @@ mod snapshot;
 mod topics;
 
 #[cfg(test)]
+mod foreign_tests;
+#[cfg(test)]
 mod tests;
 
 pub use apply::{ApplyError, Change, Image};
 pub(crate) use apply::{METADATA_VERSION, METADATA_VERSION_LEVEL};
 pub use cluster::{Broker, Endpoint, FeatureRange};
 pub use configs::{Configs, Resource, ResourceKind};
+pub(crate) use topics::merged_name;
 pub use topics::{Partition, Topic, Topics, directory};

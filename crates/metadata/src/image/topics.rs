@@ -161,7 +161,7 @@ impl Topics {
         if !has_merged_characters(name) {
             return None;
         }
-        self.look_alikes.get(&merged(name))?.iter().find(|known| known.as_str() != name)
+        self.look_alikes.get(&merged_name(name))?.iter().find(|known| known.as_str() != name)
     }
 
     pub(super) fn put(&mut self, topic: Topic) {
@@ -171,7 +171,7 @@ impl Topics {
             self.names.remove_mut(&earlier);
         }
         if has_merged_characters(&name) {
-            let key = merged(&name);
+            let key = merged_name(&name);
             match self.look_alikes.get_mut(&key) {
                 Some(names) => {
                     Arc::make_mut(names).insert(name.clone());
@@ -196,7 +196,7 @@ impl Topics {
         self.names.remove_mut(&id);
         self.by_name.remove_mut(&name);
         if has_merged_characters(&name) {
-            let key = merged(&name);
+            let key = merged_name(&name);
             let is_last = self.look_alikes.get_mut(&key).is_some_and(|names| {
                 Arc::make_mut(names).remove(&name);
                 names.is_empty()
@@ -213,7 +213,8 @@ fn has_merged_characters(name: &str) -> bool {
     name.contains(['.', '_'])
 }
 
-fn merged(name: &str) -> String {
+/// The name as metric names have it, which merge `.` and `_`.
+pub(crate) fn merged_name(name: &str) -> String {
     name.replace('.', "_")
 }
 

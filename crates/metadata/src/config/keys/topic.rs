@@ -14,7 +14,7 @@ use super::words::{CODECS, POLICIES, TIMESTAMPS};
 /// The keys of topics.
 #[rustfmt::skip] // One line a key is easier to scan, compare and sort.
 pub static TOPIC_KEYS: &[Key] = &[
-    key("cleanup.policy", List, Some("delete"), Distinct { of: POLICIES, may_be_empty: true }).broker_keys(&[("log.cleanup.policy", 1)]).served("What happens to old records: delete them, compact them by key, both, or (empty) neither."),
+    key("cleanup.policy", List, Some("delete"), Distinct { of: POLICIES, may_be_empty: true }).broker_keys(&[("log.cleanup.policy", 1)]).served("What happens to old records: delete them, compact them by key, both, or (empty) neither. Compaction is accepted and not carried out yet."),
     key("compression.gzip.level", Int, Some("-1"), GzipLevel).broker_keys(&[("compression.gzip.level", 1)]).served("Level of gzip where the broker itself compresses."),
     key("compression.lz4.level", Int, Some("9"), Between(1, 17)).broker_keys(&[("compression.lz4.level", 1)]).served("Level of LZ4 where the broker itself compresses."),
     key("compression.type", Text, Some("producer"), OneOf(CODECS)).broker_keys(&[("compression.type", 1)]).served("Codec in which the topic is stored; producer keeps what was sent."),
