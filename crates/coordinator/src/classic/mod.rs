@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Nothing here is persistent. A group as the log knows it is the last `GroupMetadataValue`
-//! written, kept in the [`crate::Ledger`]; [`ClassicGroup`] is what the members are doing at this
+//! written, kept in the [`crate::Ledger`]; `ClassicGroup` is what the members are doing at this
 //! moment. The log hears of it three times: when the group comes into being, when the leader's
 //! assignment makes it stable (or a static member changes its id in a stable group), and when the
 //! last member has gone.

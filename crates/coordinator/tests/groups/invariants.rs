@@ -28,24 +28,68 @@ use crate::script::subscription;
 
 const GROUPS: [&str; 2] = ["g", "h"];
 const CLIENTS: usize = 6;
+/// Clients that are static members from the start.
+const STATIC_CLIENTS: usize = 2;
 const PROTOCOLS: [&str; 3] = ["range", "sticky", "cooperative"];
 
 /// Longer than every timeout that the clients of this test ask for, taken together.
 const ALL_TIMEOUTS_MS: i64 = 30 * 60 * 1_000;
 
+/// Events between two comparisons with a shard that reads the whole log.
+const REPLAY_EVERY: usize = 8;
+
 #[derive(Clone, Debug)]
 enum Event {
-    Join { client: usize, is_old: bool, anew: bool, is_static: bool, protocols: u8, topics: bool },
-    Sync { client: usize, old_generation: bool },
-    Heartbeat { client: usize },
-    Leave { client: usize, by_instance: bool },
-    Commit { client: usize, partition: i32, is_standalone: bool, retention_ms: Option<i64> },
-    DeleteOffsets { group: usize, partition: i32 },
+    /// All clients of a group behave: they join, wait, and synchronise.
+    Settle {
+        group: usize,
+        is_old: bool,
+    },
+    Join {
+        client: usize,
+        is_old: bool,
+        anew: bool,
+        is_static: bool,
+        protocols: u8,
+        topics: bool,
+    },
+    /// A static member forgets its member id and joins again.
+    Restart {
+        client: usize,
+        is_old: bool,
+    },
+    Sync {
+        client: usize,
+        old_generation: bool,
+    },
+    Heartbeat {
+        client: usize,
+    },
+    Leave {
+        client: usize,
+        by_instance: bool,
+    },
+    Commit {
+        client: usize,
+        partition: i32,
+        is_standalone: bool,
+        retention_ms: Option<i64>,
+    },
+    DeleteOffsets {
+        group: usize,
+        partition: i32,
+    },
     DeleteGroups,
     DeleteTopic,
-    Wait { ms: i64 },
-    MaxSize { size: usize },
-    Fail { error: AppendError },
+    Wait {
+        ms: i64,
+    },
+    MaxSize {
+        size: usize,
+    },
+    Fail {
+        error: AppendError,
+    },
     Hold,
     Flush,
     Reload,
@@ -55,12 +99,15 @@ fn event() -> impl Strategy<Value = Event> {
     let client = 0..CLIENTS;
     let flag = || prop::bool::ANY;
     prop_oneof![
-        12 => (client.clone(), flag(), prop::bool::weighted(0.2), prop::bool::weighted(0.4), 1_u8..8, flag())
+        6 => (0..GROUPS.len(), flag()).prop_map(|(group, is_old)| Event::Settle { group, is_old }),
+        12 => (client.clone(), flag(), prop::bool::weighted(0.2), prop::bool::weighted(0.4), prop_oneof![3 => Just(7_u8), 1 => 1_u8..8], flag())
             .prop_map(|(client, is_old, anew, is_static, protocols, topics)| {
                 Event::Join { client, is_old, anew, is_static, protocols, topics }
             }),
         10 => (client.clone(), prop::bool::weighted(0.1))
             .prop_map(|(client, old_generation)| Event::Sync { client, old_generation }),
+        4 => (0..STATIC_CLIENTS, flag())
+            .prop_map(|(client, is_old)| Event::Restart { client, is_old }),
         3 => client.clone().prop_map(|client| Event::Heartbeat { client }),
         2 => (client.clone(), flag())
             .prop_map(|(client, by_instance)| Event::Leave { client, by_instance }),
@@ -111,7 +158,12 @@ impl World {
         };
         Self {
             driver: Driver::new(settings),
-            clients: vec![Client::default(); CLIENTS],
+            clients: (0..CLIENTS)
+                .map(|client| Client {
+                    instance_id: (client < STATIC_CLIENTS).then(|| instance_of(client)),
+                    ..Client::default()
+                })
+                .collect(),
             senders: BTreeMap::new(),
             heard: 0,
             generations: BTreeMap::new(),
@@ -120,8 +172,14 @@ impl World {
 
     fn run(&mut self, event: &Event) {
         match *event {
+            Event::Settle { group, is_old } => self.settle(group, is_old),
             Event::Join { client, is_old, anew, is_static, protocols, topics } => {
                 self.join(client, is_old, anew, is_static, protocols, topics);
+            }
+            Event::Restart { client, is_old } => {
+                self.clients[client].member_id = Str::EMPTY;
+                self.clients[client].instance_id = Some(instance_of(client));
+                self.join(client, is_old, false, false, 7, true);
             }
             Event::Sync { client, old_generation } => self.sync(client, old_generation),
             Event::Heartbeat { client } => {
@@ -169,6 +227,21 @@ impl World {
         self.listen();
     }
 
+    fn settle(&mut self, group: usize, is_old: bool) {
+        let all = (0..CLIENTS).filter(|client| group_of(*client) == GROUPS[group]);
+        let all: Vec<usize> = all.collect();
+        // One round gets them their member ids, another one into the group.
+        for client in all.iter().chain(&all) {
+            self.join(*client, is_old, false, false, 7, true);
+            self.listen();
+        }
+        self.driver.wait(1_000);
+        self.listen();
+        for client in all {
+            self.sync(client, false);
+        }
+    }
+
     fn join(
         &mut self,
         client: usize,
@@ -181,8 +254,7 @@ impl World {
         let state = &mut self.clients[client];
         if anew {
             state.member_id = Str::EMPTY;
-            // Two clients of a group share an instance id, by mistake.
-            state.instance_id = is_static.then(|| format!("i{}", client % 4).into());
+            state.instance_id = is_static.then(|| instance_of(client));
         }
         let metadata = subscription(if topics { "t" } else { "t+u" });
         let protocols = PROTOCOLS.iter().enumerate().filter(|(bit, _)| protocols & (1 << bit) != 0);
@@ -341,6 +413,11 @@ impl World {
     }
 }
 
+/// Clients 0 and 3 have the same one, by mistake.
+fn instance_of(client: usize) -> Str {
+    format!("i{}", client % 3).into()
+}
+
 fn group_of(client: usize) -> Str {
     GROUPS[usize::from(client >= CLIENTS - 2)].into()
 }
@@ -365,9 +442,12 @@ proptest! {
     #[test]
     fn hold_in_random_histories(events in prop::collection::vec(event(), 1..120)) {
         let mut world = World::new();
-        for event in &events {
+        for (index, event) in events.iter().enumerate() {
             world.run(event);
             world.check();
+            if index % REPLAY_EVERY == 0 {
+                world.check_replay();
+            }
         }
         world.check_replay();
 
