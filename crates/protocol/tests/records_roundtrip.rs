@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use bytes::{Bytes, BytesMut};
 use fleuve_protocol::records::{
     AppendError, Batch, BatchBuilder, BatchOptions, BatchProducer, Codec, Compression,
-    Decompressor, Header, NewRecord, RecordIter, validate_records,
+    Decompressor, Header, Headers, NewRecord, Record, RecordIter, validate_records,
 };
 use fleuve_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs};
 use kafka_protocol::protocol::StrBytes;
@@ -176,6 +176,25 @@ fn offsets_do_not_go_back() {
     let refused = AppendError::BadOffset { offset: Offset(5), next: Offset(6), base: Offset(5) };
     assert_eq!(builder.append_kept(&record), Err(refused));
     assert_eq!(builder.finish(), batch.bytes);
+}
+
+#[test]
+fn offsets_stay_within_reach_of_the_base() {
+    let record = |offset| Record {
+        offset: Offset(offset),
+        timestamp: TimestampMs(0),
+        key: None,
+        value: None,
+        headers: Headers::default(),
+    };
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    let last = i64::from(i32::MAX) - 1;
+    assert!(builder.append_kept(&record(last + 1)).is_err());
+    builder.append_kept(&record(last)).unwrap();
+    assert!(builder.append_kept(&record(last + 1)).is_err());
+    assert!(builder.append(&NewRecord::default()).is_err());
+    let batch = Batch::parse(builder.finish()).unwrap();
+    assert_eq!(batch.header.last_offset(), Offset(last));
 }
 
 fn build(options: BatchOptions, records: &[Owned]) -> Bytes {

@@ -183,9 +183,10 @@ impl BatchBuilder {
 
     /// Appends a record at the next offset.
     pub fn append(&mut self, record: &NewRecord<'_>) -> Result<(), AppendError> {
-        let mut headers_size = 0;
-        for header in record.headers {
-            headers_size += size_of_bytes(Some(header.key)) + size_of_bytes(header.value);
+        let (base, next) = (self.options.base_offset, self.next_offset());
+        // Of one more record, the count would not fit its field.
+        if self.next_offset_delta == i32::MAX {
+            return Err(AppendError::BadOffset { offset: next, next, base });
         }
         let raw = RawRecord {
             offset_delta: self.next_offset_delta,
@@ -193,7 +194,7 @@ impl BatchBuilder {
             key: record.key,
             value: record.value,
             header_count: record.headers.len(),
-            headers_size,
+            headers_size: size_of_headers(record.headers),
         };
         self.append_raw(&raw, |buffer| {
             for header in record.headers {
@@ -207,8 +208,7 @@ impl BatchBuilder {
     ///
     /// Offsets may have gaps but must not go back.
     pub fn append_kept(&mut self, record: &Record<'_>) -> Result<(), AppendError> {
-        let base = self.options.base_offset;
-        let next = Offset(base.0.saturating_add(i64::from(self.next_offset_delta)));
+        let (base, next) = (self.options.base_offset, self.next_offset());
         let offset_delta = record
             .offset
             .0
@@ -259,12 +259,10 @@ impl BatchBuilder {
 
     /// The most bytes that `record` can add before compression, wherever it is appended.
     pub fn size_bound(record: &NewRecord<'_>) -> usize {
-        let headers: usize = record
-            .headers
-            .iter()
-            .map(|header| size_of_bytes(Some(header.key)) + size_of_bytes(header.value))
-            .sum();
-        RECORD_PREFIX_SIZE_MAX + size_of_bytes(record.key) + size_of_bytes(record.value) + headers
+        RECORD_PREFIX_SIZE_MAX
+            + size_of_bytes(record.key)
+            + size_of_bytes(record.value)
+            + size_of_headers(record.headers)
     }
 
     /// What the batch says beside its records; may be changed until the batch is finished.
@@ -291,6 +289,10 @@ impl BatchBuilder {
         };
         self.begin();
         batch
+    }
+
+    fn next_offset(&self) -> Offset {
+        Offset(self.options.base_offset.0.saturating_add(i64::from(self.next_offset_delta)))
     }
 
     fn begin(&mut self) {
@@ -424,6 +426,10 @@ fn length(bytes: Option<&[u8]>) -> i32 {
 /// Size of `bytes` with the length before them.
 fn size_of_bytes(bytes: Option<&[u8]>) -> usize {
     size_i64(bytes.map_or(-1, |bytes| bytes.len() as i64)) + bytes.map_or(0, <[u8]>::len)
+}
+
+fn size_of_headers(headers: &[Header<'_>]) -> usize {
+    headers.iter().map(|header| size_of_bytes(Some(header.key)) + size_of_bytes(header.value)).sum()
 }
 
 fn put_bytes(buffer: &mut BytesMut, bytes: Option<&[u8]>) {
