@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use fleuve_os::{Disk, DiskLock, Random};
+use fleuve_os::{Disk, DiskLock, DiskResult, Random};
 use fleuve_types::{TopicPartition, Uuid};
 
 use crate::checkpoint;
@@ -93,7 +93,7 @@ pub(crate) fn claim(
     let mut claimed = Vec::new();
     let mut cluster_id = cluster_id.map(str::to_owned);
     for path in paths {
-        disk.create_dir_all(path)?;
+        create_durably(disk, path)?;
         let lock = disk
             .try_lock(&path.join(LOCK))?
             .ok_or_else(|| DirectoryError::InUse { path: path.clone() })?;
@@ -179,6 +179,22 @@ impl DataDirectory {
             offsets => offsets,
         }
     }
+}
+
+/// Makes a directory so that it survives a power failure together with what is synced within it.
+fn create_durably(disk: &dyn Disk, directory: &Path) -> DiskResult<()> {
+    let mut missing = Vec::new();
+    for ancestor in directory.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+        if disk.exists(ancestor)? {
+            break;
+        }
+        missing.push(ancestor);
+    }
+    disk.create_dir_all(directory)?;
+    for made in missing.into_iter().rev() {
+        disk.sync_dir(made.parent().unwrap_or(Path::new("")))?;
+    }
+    Ok(())
 }
 
 fn read_identity(disk: &dyn Disk, directory: &Path) -> Result<Identity, LogError> {

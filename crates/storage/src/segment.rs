@@ -162,9 +162,11 @@ impl Segment {
         &mut self,
         environment: &Environment,
         batches: &[PlacedBatch],
-    ) -> DiskResult<Arc<dyn File>> {
+    ) -> Result<Arc<dyn File>, LogError> {
         let file = self.log.open(environment)?;
         let size = self.size(environment)?;
+        // Entering the batches needs it, and may not fail any more then.
+        self.newest(environment)?;
         if self.has_torn_tail {
             file.set_len(size)?;
             self.has_torn_tail = false;
@@ -185,7 +187,7 @@ impl Segment {
             // A full disk may have taken a part. Should cutting fail as well, the next append
             // tries again: with a shorter write on top, the rest could pass for batches.
             self.has_torn_tail = file.set_len(size).is_err();
-            return Err(error);
+            return Err(error.into());
         }
         Ok(file)
     }

@@ -117,7 +117,6 @@ impl Log {
         let file = match segment.append(environment, &placed) {
             Ok(file) => file,
             Err(error) => {
-                let error = LogError::from(error);
                 self.fail_unless_full(&error);
                 return Err(error.into());
             }
