@@ -133,7 +133,7 @@ pub(super) fn resolve(layers: &Layers<'_>, host_name: &str, problems: &mut Probl
             "no listener is left for clients; name one that is not in controller.listener.names",
         );
     }
-    listeners.advertised = advertised(layers, &listeners, host_name, problems);
+    listeners.advertised = advertised(layers, &listeners, &controller_names, host_name, problems);
     listeners.inter_broker = inter_broker(layers, &listeners, problems);
     listeners
 }
@@ -274,12 +274,18 @@ fn protocol_map(
             map.entry(name.clone()).or_insert(SecurityProtocol::Plaintext);
         }
     }
+    // A flag such as `--listen` cannot know which names the file maps.
+    if matches!(layers.origin("listeners"), Some(Origin::Flag(_))) {
+        let plaintext = SecurityProtocol::Plaintext;
+        map.entry(plaintext.name().to_owned()).or_insert(plaintext);
+    }
     map
 }
 
 fn advertised(
     layers: &Layers<'_>,
     listeners: &Listeners,
+    controller_names: &[String],
     host_name: &str,
     problems: &mut Problems,
 ) -> Vec<AdvertisedListener> {
@@ -300,7 +306,7 @@ fn advertised(
     };
     let mut advertised = Vec::new();
     for endpoint in endpoints {
-        if listeners.controller.iter().any(|controller| controller.name == endpoint.name) {
+        if controller_names.contains(&endpoint.name) {
             continue;
         }
         if explicit && !listeners.open.iter().any(|listener| listener.name == endpoint.name) {

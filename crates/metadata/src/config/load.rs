@@ -93,6 +93,7 @@ fn read(sources: Sources<'_>, problems: &mut Problems) -> StaticConfig {
     for set in sources.overrides {
         accept(&mut statics, &set.key, &set.value, Origin::Flag(set.flag.clone()), problems);
     }
+    forget_replaced_listeners(&mut statics, problems);
     judge_status(&statics, problems);
     // As in Kafka, either of the two names of the id stands for both.
     for (name, twin) in [("node.id", "broker.id"), ("broker.id", "node.id")] {
@@ -101,6 +102,23 @@ fn read(sources: Sources<'_>, problems: &mut Problems) -> StaticConfig {
         }
     }
     statics
+}
+
+/// When a flag replaces the file's listeners, what the file says about those goes with them.
+fn forget_replaced_listeners(statics: &mut StaticConfig, problems: &mut Problems) {
+    let Some(Origin::Flag(flag)) = statics.get("listeners").map(|set| set.origin.clone()) else {
+        return;
+    };
+    for name in ["advertised.listeners", "inter.broker.listener.name"] {
+        let origin = statics.get(name).map(|set| set.origin.clone());
+        if let Some(origin @ Origin::File { .. }) = origin {
+            statics.settings.remove(name);
+            problems.warning(
+                Some(&origin),
+                format!("`{name}` has no effect: it belongs to listeners that {flag} replaces"),
+            );
+        }
+    }
 }
 
 /// Checks one entry and keeps it if it is right.

@@ -64,7 +64,7 @@ pub fn reference_markdown() -> String {
 const INTRODUCTION: &str = "\
 # Configuration
 
-<!-- Written from the tables in crates/metadata/src/config/keys; do not edit. -->
+<!-- Written by `cargo xtask reference` from crates/metadata/src/config/keys; do not edit. -->
 
 Fleuve reads Kafka's `server.properties`. Names, types, ranges and defaults are those of Kafka 4.3,
 except where a default says why it differs. Values come, from the strongest, from dynamic configs of
