@@ -7,6 +7,10 @@ use fleuve_metadata::config::{Override, Sources, load};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     let mut arguments = std::env::args().skip(1);
     let directory = arguments.next().ok_or("usage: serve DIRECTORY [key=value]...")?;
     let mut overrides = vec![setting("log.dirs", &directory)];

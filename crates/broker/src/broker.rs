@@ -6,15 +6,16 @@
 //!
 //! Several brokers can live in one process; nothing here is global.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fleuve_coordinator::GroupSettings;
 use fleuve_http::Server;
-use fleuve_metadata::config::{BrokerSettings, HostPort, Listener as ListenerSettings};
+use fleuve_metadata::config::{BrokerSettings, HostPort, Layers, Listener as ListenerSettings};
 use fleuve_metadata::controller::{Controller, Registration, RegistrationError};
 use fleuve_metadata::image::Endpoint as RegisteredEndpoint;
 use fleuve_os::{Clock, Disk, OsDisk, OsRandom, Random, SystemClock};
@@ -27,7 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::background;
-use crate::connection::{self, ConnectionGate, Limits, Listener, SocketBuffers};
+use crate::connection::{self, ConnectionGate, GateLimits, Limits, Listener, SocketOptions};
 use crate::dispatch::{APIS, Dispatcher};
 use crate::fetch_session::SessionCache;
 use crate::groups::Groups;
@@ -137,9 +138,19 @@ pub struct Broker {
     stop: watch::Sender<bool>,
     /// Yields nothing until every connection has ended.
     connections: mpsc::Receiver<Infallible>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Tasks,
     flusher: Arc<Flusher>,
     startup: Duration,
+}
+
+/// Tasks that end with the broker, also with one that is dropped instead of shut down.
+#[derive(Debug)]
+struct Tasks(Vec<JoinHandle<()>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
 }
 
 impl Broker {
@@ -152,11 +163,12 @@ impl Broker {
         let settings = Arc::new(settings);
         let sockets = bind(&settings).await?;
         let flusher = Arc::new(Flusher::start(FLUSH_THREADS).map_err(StartError::Thread)?);
-        let gate = Arc::new(ConnectionGate::new(
-            settings.network.connections_max,
-            settings.network.connections_per_ip_max,
-            None,
-        ));
+        let gate = Arc::new(ConnectionGate::new(GateLimits {
+            total_max: settings.network.connections_max,
+            per_address_max: settings.network.connections_per_ip_max,
+            overrides: address_overrides(&settings).await,
+            rate_max: creation_rate(&settings),
+        }));
         let listeners: Vec<BoundListener> = sockets
             .iter()
             .map(|(name, socket)| BoundListener { name: name.clone(), address: socket.address() })
@@ -167,9 +179,9 @@ impl Broker {
         let (stop, stopped) = watch::channel(false);
         let (alive, connections) = mpsc::channel(1);
         let limits = limits(&settings);
-        let mut tasks = background::start(&node);
+        let mut tasks = Tasks(background::start(&node));
         for (index, (name, socket)) in sockets.into_iter().enumerate() {
-            tasks.push(tokio::spawn(accept(Acceptor {
+            tasks.0.push(tokio::spawn(accept(Acceptor {
                 name,
                 index,
                 socket,
@@ -220,9 +232,7 @@ impl Broker {
         if timeout(2 * DRAIN_MAX, self.connections.recv()).await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
-        for task in &self.tasks {
-            task.abort();
-        }
+        drop(self.tasks);
         if let Some(http) = self.http.take() {
             http.shutdown().await;
         }
@@ -244,9 +254,15 @@ impl Broker {
 
 async fn bind(settings: &BrokerSettings) -> Result<Vec<(String, Listener)>, StartError> {
     let network = &settings.network;
-    let buffers = SocketBuffers {
-        send_bytes: network.send_buffer_bytes,
-        receive_bytes: network.receive_buffer_bytes,
+    // Kafka's default of 100 KiB is below what Linux sizes by itself, and a fixed size switches
+    // that off; so only what the operator asks for is set.
+    let is_set = |key: &str| settings.statics.get(key).is_some();
+    let options = SocketOptions {
+        send_bytes: network.send_buffer_bytes.filter(|_| is_set("socket.send.buffer.bytes")),
+        receive_bytes: network
+            .receive_buffer_bytes
+            .filter(|_| is_set("socket.receive.buffer.bytes")),
+        backlog: network.listen_backlog,
     };
     let mut sockets = Vec::new();
     for listener in &network.listeners.open {
@@ -258,7 +274,7 @@ async fn bind(settings: &BrokerSettings) -> Result<Vec<(String, Listener)>, Star
                 "this listener is reachable from other machines and asks nobody for a password"
             );
         }
-        let socket = Listener::bind(address, buffers).map_err(|error| StartError::Bind {
+        let socket = Listener::bind(address, options).map_err(|error| StartError::Bind {
             listener: name.clone(),
             address,
             error,
@@ -282,6 +298,27 @@ async fn resolve(listener: &ListenerSettings) -> Result<SocketAddr, StartError> 
     // A name such as localhost has addresses of both kinds; clients try the older one first.
     let first = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
     first.copied().ok_or_else(|| failure(io::Error::other("it has no address")))
+}
+
+/// `max.connection.creation.rate`, unless it is so high that it means no limit.
+fn creation_rate(settings: &BrokerSettings) -> Option<u32> {
+    let value = Layers::of_statics(&settings.statics).value("max.connection.creation.rate")?;
+    let rate = u32::try_from(value.as_integer()?).ok()?;
+    (rate < i32::MAX as u32).then_some(rate)
+}
+
+/// The limits of single addresses; the operator may name them by host.
+async fn address_overrides(settings: &BrokerSettings) -> HashMap<IpAddr, usize> {
+    let mut overrides = HashMap::new();
+    for (host, limit) in &settings.network.connections_per_ip_overrides {
+        match lookup_host((host.as_str(), 0)).await {
+            Ok(found) => overrides.extend(found.map(|address| (address.ip(), *limit))),
+            Err(error) => {
+                tracing::warn!(%host, %error, "no limit of its own for a host without address");
+            }
+        }
+    }
+    overrides
 }
 
 async fn open_node(

@@ -18,8 +18,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Connections that the system keeps for us until we accept them.
-const BACKLOG: i32 = 1024;
 /// Pause after a failed accept; out of descriptors is the usual reason and needs time to pass.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -28,32 +26,49 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub(crate) struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    buffers: SocketBuffers,
+    options: SocketOptions,
 }
 
-/// Socket buffer sizes in bytes; `None` leaves the system's own sizing on.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SocketBuffers {
+/// How sockets are set up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SocketOptions {
+    /// Size of the send buffer; `None` leaves the system's own sizing on.
     pub(crate) send_bytes: Option<usize>,
+    /// Size of the receive buffer; `None` leaves the system's own sizing on.
     pub(crate) receive_bytes: Option<usize>,
+    /// Connections that the system keeps for us until we accept them.
+    pub(crate) backlog: u32,
+}
+
+/// Who may connect.
+#[derive(Clone, Debug)]
+pub(crate) struct GateLimits {
+    /// `max.connections`.
+    pub(crate) total_max: usize,
+    /// `max.connections.per.ip`.
+    pub(crate) per_address_max: usize,
+    /// `max.connections.per.ip.overrides`.
+    pub(crate) overrides: HashMap<IpAddr, usize>,
+    /// `max.connection.creation.rate`: new connections a second.
+    pub(crate) rate_max: Option<u32>,
 }
 
 impl Listener {
     /// Binds `address`; port 0 lets the system choose.
-    pub(crate) fn bind(address: SocketAddr, buffers: SocketBuffers) -> io::Result<Self> {
+    pub(crate) fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A broker that restarts must get its port back although old connections linger.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
-        if let Some(bytes) = buffers.receive_bytes {
+        if let Some(bytes) = options.receive_bytes {
             // Inherited by accepted sockets, and only before listening able to grow the window.
             socket.set_recv_buffer_size(bytes)?;
         }
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
+        socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
         let socket = TcpListener::from_std(socket.into())?;
         let address = socket.local_addr()?;
-        Ok(Self { socket, address, buffers })
+        Ok(Self { socket, address, options })
     }
 
     /// The bound address, with its real port.
@@ -89,7 +104,7 @@ impl Listener {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
         socket.set_keepalive(true)?;
-        if let Some(bytes) = self.buffers.send_bytes {
+        if let Some(bytes) = self.options.send_bytes {
             socket.set_send_buffer_size(bytes)?;
         }
         Ok(())
@@ -99,8 +114,7 @@ impl Listener {
 /// Counts connections and says who may come in.
 #[derive(Debug)]
 pub(crate) struct ConnectionGate {
-    total_max: usize,
-    per_address_max: usize,
+    limits: GateLimits,
     open: AtomicUsize,
     per_address: Mutex<HashMap<IpAddr, usize>>,
     room: Notify,
@@ -123,15 +137,14 @@ pub(crate) struct Admission {
 }
 
 impl ConnectionGate {
-    /// Makes a gate with Kafka's three limits; `rate_max` counts new connections a second.
-    pub(crate) fn new(total_max: usize, per_address_max: usize, rate_max: Option<u32>) -> Self {
-        let rate = rate_max.map(|rate| {
+    /// Makes a gate that lets through what `limits` allow.
+    pub(crate) fn new(limits: GateLimits) -> Self {
+        let rate = limits.rate_max.map(|rate| {
             let per_second = f64::from(rate.max(1));
             Mutex::new(CreationRate { per_second, tokens: per_second, filled: Instant::now() })
         });
         Self {
-            total_max,
-            per_address_max,
+            limits,
             open: AtomicUsize::new(0),
             per_address: Mutex::default(),
             room: Notify::new(),
@@ -147,7 +160,7 @@ impl ConnectionGate {
     async fn wait_for_room(&self) {
         loop {
             let room = self.room.notified();
-            if self.open() < self.total_max {
+            if self.open() < self.limits.total_max {
                 break;
             }
             room.await;
@@ -162,9 +175,11 @@ impl ConnectionGate {
 
     fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Admission> {
         {
+            let own_limit = self.limits.overrides.get(&address);
+            let limit = own_limit.copied().unwrap_or(self.limits.per_address_max);
             let mut per_address = self.per_address.lock();
             let count = per_address.entry(address).or_default();
-            if *count >= self.per_address_max {
+            if *count >= limit {
                 return None;
             }
             *count += 1;
@@ -204,9 +219,13 @@ mod tests {
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
+    fn limits(total_max: usize, per_address_max: usize) -> GateLimits {
+        GateLimits { total_max, per_address_max, overrides: HashMap::new(), rate_max: None }
+    }
+
     #[tokio::test]
     async fn an_address_may_hold_its_share_and_gets_it_back() {
-        let gate = Arc::new(ConnectionGate::new(10, 2, None));
+        let gate = Arc::new(ConnectionGate::new(limits(10, 2)));
         let first = gate.admit(HERE).expect("the first");
         let _second = gate.admit(HERE).expect("the second");
         assert!(gate.admit(HERE).is_none());
@@ -216,8 +235,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_address_may_have_a_limit_of_its_own() {
+        let overrides = HashMap::from([(HERE, 1)]);
+        let gate = Arc::new(ConnectionGate::new(GateLimits { overrides, ..limits(10, 5) }));
+        let _only = gate.admit(HERE).expect("the first");
+        assert!(gate.admit(HERE).is_none());
+        assert!(gate.admit(IpAddr::from([127, 0, 0, 2])).is_some());
+    }
+
+    #[tokio::test]
     async fn a_full_broker_accepts_again_when_a_connection_ends() {
-        let gate = Arc::new(ConnectionGate::new(1, 10, None));
+        let gate = Arc::new(ConnectionGate::new(limits(1, 10)));
         let only = gate.admit(HERE).expect("the first");
         let waiting = tokio::spawn({
             let gate = Arc::clone(&gate);
@@ -231,7 +259,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn connections_come_no_faster_than_the_rate() {
-        let gate = ConnectionGate::new(100, 100, Some(10));
+        let gate = ConnectionGate::new(GateLimits { rate_max: Some(10), ..limits(100, 100) });
         let begun = Instant::now();
         for _ in 0..30 {
             gate.wait_for_room().await;
@@ -246,8 +274,9 @@ mod tests {
     #[tokio::test]
     async fn a_listener_tells_the_port_it_got() {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = Listener::bind(any_port, SocketBuffers::default()).expect("a free port");
-        let gate = Arc::new(ConnectionGate::new(10, 10, None));
+        let options = SocketOptions { send_bytes: None, receive_bytes: None, backlog: 50 };
+        let listener = Listener::bind(any_port, options).expect("a free port");
+        let gate = Arc::new(ConnectionGate::new(limits(10, 10)));
         let (accepted, connected) =
             tokio::join!(listener.accept(&gate), TcpStream::connect(listener.address()));
         assert!(accepted.0.nodelay().expect("open"));

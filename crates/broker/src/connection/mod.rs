@@ -9,5 +9,5 @@ mod listener;
 mod task;
 
 pub(crate) use frames::{FrameBuffer, FrameError};
-pub(crate) use listener::{ConnectionGate, Listener, SocketBuffers};
+pub(crate) use listener::{ConnectionGate, GateLimits, Listener, SocketOptions};
 pub(crate) use task::{Answer, CloseReason, Dispatch, Limits, Reply, serve};

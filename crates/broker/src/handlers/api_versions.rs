@@ -77,7 +77,6 @@ fn row(api: &Api) -> ApiVersion {
         api_key: api.key.code(),
         min_version: api.advertised_min,
         max_version: api.version_max,
-        ..Default::default()
     }
 }
 

@@ -21,6 +21,9 @@ use super::errors;
 use crate::partition::{Partition, TimedOffset};
 use crate::request::{Context, Outcome};
 
+/// From here on responses tell the leader epoch.
+const EPOCHS_FROM: i16 = 4;
+const NO_EPOCH: i32 = -1;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
@@ -42,6 +45,7 @@ pub(crate) fn handle(
             }
         }
     }
+    let tells_epoch = context.version >= EPOCHS_FROM;
     let mut response = ListOffsetsResponse::default();
     for topic in request.topics {
         let found = context.node.topics.by_name(&topic.name);
@@ -59,7 +63,7 @@ pub(crate) fn handle(
                     partition_index: index,
                     timestamp: found.timestamp,
                     offset: found.offset,
-                    leader_epoch: found.leader_epoch,
+                    leader_epoch: if tells_epoch { found.leader_epoch } else { NO_EPOCH },
                     ..Default::default()
                 },
                 Err(code) => failure(index, code),
@@ -128,7 +132,6 @@ fn failure(partition_index: i32, code: ErrorCode) -> ListOffsetsPartitionRespons
         error_code: code.code(),
         timestamp: -1,
         offset: -1,
-        leader_epoch: -1,
-        ..Default::default()
+        leader_epoch: NO_EPOCH,
     }
 }

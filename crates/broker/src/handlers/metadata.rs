@@ -96,7 +96,7 @@ fn respond(
 ) -> MetadataResponse {
     let mut topics = Vec::new();
     match asked {
-        Asked::All => topics.extend(image.topics().iter().map(|topic| describe(topic))),
+        Asked::All => topics.extend(image.topics().iter().map(describe)),
         Asked::Ids(ids) => {
             topics.extend(ids.into_iter().map(|id| match image.topics().by_id(id) {
                 Some(topic) => describe(topic),

@@ -38,7 +38,6 @@ pub(crate) fn handle(
                 partition: wanted.partition,
                 leader_epoch,
                 end_offset,
-                ..Default::default()
             }
         });
         let partitions = partitions.collect();

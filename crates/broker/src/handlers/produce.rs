@@ -2,7 +2,8 @@
 //!
 //! Clients are told of versions from 0 on, see the table in `dispatch`. Departs from Kafka in
 //! that transactional batches are refused with `UNSUPPORTED_VERSION`, as long as the APIs of
-//! transactions are not advertised.
+//! transactions are not advertised. Hints at another leader (KIP-951) are never given, because
+//! every partition is led here.
 //!
 //! Appends happen here and now, in the order of the requests. What may come later is the answer
 //! to `acks=all`: it waits in the purgatory until the high watermark has passed the batches.
@@ -15,7 +16,7 @@ use fleuve_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
 use fleuve_protocol::messages::produce_response::{
-    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+    PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
 };
 use fleuve_protocol::records::{BatchHeader, Compression};
 use fleuve_protocol::{ErrorCode, Str};
@@ -29,7 +30,6 @@ use crate::request::{Context, Outcome};
 use crate::topics::Topic;
 
 const TOPIC_IDS_FROM: i16 = 13;
-const LEADER_HINTS_FROM: i16 = 10;
 const ZSTD_FROM: i16 = 7;
 /// The client id under which Kafka's own tools may write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
@@ -94,7 +94,7 @@ pub(crate) fn handle(context: &Context, request: ProduceRequest) -> Outcome<Prod
                 }
                 Err(refusal) => {
                     failures += 1;
-                    refuse(context, &topic, &mut response, index, refusal)
+                    refuse(index, refusal)
                 }
             };
             topic_response.partition_responses.push(partition_response);
@@ -234,35 +234,12 @@ fn acknowledge(index: i32, appended: &Appended) -> PartitionProduceResponse {
     }
 }
 
-fn refuse(
-    context: &Context,
-    topic: &Result<Arc<Topic>, ErrorCode>,
-    response: &mut ProduceResponse,
-    index: i32,
-    refusal: Refusal,
-) -> PartitionProduceResponse {
-    let mut current_leader = LeaderIdAndEpoch::default();
-    if refusal.code == ErrorCode::NotLeaderOrFollower && context.version >= LEADER_HINTS_FROM {
-        if let Some(partition) = topic.as_ref().ok().and_then(|topic| topic.partition(index)) {
-            current_leader.leader_id = context.node.id;
-            current_leader.leader_epoch = partition.leader_epoch();
-            let endpoint = context.node.endpoint(context.peer.listener);
-            if response.node_endpoints.is_empty() {
-                response.node_endpoints.push(NodeEndpoint {
-                    node_id: context.node.id,
-                    host: endpoint.host,
-                    port: endpoint.port,
-                    rack: None,
-                });
-            }
-        }
-    }
+fn refuse(index: i32, refusal: Refusal) -> PartitionProduceResponse {
     PartitionProduceResponse {
         index,
         error_code: refusal.code.code(),
         base_offset: -1,
         error_message: Some(Str::from(refusal.message)),
-        current_leader,
         ..Default::default()
     }
 }

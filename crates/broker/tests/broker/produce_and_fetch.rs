@@ -1,13 +1,11 @@
 //! Produce and fetch against a real broker.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{TestBroker, batch, fetch_request, produce_request, values};
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::fetch_request::FetchRequest;
 use fleuve_protocol::messages::produce_request::ProduceRequest;
-use support::{TestBroker, batch, fetch_request, produce_request, values};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_produced_is_fetched_also_after_a_restart() {

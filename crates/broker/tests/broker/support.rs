@@ -24,20 +24,20 @@ use tokio::net::TcpStream;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A broker under test.
-pub(crate) struct TestBroker {
-    pub(crate) broker: Broker,
-    pub(crate) directory: Arc<TempDir>,
+pub(super) struct TestBroker {
+    pub(super) broker: Broker,
+    pub(super) directory: Arc<TempDir>,
 }
 
 impl TestBroker {
     /// Starts a broker with the given keys set, as in `server.properties`.
-    pub(crate) async fn start(keys: &[(&str, &str)]) -> Self {
+    pub(super) async fn start(keys: &[(&str, &str)]) -> Self {
         let directory = Arc::new(tempfile::tempdir().expect("a temporary directory"));
         Self::start_in(directory, keys).await
     }
 
     /// Starts a broker on a directory that an earlier one may have left.
-    pub(crate) async fn start_in(directory: Arc<TempDir>, keys: &[(&str, &str)]) -> Self {
+    pub(super) async fn start_in(directory: Arc<TempDir>, keys: &[(&str, &str)]) -> Self {
         let settings = settings(directory.path(), keys);
         let broker =
             Broker::start(settings, Components::default()).await.expect("the broker starts");
@@ -45,7 +45,7 @@ impl TestBroker {
     }
 
     /// Connects a client.
-    pub(crate) async fn connect(&self) -> TestClient {
+    pub(super) async fn connect(&self) -> TestClient {
         let address = self.broker.listeners()[0].address;
         TestClient {
             stream: TcpStream::connect(address).await.expect("the broker listens"),
@@ -54,7 +54,7 @@ impl TestBroker {
     }
 
     /// Stops the broker cleanly and returns its directory.
-    pub(crate) async fn stop(self) -> Arc<TempDir> {
+    pub(super) async fn stop(self) -> Arc<TempDir> {
         self.broker.shutdown().await;
         self.directory
     }
@@ -82,20 +82,20 @@ fn settings(directory: &Path, keys: &[(&str, &str)]) -> BrokerSettings {
 }
 
 /// A connection that sends requests and awaits their answers.
-pub(crate) struct TestClient {
+pub(super) struct TestClient {
     stream: TcpStream,
     correlation_id: i32,
 }
 
 impl TestClient {
     /// Sends a request and waits for its answer.
-    pub(crate) async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
+    pub(super) async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
         self.send(request, version).await;
         self.receive::<R>(version).await.expect("the broker answers")
     }
 
     /// Sends a request without waiting.
-    pub(crate) async fn send<R: Request>(&mut self, request: &R, version: i16) {
+    pub(super) async fn send<R: Request>(&mut self, request: &R, version: i16) {
         self.correlation_id += 1;
         let client_id = Str::from("test");
         let segments =
@@ -105,12 +105,12 @@ impl TestClient {
     }
 
     /// Sends bytes as they are.
-    pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
+    pub(super) async fn send_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.expect("the connection is open");
     }
 
     /// Waits for the next answer; `None` when the broker closed the connection instead.
-    pub(crate) async fn receive<R: Request>(&mut self, version: i16) -> Option<R::Response> {
+    pub(super) async fn receive<R: Request>(&mut self, version: i16) -> Option<R::Response> {
         let frame = self.receive_frame().await?;
         let (_, mut body) =
             frame::decode_response_header(frame, R::KEY, version).expect("a response header");
@@ -120,7 +120,7 @@ impl TestClient {
     }
 
     /// Waits for the next frame; `None` when the broker closed the connection instead.
-    pub(crate) async fn receive_frame(&mut self) -> Option<Bytes> {
+    pub(super) async fn receive_frame(&mut self) -> Option<Bytes> {
         let read = async {
             let length = self.stream.read_i32().await.ok()?;
             let mut frame = vec![0; usize::try_from(length).expect("a length")];
@@ -131,7 +131,7 @@ impl TestClient {
     }
 
     /// Creates a topic.
-    pub(crate) async fn create_topic(&mut self, name: &'static str, partitions: i32) -> Uuid {
+    pub(super) async fn create_topic(&mut self, name: &'static str, partitions: i32) -> Uuid {
         let request = CreateTopicsRequest {
             topics: vec![CreatableTopic {
                 name: Str::from(name),
@@ -148,7 +148,7 @@ impl TestClient {
     }
 
     /// Appends one batch with these values, and returns what the broker says of it.
-    pub(crate) async fn produce(
+    pub(super) async fn produce(
         &mut self,
         topic: &'static str,
         partition: i32,
@@ -160,14 +160,19 @@ impl TestClient {
     }
 
     /// Fetches from one partition.
-    pub(crate) async fn fetch(&mut self, topic: &'static str, partition: i32, offset: i64) -> Vec<String> {
+    pub(super) async fn fetch(
+        &mut self,
+        topic: &'static str,
+        partition: i32,
+        offset: i64,
+    ) -> Vec<String> {
         let response = self.call(&fetch_request(topic, partition, offset), 12).await;
         values(&response)
     }
 }
 
 /// Makes a produce request with one batch.
-pub(crate) fn produce_request(
+pub(super) fn produce_request(
     topic: &'static str,
     partition: i32,
     acks: i16,
@@ -178,11 +183,7 @@ pub(crate) fn produce_request(
         timeout_ms: 10_000,
         topic_data: vec![TopicProduceData {
             name: Str::from(topic),
-            partition_data: vec![PartitionProduceData {
-                index: partition,
-                records: Some(records),
-                ..Default::default()
-            }],
+            partition_data: vec![PartitionProduceData { index: partition, records: Some(records) }],
             ..Default::default()
         }],
         ..Default::default()
@@ -190,7 +191,7 @@ pub(crate) fn produce_request(
 }
 
 /// Makes a fetch without session that does not wait.
-pub(crate) fn fetch_request(topic: &'static str, partition: i32, offset: i64) -> FetchRequest {
+pub(super) fn fetch_request(topic: &'static str, partition: i32, offset: i64) -> FetchRequest {
     FetchRequest {
         max_wait_ms: 0,
         min_bytes: 1,
@@ -210,7 +211,7 @@ pub(crate) fn fetch_request(topic: &'static str, partition: i32, offset: i64) ->
 }
 
 /// Reads the values of all records in a fetch response.
-pub(crate) fn values(response: &FetchResponse) -> Vec<String> {
+pub(super) fn values(response: &FetchResponse) -> Vec<String> {
     let mut values = Vec::new();
     for topic in &response.responses {
         for partition in &topic.partitions {
@@ -230,12 +231,12 @@ pub(crate) fn values(response: &FetchResponse) -> Vec<String> {
 }
 
 /// Makes a batch of records with these values.
-pub(crate) fn batch(values: &[&str]) -> Bytes {
+pub(super) fn batch(values: &[&str]) -> Bytes {
     batch_with(BatchOptions::default(), values)
 }
 
 /// Makes a batch of records with these values and options.
-pub(crate) fn batch_with(options: BatchOptions, values: &[&str]) -> Bytes {
+pub(super) fn batch_with(options: BatchOptions, values: &[&str]) -> Bytes {
     let mut builder = BatchBuilder::new(options);
     for value in values {
         let record = NewRecord {

@@ -1,0 +1,5 @@
+//! Tests of a whole broker over its sockets, each with a broker and a directory of its own.
+
+mod every_version;
+mod produce_and_fetch;
+mod support;
