@@ -5,7 +5,7 @@
 mod counting;
 
 use bytes::Bytes;
-use counting::{Counting, usage_of};
+use counting::{Counting, Usage, usage_of};
 use fleuve_protocol::{AnyRequest, Reader, Writer, frame};
 use libfuzzer_sys::fuzz_target;
 
@@ -23,7 +23,9 @@ fuzz_target!(|input: &[u8]| {
         Some((request.key, request.version, message))
     });
     let bound = Reader::MEMORY_PER_BYTE * input.len() + Reader::MEMORY_ALWAYS + BOOKKEEPING_BYTES;
-    assert!(usage.peak <= bound, "{} bytes of memory for {}", usage.peak, input.len());
+    let Usage { peak, allocations } = usage;
+    let length = input.len();
+    assert!(peak <= bound, "{peak} bytes in {allocations} allocations for {length} of input");
 
     // What was read can be written, and says the same when read and written once more.
     if let Some((key, version, message)) = read {

@@ -92,7 +92,7 @@ const UNKNOWN_TO_THE_ORACLE: [ApiKey; 2] =
     [ApiKey::StreamsGroupHeartbeat, ApiKey::StreamsGroupDescribe];
 
 /// Pairs of message and version that are compared at least, so that a lost range is noticed.
-const PAIRS_MIN: usize = 500;
+const PAIRS_MIN: usize = 594;
 
 // Not among them: LeaderChangeMessage and VotersRecord, in which the other codec takes the field
 // `version` for the version of the message.

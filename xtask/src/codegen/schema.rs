@@ -218,6 +218,8 @@ impl Schema {
                 "struct `{}` occurs twice",
                 known.name
             );
+            // A mistyped name of a shared struct would otherwise be a new struct without fields.
+            ensure!(index == 0 || !known.fields.is_empty(), "`{}` has no fields", known.name);
             let mut tags = BTreeSet::new();
             for field in &known.fields {
                 if let Some(name) = field.kind.struct_name() {
@@ -307,5 +309,60 @@ impl FieldKind {
             Self::Array(element) => element.struct_name(),
             Self::Plain(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str =
+        "request PingRequest\nkey 1\nversions 2-5\nflexible 4+\nlisteners broker\n\n";
+
+    fn parse(fields: &str) -> Result<Schema> {
+        Schema::parse(&format!("{HEAD}{fields}"))
+    }
+
+    #[test]
+    fn structs_are_found_wherever_they_are_declared() {
+        let schema = parse(
+            "Topics []Topic 0+\n  Name string 0-3\n  Parts []Part 3+\nOwn Part 2+\n\nstruct Part 3+\n  Id int32 0+\n",
+        )
+        .expect("well-formed");
+        let names: Vec<_> = schema.structs.iter().map(|item| item.name.as_str()).collect();
+        assert_eq!(names, ["PingRequest", "Topic", "Part"]);
+        let topic = schema.find("Topic");
+        assert_eq!(topic.fields.len(), 2);
+        // Versions are cut to those of the message and of the struct.
+        assert_eq!(topic.fields[0].versions, Versions { min: 2, max: 3 });
+        assert_eq!(schema.find("Part").fields[0].versions, Versions { min: 3, max: 5 });
+    }
+
+    #[test]
+    fn attributes_are_read() {
+        let schema = parse("Rack string 2+ nullable=3+ tag=0 default=null ignorable\n");
+        // Tagged in version 2, which is not flexible.
+        assert!(schema.is_err());
+        let schema = parse("Rack string 4+ nullable=5+ tag=7 default=null ignorable\n");
+        let field = &schema.expect("well-formed").structs[0].fields[0];
+        assert_eq!((field.tag, field.ignorable, field.inflexible), (Some(7), true, false));
+        assert_eq!(field.nullable, Versions { min: 5, max: 5 });
+        assert_eq!(field.default.as_deref(), Some("null"));
+    }
+
+    #[test]
+    fn what_is_doubtful_is_refused() {
+        for fields in [
+            "Name text 0+\n",
+            "Name string\n",
+            "Name string 0+ colour=red\n",
+            "Topics []Missing 0+\n\nstruct Other 0+\n  Id int32 0+\n",
+            "Name string 0+\n    Deep string 0+\n",
+            "A int8 4+ tag=0\nB int8 4+ tag=0\n",
+        ] {
+            assert!(parse(fields).is_err(), "accepted: {fields}");
+        }
+        assert!(Schema::parse("question PingRequest\nversions 0\n").is_err());
+        assert!(Schema::parse("request PingRequest\nkey 1\n").is_err());
     }
 }
