@@ -36,7 +36,7 @@ pub static TOPIC_KEYS: &[Key] = &[
     key("message.timestamp.type", Text, Some("CreateTime"), OneOf(TIMESTAMPS)).broker_keys(&[("log.message.timestamp.type", 1)]).served("Whether records keep the time of their producer or get that of the append."),
     key("min.cleanable.dirty.ratio", Double, Some("0.5"), Fraction(0.0, 1.0)).broker_keys(&[("log.cleaner.min.cleanable.ratio", 1)]).described("Share of uncompacted bytes from which compaction is worth its effort."),
     key("min.compaction.lag.ms", Long, Some("0"), AtLeast(0)).broker_keys(&[("log.cleaner.min.compaction.lag.ms", 1)]).described("Shortest time a record stays out of reach of compaction."),
-    key("min.insync.replicas", Int, Some("1"), AtLeast(1)).broker_keys(&[("min.insync.replicas", 1)]).served("Replicas that must be in sync for acks=all to succeed."),
+    key("min.insync.replicas", Int, Some("1"), AtLeast(1)).broker_keys(&[("min.insync.replicas", 1)]).described("Replicas that must be in sync for acks=all to succeed."),
     key("preallocate", Boolean, Some("false"), Any).broker_keys(&[("log.preallocate", 1)]).served("Reserves the space of a segment when it is created."),
     key("remote.log.copy.disable", Boolean, Some("false"), Any),
     key("remote.log.delete.on.disable", Boolean, Some("false"), Any),
