@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh PART...      parts: kcat python kafka go node librdkafka suites  (or: foreign, bench, all)
 #
-# Everything lands in .cache/, each part once: a stamp named after the hash of the part's inputs says it is there.
+# Everything lands in .cache/, each part once: a stamp named after the hash of its inputs says that it is there.
 # Only kcat comes from apt. A fresh Debian machine needs Rust, Go, Python 3.11 with venv, Java 17 with Maven, Node 20.
 set -euo pipefail
 
@@ -40,11 +40,11 @@ apt_install() {
     quietly env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
 }
 
-# once PART FILE...: succeeds when the part still has to be installed; its inputs are the files and this script.
+# once PART VERSION FILE...: succeeds when the part, in that version and made of those files, is not installed yet.
 once() {
-    local part=$1
-    shift
-    stamp=$cache/stamps/$part-$(cat "$0" "$@" | sha256sum | cut -c1-16)
+    local part=$1 version=$2
+    shift 2
+    stamp=$cache/stamps/$part-$({ echo "$version"; cat "$@" </dev/null; } | sha256sum | cut -c1-16)
     [ ! -e "$stamp" ] || return 1
     rm -f "$cache/stamps/$part"-*
     say "installing $part"
@@ -57,7 +57,7 @@ setup_kcat() {
 }
 
 setup_python() {
-    once python "$root/scripts/requirements.txt" || return 0
+    once python 1 "$root/scripts/requirements.txt" || return 0
     need python3 python3
     if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then apt_install python3-venv; fi
     rm -rf "$cache/venv"
@@ -67,7 +67,7 @@ setup_python() {
 }
 
 setup_kafka() {
-    once kafka "$root/scripts/kafka-pom.xml" || return 0
+    once kafka $kafka_version "$root/scripts/kafka-pom.xml" || return 0
     need java openjdk-17-jre-headless
     need mvn maven
     local libs=$cache/kafka/$kafka_version/libs
@@ -79,7 +79,7 @@ setup_kafka() {
 }
 
 setup_go() {
-    once go "$root"/tests/foreign/go/{go.mod,go.sum,*.go} || return 0
+    once go 1 "$root"/tests/foreign/go/{go.mod,go.sum,*.go} || return 0
     need go golang
     (
         cd "$root/tests/foreign/go"
@@ -91,7 +91,7 @@ setup_go() {
 }
 
 setup_node() {
-    once node "$root"/tests/foreign/node/{package.json,package-lock.json} || return 0
+    once node 1 "$root"/tests/foreign/node/{package.json,package-lock.json} || return 0
     need node nodejs
     need npm npm
     rm -rf "$cache/node"
@@ -131,7 +131,7 @@ for package in json.load(sys.stdin)["packages"]:
 }
 
 setup_librdkafka() {
-    once librdkafka "$root"/bench/*.c || return 0
+    once librdkafka $rdkafka_version "$root"/bench/*.c || return 0
     need gcc gcc
     need make make
     if [ ! -x "$cache/librdkafka/examples/rdkafka_performance" ]; then
@@ -149,21 +149,24 @@ setup_librdkafka() {
         )
     fi
     for source in "$root"/bench/*.c; do
-        quietly gcc -std=gnu11 -O2 -Wall -Wextra -Werror -I"$cache/librdkafka/src" -o "$cache/bin/$(basename "$source" .c)" \
+        quietly gcc -std=gnu11 -O2 -Wall -Wextra -Werror -isystem "$cache/librdkafka/src" -o "$cache/bin/$(basename "$source" .c)" \
             "$source" "$cache/librdkafka/src/librdkafka.a" -lz -ldl -lrt -lpthread -lm
     done
     done_with
 }
 
 setup_suites() {
-    once suites || return 0
     setup_python
+    once suites "$kafka_python_version $rdkafka_version" "$root/tests/suites/kafka_python_service.py" || return 0
     rm -rf "$cache/suites"
     mkdir -p "$cache/suites/download"
-    quietly "$cache/venv/bin/pip" download --quiet --no-deps --no-binary :all: --no-build-isolation \
+    quietly "$cache/venv/bin/pip" download --quiet --no-deps --no-binary :all: \
         -d "$cache/suites/download" "kafka-python==$kafka_python_version"
     mkdir -p "$cache/suites/kafka-python"
-    tar -xzf "$cache/suites/download/kafka_python-$kafka_python_version.tar.gz" -C "$cache/suites/kafka-python" --strip-components=1
+    tar --no-same-owner -xzf "$cache/suites/download/kafka_python-$kafka_python_version.tar.gz" -C "$cache/suites/kafka-python" --strip-components=1
+    # The archive leaves two files out; without the first, Python's own package `test` is found instead.
+    : >"$cache/suites/kafka-python/test/__init__.py"
+    cp "$root/tests/suites/kafka_python_service.py" "$cache/suites/kafka-python/test/service.py"
     fetch_crates
     cp -r "$(crate_source rdkafka)" "$cache/suites/rust-rdkafka"
     chmod -R u+w "$cache/suites/rust-rdkafka"
@@ -177,7 +180,7 @@ for part in "$@"; do
     case $part in
     kcat | python | kafka | go | node | librdkafka | suites) "setup_$part" ;;
     foreign) for each in kcat python kafka go node; do "setup_$each"; done ;;
-    bench) for each in python kafka librdkafka; do "setup_$each"; done ;;
+    bench) for each in kafka librdkafka; do "setup_$each"; done ;;
     all) for each in kcat python kafka go node librdkafka suites; do "setup_$each"; done ;;
     *) fail "unknown part '$part'" ;;
     esac

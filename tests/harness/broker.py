@@ -48,8 +48,11 @@ class Broker:
 
     def __init__(self, data: Path, settings: dict[str, str]):
         self.data = data
+        # A setting's value may say {port}, for those that name the broker's own address.
         self.settings = dict(settings)
         self.port = 0
+        # Put before the broker's command, for pinning it to cores.
+        self.command_prefix: list[str] = []
         self.process: subprocess.Popen | None = None
         self.log_path = data.with_name(data.name + ".broker.log")
 
@@ -72,8 +75,9 @@ class Broker:
         """Starts the process without waiting for it to be ready."""
         if not self.port:
             self.prepare()
+        self.data.parent.mkdir(parents=True, exist_ok=True)
         log = open(self.log_path, "ab")
-        self.process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=log, cwd=self.data.parent)
+        self.process = subprocess.Popen([*self.command_prefix, *self.command()], stdout=subprocess.PIPE, stderr=log, cwd=self.data.parent)
         log.close()
 
     def start(self) -> "Broker":
@@ -144,11 +148,13 @@ class Fleuve(Broker):
     def prepare(self) -> None:
         if not self.binary.exists():
             raise BrokerFailed(f"{self.binary} is missing: run 'cargo build --release --bin fleuve' first")
+        if any("{port}" in value for value in self.settings.values()):
+            self.port = free_port()
 
     def command(self) -> list[str]:
         command = [str(self.binary), "serve", "--listen", f"127.0.0.1:{self.port}", "--data-dir", str(self.data)]
         for key, value in self.settings.items():
-            command += ["--set", f"{key}={value}"]
+            command += ["--set", f"{key}={value}".replace("{port}", str(self.port))]
         return command
 
     def await_ready(self) -> None:
@@ -176,6 +182,7 @@ class Kafka(Broker):
     heap = "1G"
 
     def java(self, *arguments: str) -> list[str]:
+        """A java command; JVM options may come first among the arguments."""
         logging = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}"
         return ["java", logging, "-cp", f"{KAFKA_LIBS}/*", *arguments]
 
@@ -185,7 +192,6 @@ class Kafka(Broker):
         self.port = free_port()
         controller = self.port + 1
         self.properties = self.data.with_name(self.data.name + ".properties")
-        self.data.parent.mkdir(parents=True, exist_ok=True)
         self.properties.write_text(
             "process.roles=broker,controller\nnode.id=1\n"
             f"controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n"
@@ -195,6 +201,8 @@ class Kafka(Broker):
             "offsets.topic.replication.factor=1\n"
             "transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n"
             "share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n"
+            # Of a key that occurs twice, the last one counts.
+            + "".join(f"{key}={value}\n".replace("{port}", str(self.port)) for key, value in self.settings.items())
         )
         if not (self.data / "meta.properties").exists():
             identity = "AAAAAAAAQACAAAAAAAAAAQ"
@@ -207,10 +215,7 @@ class Kafka(Broker):
                 raise BrokerFailed(f"formatting Kafka's storage failed:\n{formatted.stdout}{formatted.stderr}")
 
     def command(self) -> list[str]:
-        command = self.java(f"-Xms{self.heap}", f"-Xmx{self.heap}", "-XX:+UseG1GC", "kafka.Kafka", str(self.properties))
-        at = command.index("kafka.Kafka") + 2
-        overrides = [part for key, value in self.settings.items() for part in ("--override", f"{key}={value}")]
-        return command[:at] + overrides
+        return self.java(f"-Xms{self.heap}", f"-Xmx{self.heap}", "-XX:+UseG1GC", "kafka.Kafka", str(self.properties))
 
     def await_ready(self) -> None:
         self._drain()

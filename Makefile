@@ -1,0 +1,51 @@
+# The whole project in one word each. Everything borrowed from others is installed into .cache/ on first use.
+#
+#   make run                     build, start, and watch text files flow through a topic (FILES="a.txt b.txt" for your own)
+#   make test                    all tests: ours, foreign clients, crashes, Apache's reading of our files
+#   make suites [SUITE=name]     the own integration suites of foreign clients
+#   make bench [BENCH="--quick"] Fleuve beside Apache Kafka on this machine
+#
+# BROKER=kafka or BROKER=host:port points test and suites at another broker.
+
+BROKER ?= fleuve
+SUITE ?=
+BENCH ?= --write
+FILES ?=
+
+.PHONY: run build test unit foreign crash dump suites bench
+
+run: build
+	target/release/fleuve demo lines $(FILES)
+
+build:
+	cargo build --release --bin fleuve
+
+test: unit build foreign crash dump
+
+unit:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo xtask tidy
+	cargo test --workspace
+	python3 tests/reliability/test_history.py
+
+foreign: build
+	scripts/setup.sh foreign
+	python3 tests/foreign/run.py --broker $(BROKER)
+
+# 20 random kills; `python3 tests/reliability/kill.py --long` for 200.
+crash: build
+	scripts/setup.sh python
+	python3 tests/reliability/kill.py --broker $(BROKER)
+
+dump: build
+	scripts/setup.sh python kafka
+	python3 tests/reliability/dump.py --broker $(BROKER)
+
+suites: build
+	scripts/setup.sh suites
+	python3 tests/suites/run.py $(SUITE) --broker $(BROKER)
+
+bench: build
+	scripts/setup.sh bench
+	python3 bench/run.py $(BENCH)

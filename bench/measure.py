@@ -1,0 +1,221 @@
+"""The measurements: each takes a running broker (or starts one) and returns named figures.
+
+Both brokers get the same generator, the same arguments, a new data directory and the same warm-up.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from dataclasses import dataclass, field
+
+import wire
+from harness.broker import CACHE, Broker, free_port
+from machine import Stopwatch, memory_mib
+
+PERFORMANCE = str(CACHE / "librdkafka" / "examples" / "rdkafka_performance")
+LATENCY = str(CACHE / "bin" / "latency")
+PARTITIONS = 4
+SIZES = (100, 1024)
+LATENCY_BYTES = 1024
+LOAD_BYTES_MAX = 4 << 30
+MANY_PARTITIONS = 1000
+READY_SECONDS_MAX = 120.0
+IDLE_SECONDS = 5
+
+
+@dataclass
+class Plan:
+    """How long everything takes."""
+
+    warmup_seconds: int = 60
+    load_seconds: int = 12
+    latency_seconds: int = 20
+    latency_warmup_seconds: int = 5
+    many_partitions: int = MANY_PARTITIONS
+    split_cores: bool = False
+
+
+@dataclass
+class Figures:
+    """Values by name, and the largest share of the machine that others took while they were measured."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    foreign_share: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+class GeneratorFailed(Exception):
+    """A load generator ended badly or printed no result."""
+
+
+def generate(plan: Plan, command: list[str], timeout: float = 600) -> str:
+    """Runs a generator to its end; on core 1 when the cores are split."""
+    if plan.split_cores:
+        command = ["taskset", "-c", "1", *command]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout)
+    if ended.returncode:
+        raise GeneratorFailed(f"{' '.join(command)} ended with {ended.returncode}: {ended.stdout[-400:]}")
+    return ended.stdout
+
+
+def rate_of(output: str, pattern: str) -> tuple[int, float]:
+    """Records and records per second from the generator's last summary line."""
+    found = re.findall(pattern, output)
+    if not found:
+        raise GeneratorFailed(f"no result in: {output[-400:]}")
+    records, milliseconds = map(int, found[-1])
+    return records, records * 1000 / max(milliseconds, 1)
+
+
+def produce(broker: Broker, plan: Plan, topic: str, size: int, count: int) -> float:
+    """Records a second that rdkafka_performance gets acknowledged by all replicas."""
+    command = [PERFORMANCE, "-P", "-b", broker.bootstrap, "-t", topic, "-s", str(size), "-c", str(count), "-a", "-1"]
+    # librdkafka's defaults but for the queue, which would hold little of the larger records.
+    output = generate(plan, [*command, "-X", "queue.buffering.max.messages=200000"])
+    records, rate = rate_of(output, r"\d+ messages produced \(\d+ bytes\), (\d+) delivered \([^)]*\) in (\d+)ms")
+    if records != count:
+        raise GeneratorFailed(f"{count - records} of {count} records were not delivered")
+    return rate
+
+
+def consume(broker: Broker, plan: Plan, topic: str, count: int) -> float:
+    """Records a second that rdkafka_performance reads from the beginning of all partitions."""
+    partitions = [part for number in range(PARTITIONS) for part in ("-p", str(number))]
+    output = generate(plan, [PERFORMANCE, "-C", "-b", broker.bootstrap, "-t", topic, *partitions, "-o", "beginning", "-c", str(count)])
+    return rate_of(output, r"(\d+) messages \(\d+ bytes\) consumed in (\d+)ms")[1]
+
+
+def create_topic(broker: Broker, topic: str, partitions: int) -> None:
+    """Creates a topic and waits until every partition takes records."""
+    client = wire.Client(broker.port)
+    client.create_topic(topic, partitions)
+    client.close()
+
+    def all_lead(attempt: wire.Client) -> None:
+        if attempt.leaders(topic) < partitions:
+            raise wire.Refused("not all partitions have leaders")
+        attempt.produce(topic, partitions - 1)
+
+    wire.until_done(broker.port, READY_SECONDS_MAX, all_lead)
+
+
+def warm_up(broker: Broker, plan: Plan) -> None:
+    """Produces and consumes both sizes until the time is over: a JVM compiles its hot paths meanwhile."""
+    until = time.monotonic() + plan.warmup_seconds
+    round_number = 0
+    while time.monotonic() < until:
+        for size in SIZES:
+            topic = f"warm-up-{size}-{round_number}"
+            create_topic(broker, topic, PARTITIONS)
+            produce(broker, plan, topic, size, 200_000)
+            consume(broker, plan, topic, 200_000)
+        round_number += 1
+
+
+def measure_start(broker: Broker, plan: Plan) -> Figures:
+    """Process start to the first acknowledged record, then memory at rest. Leaves the broker running."""
+    figures = Figures()
+    broker.prepare()
+    if not broker.port:
+        broker.port = free_port()
+    began = time.monotonic()
+    broker.spawn()
+    acknowledged = wire.until_done(broker.port, READY_SECONDS_MAX, lambda client: wire.first_ack(client, "first"))
+    figures.values["start_ms"] = (acknowledged - began) * 1000
+    broker.await_ready()
+    time.sleep(IDLE_SECONDS)
+    figures.values["rss_idle_mib"] = memory_mib(broker.pid, "VmRSS")
+    return figures
+
+
+def measure_throughput(broker: Broker, plan: Plan, rows: set[str]) -> Figures:
+    """Produce and consume at both record sizes, with the broker's CPU for each gigabyte."""
+    figures = Figures()
+    for size in SIZES:
+        topic = f"load-{size}"
+        create_topic(broker, topic, PARTITIONS)
+        probe = produce(broker, plan, topic, size, 100_000)
+        count = int(min(probe * plan.load_seconds, LOAD_BYTES_MAX / size))
+        gigabytes = count * size / 1e9
+        if "produce" in rows:
+            watch = Stopwatch(broker.pid)
+            figures.values[f"produce_{size}"] = produce(broker, plan, topic, size, count)
+            usage = watch.stop()
+            figures.values[f"produce_mb_{size}"] = figures.values[f"produce_{size}"] * size / 1e6
+            figures.values[f"produce_cpu_{size}"] = usage.broker_seconds / gigabytes
+            figures.foreign_share = max(figures.foreign_share, usage.foreign_share)
+        elif "consume" in rows:
+            produce(broker, plan, topic, size, count)
+        if "consume" in rows:
+            watch = Stopwatch(broker.pid)
+            figures.values[f"consume_{size}"] = consume(broker, plan, topic, count)
+            usage = watch.stop()
+            figures.values[f"consume_mb_{size}"] = figures.values[f"consume_{size}"] * size / 1e6
+            figures.values[f"consume_cpu_{size}"] = usage.broker_seconds / gigabytes
+            figures.foreign_share = max(figures.foreign_share, usage.foreign_share)
+    return figures
+
+
+def latency(broker: Broker, plan: Plan, topic: str, rate: int) -> dict:
+    arguments = [broker.bootstrap, topic, str(PARTITIONS), str(LATENCY_BYTES), str(rate)]
+    arguments += [str(plan.latency_seconds), str(plan.latency_warmup_seconds), "all"]
+    return json.loads(generate(plan, [LATENCY, *arguments]).strip().splitlines()[-1])
+
+
+def peak_rate(broker: Broker, plan: Plan) -> int:
+    """Records a second that pass through the broker, produced and consumed at once, as fast as they go."""
+    create_topic(broker, "latency-peak", PARTITIONS)
+    return int(latency(broker, plan, "latency-peak", 0)["rate"])
+
+
+def measure_latency(broker: Broker, plan: Plan, rate: int) -> Figures:
+    """End-to-end latency at a given rate, counted from when each record should have been sent."""
+    figures = Figures()
+    create_topic(broker, "latency", PARTITIONS)
+    watch = Stopwatch(broker.pid)
+    result = latency(broker, plan, "latency", rate)
+    usage = watch.stop()
+    for name in ("p50", "p99", "p999"):
+        figures.values[f"latency_{name}_ms"] = result[f"{name}_us"] / 1000
+    figures.values["latency_cores"] = usage.broker_seconds / usage.seconds
+    figures.foreign_share = usage.foreign_share
+    if abs(result["rate"] - rate) > rate * 0.05:
+        figures.notes.append(f"{broker.name} passed {result['rate']:.0f} of {rate} records a second in the latency run")
+    return figures
+
+
+def measure_restart(broker: Broker, plan: Plan) -> Figures:
+    """With many partitions: clean stop, then SIGKILL; each time from process start to a record read and one acknowledged."""
+    figures = Figures()
+    broker.start()
+    create_topic(broker, "many", plan.many_partitions)
+    command = [PERFORMANCE, "-P", "-b", broker.bootstrap, "-t", "many", "-s", "1024", "-a", "-1", "-c", str(plan.many_partitions * 100)]
+    generate(plan, command)
+    client = wire.Client(broker.port)
+    client.produce("many", 0)
+    client.close()
+
+    def serves(attempt: wire.Client) -> None:
+        attempt.fetch("many", 0)
+        attempt.produce("many", 0)
+        attempt.produce("many", plan.many_partitions - 1)
+
+    for name, end in (("restart_clean_ms", broker.stop), ("restart_kill_ms", broker.kill)):
+        if end == broker.kill:
+            # Something unflushed and unfinished, as a crash under load would leave it.
+            generate(plan, command)
+        end()
+        began = time.monotonic()
+        broker.spawn()
+        figures.values[name] = (wire.until_done(broker.port, READY_SECONDS_MAX, serves) - began) * 1000
+        broker.await_ready()
+    figures.values["rss_many_mib"] = memory_mib(broker.pid, "VmRSS")
+    broker.stop()
+    return figures
+
+
+def peak_memory(broker: Broker) -> float:
+    return memory_mib(broker.pid, "VmHWM")

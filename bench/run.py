@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""Fleuve beside Apache Kafka on this machine: same generators, same flush settings, in turn.
+
+    bench/run.py [--quick] [--pairs N] [--modes page-cache,flush] [--rows start,memory,produce,consume,latency,restart] [--write]
+
+Needs `scripts/setup.sh bench` and a release build. Prints a Markdown table of ratios; --write also puts it into
+docs/benchmarks.md. The raw figures stay in .cache/bench/. Nothing else should run meanwhile: the report says what did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+import machine  # noqa: E402
+import measure  # noqa: E402
+import report  # noqa: E402
+from harness.broker import CACHE, KAFKA_VERSION, ROOT, Broker, BrokerFailed, Workspace  # noqa: E402
+
+SIDES = ("kafka", "fleuve")
+MODES = {
+    "page-cache": (
+        "Acknowledged from the page cache: Kafka as it comes, Fleuve with `fleuve.flush.before.ack=false`",
+        {"kafka": {}, "fleuve": {"fleuve.flush.before.ack": "false"}},
+    ),
+    "flush": (
+        "Flushed before acknowledged: Kafka with `log.flush.interval.messages=1`, Fleuve as it comes",
+        {"kafka": {"log.flush.interval.messages": "1"}, "fleuve": {}},
+    ),
+}
+ROW_GROUPS = ("start", "memory", "produce", "consume", "latency", "restart")
+NOISE_SHARE_MAX = 0.10
+COMMON = {"group.initial.rebalance.delay.ms": "0"}
+
+
+def say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+class Run:
+    """One whole comparison."""
+
+    def __init__(self, options: argparse.Namespace, plan: measure.Plan):
+        self.options = options
+        self.plan = plan
+        self.rows = set(options.rows.split(","))
+        self.noise: list[float] = []
+        self.notes: list[str] = []
+        # Set by Kafka's first visit in a mode, then used for both sides.
+        self.latency_rates: dict[str, int] = {}
+
+    def broker(self, workspace: Workspace, side: str, mode: str) -> Broker:
+        broker = workspace.broker(side, {**COMMON, **MODES[mode][1][side]})
+        if self.plan.split_cores:
+            broker.command_prefix = ["taskset", "-c", "0"]
+        return broker
+
+    def visit(self, side: str, mode: str) -> dict[str, float]:
+        """One broker from its start to its end, through all the loads asked for."""
+        values: dict[str, float] = {}
+        with Workspace(f"bench-{side}") as workspace:
+            broker = self.broker(workspace, side, mode)
+            self.take(values, measure.measure_start(broker, self.plan))
+            if self.rows & {"memory", "produce", "consume", "latency"}:
+                measure.warm_up(broker, self.plan)
+                if self.rows & {"produce", "consume"}:
+                    self.take(values, measure.measure_throughput(broker, self.plan, self.rows))
+                if "latency" in self.rows:
+                    if mode not in self.latency_rates:
+                        self.latency_rates[mode] = max(measure.peak_rate(broker, self.plan) // 2, 1)
+                        say(f"latency in mode {mode} is measured at {self.latency_rates[mode]:,} records/s")
+                    self.take(values, measure.measure_latency(broker, self.plan, self.latency_rates[mode]))
+                values["rss_peak_mib"] = measure.peak_memory(broker)
+            broker.stop()
+        if "start" not in self.rows:
+            values.pop("start_ms", None)
+        if "memory" not in self.rows:
+            values.pop("rss_idle_mib", None), values.pop("rss_peak_mib", None)
+        return values
+
+    def restart(self, side: str) -> dict[str, float]:
+        values: dict[str, float] = {}
+        with Workspace(f"bench-{side}") as workspace:
+            self.take(values, measure.measure_restart(self.broker(workspace, side, "page-cache"), self.plan))
+        return values
+
+    def take(self, values: dict[str, float], figures: measure.Figures) -> None:
+        values.update(figures.values)
+        self.notes += figures.notes
+        if figures.foreign_share:
+            self.noise.append(figures.foreign_share)
+
+    def pairs(self, label: str, job) -> list[dict[str, dict[str, float]]]:
+        """Kafka, Fleuve, Kafka, Fleuve, ...: neighbours in time are compared with each other."""
+        pairs = []
+        for number in range(self.options.pairs):
+            pair: dict[str, dict[str, float]] = {}
+            for side in SIDES:
+                began = time.monotonic()
+                try:
+                    pair[side] = job(side)
+                except (BrokerFailed, measure.GeneratorFailed, TimeoutError, OSError, subprocess.TimeoutExpired) as error:
+                    self.notes.append(f"{label}, pair {number + 1}, {side}: {str(error)[:300]}")
+                    say(self.notes[-1])
+                say(f"{label}, pair {number + 1} of {self.options.pairs}, {side}: {time.monotonic() - began:.0f} s")
+            pairs.append(pair)
+        return pairs
+
+    def all(self) -> dict[str, list]:
+        results = {}
+        if self.rows - {"restart"}:
+            for mode in self.options.modes.split(","):
+                results[mode] = self.pairs(mode, lambda side, mode=mode: self.visit(side, mode))
+        if "restart" in self.rows:
+            results["restart"] = self.pairs("restart", self.restart)
+        return results
+
+
+def markdown(run: Run, results: dict[str, list], scratch: Path) -> str:
+    plan, options = run.plan, run.options
+    lines = [
+        "# Benchmarks",
+        "",
+        f"Fleuve beside Apache Kafka {KAFKA_VERSION} (one KRaft node, heap fixed at 1 GiB), taken in turn on the same machine by",
+        "`make bench`. A ratio is Fleuve : Kafka within one pair of neighbouring runs; shown are its median and its smallest and",
+        "largest value. ↑ higher is better, ↓ lower is better. Targets are those of the first issue.",
+        "",
+        f"Taken {datetime.now(timezone.utc):%Y-%m-%d}" + (" with --quick: too short to rely on." if options.quick else "."),
+        *(f"- {line}" for line in machine.describe(scratch)),
+        f"- {report.quiet_enough(run.noise, NOISE_SHARE_MAX)}",
+        "- Spinners at idle priority kept the cores awake." if options.spinners else "- No spinners: idle cores slept as they do.",
+        "- Broker on core 0, generators on core 1." if plan.split_cores else "- Broker and generators shared all cores.",
+    ]
+    for mode in [mode for mode in MODES if mode in results]:
+        lines += ["", f"## {MODES[mode][0]}", ""]
+        if mode in run.latency_rates:
+            lines += [
+                f"Latency at {run.latency_rates[mode]:,} records/s of 1 KiB for both: half of what Kafka passed end to end at most.",
+                "",
+            ]
+        lines += report.table(results[mode])
+    if "restart" in results:
+        lines += ["", f"## Restart with {plan.many_partitions:,} partitions", "", "From process start until one record was read and two were acknowledged, page-cache mode.", ""]
+        lines += report.table(results["restart"])
+    lines += [
+        "",
+        "## How",
+        "",
+        f"- Generators: `rdkafka_performance` of librdkafka 2.12.1 (throughput, acks=all, {measure.PARTITIONS} partitions, its defaults, no",
+        "  compression), `bench/latency.c` on the same library (acks=all, linger 1 ms, latency from the intended send time),",
+        "  `bench/wire.py` (first acknowledgement; it tries every millisecond).",
+        f"- Every run had a new data directory and {plan.warmup_seconds} s of warm-up load before its figures; produce and consume ran about",
+        f"  {plan.load_seconds} s each, at most {measure.LOAD_BYTES_MAX >> 30} GiB; latency {plan.latency_seconds} s. Kafka's storage was formatted before its clock started.",
+        "- CPU is user and system time of the broker process from /proc; idle memory is taken",
+        f"  {measure.IDLE_SECONDS} s after the first record, peak memory (VmHWM) after all loads.",
+    ]
+    if run.notes:
+        lines += ["", "## Remarks", "", *(f"- {note}" for note in run.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def spinners() -> list[subprocess.Popen]:
+    """One busy loop a core at idle priority: virtual cores that never sleep wake at once."""
+    loop = ["sh", "-c", "while :; do :; done"]
+    return [subprocess.Popen(["chrt", "--idle", "0", "taskset", "-c", str(core), *loop]) for core in range(os.cpu_count() or 1)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--modes", default=",".join(MODES))
+    parser.add_argument("--rows", default=",".join(ROW_GROUPS))
+    parser.add_argument("--quick", action="store_true", help="one pair of short runs: shows that it works, not how fast")
+    parser.add_argument("--split", action="store_true", help="broker on core 0, generators on core 1")
+    parser.add_argument("--spinners", action="store_true", help="keep idle cores awake: virtual ones wake slowly")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    options = parser.parse_args()
+    for given, known in ((options.rows, ROW_GROUPS), (options.modes, MODES)):
+        for name in given.split(","):
+            if name not in known:
+                parser.error(f"unknown '{name}': known are {', '.join(known)}")
+    plan = measure.Plan(split_cores=options.split)
+    if options.quick:
+        options.pairs = 1
+        plan = measure.Plan(warmup_seconds=3, load_seconds=2, latency_seconds=3, latency_warmup_seconds=1, split_cores=options.split)
+    for needed in (measure.PERFORMANCE, measure.LATENCY):
+        if not Path(needed).exists():
+            parser.error(f"{needed} is missing: run scripts/setup.sh bench first")
+    awake = spinners() if options.spinners else []
+    run = Run(options, plan)
+    try:
+        results = run.all()
+    finally:
+        for process in awake:
+            process.kill()
+    home = CACHE / "bench"
+    home.mkdir(parents=True, exist_ok=True)
+    raw = home / f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.json"
+    raw.write_text(json.dumps({"plan": asdict(plan), "results": results, "noise": run.noise, "notes": run.notes}, indent=1))
+    text = markdown(run, results, home)
+    print(text)
+    if options.write:
+        (ROOT / "docs").mkdir(exist_ok=True)
+        (ROOT / "docs" / "benchmarks.md").write_text(text)
+    complete = all(set(pair) == set(SIDES) for pairs in results.values() for pair in pairs)
+    return 0 if complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

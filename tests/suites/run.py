@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""Runs the own integration suites of foreign clients against the broker under test.
+
+    tests/suites/run.py [SUITE...] [--broker fleuve|kafka|HOST:PORT] [--verbose] [--keep]
+
+Prints `SUITE: N passed, N failed, N skipped` for each. tests/suites/SUITE.exceptions names the tests that may fail, one
+`test-id  reason` a line; any other failure makes the run fail. A listed test that passes is reported as stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as xml
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from harness.broker import CACHE, ROOT, Broker, BrokerFailed, Workspace, add_broker_argument  # noqa: E402
+
+SUITES_HOME = CACHE / "suites"
+KAFKA_LEVEL = "4.3.0"
+TEST_SECONDS_MAX = 120
+BINARY_SECONDS_MAX = 300
+
+
+@dataclass
+class Results:
+    """The outcome of each test by its id; a failure carries its first line."""
+
+    passed: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+
+def kafka_python(broker: Broker, logs: Path) -> Results:
+    """kafka-python's test/integration, by pytest, as its maintainers point it at an external broker."""
+    outcome = logs / "kafka-python.xml"
+    command = [str(CACHE / "venv" / "bin" / "python"), "-m", "pytest", "test/integration", "-q", "-p", "no:cacheprovider"]
+    # Its own setting kills the whole run with the first test that hangs; a signal fails only that one.
+    command += [f"--timeout={TEST_SECONDS_MAX}", "--timeout-method=signal", f"--junitxml={outcome}", "--tb=native"]
+    environment = {
+        **os.environ,
+        "KAFKA_URI": f"kafka://{broker.bootstrap}",
+        "KAFKA_VERSION": KAFKA_LEVEL,
+        # Its fixtures insist on a folder with Kafka's scripts, which an external broker never uses.
+        "KAFKA_ROOT": str(SUITES_HOME),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    with open(logs / "kafka-python.log", "wb") as log:
+        subprocess.run(command, cwd=SUITES_HOME / "kafka-python", env=environment, stdout=log, stderr=log, timeout=1800)
+    results = Results()
+    if not outcome.exists():
+        results.failed["(the suite)"] = f"pytest wrote no results, see {log.name}"
+        return results
+    for case in xml.parse(outcome).getroot().iter("testcase"):
+        name = f"{case.get('classname', '').removeprefix('test.integration.')}::{case.get('name')}"
+        problem = next((child for child in case if child.tag in ("failure", "error")), None)
+        if problem is not None:
+            results.failed[name] = (problem.get("message") or "").splitlines()[0] if problem.get("message") else problem.tag
+        elif case.find("skipped") is not None:
+            results.skipped.append(name)
+        else:
+            results.passed.append(name)
+    return results
+
+
+def rust_rdkafka(broker: Broker, logs: Path) -> Results:
+    """The rdkafka crate's tests/, each test binary within its own deadline."""
+    home = SUITES_HOME / "rust-rdkafka"
+    environment = {
+        **os.environ,
+        "KAFKA_HOST": broker.bootstrap,
+        "KAFKA_VERSION": KAFKA_LEVEL,
+        "RUST_LOG": "off",
+        "CARGO_TARGET_DIR": str(SUITES_HOME / "target"),
+    }
+    results = Results()
+    with open(logs / "rust-rdkafka.log", "w+") as log:
+        build = subprocess.run(
+            ["cargo", "test", "--locked", "--no-run", "--test", "*"], cwd=home, env=environment, stdout=log, stderr=subprocess.PIPE, text=True
+        )
+        log.write(build.stderr)
+        if build.returncode:
+            results.failed["(the suite)"] = f"its tests do not build, see {log.name}"
+            return results
+        for binary, path in re.findall(r"Executable tests/(\w+)\.rs \((\S+)\)", build.stderr):
+            run_test_binary(binary, [path], home, environment, log, results)
+    return results
+
+
+def run_test_binary(binary: str, command: list[str], home: Path, environment: dict[str, str], log, results: Results) -> None:
+    """Runs one libtest binary; what it listed but never reported counts as failed."""
+    listed = subprocess.run([*command, "--list"], cwd=home, env=environment, capture_output=True, text=True)
+    pending = {line.removesuffix(": test") for line in listed.stdout.splitlines() if line.endswith(": test")}
+    late = False
+    try:
+        ended = subprocess.run(
+            [*command, "--test-threads", "2"], cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=BINARY_SECONDS_MAX
+        )
+        output = ended.stdout.decode(errors="replace")
+    except subprocess.TimeoutExpired as error:
+        output = (error.stdout or b"").decode(errors="replace")
+        late = True
+    log.write(f"==== {binary}\n{output}\n")
+    panics = dict(re.findall(r"---- (\S+) stdout ----\s+(?:\n)*thread '[^']*'[^\n]*panicked at [^\n]*\n([^\n]*)", output))
+    for name, verdict in re.findall(r"^test (\S+)(?: - should panic)? \.\.\. (ok|FAILED|ignored)", output, re.MULTILINE):
+        identity = f"{binary}::{name}"
+        pending.discard(name)
+        if verdict == "ok":
+            results.passed.append(identity)
+        elif verdict == "ignored":
+            results.skipped.append(identity)
+        else:
+            results.failed[identity] = panics.get(name, "failed")
+    for name in pending:
+        results.failed[f"{binary}::{name}"] = f"no verdict within {BINARY_SECONDS_MAX} s" if late else "the test binary died"
+
+
+# Name, what runs it, and the broker settings its authors assume.
+SUITES = {
+    "kafka-python": (
+        kafka_python,
+        {
+            "num.partitions": "4",
+            "node.id": "0",
+            "group.min.session.timeout.ms": "1000",
+            "advertised.listeners": "PLAINTEXT://127.0.0.1:{port}",
+        },
+    ),
+    "rust-rdkafka": (rust_rdkafka, {"num.partitions": "3"}),
+}
+
+
+def exceptions(suite: str) -> dict[str, str]:
+    """The tests that may fail, each with its reason."""
+    listed: dict[str, str] = {}
+    file = HERE / f"{suite}.exceptions"
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        if line.strip() and not line.startswith("#"):
+            parts = line.split(None, 1)
+            if len(parts) != 2:
+                raise SystemExit(f"{file.relative_to(ROOT)}:{number}: expected 'test-id  reason'")
+            listed[parts[0]] = parts[1]
+    return listed
+
+
+def run_suite(name: str, which: str, verbose: bool, keep: bool) -> bool:
+    """Runs one suite on a broker of its own; true when nothing unexpected failed."""
+    runner, settings = SUITES[name]
+    with Workspace(f"suite-{name}", keep) as workspace:
+        broker = workspace.broker(which, {"group.initial.rebalance.delay.ms": "0", **settings})
+        try:
+            broker.start()
+            results = runner(broker, workspace.path)
+            broker.stop()
+        except BrokerFailed as error:
+            print(f"{name}: {error}")
+            workspace.keep = True
+            return False
+        allowed = exceptions(name)
+        unexpected = {test: reason for test, reason in results.failed.items() if test not in allowed}
+        stale = [test for test in allowed if test not in results.failed]
+        for test, reason in results.failed.items():
+            if test in unexpected:
+                print(f"  FAILED {test}: {reason}")
+            elif verbose:
+                print(f"  failed as listed: {test}: {reason}")
+        for test in stale:
+            print(f"  stale exception: {test} did not fail (listed because: {allowed[test]})")
+        counts = f"{len(results.passed)} passed, {len(results.failed)} failed, {len(results.skipped)} skipped"
+        listed = len(results.failed) - len(unexpected)
+        print(f"{name}: {counts}" + (f" ({listed} of the failures are listed exceptions)" if listed else ""), flush=True)
+        workspace.keep |= bool(unexpected)
+        return not unexpected and bool(results.passed)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; default all")
+    parser.add_argument("--verbose", action="store_true", help="name listed failures too")
+    add_broker_argument(parser)
+    options = parser.parse_args()
+    for name in options.suites:
+        if name not in SUITES:
+            parser.error(f"unknown suite {name}: known are {', '.join(SUITES)}")
+    outcomes = [run_suite(name, options.broker, options.verbose, options.keep) for name in options.suites or SUITES]
+    return 0 if all(outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
