@@ -24,9 +24,11 @@ mod timing;
 
 pub mod client;
 
+pub mod admin;
 pub mod consumer;
 pub mod producer;
 
+pub use admin::Admin;
 pub use client::Client;
 pub use cluster::{BrokerInfo, Cluster, PartitionInfo, TopicInfo};
 pub use config::{ClientConfig, ConsumerConfig, ProducerConfig, Properties};

@@ -258,8 +258,7 @@ impl Aborted {
 #[cfg(test)]
 mod tests {
     use fleuve_protocol::records::{
-        BatchBuilder, BatchOptions, BatchProducer, Codec, Compression, EndTransactionMarker,
-        NewRecord, control_batch,
+        BatchBuilder, BatchOptions, BatchProducer, Codec, Compression, NewRecord, control_batch,
     };
     use fleuve_types::{Offset, ProducerEpoch, ProducerId};
 
@@ -325,15 +324,9 @@ mod tests {
             transactional: true,
             ..Default::default()
         };
-        let marker = |offset, id, marker: ControlRecordType| {
-            control_batch(
-                Offset(offset),
-                fleuve_types::LeaderEpoch(0),
-                fleuve_types::TimestampMs(0),
-                ProducerId(id),
-                ProducerEpoch(0),
-                EndTransactionMarker { kind: marker, coordinator_epoch: 0 },
-            )
+        let marker = |offset, id, kind: ControlRecordType| {
+            let options = BatchOptions { base_offset: Offset(offset), ..of(id) };
+            control_batch(options, kind, &[0; 6], fleuve_types::TimestampMs(0))
         };
         let bytes = [
             batch(0, &[b"aborted"], of(1)),

@@ -90,7 +90,7 @@ pub(super) struct State {
 
 /// Who the consumer is in its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Member {
+pub(crate) struct Member {
     pub(super) id: String,
     pub(super) generation: i32,
 }

@@ -92,6 +92,11 @@ impl Delivery {
     pub fn partition(&self) -> &TopicPartition {
         &self.outcome.partition
     }
+
+    /// Reports whether both records share a batch, and so their fate.
+    pub fn shares_batch_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.outcome, &other.outcome)
+    }
 }
 
 impl Future for Delivery {

@@ -1,0 +1,53 @@
+//! Administration: one typed call per administrative request, with a result per item.
+//!
+//! Calls retry what may pass within `default.api.timeout.ms`. Any broker takes a request for the
+//! controller and forwards it; requests about groups go to their coordinators, requests about
+//! partitions to their leaders.
+
+mod cluster;
+mod configs;
+mod groups;
+mod partitions;
+mod topics;
+
+use crate::client::Client;
+
+pub use cluster::{BrokerVersions, ClusterDescription, DescribedBroker};
+pub use configs::{Alteration, ConfigEntry, ConfigSource, Resource};
+pub use groups::{GroupDescription, GroupListing, GroupMember};
+pub use topics::{DescribedPartition, NewTopic, TopicDescription};
+
+/// An administrator's view of a cluster; clones share the client.
+///
+/// ```no_run
+/// # async fn example() -> fleuve_client::Result<()> {
+/// use fleuve_client::{Admin, Client, ClientConfig, admin::NewTopic};
+///
+/// let admin = Admin::new(Client::connect(ClientConfig::new("localhost:9092")?).await?);
+/// for (name, result) in admin.create_topics(&[NewTopic::new("greetings").partitions(3)], false).await? {
+///     println!("{name}: {:?}", result);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Admin {
+    client: Client,
+}
+
+impl Admin {
+    /// Makes an administrator on `client`.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Returns the client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Returns how long brokers may take for a request, as they are told.
+    fn timeout_ms(&self) -> i32 {
+        self.client.config().request_timeout.as_millis() as i32
+    }
+}
