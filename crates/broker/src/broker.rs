@@ -380,6 +380,7 @@ async fn open_node(
     let opening = Arc::clone(&node);
     let opened = tokio::task::spawn_blocking(move || opening.open_all_topics());
     let shards = opened.await.map_err(|_| StartError::Interrupted)?;
+    node.make_recovered_records_durable().await;
     // Groups answer that they are loading until they are; nothing else waits for them.
     let loading = Arc::clone(&node);
     tokio::task::spawn_blocking(move || loading.load_groups(shards));

@@ -197,7 +197,7 @@ impl Logs {
     /// Has recovery begin at the present end of every log; blocks.
     pub(crate) fn checkpoint(
         &self,
-        metadata: &Partition,
+        metadata: &Arc<Partition>,
         partitions: &[Arc<Partition>],
     ) -> Result<(), LogError> {
         let _upkeep = self.upkeep.lock();

@@ -26,7 +26,7 @@ use crate::metadata_log::{
 };
 use crate::metrics::{RequestCounters, TopicCounters};
 use crate::partition::Partition;
-use crate::purgatory::Purgatory;
+use crate::purgatory::{AckWait, Purgatory};
 use crate::topics::{Topic, Topics, is_internal};
 
 /// Where clients of one listener are told to connect to.
@@ -221,6 +221,23 @@ impl Node {
             self.image().topics().iter().flat_map(|topic| self.open_topic(topic)).collect();
         self.logs.remove_strays();
         shards
+    }
+
+    /// Waits until the records that a killed process left in the page cache are durable.
+    ///
+    /// They may have been acknowledged, so the high watermark must not be below them when the
+    /// first consumer asks.
+    pub(crate) async fn make_recovered_records_durable(&self) {
+        let recovered: Vec<_> = self
+            .all_partitions()
+            .into_iter()
+            .filter(|partition| partition.high_watermark() < partition.log_end_offset())
+            .collect();
+        let wait = AckWait::new(&self.purgatory, recovered.len());
+        for partition in &recovered {
+            partition.wait_for(partition.log_end_offset(), &wait);
+        }
+        wait.done().await;
     }
 
     /// Loads groups from their logs; blocks.

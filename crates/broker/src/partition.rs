@@ -367,7 +367,7 @@ impl Partition {
 
     /// Makes everything durable in such a way that recovery could begin at the present end, and
     /// returns where the log stands; blocks.
-    pub(crate) fn checkpoint(&self) -> Result<Option<LogPoints>, LogError> {
+    pub(crate) fn checkpoint(self: &Arc<Self>) -> Result<Option<LogPoints>, LogError> {
         let job = {
             let mut state = self.state.lock();
             let Some(log) = state.log.as_mut() else { return Ok(None) };
@@ -379,7 +379,16 @@ impl Partition {
             let outcome = job.run();
             self.finish_flush(job, outcome);
         }
-        Ok(self.state.lock().log.as_ref().map(Log::points))
+        let state = self.state.lock();
+        let Some(log) = state.log.as_ref() else { return Ok(None) };
+        let points = log.points();
+        let needs_flush = log.needs_flush();
+        drop(state);
+        if needs_flush && self.flush_before_ack {
+            // A flush that came due meanwhile found the log busy and left it to us.
+            self.request_flush();
+        }
+        Ok(Some(points))
     }
 
     /// Makes everything durable and leaves what a quick start needs; blocks. Appends and flushes

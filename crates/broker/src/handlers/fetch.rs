@@ -213,6 +213,9 @@ impl Work {
                 let bytes = records.iter().map(Bytes::len).sum();
                 Part { data, records, bytes }
             }
+            Err(_) if partition.is_gone() => {
+                failure(wanted.partition, ErrorCode::UnknownTopicOrPartition)
+            }
             Err(error) => {
                 let code = errors::read(&error);
                 if code == ErrorCode::KafkaStorageError {

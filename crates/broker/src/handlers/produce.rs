@@ -121,7 +121,9 @@ pub(crate) fn handle(context: &Context, request: ProduceRequest) -> Outcome<Prod
         // Whether it was in time is read off the partitions themselves.
         let _ = timeout(patience, wait.done()).await;
         for waiting in unacknowledged {
-            let code = if waiting.partition.has_failed() {
+            let code = if waiting.partition.is_gone() {
+                ErrorCode::UnknownTopicOrPartition
+            } else if waiting.partition.has_failed() {
                 ErrorCode::KafkaStorageError
             } else if waiting.partition.high_watermark() < waiting.next_offset {
                 ErrorCode::RequestTimedOut

@@ -1,5 +1,9 @@
 //! Tests of a whole broker over its sockets, each with a broker and a directory of its own.
 
 mod every_version;
+mod groups;
+mod idempotence_and_sessions;
+mod lifecycle;
 mod produce_and_fetch;
 mod support;
+mod topics;

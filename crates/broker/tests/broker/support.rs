@@ -46,7 +46,12 @@ impl TestBroker {
 
     /// Connects a client.
     pub(super) async fn connect(&self) -> TestClient {
-        let address = self.broker.listeners()[0].address;
+        self.connect_to(0).await
+    }
+
+    /// Connects a client to one of several listeners.
+    pub(super) async fn connect_to(&self, listener: usize) -> TestClient {
+        let address = self.broker.listeners()[listener].address;
         TestClient {
             stream: TcpStream::connect(address).await.expect("the broker listens"),
             correlation_id: 0,
@@ -60,7 +65,8 @@ impl TestBroker {
     }
 }
 
-fn settings(directory: &Path, keys: &[(&str, &str)]) -> BrokerSettings {
+/// Settings for a directory with the given keys set.
+pub(super) fn settings(directory: &Path, keys: &[(&str, &str)]) -> BrokerSettings {
     use fleuve_metadata::config::{Override, Sources, load};
     let directory = directory.to_str().expect("a UTF-8 path").to_owned();
     let fixed = [
