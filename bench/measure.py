@@ -118,9 +118,9 @@ def warm_up(broker: Broker, plan: Plan) -> None:
 def measure_start(broker: Broker, plan: Plan) -> Figures:
     """Process start to the first acknowledged record, then memory at rest. Leaves the broker running."""
     figures = Figures()
+    broker.port = free_port()
     broker.prepare()
-    if not broker.port:
-        broker.port = free_port()
+    broker.prepared = True
     began = time.monotonic()
     broker.spawn()
     acknowledged = wire.until_done(broker.port, READY_SECONDS_MAX, lambda client: wire.first_ack(client, "first"))

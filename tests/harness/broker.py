@@ -29,9 +29,9 @@ class BrokerFailed(Exception):
     """The broker did not start, stop or stay up; the message carries the end of its log."""
 
 
-def free_port() -> int:
+def free_port(first: int = 0) -> int:
     """A port that is free now, below the range from which the kernel takes outgoing ones."""
-    for port in range(20000 + os.getpid() % 10000, 32000):
+    for port in range(first or 20000 + os.getpid() % 10000, 32000):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -50,7 +50,9 @@ class Broker:
         self.data = data
         # A setting's value may say {port}, for those that name the broker's own address.
         self.settings = dict(settings)
+        # Chosen at the first start unless set before it, and kept over restarts.
         self.port = 0
+        self.prepared = False
         # Put before the broker's command, for pinning it to cores.
         self.command_prefix: list[str] = []
         self.process: subprocess.Popen | None = None
@@ -73,8 +75,9 @@ class Broker:
 
     def spawn(self) -> None:
         """Starts the process without waiting for it to be ready."""
-        if not self.port:
+        if not self.prepared:
             self.prepare()
+            self.prepared = True
         self.data.parent.mkdir(parents=True, exist_ok=True)
         log = open(self.log_path, "ab")
         self.process = subprocess.Popen([*self.command_prefix, *self.command()], stdout=subprocess.PIPE, stderr=log, cwd=self.data.parent)
@@ -148,7 +151,7 @@ class Fleuve(Broker):
     def prepare(self) -> None:
         if not self.binary.exists():
             raise BrokerFailed(f"{self.binary} is missing: run 'cargo build --release --bin fleuve' first")
-        if any("{port}" in value for value in self.settings.values()):
+        if not self.port and any("{port}" in value for value in self.settings.values()):
             self.port = free_port()
 
     def command(self) -> list[str]:
@@ -189,8 +192,8 @@ class Kafka(Broker):
     def prepare(self) -> None:
         if not KAFKA_LIBS.exists():
             raise BrokerFailed("Apache Kafka's jars are missing: run scripts/setup.sh kafka first")
-        self.port = free_port()
-        controller = self.port + 1
+        controller = free_port()
+        self.port = self.port or free_port(controller + 1)
         self.properties = self.data.with_name(self.data.name + ".properties")
         self.properties.write_text(
             "process.roles=broker,controller\nnode.id=1\n"

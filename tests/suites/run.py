@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as xml
@@ -121,7 +122,7 @@ def run_test_binary(binary: str, command: list[str], home: Path, environment: di
         results.failed[f"{binary}::{name}"] = f"no verdict within {BINARY_SECONDS_MAX} s" if late else "the test binary died"
 
 
-# Name, what runs it, and the broker settings its authors assume.
+# Name, what runs it, the broker settings its authors assume, and the port they wrote into their tests (0: any).
 SUITES = {
     "kafka-python": (
         kafka_python,
@@ -131,8 +132,9 @@ SUITES = {
             "group.min.session.timeout.ms": "1000",
             "advertised.listeners": "PLAINTEXT://127.0.0.1:{port}",
         },
+        0,
     ),
-    "rust-rdkafka": (rust_rdkafka, {"num.partitions": "3"}),
+    "rust-rdkafka": (rust_rdkafka, {"num.partitions": "3", "node.id": "0"}, 9092),
 }
 
 
@@ -151,9 +153,15 @@ def exceptions(suite: str) -> dict[str, str]:
 
 def run_suite(name: str, which: str, verbose: bool, keep: bool) -> bool:
     """Runs one suite on a broker of its own; true when nothing unexpected failed."""
-    runner, settings = SUITES[name]
+    runner, settings, port = SUITES[name]
     with Workspace(f"suite-{name}", keep) as workspace:
         broker = workspace.broker(which, {"group.initial.rebalance.delay.ms": "0", **settings})
+        if port and broker.name != "external":
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    print(f"{name}: its tests insist on port {port}, which something else is using")
+                    return False
+            broker.port = port
         try:
             broker.start()
             results = runner(broker, workspace.path)
