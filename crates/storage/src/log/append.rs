@@ -254,7 +254,9 @@ impl Log {
             let file = segment.file(&environment)?;
             file.allocate(0, u64::from(self.config.segment_bytes))?;
         }
-        indexes.into_iter().for_each(|file| self.durability.add_file(file));
+        for file in self.durability.files.drain(..).chain(indexes).collect::<Vec<_>>() {
+            self.durability.add_closed_file(file.path());
+        }
         self.durability.add_directory(&self.directory);
         if self.active().base_offset() == segment.base_offset() {
             // An empty segment whose base is too far from the offsets to come, or whose index was
@@ -284,7 +286,7 @@ impl Log {
         let file = disk.open(&path, fleuve_os::OpenMode::Create)?;
         file.set_len(0)?;
         file.write_at(&producers::encode(self.producers.producers()), 0)?;
-        self.durability.add_file(file);
+        self.durability.add_closed_file(&path);
         self.durability.add_directory(&self.directory);
         self.snapshot_offset = Some(self.next_offset);
         Ok(())

@@ -17,7 +17,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fleuve_os::{Disk, File};
+use fleuve_os::{Disk, DiskResult, File, OpenMode};
 use fleuve_types::Offset;
 
 use super::partition_log::Log;
@@ -30,6 +30,7 @@ use crate::manager::LogPoints;
 pub struct FlushJob {
     disk: Arc<dyn Disk>,
     files: Vec<Arc<dyn File>>,
+    closed_files: Vec<PathBuf>,
     directories: Vec<PathBuf>,
     epochs: Option<(PathBuf, String)>,
     up_to: i64,
@@ -43,13 +44,27 @@ impl FlushJob {
         for file in &self.files {
             file.sync_data()?;
         }
+        // What is gone has been deleted in the meantime, or the whole log has: nothing of it has to
+        // be durable any more.
+        for path in &self.closed_files {
+            if let Some(file) = unless_gone(self.disk.open(path, OpenMode::Read))? {
+                file.sync_data()?;
+            }
+        }
         if let Some((path, content)) = &self.epochs {
-            self.disk.replace_file(path, content.as_bytes())?;
+            unless_gone(self.disk.replace_file(path, content.as_bytes()))?;
         }
         for directory in &self.directories {
-            self.disk.sync_dir(directory)?;
+            unless_gone(self.disk.sync_dir(directory))?;
         }
         Ok(())
+    }
+}
+
+fn unless_gone<T>(outcome: DiskResult<T>) -> DiskResult<Option<T>> {
+    match outcome {
+        Err(error) if error.is_not_found() => Ok(None),
+        outcome => outcome.map(Some),
     }
 }
 
@@ -63,9 +78,7 @@ impl Log {
     /// is nothing, or a flush is under way, or the log has failed.
     pub fn begin_flush(&mut self) -> Option<FlushJob> {
         let durability = &self.durability;
-        let has_work = self.needs_flush()
-            || !durability.files.is_empty()
-            || !durability.directories.is_empty();
+        let has_work = self.needs_flush() || durability.is_dirty();
         if !has_work || durability.is_flushing || durability.failure.is_some() {
             return None;
         }
@@ -84,8 +97,7 @@ impl Log {
     pub fn begin_checkpoint(&mut self) -> Result<Option<FlushJob>, LogError> {
         let durability = &self.durability;
         let has_work = durability.recovery_point < self.next_offset
-            || !durability.files.is_empty()
-            || !durability.directories.is_empty()
+            || durability.is_dirty()
             || durability.epochs_changed;
         if !has_work || durability.is_flushing || durability.failure.is_some() {
             return Ok(None);
@@ -97,7 +109,9 @@ impl Log {
                 .finish_indexes(&environment)
                 .map_err(LogError::from)
                 .inspect_err(|error| self.fail_unless_full(error))?;
-            indexes.into_iter().for_each(|file| self.durability.add_file(file));
+            for index in indexes {
+                self.durability.add_closed_file(index.path());
+            }
         }
         let epochs = self.durability.epochs_changed.then(|| {
             let path = self.directory.join(checkpoint::LEADER_EPOCHS);
@@ -113,6 +127,7 @@ impl Log {
         FlushJob {
             disk: self.environment.disk.clone(),
             files: std::mem::take(&mut durability.files),
+            closed_files: std::mem::take(&mut durability.closed_files),
             directories: std::mem::take(&mut durability.directories),
             epochs,
             up_to: self.next_offset,
@@ -198,6 +213,7 @@ impl Log {
             segment.close(&environment);
         }
         self.durability.files.clear();
+        self.durability.closed_files.clear();
         self.tail.clear();
     }
 }

@@ -314,9 +314,9 @@ impl Log {
         }
         // It may be a sealed segment now, or again.
         for index in segment.finish_indexes(&environment)? {
-            self.durability.add_file(index);
+            self.durability.add_closed_file(index.path());
         }
-        self.durability.add_file(file);
+        self.durability.add_closed_file(file.path());
         self.durability.add_directory(&self.directory.clone());
         Ok(damage.is_some())
     }

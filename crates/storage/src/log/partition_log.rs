@@ -50,8 +50,13 @@ pub(super) struct Durability {
     pub(super) flushed_offset: i64,
     /// Records before this, their index entries and their epochs do: recovery begins here.
     pub(super) recovery_point: i64,
-    /// Files with writes that were not synced.
+    /// Files with writes that were not synced, held open because more will follow: the active
+    /// segment's.
     pub(super) files: Vec<Arc<dyn File>>,
+    /// Other files with writes that were not synced. They are opened again for it, so that logs
+    /// that nobody flushes, or thousands after a crash, do not use up the descriptors. The kernel
+    /// reports an earlier write error to the new descriptor too.
+    pub(super) closed_files: Vec<PathBuf>,
     /// Directories with names that were not synced.
     pub(super) directories: Vec<PathBuf>,
     /// Whether epochs were assigned or cut since they were last stored.
@@ -70,6 +75,17 @@ impl Durability {
         if !self.files.iter().rev().any(|known| Arc::ptr_eq(known, &file)) {
             self.files.push(file);
         }
+    }
+
+    pub(super) fn add_closed_file(&mut self, path: &Path) {
+        if !self.closed_files.iter().any(|known| known == path) {
+            self.closed_files.push(path.to_owned());
+        }
+    }
+
+    /// Reports whether anything waits to be synced.
+    pub(super) fn is_dirty(&self) -> bool {
+        !(self.files.is_empty() && self.closed_files.is_empty() && self.directories.is_empty())
     }
 
     pub(super) fn add_directory(&mut self, directory: &Path) {
