@@ -22,6 +22,9 @@ pub mod connection;
 mod cluster;
 mod timing;
 
+#[cfg(test)]
+mod scripted;
+
 pub mod client;
 
 pub mod admin;

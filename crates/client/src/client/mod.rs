@@ -10,6 +10,9 @@ mod brokers;
 mod metadata;
 mod routing;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 

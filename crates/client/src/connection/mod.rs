@@ -14,6 +14,9 @@ mod pump;
 mod response;
 mod versions;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};

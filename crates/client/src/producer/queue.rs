@@ -138,7 +138,12 @@ impl Queue {
             self.recovering = false;
             self.refused.clear();
         }
-        if self.identity != identity && !self.adopt(identity) {
+        if self.identity != identity {
+            if !self.adopt(identity) {
+                return None;
+            }
+        } else if self.broken {
+            // The next identity is on its way.
             return None;
         }
         self.retry_not_before = None;

@@ -231,6 +231,10 @@ impl Sender {
             let expires_at = queue.expires_at(config.delivery_timeout);
             harvest.look_again = earliest(harvest.look_again, expires_at);
             for batch in expired {
+                if batch.producer.is_some() && batch.maybe_written {
+                    // The gap this leaves can only be closed under a new identity.
+                    self.identity = IdentityState::Needed { not_before: now };
+                }
                 state.release(&batch);
                 harvest.expired.push(batch);
             }

@@ -1,0 +1,202 @@
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fleuve_protocol::frame::RequestFrame;
+use fleuve_protocol::messages::init_producer_id_response::InitProducerIdResponse;
+use fleuve_protocol::messages::produce_request::ProduceRequest;
+use fleuve_protocol::messages::produce_response::{
+    PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+};
+use fleuve_protocol::records::{Batch, BatchHeader};
+use fleuve_protocol::{ApiKey, ErrorCode};
+
+use super::*;
+use crate::scripted::{Reply, ScriptedBroker, TOPIC_ID, body, send};
+
+/// The batches a broker has seen: producer id, base sequence and count.
+type Seen = Arc<Mutex<Vec<(i64, i32, i32)>>>;
+
+/// A broker whose script decides about each batch in turn; it gives out producer ids from 1.
+fn broker(
+    mut script: impl FnMut(usize, &BatchHeader) -> Option<ErrorCode> + Send + 'static,
+) -> (ScriptedBroker, Seen) {
+    let seen = Seen::default();
+    let book = seen.clone();
+    let mut ids = 0;
+    let broker = ScriptedBroker::new(1, move |request| match request.key {
+        ApiKey::InitProducerId => {
+            ids += 1;
+            send(&request, &InitProducerIdResponse { producer_id: ids, ..Default::default() })
+        }
+        _ => {
+            let header = header(&request);
+            let mut book = book.lock().expect("no panic");
+            let verdict = script(book.len(), &header);
+            book.push((header.producer_id.0, header.base_sequence, header.count));
+            match verdict {
+                Some(code) => send(&request, &response(code, i64::from(header.base_sequence))),
+                None => Reply::HangUp,
+            }
+        }
+    });
+    (broker, seen)
+}
+
+fn header(request: &RequestFrame) -> BatchHeader {
+    let mut request: ProduceRequest = body(request);
+    let records = request.topic_data[0].partition_data[0].records.take().expect("records");
+    let batch = Batch::parse(records).expect("one whole batch");
+    batch.verify_crc().expect("right checksum");
+    batch.header
+}
+
+fn response(code: ErrorCode, base_offset: i64) -> ProduceResponse {
+    let partition = PartitionProduceResponse {
+        error_code: code.code(),
+        base_offset,
+        ..PartitionProduceResponse::default()
+    };
+    let topic = TopicProduceResponse {
+        topic_id: TOPIC_ID,
+        partition_responses: vec![partition],
+        ..Default::default()
+    };
+    ProduceResponse { responses: vec![topic], ..Default::default() }
+}
+
+fn producer(broker: &ScriptedBroker, config: ProducerConfig) -> Producer {
+    Producer::new(broker.client(), config).expect("valid")
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_linger_share_a_batch_and_know_their_offsets() {
+    let (broker, seen) = broker(|_, _| Some(ErrorCode::None));
+    let producer = producer(&broker, ProducerConfig::default());
+    let mut deliveries = Vec::new();
+    for _ in 0..3 {
+        deliveries.push(producer.send(Record::new("t").value(b"v")).await.expect("sent"));
+    }
+    for (offset, delivery) in deliveries.into_iter().enumerate() {
+        assert_eq!(delivery.await.expect("written").offset, Some(offset as i64));
+    }
+    producer.close().await.expect("closed");
+    assert_eq!(*seen.lock().expect("no panic"), [(1, 0, 3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_whose_leader_moved_goes_out_again_under_its_number() {
+    let (broker, seen) = broker(|index, _| {
+        Some(if index == 0 { ErrorCode::NotLeaderOrFollower } else { ErrorCode::None })
+    });
+    let producer = producer(&broker, ProducerConfig::default());
+    producer.send_and_wait(Record::new("t").value(b"v")).await.expect("written");
+    assert_eq!(*seen.lock().expect("no panic"), [(1, 0, 1), (1, 0, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_was_in_flight_when_the_connection_broke_is_no_duplicate() {
+    let (broker, seen) =
+        broker(|index, _| (index > 0).then_some(ErrorCode::DuplicateSequenceNumber));
+    let producer = producer(&broker, ProducerConfig::default());
+    producer.send_and_wait(Record::new("t").value(b"v")).await.expect("a duplicate is written");
+    assert_eq!(*seen.lock().expect("no panic"), [(1, 0, 1), (1, 0, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn order_and_numbers_survive_failures_with_many_batches_in_flight() {
+    // A leader that fails every third batch, and then refuses what follows out of order.
+    let mut expected = 0;
+    let (broker, seen) = broker(move |index, header| {
+        if header.base_sequence != expected {
+            return Some(ErrorCode::OutOfOrderSequenceNumber);
+        }
+        if index % 3 == 2 {
+            return Some(ErrorCode::NotEnoughReplicas);
+        }
+        expected += header.count;
+        Some(ErrorCode::None)
+    });
+    let config =
+        ProducerConfig { batch_size: 200, linger: Duration::ZERO, ..ProducerConfig::default() };
+    let producer = producer(&broker, config);
+    let mut deliveries = Vec::new();
+    for _ in 0..100 {
+        deliveries.push(producer.send(Record::new("t").value(&[0; 90])).await.expect("sent"));
+    }
+    let mut offsets = Vec::new();
+    for delivery in deliveries {
+        offsets.push(delivery.await.expect("written").offset.expect("told"));
+    }
+    // The script answers with sequences as offsets, so these are the numbers records went out by.
+    assert_eq!(offsets, (0..100).collect::<Vec<_>>());
+    let seen = seen.lock().expect("no panic");
+    assert!(seen.iter().all(|(id, _, _)| *id == 1), "the identity stays: {seen:?}");
+    assert!(seen.len() > 20, "batches went out again: {seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_batch_fails_alone() {
+    let (broker, seen) = broker(|index, _| {
+        Some(if index == 0 { ErrorCode::MessageTooLarge } else { ErrorCode::None })
+    });
+    let producer = producer(&broker, ProducerConfig::default());
+    let error = producer.send_and_wait(Record::new("t").value(b"v")).await.expect_err("refused");
+    assert_eq!(error.code(), Some(ErrorCode::MessageTooLarge));
+    producer.send_and_wait(Record::new("t").value(b"v")).await.expect("written");
+    assert_eq!(*seen.lock().expect("no panic"), [(1, 0, 1), (1, 0, 1)], "no number is skipped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_given_up_says_whether_it_may_be_written() {
+    let (broker, seen) = broker(|index, _| (index >= 3).then_some(ErrorCode::None));
+    let config = ProducerConfig {
+        delivery_timeout: Duration::from_millis(200),
+        ..ProducerConfig::default()
+    };
+    let producer = producer(&broker, config);
+    let error = producer.send_and_wait(Record::new("t").value(b"v")).await.expect_err("hung up");
+    assert!(matches!(error, Error::DeliveryTimeout { maybe_written: true, .. }), "{error}");
+    // Its number is gone for good, so the next record begins under a new identity.
+    producer.send_and_wait(Record::new("t").value(b"w")).await.expect("written");
+    assert_eq!(seen.lock().expect("no panic").last(), Some(&(2, 0, 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_memory_makes_send_wait_and_then_fail() {
+    let (broker, _) = broker(|_, _| None);
+    let config = ProducerConfig {
+        buffer_memory: 4096,
+        max_block: Duration::from_millis(100),
+        ..ProducerConfig::default()
+    };
+    let producer = producer(&broker, config);
+    let mut failure = None;
+    for _ in 0..100 {
+        match producer.send(Record::new("t").value(&[0; 1000])).await {
+            Ok(delivery) => drop(delivery),
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
+        }
+    }
+    let failure = failure.expect("4096 bytes do not hold 100 kB");
+    assert!(failure.to_string().contains("buffer.memory"), "{failure}");
+}
+
+#[tokio::test]
+async fn impossible_records_are_refused_before_they_are_buffered() {
+    let (broker, _) = broker(|_, _| Some(ErrorCode::None));
+    let producer = producer(&broker, ProducerConfig::default());
+    let error = producer.send(Record::new("t").partition(7)).await.err().expect("no partition 7");
+    assert!(matches!(error, Error::NoSuchPartition { partition: 7, .. }), "{error}");
+    let large = vec![0; 2 << 20];
+    let error = producer.send(Record::new("t").value(&large)).await.err().expect("too large");
+    assert!(
+        matches!(error, Error::RecordTooLarge { limit_name: "max.request.size", .. }),
+        "{error}"
+    );
+    producer.close().await.expect("closed");
+    let error = producer.send(Record::new("t")).await.err().expect("closed");
+    assert_eq!(error.advice(), crate::Advice::Stop);
+}
