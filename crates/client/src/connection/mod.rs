@@ -162,7 +162,6 @@ impl Connection {
         let request = ApiVersionsRequest {
             client_software_name: "fleuve".into(),
             client_software_version: env!("CARGO_PKG_VERSION").into(),
-            ..ApiVersionsRequest::default()
         };
         let frame = self.submit(&request, ours.max)?.wait_frame().await?;
         // A broker that does not know the version answers in the oldest format with error 35 and

@@ -84,6 +84,9 @@ enum Found {
     NothingCommitted,
 }
 
+/// A partition to be fetched, with the version of its position.
+type Asked = (TopicPartition, u64, Wanted);
+
 /// The first version in which topics go by id.
 const FIRST_VERSION_WITH_IDS: i16 = 13;
 
@@ -133,8 +136,7 @@ impl Fetcher {
             |at: Instant| look_again = Some(look_again.map_or(at, |l: Instant| l.min(at)));
         let mut to_find = Vec::new();
         // Partitions by leader; `None` for leaders with a full partition.
-        let mut by_leader: HashMap<i32, Option<Vec<(TopicPartition, u64, Wanted)>>> =
-            HashMap::new();
+        let mut by_leader: HashMap<i32, Option<Vec<Asked>>> = HashMap::new();
         {
             let state = self.shared.lock();
             let room = self.shared.config.max_partition_fetch_bytes.max(0) as usize;
@@ -194,7 +196,7 @@ impl Fetcher {
         look_again
     }
 
-    fn fetch(&mut self, leader: i32, theirs: Vec<(TopicPartition, u64, Wanted)>) {
+    fn fetch(&mut self, leader: i32, theirs: Vec<Asked>) {
         let mut state = self.idle.remove(&leader).unwrap_or_else(|| {
             Box::new(BrokerState {
                 session: FetchSession::default(),

@@ -83,7 +83,6 @@ impl FetchSession {
                 topic: topic.to_owned().into(),
                 topic_id,
                 partitions,
-                ..ForgottenTopic::default()
             })
             .collect();
         self.known = wanted;

@@ -59,6 +59,7 @@ pub(super) struct State {
     pub(super) listed: VecDeque<QueueId>,
     memory_used: usize,
     pub(super) closed: bool,
+    #[expect(clippy::vec_box, reason = "builders move into batches and back by their pointer")]
     free_builders: Vec<Box<BatchBuilder>>,
 }
 

@@ -1,0 +1,130 @@
+//! `fleuve config`: configurations of topics, brokers and groups.
+
+use clap::{Args, Subcommand};
+use fleuve_client::admin::{Alteration, ConfigSource, Resource};
+use serde_json::json;
+
+use super::topic::parse_assignments;
+use crate::args::Common;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::{line, print};
+
+/// Describe and change configurations of topics, brokers and groups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Show configurations; those that differ from the default unless --all is given.
+    #[command(after_help = "Examples:\n  \
+        fleuve config describe --topic greetings --all\n  \
+        fleuve config describe --broker 1")]
+    Describe {
+        #[command(flatten)]
+        of: Of,
+        /// Also those that have their default.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Change configurations.
+    #[command(after_help = "Examples:\n  \
+        fleuve config alter --topic greetings --set retention.ms=60000\n  \
+        fleuve config alter --topic greetings --delete retention.ms")]
+    Alter {
+        #[command(flatten)]
+        of: Of,
+        /// A value to set; may be repeated.
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// A key to go back to its default; may be repeated.
+        #[arg(long, value_name = "KEY")]
+        delete: Vec<String>,
+        /// A value to add to a list; may be repeated.
+        #[arg(long, value_name = "KEY=VALUE")]
+        append: Vec<String>,
+        /// A value to take out of a list; may be repeated.
+        #[arg(long, value_name = "KEY=VALUE")]
+        subtract: Vec<String>,
+        /// Only check.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Whose configurations.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Of {
+    /// Of a topic.
+    #[arg(long, value_name = "NAME")]
+    topic: Option<String>,
+    /// Of a broker by id.
+    #[arg(long, value_name = "ID")]
+    broker: Option<i32>,
+    /// The defaults of all brokers.
+    #[arg(long)]
+    broker_defaults: bool,
+    /// Of a consumer group.
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+}
+
+impl Of {
+    fn resource(self) -> Resource {
+        match self {
+            Self { topic: Some(name), .. } => Resource::Topic(name),
+            Self { group: Some(name), .. } => Resource::Group(name),
+            Self { broker: Some(id), .. } => Resource::Broker(id.to_string()),
+            _ => Resource::Broker(String::new()),
+        }
+    }
+}
+
+pub(crate) async fn run(command: Config, common: &Common) -> Result<(), Failure> {
+    let admin = Context::new(common)?.admin().await?;
+    match command {
+        Config::Describe { of, all } => {
+            let resource = of.resource();
+            let mut entries = admin.describe_configs(&resource, false).await?;
+            entries.retain(|entry| all || entry.source != ConfigSource::Default);
+            entries.sort_unstable_by(|left, right| left.name.cmp(&right.name));
+            let value = entries
+                .iter()
+                .map(|entry| {
+                    json!({
+                        "name": entry.name, "value": entry.value, "source": entry.source.name(),
+                        "read_only": entry.read_only, "sensitive": entry.is_sensitive,
+                    })
+                })
+                .collect();
+            let rows = entries.iter().map(|entry| {
+                let value = match (&entry.value, entry.is_sensitive) {
+                    (_, true) => "(secret)".to_owned(),
+                    (Some(value), _) => value.clone(),
+                    (None, _) => "-".to_owned(),
+                };
+                vec![entry.name.clone(), value, entry.source.name().to_owned()]
+            });
+            print(common.output, &value, &["name", "value", "source"], rows)
+        }
+        Config::Alter { of, set, delete, append, subtract, dry_run } => {
+            let resource = of.resource();
+            let set = parse_assignments(&set)?.into_iter();
+            let append = parse_assignments(&append)?.into_iter();
+            let subtract = parse_assignments(&subtract)?.into_iter();
+            let alterations: Vec<_> = set
+                .map(|(key, value)| Alteration::Set(key, value))
+                .chain(append.map(|(key, value)| Alteration::Append(key, value)))
+                .chain(subtract.map(|(key, value)| Alteration::Subtract(key, value)))
+                .chain(delete.into_iter().map(Alteration::Delete))
+                .collect();
+            if alterations.is_empty() {
+                return Err(Failure::new(
+                    "nothing to change: pass --set KEY=VALUE or --delete KEY",
+                ));
+            }
+            admin.alter_configs(&resource, &alterations, dry_run).await?;
+            let verb = if dry_run { "could change" } else { "changed" };
+            let (kind, name) = (resource.kind(), resource.name());
+            line(format!("{verb} {} configurations of {kind} {name}", alterations.len()).trim_end())
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! `fleuve consume`: prints records.
+//!
+//! Records go from the fetched bytes to a buffered stdout without being copied in between; memory
+//! stays flat however many there are. Without `--follow` it ends at what was the end of the topic
+//! when it began.
+
+use std::collections::HashMap;
+use std::io::{self, BufWriter, StdoutLock, Write};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use fleuve_client::config::{ConsumerConfig, OffsetReset};
+use fleuve_client::consumer::{Record, Records, Start};
+use fleuve_client::{Admin, Client, Consumer};
+use fleuve_types::TopicPartition;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::produce::unescape;
+use super::topic::log_ends;
+use crate::args::{Common, Format};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::note;
+use crate::quantities::{parse_time, summary};
+
+/// Read records.
+#[derive(Debug, Default, Args)]
+#[command(after_help = "Examples:\n  \
+    fleuve consume greetings                              everything that is there\n  \
+    fleuve consume greetings --follow --from end          what comes from now on\n  \
+    fleuve consume events --from 2026-11-21T10:00:00Z --max-messages 10 -o json\n  \
+    fleuve consume events --group readers --follow        as a member of a group")]
+pub(crate) struct Consume {
+    /// The topic.
+    pub(crate) topic: String,
+    /// Where to begin: beginning, end, an offset, or a time (2026-11-21T10:00:00Z, @MILLISECONDS).
+    /// For a group: where to begin when it has committed nothing.
+    #[arg(long, default_value = "beginning")]
+    pub(crate) from: String,
+    /// Stop after so many records.
+    #[arg(long, short = 'n', value_name = "COUNT")]
+    pub(crate) max_messages: Option<u64>,
+    /// Read as a member of this group, and commit.
+    #[arg(long, short)]
+    pub(crate) group: Option<String>,
+    /// Wait for more at the end.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only this partition; may be repeated.
+    #[arg(long, short)]
+    pub(crate) partition: Vec<i32>,
+    /// Print the key before the value, with this between them (\t for a tab).
+    #[arg(long, short, value_name = "TEXT")]
+    pub(crate) key_separator: Option<String>,
+    /// Give up when nothing came for so long.
+    #[arg(long, value_name = "MS")]
+    pub(crate) timeout_ms: Option<u64>,
+    /// See only records of committed transactions.
+    #[arg(long)]
+    pub(crate) committed: bool,
+    /// Any Kafka consumer property; may be repeated.
+    #[arg(long = "property", short = 'X', value_name = "KEY=VALUE")]
+    pub(crate) properties: Vec<String>,
+    /// Say nothing when done.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// How long one wait for records lasts, before looking whether to stop.
+const POLL: Duration = Duration::from_millis(200);
+/// Bytes that are written to stdout at once.
+const WRITE_BYTES: usize = 128 << 10;
+
+pub(crate) async fn run(consume: Consume, common: &Common) -> Result<(), Failure> {
+    let style = match (common.output, consume.key_separator.as_deref()) {
+        (Format::Json | Format::Yaml, _) => Style::Json,
+        (Format::Table, Some(separator)) => {
+            Style::Parts(Parts { key: true, separator: unescape(separator), ..Parts::default() })
+        }
+        (Format::Table, None) => Style::Parts(Parts::default()),
+    };
+    let quiet = consume.quiet;
+    let (records, bytes, took) = run_in(consume, Context::new(common)?, style).await?;
+    if !quiet {
+        note(summary("consumed", records, bytes, took));
+    }
+    Ok(())
+}
+
+/// Prints records and returns how many, how many bytes, and the time it took.
+pub(crate) async fn run_in(
+    consume: Consume,
+    mut context: Context,
+    style: Style,
+) -> Result<(u64, u64, Duration), Failure> {
+    // Large answers cost fewer rounds; memory stays at a few of them.
+    context.set_default("max.partition.fetch.bytes", "4194304")?;
+    if consume.committed {
+        context.set("isolation.level", "read_committed")?;
+    }
+    for (key, value) in super::topic::parse_assignments(&consume.properties)? {
+        context.set(&key, &value)?;
+    }
+    let start = parse_start(&consume.from)?;
+    let client = context.client().await?;
+    let topic = client.topic(&consume.topic, false).await?;
+    let partitions = choose_partitions(&consume, topic.partitions.len())?;
+    // Taken before reading: whoever does not follow ends here.
+    let mut ends = HashMap::new();
+    if !consume.follow {
+        for (partition, (_, end)) in log_ends(&Admin::new(client.clone()), &partitions).await? {
+            ends.insert(partition, end);
+        }
+    }
+    let mut config = context.consumer_config()?;
+    config.allow_auto_create_topics = false;
+    let consumer = begin(&consume, client, config, start, &partitions)?;
+    let out = BufWriter::with_capacity(WRITE_BYTES, io::stdout().lock());
+    let printer = Printer { out, style };
+    let began = Instant::now();
+    let mut reading = Reading { printer, records: 0, bytes: 0 };
+    let outcome = reading.read(&consume, &consumer, &ends).await;
+    let closed = consumer.close().await;
+    outcome?;
+    closed?;
+    Ok((reading.records, reading.bytes, began.elapsed()))
+}
+
+struct Reading {
+    printer: Printer,
+    records: u64,
+    bytes: u64,
+}
+
+impl Reading {
+    async fn read(
+        &mut self,
+        consume: &Consume,
+        consumer: &Consumer,
+        ends: &HashMap<TopicPartition, i64>,
+    ) -> Result<(), Failure> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let limit = consume.max_messages.unwrap_or(u64::MAX);
+        let mut last_record = Instant::now();
+        while self.records < limit {
+            if !consume.follow && self.is_at_end(consumer, ends) {
+                break;
+            }
+            let polled = tokio::select! {
+                polled = consumer.poll(POLL) => polled?,
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+            };
+            match polled {
+                Some(records) => {
+                    self.print(&records, limit, ends.get(records.partition()).copied())?;
+                    last_record = Instant::now();
+                }
+                None => {
+                    self.printer.out.flush()?;
+                    let waited = last_record.elapsed().as_millis() as u64;
+                    if consume.timeout_ms.is_some_and(|timeout| waited >= timeout) {
+                        break;
+                    }
+                }
+            }
+            if consume.follow {
+                self.printer.out.flush()?;
+            }
+        }
+        Ok(self.printer.out.flush()?)
+    }
+
+    fn print(&mut self, records: &Records, limit: u64, end: Option<i64>) -> Result<(), Failure> {
+        let partition = records.partition();
+        for record in records {
+            if self.records >= limit || end.is_some_and(|end| record.offset.0 >= end) {
+                break;
+            }
+            self.printer.print(partition, &record)?;
+            self.records += 1;
+            self.bytes +=
+                (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
+        }
+        Ok(())
+    }
+
+    /// Reports whether everything that was there at the beginning has been read. Of a group, this
+    /// member answers for its own partitions.
+    fn is_at_end(&self, consumer: &Consumer, ends: &HashMap<TopicPartition, i64>) -> bool {
+        let assigned = consumer.assignment();
+        !assigned.is_empty()
+            && assigned.iter().all(|partition| {
+                let end = ends.get(partition).copied().unwrap_or(0);
+                consumer.position(partition).is_some_and(|position| position >= end)
+            })
+    }
+}
+
+/// What a record looks like on stdout.
+pub(crate) enum Style {
+    /// Parts of it in text.
+    Parts(Parts),
+    /// All of it in JSON.
+    Json,
+}
+
+/// The parts of a record that are printed, in the order of Kafka's console consumer.
+pub(crate) struct Parts {
+    pub(crate) timestamp: bool,
+    pub(crate) partition: bool,
+    pub(crate) offset: bool,
+    pub(crate) headers: bool,
+    pub(crate) key: bool,
+    pub(crate) value: bool,
+    pub(crate) separator: String,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            timestamp: false,
+            partition: false,
+            offset: false,
+            headers: false,
+            key: false,
+            value: true,
+            separator: "\t".to_owned(),
+        }
+    }
+}
+
+struct Printer {
+    out: BufWriter<StdoutLock<'static>>,
+    style: Style,
+}
+
+impl Printer {
+    fn print(&mut self, partition: &TopicPartition, record: &Record<'_>) -> io::Result<()> {
+        match &self.style {
+            Style::Parts(parts) => write_parts(&mut self.out, parts, partition, record)?,
+            Style::Json => write_json(&mut self.out, partition, record)?,
+        }
+        self.out.write_all(b"\n")
+    }
+}
+
+fn write_parts(
+    out: &mut impl Write,
+    parts: &Parts,
+    partition: &TopicPartition,
+    record: &Record<'_>,
+) -> io::Result<()> {
+    let separator = parts.separator.as_bytes();
+    let mut rest =
+        [parts.timestamp, parts.partition, parts.offset, parts.headers, parts.key, parts.value]
+            .into_iter()
+            .filter(|wanted| *wanted)
+            .count();
+    let mut end_part = |out: &mut dyn Write| {
+        rest -= 1;
+        if rest > 0 { out.write_all(separator) } else { Ok(()) }
+    };
+    if parts.timestamp {
+        write!(out, "CreateTime:{}", record.timestamp.0)?;
+        end_part(out)?;
+    }
+    if parts.partition {
+        write!(out, "Partition:{}", partition.partition)?;
+        end_part(out)?;
+    }
+    if parts.offset {
+        write!(out, "Offset:{}", record.offset.0)?;
+        end_part(out)?;
+    }
+    if parts.headers {
+        if record.headers.len() == 0 {
+            out.write_all(b"NO_HEADERS")?;
+        }
+        for (index, header) in record.headers.enumerate() {
+            out.write_all(if index == 0 { b"" } else { b"," })?;
+            write!(out, "{}:", header.key_text())?;
+            out.write_all(header.value.unwrap_or(NULL))?;
+        }
+        end_part(out)?;
+    }
+    if parts.key {
+        out.write_all(record.key.unwrap_or(NULL))?;
+        end_part(out)?;
+    }
+    if parts.value {
+        out.write_all(record.value.unwrap_or(NULL))?;
+    }
+    Ok(())
+}
+
+/// What stands for a missing key or value, as in Kafka's console consumer.
+const NULL: &[u8] = b"null";
+
+fn write_json(
+    out: &mut impl Write,
+    partition: &TopicPartition,
+    record: &Record<'_>,
+) -> io::Result<()> {
+    out.write_all(b"{\"topic\":")?;
+    serde_json::to_writer(&mut *out, &*partition.topic)?;
+    write!(
+        out,
+        ",\"partition\":{},\"offset\":{},\"timestamp\":{},\"key\":",
+        partition.partition, record.offset.0, record.timestamp.0
+    )?;
+    write_text(out, record.key)?;
+    out.write_all(b",\"value\":")?;
+    write_text(out, record.value)?;
+    out.write_all(b",\"headers\":[")?;
+    for (index, header) in record.headers.enumerate() {
+        out.write_all(if index == 0 { b"{\"key\":" } else { b",{\"key\":" })?;
+        serde_json::to_writer(&mut *out, &header.key_text())?;
+        out.write_all(b",\"value\":")?;
+        write_text(out, header.value)?;
+        out.write_all(b"}")?;
+    }
+    out.write_all(b"]}")
+}
+
+/// Writes text as a string, and other bytes as `{"hex": "..."}`, so that nothing is lost.
+fn write_text(out: &mut impl Write, bytes: Option<&[u8]>) -> io::Result<()> {
+    let Some(bytes) = bytes else { return out.write_all(NULL) };
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(serde_json::to_writer(out, text)?),
+        Err(_) => {
+            out.write_all(b"{\"hex\":\"")?;
+            for byte in bytes {
+                write!(out, "{byte:02x}")?;
+            }
+            out.write_all(b"\"}")
+        }
+    }
+}
+
+fn begin(
+    consume: &Consume,
+    client: Client,
+    mut config: ConsumerConfig,
+    start: Start,
+    partitions: &[TopicPartition],
+) -> Result<Consumer, Failure> {
+    let Some(group) = &consume.group else {
+        config.group_id = None;
+        let consumer = Consumer::new(client, config)?;
+        let assignment: Vec<_> = partitions.iter().map(|p| (p.clone(), start)).collect();
+        consumer.assign(&assignment)?;
+        return Ok(consumer);
+    };
+    if !consume.partition.is_empty() {
+        return Err(Failure::new("--partition and --group exclude each other: a group divides"));
+    }
+    config.group_id = Some(group.clone());
+    config.offset_reset = match start {
+        Start::Beginning => OffsetReset::Earliest,
+        Start::End => OffsetReset::Latest,
+        _ => {
+            return Err(Failure::new(
+                "--from OFFSET or TIME with --group: use `fleuve group reset-offsets` first",
+            ));
+        }
+    };
+    let consumer = Consumer::new(client, config)?;
+    consumer.subscribe(&[&consume.topic])?;
+    Ok(consumer)
+}
+
+fn choose_partitions(consume: &Consume, count: usize) -> Result<Vec<TopicPartition>, Failure> {
+    let topic = consume.topic.as_str();
+    if let Some(missing) =
+        consume.partition.iter().find(|&&index| usize::try_from(index).is_ok_and(|i| i >= count))
+    {
+        return Err(Failure::new(format!(
+            "topic {topic} has {count} partitions, there is no partition {missing}"
+        )));
+    }
+    let all = (0..count as i32)
+        .filter(|index| consume.partition.is_empty() || consume.partition.contains(index));
+    Ok(all.map(|index| TopicPartition::new(topic, index)).collect())
+}
+
+/// Reads `--from`.
+pub(crate) fn parse_start(text: &str) -> Result<Start, Failure> {
+    match text {
+        "beginning" | "earliest" => return Ok(Start::Beginning),
+        "end" | "latest" => return Ok(Start::End),
+        _ => {}
+    }
+    if let Ok(offset) = text.parse::<u64>() {
+        return Ok(Start::Offset(offset.min(i64::MAX as u64) as i64));
+    }
+    parse_time(text).map(Start::Timestamp).ok_or_else(|| {
+        Failure::new(format!(
+            "--from {text}: expected beginning, end, an offset such as 42, or a time such as \
+             2026-11-21T10:00:00Z or @1795250000000"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use fleuve_protocol::records::Headers;
+    use fleuve_types::{Offset, TimestampMs};
+
+    use super::*;
+
+    #[test]
+    fn json_keeps_text_as_text_and_other_bytes_as_hex() {
+        let record = Record {
+            offset: Offset(7),
+            timestamp: TimestampMs(1),
+            key: Some(b"\xff\x00"),
+            value: Some("dit \"ça\"".as_bytes()),
+            headers: Headers::default(),
+        };
+        let mut out = Vec::new();
+        write_json(&mut out, &TopicPartition::new("t", 2), &record).expect("memory");
+        let value: serde_json::Value = serde_json::from_slice(&out).expect("valid JSON");
+        let expected = serde_json::json!({
+            "topic": "t", "partition": 2, "offset": 7, "timestamp": 1,
+            "key": {"hex": "ff00"}, "value": "dit \"ça\"", "headers": [],
+        });
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn a_start_is_a_word_an_offset_or_a_time() {
+        assert_eq!(parse_start("beginning").expect("word"), Start::Beginning);
+        assert_eq!(parse_start("42").expect("offset"), Start::Offset(42));
+        assert_eq!(parse_start("@42").expect("time"), Start::Timestamp(42));
+        assert_eq!(parse_start("1970-01-02").expect("time"), Start::Timestamp(86_400_000));
+        assert!(parse_start("soon").expect_err("nonsense").to_string().contains("--from soon"));
+    }
+}

@@ -1,0 +1,14 @@
+//! The commands, one file each.
+
+pub(crate) mod bench;
+pub(crate) mod cluster;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod consume;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod group;
+pub(crate) mod log;
+pub(crate) mod produce;
+pub(crate) mod serve;
+pub(crate) mod topic;

@@ -1,0 +1,272 @@
+//! `fleuve produce`: writes one record per line.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use fleuve_client::producer::{Delivery, Header};
+use fleuve_client::{Producer, Record};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::args::Common;
+use crate::context::Context;
+use crate::failure::{Failure, explain};
+use crate::output::note;
+use crate::quantities::summary;
+
+/// Write records: one per line of stdin or of a file.
+#[derive(Debug, Default, Args)]
+#[command(after_help = "Examples:\n  \
+    echo bonjour | fleuve produce greetings\n  \
+    fleuve produce events --file events.jsonl --compression zstd\n  \
+    printf 'fr\\tbonjour\\n' | fleuve produce greetings --key-separator '\\t' --header lang=fr")]
+pub(crate) struct Produce {
+    /// The topic.
+    pub(crate) topic: String,
+    /// Read lines from this file instead of stdin; may be repeated.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) file: Vec<PathBuf>,
+    /// What stands between key and value on a line (\t for a tab); without it there are no keys.
+    #[arg(long, short, value_name = "TEXT")]
+    pub(crate) key_separator: Option<String>,
+    /// A header for every record; may be repeated.
+    #[arg(long, short = 'H', value_name = "KEY=VALUE")]
+    pub(crate) header: Vec<String>,
+    /// The partition; otherwise the key decides, or the producer.
+    #[arg(long, short)]
+    pub(crate) partition: Option<i32>,
+    /// none, gzip, snappy, lz4 or zstd.
+    #[arg(long, short = 'z')]
+    pub(crate) compression: Option<String>,
+    /// How many replicas must have a record: 0, 1 or all.
+    #[arg(long)]
+    pub(crate) acks: Option<String>,
+    /// A value that reads like this becomes a tombstone.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) null_value: Option<String>,
+    /// Any Kafka producer property; may be repeated.
+    #[arg(long = "property", short = 'X', value_name = "KEY=VALUE")]
+    pub(crate) properties: Vec<String>,
+    /// Say nothing when done.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// Deliveries that are waited for at most; beyond them, the oldest is awaited first.
+const DELIVERIES_AHEAD_MAX: usize = 10_000;
+
+pub(crate) async fn run(produce: Produce, common: &Common) -> Result<(), Failure> {
+    run_in(produce, Context::new(common)?).await
+}
+
+pub(crate) async fn run_in(produce: Produce, mut context: Context) -> Result<(), Failure> {
+    // Lines from a pipe come in bursts: waiting a little makes far better batches.
+    context.set_default("linger.ms", "5")?;
+    context.set_default("batch.size", "131072")?;
+    if let Some(compression) = &produce.compression {
+        context.set("compression.type", compression)?;
+    }
+    if let Some(acks) = &produce.acks {
+        context.set("acks", acks)?;
+    }
+    for (key, value) in super::topic::parse_assignments(&produce.properties)? {
+        context.set(&key, &value)?;
+    }
+    let separator = produce.key_separator.as_deref().map(unescape);
+    let headers = super::topic::parse_assignments(&produce.header)?;
+    let headers: Vec<Header<'_>> =
+        headers.iter().map(|(key, value)| Header::new(key, Some(value.as_bytes()))).collect();
+    let producer = Producer::new(context.client().await?, context.producer_config()?)?;
+    let mut work = Work::new(producer);
+
+    let began = Instant::now();
+    let mut failure = None;
+    for mut input in open(&produce.file)? {
+        let mut text = Vec::new();
+        loop {
+            text.clear();
+            // Blocking is fine here: the client's tasks run on other threads.
+            if input.reader.read_until(b'\n', &mut text)? == 0 {
+                break;
+            }
+            input.progress.inc(text.len() as u64);
+            let text = trim_line_end(&text);
+            let (key, value) = match &separator {
+                Some(separator) => split(text, separator).ok_or_else(|| {
+                    Failure::new(format!(
+                        "line {} of {} has no key separator: check --key-separator",
+                        work.records + 1,
+                        input.name
+                    ))
+                })?,
+                None => (None, text),
+            };
+            let is_null =
+                produce.null_value.as_deref().is_some_and(|null| null.as_bytes() == value);
+            let record = Record {
+                partition: produce.partition,
+                key,
+                value: (!is_null).then_some(value),
+                headers: &headers,
+                ..Record::new(&produce.topic)
+            };
+            if let Err(error) = work.send(record).await {
+                failure = Some(error);
+                break;
+            }
+        }
+        input.progress.finish_and_clear();
+    }
+    let finished = work.finish().await;
+    match failure.map_or(finished, Err) {
+        Ok(()) if produce.quiet => Ok(()),
+        Ok(()) => {
+            note(summary("produced", work.records, work.bytes, began.elapsed()));
+            Ok(())
+        }
+        Err(error) => Err(Failure::new(format!(
+            "{} ({} records sent, {} batches of them failed)",
+            explain(&error),
+            work.records,
+            work.failed_batches
+        ))),
+    }
+}
+
+/// Sends records and watches their deliveries.
+struct Work {
+    producer: Producer,
+    /// One delivery for each batch on its way.
+    deliveries: VecDeque<Delivery>,
+    records: u64,
+    bytes: u64,
+    failed_batches: u64,
+    first_error: Option<fleuve_client::Error>,
+}
+
+impl Work {
+    fn new(producer: Producer) -> Self {
+        Self {
+            producer,
+            deliveries: VecDeque::new(),
+            records: 0,
+            bytes: 0,
+            failed_batches: 0,
+            first_error: None,
+        }
+    }
+
+    async fn send(&mut self, record: Record<'_>) -> fleuve_client::Result<()> {
+        self.bytes +=
+            (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
+        let delivery = self.producer.send(record).await?;
+        self.records += 1;
+        if self.deliveries.back().is_none_or(|last| !last.shares_batch_with(&delivery)) {
+            self.deliveries.push_back(delivery);
+        }
+        if self.deliveries.len() > DELIVERIES_AHEAD_MAX {
+            self.await_oldest().await;
+            if let Some(error) = &self.first_error {
+                return Err(error.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> fleuve_client::Result<()> {
+        let closed = self.producer.close().await;
+        while !self.deliveries.is_empty() {
+            self.await_oldest().await;
+        }
+        self.first_error.clone().map_or(closed, Err)
+    }
+
+    async fn await_oldest(&mut self) {
+        if let Some(delivery) = self.deliveries.pop_front()
+            && let Err(error) = delivery.await
+        {
+            self.failed_batches += 1;
+            self.first_error.get_or_insert(error);
+        }
+    }
+}
+
+struct Input {
+    name: String,
+    reader: Box<dyn BufRead + Send>,
+    progress: ProgressBar,
+}
+
+const READ_BYTES: usize = 256 << 10;
+
+fn open(files: &[PathBuf]) -> Result<Vec<Input>, Failure> {
+    if files.is_empty() {
+        let reader: Box<dyn BufRead + Send> =
+            Box::new(BufReader::with_capacity(READ_BYTES, std::io::stdin()));
+        return Ok(vec![Input {
+            name: "stdin".to_owned(),
+            reader,
+            progress: ProgressBar::hidden(),
+        }]);
+    }
+    files
+        .iter()
+        .map(|path| {
+            let name = path.display().to_string();
+            let file = File::open(path).map_err(|error| {
+                Failure::new(format!("cannot read {name}: {error}: check --file"))
+            })?;
+            let size = file.metadata().map_or(0, |metadata| metadata.len());
+            let reader = BufReader::with_capacity(READ_BYTES, file);
+            Ok(Input { progress: progress(&name, size), name, reader: Box::new(reader) })
+        })
+        .collect()
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress(name: &str, size: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() || size == 0 {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(size);
+    let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(name.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn trim_line_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+fn split<'a>(line: &'a [u8], separator: &str) -> Option<(Option<&'a [u8]>, &'a [u8])> {
+    let separator = separator.as_bytes();
+    let at = line.windows(separator.len()).position(|window| window == separator)?;
+    Some((Some(&line[..at]), &line[at + separator.len()..]))
+}
+
+/// Reads `\t` and `\n` as shells leave them.
+pub(crate) fn unescape(text: &str) -> String {
+    text.replace("\\t", "\t").replace("\\n", "\n").replace("\\0", "\0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_at_the_first_separator() {
+        assert_eq!(split(b"k:v:w", ":"), Some((Some(&b"k"[..]), &b"v:w"[..])));
+        assert_eq!(split(b"k=>v", "=>"), Some((Some(&b"k"[..]), &b"v"[..])));
+        assert_eq!(split(b"none", ":"), None);
+        assert_eq!(trim_line_end(b"a\r\n"), b"a");
+        assert_eq!(trim_line_end(b"a"), b"a");
+    }
+}

@@ -1,0 +1,164 @@
+//! `fleuve serve`: runs a broker until it is told to stop.
+//!
+//! What it prints on stdout is a contract: one line per listener, `listening kafka ADDRESS`, and
+//! then `ready in N ms`. Logs go to stderr.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use fleuve_broker::{Broker, BrokerSettings, Components, StartError};
+use fleuve_metadata::config::{ConfigFile, Override, Sources, load};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::Failure;
+use crate::output::{line, note};
+
+/// Start a broker.
+#[derive(Debug, Default, Args)]
+#[command(after_help = "Examples:\n  \
+    fleuve serve                                        data in ./fleuve-data, port 9092\n  \
+    fleuve serve --listen 127.0.0.1:0                   any free port\n  \
+    fleuve serve --config server.properties             settings of Apache Kafka's file\n  \
+    fleuve serve --set num.partitions=12 --data-dir /var/lib/fleuve\n\n\
+    Logs go to stderr; RUST_LOG=debug makes them talk.")]
+pub(crate) struct Serve {
+    /// A file of broker properties, as Apache Kafka's server.properties.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where data is kept [default: log.dirs of the file, or ./fleuve-data].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where to listen [default: listeners of the file, or 127.0.0.1:9092]; port 0 is any free one.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// A broker property, over the file; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+pub(crate) async fn run(serve: Serve) -> Result<(), Failure> {
+    let began = Instant::now();
+    init_logging();
+    raise_file_limit();
+    let settings = settings(&serve)?;
+    // Before the start, so that a signal during a long recovery is not missed.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let starting = Broker::start(settings.clone(), Components::default());
+    let broker = tokio::select! {
+        started = starting => started.map_err(|error| explain(&error))?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    for listener in broker.listeners() {
+        line(format!("listening kafka {}", listener.address))?;
+    }
+    if let Some(address) = broker.http_address() {
+        line(format!("listening http {address}"))?;
+    }
+    line(format!("ready in {} ms", began.elapsed().as_millis()))?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    broker.shutdown().await;
+    Ok(())
+}
+
+/// Gathers the settings from the file and the flags.
+fn settings(serve: &Serve) -> Result<BrokerSettings, Failure> {
+    let mut overrides = Vec::new();
+    let mut override_with = |key: &str, value: String, flag: &str| {
+        overrides.push(Override { key: key.to_owned(), value, flag: flag.to_owned() });
+    };
+    if let Some(listen) = &serve.listen {
+        if listen.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).is_none() {
+            return Err(Failure::new(format!(
+                "--listen {listen}: expected HOST:PORT, as 127.0.0.1:9092"
+            )));
+        }
+        override_with("listeners", format!("PLAINTEXT://{listen}"), "--listen");
+    }
+    if let Some(directory) = &serve.data_dir {
+        override_with("log.dirs", directory.display().to_string(), "--data-dir");
+    }
+    for assignment in &serve.set {
+        let Some((key, value)) = assignment.split_once('=') else {
+            return Err(Failure::new(format!(
+                "--set {assignment}: expected KEY=VALUE, as --set num.partitions=3"
+            )));
+        };
+        override_with(key.trim(), value.trim().to_owned(), "--set");
+    }
+    let content = match &serve.config {
+        Some(path) => Some(std::fs::read(path).map_err(|error| {
+            Failure::new(format!("cannot read {}: {error}: check --config", path.display()))
+        })?),
+        None => None,
+    };
+    let name = serve.config.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let file = content.as_ref().map(|content| ConfigFile { name: &name, content });
+    let host_name = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let sources = Sources { file, overrides: &overrides, host_name: host_name.trim() };
+    match load(sources) {
+        Ok((settings, warnings)) => {
+            for warning in warnings {
+                note(format!("warning: {warning}"));
+            }
+            Ok(settings)
+        }
+        Err(error) => {
+            for problem in &error.problems.errors {
+                note(format!("error: {problem}"));
+            }
+            Err(Failure::Said)
+        }
+    }
+}
+
+fn explain(error: &StartError) -> Failure {
+    let remedy = match error {
+        StartError::Bind { error: cause, .. } => match cause.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "something listens there already: stop it, or pass --listen with another port \
+                 (127.0.0.1:0 picks a free one)"
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need privileges: pass --listen with a higher one"
+            }
+            std::io::ErrorKind::AddrNotAvailable => {
+                "this machine does not have the address: pass --listen with one it has"
+            }
+            _ => "pass another address with --listen",
+        },
+        StartError::Resolve { .. } => "pass an address that resolves with --listen",
+        // These name their remedy themselves.
+        _ => return Failure::new(error),
+    };
+    Failure::new(format!("{error}: {remedy}"))
+}
+
+/// Sends logs to stderr, at `info` unless `RUST_LOG` says otherwise.
+pub(crate) fn init_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // A second call, from an embedded broker, leaves the first one's choice.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init();
+}
+
+/// Takes as many file descriptors as the system lets us: a partition needs several.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of open files stays where it is");
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! `fleuve topic`: topics and their partitions.
+
+use std::collections::{BTreeMap, HashMap};
+
+use clap::Subcommand;
+use fleuve_client::Admin;
+use fleuve_client::admin::{Alteration, NewTopic, Resource, TopicDescription};
+use fleuve_client::config::IsolationLevel;
+use fleuve_client::consumer::{EARLIEST, LATEST};
+use fleuve_protocol::ErrorCode;
+use fleuve_types::TopicPartition;
+use serde_json::json;
+
+use crate::args::{Common, Format};
+use crate::context::Context;
+use crate::failure::{Failure, explain};
+use crate::output::{line, note, print};
+
+/// Create, list, describe, change and delete topics.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Topic {
+    /// Create topics.
+    #[command(after_help = "Examples:\n  \
+        fleuve topic create greetings\n  \
+        fleuve topic create events -p 12 -c retention.ms=86400000 -c compression.type=zstd")]
+    Create {
+        /// The names.
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// How many partitions [default: num.partitions of the broker].
+        #[arg(long, short)]
+        partitions: Option<i32>,
+        /// How many replicas [default: default.replication.factor of the broker].
+        #[arg(long, short)]
+        replication_factor: Option<i16>,
+        /// A topic configuration; may be repeated.
+        #[arg(long, short, value_name = "KEY=VALUE")]
+        config: Vec<String>,
+        /// Do not mind if it exists.
+        #[arg(long)]
+        if_not_exists: bool,
+        /// Only check.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List topics.
+    #[command(after_help = "Example:\n  fleuve topic list -o json | jq -r '.[].name'")]
+    List {
+        /// Also the system's own topics.
+        #[arg(long)]
+        internal: bool,
+    },
+    /// Describe topics: partitions, leaders, replicas, offsets and changed configurations.
+    #[command(after_help = "Example:\n  fleuve topic describe greetings")]
+    Describe {
+        /// The names; all topics if there is none.
+        names: Vec<String>,
+    },
+    /// Change a topic: more partitions, other configurations.
+    #[command(after_help = "Examples:\n  \
+        fleuve topic alter events --partitions 24\n  \
+        fleuve topic alter events -c retention.ms=3600000 --delete-config compression.type")]
+    Alter {
+        /// The name.
+        name: String,
+        /// How many partitions there shall be.
+        #[arg(long, short)]
+        partitions: Option<i32>,
+        /// A topic configuration to set; may be repeated.
+        #[arg(long, short, value_name = "KEY=VALUE")]
+        config: Vec<String>,
+        /// A topic configuration to go back to its default; may be repeated.
+        #[arg(long, value_name = "KEY")]
+        delete_config: Vec<String>,
+    },
+    /// Delete topics with all their records.
+    #[command(after_help = "Example:\n  fleuve topic delete greetings events")]
+    Delete {
+        /// The names.
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Do not mind if it is not there.
+        #[arg(long)]
+        if_exists: bool,
+    },
+    /// Show first and next offset of each partition.
+    #[command(after_help = "Example:\n  fleuve topic offsets greetings")]
+    Offsets {
+        /// The name.
+        name: String,
+    },
+    /// Delete the oldest records of a partition.
+    #[command(after_help = "Example:\n  \
+        fleuve topic delete-records greetings --partition 0 --before 1000")]
+    DeleteRecords {
+        /// The name.
+        name: String,
+        /// The partition; all if not given.
+        #[arg(long)]
+        partition: Option<i32>,
+        /// The first offset to keep; -1 deletes everything.
+        #[arg(long, allow_hyphen_values = true)]
+        before: i64,
+    },
+}
+
+pub(crate) async fn run(command: Topic, common: &Common) -> Result<(), Failure> {
+    let admin = Context::new(common)?.admin().await?;
+    match command {
+        Topic::Create { names, partitions, replication_factor, config, if_not_exists, dry_run } => {
+            let configs = parse_assignments(&config)?;
+            let topics: Vec<_> = names
+                .into_iter()
+                .map(|name| NewTopic {
+                    partitions,
+                    replication_factor,
+                    configs: configs.clone(),
+                    ..NewTopic::new(name)
+                })
+                .collect();
+            let results = admin.create_topics(&topics, dry_run).await?;
+            let accepted = if_not_exists.then_some(ErrorCode::TopicAlreadyExists);
+            let verb = if dry_run { "could create topic" } else { "created topic" };
+            report(results.into_iter().map(|(n, r)| (n, r.map(drop))), verb, accepted)
+        }
+        Topic::List { internal } => list(&admin, internal, common.output).await,
+        Topic::Describe { names } => describe(&admin, names, common.output).await,
+        Topic::Alter { name, partitions, config, delete_config } => {
+            alter(&admin, &name, partitions, &config, delete_config).await
+        }
+        Topic::Delete { names, if_exists } => {
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            let results = admin.delete_topics(&names).await?;
+            let accepted = if_exists.then_some(ErrorCode::UnknownTopicOrPartition);
+            report(results, "deleted topic", accepted)
+        }
+        Topic::Offsets { name } => offsets(&admin, &name, common.output).await,
+        Topic::DeleteRecords { name, partition, before } => {
+            let topic = admin.client().topic(&name, false).await?;
+            let all = 0..topic.partitions.len() as i32;
+            let partitions = partition.map_or_else(|| all.collect(), |one| vec![one]);
+            let before = partitions
+                .into_iter()
+                .map(|partition| (TopicPartition::new(&*name, partition), before))
+                .collect();
+            let mut results: Vec<_> = admin.delete_records(&before).await?.into_iter().collect();
+            results.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+            for (partition, result) in results {
+                let start = result?;
+                line(format!("{partition} begins at offset {start} now"))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Reports a result per item, all of them, and fails if one failed.
+pub(crate) fn report(
+    results: impl IntoIterator<Item = (String, fleuve_client::Result<()>)>,
+    verb: &str,
+    accepted: Option<ErrorCode>,
+) -> Result<(), Failure> {
+    let mut failed = false;
+    for (name, result) in results {
+        match result {
+            Ok(()) => line(format!("{verb} {name}"))?,
+            Err(error) if accepted.is_some() && error.code() == accepted => {}
+            Err(error) => {
+                failed = true;
+                note(format!("error: {}", explain(&error)));
+            }
+        }
+    }
+    if failed { Err(Failure::Said) } else { Ok(()) }
+}
+
+/// Reads `KEY=VALUE` texts.
+pub(crate) fn parse_assignments(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    texts
+        .iter()
+        .map(|text| {
+            let (key, value) = text.split_once('=').ok_or_else(|| {
+                Failure::new(format!("{text}: expected KEY=VALUE, as retention.ms=86400000"))
+            })?;
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        })
+        .collect()
+}
+
+/// Asks for both ends of partitions.
+pub(crate) async fn log_ends(
+    admin: &Admin,
+    partitions: &[TopicPartition],
+) -> Result<HashMap<TopicPartition, (i64, i64)>, Failure> {
+    let mut ends: HashMap<TopicPartition, (i64, i64)> = HashMap::new();
+    for timestamp in [EARLIEST, LATEST] {
+        let asked = partitions.iter().map(|partition| (partition.clone(), timestamp)).collect();
+        for (partition, result) in
+            admin.list_offsets(&asked, IsolationLevel::ReadUncommitted).await?
+        {
+            let offset = result?.offset;
+            let entry = ends.entry(partition).or_default();
+            if timestamp == EARLIEST {
+                entry.0 = offset;
+            } else {
+                entry.1 = offset;
+            }
+        }
+    }
+    Ok(ends)
+}
+
+async fn list(admin: &Admin, internal: bool, format: Format) -> Result<(), Failure> {
+    let topics = admin.list_topics().await?;
+    let topics: Vec<_> =
+        topics.into_iter().filter(|topic| internal || !topic.is_internal).collect();
+    let replicas =
+        |topic: &fleuve_client::TopicInfo| topic.partitions.first().map_or(0, |p| p.replicas.len());
+    let value = topics
+        .iter()
+        .map(|topic| {
+            json!({
+                "name": *topic.name, "id": topic.id.to_string(), "internal": topic.is_internal,
+                "partitions": topic.partitions.len(), "replicas": replicas(topic),
+            })
+        })
+        .collect();
+    let rows = topics.iter().map(|topic| {
+        vec![
+            topic.name.to_string(),
+            topic.partitions.len().to_string(),
+            replicas(topic).to_string(),
+        ]
+    });
+    print(format, &value, &["name", "partitions", "replicas"], rows)
+}
+
+async fn describe(admin: &Admin, names: Vec<String>, format: Format) -> Result<(), Failure> {
+    let names = if names.is_empty() {
+        let topics = admin.list_topics().await?;
+        topics.iter().filter(|t| !t.is_internal).map(|topic| topic.name.to_string()).collect()
+    } else {
+        names
+    };
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    if names.is_empty() {
+        return print(format, &json!([]), &["partition"], []);
+    }
+    let mut values = Vec::new();
+    for (_, result) in admin.describe_topics(&names).await? {
+        let topic = result?;
+        let partitions: Vec<_> = topic
+            .partitions
+            .iter()
+            .map(|partition| TopicPartition::new(&*topic.name, partition.index))
+            .collect();
+        let led = partitions.iter().zip(&topic.partitions);
+        let led: Vec<_> =
+            led.filter(|(_, p)| p.leader.is_some()).map(|(name, _)| name.clone()).collect();
+        let ends = log_ends(admin, &led).await?;
+        let configs = changed_configs(admin, &topic.name).await?;
+        if format == Format::Table {
+            if !values.is_empty() {
+                line("")?;
+            }
+            print_topic(&topic, &ends, &configs)?;
+        }
+        values.push(topic_value(&topic, &ends, &configs));
+    }
+    match format {
+        Format::Table => Ok(()),
+        Format::Json | Format::Yaml => crate::output::print_value(format, &values.into()),
+    }
+}
+
+fn print_topic(
+    topic: &TopicDescription,
+    ends: &HashMap<TopicPartition, (i64, i64)>,
+    configs: &BTreeMap<String, String>,
+) -> Result<(), Failure> {
+    let changed: Vec<_> = configs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    line(format!("{}  id {}  {}", topic.name, topic.id, changed.join(" ")).trim_end())?;
+    let rows = topic.partitions.iter().map(|partition| {
+        let name = TopicPartition::new(&*topic.name, partition.index);
+        let (start, end) = match ends.get(&name) {
+            Some((start, end)) => (start.to_string(), end.to_string()),
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+        vec![
+            partition.index.to_string(),
+            partition.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string()),
+            join(&partition.replicas),
+            join(&partition.isr),
+            start,
+            end,
+        ]
+    });
+    let headers = ["partition", "leader", "replicas", "in sync", "first offset", "next offset"];
+    crate::output::print_table(&headers, rows)
+}
+
+fn topic_value(
+    topic: &TopicDescription,
+    ends: &HashMap<TopicPartition, (i64, i64)>,
+    configs: &BTreeMap<String, String>,
+) -> serde_json::Value {
+    let partitions: Vec<_> = topic
+        .partitions
+        .iter()
+        .map(|partition| {
+            let name = TopicPartition::new(&*topic.name, partition.index);
+            let ends = ends.get(&name);
+            json!({
+                "index": partition.index,
+                "leader": partition.leader,
+                "leader_epoch": partition.leader_epoch,
+                "replicas": partition.replicas,
+                "isr": partition.isr,
+                "eligible_leader_replicas": partition.eligible_leader_replicas,
+                "first_offset": ends.map(|ends| ends.0),
+                "next_offset": ends.map(|ends| ends.1),
+            })
+        })
+        .collect();
+    json!({
+        "name": topic.name, "id": topic.id.to_string(), "internal": topic.is_internal,
+        "configs": configs, "partitions": partitions,
+    })
+}
+
+async fn changed_configs(admin: &Admin, topic: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let entries = admin.describe_configs(&Resource::Topic(topic.to_owned()), false).await?;
+    Ok(entries
+        .into_iter()
+        .filter(|entry| entry.source == fleuve_client::admin::ConfigSource::Topic)
+        .filter_map(|entry| Some((entry.name, entry.value?)))
+        .collect())
+}
+
+async fn alter(
+    admin: &Admin,
+    name: &str,
+    partitions: Option<i32>,
+    configs: &[String],
+    deleted: Vec<String>,
+) -> Result<(), Failure> {
+    let set = parse_assignments(configs)?;
+    let set = set.into_iter().map(|(key, value)| Alteration::Set(key, value));
+    let alterations: Vec<_> = set.chain(deleted.into_iter().map(Alteration::Delete)).collect();
+    if partitions.is_none() && alterations.is_empty() {
+        return Err(Failure::new(
+            "nothing to change: pass --partitions, --config KEY=VALUE or --delete-config KEY",
+        ));
+    }
+    if !alterations.is_empty() {
+        let resource = Resource::Topic(name.to_owned());
+        admin.alter_configs(&resource, &alterations, false).await?;
+        line(format!("changed {} configurations of topic {name}", alterations.len()))?;
+    }
+    if let Some(count) = partitions {
+        for (_, result) in admin.create_partitions(&[(name, count)], false).await? {
+            result?;
+        }
+        line(format!("topic {name} has {count} partitions now"))?;
+    }
+    Ok(())
+}
+
+async fn offsets(admin: &Admin, name: &str, format: Format) -> Result<(), Failure> {
+    let topic = admin.client().topic(name, false).await?;
+    let partitions: Vec<_> = (0..topic.partitions.len() as i32)
+        .map(|partition| TopicPartition::new(name, partition))
+        .collect();
+    let ends = log_ends(admin, &partitions).await?;
+    let value = partitions
+        .iter()
+        .map(|partition| {
+            let (first, next) = ends[partition];
+            json!({
+                "partition": partition.partition, "first_offset": first, "next_offset": next,
+                "records": next - first,
+            })
+        })
+        .collect();
+    let rows = partitions.iter().map(|partition| {
+        let (first, next) = ends[partition];
+        let numbers = [i64::from(partition.partition), first, next, next - first];
+        numbers.iter().map(ToString::to_string).collect()
+    });
+    print(format, &value, &["partition", "first offset", "next offset", "span"], rows)
+}
+
+pub(crate) fn join(ids: &[i32]) -> String {
+    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}

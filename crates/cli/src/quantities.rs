@@ -1,0 +1,147 @@
+//! Amounts as people write and read them: bytes, rates, durations and times.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Writes a number with a thin separator between thousands, as `1,234,567`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Writes bytes with a unit, as `1.5 MB`; units are powers of 1000.
+pub(crate) fn bytes(count: f64) -> String {
+    let mut count = count;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if count < 1000.0 {
+            return if unit == "B" {
+                format!("{count:.0} B")
+            } else {
+                format!("{count:.1} {unit}")
+            };
+        }
+        count /= 1000.0;
+    }
+    format!("{count:.1} TB")
+}
+
+/// Sums up work on records: how many, how fast.
+pub(crate) fn summary(verb: &str, records: u64, size: u64, took: Duration) -> String {
+    let seconds = took.as_secs_f64().max(1e-9);
+    format!(
+        "{verb} {} records ({}) in {seconds:.2} s: {} records/s, {}/s",
+        grouped(records),
+        bytes(size as f64),
+        grouped((records as f64 / seconds) as u64),
+        bytes(size as f64 / seconds),
+    )
+}
+
+/// Returns the time in milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// Reads a time: `2026-11-21`, `2026-11-21T10:00:00[.123][Z|+02:00]`, or `@MILLISECONDS`.
+///
+/// A time without a zone is taken as UTC, so that a command means the same everywhere.
+pub(crate) fn parse_time(text: &str) -> Option<i64> {
+    if let Some(ms) = text.strip_prefix('@') {
+        return ms.parse().ok();
+    }
+    let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00:00"));
+    let mut fields = date.splitn(3, '-');
+    let year: i64 = fields.next().filter(|year| year.len() == 4)?.parse().ok()?;
+    let month: i64 = fields.next()?.parse().ok().filter(|month| (1..=12).contains(month))?;
+    let day: i64 = fields.next()?.parse().ok().filter(|day| (1..=31).contains(day))?;
+    let zone_at = time.find(['Z', '+', '-']).unwrap_or(time.len());
+    let (clock, zone) = time.split_at(zone_at);
+    let mut fields = clock.splitn(3, ':');
+    let hour: i64 = fields.next()?.parse().ok().filter(|hour| (0..24).contains(hour))?;
+    let minute: i64 = fields.next()?.parse().ok().filter(|minute| (0..60).contains(minute))?;
+    let second: f64 = match fields.next() {
+        Some(second) => second.parse().ok().filter(|second| (0.0..60.0).contains(second))?,
+        None => 0.0,
+    };
+    let zone_minutes = match zone.as_bytes().first() {
+        None | Some(b'Z') => 0,
+        Some(sign) => {
+            let digits: String = zone[1..].chars().filter(|&c| c != ':').collect();
+            let number: i64 = digits.parse().ok().filter(|_| digits.len() == 4)?;
+            let minutes = number / 100 * 60 + number % 100;
+            if *sign == b'-' { -minutes } else { minutes }
+        }
+    };
+    let minutes = (days_since_1970(year, month, day) * 24 + hour) * 60 + minute - zone_minutes;
+    Some(minutes * 60_000 + (second * 1000.0).round() as i64)
+}
+
+/// Writes a time as `2026-11-21T10:00:00.123Z`.
+pub(crate) fn format_time(ms: i64) -> String {
+    let days = ms.div_euclid(86_400_000);
+    let rest = ms.rem_euclid(86_400_000);
+    let (year, month, day) = date_of(days);
+    let (hour, minute) = (rest / 3_600_000, rest / 60_000 % 60);
+    let (second, milli) = (rest / 1000 % 60, rest % 1000);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+}
+
+/// Counts days in the Gregorian calendar; years begin in March, so that leap days come last.
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+fn date_of(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    (year, month, day_of_year - (153 * shifted + 2) / 5 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_in_their_zone_and_written_in_utc() {
+        for (text, ms) in [
+            ("1970-01-01", 0),
+            ("2000-02-29T12:30:00Z", 951_827_400_000),
+            ("2026-11-21T10:00:00.250+02:00", 1_795_248_000_250),
+            ("@1700000000123", 1_700_000_000_123),
+        ] {
+            assert_eq!(parse_time(text), Some(ms), "{text}");
+        }
+        for text in ["", "12", "2026-13-01", "2026-01-01T25:00:00", "yesterday", "@x"] {
+            assert_eq!(parse_time(text), None, "{text}");
+        }
+        assert_eq!(format_time(951_827_400_000), "2000-02-29T12:30:00.000Z");
+        for ms in (-200_000_000_000..4_000_000_000_000).step_by(86_399_123_457) {
+            assert_eq!(parse_time(&format_time(ms)), Some(ms));
+        }
+    }
+
+    #[test]
+    fn amounts_are_readable() {
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(grouped(12), "12");
+        assert_eq!(bytes(999.0), "999 B");
+        assert_eq!(bytes(1_500_000.0), "1.5 MB");
+    }
+}

@@ -1,0 +1,87 @@
+//! The options of Apache Kafka's scripts, for people and programs that are used to them.
+//!
+//! The scripts in `bin/` call `fleuve tool NAME ARGUMENTS`. Each tool takes the options of the
+//! script of that name and prints what that prints, as closely as is useful.
+
+mod console;
+mod groups;
+mod perf;
+mod server;
+mod small;
+mod topics;
+
+use clap::{Args, Parser};
+use fleuve_client::Properties;
+
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// One of Apache Kafka's tools.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
+pub(crate) struct Tool {
+    /// The script's name, without `.sh`.
+    name: String,
+    /// The script's arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
+    let Tool { name, arguments } = tool;
+    match name.as_str() {
+        "kafka-topics" => topics::run(parse(&name, arguments)?).await,
+        "kafka-configs" => small::configs(parse(&name, arguments)?).await,
+        "kafka-console-producer" => console::produce(parse(&name, arguments)?).await,
+        "kafka-console-consumer" => console::consume(parse(&name, arguments)?).await,
+        "kafka-consumer-groups" => groups::run(parse(&name, arguments)?).await,
+        "kafka-get-offsets" => small::get_offsets(parse(&name, arguments)?).await,
+        "kafka-delete-records" => small::delete_records(parse(&name, arguments)?).await,
+        "kafka-broker-api-versions" => small::api_versions(parse(&name, arguments)?).await,
+        "kafka-cluster" => small::cluster(parse(&name, arguments)?).await,
+        "kafka-dump-log" => small::dump_log(parse(&name, arguments)?),
+        "kafka-producer-perf-test" => perf::produce(parse(&name, arguments)?).await,
+        "kafka-consumer-perf-test" => perf::consume(parse(&name, arguments)?).await,
+        "kafka-server-start" => server::start(parse(&name, arguments)?).await,
+        "kafka-server-stop" => server::stop(),
+        _ => Err(Failure::new(format!("there is no tool {name}: see the scripts in bin/"))),
+    }
+}
+
+/// Options that nearly every tool has.
+#[derive(Debug, Args)]
+pub(crate) struct Connect {
+    /// Brokers to ask first.
+    #[arg(long, env = "FLEUVE_BOOTSTRAP_SERVER", default_value = "localhost:9092")]
+    bootstrap_server: String,
+    /// A file of client properties.
+    #[arg(long, visible_alias = "consumer.config", visible_alias = "producer.config")]
+    command_config: Option<std::path::PathBuf>,
+}
+
+impl Connect {
+    fn context(&self) -> Result<Context, Failure> {
+        let mut properties = match &self.command_config {
+            Some(path) => Properties::load(path)?,
+            None => Properties::new(),
+        };
+        properties.set("bootstrap.servers", &self.bootstrap_server)?;
+        Ok(Context::of(properties))
+    }
+}
+
+/// Reads a tool's arguments; `--help` and mistakes end the process as clap does everywhere.
+fn parse<T: Parser>(name: &str, arguments: Vec<String>) -> Result<T, Failure> {
+    let arguments = std::iter::once(format!("{name}.sh")).chain(arguments);
+    T::try_parse_from(arguments).map_err(|error| {
+        if error.use_stderr() {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            Failure::new(format!("{first}: see {name}.sh --help"))
+        } else {
+            // Help goes to stdout and is no failure; printing may fail on a closed pipe only.
+            let _ = error.print();
+            Failure::BrokenPipe
+        }
+    })
+}
