@@ -33,6 +33,7 @@ mod probe;
 mod purgatory;
 mod replay;
 mod request;
+mod startup;
 mod topics;
 
 pub use broker::{BoundListener, Broker, Components, StartError};

@@ -30,6 +30,10 @@ fn log_config(topic: &TopicSettings, producer_id_expiration_ms: u64) -> LogConfi
         retention_ms: topic.retention_ms.map(signed),
         retention_bytes: topic.retention_bytes,
         cleanup: CleanupPolicy { delete: topic.cleanup.delete, compact: topic.cleanup.compact },
+        min_cleanable_dirty_ratio: topic.cleanable_dirty_ratio_min,
+        min_compaction_lag_ms: signed(topic.compaction_lag_min_ms),
+        max_compaction_lag_ms: signed(topic.compaction_lag_max_ms),
+        delete_retention_ms: signed(topic.delete_retention_ms),
         file_delete_delay_ms: signed(topic.file_delete_delay_ms),
         max_message_bytes: topic.max_message_bytes,
         message_timestamp_type: match topic.timestamp_type {

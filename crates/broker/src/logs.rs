@@ -25,6 +25,10 @@ use crate::metadata_log::{METADATA_TOPIC, MetadataReplayError, decode};
 use crate::partition::Partition;
 use crate::replay;
 
+/// Threads that close logs. Closing waits for the disk several times, and the file system serves
+/// several waiting threads with one commit.
+const CLOSING_THREADS: usize = 8;
+
 /// Why the data directories cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LogsError {
@@ -59,7 +63,6 @@ pub(crate) struct Logs {
     /// Logs found at the start that no topic has claimed yet.
     found: Mutex<HashMap<TopicPartition, Log>>,
     was_clean: bool,
-    threads: usize,
     /// Held while logs are checkpointed or closed, which must not happen at once.
     upkeep: Mutex<()>,
 }
@@ -117,13 +120,11 @@ impl Logs {
             );
         }
         let found = logs.into_iter().map(|log| (log.partition().clone(), log)).collect();
-        let threads = settings.log.recovery_threads_per_dir;
         let opened = Self {
             environment,
             manager,
             found: Mutex::new(found),
             was_clean: had_clean_shutdown,
-            threads,
             upkeep: Mutex::default(),
         };
         Ok((opened, metadata))
@@ -223,7 +224,7 @@ impl Logs {
         let _upkeep = self.upkeep.lock();
         metadata.close()?;
         let close = |partition: Arc<Partition>| partition.close();
-        let errors = self.manager.shut_down(self.threads, partitions, close)?;
+        let errors = self.manager.shut_down(CLOSING_THREADS, partitions, close)?;
         errors.into_iter().next().map_or(Ok(()), Err)
     }
 }

@@ -400,12 +400,16 @@ impl Node {
             Some(first) => Arc::clone(&first.name().topic),
             None => Arc::from(image_topic.name.as_str()),
         };
-        let flush_before_ack = self.static_settings.log.flush_before_ack;
         // Without a flusher the broker is stopping.
         let Some(flusher) = self.flusher.upgrade() else { return Vec::new() };
-        for partition in &image_topic.partitions()[partitions.len()..] {
+        let missing = &image_topic.partitions()[partitions.len()..];
+        let opened = in_parallel(missing, |partition| {
             let name = TopicPartition::new(Arc::clone(&topic_name), partition.index);
-            let log = match self.logs.open_log(&name, image_topic.id, Arc::clone(&config)) {
+            let log = self.logs.open_log(&name, image_topic.id, Arc::clone(&config));
+            (partition, name, log)
+        });
+        for (partition, name, log) in opened {
+            let log = match log {
                 Ok(log) => log,
                 Err(error) => {
                     // What comes after it would get the wrong index.
@@ -414,8 +418,12 @@ impl Node {
                 }
             };
             let needs_flush = log.needs_flush();
-            let opened =
-                Arc::new(Partition::new(log, partition.leader_epoch.0, &flusher, flush_before_ack));
+            let opened = Arc::new(Partition::new(
+                log,
+                partition.leader_epoch.0,
+                &flusher,
+                self.static_settings.log.flush_before_ack,
+            ));
             if needs_flush {
                 // What a killed process left in the page cache is not durable yet.
                 opened.request_flush();
@@ -449,4 +457,28 @@ impl Node {
             self.groups.forget_topics(&[ForgottenTopic { name, topic_id: topic.id }]);
         }
     }
+}
+
+/// Threads that open the logs of one topic. Making a log waits for the disk several times, and
+/// the file system serves several waiting threads with one commit.
+const OPENING_THREADS: usize = 8;
+
+/// Does `work` on each item, on several threads if there are many, and keeps the order.
+fn in_parallel<'a, I: Sync, O: Send>(items: &'a [I], work: impl Fn(&'a I) -> O + Sync) -> Vec<O> {
+    let share = items.len().div_ceil(OPENING_THREADS).max(1);
+    if items.len() <= 1 {
+        return items.iter().map(work).collect();
+    }
+    let work = &work;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = items
+            .chunks(share)
+            .map(|chunk| scope.spawn(move || chunk.iter().map(work).collect::<Vec<O>>()))
+            .collect();
+        let done = threads.into_iter().flat_map(|thread| match thread.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        done.collect()
+    })
 }

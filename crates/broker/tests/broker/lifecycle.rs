@@ -34,7 +34,7 @@ async fn each_listener_tells_its_own_address() {
 async fn a_directory_serves_one_broker_at_a_time() {
     let broker = TestBroker::start(&[]).await;
     let second = Broker::start(settings(broker.directory.path(), &[]), Components::default()).await;
-    let error = second.err().expect("the directory is taken");
+    let error = second.expect_err("the directory is taken");
     assert!(error.to_string().contains("in use"), "{error}");
     let taken = broker.broker.listeners()[0].address.to_string();
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -79,7 +79,7 @@ async fn partitions_without_metadata_are_not_taken_for_strays() {
     let directory = broker.stop().await;
     std::fs::remove_dir_all(directory.path().join("__cluster_metadata-0")).expect("it is there");
     let refused = Broker::start(settings(directory.path(), &[]), Components::default()).await;
-    let error = refused.err().expect("without metadata nothing can be right");
+    let error = refused.expect_err("without metadata nothing can be right");
     assert!(error.to_string().contains("1 partitions"), "{error}");
     assert!(directory.path().join("words-0").is_dir());
 }
