@@ -3,6 +3,7 @@
 //! ```text
 //! recovery-point-offset-checkpoint,        leader-epoch-checkpoint    partition.metadata
 //! log-start-offset-checkpoint
+//! cleaner-offset-checkpoint
 //! 0                     version            0        version           version: 0
 //! 2                     entries            2        entries           topic_id: <22 characters>
 //! orders 0 4711         topic partition    0 0      epoch, first
@@ -26,6 +27,8 @@ use crate::error::LogError;
 pub(crate) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 /// The name of the file with the first offset of each log that does not begin at a segment.
 pub(crate) const LOG_STARTS: &str = "log-start-offset-checkpoint";
+/// The name of the file with the offset up to which each log has been compacted.
+pub(crate) const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
 /// The name of the file with the epochs of a log.
 pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
 /// The name of the file with the id of the topic a log belongs to.

@@ -5,7 +5,7 @@ use fleuve_protocol::records::{Codec, TimestampType};
 /// The settings of one log, each named like Kafka's topic setting, with Kafka's default.
 ///
 /// A log holds them behind an `Arc` and takes new ones at run time ([`crate::Log::set_config`]).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
     /// `segment.bytes`: a segment is rolled before it grows beyond this.
     pub segment_bytes: u32,
@@ -24,6 +24,15 @@ pub struct LogConfig {
     pub retention_bytes: Option<u64>,
     /// `cleanup.policy`: what happens to old records.
     pub cleanup: CleanupPolicy,
+    /// `min.cleanable.dirty.ratio`: the share of bytes not yet compacted from which compaction is
+    /// worth its effort.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`: records younger than this are not compacted.
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`: records older than this are compacted, however small their share.
+    pub max_compaction_lag_ms: i64,
+    /// `delete.retention.ms`: how long compaction keeps tombstones and transaction markers.
+    pub delete_retention_ms: i64,
     /// `file.delete.delay.ms`: how long a removed file stays, under another name, for readers.
     pub file_delete_delay_ms: i64,
     /// `max.message.bytes`: the largest batch accepted.
@@ -56,6 +65,17 @@ pub struct CleanupPolicy {
     pub compact: bool,
 }
 
+impl LogConfig {
+    /// Returns the time after which a segment is rolled: what is in the active segment cannot be
+    /// compacted, so `max.compaction.lag.ms` bounds its age as well.
+    pub(crate) fn roll_ms(&self) -> i64 {
+        match self.cleanup.compact && self.max_compaction_lag_ms > 0 {
+            true => self.segment_ms.min(self.max_compaction_lag_ms),
+            false => self.segment_ms,
+        }
+    }
+}
+
 impl Default for LogConfig {
     fn default() -> Self {
         Self {
@@ -67,6 +87,10 @@ impl Default for LogConfig {
             retention_ms: Some(7 * DAY_MS),
             retention_bytes: None,
             cleanup: CleanupPolicy { delete: true, compact: false },
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            delete_retention_ms: DAY_MS,
             file_delete_delay_ms: 60_000,
             max_message_bytes: (1 << 20) + 12,
             message_timestamp_type: TimestampType::CreateTime,

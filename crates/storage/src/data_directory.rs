@@ -6,6 +6,7 @@
 //! .kafka_cleanshutdown                the last process ended in good order
 //! recovery-point-offset-checkpoint    per log: where recovery begins
 //! log-start-offset-checkpoint         per log: the first offset, where no segment begins
+//! cleaner-offset-checkpoint           per log: where compaction goes on
 //! <topic>-<partition>/                logs
 //! ```
 
@@ -70,6 +71,7 @@ pub(crate) struct Inheritance {
     pub(crate) had_clean_shutdown: bool,
     pub(crate) recovery_points: HashMap<TopicPartition, i64>,
     pub(crate) log_starts: HashMap<TopicPartition, i64>,
+    pub(crate) first_dirty: HashMap<TopicPartition, i64>,
 }
 
 /// Who a directory belongs to, as far as its `meta.properties` says.
@@ -133,6 +135,7 @@ impl DataDirectory {
             had_clean_shutdown,
             recovery_points: self.read_offsets(disk, checkpoint::RECOVERY_POINTS)?,
             log_starts: self.read_offsets(disk, checkpoint::LOG_STARTS)?,
+            first_dirty: self.read_offsets(disk, checkpoint::CLEANER_OFFSETS)?,
         };
         if had_clean_shutdown {
             disk.remove_file(&marker)?;
@@ -155,6 +158,17 @@ impl DataDirectory {
             disk.replace_file_unsynced_dir(&self.path.join(name), content.as_bytes())?;
         }
         disk.sync_dir(&self.path)?;
+        Ok(())
+    }
+
+    /// Stores up to where each log has been compacted.
+    pub(crate) fn store_first_dirty(
+        &self,
+        disk: &dyn Disk,
+        first_dirty: &HashMap<TopicPartition, i64>,
+    ) -> Result<(), LogError> {
+        let content = checkpoint::format_offsets(first_dirty);
+        disk.replace_file(&self.path.join(checkpoint::CLEANER_OFFSETS), content.as_bytes())?;
         Ok(())
     }
 

@@ -17,6 +17,7 @@
 //! stands in `log/open.rs`, what a flush promises in `log/flush.rs`.
 
 mod checkpoint;
+mod cleaner;
 mod config;
 mod data_directory;
 mod environment;
@@ -34,6 +35,10 @@ mod tail_cache;
 #[cfg(test)]
 mod testing;
 
+pub use cleaner::{
+    CleanError, CleanJob, CleanOutcome, CleanStats, CleanedGroup, Cleaner, CleanerOptions,
+    Dirtiness, Pace,
+};
 pub use config::{CleanupPolicy, LogConfig};
 pub use data_directory::DirectoryError;
 pub use environment::{Environment, Limits};

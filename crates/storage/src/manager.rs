@@ -91,6 +91,8 @@ pub struct LogPoints {
     recovery_point: Offset,
     /// `None` when it is the beginning of the first segment, which goes without saying.
     log_start: Option<Offset>,
+    /// Where compaction goes on, once it has begun.
+    first_dirty: Option<Offset>,
 }
 
 impl Log {
@@ -102,6 +104,7 @@ impl Log {
             directory: self.directory().parent().unwrap_or(Path::new("")).to_owned(),
             recovery_point: self.recovery_point(),
             log_start: (!begins_with_segment).then(|| self.log_start_offset()),
+            first_dirty: self.first_dirty_offset(),
         }
     }
 }
@@ -233,6 +236,21 @@ impl LogManager {
         Ok(())
     }
 
+    /// Stores up to where all logs have been compacted. Called after a compaction; should a crash
+    /// come first, some of it is done again.
+    pub fn store_cleaner_offsets(&self, points: &[LogPoints]) -> Result<(), LogError> {
+        for managed in &self.directories {
+            let directory = &managed.directory;
+            let first_dirty = points
+                .iter()
+                .filter(|point| point.directory == directory.path)
+                .filter_map(|point| Some((point.partition.clone(), point.first_dirty?.0)))
+                .collect();
+            directory.store_first_dirty(&*self.environment.disk, &first_dirty)?;
+        }
+        Ok(())
+    }
+
     /// Closes all logs with `close`, which locks a log and calls [`Log::close`], and leaves the
     /// directories in good order. A directory of which a log could not be closed is left for
     /// recovery; the errors are returned.
@@ -305,6 +323,7 @@ fn find_logs(
             config: config_for(&partition),
             recovery_point: offset(&inheritance.recovery_points),
             log_start: offset(&inheritance.log_starts),
+            first_dirty: inheritance.first_dirty.get(&partition).copied().map(Offset),
             had_clean_shutdown: inheritance.had_clean_shutdown,
             partition,
         });

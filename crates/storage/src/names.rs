@@ -5,6 +5,8 @@
 //! <topic>-<partition>.<32 hex>-delete/     a log on its way out
 //! <20-digit offset>.log .index .timeindex .txnindex .snapshot
 //! <20-digit offset>.<kind>.deleted         a file on its way out
+//! <20-digit offset>.<kind>.cleaned         a file that compaction writes
+//! <20-digit offset>.<kind>.swap            the same, finished, about to replace others
 //! ```
 
 use std::fmt;
@@ -50,6 +52,8 @@ impl FileKind {
 pub(crate) const DELETED_SUFFIX: &str = ".deleted";
 /// The suffixes of files that an interrupted compaction leaves behind, half written.
 pub(crate) const CLEANED_SUFFIX: &str = ".cleaned";
+/// The suffix of what a finished compaction is about to put in place of older segments.
+pub(crate) const SWAP_SUFFIX: &str = ".swap";
 /// The suffix of a file that was being replaced when the process ended.
 pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
 /// The suffix of directories that wait for their deletion.

@@ -68,7 +68,21 @@ impl Segment {
         directory: &Path,
         base_offset: i64,
     ) -> DiskResult<Self> {
-        let mut segment = Self::at(environment, directory, base_offset);
+        Self::at(environment, directory, base_offset).emptied(environment)
+    }
+
+    /// Makes an empty segment whose files have `suffix` behind their names, for compaction.
+    pub(crate) fn create_beside(
+        environment: &Environment,
+        directory: &Path,
+        base_offset: i64,
+        suffix: &str,
+    ) -> DiskResult<Self> {
+        Self::named(environment, directory, base_offset, suffix).emptied(environment)
+    }
+
+    fn emptied(self, environment: &Environment) -> DiskResult<Self> {
+        let mut segment = self;
         segment.offset_index.reset(environment)?;
         segment.time_index.reset(environment)?;
         segment.log.create(environment)?.set_len(0)?;
@@ -79,7 +93,17 @@ impl Segment {
 
     /// Names a segment that exists on disk; nothing is opened yet.
     pub(crate) fn at(environment: &Environment, directory: &Path, base_offset: i64) -> Self {
-        let path = |kind| names::file_path(directory, base_offset, kind);
+        Self::named(environment, directory, base_offset, "")
+    }
+
+    fn named(
+        environment: &Environment,
+        directory: &Path,
+        base_offset: i64,
+        suffix: &str,
+    ) -> Self {
+        let path =
+            |kind| names::with_suffix(&names::file_path(directory, base_offset, kind), suffix);
         Self {
             base_offset,
             directory: directory.to_owned(),
@@ -137,6 +161,20 @@ impl Segment {
             || self.time_index.len(environment)? + 1 >= room(TimeEntry::SIZE))
     }
 
+    /// Returns the timestamp of the first batch; `None` when there is none.
+    pub(crate) fn first_timestamp(
+        &mut self,
+        environment: &Environment,
+    ) -> Result<Option<i64>, LogError> {
+        if self.first_timestamp.is_none() && self.size(environment)? > 0 {
+            let file = self.log.open(environment)?;
+            let first = Scan::new(&file, 0, self.size(environment)?, LOOKUP_WINDOW).next();
+            let first = first.map_err(|error| error.in_file(&file))?;
+            self.first_timestamp = first.map(|first| first.header.max_timestamp.0);
+        }
+        Ok(self.first_timestamp)
+    }
+
     /// Returns how long the segment has been collecting records at a record time of `timestamp`.
     pub(crate) fn age_ms(
         &mut self,
@@ -144,13 +182,7 @@ impl Segment {
         now_ms: i64,
         timestamp: i64,
     ) -> Result<i64, LogError> {
-        if self.first_timestamp.is_none() && self.size(environment)? > 0 {
-            let file = self.log.open(environment)?;
-            let first = Scan::new(&file, 0, self.size(environment)?, LOOKUP_WINDOW).next();
-            let first = first.map_err(|error| error.in_file(&file))?;
-            self.first_timestamp = first.map(|first| first.header.max_timestamp.0);
-        }
-        Ok(match self.first_timestamp {
+        Ok(match self.first_timestamp(environment)? {
             Some(first) if first >= 0 => timestamp.saturating_sub(first),
             _ => now_ms.saturating_sub(self.created_ms),
         })

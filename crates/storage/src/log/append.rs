@@ -238,7 +238,7 @@ impl Log {
         let is_due = size + bytes as u64 > u64::from(config.segment_bytes)
             || !segment.can_hold(last_offset)
             || segment.age_ms(environment, now_ms, max_timestamp)?
-                > config.segment_ms.saturating_sub(segment.roll_jitter_ms)
+                > config.roll_ms().saturating_sub(segment.roll_jitter_ms)
             || segment.has_full_index(environment, config.segment_index_bytes)?;
         if is_due { self.roll_active() } else { Ok(()) }
     }
@@ -268,7 +268,7 @@ impl Log {
     }
 
     pub(super) fn draw_roll_jitter(&self) -> i64 {
-        let jitter_ms = self.config.segment_jitter_ms.min(self.config.segment_ms);
+        let jitter_ms = self.config.segment_jitter_ms.min(self.config.roll_ms());
         match u64::try_from(jitter_ms) {
             Ok(bound) if bound > 0 => self.environment.random.below(bound) as i64,
             _ => 0,

@@ -24,7 +24,9 @@
 //! What survived in the page cache of a machine that lived on is not durable yet: after recovery
 //! the flushed offset is the recovery point, and the first flush syncs the rest.
 //!
-//! Leftovers are cleared away: `.deleted`, `.cleaned` and `.tmp` files, and indexes without a log.
+//! A compaction that had decided to replace segments is finished before anything else
+//! ([`crate::cleaner`]). Leftovers are cleared away: `.deleted`, `.cleaned` and `.tmp` files, and
+//! indexes without a log.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use fleuve_types::{Offset, TopicPartition, Uuid};
 
 use super::partition_log::{Durability, Log};
 use crate::checkpoint;
+use crate::cleaner;
 use crate::config::LogConfig;
 use crate::environment::Environment;
 use crate::error::LogError;
@@ -59,6 +62,8 @@ pub struct OpenOptions {
     pub recovery_point: Offset,
     /// The first offset that can be read, from the checkpoint; 0 when unknown.
     pub log_start: Offset,
+    /// Where compaction goes on, from the checkpoint; `None` when the log was never compacted.
+    pub first_dirty: Option<Offset>,
     /// Whether the process before us ended in good order.
     pub had_clean_shutdown: bool,
 }
@@ -73,6 +78,7 @@ impl OpenOptions {
             config,
             recovery_point: Offset(0),
             log_start: Offset(0),
+            first_dirty: None,
             had_clean_shutdown: false,
         }
     }
@@ -116,6 +122,8 @@ impl Log {
                 .collect(),
             log_start: options.log_start.0.max(0),
             next_offset: 0,
+            first_dirty: options.first_dirty.map(|offset| offset.0),
+            is_cleaning: false,
             epochs: epochs.unwrap_or_default(),
             producers: ProducerState::default(),
             snapshot_offset: None,
@@ -349,6 +357,10 @@ fn read_directory(environment: &Environment, directory: &Path) -> Result<Content
             return Ok(Content::default());
         }
         Err(error) => return Err(error.into()),
+    };
+    let entries = match cleaner::finish_swaps(environment, directory, &entries)? {
+        true => disk.list(directory)?,
+        false => entries,
     };
     let mut content = Content::default();
     let mut indexes = Vec::new();

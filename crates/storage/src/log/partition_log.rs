@@ -27,27 +27,31 @@ use crate::tail_cache::TailWindow;
 /// - Producers, epochs and caches describe exactly the records up to `next_offset`.
 #[derive(Debug)]
 pub struct Log {
-    pub(super) environment: Environment,
-    pub(super) partition: TopicPartition,
-    pub(super) directory: PathBuf,
+    pub(crate) environment: Environment,
+    pub(crate) partition: TopicPartition,
+    pub(crate) directory: PathBuf,
     pub(super) topic_id: Option<Uuid>,
-    pub(super) config: Arc<LogConfig>,
-    pub(super) segments: Vec<Segment>,
-    pub(super) log_start: i64,
-    pub(super) next_offset: i64,
+    pub(crate) config: Arc<LogConfig>,
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) log_start: i64,
+    pub(crate) next_offset: i64,
+    /// Where the next compaction begins; `None` before the first.
+    pub(crate) first_dirty: Option<i64>,
+    /// Whether a compaction is under way.
+    pub(crate) is_cleaning: bool,
     pub(super) epochs: LeaderEpochs,
-    pub(super) producers: ProducerState,
+    pub(crate) producers: ProducerState,
     /// Offset of the newest snapshot of the producers.
-    pub(super) snapshot_offset: Option<i64>,
+    pub(crate) snapshot_offset: Option<i64>,
     pub(super) tail: TailWindow,
-    pub(super) durability: Durability,
+    pub(crate) durability: Durability,
 }
 
 /// What is durable, and what waits for it.
 #[derive(Debug, Default)]
-pub(super) struct Durability {
+pub(crate) struct Durability {
     /// Records before this survive a power failure.
-    pub(super) flushed_offset: i64,
+    pub(crate) flushed_offset: i64,
     /// Records before this, their index entries and their epochs do: recovery begins here.
     pub(super) recovery_point: i64,
     /// Files with writes that were not synced, held open because more will follow: the active
@@ -64,9 +68,9 @@ pub(super) struct Durability {
     /// Whether a flush is under way.
     pub(super) is_flushing: bool,
     /// Counts truncations: a flush begun before one proves nothing about what came after.
-    pub(super) truncations: u64,
+    pub(crate) truncations: u64,
     /// Why the log takes no more records.
-    pub(super) failure: Option<String>,
+    pub(crate) failure: Option<String>,
 }
 
 impl Durability {
@@ -88,7 +92,7 @@ impl Durability {
         !(self.files.is_empty() && self.closed_files.is_empty() && self.directories.is_empty())
     }
 
-    pub(super) fn add_directory(&mut self, directory: &Path) {
+    pub(crate) fn add_directory(&mut self, directory: &Path) {
         if !self.directories.iter().any(|known| known == directory) {
             self.directories.push(directory.to_owned());
         }
@@ -147,6 +151,11 @@ impl Log {
         self.producers.first_unstable_offset().map(Offset)
     }
 
+    /// Returns where the next compaction begins; `None` before the first.
+    pub fn first_dirty_offset(&self) -> Option<Offset> {
+        self.first_dirty.map(Offset)
+    }
+
     /// Returns the epoch of the last leader that wrote to the log.
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
         self.epochs.latest().map(LeaderEpoch)
@@ -192,7 +201,7 @@ impl Log {
         self.durability.failure.as_deref()
     }
 
-    pub(super) fn check_usable(&self) -> Result<(), LogError> {
+    pub(crate) fn check_usable(&self) -> Result<(), LogError> {
         match &self.durability.failure {
             None => Ok(()),
             Some(reason) => {
@@ -203,7 +212,7 @@ impl Log {
 
     /// Takes no more records from now on, because of `error`, unless it only says that the disk is
     /// full.
-    pub(super) fn fail_unless_full(&mut self, error: &LogError) {
+    pub(crate) fn fail_unless_full(&mut self, error: &LogError) {
         if error.is_out_of_space() || self.durability.failure.is_some() {
             return;
         }

@@ -73,6 +73,7 @@ impl Log {
         self.log_start = log_start;
         self.durability.flushed_offset = self.durability.flushed_offset.min(offset);
         self.durability.recovery_point = self.durability.recovery_point.min(offset);
+        self.first_dirty = self.first_dirty.map(|first_dirty| first_dirty.min(offset));
         self.durability.epochs_changed |= self.epochs.truncate_end(offset);
         self.load_producers()
     }
