@@ -83,7 +83,7 @@ fn append_and_read(directory: &Path, size: usize, tail_cache_bytes: usize) {
     let records = batch(size);
     let rounds = (BYTES_PER_RUN / records.len()).min(200_000);
     let total = rounds * records.len();
-    bare_writes(&directory.join("bare"), &records, rounds);
+    bare_writes(&directory.join("bare"), size, &records, rounds);
     let append = |log: &mut Log| {
         let append = Append::from_client(records.clone(), LeaderEpoch(0));
         log.append(append).expect("the append succeeds");
@@ -126,7 +126,7 @@ fn append_and_read(directory: &Path, size: usize, tail_cache_bytes: usize) {
 }
 
 /// The floor: the same bytes in the same pieces, and nothing else.
-fn bare_writes(path: &Path, records: &Bytes, rounds: usize) {
+fn bare_writes(path: &Path, size: usize, records: &Bytes, rounds: usize) {
     let file = OsDisk::new().open(path, OpenMode::CreateNew).expect("a new file");
     let slices = [IoSlice::new(&records[..61]), IoSlice::new(&records[61..])];
     let meter = Meter::start();
@@ -135,7 +135,7 @@ fn bare_writes(path: &Path, records: &Bytes, rounds: usize) {
         file.write_vectored_at(&slices, position).expect("there is space");
     }
     let total = rounds * records.len();
-    meter.report("bare pwritev", records.len(), total, "the floor of an append");
+    meter.report("bare pwritev", size, total, "the floor of an append");
 }
 
 /// A partition as the broker has it, for the flusher.

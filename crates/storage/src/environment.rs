@@ -55,12 +55,15 @@ impl Environment {
 
     /// Removes the files and directories whose deletion delay is over.
     ///
+    /// A deletion that fails is tried again later; the first error is returned.
+    ///
     /// Logs only rename what they delete: readers may still be at work in it, and removing a large
     /// file takes a while that nobody should spend under a partition's lock.
     pub fn remove_deleted_files(&self) -> Result<(), DiskError> {
         let now_ms = self.clock.wall_ms();
-        while let Some(path) = self.deletions.take_due(now_ms) {
-            let removed = match &path {
+        let mut first_error = None;
+        for doomed in self.deletions.take_due(now_ms) {
+            let removed = match &doomed {
                 Doomed::File(path) => self.disk.remove_file(path),
                 Doomed::Directory(path) => self.disk.remove_dir_all(path),
             };
@@ -68,12 +71,18 @@ impl Environment {
                 Ok(()) => {}
                 // Gone with its directory, when the whole topic was deleted meanwhile.
                 Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.deletions.add(now_ms.saturating_add(DELETION_RETRY_MS), doomed);
+                    first_error.get_or_insert(error);
+                }
             }
         }
-        Ok(())
+        first_error.map_or(Ok(()), Err)
     }
 }
+
+/// After this a deletion that failed is tried again.
+const DELETION_RETRY_MS: i64 = 60_000;
 
 /// Keeps files open between uses, up to a limit.
 ///
@@ -170,9 +179,8 @@ impl Deletions {
         self.waiting.lock().push((due_ms, doomed));
     }
 
-    fn take_due(&self, now_ms: i64) -> Option<Doomed> {
+    fn take_due(&self, now_ms: i64) -> Vec<Doomed> {
         let mut waiting = self.waiting.lock();
-        let index = waiting.iter().position(|(due_ms, _)| *due_ms <= now_ms)?;
-        Some(waiting.swap_remove(index).1)
+        waiting.extract_if(.., |(due_ms, _)| *due_ms <= now_ms).map(|(_, doomed)| doomed).collect()
     }
 }

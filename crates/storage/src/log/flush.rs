@@ -137,6 +137,9 @@ impl Log {
     }
 
     /// Takes note of how a flush ended and returns the offset before which records are durable.
+    ///
+    /// A flush that was asked for meanwhile got no job. The [`crate::Flusher`] sees to its own;
+    /// after a checkpoint the caller has to ask [`Log::needs_flush`] and mark the log again.
     pub fn finish_flush(
         &mut self,
         job: FlushJob,

@@ -60,6 +60,8 @@ impl Log {
         }
         environment.disk.sync_dir(&self.directory)?;
         self.log_start = offset;
+        self.epochs.clear();
+        self.durability.epochs_changed = true;
         self.after_truncation(offset, offset)
     }
 
