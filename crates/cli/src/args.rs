@@ -7,7 +7,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::commands::{
     bench, cluster, completions, config, consume, demo, doctor, group, log, produce, serve, topic,
 };
-use crate::tool;
 
 /// A streaming data platform in one binary: a Kafka-compatible broker and its tools.
 #[derive(Debug, Parser)]
@@ -106,9 +105,6 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: demo::Demo,
     },
-    /// Accept the options of Apache Kafka's scripts (bin/kafka-topics.sh and others use it).
-    #[command(hide = true)]
-    Tool(tool::Tool),
     /// Print a completion script for a shell.
     Completions(completions::Completions),
 }

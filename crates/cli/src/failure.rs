@@ -90,7 +90,7 @@ pub(crate) fn explain(error: &Error) -> String {
         Error::NoSuchPartition { .. } => "see `fleuve topic describe`",
         _ => return error.to_string(),
     };
-    format!("{error}: {remedy}")
+    format!("{}: {remedy}", error.to_string().replace(". (", " ("))
 }
 
 #[cfg(test)]

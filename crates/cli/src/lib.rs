@@ -27,8 +27,12 @@ use failure::Failure;
 
 /// Runs the command that the process arguments name.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
+    // Before our own options are looked for: everything behind `tool` belongs to the tool.
+    let done = match tool::Tool::of_arguments(std::env::args().skip(1)) {
+        Some(tool) => block_on(tool::run(tool)),
+        None => run(Cli::parse()),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
@@ -38,12 +42,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
     if let Command::Completions(completions) = &cli.command {
         return commands::completions::run(completions);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
     let common = cli.common;
-    let done = runtime.block_on(async move {
+    block_on(async move {
         match cli.command {
             Command::Serve(serve) => commands::serve::run(serve).await,
             Command::Topic { command } => commands::topic::run(command, &common).await,
@@ -56,10 +56,17 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Doctor(doctor) => commands::doctor::run(doctor, &common).await,
             Command::Bench { command } => commands::bench::run(command, &common).await,
             Command::Demo { command } => commands::demo::run(command, &common).await,
-            Command::Tool(tool) => tool::run(tool).await,
             Command::Completions(completions) => commands::completions::run(&completions),
         }
-    });
+    })
+}
+
+fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
+    let done = runtime.block_on(command);
     // A thread that still reads from stdin would keep the process from ending.
     runtime.shutdown_background();
     done

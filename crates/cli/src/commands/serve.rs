@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use fleuve_broker::{Broker, BrokerSettings, Components, StartError};
+use fleuve_broker::{Broker, BrokerSettings, Components, LogsError, StartError};
 use fleuve_metadata::config::{ConfigFile, Override, Sources, load};
+use fleuve_storage::DirectoryError;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
@@ -133,6 +134,9 @@ fn explain(error: &StartError) -> Failure {
             _ => "pass another address with --listen",
         },
         StartError::Resolve { .. } => "pass an address that resolves with --listen",
+        StartError::Logs(LogsError::Directory(DirectoryError::InUse { .. })) => {
+            "a broker runs on this data: stop it, or pass another --data-dir"
+        }
         // These name their remedy themselves.
         _ => return Failure::new(error),
     };

@@ -16,15 +16,23 @@ use fleuve_client::Properties;
 use crate::context::Context;
 use crate::failure::Failure;
 
-/// One of Apache Kafka's tools.
-#[derive(Debug, Args)]
-#[command(disable_help_flag = true, disable_version_flag = true)]
+/// One of Apache Kafka's tools with its arguments.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Tool {
     /// The script's name, without `.sh`.
     name: String,
-    /// The script's arguments.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
+}
+
+impl Tool {
+    /// Takes the arguments of `fleuve` if they begin with `tool NAME`.
+    pub(crate) fn of_arguments(arguments: impl Iterator<Item = String>) -> Option<Self> {
+        let mut arguments = arguments;
+        if arguments.next()? != "tool" {
+            return None;
+        }
+        Some(Self { name: arguments.next().unwrap_or_default(), arguments: arguments.collect() })
+    }
 }
 
 pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {

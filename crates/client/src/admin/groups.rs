@@ -105,6 +105,18 @@ impl Admin {
             response.groups.into_iter().next().ok_or_else(|| {
                 Error::broker(format!("group {group}"), ErrorCode::GroupIdNotFound)
             })?;
+        let code = crate::error::code_of(described.error_code);
+        if code == ErrorCode::GroupIdNotFound {
+            // Newer brokers say so, older ones describe a dead group; callers see the latter.
+            return Ok(GroupDescription {
+                id: group.to_owned(),
+                state: DEAD.to_owned(),
+                protocol_type: String::new(),
+                assignor: String::new(),
+                coordinator: self.client.coordinator(group).await?,
+                members: Vec::new(),
+            });
+        }
         let words = described.error_message.as_deref();
         check_said(described.error_code, words, || format!("group {group}"))?;
         let mut members: Vec<_> = described
@@ -203,6 +215,9 @@ impl Admin {
         Ok(results)
     }
 }
+
+/// The state of a group that does not exist.
+const DEAD: &str = "Dead";
 
 /// Keeps a code only if trying again may help; others belong to the item and not to the call.
 fn retriable(code: i16) -> i16 {

@@ -1,0 +1,131 @@
+//! Topics, groups, configurations, the cluster and the rest.
+
+use crate::broker::Broker;
+
+#[test]
+fn topics_are_created_described_grown_and_deleted() {
+    let broker = Broker::start();
+    broker.run(&["topic", "create", "a", "b", "-p", "2", "-c", "retention.ms=60000"]);
+    let topics = broker.json(&["topic", "list"]);
+    let names: Vec<_> = topics.as_array().expect("array").iter().map(|t| &t["name"]).collect();
+    assert_eq!(names, ["a", "b"]);
+    let described = broker.json(&["topic", "describe", "a"]);
+    assert_eq!(described[0]["configs"]["retention.ms"], "60000");
+    assert_eq!(described[0]["partitions"].as_array().expect("array").len(), 2);
+    broker.run(&["topic", "alter", "a", "-p", "5", "--delete-config", "retention.ms"]);
+    let described = broker.json(&["topic", "describe", "a"]);
+    assert_eq!(described[0]["partitions"].as_array().expect("array").len(), 5);
+    assert_eq!(described[0]["configs"], serde_json::json!({}));
+    let error = broker.fail(&["topic", "create", "a"]);
+    assert!(error.contains("TOPIC_ALREADY_EXISTS") && error.contains("--if-not-exists"), "{error}");
+    broker.run(&["topic", "create", "a", "--if-not-exists"]);
+    broker.run(&["topic", "delete", "a", "b"]);
+    assert_eq!(broker.json(&["topic", "list"]), serde_json::json!([]));
+    let error = broker.fail(&["topic", "delete", "a"]);
+    assert!(error.contains("UNKNOWN_TOPIC_OR_PARTITION"), "{error}");
+    broker.run(&["topic", "delete", "a", "--if-exists"]);
+}
+
+#[test]
+fn the_oldest_records_of_a_partition_can_be_deleted() {
+    let broker = Broker::start();
+    broker.run_with(&["produce", "t"], b"0\n1\n2\n");
+    broker.run(&["topic", "delete-records", "t", "--before", "2"]);
+    assert_eq!(broker.run(&["consume", "t", "-q"]), "2\n");
+    let offsets = broker.json(&["topic", "offsets", "t"]);
+    assert_eq!((&offsets[0]["first_offset"], &offsets[0]["next_offset"]), (&2.into(), &3.into()));
+}
+
+#[test]
+fn offsets_of_a_group_move_only_when_told_to_execute() {
+    let broker = Broker::start();
+    broker.run_with(&["produce", "t"], b"0\n1\n2\n");
+    broker.run(&["consume", "t", "--group", "g", "-q"]);
+    let reset = ["group", "reset-offsets", "g", "--topic", "t", "--shift-by", "-2"];
+    let plan = broker.json(&reset);
+    assert_eq!(plan[0]["new_offset"], 1);
+    assert_eq!(broker.json(&["group", "describe", "g"])["partitions"][0]["lag"], 0);
+    broker.run(&[&reset[..], &["--execute"]].concat());
+    assert_eq!(broker.json(&["group", "describe", "g"])["partitions"][0]["lag"], 2);
+    assert_eq!(broker.run(&["consume", "t", "--group", "g", "-q"]), "1\n2\n");
+    let groups = broker.json(&["group", "list"]);
+    assert_eq!(groups[0]["group"], "g");
+    broker.run(&["group", "delete", "g"]);
+    let error = broker.fail(&["group", "describe", "g"]);
+    assert!(error.contains("group g does not exist"), "{error}");
+}
+
+#[test]
+fn configurations_are_described_and_changed() {
+    let broker = Broker::start();
+    broker.run(&["topic", "create", "t"]);
+    broker.run(&["config", "alter", "--topic", "t", "--set", "retention.ms=1000"]);
+    let entries = broker.json(&["config", "describe", "--topic", "t"]);
+    let entry = &entries.as_array().expect("array")[0];
+    assert_eq!((&entry["name"], &entry["value"]), (&"retention.ms".into(), &"1000".into()));
+    let all = broker.json(&["config", "describe", "--topic", "t", "--all"]);
+    assert!(all.as_array().expect("array").len() > 20);
+    let error = broker.fail(&["config", "alter", "--topic", "t", "--set", "retention.ms=soon"]);
+    assert!(error.contains("INVALID_CONFIG"), "{error}");
+    broker.run(&["config", "alter", "--topic", "t", "--delete", "retention.ms"]);
+}
+
+#[test]
+fn the_cluster_is_described_and_found_healthy() {
+    let broker = Broker::start();
+    let cluster = broker.json(&["cluster", "describe"]);
+    assert_eq!(broker.run(&["cluster", "id"]).trim(), cluster["cluster_id"]);
+    let address = format!(
+        "{}:{}",
+        cluster["brokers"][0]["host"].as_str().expect("text"),
+        cluster["brokers"][0]["port"]
+    );
+    assert_eq!(address, broker.address);
+    let versions = broker.run(&["cluster", "versions"]);
+    assert!(versions.contains("Produce") && versions.contains("Fetch"), "{versions}");
+    let directory = broker.directory.path().display().to_string();
+    let findings = broker.json(&["doctor", "--data-dir", &directory]);
+    for finding in findings.as_array().expect("array") {
+        assert_ne!(finding["verdict"], "problem", "{finding}");
+    }
+}
+
+#[test]
+fn log_files_are_shown_batch_by_batch() {
+    let broker = Broker::start();
+    broker.run(&["topic", "create", "t", "-p", "1"]);
+    broker.run_with(&["produce", "t", "-k", ":", "-q"], b"k:v\n");
+    let (_, directory) = broker.stop("-TERM");
+    let partition = directory.path().join("t-0").display().to_string();
+    let output = std::process::Command::new(crate::broker::FLEUVE)
+        .args(["log", "dump", "--data", &partition])
+        .output()
+        .expect("the binary runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let batch = "baseOffset: 0 lastOffset: 0 count: 1 baseSequence: 0 lastSequence: 0";
+    assert!(text.contains(batch) && text.contains("isvalid: true"), "{text}");
+    assert!(text.contains("key: k payload: v"), "{text}");
+}
+
+#[test]
+fn benchmarks_count_what_they_send() {
+    let broker = Broker::start();
+    let produced = broker.json(&["bench", "produce", "--records", "2000"]);
+    assert_eq!(produced["records"], 2000);
+    assert!(produced["latency_ms"]["p99"].as_f64().expect("number") > 0.0);
+    let consumed = broker.json(&["bench", "consume", "--records", "2000"]);
+    assert_eq!((&consumed["records"], &consumed["bytes"]), (&2000.into(), &200_000.into()));
+    let latency = broker.json(&["bench", "latency", "--rate", "200", "--seconds", "1"]);
+    assert_eq!(latency["read"], 200);
+}
+
+#[test]
+fn completions_and_help_come_without_a_broker() {
+    let broker = Broker::start();
+    assert!(broker.run(&["completions", "bash"]).contains("_fleuve"));
+    for command in ["serve", "topic", "produce", "consume", "group", "config", "doctor", "bench"] {
+        let help = broker.run(&[command, "--help"]);
+        assert!(help.contains("Usage: fleuve"), "{command}");
+    }
+}

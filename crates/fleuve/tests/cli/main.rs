@@ -1,0 +1,7 @@
+//! Drives the built binary against a broker that it serves itself.
+
+mod broker;
+mod commands;
+mod records;
+mod serving;
+mod tools;
