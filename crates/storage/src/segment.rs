@@ -96,12 +96,7 @@ impl Segment {
         Self::named(environment, directory, base_offset, "")
     }
 
-    fn named(
-        environment: &Environment,
-        directory: &Path,
-        base_offset: i64,
-        suffix: &str,
-    ) -> Self {
+    fn named(environment: &Environment, directory: &Path, base_offset: i64, suffix: &str) -> Self {
         let path =
             |kind| names::with_suffix(&names::file_path(directory, base_offset, kind), suffix);
         Self {
