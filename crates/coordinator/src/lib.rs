@@ -88,6 +88,7 @@
 
 pub mod classic;
 pub mod offsets;
+pub mod transaction;
 
 mod admin;
 mod context;
