@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -162,18 +161,6 @@ fn summary(log: &mut Log) -> Vec<(i64, String, Option<String>)> {
 
 fn entry(offset: i64, key: &str, value: Option<&str>) -> (i64, String, Option<String>) {
     (offset, key.to_owned(), value.map(str::to_owned))
-}
-
-/// The last value of each key, tombstones left out.
-fn latest(log: &mut Log) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let mut latest = BTreeMap::new();
-    for found in all_records(log) {
-        match found.value {
-            Some(value) => latest.insert(found.key, value),
-            None => latest.remove(&found.key),
-        };
-    }
-    latest
 }
 
 mod what_stays {
