@@ -139,7 +139,7 @@ impl Segment {
 
     /// Reports whether offsets up to `last_offset` can be expressed relative to the base.
     pub(crate) fn can_hold(&self, last_offset: i64) -> bool {
-        i32::try_from(last_offset - self.base_offset).is_ok()
+        i32::try_from(last_offset.saturating_sub(self.base_offset)).is_ok()
     }
 
     /// Reports whether an index has reached `index_bytes_max`.
@@ -505,7 +505,7 @@ impl Segment {
         let end = self.size(environment)?;
         match Scan::new(&file, u64::from(entry.position), end, LOOKUP_WINDOW).next() {
             Ok(Some(found)) => {
-                let limit = self.base_offset + i64::from(entry.relative_offset);
+                let limit = self.base_offset.saturating_add(i64::from(entry.relative_offset));
                 Ok(found.header.base_offset.0 >= self.base_offset
                     && found.header.last_offset().0 <= limit)
             }
@@ -593,11 +593,11 @@ impl Segment {
 
     fn relative(&self, offset: i64) -> u32 {
         // `can_hold` was asked before the append.
-        u32::try_from(offset - self.base_offset).unwrap_or(u32::MAX)
+        u32::try_from(offset.saturating_sub(self.base_offset)).unwrap_or(u32::MAX)
     }
 
     fn absolute(&self, entry: &TimeEntry) -> i64 {
-        self.base_offset + i64::from(entry.relative_offset)
+        self.base_offset.saturating_add(i64::from(entry.relative_offset))
     }
 }
 

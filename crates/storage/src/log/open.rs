@@ -145,8 +145,11 @@ impl Log {
         if let (None, Some(topic_id)) = (log.topic_id, options.topic_id) {
             log.set_topic_id(topic_id)?;
         }
-        let recovery =
-            log.load(options.recovery_point.0, options.had_clean_shutdown, content.snapshots)?;
+        let recovery = log.load(
+            options.recovery_point.0.max(0),
+            options.had_clean_shutdown,
+            content.snapshots,
+        )?;
         if epochs_unreadable {
             log.rebuild_epochs()?;
         }

@@ -83,7 +83,7 @@ impl RecordedBatch {
     }
 
     pub(crate) fn first_offset(&self) -> i64 {
-        self.last_offset - i64::from(self.offset_delta)
+        self.last_offset.saturating_sub(i64::from(self.offset_delta))
     }
 }
 
