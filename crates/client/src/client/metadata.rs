@@ -39,9 +39,9 @@ impl Client {
         Ok(self.cluster())
     }
 
-    /// Returns a topic's metadata, waiting until it exists with a leader for every partition, up
-    /// to `default.api.timeout.ms`.
+    /// Returns a topic's metadata, waiting until it exists, up to `default.api.timeout.ms`.
     ///
+    /// Partitions may be without a leader for a while; whoever needs one waits for that partition.
     /// `create` lets a broker with `auto.create.topics.enable` create it.
     pub async fn topic(&self, name: &str, create: bool) -> Result<Arc<TopicInfo>> {
         self.topic_within(name, create, Deadline::after(self.inner.config.api_timeout)).await
@@ -94,8 +94,7 @@ impl Client {
         let cluster = self.cluster();
         let topic = cluster.topic(name)?;
         let fresh = topic.learned.elapsed() < self.inner.config.metadata_max_age;
-        let led = topic.partitions.iter().all(|partition| partition.leader.is_some());
-        (fresh && led && !topic.partitions.is_empty()).then(|| topic.clone())
+        (fresh && !topic.partitions.is_empty()).then(|| topic.clone())
     }
 
     /// Asks once, and returns the errors of single topics.

@@ -148,7 +148,8 @@ impl Membership {
                     return End::Rebalance;
                 }
                 // Waiting inside a poll is not being away.
-                state.last_poll + self.shared.config.max_poll_interval
+                let seen = if state.polling { Instant::now() } else { state.last_poll };
+                seen + self.shared.config.max_poll_interval
             };
             if self.partitions_changed() {
                 return End::Rebalance;
@@ -439,6 +440,9 @@ impl Membership {
 
     /// Sends heartbeats while something else is waited for; what they say can wait too.
     async fn while_alive<T>(&mut self, future: impl Future<Output = T>) -> T {
+        if self.shared.lock().member.id.is_empty() {
+            return future.await;
+        }
         tokio::pin!(future);
         loop {
             let heartbeat_at = self.next_heartbeat;

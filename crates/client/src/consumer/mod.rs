@@ -19,6 +19,9 @@ mod records;
 mod session;
 mod state;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -208,11 +211,13 @@ impl Consumer {
             let mut state = shared.lock();
             state.mark_processed();
             state.last_poll = Instant::now();
+            state.polling = true;
             if std::mem::take(&mut state.lent) {
                 // A rebalance may be waiting for the application to be done.
                 shared.group_work.notify_one();
             }
         }
+        let _polling = Polling { shared };
         let deadline = Instant::now() + timeout;
         loop {
             let ready = shared.ready.notified();
@@ -410,6 +415,19 @@ impl Shared {
             }
         }
         Ok(())
+    }
+}
+
+/// Ends the time inside a poll, also when the application drops the future.
+struct Polling<'a> {
+    shared: &'a Shared,
+}
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.polling = false;
+        state.last_poll = Instant::now();
     }
 }
 

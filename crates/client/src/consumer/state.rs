@@ -85,6 +85,8 @@ pub(super) struct State {
     /// Whether the application holds records that the last poll gave it.
     pub(super) lent: bool,
     pub(super) last_poll: Instant,
+    /// Whether the application waits inside a poll.
+    pub(super) polling: bool,
     pub(super) member: Member,
 }
 
@@ -114,6 +116,7 @@ impl State {
             closing: false,
             lent: false,
             last_poll: Instant::now(),
+            polling: false,
             member: Member::default(),
         }
     }

@@ -2,6 +2,7 @@
 
 mod broker;
 mod commands;
+mod groups;
 mod records;
 mod serving;
 mod tools;

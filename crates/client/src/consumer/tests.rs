@@ -1,0 +1,261 @@
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use fleuve_protocol::frame::RequestFrame;
+use fleuve_protocol::messages::fetch_request::FetchRequest;
+use fleuve_protocol::messages::fetch_response::{
+    FetchResponse, FetchableTopicResponse, PartitionData,
+};
+use fleuve_protocol::messages::find_coordinator_response::{Coordinator, FindCoordinatorResponse};
+use fleuve_protocol::messages::list_offsets_request::ListOffsetsRequest;
+use fleuve_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
+};
+use fleuve_protocol::messages::offset_commit_request::OffsetCommitRequest;
+use fleuve_protocol::messages::offset_commit_response::OffsetCommitResponse;
+use fleuve_protocol::records::{BatchBuilder, BatchOptions, NewRecord};
+use fleuve_protocol::{ApiKey, ErrorCode};
+use fleuve_types::Offset;
+
+use super::*;
+use crate::config::OffsetReset;
+use crate::scripted::{Reply, ScriptedBroker, TOPIC_ID, body, send};
+
+/// Where the only partition of the scripted log begins and ends, in batches of ten records.
+const FIRST: i64 = 100;
+const END: i64 = 150;
+const PER_BATCH: i64 = 10;
+
+/// What the broker was asked.
+#[derive(Default)]
+struct Asked {
+    fetches: Vec<i64>,
+    commits: Vec<i64>,
+}
+
+fn batch(base_offset: i64) -> Bytes {
+    let base_offset = Offset(base_offset);
+    let mut builder = BatchBuilder::new(BatchOptions { base_offset, ..BatchOptions::default() });
+    for index in 0..PER_BATCH {
+        let value = (base_offset.0 + index).to_string();
+        let record = NewRecord { value: Some(value.as_bytes()), ..NewRecord::default() };
+        builder.append(&record).expect("room");
+    }
+    builder.finish()
+}
+
+/// A broker with one log, one batch per fetch; the first fetches meet these errors.
+fn broker(errors: &[ErrorCode]) -> (ScriptedBroker, Arc<Mutex<Asked>>) {
+    let asked = Arc::new(Mutex::new(Asked::default()));
+    let book = asked.clone();
+    let mut errors: VecDeque<_> = errors.to_vec().into();
+    // The broker's side of the session: what it remembers being asked for.
+    let mut wanted = 0;
+    let broker = ScriptedBroker::new(1, move |request| {
+        let mut book = book.lock().expect("no panic");
+        match request.key {
+            ApiKey::Fetch => {
+                let fetch: FetchRequest = body(&request);
+                if let Some(topic) = fetch.topics.first() {
+                    wanted = topic.partitions[0].fetch_offset;
+                }
+                book.fetches.push(wanted);
+                if let Some(code) = errors.pop_front() {
+                    return send(&request, &fetched(code, None));
+                }
+                match wanted {
+                    ..FIRST => send(&request, &fetched(ErrorCode::OffsetOutOfRange, None)),
+                    // Waits for records that never come.
+                    END.. => Reply::Nothing,
+                    _ => {
+                        let base = wanted - wanted % PER_BATCH;
+                        send(&request, &fetched(ErrorCode::None, Some(batch(base))))
+                    }
+                }
+            }
+            ApiKey::ListOffsets => list_offsets(&request),
+            ApiKey::FindCoordinator => {
+                let coordinator = Coordinator {
+                    node_id: 1,
+                    host: "broker".into(),
+                    port: 9092,
+                    ..Coordinator::default()
+                };
+                let coordinators = vec![coordinator];
+                send(&request, &FindCoordinatorResponse { coordinators, ..Default::default() })
+            }
+            ApiKey::OffsetCommit => {
+                let commit: OffsetCommitRequest = body(&request);
+                book.commits.push(commit.topics[0].partitions[0].committed_offset);
+                send(&request, &OffsetCommitResponse::default())
+            }
+            other => panic!("{other:?} was not expected"),
+        }
+    });
+    (broker, asked)
+}
+
+fn fetched(code: ErrorCode, records: Option<Bytes>) -> FetchResponse {
+    let partition = PartitionData {
+        error_code: code.code(),
+        high_watermark: END,
+        records,
+        ..PartitionData::default()
+    };
+    let topic = FetchableTopicResponse {
+        topic_id: TOPIC_ID,
+        partitions: vec![partition],
+        ..FetchableTopicResponse::default()
+    };
+    FetchResponse { session_id: 9, responses: vec![topic], ..FetchResponse::default() }
+}
+
+fn list_offsets(request: &RequestFrame) -> Reply {
+    let asked: ListOffsetsRequest = body(request);
+    let offset = match asked.topics[0].partitions[0].timestamp {
+        EARLIEST => FIRST,
+        LATEST => END,
+        _ => -1,
+    };
+    let partition = ListOffsetsPartitionResponse { offset, ..Default::default() };
+    let topic = ListOffsetsTopicResponse { name: "t".into(), partitions: vec![partition] };
+    send(request, &ListOffsetsResponse { topics: vec![topic], ..Default::default() })
+}
+
+fn partition() -> TopicPartition {
+    TopicPartition::new("t", 0)
+}
+
+async fn consumer(broker: &ScriptedBroker, config: ConsumerConfig, start: Start) -> Consumer {
+    let client = broker.client();
+    client.topic("t", false).await.expect("scripted");
+    let consumer = Consumer::new(client, config).expect("valid");
+    consumer.assign(&[(partition(), start)]).expect("nothing subscribed");
+    consumer
+}
+
+/// Reads until nothing comes and returns the offsets; values must be as they were written.
+async fn read(consumer: &Consumer) -> Vec<i64> {
+    let mut offsets = Vec::new();
+    // Longer than a request that waits for records at the end of the log, which never come.
+    while let Some(records) = consumer.poll(Duration::from_secs(60)).await.expect("readable") {
+        for record in &records {
+            assert_eq!(record.value, Some(record.offset.0.to_string().as_bytes()));
+            offsets.push(record.offset.0);
+        }
+    }
+    offsets
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_come_in_order_from_each_kind_of_start() {
+    for (start, first) in [
+        (Start::Beginning, FIRST),
+        (Start::Offset(123), 123),
+        (Start::End, END),
+        (Start::Timestamp(5), END),
+    ] {
+        let (broker, _) = broker(&[]);
+        let consumer = consumer(&broker, ConsumerConfig::default(), start).await;
+        assert_eq!(read(&consumer).await, (first..END).collect::<Vec<_>>(), "{start:?}");
+        assert_eq!(consumer.position(&partition()), Some(END));
+        consumer.close().await.expect("closed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_out_of_range_is_reset_as_configured() {
+    let (broker, _) = broker(&[]);
+    let earliest =
+        ConsumerConfig { offset_reset: OffsetReset::Earliest, ..ConsumerConfig::default() };
+    let reading = consumer(&broker, earliest, Start::Offset(3)).await;
+    assert_eq!(read(&reading).await.first(), Some(&FIRST));
+
+    let none = ConsumerConfig { offset_reset: OffsetReset::None, ..ConsumerConfig::default() };
+    let reading = consumer(&broker, none, Start::Offset(3)).await;
+    let error = reading.poll(Duration::from_secs(5)).await.expect_err("no reset");
+    assert!(matches!(error, Error::NoOffset { .. }), "{error}");
+    reading.seek(&partition(), Start::Offset(END - 1)).expect("assigned");
+    assert_eq!(read(&reading).await, [END - 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_that_pass_are_not_shown() {
+    let passing = [
+        ErrorCode::NotLeaderOrFollower,
+        ErrorCode::UnknownTopicId,
+        ErrorCode::FencedLeaderEpoch,
+        ErrorCode::OffsetNotAvailable,
+    ];
+    let (broker, _) = broker(&passing);
+    let consumer = consumer(&broker, ConsumerConfig::default(), Start::Beginning).await;
+    assert_eq!(read(&consumer).await.len() as i64, END - FIRST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seek_drops_what_was_fetched_ahead() {
+    let (broker, asked) = broker(&[]);
+    let consumer = consumer(&broker, ConsumerConfig::default(), Start::Beginning).await;
+    consumer.poll(Duration::from_secs(5)).await.expect("readable").expect("records");
+    consumer.seek(&partition(), Start::Offset(145)).expect("assigned");
+    assert_eq!(read(&consumer).await, [145, 146, 147, 148, 149]);
+    let fetches = &asked.lock().expect("no panic").fetches;
+    assert!(fetches.contains(&145), "{fetches:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_partition_gives_nothing_until_it_is_resumed() {
+    let (broker, _) = broker(&[]);
+    let consumer = consumer(&broker, ConsumerConfig::default(), Start::Beginning).await;
+    consumer.poll(Duration::from_secs(5)).await.expect("readable").expect("records");
+    consumer.pause(&partition()).expect("assigned");
+    assert_eq!(read(&consumer).await, []);
+    consumer.resume(&partition()).expect("assigned");
+    assert_eq!(read(&consumer).await.len() as i64, END - FIRST - PER_BATCH);
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_say_what_was_given_out_and_no_more() {
+    let (broker, asked) = broker(&[]);
+    let config = ConsumerConfig {
+        group_id: Some("g".to_owned()),
+        auto_commit: false,
+        ..ConsumerConfig::default()
+    };
+    let consumer = consumer(&broker, config, Start::Beginning).await;
+    for offset in FIRST..FIRST + 3 {
+        let record = consumer.next(Duration::from_secs(5)).await.expect("readable");
+        assert_eq!(record.expect("a record").offset, offset);
+    }
+    consumer.commit().await.expect("committed");
+    consumer.commit().await.expect("nothing new");
+    assert_eq!(asked.lock().expect("no panic").commits, [FIRST + 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn automatic_commits_wait_for_the_next_poll() {
+    let (broker, asked) = broker(&[]);
+    let config = ConsumerConfig { group_id: Some("g".to_owned()), ..ConsumerConfig::default() };
+    let consumer = consumer(&broker, config, Start::Beginning).await;
+    let first = consumer.poll(Duration::from_secs(5)).await.expect("readable").expect("records");
+    // The application works for a minute; the first records are not done all that time.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(asked.lock().expect("no panic").commits, []);
+    consumer.poll(Duration::from_secs(5)).await.expect("readable").expect("records");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(asked.lock().expect("no panic").commits, [first.next_offset()]);
+}
+
+#[tokio::test]
+async fn misuse_is_refused_with_a_reason() {
+    let (broker, _) = broker(&[]);
+    let reading = consumer(&broker, ConsumerConfig::default(), Start::Beginning).await;
+    let error = reading.subscribe(&["t"]).expect_err("no group");
+    assert!(error.to_string().contains("group.id"), "{error}");
+    let error = reading.pause(&TopicPartition::new("t", 9)).expect_err("not assigned");
+    assert!(error.to_string().contains("t-9 is not assigned"), "{error}");
+    let strategy =
+        ConsumerConfig { assignment_strategy: vec!["sticky".into()], ..ConsumerConfig::default() };
+    let error = Consumer::new(broker.client(), strategy).err().expect("not served");
+    assert!(error.to_string().contains("range or roundrobin"), "{error}");
+}

@@ -1,0 +1,101 @@
+//! Members of a group that come and go.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::broker::{Broker, FLEUVE};
+
+/// A member of group `g` that reads topic `t` until it is stopped.
+struct Member(Child);
+
+impl Member {
+    fn start(broker: &Broker, strategy: &str) -> Self {
+        let child = Command::new(FLEUVE)
+            .args(["consume", "t", "--group", "g", "--follow", "-q"])
+            .args(["-X", &format!("partition.assignment.strategy={strategy}")])
+            .args(["-X", "heartbeat.interval.ms=100"])
+            .env("FLEUVE_BOOTSTRAP_SERVER", &broker.address)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        Self(child)
+    }
+
+    fn stop(mut self) {
+        let id = self.0.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        assert!(sent.success() && self.0.wait().expect("it ends").success());
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // It may have been stopped already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Describes the members until their assignments have these sizes, in any order.
+fn wait_for_sizes(broker: &Broker, mut wanted: Vec<usize>) -> Vec<Value> {
+    wanted.sort_unstable();
+    let give_up_at = Instant::now() + Duration::from_secs(30);
+    loop {
+        let members = broker.json(&["group", "describe", "g", "--members"]);
+        let members = members.as_array().expect("array").clone();
+        let size = |member: &Value| member["assignment"].as_array().expect("array").len();
+        let mut sizes: Vec<_> = members.iter().map(size).collect();
+        sizes.sort_unstable();
+        if sizes == wanted {
+            return members;
+        }
+        assert!(Instant::now() < give_up_at, "{sizes:?} instead of {wanted:?}");
+    }
+}
+
+#[test]
+fn partitions_are_divided_again_when_members_come_and_go() {
+    for strategy in ["range", "roundrobin"] {
+        let broker = Broker::start();
+        broker.run(&["topic", "create", "t", "-p", "5"]);
+        let first = Member::start(&broker, strategy);
+        wait_for_sizes(&broker, vec![5]);
+        let second = Member::start(&broker, strategy);
+        let members = wait_for_sizes(&broker, vec![2, 3]);
+        let mut all: Vec<_> = members
+            .iter()
+            .flat_map(|member| member["assignment"].as_array().expect("array"))
+            .map(|partition| partition.as_str().expect("text"))
+            .collect();
+        all.sort_unstable();
+        assert_eq!(all, ["t-0", "t-1", "t-2", "t-3", "t-4"]);
+        first.stop();
+        wait_for_sizes(&broker, vec![5]);
+        second.stop();
+        wait_for_sizes(&broker, vec![]);
+    }
+}
+
+#[test]
+fn a_member_that_leaves_has_committed_what_it_printed() {
+    let broker = Broker::start();
+    broker.run_with(&["produce", "t"], b"0\n1\n2\n");
+    let member = Member::start(&broker, "range");
+    let give_up_at = Instant::now() + Duration::from_secs(30);
+    // It prints to nowhere; that it has read everything shows when it leaves.
+    wait_for_sizes(&broker, vec![1]);
+    member.stop();
+    loop {
+        let group = broker.json(&["group", "describe", "g"]);
+        let lag = group["partitions"][0]["lag"].as_i64().unwrap_or(3);
+        // What it had not read yet stays for the next member: nothing is lost, nothing read twice.
+        let rest = broker.run(&["consume", "t", "--group", "g", "-q"]);
+        assert_eq!(rest.lines().count() as i64, lag);
+        if lag == 0 || Instant::now() > give_up_at {
+            break;
+        }
+    }
+    assert_eq!(broker.json(&["group", "describe", "g"])["partitions"][0]["lag"], 0);
+}
