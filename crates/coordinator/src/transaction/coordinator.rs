@@ -214,8 +214,9 @@ impl TransactionCoordinator {
         match write.then {
             Then::Reply { token, response } => step.reply(token, response, Some(end)),
             Then::Deliver { reply } => {
-                if let Some((token, response)) = reply {
-                    step.reply(token, response, Some(end));
+                match reply {
+                    Some((token, response)) => step.reply(token, response, Some(end)),
+                    None => self.counters.timed_out += 1,
                 }
                 for record in &write.records {
                     self.begin_delivery(now, &record.transactional_id, &mut step);

@@ -58,7 +58,8 @@ impl TransactionCoordinator {
         match outcome {
             Ok(End::Decide(transition)) => {
                 // Who the producer will be when all is done.
-                let done = transition.to.completed(request.decision, now.wall).producer;
+                let stored = transition.to.clone().stored_in(self.settings.cluster_version);
+                let done = stored.completed(request.decision, now.wall).producer;
                 let producer = request.client_version.bumps_epoch().then_some(done);
                 let response = Response::EndTransaction(Ok(producer));
                 let then = Then::Deliver { reply: Some((token, response)) };

@@ -46,7 +46,6 @@ impl TransactionCoordinator {
             match self.fenced(now, known) {
                 Ok(transition) => {
                     tracing::info!(transactional_id = %id, "transaction timed out and is aborted");
-                    self.counters.timed_out += 1;
                     self.write(&id, transition, Then::Deliver { reply: None }, step);
                 }
                 // The next check will try again.

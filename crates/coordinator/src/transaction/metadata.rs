@@ -166,6 +166,19 @@ impl Transaction {
         }
     }
 
+    /// What is left of it in the records of a cluster of the given version.
+    pub(crate) fn stored_in(self, cluster: TransactionVersion) -> Self {
+        match cluster {
+            TransactionVersion::V0 => Self {
+                previous_producer_id: ProducerId::NONE,
+                next_producer_id: ProducerId::NONE,
+                client_version: TransactionVersion::V0,
+                ..self
+            },
+            TransactionVersion::V1 | TransactionVersion::V2 => self,
+        }
+    }
+
     /// Whether an open transaction ends by itself some time.
     pub(crate) fn has_timeout(&self) -> bool {
         self.timeout_ms != NO_TIMEOUT_MS

@@ -71,20 +71,11 @@ impl Record {
         transaction: Transaction,
         cluster: TransactionVersion,
     ) -> Self {
-        let value = match cluster {
-            TransactionVersion::V0 => Value {
-                version: LOWEST_VALUE_VERSION,
-                transaction: Transaction {
-                    previous_producer_id: ProducerId::NONE,
-                    next_producer_id: ProducerId::NONE,
-                    client_version: TransactionVersion::V0,
-                    ..transaction
-                },
-            },
-            TransactionVersion::V1 | TransactionVersion::V2 => {
-                Value { version: FLEXIBLE_VALUE_VERSION, transaction }
-            }
+        let version = match cluster {
+            TransactionVersion::V0 => LOWEST_VALUE_VERSION,
+            TransactionVersion::V1 | TransactionVersion::V2 => FLEXIBLE_VALUE_VERSION,
         };
+        let value = Value { version, transaction: transaction.stored_in(cluster) };
         Self { transactional_id, value: Some(value) }
     }
 
