@@ -255,6 +255,7 @@ fn group_settings(settings: &BrokerSettings) -> GroupSettings {
         offset_metadata_max_bytes: settings.offsets.metadata_bytes_max,
         offsets_retention_ms: signed(settings.offsets.retention_ms),
         offsets_retention_check_interval_ms: signed(settings.offsets.retention_check_interval_ms),
+        ..GroupSettings::default()
     }
 }
 

@@ -7,12 +7,35 @@ use fleuve_protocol::Str;
 use fleuve_types::TimestampMs;
 
 use crate::classic::State;
+use crate::consumer::{self, ConsumerState};
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
 use crate::history::Rebalance;
 
 /// The name of the classic protocol where Kafka names the types of groups.
 pub const CLASSIC_GROUP_TYPE: &str = "classic";
+
+/// The name of the consumer protocol where Kafka names the types of groups.
+pub const CONSUMER_GROUP_TYPE: &str = "consumer";
+
+/// The state of a group, whatever its protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupState {
+    /// Of a classic group.
+    Classic(State),
+    /// Of a consumer group.
+    Consumer(ConsumerState),
+}
+
+impl GroupState {
+    /// Kafka's name of the state.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classic(state) => state.name(),
+            Self::Consumer(state) => state.name(),
+        }
+    }
+}
 
 /// Which groups to list; an empty list allows everything.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +54,7 @@ pub struct Listing {
     /// What its members are; empty if it never had any.
     pub protocol_type: Str,
     /// Its state.
-    pub state: State,
+    pub state: GroupState,
     /// Its type, such as [`CLASSIC_GROUP_TYPE`].
     pub group_type: &'static str,
 }
@@ -86,23 +109,32 @@ impl GroupCoordinator {
             names.is_empty()
                 || names.iter().any(|allowed| allowed.trim().eq_ignore_ascii_case(name))
         };
-        if !allows(&filter.types, CLASSIC_GROUP_TYPE) {
-            return Ok(Vec::new());
-        }
-        let listings = self
-            .groups
-            .iter()
-            .filter(|(_, Group::Classic(group))| allows(&filter.states, group.state().name()))
-            .map(|(id, Group::Classic(group))| Listing {
+        let listings = self.groups.iter().map(|(id, group)| match group {
+            Group::Classic(group) => Listing {
                 group_id: id.clone(),
                 protocol_type: group.protocol_type().cloned().unwrap_or(Str::EMPTY),
-                state: group.state(),
+                state: GroupState::Classic(group.state()),
                 group_type: CLASSIC_GROUP_TYPE,
-            });
-        Ok(listings.collect())
+            },
+            Group::Consumer(_) => Listing {
+                group_id: id.clone(),
+                protocol_type: consumer::PROTOCOL_TYPE.into(),
+                state: GroupState::Consumer(
+                    self.ledger()
+                        .consumer_group(id)
+                        .map_or(ConsumerState::Empty, |group| group.state()),
+                ),
+                group_type: CONSUMER_GROUP_TYPE,
+            },
+        });
+        let is_allowed = |listing: &Listing| {
+            allows(&filter.types, listing.group_type)
+                && allows(&filter.states, listing.state.name())
+        };
+        Ok(listings.filter(is_allowed).collect())
     }
 
-    /// Describes a group.
+    /// Describes a classic group.
     ///
     /// For [`GroupError::GroupIdNotFound`] versions of DescribeGroups before 6 answer with a group
     /// in state `Dead` and no error.
@@ -110,11 +142,11 @@ impl GroupCoordinator {
         self.check_serving()?;
         match self.groups.get(group_id) {
             Some(Group::Classic(group)) => Ok(group.describe()),
-            None => Err(GroupError::GroupIdNotFound),
+            Some(Group::Consumer(_)) | None => Err(GroupError::GroupIdNotFound),
         }
     }
 
-    /// Counts the groups in each state, for metrics.
+    /// Counts the classic groups in each state, for metrics.
     pub fn groups_by_state(&self) -> Vec<(State, usize)> {
         let states =
             [State::Empty, State::PreparingRebalance, State::CompletingRebalance, State::Stable];

@@ -28,6 +28,13 @@ impl Context<'_> {
         self.timers.schedule(purpose, deadline_ms);
     }
 
+    /// Cancels the timers of a consumer group's member.
+    pub(crate) fn forget_consumer(&mut self, group: Str, member: Str) {
+        let session = Purpose::Heartbeat { group: group.clone(), member: member.clone() };
+        self.timers.cancel(session);
+        self.timers.cancel(Purpose::Revocation { group, member });
+    }
+
     /// Makes a member id: `prefix`, a dash, and a random UUID as Java prints it.
     pub(crate) fn new_member_id(&self, prefix: &str) -> Str {
         let mut bytes = [0; 16];

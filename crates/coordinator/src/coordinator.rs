@@ -10,27 +10,32 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fleuve_os::Random;
 use fleuve_protocol::Str;
-use fleuve_types::Offset;
+use fleuve_types::{Offset, Uuid};
 
 use crate::classic::{
     ClassicGroup, HeartbeatRequest, JoinRefusal, JoinRequest, LeaveRequest, LeaverOutcome,
     SyncRequest,
 };
+use crate::consumer::{Companion, FENCE_RETRY_MS, group_tombstones};
 use crate::context::Context;
 use crate::error::{AppendError, GroupError};
+use crate::history::RebalanceCause;
 use crate::ledger::Ledger;
 use crate::record::{Record, RecordError};
 use crate::settings::GroupSettings;
 use crate::step::{Now, Response, Step, Then, Token, Write};
 use crate::timers::{Purpose, Timers};
+use crate::topics::{NoTopics, TopicView};
 
 /// Most records in a write whose records may be appended separately.
 pub(crate) const RECORDS_PER_WRITE: usize = 1_000;
 
-/// A group by its protocol. Consumer, share and streams groups will be variants beside the first.
+/// A group by its protocol. Share and streams groups will be further variants.
 #[derive(Debug)]
 pub(crate) enum Group {
-    Classic(ClassicGroup),
+    Classic(Box<ClassicGroup>),
+    /// The soft side of a consumer group; the group itself is in the ledger.
+    Consumer(Companion),
 }
 
 /// Events counted since the shard was made, for metrics.
@@ -58,6 +63,7 @@ pub struct GroupCoordinator {
     pub(crate) counters: Counters,
     ledger: Ledger,
     random: Arc<dyn Random>,
+    topics: Arc<dyn TopicView>,
     timers: Timers,
     phase: Phase,
     /// One past the last record applied.
@@ -81,6 +87,7 @@ impl GroupCoordinator {
             counters: Counters::default(),
             ledger: Ledger::default(),
             random,
+            topics: Arc::new(NoTopics),
             timers: Timers::default(),
             phase: Phase::Loading,
             next_offset: None,
@@ -128,11 +135,31 @@ impl GroupCoordinator {
                 Some(value) => ClassicGroup::load(id.clone(), value, now.wall),
                 None => ClassicGroup::empty(id.clone(), now.wall),
             };
-            self.groups.insert(id.clone(), Group::Classic(group));
+            self.groups.insert(id.clone(), Group::Classic(Box::new(group)));
         }
+        let mut revoking = Vec::new();
+        for (id, group) in self.ledger.consumer_groups() {
+            self.groups.insert(id.clone(), Group::Consumer(Companion::default()));
+            revoking.extend(group.revoking_members().map(|(member, timeout_ms)| {
+                (Purpose::Revocation { group: id.clone(), member: member.clone() }, timeout_ms)
+            }));
+        }
+        let sessions = self.ledger.consumer_groups().flat_map(|(id, group)| {
+            let members = group.members().keys();
+            members.map(|member| Purpose::Heartbeat { group: id.clone(), member: member.clone() })
+        });
+        let sessions: Vec<Purpose> = sessions.collect();
         let (groups, mut cx) = self.split(now, &mut step);
-        for Group::Classic(group) in groups.values_mut() {
-            group.resume(&mut cx);
+        for group in groups.values_mut() {
+            if let Group::Classic(group) = group {
+                group.resume(&mut cx);
+            }
+        }
+        for session in sessions {
+            cx.schedule(session, cx.settings.consumer.session_timeout_ms.into());
+        }
+        for (purpose, timeout_ms) in revoking {
+            cx.schedule(purpose, timeout_ms.into());
         }
         cx.schedule(Purpose::Expiration, cx.settings.offsets_retention_check_interval_ms);
         step
@@ -143,8 +170,10 @@ impl GroupCoordinator {
     pub fn handle_unload(&mut self, now: Now) -> Step {
         let mut step = Step::default();
         let (groups, mut cx) = self.split(now, &mut step);
-        for Group::Classic(group) in groups.values_mut() {
-            group.abandon(&mut cx, GroupError::NotCoordinator);
+        for group in groups.values_mut() {
+            if let Group::Classic(group) = group {
+                group.abandon(&mut cx, GroupError::NotCoordinator);
+            }
         }
         self.groups.clear();
         self.timers.clear();
@@ -156,6 +185,11 @@ impl GroupCoordinator {
     /// Changes the settings; they hold from the next event on.
     pub fn update_settings(&mut self, settings: GroupSettings) {
         self.settings = settings;
+    }
+
+    /// Topics have changed: groups look at them anew with their next heartbeats.
+    pub fn handle_topics_changed(&mut self, topics: Arc<dyn TopicView>) {
+        self.topics = topics;
     }
 
     /// Handles JoinGroup.
@@ -174,7 +208,7 @@ impl GroupCoordinator {
             let (groups, mut cx) = self.split(now, &mut step);
             match groups.get_mut(&request.group_id) {
                 Some(Group::Classic(group)) => group.sync(&mut cx, token, request),
-                None => Err(GroupError::UnknownMemberId),
+                Some(Group::Consumer(_)) | None => Err(GroupError::UnknownMemberId),
             }
         });
         if let Err(error) = outcome {
@@ -194,7 +228,7 @@ impl GroupCoordinator {
                 let (groups, mut cx) = self.split(now, &mut step);
                 match groups.get_mut(&request.group_id) {
                     Some(Group::Classic(group)) => group.heartbeat_received(&mut cx, request),
-                    None => Err(GroupError::UnknownMemberId),
+                    Some(Group::Consumer(_)) | None => Err(GroupError::UnknownMemberId),
                 }
             }
         };
@@ -205,11 +239,18 @@ impl GroupCoordinator {
     /// Handles LeaveGroup.
     pub fn handle_leave(&mut self, now: Now, token: Token, request: &LeaveRequest) -> Step {
         let mut step = Step::default();
+        let is_consumer = matches!(self.groups.get(&request.group_id), Some(Group::Consumer(_)));
+        if is_consumer && self.phase == Phase::Serving {
+            if let Err(error) = self.leave_consumer_group(now, token, request, &mut step) {
+                step.reply(token, Response::Leave(Err(error)));
+            }
+            return step;
+        }
         let outcome = self.check_serving_group(&request.group_id).map(|()| {
             let (groups, mut cx) = self.split(now, &mut step);
             match groups.get_mut(&request.group_id) {
                 Some(Group::Classic(group)) => group.leave(&mut cx, &request.members),
-                None => strangers(request),
+                Some(Group::Consumer(_)) | None => strangers(request),
             }
         });
         step.reply(token, Response::Leave(outcome));
@@ -241,6 +282,18 @@ impl GroupCoordinator {
                     group.finish_replacement(&mut cx, &replacement);
                 }
             }
+            Then::Consumer(mut aftermath) => {
+                if let Some(Group::Consumer(companion)) = groups.get_mut(&aftermath.group) {
+                    companion.note(&mut aftermath);
+                }
+                if let Some(member) = aftermath.replaced.take() {
+                    let group = aftermath.group.clone();
+                    cx.forget_consumer(group, member);
+                }
+                if let Some((token, response)) = aftermath.reply {
+                    cx.step.reply_after(token, response, Some(end));
+                }
+            }
         }
         step
     }
@@ -258,8 +311,12 @@ impl GroupCoordinator {
             Then::Nothing => {}
             Then::Reply { token, response } => cx.step.reply_not_stored(token, response, error),
             Then::CreateGroup { group } => {
-                if let Some(Group::Classic(mut group)) = groups.remove(&group) {
-                    group.abandon(&mut cx, error);
+                if let Some(Group::Classic(mut classic)) = groups.remove(&group) {
+                    classic.abandon(&mut cx, error);
+                }
+                // It may have been meant to take the place of an empty consumer group.
+                if self.ledger.consumer_group(&group).is_some() {
+                    self.groups.insert(group, Group::Consumer(Companion::default()));
                 }
             }
             Then::InstallAssignment { group, generation, leader, .. } => {
@@ -270,6 +327,15 @@ impl GroupCoordinator {
             Then::FinishReplacement(replacement) => {
                 if let Some(Group::Classic(group)) = groups.get_mut(&replacement.group) {
                     group.revert_replacement(&mut cx, &replacement, error);
+                }
+            }
+            Then::Consumer(aftermath) => {
+                for member in aftermath.gone {
+                    let group = aftermath.group.clone();
+                    cx.schedule(Purpose::Heartbeat { group, member }, FENCE_RETRY_MS);
+                }
+                if let Some((token, response)) = aftermath.reply {
+                    cx.step.reply_not_stored(token, response, error);
                 }
             }
         }
@@ -284,6 +350,7 @@ impl GroupCoordinator {
     /// Lets everything happen whose time has come.
     pub fn tick(&mut self, now: Now) -> Step {
         let mut step = Step::default();
+        let mut expired: BTreeMap<Str, BTreeMap<Str, RebalanceCause>> = BTreeMap::new();
         while let Some(purpose) = self.timers.pop_due(now.monotonic_ms) {
             let (groups, mut cx) = self.split(now, &mut step);
             match purpose {
@@ -297,10 +364,17 @@ impl GroupCoordinator {
                         group.sync_timer_fired(&mut cx);
                     }
                 }
-                Purpose::Heartbeat { group, member } => {
-                    if let Some(Group::Classic(group)) = groups.get_mut(&group) {
-                        group.heartbeat_expired(&mut cx, &member);
+                Purpose::Heartbeat { group, member } => match groups.get_mut(&group) {
+                    Some(Group::Classic(group)) => group.heartbeat_expired(&mut cx, &member),
+                    Some(Group::Consumer(_)) => {
+                        let cause = RebalanceCause::HeartbeatExpired;
+                        expired.entry(group).or_default().insert(member, cause);
                     }
+                    None => {}
+                },
+                Purpose::Revocation { group, member } => {
+                    let cause = RebalanceCause::RevocationExpired;
+                    expired.entry(group).or_default().entry(member).or_insert(cause);
                 }
                 Purpose::Expiration => {
                     let interval_ms = cx.settings.offsets_retention_check_interval_ms;
@@ -309,6 +383,7 @@ impl GroupCoordinator {
                 }
             }
         }
+        self.expire_consumers(now, expired, &mut step);
         step
     }
 
@@ -325,6 +400,18 @@ impl GroupCoordinator {
     /// What has been counted so far.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// The topics as the shard was last shown them.
+    pub(crate) fn topics(&self) -> &dyn TopicView {
+        &*self.topics
+    }
+
+    /// Makes an id as Kafka prints random ones.
+    pub(crate) fn new_uuid(&self) -> Str {
+        let mut bytes = [0; 16];
+        self.random.fill(&mut bytes);
+        Uuid::from_random_bytes(bytes).to_string().into()
     }
 
     /// Whether requests can be served.
@@ -374,6 +461,15 @@ impl GroupCoordinator {
         if !allowed.contains(&request.session_timeout_ms) {
             return Err(refuse(GroupError::InvalidSessionTimeout));
         }
+        let mut records = Vec::new();
+        if let Some(Group::Consumer(_)) = self.groups.get(&request.group_id)
+            && let Some(group) = self.ledger.consumer_group(&request.group_id)
+        {
+            if !group.members().is_empty() {
+                return Err(refuse(GroupError::InconsistentGroupProtocol));
+            }
+            records = group_tombstones(&request.group_id, group);
+        }
         let (groups, mut cx) = self.split(now, step);
         if let Some(Group::Classic(group)) = groups.get_mut(&request.group_id) {
             return group.join(&mut cx, token, request);
@@ -387,8 +483,9 @@ impl GroupCoordinator {
         // Kafka keeps and records the group even if its first member was turned away; we see no
         // reason to.
         if !group.is_deserted() {
-            cx.step.write(vec![group.to_first_record()], Then::CreateGroup { group: id.clone() });
-            groups.insert(id, Group::Classic(group));
+            records.push(group.to_first_record());
+            cx.step.write(records, Then::CreateGroup { group: id.clone() });
+            groups.insert(id, Group::Classic(Box::new(group)));
         }
         outcome
     }
@@ -409,12 +506,35 @@ impl GroupCoordinator {
                     group.abandon(&mut cx, GroupError::NotAvailable);
                 }
             }
+            Record::Consumer { group, record } => {
+                let exists = self.ledger.consumer_group(group).is_some();
+                match self.groups.entry(group.detach()) {
+                    Entry::Occupied(place) if !exists => {
+                        if matches!(place.get(), Group::Consumer(_)) {
+                            place.remove();
+                        }
+                    }
+                    Entry::Occupied(mut place) => match place.get_mut() {
+                        Group::Consumer(companion) => companion.stored_until = Some(end),
+                        // A group without records of its own gives way. A tombstone may well
+                        // belong to the group that a classic one has taken the place of.
+                        Group::Classic(_) if record.is_tombstone() => {}
+                        Group::Classic(_) => {
+                            place.insert(Group::Consumer(Companion::stored(end)));
+                        }
+                    },
+                    Entry::Vacant(place) if exists => {
+                        place.insert(Group::Consumer(Companion::stored(end)));
+                    }
+                    Entry::Vacant(_) => {}
+                }
+            }
             Record::Offset { key, value } => {
                 if value.is_some()
                     && let Entry::Vacant(place) = groups.entry(key.group.clone())
                 {
                     let id = key.group.detach();
-                    place.insert(Group::Classic(ClassicGroup::empty(id, now.wall)));
+                    place.insert(Group::Classic(Box::new(ClassicGroup::empty(id, now.wall))));
                 }
             }
         }

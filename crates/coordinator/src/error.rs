@@ -54,6 +54,27 @@ pub enum GroupError {
     /// The text that accompanies the offset is too long: `OFFSET_METADATA_TOO_LARGE`.
     #[error("the offset's metadata is too long")]
     OffsetMetadataTooLarge,
+    /// The member's epoch is not the one it should have: `FENCED_MEMBER_EPOCH`.
+    #[error("the member's epoch is not current; it must give up all its partitions and rejoin")]
+    FencedMemberEpoch,
+    /// The epoch does not allow this commit or fetch: `STALE_MEMBER_EPOCH`.
+    #[error("the member's epoch is not current; it must retry with the epoch it gets next")]
+    StaleMemberEpoch,
+    /// Another member uses the instance id and has not left: `UNRELEASED_INSTANCE_ID`.
+    #[error("the instance id is in use by another member")]
+    UnreleasedInstanceId,
+    /// Nobody here knows this assignor: `UNSUPPORTED_ASSIGNOR`.
+    #[error("the assignor is not supported")]
+    UnsupportedAssignor,
+    /// The expression cannot be compiled, or is too large: `INVALID_REGULAR_EXPRESSION`.
+    #[error("the regular expression is not valid")]
+    InvalidRegularExpression,
+    /// The request contradicts itself: `INVALID_REQUEST`.
+    #[error("{0}")]
+    InvalidRequest(&'static str),
+    /// The group's protocol needs a later version of the request: `UNSUPPORTED_VERSION`.
+    #[error("members of a consumer group must use a later version of this request")]
+    UnsupportedVersion,
     /// The log will never take this record, as it is too large: `UNKNOWN_SERVER_ERROR`.
     #[error("the record is too large for the offsets topic")]
     RecordTooLarge,
@@ -79,6 +100,13 @@ impl GroupError {
             Self::NonEmptyGroup => "NON_EMPTY_GROUP",
             Self::GroupSubscribedToTopic => "GROUP_SUBSCRIBED_TO_TOPIC",
             Self::OffsetMetadataTooLarge => "OFFSET_METADATA_TOO_LARGE",
+            Self::FencedMemberEpoch => "FENCED_MEMBER_EPOCH",
+            Self::StaleMemberEpoch => "STALE_MEMBER_EPOCH",
+            Self::UnreleasedInstanceId => "UNRELEASED_INSTANCE_ID",
+            Self::UnsupportedAssignor => "UNSUPPORTED_ASSIGNOR",
+            Self::InvalidRegularExpression => "INVALID_REGULAR_EXPRESSION",
+            Self::InvalidRequest(_) => "INVALID_REQUEST",
+            Self::UnsupportedVersion => "UNSUPPORTED_VERSION",
             Self::RecordTooLarge => "UNKNOWN_SERVER_ERROR",
         }
     }

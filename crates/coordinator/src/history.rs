@@ -22,7 +22,7 @@ const CLIENT_REASON_BYTES: usize = 255;
 pub struct Rebalance {
     /// When the group began to rebalance.
     pub at: TimestampMs,
-    /// The generation that ended.
+    /// The generation that ended; of a consumer group its epoch.
     pub generation: i32,
     /// What set the rebalance off.
     pub cause: RebalanceCause,
@@ -47,6 +47,10 @@ pub enum RebalanceCause {
     MembersLeft,
     /// A member sent no heartbeat within its session timeout.
     HeartbeatExpired,
+    /// Members of a consumer group did not give partitions up in time.
+    RevocationExpired,
+    /// Subscribed topics came, went or grew.
+    TopicsChanged,
     /// Members did not ask for their assignment in time.
     SyncExpired,
     /// The assignment could not be written to the log.
@@ -64,6 +68,8 @@ impl fmt::Display for RebalanceCause {
             Self::StaticMemberReplaced => "a static member was replaced",
             Self::MembersLeft => "members left",
             Self::HeartbeatExpired => "a member's heartbeat expired",
+            Self::RevocationExpired => "members did not give partitions up in time",
+            Self::TopicsChanged => "subscribed topics changed",
             Self::SyncExpired => "members did not sync in time",
             Self::AssignmentNotStored(error) => {
                 return write!(f, "the assignment could not be stored: {error}");

@@ -13,13 +13,16 @@ use fleuve_protocol::messages::group_metadata_value::{GroupMetadataValue, Member
 use fleuve_protocol::messages::offset_commit_value::OffsetCommitValue;
 use fleuve_types::{TimestampMs, Uuid};
 
+use crate::consumer::{ConsumerGroup, ConsumerRecord};
 use crate::record::{NO_EXPIRY, Record};
 
 /// Groups and committed offsets as the log has them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ledger {
-    /// Last record of each group; none for groups that only committed offsets.
+    /// Last record of each classic group; none for groups that only committed offsets.
     groups: BTreeMap<Str, Option<GroupMetadataValue>>,
+    /// Consumer groups; none of them is also in `groups`.
+    consumer_groups: BTreeMap<Str, ConsumerGroup>,
     offsets: BTreeMap<Str, TopicOffsets>,
 }
 
@@ -48,13 +51,16 @@ impl Ledger {
     pub fn apply(&mut self, record: &Record) {
         match record {
             Record::Group { group, value: Some(value) } => {
+                self.consumer_groups.remove(group);
                 self.groups.insert(group.detach(), Some(own(value)));
             }
             Record::Group { group, value: None } => {
                 self.groups.remove(group);
             }
             Record::Offset { key, value: Some(value) } => {
-                if !self.groups.contains_key(&key.group) {
+                if !self.groups.contains_key(&key.group)
+                    && !self.consumer_groups.contains_key(&key.group)
+                {
                     self.groups.insert(key.group.detach(), None);
                 }
                 let committed = CommittedOffset::from(value);
@@ -84,10 +90,26 @@ impl Ledger {
                     self.offsets.remove(&key.group);
                 }
             }
+            Record::Consumer { group, record } => self.apply_consumer(group, record),
         }
     }
 
-    /// Every group, with its last record if it has one.
+    /// A consumer group.
+    pub(crate) fn consumer_group(&self, group: &str) -> Option<&ConsumerGroup> {
+        self.consumer_groups.get(group)
+    }
+
+    /// Every consumer group.
+    pub(crate) fn consumer_groups(&self) -> impl Iterator<Item = (&Str, &ConsumerGroup)> {
+        self.consumer_groups.iter()
+    }
+
+    /// Whether the log has a record of a classic group, and not only offsets of it.
+    pub(crate) fn has_classic_record(&self, group: &str) -> bool {
+        self.groups.get(group).is_some_and(Option::is_some)
+    }
+
+    /// Every classic group, with its last record if it has one.
     pub(crate) fn groups(&self) -> impl Iterator<Item = (&Str, Option<&GroupMetadataValue>)> {
         self.groups.iter().map(|(group, value)| (group, value.as_ref()))
     }
@@ -100,6 +122,26 @@ impl Ledger {
     /// Every group's offsets.
     pub(crate) fn all_offsets(&self) -> impl Iterator<Item = (&Str, &TopicOffsets)> {
         self.offsets.iter()
+    }
+
+    fn apply_consumer(&mut self, group: &Str, record: &ConsumerRecord) {
+        if *record == ConsumerRecord::Epoch(None) {
+            self.consumer_groups.remove(group);
+            return;
+        }
+        if let Some(known) = self.consumer_groups.get_mut(group) {
+            known.apply(record);
+            return;
+        }
+        // What compaction left of a group that is gone.
+        if record.is_tombstone() {
+            return;
+        }
+        // It may exist already as the owner of offsets, which has no record of its own.
+        self.groups.remove(group);
+        let mut created = ConsumerGroup::default();
+        created.apply(record);
+        self.consumer_groups.insert(group.detach(), created);
     }
 
     /// Number of offsets in the ledger.

@@ -1,7 +1,7 @@
 //! Group coordination as a pure machine: no sockets, no storage, no clock, no threads.
 //!
-//! A [`GroupCoordinator`] is the shard for one partition of `__consumer_offsets`: the classic
-//! group protocol and committed offsets, as Apache Kafka 4.3 behaves. What it must never know: how
+//! A [`GroupCoordinator`] is the shard for one partition of `__consumer_offsets`: the classic and
+//! the consumer group protocol and committed offsets, as Apache Kafka 4.3 behaves. What it must never know: how
 //! requests arrive, how records are stored, what time it is.
 //!
 //! # Decide, append, apply
@@ -49,8 +49,9 @@
 //!
 //! # What is persistent, and what is soft
 //!
-//! The [`Ledger`] is a function of the log: the last record of every group, and all offsets. Only
-//! [`GroupCoordinator::apply`] changes it, the same way live and at the start.
+//! The [`Ledger`] is a function of the log: the last record of every classic group, the whole of
+//! every consumer group, and all offsets. Only [`GroupCoordinator::apply`] changes it, the same way
+//! live and at the start.
 //!
 //! All else is soft, as in Kafka's classic groups, and comes back different after a restart:
 //!
@@ -81,12 +82,13 @@
 //!
 //! # Room for what comes next
 //!
-//! Consumer, share and streams groups become modules beside [`classic`], variants of the
+//! Share and streams groups become modules beside [`classic`] and [`consumer`], variants of the
 //! coordinator's group enum and of [`Record`], and further sections of the ledger; they share
 //! [`offsets`], timers, steps and the driver. Offsets of transactions become a second section of
 //! the ledger that a commit marker moves into the first.
 
 pub mod classic;
+pub mod consumer;
 pub mod offsets;
 pub mod transaction;
 
@@ -100,13 +102,18 @@ mod record;
 mod settings;
 mod step;
 mod timers;
+mod topics;
 
-pub use admin::{CLASSIC_GROUP_TYPE, Description, ListFilter, Listing, MemberDescription};
+pub use admin::{
+    CLASSIC_GROUP_TYPE, CONSUMER_GROUP_TYPE, Description, GroupState, ListFilter, Listing,
+    MemberDescription,
+};
 pub use classic::State;
 pub use coordinator::{Counters, GroupCoordinator};
 pub use error::{AppendError, GroupError};
 pub use history::{HISTORY_LENGTH, Rebalance, RebalanceCause};
 pub use ledger::{CommittedOffset, Ledger};
 pub use record::{Record, RecordError};
-pub use settings::GroupSettings;
+pub use settings::{ConsumerSettings, GroupSettings};
 pub use step::{Effect, Now, Response, Step, Token, Write};
+pub use topics::{NoTopics, TopicInfo, TopicView};

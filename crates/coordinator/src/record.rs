@@ -7,10 +7,11 @@
 //! type 0  offset of a group, as brokers before 0.9 wrote it (read, never written)
 //! type 1  offset of a group      OffsetCommitKey, OffsetCommitValue
 //! type 2  classic group          GroupMetadataKey, GroupMetadataValue
+//! type 3 to 8, and 16: consumer groups, see ConsumerRecord
 //! ```
 //!
-//! Types from 3 on belong to consumer, share and streams groups and will get rooms of their own;
-//! until then they are reported as unknown and the loader skips them, as Kafka does with types
+//! Types 10 to 15 and from 17 on belong to share and streams groups and will get rooms of their
+//! own; until then they are reported as unknown and the loader skips them, as Kafka does with types
 //! that it does not know.
 
 use bytes::Bytes;
@@ -23,12 +24,14 @@ use fleuve_protocol::messages::offset_commit_value::OffsetCommitValue;
 
 use fleuve_protocol::{DecodeError, EncodeError, Message, Reader, Str, Writer};
 
+use crate::consumer::ConsumerRecord;
+
 const LEGACY_OFFSET_COMMIT: i16 = 0;
 const OFFSET_COMMIT: i16 = 1;
 const GROUP_METADATA: i16 = 2;
 
 /// Every key type that we know has one version only.
-const KEY_VERSION: i16 = 0;
+pub(crate) const KEY_VERSION: i16 = 0;
 
 /// The version Kafka 4.3 writes: the last one that older brokers can read.
 const GROUP_METADATA_VERSION: i16 = 3;
@@ -58,6 +61,13 @@ pub enum Record {
         key: OffsetCommitKey,
         /// The offset, or `None` when it is gone.
         value: Option<OffsetCommitValue>,
+    },
+    /// Part of a consumer group.
+    Consumer {
+        /// The group's id.
+        group: Str,
+        /// The part.
+        record: ConsumerRecord,
     },
 }
 
@@ -94,6 +104,7 @@ impl Record {
                 };
                 Ok((prefixed_key(OFFSET_COMMIT, key)?, value))
             }
+            Self::Consumer { group, record } => record.encode(group),
         }
     }
 
@@ -121,7 +132,10 @@ impl Record {
                 });
                 Ok(Self::Offset { key: OffsetCommitKey { group, topic, partition }, value })
             }
-            other => Err(RecordError::UnknownType(other)),
+            other => match ConsumerRecord::decode(other, &mut key, value)? {
+                Some((group, record)) => Ok(Self::Consumer { group, record }),
+                None => Err(RecordError::UnknownType(other)),
+            },
         }
     }
 
@@ -137,21 +151,21 @@ impl Record {
     }
 }
 
-fn prefixed_key(kind: i16, key: &impl Message) -> Result<Bytes, EncodeError> {
+pub(crate) fn prefixed_key(kind: i16, key: &impl Message) -> Result<Bytes, EncodeError> {
     let mut writer = Writer::new();
     writer.write_i16(kind);
     key.encode(&mut writer, KEY_VERSION)?;
     Ok(writer.into_bytes())
 }
 
-fn prefixed(version: i16, value: &impl Message) -> Result<Bytes, EncodeError> {
+pub(crate) fn prefixed(version: i16, value: &impl Message) -> Result<Bytes, EncodeError> {
     let mut writer = Writer::new();
     writer.write_i16(version);
     value.encode(&mut writer, version)?;
     Ok(writer.into_bytes())
 }
 
-fn unprefixed<M: Message>(value: Bytes) -> Result<M, DecodeError> {
+pub(crate) fn unprefixed<M: Message>(value: Bytes) -> Result<M, DecodeError> {
     let mut reader = Reader::new(value);
     let version = reader.read_i16("record value version")?;
     M::decode(&mut reader, version)

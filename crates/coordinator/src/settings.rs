@@ -4,6 +4,8 @@
 //! replace it later ([`crate::GroupCoordinator::update_settings`]), because Kafka lets several of
 //! these change while running.
 
+use crate::consumer::Assignor;
+
 /// Limits and periods of groups and committed offsets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupSettings {
@@ -23,6 +25,43 @@ pub struct GroupSettings {
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`: how often expired offsets are looked for.
     pub offsets_retention_check_interval_ms: i64,
+    /// What holds for consumer groups.
+    pub consumer: ConsumerSettings,
+}
+
+/// Limits and periods of consumer groups, the keys `group.consumer.*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerSettings {
+    /// `group.consumer.session.timeout.ms`: how long a member may be silent.
+    pub session_timeout_ms: i32,
+    /// `group.consumer.heartbeat.interval.ms`: how often members are told to send heartbeats.
+    pub heartbeat_interval_ms: i32,
+    /// `group.consumer.max.size`: members that one group may have.
+    pub max_size: usize,
+    /// `group.consumer.assignors`: what members may ask for; the first is the default.
+    pub assignors: Vec<Assignor>,
+    /// `group.consumer.regex.refresh.interval.ms`: how often regular expressions are looked at
+    /// again though no topic has changed.
+    pub regex_refresh_interval_ms: i32,
+}
+
+impl ConsumerSettings {
+    /// The assignor of groups whose members do not care.
+    pub fn default_assignor(&self) -> Assignor {
+        self.assignors.first().copied().unwrap_or(Assignor::Uniform)
+    }
+}
+
+impl Default for ConsumerSettings {
+    fn default() -> Self {
+        Self {
+            session_timeout_ms: 45_000,
+            heartbeat_interval_ms: 5_000,
+            max_size: i32::MAX as usize,
+            assignors: vec![Assignor::Uniform, Assignor::Range],
+            regex_refresh_interval_ms: 600_000,
+        }
+    }
 }
 
 impl Default for GroupSettings {
@@ -35,6 +74,7 @@ impl Default for GroupSettings {
             offset_metadata_max_bytes: 4_096,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
             offsets_retention_check_interval_ms: 600_000,
+            consumer: ConsumerSettings::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ use fleuve_protocol::Str;
 use fleuve_types::{Offset, TimestampMs};
 
 use crate::classic::{JoinRefusal, Joined, LeaverOutcome, Protocol, Synced};
+use crate::consumer::{Aftermath, ConsumerHeartbeatReply};
 use crate::error::GroupError;
 use crate::offsets::TopicOutcomes;
 use crate::record::Record;
@@ -72,6 +73,8 @@ pub enum Response {
     Heartbeat(Result<(), GroupError>),
     /// To LeaveGroup, one outcome per leaver in the order of the request.
     Leave(Result<Vec<LeaverOutcome>, GroupError>),
+    /// To ConsumerGroupHeartbeat.
+    ConsumerHeartbeat(Result<ConsumerHeartbeatReply, GroupError>),
     /// To OffsetCommit, in the order of the request.
     OffsetCommit(Result<Vec<TopicOutcomes>, GroupError>),
     /// To OffsetDelete, in the order of the request.
@@ -88,6 +91,7 @@ impl Response {
             Self::Sync(_) => Self::Sync(Err(error)),
             Self::Heartbeat(_) => Self::Heartbeat(Err(error)),
             Self::Leave(_) => Self::Leave(Err(error)),
+            Self::ConsumerHeartbeat(_) => Self::ConsumerHeartbeat(Err(error)),
             Self::OffsetCommit(_) => Self::OffsetCommit(Err(error)),
             Self::OffsetDelete(_) => Self::OffsetDelete(Err(error)),
             Self::DeleteGroups(outcomes) => Self::DeleteGroups(
@@ -137,6 +141,8 @@ pub(crate) enum Then {
     },
     /// The static member's new incarnation gets its answer, or gives way to the old one again.
     FinishReplacement(Box<Replacement>),
+    /// A consumer group has moved on.
+    Consumer(Box<Aftermath>),
 }
 
 /// A static member that came back under a new member id without a rebalance.

@@ -17,6 +17,8 @@ pub(crate) enum Purpose {
     Sync { group: Str },
     /// The member had until now to show that it lives.
     Heartbeat { group: Str, member: Str },
+    /// The member of a consumer group had until now to give partitions up.
+    Revocation { group: Str, member: Str },
     /// Expired offsets are to be looked for.
     Expiration,
 }

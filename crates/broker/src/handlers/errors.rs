@@ -49,27 +49,11 @@ pub(crate) fn epoch(known_to_client: i32, current: i32) -> Option<ErrorCode> {
     }
 }
 
-/// The code for what the group coordinator reports.
+/// The code for what the group coordinator reports; it knows the codes by their names.
 pub(crate) fn group(error: GroupError) -> ErrorCode {
-    match error {
-        GroupError::LoadInProgress => ErrorCode::CoordinatorLoadInProgress,
-        GroupError::NotAvailable => ErrorCode::CoordinatorNotAvailable,
-        GroupError::NotCoordinator => ErrorCode::NotCoordinator,
-        GroupError::InvalidGroupId => ErrorCode::InvalidGroupId,
-        GroupError::GroupIdNotFound => ErrorCode::GroupIdNotFound,
-        GroupError::UnknownMemberId => ErrorCode::UnknownMemberId,
-        GroupError::MemberIdRequired => ErrorCode::MemberIdRequired,
-        GroupError::IllegalGeneration => ErrorCode::IllegalGeneration,
-        GroupError::InconsistentGroupProtocol => ErrorCode::InconsistentGroupProtocol,
-        GroupError::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
-        GroupError::RebalanceInProgress => ErrorCode::RebalanceInProgress,
-        GroupError::FencedInstanceId => ErrorCode::FencedInstanceId,
-        GroupError::GroupMaxSizeReached => ErrorCode::GroupMaxSizeReached,
-        GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
-        GroupError::GroupSubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
-        GroupError::OffsetMetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
-        GroupError::RecordTooLarge => ErrorCode::UnknownServerError,
-    }
+    let name = error.kafka_name();
+    let found = ErrorCode::ALL.iter().find(|code| code.name() == name);
+    found.copied().unwrap_or(ErrorCode::UnknownServerError)
 }
 
 /// The code for an outcome of the group coordinator, zero for success.

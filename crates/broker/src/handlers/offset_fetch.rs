@@ -1,7 +1,4 @@
 //! OffsetFetch, versions 1–10: where groups go on reading.
-//!
-//! Member ids and epochs (version 9) belong to the newer group protocol, which is not served; for
-//! classic groups they mean nothing.
 
 use fleuve_coordinator::offsets::{FetchRequest, FetchTopic, FetchedOffsets};
 use fleuve_coordinator::{CommittedOffset, GroupError};
@@ -43,6 +40,7 @@ pub(crate) fn handle(
     }
     let group = OffsetFetchRequestGroup {
         group_id: request.group_id,
+        member_epoch: NO_EPOCH,
         topics: request.topics.map(|topics| {
             let renamed = topics.into_iter().map(|topic| OffsetFetchRequestTopics {
                 name: topic.name,
@@ -81,7 +79,12 @@ async fn fetch(context: &Context, group: OffsetFetchRequestGroup) -> OffsetFetch
         known.collect::<Vec<_>>()
     });
     let all = wanted.is_none();
-    let request = FetchRequest { group_id: group.group_id.clone(), topics: wanted };
+    let request = FetchRequest {
+        group_id: group.group_id.clone(),
+        member_id: group.member_id,
+        member_epoch: group.member_epoch,
+        topics: wanted,
+    };
     let mut response = OffsetFetchResponseGroup { group_id: group.group_id, ..Default::default() };
     match look_up(context, &request).await {
         Err(error) => {

@@ -11,7 +11,7 @@ use crate::ledger::CommittedOffset;
 pub struct CommitRequest {
     /// The group; may be empty, for old consumers that have none.
     pub group_id: Str,
-    /// The generation that the member is in; negative for consumers that never joined.
+    /// The generation or epoch that the member is in; negative for consumers that never joined.
     pub generation: i32,
     /// The member's id; empty for consumers that never joined.
     pub member_id: Str,
@@ -19,7 +19,8 @@ pub struct CommitRequest {
     pub group_instance_id: Option<Str>,
     /// How long to keep the offsets, where versions 2 to 4 ask for a time of their own.
     pub retention_ms: Option<i64>,
-    /// Versions 9 and later: a missing group may be called missing.
+    /// Versions 9 and later, which know the consumer protocol: a missing group may be called
+    /// missing, and members of consumer groups may commit.
     pub knows_group_id_not_found: bool,
     /// What to commit.
     pub topics: Vec<CommitTopic>,
@@ -65,6 +66,10 @@ pub struct TopicOutcomes {
 pub struct FetchRequest {
     /// The group.
     pub group_id: Str,
+    /// The member of a consumer group that asks; none if it does not say.
+    pub member_id: Option<Str>,
+    /// That member's epoch; negative if it does not say.
+    pub member_epoch: i32,
     /// What to fetch; none for everything the group has.
     pub topics: Option<Vec<FetchTopic>>,
 }

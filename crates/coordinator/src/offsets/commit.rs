@@ -6,6 +6,7 @@ use fleuve_protocol::messages::offset_commit_value::OffsetCommitValue;
 
 use super::api::{CommitPartition, CommitRequest, CommitTopic, TopicOutcomes};
 use crate::classic::State;
+use crate::consumer::CommitRule;
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
 use crate::record::{NO_EXPIRY, Record};
@@ -24,6 +25,13 @@ impl GroupCoordinator {
             step.reply(token, Response::OffsetCommit(Err(error)));
             return step;
         }
+        let rule = match self.consumer_rule(request) {
+            Ok(rule) => rule,
+            Err(error) => {
+                step.reply(token, Response::OffsetCommit(Err(error)));
+                return step;
+            }
+        };
         let mut records = Vec::new();
         let topics = request
             .topics
@@ -36,7 +44,8 @@ impl GroupCoordinator {
                     .iter()
                     .map(|partition| {
                         let outcome = self
-                            .commit_record(now, request, topic, partition)
+                            .check_partition(&rule, topic, partition)
+                            .and_then(|()| self.commit_record(now, request, topic, partition))
                             .map(|record| records.push(record));
                         (partition.partition, outcome)
                     })
@@ -56,6 +65,10 @@ impl GroupCoordinator {
         step: &mut Step,
     ) -> Result<(), GroupError> {
         self.check_serving()?;
+        if let Some(Group::Consumer(_)) = self.groups.get(&request.group_id) {
+            // See `consumer_rule`. Commits do not count as heartbeats there.
+            return Ok(());
+        }
         let is_member_of_none = request.generation < 0;
         let (groups, mut cx) = self.split(now, step);
         let Some(Group::Classic(group)) = groups.get_mut(&request.group_id) else {
@@ -89,6 +102,32 @@ impl GroupCoordinator {
             }
             State::Empty | State::Dead => Ok(()),
         }
+    }
+
+    /// What the commit of a consumer group's member is held against.
+    fn consumer_rule(&self, request: &CommitRequest) -> Result<CommitRule<'_>, GroupError> {
+        match self.ledger().consumer_group(&request.group_id) {
+            None => Ok(CommitRule::Any),
+            Some(group) => group.commit_rule(
+                &request.member_id,
+                request.generation,
+                request.knows_group_id_not_found,
+            ),
+        }
+    }
+
+    fn check_partition(
+        &self,
+        rule: &CommitRule<'_>,
+        topic: &CommitTopic,
+        partition: &CommitPartition,
+    ) -> Result<(), GroupError> {
+        let CommitRule::SinceEpoch { .. } = rule else { return Ok(()) };
+        let topic_id = match topic.topic_id {
+            id if id.is_zero() => self.topics().by_name(&topic.name).map(|topic| topic.id),
+            id => Some(id),
+        };
+        rule.check(topic_id.unwrap_or(topic.topic_id), partition.partition)
     }
 
     fn commit_record(

@@ -5,6 +5,7 @@ use fleuve_types::Uuid;
 
 use super::api::{DeleteRequest, DeletedTopic, TopicOutcomes};
 use crate::classic::State;
+use crate::consumer::group_tombstones;
 use crate::coordinator::{Group, GroupCoordinator, RECORDS_PER_WRITE};
 use crate::error::GroupError;
 use crate::record::Record;
@@ -78,7 +79,10 @@ impl GroupCoordinator {
                     let before = records.len();
                     self.tombstones_of_offsets(group, &mut records);
                     self.counters.offset_deletions += (records.len() - before) as u64;
-                    records.push(Record::group_tombstone(group));
+                    match self.ledger().consumer_group(group) {
+                        Some(consumer) => records.extend(group_tombstones(group, consumer)),
+                        None => records.push(Record::group_tombstone(group)),
+                    }
                 }
                 (group.clone(), outcome)
             })
@@ -89,8 +93,10 @@ impl GroupCoordinator {
 
     fn check_delete(&self, request: &DeleteRequest) -> Result<(), GroupError> {
         self.check_serving_group(&request.group_id)?;
-        let Some(Group::Classic(group)) = self.groups.get(&request.group_id) else {
-            return Err(GroupError::GroupIdNotFound);
+        let group = match self.groups.get(&request.group_id) {
+            Some(Group::Classic(group)) => group,
+            Some(Group::Consumer(_)) => return Ok(()),
+            None => return Err(GroupError::GroupIdNotFound),
         };
         // Of other members than consumers we cannot tell which topics they use.
         if group.state() != State::Empty && !group.is_of_consumers() {
@@ -106,9 +112,15 @@ impl GroupCoordinator {
         partitions: &[i32],
         records: &mut Vec<Record>,
     ) -> Result<(), GroupError> {
-        if let Some(Group::Classic(group)) = self.groups.get(&request.group_id)
-            && group.is_subscribed_to(topic)
-        {
+        let is_subscribed = match self.groups.get(&request.group_id) {
+            Some(Group::Classic(group)) => group.is_subscribed_to(topic),
+            Some(Group::Consumer(_)) => self
+                .ledger()
+                .consumer_group(&request.group_id)
+                .is_some_and(|group| group.is_subscribed_to(topic)),
+            None => false,
+        };
+        if is_subscribed {
             return Err(GroupError::GroupSubscribedToTopic);
         }
         let committed =
@@ -128,6 +140,13 @@ impl GroupCoordinator {
             None => Err(GroupError::GroupIdNotFound),
             Some(Group::Classic(group)) if group.state() == State::Empty => Ok(()),
             Some(Group::Classic(_)) => Err(GroupError::NonEmptyGroup),
+            Some(Group::Consumer(_)) => {
+                let group = self.ledger().consumer_group(group);
+                if group.is_some_and(|group| !group.members().is_empty()) {
+                    return Err(GroupError::NonEmptyGroup);
+                }
+                Ok(())
+            }
         }
     }
 

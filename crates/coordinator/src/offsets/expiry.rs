@@ -6,6 +6,7 @@
 //! | stable, of consumers | so long after its commit, unless its topic is subscribed to |
 //! | stable, of others, or rebalancing | never: who knows what they still need |
 //! | never had members | so long after its commit |
+//! | of the consumer protocol | so long after its commit, unless its topic is subscribed to |
 //!
 //! An offset with an expiry time of its own, from OffsetCommit v2 to v4, ends at that time instead.
 //! A group without members goes with its last offset.
@@ -14,6 +15,7 @@ use fleuve_protocol::Str;
 use fleuve_types::TimestampMs;
 
 use crate::classic::{ClassicGroup, State};
+use crate::consumer::{ConsumerGroup, group_tombstones};
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::ledger::CommittedOffset;
 use crate::record::Record;
@@ -24,12 +26,25 @@ impl GroupCoordinator {
     pub(crate) fn expire_offsets(&mut self, now: Now, step: &mut Step) {
         let mut records = Vec::new();
         let mut offsets_expired = 0;
-        for (id, Group::Classic(group)) in &self.groups {
+        for (id, group) in &self.groups {
+            let group = match group {
+                Group::Classic(group) => Expiring::Classic(group),
+                Group::Consumer(_) => match self.ledger().consumer_group(id) {
+                    Some(group) => Expiring::Consumer(group),
+                    None => continue,
+                },
+            };
             let before = records.len();
             let all_expired = self.expire_offsets_of(now, id, group, &mut records);
             offsets_expired += records.len() - before;
-            if all_expired && group.state() == State::Empty {
-                records.push(Record::group_tombstone(id));
+            match group {
+                Expiring::Classic(group) if all_expired && group.state() == State::Empty => {
+                    records.push(Record::group_tombstone(id));
+                }
+                Expiring::Consumer(group) if all_expired && group.members().is_empty() => {
+                    records.extend(group_tombstones(id, group));
+                }
+                Expiring::Classic(_) | Expiring::Consumer(_) => {}
             }
         }
         self.counters.offsets_expired += offsets_expired as u64;
@@ -41,7 +56,7 @@ impl GroupCoordinator {
         &self,
         now: Now,
         id: &Str,
-        group: &ClassicGroup,
+        group: Expiring<'_>,
         records: &mut Vec<Record>,
     ) -> bool {
         let Some(topics) = self.ledger().offsets_of(id) else { return true };
@@ -62,6 +77,22 @@ impl GroupCoordinator {
     }
 }
 
+/// A group whose offsets may expire.
+#[derive(Clone, Copy)]
+enum Expiring<'a> {
+    Classic(&'a ClassicGroup),
+    Consumer(&'a ConsumerGroup),
+}
+
+impl Expiring<'_> {
+    fn is_subscribed_to(self, topic: &str) -> bool {
+        match self {
+            Self::Classic(group) => group.is_subscribed_to(topic),
+            Self::Consumer(group) => group.is_subscribed_to(topic),
+        }
+    }
+}
+
 /// What the retention time of an offset is counted from.
 enum Rule {
     SinceCommit,
@@ -70,7 +101,8 @@ enum Rule {
 
 impl Rule {
     /// The rule for the group's offsets; none while they may not expire.
-    fn of(group: &ClassicGroup) -> Option<Self> {
+    fn of(group: Expiring<'_>) -> Option<Self> {
+        let Expiring::Classic(group) = group else { return Some(Self::SinceCommit) };
         if group.protocol_type().is_none() {
             return Some(Self::SinceCommit);
         }

@@ -11,6 +11,9 @@ impl GroupCoordinator {
     /// Reads the offsets of a group; a group that does not exist has none.
     pub fn fetch_offsets(&self, request: &FetchRequest) -> Result<FetchedOffsets, GroupError> {
         self.check_serving()?;
+        if let Some(group) = self.ledger().consumer_group(&request.group_id) {
+            group.check_fetch(request.member_id.as_deref(), request.member_epoch)?;
+        }
         let offsets = self.ledger().offsets_of(&request.group_id);
         let topics = match &request.topics {
             Some(topics) => topics.iter().map(|topic| fetch_topic(topic, offsets)).collect(),

@@ -13,6 +13,8 @@ use fleuve_coordinator::{
 use fleuve_os::Random;
 use fleuve_types::{Offset, TimestampMs};
 
+use crate::topics::Topics;
+
 /// Where the wall clock stands when the monotonic one stands at zero.
 const WALL_AT_START_MS: i64 = 1_700_000_000_000;
 
@@ -41,6 +43,7 @@ pub(crate) struct Driver {
     pub(crate) high_watermark: Option<Offset>,
     /// Answered requests, in order, with the time of their answer.
     pub(crate) answers: Vec<(i64, Token, Response)>,
+    pub(crate) topics: Topics,
     held: Vec<(Offset, Token, Response)>,
     /// Requests by whether they were answered.
     tokens: BTreeMap<Token, bool>,
@@ -59,6 +62,7 @@ impl Driver {
             failures: VecDeque::new(),
             high_watermark: None,
             answers: Vec::new(),
+            topics: Topics::default(),
             held: Vec::new(),
             tokens: BTreeMap::new(),
             settings,
@@ -153,12 +157,19 @@ impl Driver {
     /// A shard that has read the log and nothing else.
     pub(crate) fn replayed(&self) -> GroupCoordinator {
         let mut shard = GroupCoordinator::new(self.settings.clone(), self.random.clone());
+        shard.handle_topics_changed(Arc::new(self.topics.clone()));
         for (offset, record) in self.log.iter().enumerate() {
             let (key, value) = record.encode().expect("the record was written before");
             let known = shard.replay(key, value, Offset(offset as i64));
             assert!(known.expect("the record can be read"), "the record is one of ours");
         }
         shard
+    }
+
+    /// Changes the topics and shows them to the shard.
+    pub(crate) fn change_topics(&mut self, change: impl FnOnce(&mut Topics)) {
+        change(&mut self.topics);
+        self.shard.handle_topics_changed(Arc::new(self.topics.clone()));
     }
 
     /// Changes the settings, for this shard and those loaded later.

@@ -1,8 +1,11 @@
 //! The group coordinator under a driver that has no threads, no disk and a clock set by hand.
 
+mod consumer;
+mod consumer_histories;
 mod driver;
 mod formats;
 mod golden;
 mod invariants;
 mod script;
 mod storm;
+mod topics;

@@ -11,10 +11,14 @@
 //! A heartbeat | A leave [reason=R]        leave instance=I | leave member=M
 //! A commit t:0=5 [metadata=TEXT] [metadata-length=N] [retention=MS] [id=N] [v=9] [generation=N]
 //! commit t:0=5                            by nobody in particular
-//! fetch [t:0 t:1] [id=N]      delete-offsets t:0     delete-groups g h     delete-topic t id=N
+//! fetch [t:0 t:1] [id=N] [member=M] [epoch=N]
+//!                             delete-offsets t:0     delete-groups g h     delete-topic t id=N
 //! list [states=a+b] [types=a] describe [g]           history [g]
 //! wait 3s | wait 500ms        log                    deadline
 //! settings max-size=2 delay=0 ...                    fail unavailable|not-leader|too-large
+//! A beat [join|leave|away] [topics=t+u] [regex=R] [owns] [owns=t:0+1,u:2] [instance=I]
+//!        [epoch=N] [rebalance=MS] [assignor=X] [member=M] [as=M] [v=1]
+//! topic t=3 u=2 -v                        describe-consumer [g]   consumer-history [g]
 //! hold | flush                reload                 unload
 //! ```
 
@@ -33,9 +37,10 @@ use fleuve_protocol::messages::consumer_protocol_subscription::ConsumerProtocolS
 use fleuve_protocol::{Message, Str, Writer};
 use fleuve_types::{Offset, Uuid};
 
+use crate::consumer::{Consumer, print_record, print_reply};
 use crate::driver::Driver;
 
-const DEFAULT_GROUP: &str = "g";
+pub(crate) const DEFAULT_GROUP: &str = "g";
 
 /// What a client remembers between its requests.
 #[derive(Clone, Debug)]
@@ -52,8 +57,9 @@ impl Client {
 }
 
 pub(crate) struct Script {
-    driver: Driver,
+    pub(crate) driver: Driver,
     clients: BTreeMap<String, Client>,
+    pub(crate) consumers: BTreeMap<String, Consumer>,
     /// Who sent what, until it is answered and printed.
     requests: BTreeMap<Token, (String, &'static str)>,
     printed_answers: usize,
@@ -61,26 +67,26 @@ pub(crate) struct Script {
 }
 
 /// The words of a command after the first ones.
-struct Options<'a> {
-    words: Vec<&'a str>,
+pub(crate) struct Options<'a> {
+    pub(crate) words: Vec<&'a str>,
 }
 
 impl<'a> Options<'a> {
-    fn get(&self, key: &str) -> Option<&'a str> {
+    pub(crate) fn get(&self, key: &str) -> Option<&'a str> {
         self.words
             .iter()
             .find_map(|word| word.split_once('=').filter(|(k, _)| *k == key).map(|(_, v)| v))
     }
 
-    fn text(&self, key: &str) -> Option<Str> {
+    pub(crate) fn text(&self, key: &str) -> Option<Str> {
         self.get(key).map(Str::copy_from)
     }
 
-    fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
+    pub(crate) fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
         self.get(key).map(|value| value.parse().unwrap_or_else(|_| panic!("{key} is a number")))
     }
 
-    fn has(&self, word: &str) -> bool {
+    pub(crate) fn has(&self, word: &str) -> bool {
         self.words.contains(&word)
     }
 
@@ -107,6 +113,7 @@ impl Script {
         Self {
             driver: Driver::new(Default::default()),
             clients: BTreeMap::new(),
+            consumers: BTreeMap::new(),
             requests: BTreeMap::new(),
             printed_answers: 0,
             printed_records: 0,
@@ -131,6 +138,10 @@ impl Script {
             "delete-groups" => self.delete_groups(&options),
             "delete-topic" => self.delete_topic(&options),
             "fetch" => self.fetch(&options),
+            "beat" => self.beat(&client, &options),
+            "topic" => self.topic(&options),
+            "describe-consumer" => self.describe_consumer(&options),
+            "consumer-history" => self.consumer_history(&options),
             "list" => self.list(&options),
             "describe" => self.describe(&options),
             "history" => self.history(&options),
@@ -149,7 +160,7 @@ impl Script {
         output.iter().map(|line| short(line)).collect()
     }
 
-    fn send(
+    pub(crate) fn send(
         &mut self,
         client: &str,
         verb: &'static str,
@@ -164,6 +175,13 @@ impl Script {
         let known = self.clients.get(name).cloned();
         let mut client =
             known.unwrap_or(Client { member_id: Str::EMPTY, generation: -1, instance_id: None });
+        if let Some(consumer) = self.consumers.get(name) {
+            client = Client {
+                member_id: consumer.member_id.clone(),
+                generation: consumer.epoch,
+                instance_id: consumer.instance_id.clone(),
+            };
+        }
         if let Some(member_id) = options.text("member") {
             client.member_id = member_id;
         }
@@ -330,6 +348,8 @@ impl Script {
         });
         let request = FetchRequest {
             group_id: group(options),
+            member_id: options.text("member"),
+            member_epoch: options.number("epoch").unwrap_or(-1),
             topics: (!asked.is_empty()).then(|| topics.collect()),
         };
         let fetched = match self.driver.shard.fetch_offsets(&request) {
@@ -371,7 +391,12 @@ impl Script {
             Ok(groups) => {
                 let line = |group: &fleuve_coordinator::Listing| {
                     let kind = &group.protocol_type;
-                    format!("  {} {} {} `{kind}`", group.group_id, group.group_type, group.state)
+                    format!(
+                        "  {} {} {} `{kind}`",
+                        group.group_id,
+                        group.group_type,
+                        group.state.name()
+                    )
                 };
                 let mut lines = vec!["list ->".to_owned()];
                 lines.extend(groups.iter().map(line));
@@ -463,6 +488,7 @@ impl Script {
                         members.collect::<Vec<_>>().join(" "),
                     )
                 }
+                Record::Consumer { group, record } => print_record(group, record),
                 Record::Offset { key, value } => {
                     let offset = match value {
                         None => "is gone".to_owned(),
@@ -486,6 +512,12 @@ impl Script {
         self.driver.set(|settings| {
             if let Some(size) = options.number("max-size") {
                 settings.max_size = size;
+            }
+            if let Some(timeout) = options.number("consumer-session") {
+                settings.consumer.session_timeout_ms = timeout;
+            }
+            if let Some(size) = options.number("consumer-max-size") {
+                settings.consumer.max_size = size;
             }
             if let Some(delay) = options.number("delay") {
                 settings.initial_rebalance_delay_ms = delay;
@@ -549,6 +581,9 @@ impl Script {
     }
 
     fn teach(&mut self, name: &str, response: &Response) {
+        if let Response::ConsumerHeartbeat(Ok(reply)) = response {
+            self.teach_consumer(name, reply);
+        }
         let Some(client) = self.clients.get_mut(name) else { return };
         match response {
             Response::Join(Ok(joined)) => {
@@ -592,6 +627,8 @@ fn outcome(response: &Response) -> String {
             format!("`{assignment}` by {protocol}")
         }
         Response::Sync(Err(error)) => name(Err(*error)),
+        Response::ConsumerHeartbeat(Ok(reply)) => print_reply(reply),
+        Response::ConsumerHeartbeat(Err(error)) => name(Err(*error)),
         Response::Heartbeat(outcome) => name(*outcome),
         Response::Leave(Err(error)) => name(Err(*error)),
         Response::Leave(Ok(leavers)) => {
@@ -618,7 +655,7 @@ fn name(outcome: Result<(), GroupError>) -> String {
     outcome.map_or_else(GroupError::kafka_name, |()| "ok").to_owned()
 }
 
-fn group(options: &Options<'_>) -> Str {
+pub(crate) fn group(options: &Options<'_>) -> Str {
     options.text("group").unwrap_or(DEFAULT_GROUP.into())
 }
 

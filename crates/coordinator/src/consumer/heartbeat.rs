@@ -1,0 +1,531 @@
+//! ConsumerGroupHeartbeat, from a request to records and a reply.
+//!
+//! Three parts, as KIP-848 has them: the member is created or updated, which may raise the group's
+//! epoch; if the group's epoch is ahead of the target assignment's, a new target is made; and the
+//! member takes a step towards the target.
+//!
+//! Two things are done differently from Kafka. A new regular expression is resolved at once and not
+//! on another thread, so its member gets its partitions with the first answer. And the topics are
+//! compared with those of the last look whenever there is a new view of them, in place of an
+//! hourly refresh and notifications of groups.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleuve_protocol::Str;
+use fleuve_types::Uuid;
+
+use super::api::{ConsumerHeartbeatReply, ConsumerHeartbeatRequest};
+use super::assignor::{Assignor, Spec, SpecMember};
+use super::companion::{Aftermath, LookedAt, rebalance};
+use super::group::ConsumerGroup;
+use super::member::{JOINING, LEAVING, LEFT_FOR_A_WHILE, Member, MemberState, Target};
+use super::reconcile::Reconciliation;
+use super::subscription::{Pattern, Resolver, metadata_hash, resolve};
+use super::write::Records;
+use crate::coordinator::{Group, GroupCoordinator};
+use crate::error::GroupError;
+use crate::history::RebalanceCause;
+use crate::record::Record;
+use crate::step::{Now, Response, Step, Then, Token};
+use crate::timers::Purpose;
+
+/// Least time between two looks at what regular expressions match, in milliseconds.
+const RESOLVE_INTERVAL_MIN_MS: i64 = 10_000;
+
+/// What a heartbeat comes to.
+struct Decision {
+    records: Vec<Record>,
+    reply: ConsumerHeartbeatReply,
+    /// Why the group's epoch rose, if it did.
+    cause: Option<RebalanceCause>,
+    /// The epoch that ends then.
+    old_epoch: i32,
+    looked_at: LookedAt,
+    revocation: Revocation,
+    /// The member whose place a static member took.
+    replaced: Option<Str>,
+}
+
+/// What becomes of the member's time for giving partitions up.
+#[derive(Clone, Copy)]
+enum Revocation {
+    AsBefore,
+    Within { timeout_ms: i32 },
+    Done,
+}
+
+/// The member that a heartbeat is from, before the heartbeat takes effect.
+struct Sender {
+    member: Member,
+    is_new: bool,
+    replaced: Option<Str>,
+}
+
+impl GroupCoordinator {
+    /// Handles ConsumerGroupHeartbeat.
+    pub fn handle_consumer_heartbeat(
+        &mut self,
+        now: Now,
+        token: Token,
+        request: &ConsumerHeartbeatRequest,
+    ) -> Step {
+        let mut step = Step::default();
+        let outcome =
+            self.check_heartbeat(request).and_then(|()| self.check_serving()).and_then(|()| {
+                match request.member_epoch {
+                    LEAVING | LEFT_FOR_A_WHILE => {
+                        self.consumer_leaves(now, token, request, &mut step)
+                    }
+                    _ => self.consumer_lives(now, token, request, &mut step),
+                }
+            });
+        if let Err(error) = outcome {
+            step.reply(token, Response::ConsumerHeartbeat(Err(error)));
+        }
+        step
+    }
+
+    /// Refuses what no group could make sense of.
+    fn check_heartbeat(&self, request: &ConsumerHeartbeatRequest) -> Result<(), GroupError> {
+        let require = |holds: bool, text: &'static str| {
+            if holds { Ok(()) } else { Err(GroupError::InvalidRequest(text)) }
+        };
+        let is_blank =
+            |text: &Option<Str>| text.as_ref().is_some_and(|text| text.trim().is_empty());
+        let epoch = request.member_epoch;
+        let needs_id = !request.may_lack_member_id || epoch > JOINING || epoch == LEAVING;
+        require(!needs_id || !request.member_id.trim().is_empty(), "MemberId can't be empty.")?;
+        require(!request.group_id.trim().is_empty(), "GroupId can't be empty.")?;
+        require(!is_blank(&request.instance_id), "InstanceId can't be empty.")?;
+        require(!is_blank(&request.rack_id), "RackId can't be empty.")?;
+        match epoch {
+            JOINING => {
+                require(
+                    request.rebalance_timeout_ms != -1,
+                    "RebalanceTimeoutMs must be provided in first request.",
+                )?;
+                require(
+                    request.owned.as_ref().is_some_and(Vec::is_empty),
+                    "TopicPartitions must be empty when (re-)joining.",
+                )?;
+                require(
+                    request.subscribed_topic_names.is_some()
+                        || request.subscribed_topic_regex.is_some(),
+                    "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when \
+                     (re-)joining.",
+                )?;
+            }
+            LEFT_FOR_A_WHILE => {
+                require(request.instance_id.is_some(), "InstanceId can't be null.")?;
+            }
+            _ => require(epoch > LEFT_FOR_A_WHILE, "MemberEpoch is invalid.")?,
+        }
+        let assignors = &self.settings.consumer.assignors;
+        let is_known = |name: &Str| assignors.iter().any(|assignor| assignor.name() == &**name);
+        if request.server_assignor.as_ref().is_some_and(|name| !is_known(name)) {
+            return Err(GroupError::UnsupportedAssignor);
+        }
+        Ok(())
+    }
+
+    fn consumer_lives(
+        &mut self,
+        now: Now,
+        token: Token,
+        request: &ConsumerHeartbeatRequest,
+        step: &mut Step,
+    ) -> Result<(), GroupError> {
+        let is_joining = request.member_epoch == JOINING;
+        let mut member_id = request.member_id.detach();
+        if member_id.is_empty() {
+            member_id = self.new_uuid();
+        }
+        let mut records = Vec::new();
+        let fresh = ConsumerGroup::default();
+        let group = match (self.groups.get(&request.group_id), is_joining) {
+            (Some(Group::Consumer(_)), _) => {
+                self.ledger().consumer_group(&request.group_id).unwrap_or(&fresh)
+            }
+            (None, true) => &fresh,
+            // A classic group that nobody is in gives way; its offsets stay.
+            (Some(Group::Classic(classic)), true) if classic.is_deserted() => {
+                if self.ledger().has_classic_record(&request.group_id) {
+                    records.push(Record::group_tombstone(&request.group_id));
+                }
+                &fresh
+            }
+            _ => return Err(GroupError::GroupIdNotFound),
+        };
+        let decision = self.decide(now, group, &member_id, request, records)?;
+
+        let rebalance =
+            decision.cause.map(|cause| rebalance(now, decision.old_epoch, cause, Some(&member_id)));
+        let session_timeout_ms = i64::from(self.settings.consumer.session_timeout_ms);
+        let (groups, mut cx) = self.split(now, step);
+        let id = request.group_id.detach();
+        let session = Purpose::Heartbeat { group: id.clone(), member: member_id.clone() };
+        cx.schedule(session, session_timeout_ms);
+        let revocation = Purpose::Revocation { group: id.clone(), member: member_id };
+        match decision.revocation {
+            Revocation::AsBefore => {}
+            Revocation::Within { timeout_ms } => cx.schedule(revocation, timeout_ms.into()),
+            Revocation::Done => cx.timers.cancel(revocation),
+        }
+        let response = Response::ConsumerHeartbeat(Ok(decision.reply));
+        if decision.records.is_empty() {
+            let mut after = None;
+            if let Some(Group::Consumer(companion)) = groups.get_mut(&id) {
+                companion.look(decision.looked_at);
+                after = companion.stored_until;
+            }
+            cx.step.reply_after(token, response, after);
+        } else {
+            let aftermath = Aftermath {
+                group: id,
+                reply: Some((token, response)),
+                rebalance,
+                gone: Vec::new(),
+                replaced: decision.replaced.filter(|replaced| *replaced != request.member_id),
+                looked_at: decision.looked_at,
+            };
+            cx.step.write(decision.records, Then::Consumer(Box::new(aftermath)));
+        }
+        Ok(())
+    }
+
+    fn decide(
+        &self,
+        now: Now,
+        group: &ConsumerGroup,
+        member_id: &Str,
+        request: &ConsumerHeartbeatRequest,
+        before: Vec<Record>,
+    ) -> Result<Decision, GroupError> {
+        let settings = &self.settings.consumer;
+        let is_member = group.members().contains_key(member_id);
+        if group.members().len() >= settings.max_size && !is_member {
+            return Err(GroupError::GroupMaxSizeReached);
+        }
+        let mut records = Records::new(&request.group_id);
+        records.list = before;
+        let Sender { member: old, is_new, replaced } =
+            find_sender(group, member_id, request, &mut records)?;
+
+        // The member is created or updated.
+        let mut member = old.clone();
+        update(&mut member, request);
+        if is_new || member != old {
+            records.member(member_id, &member);
+        }
+        let names_changed = member.topics != old.topics;
+        let regex_changed = member.regex() != old.regex();
+        let (companion_checked, companion_resolved) = match self.groups.get(&request.group_id) {
+            Some(Group::Consumer(companion)) => (companion.checked, companion.resolved),
+            _ => (None, None),
+        };
+        let mut looked_at = LookedAt::default();
+        let mut regexes: BTreeMap<Str, BTreeSet<Str>> = group
+            .resolved
+            .iter()
+            .map(|(regex, resolved)| (regex.clone(), resolved.topics.clone()))
+            .collect();
+        let matches_changed = self.update_regexes(
+            now,
+            RegexChange { group, old: &old, new: &member, last: companion_resolved },
+            &mut regexes,
+            &mut records,
+            &mut looked_at,
+        )?;
+
+        let version = self.topics().version();
+        let must_rise = names_changed || regex_changed || matches_changed || group.epoch == 0;
+        let mut epoch = group.epoch;
+        let mut topics_changed = false;
+        if must_rise || companion_checked != Some(version) {
+            let others = others(group, member_id, replaced.as_ref());
+            let hash =
+                metadata_hash(others.map(|(_, m)| m).chain([&member]), &regexes, self.topics());
+            topics_changed = hash != group.metadata_hash;
+            if must_rise || topics_changed {
+                epoch += 1;
+                records.epoch(epoch, hash);
+            }
+            if group.has_topics_record {
+                records.topics_tombstone();
+            }
+            looked_at.checked = Some(version);
+        }
+        let cause = (epoch != group.epoch).then(|| match () {
+            () if is_new && replaced.is_none() => RebalanceCause::MemberJoined,
+            () if names_changed || regex_changed => RebalanceCause::MemberChanged,
+            () if topics_changed || matches_changed => RebalanceCause::TopicsChanged,
+            () => RebalanceCause::MemberJoined,
+        });
+
+        // A new target is made if the group is ahead of the old one.
+        let mut resolver = Resolver::new(self.topics(), &regexes);
+        let subscribed = resolver.subscribed(&member);
+        let (target_epoch, target) = if group.target_epoch >= epoch {
+            let known = group.targets.get(replaced.as_ref().unwrap_or(member_id));
+            (group.target_epoch, known.cloned().unwrap_or_default())
+        } else {
+            let members = others(group, member_id, replaced.as_ref())
+                .map(|(id, member)| (id, id, member))
+                .chain([(member_id, replaced.as_ref().unwrap_or(member_id), &member)]);
+            let target = self.new_targets(group, members, resolver, member_id, &mut records);
+            records.target_epoch(epoch, now.wall);
+            (epoch, target)
+        };
+
+        // The member takes a step towards it.
+        let has_subscription_changed = names_changed || regex_changed;
+        let before = member.clone();
+        let mut revocation = Revocation::AsBefore;
+        if has_subscription_changed || !member.is_reconciled_to(target_epoch) {
+            let step = Reconciliation {
+                group,
+                target_epoch,
+                target: &target,
+                subscribed: &subscribed,
+                has_subscription_changed,
+                owned: request.owned.as_deref(),
+            };
+            member = step.advance(member)?;
+            if member != before {
+                records.current(member_id, &member);
+                revocation = match member.state {
+                    MemberState::UnrevokedPartitions => {
+                        Revocation::Within { timeout_ms: member.rebalance_timeout_ms }
+                    }
+                    _ => Revocation::Done,
+                };
+            }
+        }
+        let is_full_request = request.rebalance_timeout_ms != -1
+            && (request.subscribed_topic_names.is_some()
+                || request.subscribed_topic_regex.is_some())
+            && request.owned.is_some();
+        let tells_assignment =
+            request.member_epoch == JOINING || is_full_request || member.assigned != old.assigned;
+        let reply = ConsumerHeartbeatReply {
+            member_id: member_id.clone(),
+            member_epoch: member.epoch,
+            heartbeat_interval_ms: settings.heartbeat_interval_ms,
+            assignment: tells_assignment.then(|| {
+                let topics = member.assigned.iter();
+                topics.map(|(id, all)| (*id, all.keys().copied().collect())).collect()
+            }),
+        };
+        Ok(Decision {
+            records: records.list,
+            reply,
+            cause,
+            old_epoch: group.epoch,
+            looked_at,
+            revocation,
+            replaced,
+        })
+    }
+
+    /// Keeps what regular expressions match up to date; says whether that changed.
+    fn update_regexes(
+        &self,
+        now: Now,
+        change: RegexChange<'_>,
+        regexes: &mut BTreeMap<Str, BTreeSet<Str>>,
+        records: &mut Records<'_>,
+        looked_at: &mut LookedAt,
+    ) -> Result<bool, GroupError> {
+        let RegexChange { group, old, new, last } = change;
+        let mut wanted: BTreeSet<Str> = group.regex_subscribers().keys().cloned().collect();
+        if old.regex() != new.regex() {
+            if let Some(gone) = old.regex()
+                && group.regex_subscribers().get(gone).is_some_and(|count| *count == 1)
+            {
+                wanted.remove(gone);
+                regexes.remove(gone);
+                records.regex_tombstone(gone);
+            }
+            if let Some(regex) = new.regex() {
+                if !wanted.contains(regex) {
+                    Pattern::new(regex)?;
+                }
+                wanted.insert(regex.clone());
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(false);
+        }
+        let version = self.topics().version();
+        let is_new = new.regex().is_some_and(|regex| !regexes.contains_key(regex));
+        let refresh_interval_ms = i64::from(self.settings.consumer.regex_refresh_interval_ms);
+        let is_due = match last {
+            None => true,
+            Some((seen, at_ms)) => {
+                let age_ms = now.monotonic_ms.saturating_sub(at_ms);
+                age_ms > RESOLVE_INTERVAL_MIN_MS
+                    && (seen != version || age_ms > refresh_interval_ms)
+            }
+        };
+        if is_due {
+            looked_at.resolved = Some((version, now.monotonic_ms));
+        } else if is_new {
+            // The others wait for their turn.
+            wanted.retain(|regex| Some(regex) == new.regex());
+        } else {
+            return Ok(false);
+        }
+        let mut has_changed = false;
+        for (regex, topics) in resolve(wanted.iter(), self.topics()) {
+            let known = regexes.get(&regex);
+            if known == Some(&topics) {
+                continue;
+            }
+            has_changed |= known.map_or(!topics.is_empty(), |known| *known != topics);
+            records.regex(&regex, &topics, version, now.wall);
+            regexes.insert(regex, topics);
+        }
+        Ok(has_changed)
+    }
+
+    /// Makes the target assignment of all members, writes down whose changed, and returns that of
+    /// `asking`. Each member comes with its id and the id that its old target is known under.
+    fn new_targets<'a>(
+        &self,
+        group: &ConsumerGroup,
+        members: impl Iterator<Item = (&'a Str, &'a Str, &'a Member)>,
+        mut resolver: Resolver<'_>,
+        asking: &Str,
+        records: &mut Records<'_>,
+    ) -> Target {
+        let mut members: Vec<_> = members.collect();
+        members.sort_by_key(|(id, ..)| *id);
+        let preferred =
+            ConsumerGroup::preferred_assignor(members.iter().map(|(_, _, member)| *member));
+        let assignor = preferred
+            .and_then(|name| Assignor::from_name(name))
+            .unwrap_or_else(|| self.settings.consumer.default_assignor());
+        let in_spec = members.iter().map(|(id, known_as, member)| SpecMember {
+            id: (*id).clone(),
+            instance_id: member.instance_id.clone(),
+            subscribed: resolver.subscribed(member),
+            assigned: group.targets.get(*known_as).cloned().unwrap_or_default(),
+        });
+        let members: Vec<SpecMember> = in_spec.collect();
+        let spec = Spec { members, topics: resolver.partitions() };
+        let mut of_asking = Target::new();
+        for (member, target) in spec.members.iter().zip(assignor.assign(&spec)) {
+            if group.targets.get(&member.id) != Some(&target) {
+                records.target(&member.id, &target);
+            }
+            if member.id == *asking {
+                of_asking = target;
+            }
+        }
+        of_asking
+    }
+}
+
+/// A heartbeat's effect on the group's regular expressions.
+#[derive(Clone, Copy)]
+struct RegexChange<'a> {
+    group: &'a ConsumerGroup,
+    old: &'a Member,
+    new: &'a Member,
+    /// The view and time of the last look at what they match.
+    last: Option<(i64, i64)>,
+}
+
+/// The members beside the one with this id and the one whose place it takes.
+fn others<'a>(
+    group: &'a ConsumerGroup,
+    member_id: &'a Str,
+    replaced: Option<&'a Str>,
+) -> impl Iterator<Item = (&'a Str, &'a Member)> {
+    group.members().iter().filter(move |(id, _)| *id != member_id && Some(*id) != replaced)
+}
+
+/// Finds or makes the member that sent the heartbeat, and checks that it may.
+fn find_sender(
+    group: &ConsumerGroup,
+    member_id: &Str,
+    request: &ConsumerHeartbeatRequest,
+    records: &mut Records<'_>,
+) -> Result<Sender, GroupError> {
+    let is_joining = request.member_epoch == JOINING;
+    let existing =
+        |member: &Member| Sender { member: member.clone(), is_new: false, replaced: None };
+    let new = || Sender { member: Member::default(), is_new: true, replaced: None };
+    let Some(instance_id) = &request.instance_id else {
+        return match group.members().get(member_id) {
+            Some(member) => check_epoch(member, request).map(|()| existing(member)),
+            None if is_joining => Ok(new()),
+            None => Err(GroupError::UnknownMemberId),
+        };
+    };
+    match (group.static_member(instance_id), is_joining) {
+        (None, true) => Ok(group.members().get(member_id).map_or_else(new, existing)),
+        (None, false) => Err(GroupError::UnknownMemberId),
+        (Some((old_id, old)), true) => {
+            // Two processes with one instance id: the first keeps its place until it leaves.
+            if old.classic.is_none() && old.epoch != LEFT_FOR_A_WHILE {
+                return Err(GroupError::UnreleasedInstanceId);
+            }
+            let mut member = old.clone();
+            member.epoch = JOINING;
+            member.previous_epoch = JOINING;
+            records.member_tombstones(old_id);
+            records.member(member_id, &member);
+            records.target(member_id, group.targets.get(old_id).unwrap_or(&Target::new()));
+            records.current(member_id, &member);
+            Ok(Sender { member, is_new: false, replaced: Some(old_id.clone()) })
+        }
+        (Some((id, _)), false) if id != member_id => Err(GroupError::FencedInstanceId),
+        (Some((_, member)), false) => check_epoch(member, request).map(|()| existing(member)),
+    }
+}
+
+/// Checks the epoch that a member believes to be in.
+fn check_epoch(member: &Member, request: &ConsumerHeartbeatRequest) -> Result<(), GroupError> {
+    let epoch = request.member_epoch;
+    if epoch == JOINING || epoch == member.epoch {
+        return Ok(());
+    }
+    // The answer with the new epoch may have got lost.
+    let owns_no_more = |owned: &[(Uuid, Vec<i32>)]| {
+        owned.iter().all(|(topic, partitions)| {
+            member.assigned.get(topic).is_some_and(|assigned| {
+                partitions.iter().all(|partition| assigned.contains_key(partition))
+            })
+        })
+    };
+    if epoch < member.epoch
+        && epoch == member.previous_epoch
+        && request.owned.as_deref().is_some_and(owns_no_more)
+    {
+        return Ok(());
+    }
+    Err(GroupError::FencedMemberEpoch)
+}
+
+/// Takes over what the heartbeat says of its sender.
+fn update(member: &mut Member, request: &ConsumerHeartbeatRequest) {
+    let update = |known: &mut Option<Str>, sent: &Option<Str>| {
+        if let Some(sent) = sent {
+            *known = Some(sent.detach());
+        }
+    };
+    update(&mut member.instance_id, &request.instance_id);
+    update(&mut member.rack_id, &request.rack_id);
+    update(&mut member.assignor, &request.server_assignor);
+    update(&mut member.regex, &request.subscribed_topic_regex);
+    if request.rebalance_timeout_ms != -1 {
+        member.rebalance_timeout_ms = request.rebalance_timeout_ms;
+    }
+    if let Some(names) = &request.subscribed_topic_names {
+        member.topics = names.iter().map(Str::detach).collect();
+    }
+    member.client_id = request.client_id.detach();
+    member.client_host = request.client_host.detach();
+    member.classic = None;
+}

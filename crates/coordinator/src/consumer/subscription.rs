@@ -1,0 +1,273 @@
+//! Which topics members want: names, regular expressions, and what both come to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use fleuve_protocol::Str;
+use fleuve_types::Uuid;
+use regex::{Regex, RegexBuilder};
+use twox_hash::XxHash3_64;
+
+use super::member::Member;
+use crate::error::GroupError;
+use crate::topics::{TopicInfo, TopicView};
+
+/// Most memory that a compiled regular expression may take.
+const COMPILED_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of a regular expression.
+const REGEX_BYTES_MAX: usize = 4_096;
+
+/// Version of the hash, Kafka's first.
+const HASH_VERSION: u8 = 0;
+
+/// A regular expression that matches whole names of topics.
+///
+/// Kafka uses RE2/J. Rust's `regex` is of the same family: no look-around, no back references, and
+/// time linear in the name, so that no client can keep the coordinator busy with a pattern. What
+/// RE2 has and it has not, text quoted by `\Q` and `\E`, is rewritten.
+pub(super) struct Pattern(Regex);
+
+impl Pattern {
+    /// Compiles a client's expression.
+    pub(super) fn new(regex: &str) -> Result<Self, GroupError> {
+        if regex.len() > REGEX_BYTES_MAX {
+            return Err(GroupError::InvalidRegularExpression);
+        }
+        let regex = unquoted(regex);
+        let compile = |regex: &str| {
+            let built = RegexBuilder::new(regex).size_limit(COMPILED_BYTES_MAX).build();
+            built.map_err(|_| GroupError::InvalidRegularExpression)
+        };
+        // By itself first: with something around it, a stray parenthesis might find its match.
+        compile(&regex)?;
+        compile(&format!(r"\A(?:{regex})\z")).map(Self)
+    }
+
+    /// Whether all of the name matches.
+    pub(super) fn matches(&self, name: &str) -> bool {
+        self.0.is_match(name)
+    }
+}
+
+/// Finds the topics that each of the expressions matches.
+///
+/// An expression that cannot be compiled, which only a log of another broker can bring, matches
+/// nothing.
+pub(super) fn resolve<'a>(
+    regexes: impl Iterator<Item = &'a Str>,
+    topics: &dyn TopicView,
+) -> BTreeMap<Str, BTreeSet<Str>> {
+    let mut resolved = BTreeMap::new();
+    let mut patterns = Vec::new();
+    for regex in regexes {
+        resolved.insert(regex.clone(), BTreeSet::new());
+        match Pattern::new(regex) {
+            Ok(pattern) => patterns.push((regex, pattern)),
+            Err(error) => tracing::warn!(%regex, %error, "a regular expression matches nothing"),
+        }
+    }
+    topics.for_each_name(&mut |name| {
+        for (regex, pattern) in &patterns {
+            if pattern.matches(name)
+                && let Some(found) = resolved.get_mut(*regex)
+            {
+                found.insert(name.clone());
+            }
+        }
+    });
+    resolved
+}
+
+/// Names and a regular expression.
+type Subscription = (BTreeSet<Str>, Option<Str>);
+
+/// Looks up which existing topics members are subscribed to, each name and subscription once.
+pub(super) struct Resolver<'a> {
+    topics: &'a dyn TopicView,
+    regexes: &'a BTreeMap<Str, BTreeSet<Str>>,
+    known: BTreeMap<Str, Option<TopicInfo>>,
+    subscriptions: BTreeMap<Subscription, Rc<BTreeSet<Uuid>>>,
+}
+
+impl<'a> Resolver<'a> {
+    /// Makes a resolver that takes the topics of expressions from `regexes`.
+    pub(super) fn new(
+        topics: &'a dyn TopicView,
+        regexes: &'a BTreeMap<Str, BTreeSet<Str>>,
+    ) -> Self {
+        Self { topics, regexes, known: BTreeMap::new(), subscriptions: BTreeMap::new() }
+    }
+
+    /// The topics that the member is subscribed to and that exist.
+    pub(super) fn subscribed(&mut self, member: &Member) -> Rc<BTreeSet<Uuid>> {
+        let subscription = (member.topics.clone(), member.regex().cloned());
+        if let Some(known) = self.subscriptions.get(&subscription) {
+            return Rc::clone(known);
+        }
+        let matched = subscription.1.as_ref().and_then(|regex| self.regexes.get(regex));
+        let mut ids = BTreeSet::new();
+        for name in member.topics.iter().chain(matched.into_iter().flatten()) {
+            ids.extend(self.topic(name).map(|topic| topic.id));
+        }
+        let ids = Rc::new(ids);
+        self.subscriptions.insert(subscription, Rc::clone(&ids));
+        ids
+    }
+
+    /// Number of partitions of all topics that were found.
+    pub(super) fn partitions(&self) -> BTreeMap<Uuid, i32> {
+        self.known.values().flatten().map(|topic| (topic.id, topic.partitions)).collect()
+    }
+
+    fn topic(&mut self, name: &Str) -> Option<&TopicInfo> {
+        if !self.known.contains_key(name) {
+            self.known.insert(name.clone(), self.topics.by_name(name));
+        }
+        self.known.get(name).and_then(Option::as_ref)
+    }
+}
+
+/// The hash that tells whether anything has changed about the subscribed topics: their ids, their
+/// numbers of partitions, and the racks these are in. Zero if none of them exists.
+///
+/// It is Kafka's, XXH3 over Kafka's bytes, so that groups of a data directory that Kafka wrote do
+/// not rebalance when we take them over.
+pub(super) fn metadata_hash<'a>(
+    members: impl Iterator<Item = &'a Member>,
+    regexes: &BTreeMap<Str, BTreeSet<Str>>,
+    topics: &dyn TopicView,
+) -> i64 {
+    let mut names: BTreeSet<&Str> = BTreeSet::new();
+    for member in members {
+        names.extend(&member.topics);
+        names.extend(member.regex().and_then(|regex| regexes.get(regex)).into_iter().flatten());
+    }
+    // Java orders text by UTF-16 code units, which for names of topics is the order of bytes.
+    let mut bytes = Vec::new();
+    for topic in names.into_iter().filter_map(|name| topics.by_name(name)) {
+        bytes.extend_from_slice(&topic_hash(&topic, topics).to_le_bytes());
+    }
+    if bytes.is_empty() { 0 } else { XxHash3_64::oneshot(&bytes) as i64 }
+}
+
+/// ```text
+/// version u8 | id, two halves, each u64 | name | partitions i32
+/// and for each partition: index i32, and for each rack: length i32 | rack
+/// text: UTF-16 code units, u16 each | their number i32        (all little-endian)
+/// ```
+fn topic_hash(topic: &TopicInfo, topics: &dyn TopicView) -> u64 {
+    let mut bytes = vec![HASH_VERSION];
+    // The id is big-endian, its halves are hashed as little-endian numbers.
+    for half in topic.id.0.chunks_exact(8) {
+        bytes.extend(half.iter().rev());
+    }
+    push_text(&mut bytes, &topic.name);
+    bytes.extend_from_slice(&topic.partitions.to_le_bytes());
+    for partition in 0..topic.partitions {
+        bytes.extend_from_slice(&partition.to_le_bytes());
+        let mut racks = topics.racks(topic.id, partition);
+        racks.sort_unstable();
+        for rack in racks {
+            let units = rack.encode_utf16().count() as i32;
+            bytes.extend_from_slice(&units.to_le_bytes());
+            push_text(&mut bytes, &rack);
+        }
+    }
+    XxHash3_64::oneshot(&bytes)
+}
+
+fn push_text(bytes: &mut Vec<u8>, text: &str) {
+    let mut units = 0i32;
+    for unit in text.encode_utf16() {
+        bytes.extend_from_slice(&unit.to_le_bytes());
+        units += 1;
+    }
+    bytes.extend_from_slice(&units.to_le_bytes());
+}
+
+/// Replaces what stands between `\Q` and `\E` by an expression for just that text.
+fn unquoted(regex: &str) -> String {
+    let mut output = String::with_capacity(regex.len());
+    let mut rest = regex;
+    while let Some(at) = rest.find('\\') {
+        let (before, from) = rest.split_at(at);
+        output.push_str(before);
+        if let Some(quoted) = from.strip_prefix(r"\Q") {
+            let (text, after) = quoted.split_once(r"\E").unwrap_or((quoted, ""));
+            output.push_str(&regex::escape(text));
+            rest = after;
+        } else {
+            let escaped = from.chars().nth(1).map_or(1, |next| 1 + next.len_utf8());
+            output.push_str(&from[..escaped]);
+            rest = &from[escaped..];
+        }
+    }
+    output.push_str(rest);
+    output
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct OneTopic;
+
+    impl TopicView for OneTopic {
+        fn version(&self) -> i64 {
+            0
+        }
+
+        fn by_name(&self, name: &str) -> Option<TopicInfo> {
+            (name == "foo").then(|| {
+                let id = Uuid([1, 2, 3, 4, 5, 6, 7, 8, 17, 18, 19, 20, 21, 22, 23, 24]);
+                TopicInfo { name: "foo".into(), id, partitions: 2 }
+            })
+        }
+
+        fn by_id(&self, _: Uuid) -> Option<TopicInfo> {
+            None
+        }
+
+        fn for_each_name(&self, visit: &mut dyn FnMut(&Str)) {
+            visit(&"foo".into());
+        }
+
+        fn racks(&self, _: Uuid, partition: i32) -> Vec<Str> {
+            if partition == 0 { vec!["rack1".into()] } else { Vec::new() }
+        }
+    }
+
+    #[test]
+    fn hashes_are_kafkas() {
+        // Computed by hash4j's xxh3_64, in the order in which Kafka feeds it.
+        let topic = OneTopic.by_name("foo").expect("the topic exists");
+        assert_eq!(topic_hash(&topic, &OneTopic) as i64, -7_173_001_757_571_331_298);
+        let mut text = Vec::new();
+        push_text(&mut text, "foo");
+        assert_eq!(XxHash3_64::oneshot(&text) as i64, 7_324_479_985_248_136_222);
+        assert_eq!(metadata_hash([].into_iter(), &BTreeMap::new(), &OneTopic), 0);
+    }
+
+    #[test]
+    fn expressions_match_whole_names() {
+        let matches = |regex: &str, name: &str| Pattern::new(regex).expect(regex).matches(name);
+        assert!(matches("fo+", "foo"));
+        assert!(!matches("fo+", "foobar"));
+        assert!(!matches("oo", "foo"));
+        assert!(matches("a|b", "b"));
+        assert!(!matches("a|b", "ab"));
+        assert!(matches(r"\Qa.b\E.*", "a.b-c"));
+        assert!(!matches(r"\Qa.b\E.*", "axb-c"));
+        assert!(matches(r"\\Q", r"\Q"));
+    }
+
+    #[test]
+    fn expressions_that_are_wrong_or_large_are_refused() {
+        for regex in ["(", "a)(?:b", r"(?=x)", r"(a)\1", r"\", r"a{1000}{1000}"] {
+            assert!(Pattern::new(regex).is_err(), "{regex}");
+        }
+        assert!(Pattern::new(&"a".repeat(REGEX_BYTES_MAX + 1)).is_err());
+    }
+}
