@@ -555,15 +555,38 @@ mod when {
     }
 
     #[test]
-    fn a_map_too_small_for_a_batch_is_named() {
+    fn a_round_may_end_within_a_batch() {
         let machine = Machine::new(compacted());
         let mut log = machine.open();
-        put(&mut log, &draft(&[("a", Some("1")), ("b", Some("1")), ("c", Some("1"))]));
+        put(&mut log, &draft(&[("a", Some("1")), ("b", Some("1"))]));
+        put(&mut log, &draft(&[("a", Some("2")), ("b", Some("2")), ("c", Some("2"))]));
         log.roll().unwrap();
         log.flush().unwrap();
-        let options = CleanerOptions { dedupe_buffer_bytes: 24 * 3, ..CleanerOptions::default() };
+        let with_room_for = |keys: usize| {
+            let dedupe_buffer_bytes = 24 * (keys + 1);
+            CleanerOptions { dedupe_buffer_bytes, ..CleanerOptions::default() }
+        };
+        let first = clean_with(&machine, &mut log, with_room_for(2)).unwrap();
+        assert_eq!(first.first_dirty, Offset(2));
+        assert_eq!(summary(&mut log).len(), 5);
+        let second = clean_with(&machine, &mut log, with_room_for(1)).unwrap();
+        assert_eq!(second.first_dirty, Offset(3));
+        assert_eq!(summary(&mut log)[0], entry(1, "b", Some("1")));
+        clean_with(&machine, &mut log, with_room_for(2)).unwrap();
+        assert_eq!(summary(&mut log).len(), 3);
+        assert_eq!(log.first_dirty_offset(), Some(Offset(5)));
+    }
+
+    #[test]
+    fn a_map_without_room_is_named() {
+        let machine = Machine::new(compacted());
+        let mut log = machine.open();
+        put(&mut log, &draft(&[("a", Some("1"))]));
+        log.roll().unwrap();
+        log.flush().unwrap();
+        let options = CleanerOptions { dedupe_buffer_bytes: 24, ..CleanerOptions::default() };
         let error = clean_with(&machine, &mut log, options).unwrap_err();
-        assert!(matches!(error, CleanError::BufferTooSmall { offset: 0, bytes: 72 }), "{error}");
+        assert!(matches!(error, CleanError::BufferTooSmall { bytes: 24 }), "{error}");
         assert!(!error.is_transient());
         assert!(error.to_string().contains("log.cleaner.dedupe.buffer.size"));
     }

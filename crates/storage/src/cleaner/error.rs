@@ -15,14 +15,9 @@ pub enum CleanError {
     /// The pace maker said stop.
     #[error("the compaction was stopped")]
     Stopped,
-    /// The map of keys cannot hold the keys of a single batch.
-    #[error(
-        "the batch at offset {offset} has more keys than the {bytes} bytes of \
-         log.cleaner.dedupe.buffer.size can hold"
-    )]
+    /// The map of keys cannot hold a single key.
+    #[error("the {bytes} bytes of log.cleaner.dedupe.buffer.size have no room for a single key")]
     BufferTooSmall {
-        /// Where compaction cannot get past.
-        offset: i64,
         /// The size of the buffer.
         bytes: usize,
     },

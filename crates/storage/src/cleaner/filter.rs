@@ -12,9 +12,10 @@
 //! - Offsets stay, and a batch keeps its first and last offset, its epoch and its producer's
 //!   sequences. A batch without records stays, empty, if it is the last of a producer that is still
 //!   active, whose sequence would be forgotten otherwise, or the last of this compaction.
-//! - Unlike Kafka, the last batch of every segment written stays as well: so no gap ever opens
-//!   between two segments, and after a crash the new segment tells by its end which old ones it
-//!   replaces. That is at most 61 bytes for a segment, until the next compaction.
+//! - Unlike Kafka, every segment written keeps its last offset, if need be by an empty batch of no
+//!   producer: so no gap ever opens between two segments, and after a crash the new segment tells
+//!   by its end which old ones it replaces. That is at most 61 bytes for a segment, until the next
+//!   compaction.
 //! - A batch that loses nothing is copied as it is. Otherwise it is written anew, compressed by the
 //!   codec it had.
 
@@ -22,9 +23,10 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use fleuve_protocol::records::{
-    Batch, BatchBuilder, BatchError, BatchOptions, Decompressor, RecordIter, emptied_batch,
+    Batch, BatchBuilder, BatchError, BatchHeader, BatchOptions, Decompressor, RecordIter,
+    emptied_batch,
 };
-use fleuve_types::TimestampMs;
+use fleuve_types::{ProducerEpoch, ProducerId, TimestampMs};
 
 use super::job::CleanStats;
 use super::offset_map::OffsetMap;
@@ -102,15 +104,18 @@ impl Filter {
             rules.survey.is_aborted(header)
         };
         let drops_all = is_superfluous && (!is_control || rules.has_expired(batch));
-        let keeps_empty =
-            rules.ends_producer(batch) || header.next_offset().0 == rules.end || is_last_of_segment;
-        self.stats.records_read += u64::from(header.count.unsigned_abs());
-        if drops_all {
-            return Ok(if keeps_empty {
+        let emptied = || {
+            if rules.ends_producer(batch) || header.next_offset().0 == rules.end {
                 Verdict::Replace(emptied_batch(header))
+            } else if is_last_of_segment {
+                Verdict::Replace(end_of_segment(header))
             } else {
                 Verdict::Drop
-            });
+            }
+        };
+        self.stats.records_read += u64::from(header.count.unsigned_abs());
+        if drops_all {
+            return Ok(emptied());
         }
         let records = batch.records(&mut self.decompressor).map_err(fault)?;
         let mut has_tombstones = false;
@@ -132,11 +137,7 @@ impl Filter {
         let kept = self.kept.iter().filter(|stays| **stays).count();
         self.stats.records_kept += kept as u64;
         if kept == 0 {
-            return Ok(if keeps_empty {
-                Verdict::Replace(emptied_batch(header))
-            } else {
-                Verdict::Drop
-            });
+            return Ok(emptied());
         }
         let gets_horizon =
             (has_tombstones || (is_control && is_superfluous)) && header.delete_horizon().is_none();
@@ -199,6 +200,18 @@ impl Rules<'_> {
             }
         }
     }
+}
+
+/// The batch that says nothing but where a segment ends: no producer and no transaction, which
+/// would keep a marker alive.
+fn end_of_segment(header: &BatchHeader) -> Bytes {
+    emptied_batch(&BatchHeader {
+        attributes: header.attributes.with_control(false).with_transactional(false),
+        producer_id: ProducerId::NONE,
+        producer_epoch: ProducerEpoch(-1),
+        base_sequence: -1,
+        ..*header
+    })
 }
 
 fn fault(error: BatchError) -> Fault {

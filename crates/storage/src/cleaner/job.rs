@@ -243,8 +243,7 @@ impl Cleaner {
         }
         let end = mapping.mapped_to + 1;
         if end <= job.first_dirty {
-            let bytes = self.options.dedupe_buffer_bytes;
-            return Err(CleanError::BufferTooSmall { offset: job.first_dirty, bytes });
+            return Err(CleanError::BufferTooSmall { bytes: self.options.dedupe_buffer_bytes });
         }
         let mut filter = Filter::new(mapping.decompressor);
         let rules = Rules {
@@ -301,9 +300,15 @@ impl Cleaner {
                     let record = record.map_err(|error| reader.blame(&batch, &error))?;
                     let Some(key) = record.key else { continue };
                     let offset = record.offset.0;
-                    if offset >= job.first_dirty && !mapping.map.put(key, offset) {
+                    if offset < job.first_dirty {
+                        continue;
+                    }
+                    // As in Kafka a round may end in the middle of a batch, so that one with more
+                    // keys than the map has room for is no obstacle.
+                    if !mapping.map.put(key, offset) {
                         return Ok(false);
                     }
+                    mapping.mapped_to = offset;
                 }
             }
             mapping.mapped_to = last_offset;
@@ -385,7 +390,7 @@ impl Cleaner {
 #[derive(Debug)]
 struct Mapping {
     map: OffsetMap,
-    /// The last offset of the last batch that was entered whole.
+    /// The last offset up to which all keys are in the map.
     mapped_to: i64,
     decompressor: Decompressor,
     bytes: u64,

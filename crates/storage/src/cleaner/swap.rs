@@ -115,6 +115,8 @@ impl Log {
         put_in_place(&*environment.disk, &self.directory, group.base_offset)?;
         let segment = Segment::at(&environment, &self.directory, group.base_offset);
         self.segments.splice(first..first + count, [segment]);
+        // What is cached of the log may be records that are gone now.
+        self.tail.clear();
         let directory = self.directory.clone();
         self.durability.add_directory(&directory);
         for source in &group.sources[1..] {
