@@ -1,4 +1,5 @@
-//! Work that nobody asked for: retention, checkpoints, flushes by time, timers of groups.
+//! Work that nobody asked for: retention, compaction, checkpoints, flushes by time, timers of
+//! groups.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::compaction;
 use crate::node::Node;
 
 /// How often files are removed whose delay is over.
@@ -29,6 +31,7 @@ pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
         every(node, expiration, expiration, |node| node.expire_producers()),
         keep_group_time(node),
     ];
+    tasks.extend(compaction::start(node));
     if !log.flush_before_ack {
         // With a flush before every acknowledgement there is nothing left to flush by time.
         let scheduled = log.flush_scheduler_interval_ms.map(Duration::from_millis);

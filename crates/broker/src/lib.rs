@@ -18,6 +18,7 @@
 
 mod background;
 mod broker;
+mod compaction;
 mod connection;
 mod dispatch;
 mod fetch_session;

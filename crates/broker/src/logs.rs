@@ -135,6 +135,11 @@ impl Logs {
         Str::copy_from(self.manager.cluster_id())
     }
 
+    /// What all logs share.
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
     /// The ids of the directories.
     pub(crate) fn directory_ids(&self) -> Vec<Uuid> {
         self.manager.directories().map(|(_, id)| id).collect()

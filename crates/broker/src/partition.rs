@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 
 use bytes::Bytes;
 use fleuve_storage::{
-    Append, AppendError, FlushJob, FlushMark, FlushTarget, Flusher, Log, LogConfig, LogError,
-    LogPoints, ReadRequest,
+    Append, AppendError, CleanError, CleanOutcome, Cleaner, FlushJob, FlushMark, FlushTarget,
+    Flusher, Log, LogConfig, LogError, LogPoints, Pace, ReadRequest,
 };
 use fleuve_types::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 use parking_lot::Mutex;
@@ -321,6 +321,37 @@ impl Partition {
             self.note_failure();
         }
         deleted
+    }
+
+    /// The share of the log that waits for compaction, if it is time for that.
+    pub(crate) fn compaction_need(&self) -> Option<f64> {
+        let high_watermark = Offset(self.high_watermark());
+        let mut state = self.state.lock();
+        let dirtiness = state.log.as_mut()?.dirtiness(high_watermark).ok()??;
+        dirtiness.is_due.then_some(dirtiness.ratio)
+    }
+
+    /// Compacts the log while appends and reads go on; blocks.
+    pub(crate) fn compact(
+        &self,
+        cleaner: &Cleaner,
+        pace: &mut dyn Pace,
+    ) -> Result<Option<CleanOutcome>, CleanError> {
+        let high_watermark = Offset(self.high_watermark());
+        let job = self.usable(&mut self.state.lock().log)?.begin_clean(high_watermark)?;
+        let Some(job) = job else { return Ok(None) };
+        let outcome = cleaner.run(&job, pace, &mut |job, group| {
+            self.usable(&mut self.state.lock().log)?.swap_in(job, group)
+        });
+        let mut guard = self.state.lock();
+        let Some(log) = guard.log.as_mut() else { return Ok(None) };
+        let outcome = log.finish_clean(job, outcome);
+        let failed = log.failure().is_some();
+        drop(guard);
+        if failed {
+            self.note_failure();
+        }
+        outcome.map(Some)
     }
 
     /// Forgets producers that were idle for too long.

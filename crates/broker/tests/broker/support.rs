@@ -255,6 +255,22 @@ pub(super) fn batch_with(options: BatchOptions, values: &[&str]) -> Bytes {
     builder.finish()
 }
 
+/// Makes a batch of records with these keys and values, ten days ago and `days` days on.
+pub(super) fn keyed_batch(days: i64, records: &[(&str, &str)]) -> Bytes {
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    for (key, value) in records {
+        let record = NewRecord {
+            timestamp: TimestampMs(now_ms() + (days - 10) * DAY_MS),
+            key: Some(key.as_bytes()),
+            value: Some(value.as_bytes()),
+            ..NewRecord::default()
+        };
+        builder.append(&record).expect("a small record");
+    }
+    builder.finish()
+}
+
 fn now_ms() -> i64 {
     use fleuve_os::{Clock, SystemClock};
     SystemClock::new().wall_ms()

@@ -212,3 +212,46 @@ async fn metadata_finds_topics_by_id_and_lists_all_or_none() {
     assert_eq!(client.call(&none, 0).await.topics.len(), 1, "version 0 knows no null");
     broker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_each_key_in_a_compacted_topic_the_last_record_stays() {
+    let broker = TestBroker::start(&[("log.cleaner.backoff.ms", "1")]).await;
+    let mut client = broker.connect().await;
+    let config = |name: &'static str, value: &'static str| CreatableTopicConfig {
+        name: Str::from(name),
+        value: Some(Str::from(value)),
+    };
+    let create = CreateTopicsRequest {
+        topics: vec![CreatableTopic {
+            name: Str::from("words"),
+            num_partitions: 1,
+            replication_factor: 1,
+            configs: vec![
+                config("cleanup.policy", "compact"),
+                config("min.cleanable.dirty.ratio", "0.01"),
+                // Every batch begins a segment, and the last one is never compacted.
+                config("segment.ms", "1"),
+            ],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    assert_eq!(client.call(&create, 7).await.topics[0].error_code, 0);
+    let rounds = 5;
+    for round in 0..rounds {
+        let value = round.to_string();
+        let records: Vec<(&str, &str)> = vec![("a", &value), ("b", &value)];
+        let request = produce_request("words", 0, -1, crate::support::keyed_batch(round, &records));
+        let response = client.call(&request, 9).await;
+        let partition = &response.responses[0].partition_responses[0];
+        assert_eq!(partition.error_code, 0, "{partition:?}");
+    }
+    let without_key = client.produce("words", 0, &["x"]).await;
+    assert_eq!(without_key.error_code, ErrorCode::InvalidRecord.code());
+    // Compaction happens when it happens; each look is a round trip, so this does not spin hot.
+    // A fetch ends with its segment: this is what the first four became.
+    while client.fetch("words", 0, 0).await != ["3", "3"] {}
+    // The last round stands in the active segment, which is left alone.
+    assert_eq!(client.fetch("words", 0, 8).await, ["4", "4"]);
+    broker.stop().await;
+}

@@ -43,7 +43,7 @@ pub struct Log {
     pub(crate) producers: ProducerState,
     /// Offset of the newest snapshot of the producers.
     pub(crate) snapshot_offset: Option<i64>,
-    pub(super) tail: TailWindow,
+    pub(crate) tail: TailWindow,
     pub(crate) durability: Durability,
 }
 
