@@ -115,26 +115,33 @@ impl Script {
             "coordinator-fenced" => self.report(MarkerOutcome::CoordinatorFenced, &options),
             "describe" => self.describe(&options),
             "list" => self.list(&options),
-            "wait" => quietly(self.driver.wait(duration_ms(options.words[0]))),
-            "clock" => quietly(self.driver.skew_ms += duration_ms(options.words[0])),
+            "wait" => self.quietly(|driver| driver.wait(duration_ms(options.words[0]))),
+            "clock" => self.quietly(|driver| driver.skew_ms += duration_ms(options.words[0])),
             "log" => self.log(),
             "deadline" => vec![format!("deadline {:?}", self.driver.shard.next_deadline())],
             "counters" => vec![format!("{:?}", self.driver.shard.counters())],
             "settings" => self.settings(&options),
-            "fail" => quietly(self.driver.failures.push_back(append_error(options.words[0]))),
-            "ids" => quietly(self.driver.producer_ids.set_empty(options.has("none"))),
-            "hold" => quietly(self.driver.hold()),
-            "flush" => quietly(self.driver.flush()),
-            "stall" => quietly(self.driver.stall()),
-            "resume" => quietly(self.driver.resume()),
-            "reload" => quietly(self.driver.reload()),
+            "fail" => {
+                self.quietly(|driver| driver.failures.push_back(append_error(options.words[0])))
+            }
+            "ids" => self.quietly(|driver| driver.producer_ids.set_empty(options.has("none"))),
+            "hold" => self.quietly(|driver| driver.hold()),
+            "flush" => self.quietly(|driver| driver.flush()),
+            "stall" => self.quietly(|driver| driver.stall()),
+            "resume" => self.quietly(|driver| driver.resume()),
+            "reload" => self.quietly(|driver| driver.reload()),
             "crash" => self.crash(),
-            "unload" => quietly(self.driver.unload()),
+            "unload" => self.quietly(|driver| driver.unload()),
             other => panic!("the language has no command {other}"),
         };
         output.extend(self.new_answers(verb == "wait"));
         output.extend(self.new_markers());
         output
+    }
+
+    fn quietly(&mut self, act: impl FnOnce(&mut Driver)) -> Vec<String> {
+        act(&mut self.driver);
+        Vec::new()
     }
 
     fn init(&mut self, name: &str, options: &Options<'_>) -> Vec<String> {
@@ -356,10 +363,6 @@ impl Script {
         };
         new.iter().map(line).collect()
     }
-}
-
-fn quietly((): ()) -> Vec<String> {
-    Vec::new()
 }
 
 fn nobody() -> Producer {
