@@ -1,3 +1,5 @@
+//! Routing and retries against a scripted broker.
+
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! What a connection makes of a broker that answers late, oddly or not at all.
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -12,23 +12,17 @@
 //! rebalance waits until the application comes back to poll, up to `max.poll.interval.ms`; an
 //! application that does not come back at all loses its membership, as in Java.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::heartbeat_request::HeartbeatRequest;
-use fleuve_protocol::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
-use fleuve_protocol::messages::join_group_response::{JoinGroupResponse, JoinGroupResponseMember};
 use fleuve_protocol::messages::leave_group_request::{LeaveGroupRequest, MemberIdentity};
-use fleuve_protocol::messages::sync_group_request::{SyncGroupRequest, SyncGroupRequestAssignment};
 use fleuve_types::TopicPartition;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::protocol::{
-    decode_assignment, decode_subscription, encode_assignment, encode_subscription,
-};
 use super::state::{Member, Start};
 use crate::client::Lane;
 use crate::connection::Connection;
@@ -36,13 +30,13 @@ use crate::error::{Error, Result, check};
 use crate::timing::Backoff;
 
 pub(super) struct Membership {
-    shared: Arc<Shared>,
-    group: String,
+    pub(super) shared: Arc<Shared>,
+    pub(super) group: String,
     backoff: Backoff,
-    next_heartbeat: Instant,
+    pub(super) next_heartbeat: Instant,
     next_commit: Instant,
     /// Partition counts that this member divided as leader; a change calls for a new division.
-    divided: Option<BTreeMap<String, usize>>,
+    pub(super) divided: Option<BTreeMap<String, usize>>,
 }
 
 /// Why a stable membership ended.
@@ -221,135 +215,6 @@ impl Membership {
         let timeout = self.shared.config.session_timeout;
         let response = connection.submit(&request, version)?.within(timeout).wait().await?;
         check(response.error_code, || format!("group {}", self.group))
-    }
-
-    /// Joins and synchronises once, and returns what this member is to read.
-    async fn join(&mut self) -> Result<Vec<TopicPartition>> {
-        let attempt = self.try_join().await;
-        attempt.inspect_err(|error| {
-            self.shared.client.forget_coordinator_after(&self.group, error);
-        })
-    }
-
-    async fn try_join(&mut self) -> Result<Vec<TopicPartition>> {
-        let group = self.group.clone();
-        let subject = || format!("group {group}");
-        let connection = self.connection().await?;
-        let joined = self.join_group(&connection).await?;
-        check(joined.error_code, subject)?;
-        let member = Member { id: joined.member_id.to_string(), generation: joined.generation_id };
-        self.shared.lock().member = member.clone();
-        let is_leader = joined.leader == joined.member_id && !joined.skip_assignment;
-        let assignments = if is_leader { self.divide(&joined).await? } else { HashMap::new() };
-
-        let version = connection.version_of::<SyncGroupRequest>(i16::MAX)?;
-        let request = SyncGroupRequest {
-            group_id: self.group.clone().into(),
-            generation_id: member.generation,
-            member_id: member.id.into(),
-            group_instance_id: self.instance_id(version >= 3),
-            protocol_type: Some(PROTOCOL_TYPE.into()),
-            protocol_name: joined.protocol_name.clone(),
-            assignments: assignments
-                .into_iter()
-                .map(|(member_id, partitions)| SyncGroupRequestAssignment {
-                    member_id: member_id.into(),
-                    assignment: encode_assignment(&partitions),
-                })
-                .collect(),
-        };
-        let timeout = self.join_timeout();
-        let synced = connection.submit(&request, version)?.within(timeout).wait().await?;
-        check(synced.error_code, subject)?;
-        self.next_heartbeat = Instant::now() + self.shared.config.heartbeat_interval;
-        decode_assignment(synced.assignment).ok_or_else(|| Error::Protocol {
-            broker: connection.broker().to_owned(),
-            operation: "SyncGroup",
-            reason: "the leader's assignment is unreadable".to_owned(),
-        })
-    }
-
-    async fn join_group(&self, connection: &Connection) -> Result<JoinGroupResponse> {
-        let config = &self.shared.config;
-        let version = connection.version_of::<JoinGroupRequest>(i16::MAX)?;
-        let (topics, mut member_id) = {
-            let state = self.shared.lock();
-            (state.subscription.clone(), state.member.id.clone())
-        };
-        let owned: Vec<_> = self.shared.lock().partitions.keys().cloned().collect();
-        let metadata = encode_subscription(&topics, &owned);
-        loop {
-            let protocols = self.shared.assignors.iter().map(|assignor| JoinGroupRequestProtocol {
-                name: assignor.name().to_owned().into(),
-                metadata: metadata.clone(),
-            });
-            let request = JoinGroupRequest {
-                group_id: self.group.clone().into(),
-                session_timeout_ms: config.session_timeout.as_millis() as i32,
-                rebalance_timeout_ms: config.max_poll_interval.as_millis() as i32,
-                member_id: member_id.clone().into(),
-                group_instance_id: self.instance_id(version >= 5),
-                protocol_type: PROTOCOL_TYPE.into(),
-                protocols: protocols.collect(),
-                ..JoinGroupRequest::default()
-            };
-            let timeout = self.join_timeout();
-            let response = connection.submit(&request, version)?.within(timeout).wait().await?;
-            // A new member is given its id first (KIP-394), and asks again under it.
-            let given = response.error_code == ErrorCode::MemberIdRequired.code();
-            if given && member_id.is_empty() {
-                member_id = response.member_id.to_string();
-                self.shared.lock().member.id.clone_from(&member_id);
-                continue;
-            }
-            return Ok(response);
-        }
-    }
-
-    /// Divides the partitions of the subscribed topics among all members.
-    async fn divide(
-        &mut self,
-        joined: &JoinGroupResponse,
-    ) -> Result<HashMap<String, Vec<TopicPartition>>> {
-        let protocol = joined.protocol_name.as_deref().unwrap_or_default();
-        let assignor = self.shared.assignors.iter().find(|assignor| assignor.name() == protocol);
-        let assignor = assignor.cloned().ok_or_else(|| {
-            let subject = format!("group {} chose the assignor {protocol}", self.group);
-            Error::broker(subject, ErrorCode::InconsistentGroupProtocol)
-        })?;
-        let unreadable = |member: &JoinGroupResponseMember| Error::Protocol {
-            broker: "of the group".to_owned(),
-            operation: "JoinGroup",
-            reason: format!("the subscription of member {} is unreadable", member.member_id),
-        };
-        let mut members = Vec::new();
-        for member in &joined.members {
-            let mut told = decode_subscription(&member.member_id, member.metadata.clone())
-                .ok_or_else(|| unreadable(member))?;
-            told.instance_id = member.group_instance_id.as_ref().map(ToString::to_string);
-            members.push(told);
-        }
-        let mut names: Vec<Arc<str>> = members
-            .iter()
-            .flat_map(|member| &member.topics)
-            .map(|name| name.as_str().into())
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        let create = self.shared.config.allow_auto_create_topics;
-        let cluster = self.shared.client.refresh(&names, create).await?;
-        // Topics that do not exist yet are divided when they do.
-        let counts: BTreeMap<String, usize> = names
-            .iter()
-            .map(|name| {
-                let count = cluster.topic(name).map_or(0, |topic| topic.partitions.len());
-                (name.to_string(), count)
-            })
-            .collect();
-        let known = counts.iter().filter(|(_, count)| **count > 0);
-        let assignment = assignor.assign(&known.map(|(k, v)| (k.clone(), *v)).collect(), &members);
-        self.divided = Some(counts);
-        Ok(assignment)
     }
 
     /// Reports whether topics that this member divided as leader have other partitions now.
@@ -558,23 +423,21 @@ impl Membership {
         }
     }
 
-    async fn connection(&self) -> Result<Connection> {
+    pub(super) async fn connection(&self) -> Result<Connection> {
         let coordinator = self.shared.client.coordinator(&self.group).await?;
         self.shared.client.connection(coordinator, Lane::Group).await
     }
 
-    fn instance_id(&self, supported: bool) -> Option<fleuve_protocol::Str> {
+    pub(super) fn instance_id(&self, supported: bool) -> Option<fleuve_protocol::Str> {
         self.shared.config.group_instance_id.clone().filter(|_| supported).map(Into::into)
     }
 
     /// A join waits for the slowest member.
-    fn join_timeout(&self) -> Duration {
+    pub(super) fn join_timeout(&self) -> Duration {
         self.shared.config.max_poll_interval + JOIN_GRACE
     }
 }
 
-/// The protocol type of consumer groups.
-const PROTOCOL_TYPE: &str = "consumer";
 /// What a join may take beyond the rebalance timeout.
 const JOIN_GRACE: Duration = Duration::from_secs(5);
 /// How long a closing consumer waits for its group.

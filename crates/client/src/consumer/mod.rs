@@ -12,6 +12,8 @@
 
 mod assignor;
 mod fetcher;
+mod fetching;
+mod joining;
 mod membership;
 pub(crate) mod offsets;
 mod protocol;

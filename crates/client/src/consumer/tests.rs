@@ -1,3 +1,5 @@
+//! A consumer against a scripted log.
+
 use std::sync::Mutex;
 
 use bytes::Bytes;

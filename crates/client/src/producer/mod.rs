@@ -16,6 +16,7 @@
 //! ```
 
 mod accumulator;
+mod answers;
 mod batch;
 mod partitioner;
 mod queue;

@@ -15,19 +15,20 @@ use fleuve_protocol::messages::init_producer_id_request::InitProducerIdRequest;
 use fleuve_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
-use fleuve_protocol::messages::produce_response::{PartitionProduceResponse, ProduceResponse};
+use fleuve_protocol::messages::produce_response::ProduceResponse;
 use fleuve_types::{ProducerEpoch, ProducerId, Uuid};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Shared;
 use super::accumulator::QueueId;
+use super::answers::{Answers, Failure, Fate, needs_refresh};
 use super::batch::{Batch, Identity, Outcome, Written};
 use super::queue::{Readiness, Verdict};
 use crate::client::Lane;
 use crate::config::Acks;
 use crate::connection::{Connection, Response};
-use crate::error::{Error, Result, code_of};
+use crate::error::{Error, Result};
 
 pub(super) struct Sender {
     shared: Arc<Shared>,
@@ -373,7 +374,9 @@ impl Sender {
             Event::Answer { broker, sent, answer } => match answer {
                 Ok(response) => {
                     let answers = Answers::new(response);
-                    self.settle(broker, sent, now, |sent| answers.of(sent));
+                    self.settle(broker, sent, now, |sent| {
+                        answers.of(sent.batch.outcome.partition(), sent.topic_id)
+                    });
                 }
                 Err(error) => {
                     self.refresh.wanted = true;
@@ -561,109 +564,6 @@ impl Sender {
 
 /// How often an idle producer looks whether its metadata has grown old.
 const IDLE_LOOK: Duration = Duration::from_secs(30);
-
-/// Why a batch was not acknowledged.
-struct Failure {
-    error: Error,
-    fate: Fate,
-}
-
-/// What a failure says about the batch's presence in the log.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// It is not there.
-    Absent,
-    /// Nobody can tell.
-    Unknown,
-}
-
-impl Failure {
-    /// A failure of the whole request.
-    fn of_request(error: &Error) -> Self {
-        let fate = match error {
-            Error::Disconnected { maybe_sent, .. } if !maybe_sent => Fate::Absent,
-            Error::Unsupported { .. } | Error::Encode { .. } => Fate::Absent,
-            _ => Fate::Unknown,
-        };
-        Self { error: error.clone(), fate }
-    }
-}
-
-/// The answers of one response.
-struct Answers {
-    response: ProduceResponse,
-}
-
-impl Answers {
-    fn new(response: ProduceResponse) -> Self {
-        Self { response }
-    }
-
-    fn of(&self, sent: &Sent) -> Result<Written, Failure> {
-        let partition = sent.batch.outcome.partition();
-        let answer = self
-            .response
-            .responses
-            .iter()
-            .filter(|topic| {
-                if topic.topic_id.is_zero() {
-                    *topic.name == *partition.topic
-                } else {
-                    topic.topic_id == sent.topic_id
-                }
-            })
-            .flat_map(|topic| &topic.partition_responses)
-            .find(|answer| answer.index == partition.partition);
-        let Some(answer) = answer else {
-            let error = Error::Protocol {
-                broker: "of the partition".to_owned(),
-                operation: "Produce",
-                reason: format!("it does not answer for {partition}"),
-            };
-            return Err(Failure { error, fate: Fate::Unknown });
-        };
-        match code_of(answer.error_code) {
-            // A duplicate is in the log; where, the leader does not say.
-            ErrorCode::None | ErrorCode::DuplicateSequenceNumber => Ok(Written {
-                base_offset: answer.base_offset,
-                log_append_time: answer.log_append_time_ms,
-            }),
-            code => Err(Failure {
-                error: explain(partition.to_string(), code, answer),
-                fate: fate_of(code),
-            }),
-        }
-    }
-}
-
-fn explain(subject: String, code: ErrorCode, answer: &PartitionProduceResponse) -> Error {
-    let of_record =
-        answer.record_errors.iter().find_map(|error| error.batch_index_error_message.as_deref());
-    Error::broker_said(subject, code, answer.error_message.as_deref().or(of_record))
-}
-
-fn fate_of(code: ErrorCode) -> Fate {
-    match code {
-        ErrorCode::RequestTimedOut
-        | ErrorCode::NotEnoughReplicasAfterAppend
-        | ErrorCode::UnknownServerError
-        | ErrorCode::KafkaStorageError => Fate::Unknown,
-        _ => Fate::Absent,
-    }
-}
-
-fn needs_refresh(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::UnknownTopicOrPartition
-            | ErrorCode::UnknownTopicId
-            | ErrorCode::LeaderNotAvailable
-            | ErrorCode::NotLeaderOrFollower
-            | ErrorCode::FencedLeaderEpoch
-            | ErrorCode::KafkaStorageError
-            | ErrorCode::ReplicaNotAvailable
-    )
-}
 
 fn earliest(left: Option<Instant>, right: Option<Instant>) -> Option<Instant> {
     match (left, right) {

@@ -1,3 +1,5 @@
+//! A producer against leaders that fail, refuse and vanish.
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
