@@ -53,6 +53,8 @@ mod requests {
     //! The request types, gathered so that the table reads as one.
     pub(super) use fleuve_protocol::messages::{
         alter_configs_request::AlterConfigsRequest, api_versions_request::ApiVersionsRequest,
+        consumer_group_describe_request::ConsumerGroupDescribeRequest,
+        consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest,
         create_partitions_request::CreatePartitionsRequest,
         create_topics_request::CreateTopicsRequest, delete_groups_request::DeleteGroupsRequest,
         delete_records_request::DeleteRecordsRequest, delete_topics_request::DeleteTopicsRequest,
@@ -103,6 +105,8 @@ apis! {
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest): 0..=1 => handlers::incremental_alter_configs::handle;
     OffsetDelete(OffsetDeleteRequest): 0..=0 => handlers::offset_delete::handle;
     DescribeCluster(DescribeClusterRequest): 0..=2 => handlers::describe_cluster::handle;
+    ConsumerGroupHeartbeat(ConsumerGroupHeartbeatRequest): 0..=1 => handlers::consumer_group_heartbeat::handle;
+    ConsumerGroupDescribe(ConsumerGroupDescribeRequest): 0..=1 => handlers::consumer_group_describe::handle;
     DescribeTopicPartitions(DescribeTopicPartitionsRequest): 0..=0 => handlers::describe_topic_partitions::handle;
 }
 

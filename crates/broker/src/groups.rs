@@ -15,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use fleuve_coordinator::offsets::DeletedTopic;
 use fleuve_coordinator::{
-    AppendError, Effect, GroupCoordinator, GroupError, GroupSettings, Now, Response, Step, Token,
-    Write,
+    AppendError, Effect, GroupCoordinator, GroupError, GroupSettings, NoTopics, Now, Response, Step,
+    Token, TopicView, Write,
 };
 use fleuve_os::{Clock, Random};
 use fleuve_protocol::records::{BatchBuilder, BatchOptions, NewRecord};
@@ -46,6 +46,8 @@ pub(crate) struct Groups {
     /// How long an answer may wait for its records to become durable.
     commit_timeout: Duration,
     shards: RwLock<Vec<Arc<Shard>>>,
+    /// What the shards are shown; taken before any other lock.
+    topics: Mutex<Arc<dyn TopicView>>,
     tokens: AtomicU64,
     /// When the ticking task means to wake up, in monotonic milliseconds.
     planned_ms: AtomicI64,
@@ -87,6 +89,7 @@ impl Groups {
             settings,
             commit_timeout,
             shards: RwLock::default(),
+            topics: Mutex::new(Arc::new(NoTopics)),
             tokens: AtomicU64::new(0),
             planned_ms: AtomicI64::new(NEVER),
             replan: Notify::new(),
@@ -123,7 +126,11 @@ impl Groups {
                     "a record about groups cannot be read");
             }
         })?;
+        let topics = self.topics.lock();
+        machine.handle_topics_changed(Arc::clone(&topics));
         let mut state = shard.state.lock();
+        // From here on the shard hears of changes like all others.
+        drop(topics);
         state.machine = machine;
         let now = self.now();
         let step = state.machine.handle_loaded(now);
@@ -131,6 +138,16 @@ impl Groups {
         drop(state);
         self.plan(shard);
         Ok(())
+    }
+
+    /// Shows the shards new topics; `view` makes the view for a version that was not used yet.
+    pub(crate) fn show_topics(&self, view: impl FnOnce(i64) -> Arc<dyn TopicView>) {
+        let mut topics = self.topics.lock();
+        // The image is looked at under the lock, so that the last to come brings the latest.
+        *topics = view(topics.version() + 1);
+        for shard in self.shards() {
+            shard.state.lock().machine.handle_topics_changed(Arc::clone(&topics));
+        }
     }
 
     /// Drops all shards, because the offsets topic was deleted.

@@ -17,6 +17,7 @@ use fleuve_types::{NodeId, TopicPartition, Uuid};
 use parking_lot::{Mutex, RwLock};
 
 use crate::fetch_session::SessionCache;
+use crate::group_topics::ImageTopics;
 use crate::groups::{Groups, OFFSETS_TOPIC, Shard};
 use crate::log_config::log_config_of;
 use crate::logs::Logs;
@@ -217,6 +218,7 @@ impl Node {
 
     /// Opens the logs of every topic in the image and returns the groups to load.
     pub(crate) fn open_all_topics(&self) -> Vec<Arc<Shard>> {
+        self.show_topics_to_groups();
         let shards =
             self.image().topics().iter().flat_map(|topic| self.open_topic(topic)).collect();
         self.logs.remove_strays();
@@ -326,6 +328,12 @@ impl Node {
         let image = self.image();
         let mut grown: BTreeSet<Uuid> = BTreeSet::new();
         let mut reconfigured: BTreeSet<Resource> = BTreeSet::new();
+        let concerns_groups = |change: &Change| {
+            !matches!(change, Change::ConfigChanged(_) | Change::FeatureChanged(_) | Change::Nothing)
+        };
+        if changes.iter().any(concerns_groups) {
+            self.show_topics_to_groups();
+        }
         for change in changes {
             match change {
                 Change::TopicCreated(id) | Change::PartitionCreated(id, _) => {
@@ -355,6 +363,11 @@ impl Node {
                 self.reconfigure(&image, &resource.name);
             }
         }
+    }
+
+    /// Lets consumer groups see the topics as they are now.
+    fn show_topics_to_groups(&self) {
+        self.groups.show_topics(|version| Arc::new(ImageTopics::new(self.image(), version)));
     }
 
     fn follow_leadership(&self, image: &Image, id: Uuid, index: i32) {

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleuve_coordinator::GroupSettings;
+use fleuve_coordinator::consumer::Assignor;
+use fleuve_coordinator::{ConsumerSettings, GroupSettings};
 use fleuve_metadata::config::{BrokerSettings, Layers, Listener as ListenerSettings};
 use fleuve_metadata::controller::{Controller, Registration};
 use fleuve_metadata::image::Endpoint as RegisteredEndpoint;
@@ -247,6 +248,8 @@ fn endpoints(settings: &BrokerSettings, bound: &[BoundListener]) -> Vec<Endpoint
 
 fn group_settings(settings: &BrokerSettings) -> GroupSettings {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let consumer = &settings.consumer_groups;
+    let assignors = consumer.assignors.iter().filter_map(|name| Assignor::from_name(name));
     GroupSettings {
         min_session_timeout_ms: settings.groups.session_timeout_min_ms,
         max_session_timeout_ms: settings.groups.session_timeout_max_ms,
@@ -255,7 +258,13 @@ fn group_settings(settings: &BrokerSettings) -> GroupSettings {
         offset_metadata_max_bytes: settings.offsets.metadata_bytes_max,
         offsets_retention_ms: signed(settings.offsets.retention_ms),
         offsets_retention_check_interval_ms: signed(settings.offsets.retention_check_interval_ms),
-        ..GroupSettings::default()
+        consumer: ConsumerSettings {
+            session_timeout_ms: consumer.session_timeout_ms,
+            heartbeat_interval_ms: consumer.heartbeat_interval_ms,
+            max_size: consumer.members_max,
+            assignors: assignors.collect(),
+            regex_refresh_interval_ms: consumer.regex_refresh_interval_ms,
+        },
     }
 }
 

@@ -20,6 +20,7 @@ use fleuve_protocol::messages::produce_response::{
 };
 use fleuve_protocol::records::{BatchHeader, Compression};
 use fleuve_protocol::{ErrorCode, Str};
+use fleuve_storage::{AppendError, LogError};
 use tokio::time::timeout;
 
 use super::errors;
@@ -173,11 +174,11 @@ fn append(
                     let code = ErrorCode::UnknownTopicOrPartition;
                     return refusal(code, code.message());
                 }
-                let code = errors::append(&error);
-                if code == ErrorCode::KafkaStorageError {
-                    let name = partition.name();
-                    tracing::error!(partition = %name, %error, "append failed");
+                // A log that has failed said so when it did, and refuses everything since.
+                if let AppendError::Log(LogError::Disk(error)) = &error {
+                    tracing::warn!(partition = %partition.name(), %error, "append failed");
                 }
+                let code = errors::append(&error);
                 Refusal { code, message: error.to_string() }
             })?;
         if appended.is_duplicate {

@@ -1,5 +1,6 @@
 //! A broker on a free port with a directory of its own, and a client that speaks raw frames.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,11 +52,7 @@ impl TestBroker {
 
     /// Connects a client to one of several listeners.
     pub(super) async fn connect_to(&self, listener: usize) -> TestClient {
-        let address = self.broker.listeners()[listener].address;
-        TestClient {
-            stream: TcpStream::connect(address).await.expect("the broker listens"),
-            correlation_id: 0,
-        }
+        TestClient::connect(self.broker.listeners()[listener].address).await
     }
 
     /// Stops the broker cleanly and returns its directory.
@@ -94,6 +91,12 @@ pub(super) struct TestClient {
 }
 
 impl TestClient {
+    /// Connects to an address.
+    pub(super) async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the broker listens");
+        Self { stream, correlation_id: 0 }
+    }
+
     /// Sends a request and waits for its answer.
     pub(super) async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
         self.send(request, version).await;

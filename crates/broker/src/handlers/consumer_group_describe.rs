@@ -1,0 +1,77 @@
+//! ConsumerGroupDescribe, versions 0–1: consumer groups in detail (KIP-848).
+
+use fleuve_coordinator::consumer;
+use fleuve_protocol::Str;
+use fleuve_protocol::messages::consumer_group_describe_request::ConsumerGroupDescribeRequest;
+use fleuve_protocol::messages::consumer_group_describe_response::{
+    Assignment, ConsumerGroupDescribeResponse, DescribedGroup, Member, TopicPartitions,
+};
+
+use super::{errors, operations};
+use crate::request::{Context, Outcome};
+
+/// How responses tell the protocol that a member uses.
+const CLASSIC_MEMBER: i8 = 0;
+const CONSUMER_MEMBER: i8 = 1;
+
+pub(crate) fn handle(
+    context: &Context,
+    request: ConsumerGroupDescribeRequest,
+) -> Outcome<ConsumerGroupDescribeResponse> {
+    let groups = request.group_ids.into_iter().map(|group_id| {
+        let mut group = describe(context, group_id);
+        if request.include_authorized_operations && group.error_code == 0 {
+            group.authorized_operations = operations::GROUP;
+        }
+        group
+    });
+    Outcome::Now(ConsumerGroupDescribeResponse { groups: groups.collect(), ..Default::default() })
+}
+
+fn describe(context: &Context, group_id: Str) -> DescribedGroup {
+    let shard = context.node.groups.shard_of(&group_id);
+    let described = shard
+        .and_then(|shard| shard.read(|machine| machine.describe_consumer_group(&group_id)));
+    match described {
+        Ok(group) => DescribedGroup {
+            group_id,
+            group_state: Str::from(group.state.name()),
+            group_epoch: group.epoch,
+            assignment_epoch: group.assignment_epoch,
+            assignor_name: group.assignor,
+            members: group.members.into_iter().map(member).collect(),
+            ..Default::default()
+        },
+        Err(error) => DescribedGroup {
+            error_code: errors::group(error).code(),
+            error_message: Some(Str::from(format!("Group {group_id}: {error}."))),
+            group_id,
+            ..Default::default()
+        },
+    }
+}
+
+fn member(member: consumer::ConsumerMemberDescription) -> Member {
+    Member {
+        member_id: member.member_id,
+        instance_id: member.instance_id,
+        rack_id: member.rack_id,
+        member_epoch: member.member_epoch,
+        client_id: member.client_id,
+        client_host: member.client_host,
+        subscribed_topic_names: member.topics,
+        subscribed_topic_regex: member.regex,
+        assignment: assignment(member.assignment),
+        target_assignment: assignment(member.target),
+        member_type: if member.is_classic { CLASSIC_MEMBER } else { CONSUMER_MEMBER },
+    }
+}
+
+fn assignment(topics: Vec<consumer::TopicPartitions>) -> Assignment {
+    let topics = topics.into_iter().map(|topic| TopicPartitions {
+        topic_id: topic.topic_id,
+        topic_name: topic.topic,
+        partitions: topic.partitions,
+    });
+    Assignment { topic_partitions: topics.collect() }
+}
