@@ -11,8 +11,8 @@ use super::listeners;
 use super::problem::{ConfigError, Origin, Problem, Problems};
 use super::properties;
 use super::settings::{
-    BrokerSettings, FetchSettings, GroupSettings, HostPort, LogSettings, MetricsSettings,
-    NetworkSettings, NodeSettings, OffsetSettings, TopicRules,
+    BrokerSettings, ConsumerGroupSettings, FetchSettings, GroupSettings, HostPort, LogSettings,
+    MetricsSettings, NetworkSettings, NodeSettings, OffsetSettings, TopicRules,
 };
 use super::topic::TopicSettings;
 use super::value::Value;
@@ -189,6 +189,7 @@ pub(super) fn resolve(
             described_partitions_max: count(layers, "max.request.partition.size.limit"),
         },
         groups: resolve_groups(layers, problems),
+        consumer_groups: resolve_consumer_groups(layers, problems),
         offsets: OffsetSettings {
             metadata_bytes_max: count(layers, "offset.metadata.max.bytes"),
             commit_timeout_ms: unsigned(layers, "offsets.commit.timeout.ms"),
@@ -423,6 +424,64 @@ fn resolve_metrics(layers: &Layers<'_>, problems: &mut Problems) -> MetricsSetti
 /// A number that is never negative, by its rule or by sense.
 fn unsigned(layers: &Layers<'_>, name: &str) -> u64 {
     layers.integer(name).max(0) as u64
+}
+
+/// What the server-side assignors are called, first by members and then by Kafka's class names.
+const CONSUMER_ASSIGNORS: [(&str, &str); 2] = [
+    ("uniform", "org.apache.kafka.coordinator.group.assignor.UniformAssignor"),
+    ("range", "org.apache.kafka.coordinator.group.assignor.RangeAssignor"),
+];
+
+fn resolve_consumer_groups(layers: &Layers<'_>, problems: &mut Problems) -> ConsumerGroupSettings {
+    const SESSION: &str = "group.consumer.session.timeout.ms";
+    const HEARTBEAT: &str = "group.consumer.heartbeat.interval.ms";
+    const ASSIGNORS: &str = "group.consumer.assignors";
+    let bounds = [
+        (SESSION, "group.consumer.min.session.timeout.ms", "group.consumer.max.session.timeout.ms"),
+        (
+            HEARTBEAT,
+            "group.consumer.min.heartbeat.interval.ms",
+            "group.consumer.max.heartbeat.interval.ms",
+        ),
+    ];
+    for (key, min_key, max_key) in bounds {
+        let value = layers.integer(key);
+        let (min, max) = (layers.integer(min_key), layers.integer(max_key));
+        if !(min..=max).contains(&value) {
+            let origin = [key, min_key, max_key].into_iter().find_map(|key| layers.origin(key));
+            problems.error(
+                origin,
+                format!(
+                    "`{key}` ({value}) must lie between `{min_key}` ({min}) and `{max_key}` ({max})"
+                ),
+            );
+        }
+    }
+    let (session, heartbeat) = (layers.integer(SESSION), layers.integer(HEARTBEAT));
+    if heartbeat >= session {
+        problems.error(
+            layers.origin(HEARTBEAT).or_else(|| layers.origin(SESSION)),
+            format!("`{HEARTBEAT}` ({heartbeat}) must be below `{SESSION}` ({session})"),
+        );
+    }
+    let mut assignors = Vec::new();
+    for asked in layers.list(ASSIGNORS) {
+        match CONSUMER_ASSIGNORS.iter().find(|(name, class)| asked == *name || asked == *class) {
+            Some((name, _)) => assignors.push((*name).to_owned()),
+            None => problems.error(
+                layers.origin(ASSIGNORS),
+                format!("`{ASSIGNORS}` names `{asked}`; there are `uniform` and `range`"),
+            ),
+        }
+    }
+    ConsumerGroupSettings {
+        session_timeout_ms: session as i32,
+        heartbeat_interval_ms: heartbeat as i32,
+        members_max: count(layers, "group.consumer.max.size"),
+        assignors,
+        regex_refresh_interval_ms: layers.integer("group.consumer.regex.refresh.interval.ms")
+            as i32,
+    }
 }
 
 fn count(layers: &Layers<'_>, name: &str) -> usize {

@@ -40,8 +40,8 @@ pub use problem::{ConfigError, Origin, Problem, Problems};
 pub use properties::{Property, SyntaxError, decode_text, parse as parse_properties};
 pub use reference::reference_markdown;
 pub use settings::{
-    BrokerSettings, FetchSettings, GroupSettings, HostPort, LogSettings, MetricsSettings,
-    NetworkSettings, NodeSettings, OffsetSettings, TopicRules,
+    BrokerSettings, ConsumerGroupSettings, FetchSettings, GroupSettings, HostPort, LogSettings,
+    MetricsSettings, NetworkSettings, NodeSettings, OffsetSettings, TopicRules,
 };
 pub use topic::{
     CleanupPolicy, CompressionType, TimestampType, TopicConfigError, TopicSettings,

@@ -30,6 +30,8 @@ pub struct BrokerSettings {
     pub fetch: FetchSettings,
     /// Limits of groups.
     pub groups: GroupSettings,
+    /// Limits of consumer groups.
+    pub consumer_groups: ConsumerGroupSettings,
     /// Committed offsets.
     pub offsets: OffsetSettings,
     /// The endpoint for metrics.
@@ -137,6 +139,21 @@ pub struct GroupSettings {
     pub initial_rebalance_delay_ms: i32,
     /// `group.max.size`.
     pub members_max: usize,
+}
+
+/// Limits of consumer groups (KIP-848).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerGroupSettings {
+    /// `group.consumer.session.timeout.ms`.
+    pub session_timeout_ms: i32,
+    /// `group.consumer.heartbeat.interval.ms`.
+    pub heartbeat_interval_ms: i32,
+    /// `group.consumer.max.size`.
+    pub members_max: usize,
+    /// `group.consumer.assignors`, by the names that members ask for.
+    pub assignors: Vec<String>,
+    /// `group.consumer.regex.refresh.interval.ms`.
+    pub regex_refresh_interval_ms: i32,
 }
 
 /// Committed offsets and the topic that keeps them.
