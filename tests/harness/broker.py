@@ -113,9 +113,6 @@ class Broker:
             process.kill()
             process.wait()
             raise BrokerFailed(f"{self.name} did not stop within {STOP_SECONDS_MAX} s of {how.name}\n{self.log_tail()}")
-        finally:
-            if process.stdout:
-                process.stdout.close()
 
     def check_alive(self) -> None:
         if self.process is not None and self.process.poll() is not None:
@@ -132,7 +129,7 @@ class Broker:
         stream = self.process.stdout
 
         def copy() -> None:
-            with open(self.log_path, "ab") as log:
+            with stream, open(self.log_path, "ab") as log:
                 for line in stream:
                     log.write(line)
 

@@ -63,11 +63,32 @@ class Findings:
     records: dict[str, int]
 
 
+def without_first_gaps(lines: list[str]) -> list[str]:
+    """Drops what the tool says of every file that does not begin at offset 0, Kafka's own files included.
+
+    It starts counting at -1 whatever the file's name, so the first batch always seems to leave a gap. A gap anywhere
+    else in the same file stays a complaint, under its heading.
+    """
+    kept: list[str] = []
+    heading, first_gap = "", ""
+    for line in lines:
+        if line.startswith("Non-consecutive offsets in "):
+            heading, first_gap = line, f"-1 is followed by {int(Path(line.split()[-1]).stem)}"
+        elif heading and line.strip() == first_gap:
+            continue
+        else:
+            if heading:
+                kept.append(heading)
+                heading = ""
+            kept.append(line)
+    return kept
+
+
 def dump(files: list[Path], *options: str) -> Findings:
     """Runs the tool over files; an unclean exit or anything on stderr is a complaint too."""
     command = [*JAVA, "-cp", f"{KAFKA_LIBS}/*", "org.apache.kafka.tools.DumpLogSegments"]
     ended = subprocess.run([*command, "--files", ",".join(map(str, files)), *options], capture_output=True, text=True)
-    complaints = [line for line in ended.stderr.splitlines() if line.strip()]
+    complaints = without_first_gaps([line for line in ended.stderr.splitlines() if line.strip()])
     if ended.returncode:
         complaints.append(f"exit code {ended.returncode}")
     records: dict[str, int] = {}
