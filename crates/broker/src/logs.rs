@@ -220,6 +220,22 @@ impl Logs {
         self.manager.store_checkpoints(&points)
     }
 
+    /// Writes down up to where logs have been compacted; blocks.
+    pub(crate) fn store_cleaner_offsets(
+        &self,
+        partitions: &[Arc<Partition>],
+    ) -> Result<(), LogError> {
+        let _upkeep = self.upkeep.lock();
+        let points: Vec<LogPoints> =
+            partitions.iter().filter_map(|partition| partition.points()).collect();
+        if points.len() < partitions.len() {
+            // Some are closed or deleted at this moment: what they had must not be forgotten, and
+            // closing writes the same.
+            return Ok(());
+        }
+        self.manager.store_cleaner_offsets(&points)
+    }
+
     /// Closes every log and leaves word that all is well; blocks.
     pub(crate) fn close(
         &self,

@@ -16,6 +16,7 @@ use fleuve_storage::{Flusher, LogConfig};
 use fleuve_types::{NodeId, TopicPartition, Uuid};
 use parking_lot::{Mutex, RwLock};
 
+use crate::compaction::Compaction;
 use crate::fetch_session::SessionCache;
 use crate::group_topics::ImageTopics;
 use crate::groups::{Groups, OFFSETS_TOPIC, Shard};
@@ -63,6 +64,7 @@ pub(crate) struct Node {
     pub(crate) static_settings: Arc<BrokerSettings>,
     pub(crate) settings: RwLock<Arc<BrokerSettings>>,
     pub(crate) producer_ids: Mutex<std::ops::Range<i64>>,
+    pub(crate) compaction: Compaction,
     pub(crate) stopping: AtomicBool,
 }
 
@@ -282,6 +284,13 @@ impl Node {
         if let Err(error) = self.logs.checkpoint(self.metadata.partition(), &self.all_partitions())
         {
             tracing::error!(%error, "checkpoints are not written");
+        }
+    }
+
+    /// Writes down up to where logs have been compacted; blocks.
+    pub(crate) fn store_cleaner_offsets(&self) {
+        if let Err(error) = self.logs.store_cleaner_offsets(&self.all_partitions()) {
+            tracing::error!(%error, "offsets of compaction are not written; some is done again");
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 
 use bytes::Bytes;
 use fleuve_storage::{
-    Append, AppendError, CleanError, CleanOutcome, Cleaner, FlushJob, FlushMark, FlushTarget,
+    Append, AppendError, CleanError, CleanOutcome, Cleaner, Dirtiness, FlushJob, FlushMark, FlushTarget,
     Flusher, Log, LogConfig, LogError, LogPoints, Pace, ReadRequest,
 };
 use fleuve_types::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
@@ -323,12 +323,16 @@ impl Partition {
         deleted
     }
 
-    /// The share of the log that waits for compaction, if it is time for that.
-    pub(crate) fn compaction_need(&self) -> Option<f64> {
+    /// How much of the log waits for compaction, if it is compacted at all.
+    pub(crate) fn dirtiness(&self) -> Option<Dirtiness> {
         let high_watermark = Offset(self.high_watermark());
         let mut state = self.state.lock();
-        let dirtiness = state.log.as_mut()?.dirtiness(high_watermark).ok()??;
-        dirtiness.is_due.then_some(dirtiness.ratio)
+        state.log.as_mut()?.dirtiness(high_watermark).ok()?
+    }
+
+    /// Where the log stands, for the checkpoints.
+    pub(crate) fn points(&self) -> Option<LogPoints> {
+        self.state.lock().log.as_ref().map(Log::points)
     }
 
     /// Compacts the log while appends and reads go on; blocks.

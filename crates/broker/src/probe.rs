@@ -111,6 +111,7 @@ impl Probe for NodeProbe {
         write_requests(page, requests);
         self.write_partitions(page, &topics);
         self.write_groups(page);
+        node.compaction.write(page, &*node.clock);
 
         let (produce, fetch) = node.purgatory.sizes();
         page.family(

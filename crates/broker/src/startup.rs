@@ -179,6 +179,7 @@ pub(crate) async fn open_node(
         static_settings: Arc::clone(settings),
         settings: parking_lot::RwLock::new(Arc::clone(settings)),
         producer_ids: Default::default(),
+        compaction: Default::default(),
         stopping: Default::default(),
     });
     node.take_dynamic_settings(&node.image());

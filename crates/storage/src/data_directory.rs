@@ -167,9 +167,25 @@ impl DataDirectory {
         disk: &dyn Disk,
         first_dirty: &HashMap<TopicPartition, i64>,
     ) -> Result<(), LogError> {
-        let content = checkpoint::format_offsets(first_dirty);
-        disk.replace_file(&self.path.join(checkpoint::CLEANER_OFFSETS), content.as_bytes())?;
+        let path = self.path.join(checkpoint::CLEANER_OFFSETS);
+        if first_dirty.is_empty() && !disk.exists(&path)? {
+            return Ok(());
+        }
+        disk.replace_file(&path, checkpoint::format_offsets(first_dirty).as_bytes())?;
         Ok(())
+    }
+
+    /// Forgets up to where a log was compacted: a later one of the same name begins anew.
+    pub(crate) fn forget_first_dirty(
+        &self,
+        disk: &dyn Disk,
+        partition: &TopicPartition,
+    ) -> Result<(), LogError> {
+        let mut first_dirty = self.read_offsets(disk, checkpoint::CLEANER_OFFSETS)?;
+        match first_dirty.remove(partition) {
+            Some(_) => self.store_first_dirty(disk, &first_dirty),
+            None => Ok(()),
+        }
     }
 
     /// Leaves word that all is well; the last thing a process does here.

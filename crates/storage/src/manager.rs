@@ -209,6 +209,9 @@ impl LogManager {
             | u128::from(self.environment.random.next_u64());
         let name = names::deleted_directory_name(log.partition(), id);
         let to = managed.directory.path.join(name);
+        if log.first_dirty_offset().is_some() {
+            managed.directory.forget_first_dirty(&*self.environment.disk, log.partition())?;
+        }
         self.environment.disk.rename(&from, &to)?;
         managed.logs.fetch_sub(1, Ordering::Relaxed);
         let due_ms = self.environment.clock.wall_ms() + log.config().file_delete_delay_ms;
@@ -269,6 +272,7 @@ impl LogManager {
             }
         }
         self.store_checkpoints(&points)?;
+        self.store_cleaner_offsets(&points)?;
         for managed in &self.directories {
             let directory = &managed.directory;
             let closed = points.iter().filter(|point| point.directory == directory.path).count();

@@ -801,3 +801,80 @@ mod groups {
         }
     }
 }
+
+mod checkpoint {
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    use fleuve_os::Disk;
+    use fleuve_storage::{LogManager, ManagerOptions, Opened};
+    use fleuve_types::{TopicPartition, Uuid};
+
+    use super::*;
+
+    fn open(machine: &Machine) -> Opened {
+        let config = Arc::new(machine.config.clone());
+        let options = ManagerOptions {
+            directories: vec![PathBuf::from("/data")],
+            node_id: 1,
+            cluster_id: None,
+            recovery_threads: 1,
+            config_for: &|_| config.clone(),
+        };
+        LogManager::open(&machine.environment, options).expect("the directory opens")
+    }
+
+    fn checkpoint(machine: &Machine) -> String {
+        let path = Path::new("/data/cleaner-offset-checkpoint");
+        String::from_utf8(machine.disk.read_file(path).unwrap().into()).unwrap()
+    }
+
+    #[test]
+    fn compaction_goes_on_where_it_stopped() {
+        let mut machine = Machine::new(compacted());
+        let opened = open(&machine);
+        let create = |manager: &LogManager, machine: &Machine| {
+            let config = Arc::new(machine.config.clone());
+            manager.create(TopicPartition::new("orders", 0), Uuid([9; 16]), config).unwrap()
+        };
+        let mut log = create(&opened.manager, &machine);
+        put(&mut log, &draft(&[("a", Some("1")), ("a", Some("2"))]));
+        roll_and_clean(&machine, &mut log);
+        opened.manager.store_cleaner_offsets(&[log.points()]).unwrap();
+        assert_eq!(checkpoint(&machine), "0\n1\norders 0 2\n");
+
+        // Also after a crash.
+        machine.disk.crash(fleuve_sim::Crash::LoseUnsynced);
+        machine.restart();
+        let mut opened = open(&machine);
+        let mut log = opened.logs.remove(0);
+        assert_eq!(log.first_dirty_offset(), Some(Offset(2)));
+        assert!(log.begin_clean(log.log_end_offset()).unwrap().is_none());
+
+        // A log of the same name that is made later has nothing to do with it.
+        opened.manager.delete(log).unwrap();
+        assert_eq!(checkpoint(&machine), "0\n0\n");
+        let log = create(&opened.manager, &machine);
+        assert_eq!(log.first_dirty_offset(), None);
+    }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_right_is_not_believed() {
+        for first_dirty in [-5, 7, i64::MAX] {
+            let machine = Machine::new(compacted());
+            let mut log = machine.open();
+            put(&mut log, &draft(&[("a", Some("1")), ("a", Some("2"))]));
+            log.roll().unwrap();
+            log.checkpoint().unwrap();
+            drop(log);
+            let options = fleuve_storage::OpenOptions {
+                first_dirty: Some(Offset(first_dirty)),
+                recovery_point: Offset(2),
+                ..machine.options()
+            };
+            let (mut log, _) = Log::open(&machine.environment, options).unwrap();
+            clean(&machine, &mut log).unwrap_or_else(|error| panic!("{first_dirty}: {error}"));
+            assert_eq!(summary(&mut log), [entry(1, "a", Some("2"))]);
+        }
+    }
+}

@@ -253,5 +253,8 @@ async fn of_each_key_in_a_compacted_topic_the_last_record_stays() {
     while client.fetch("words", 0, 0).await != ["3", "3"] {}
     // The last round stands in the active segment, which is left alone.
     assert_eq!(client.fetch("words", 0, 8).await, ["4", "4"]);
-    broker.stop().await;
+    let directory = broker.stop().await;
+    let offsets = directory.path().join("cleaner-offset-checkpoint");
+    let offsets = std::fs::read_to_string(offsets).expect("compaction is written down");
+    assert_eq!(offsets, "0\n1\nwords 0 8\n");
 }
