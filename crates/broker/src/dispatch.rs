@@ -66,10 +66,12 @@ mod requests {
         heartbeat_request::HeartbeatRequest,
         incremental_alter_configs_request::IncrementalAlterConfigsRequest,
         init_producer_id_request::InitProducerIdRequest, join_group_request::JoinGroupRequest,
-        leave_group_request::LeaveGroupRequest, list_groups_request::ListGroupsRequest,
-        list_offsets_request::ListOffsetsRequest, metadata_request::MetadataRequest,
-        offset_commit_request::OffsetCommitRequest, offset_delete_request::OffsetDeleteRequest,
-        offset_fetch_request::OffsetFetchRequest,
+        leave_group_request::LeaveGroupRequest,
+        list_config_resources_request::ListConfigResourcesRequest,
+        list_groups_request::ListGroupsRequest, list_offsets_request::ListOffsetsRequest,
+        list_partition_reassignments_request::ListPartitionReassignmentsRequest,
+        metadata_request::MetadataRequest, offset_commit_request::OffsetCommitRequest,
+        offset_delete_request::OffsetDeleteRequest, offset_fetch_request::OffsetFetchRequest,
         offset_for_leader_epoch_request::OffsetForLeaderEpochRequest,
         produce_request::ProduceRequest, sync_group_request::SyncGroupRequest,
     };
@@ -103,10 +105,14 @@ apis! {
     CreatePartitions(CreatePartitionsRequest): 0..=3 => handlers::create_partitions::handle;
     DeleteGroups(DeleteGroupsRequest): 0..=2 => handlers::delete_groups::handle;
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest): 0..=1 => handlers::incremental_alter_configs::handle;
+    ListPartitionReassignments(ListPartitionReassignmentsRequest): 0..=0
+        => handlers::list_partition_reassignments::handle;
     OffsetDelete(OffsetDeleteRequest): 0..=0 => handlers::offset_delete::handle;
     DescribeCluster(DescribeClusterRequest): 0..=2 => handlers::describe_cluster::handle;
     ConsumerGroupHeartbeat(ConsumerGroupHeartbeatRequest): 0..=1 => handlers::consumer_group_heartbeat::handle;
     ConsumerGroupDescribe(ConsumerGroupDescribeRequest): 0..=1 => handlers::consumer_group_describe::handle;
+    ListConfigResources(ListConfigResourcesRequest): 0..=1
+        => handlers::list_config_resources::handle;
     DescribeTopicPartitions(DescribeTopicPartitionsRequest): 0..=0 => handlers::describe_topic_partitions::handle;
 }
 

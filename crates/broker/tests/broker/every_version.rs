@@ -13,11 +13,12 @@ use fleuve_protocol::messages::{
     describe_groups_request as describe, describe_topic_partitions_request as partitions,
     find_coordinator_request as find, heartbeat_request as heartbeat,
     incremental_alter_configs_request as incremental, init_producer_id_request as init,
-    join_group_request as join, leave_group_request as leave, list_groups_request as list_groups,
-    list_offsets_request as list_offsets, metadata_request as metadata,
-    offset_commit_request as commit, offset_delete_request as offset_delete,
-    offset_fetch_request as offset_fetch, offset_for_leader_epoch_request as epochs,
-    sync_group_request as sync,
+    join_group_request as join, leave_group_request as leave,
+    list_config_resources_request as list_configs, list_groups_request as list_groups,
+    list_offsets_request as list_offsets, list_partition_reassignments_request as reassignments,
+    metadata_request as metadata, offset_commit_request as commit,
+    offset_delete_request as offset_delete, offset_fetch_request as offset_fetch,
+    offset_for_leader_epoch_request as epochs, sync_group_request as sync,
 };
 use fleuve_protocol::{ErrorCode, Request, Str};
 use fleuve_types::Uuid;
@@ -240,6 +241,22 @@ async fn administration() {
     )
     .await;
     in_every_version(client, describe_retention, described("604800000")).await;
+    in_every_version(
+        client,
+        |_| list_configs::ListConfigResourcesRequest::default(),
+        |version, response| {
+            let resources = response.config_resources.iter();
+            let topics = resources.filter(|resource| resource.resource_type == 2).count();
+            assert_eq!((response.error_code, topics), (0, if version == 0 { 0 } else { 6 }));
+        },
+    )
+    .await;
+    in_every_version(
+        client,
+        |_| reassignments::ListPartitionReassignmentsRequest::default(),
+        |_, response| assert_eq!((response.error_code, response.topics.len()), (0, 0)),
+    )
+    .await;
     in_every_version(
         client,
         |version| {
