@@ -4,11 +4,12 @@
 //! - no token is answered twice;
 //! - records survive their bytes, and each follows the one before it legally;
 //! - the epochs of a producer id never go back in the log;
+//! - no transaction is completed before each of its partitions has its marker;
 //! - no two markers ever contradict each other: neither for one transaction nor, in version 2, for
 //!   one epoch, whatever was lost in between;
 //! - the machine is never asked to tick without getting anywhere.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -45,6 +46,17 @@ impl ProducerIds for Counting {
     }
 }
 
+/// A transaction: its id, and how many of the id were completed before it.
+type Place = (Str, usize);
+
+/// One marker that the machine has asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Marker {
+    key: MarkerKey,
+    pub(crate) partition: TopicPartition,
+    of: Place,
+}
+
 pub(crate) struct Driver {
     pub(crate) shard: TransactionCoordinator,
     pub(crate) log: Vec<Record>,
@@ -59,8 +71,12 @@ pub(crate) struct Driver {
     pub(crate) answers: Vec<(i64, Token, Option<Response>)>,
     /// Every effect that asked for markers, in order.
     pub(crate) asked: Vec<Markers>,
-    /// Markers that have been asked for and not been reported, each with its partition.
-    pub(crate) outstanding: Vec<(MarkerKey, TopicPartition)>,
+    /// Markers that have been asked for and not been reported.
+    pub(crate) outstanding: Vec<Marker>,
+    /// Markers that have been reported, in order, with what was said of them.
+    pub(crate) reported: Vec<(Marker, MarkerOutcome)>,
+    /// Partitions that need no marker any more.
+    delivered: BTreeSet<(Place, TopicPartition)>,
     high_watermark: usize,
     /// Whether the high watermark stands still.
     is_held: bool,
@@ -69,8 +85,8 @@ pub(crate) struct Driver {
     stalled: Option<VecDeque<Write>>,
     /// Requests by whether they were answered.
     tokens: BTreeMap<Token, bool>,
-    /// Decisions that left the house, by transactional id and number of its transactions so far.
-    by_transaction: BTreeMap<(Str, usize), (Decision, Producer)>,
+    /// Decisions that left the house.
+    by_transaction: BTreeMap<Place, (Decision, Producer)>,
     /// The same by producer, where every transaction has an epoch of its own.
     by_epoch: BTreeMap<Producer, Decision>,
     settings: TransactionSettings,
@@ -92,6 +108,8 @@ impl Driver {
             answers: Vec::new(),
             asked: Vec::new(),
             outstanding: Vec::new(),
+            reported: Vec::new(),
+            delivered: BTreeSet::new(),
             high_watermark: 0,
             is_held: false,
             held: Vec::new(),
@@ -147,17 +165,26 @@ impl Driver {
     pub(crate) fn report(
         &mut self,
         outcome: MarkerOutcome,
-        meant: impl Fn(&MarkerKey, &TopicPartition) -> bool,
+        meant: impl Fn(&TopicPartition) -> bool,
     ) {
         let all = std::mem::take(&mut self.outstanding);
-        let (reported, rest) = all.into_iter().partition(|(key, place)| meant(key, place));
+        let (tried, rest): (Vec<_>, _) = all.into_iter().partition(|one| meant(&one.partition));
         self.outstanding = rest;
-        let reported: Vec<(MarkerKey, TopicPartition)> = reported;
-        for (key, partition) in reported {
-            let now = self.now();
-            let step = self.shard.handle_markers(now, &key, &[(partition, outcome)]);
-            self.carry_out(step);
+        for marker in tried {
+            if outcome != MarkerOutcome::Unavailable {
+                self.delivered.insert((marker.of.clone(), marker.partition.clone()));
+            }
+            self.tell(&marker, outcome);
+            self.reported.push((marker, outcome));
         }
+    }
+
+    /// Tells the machine of a marker, whether it wants to hear of it or not.
+    pub(crate) fn tell(&mut self, marker: &Marker, outcome: MarkerOutcome) {
+        let told = [(marker.partition.clone(), outcome)];
+        let now = self.now();
+        let step = self.shard.handle_markers(now, &marker.key, &told);
+        self.carry_out(step);
     }
 
     /// Keeps the high watermark where it is.
@@ -303,24 +330,32 @@ impl Driver {
         let Markers { key, version, partitions } = &markers;
         assert!(!partitions.is_empty(), "markers for nobody");
         assert_eq!(key.coordinator_epoch, self.coordinator_epoch);
-        let of_id =
-            self.log.iter().filter(|record| record.transactional_id == key.transactional_id);
-        let is_end = |state| matches!(state, State::CompleteCommit | State::CompleteAbort);
-        let ends =
-            of_id.filter_map(Record::transaction).filter(|known| is_end(known.state)).count();
-        let place = (key.transactional_id.clone(), ends);
+        let of = self.place(&key.transactional_id);
         let said = (key.decision, key.producer);
-        let before = *self.by_transaction.entry(place).or_insert(said);
+        let before = *self.by_transaction.entry(of.clone()).or_insert(said);
         assert_eq!(before, said, "two decisions for a transaction of {}", key.transactional_id);
         if *version >= TransactionVersion::V2 {
             let before = *self.by_epoch.entry(key.producer).or_insert(key.decision);
             assert_eq!(before, key.decision, "two decisions for {:?}", key.producer);
         }
-        self.outstanding.extend(partitions.iter().map(|place| (key.clone(), place.clone())));
+        self.outstanding.extend(partitions.iter().map(|partition| Marker {
+            key: key.clone(),
+            partition: partition.clone(),
+            of: of.clone(),
+        }));
         self.asked.push(markers);
     }
 
+    /// The transaction of an id that is under way.
+    fn place(&self, id: &Str) -> Place {
+        let of_id = self.log.iter().filter(|record| record.transactional_id == *id);
+        let is_end = |state| matches!(state, State::CompleteCommit | State::CompleteAbort);
+        let ends = of_id.filter_map(Record::transaction).filter(|known| is_end(known.state));
+        (id.clone(), ends.count())
+    }
+
     fn check_sequence(&self, next: &Record) {
+        let id = next.transactional_id.clone();
         let mut of_id = self.log.iter().rev();
         let last = of_id.find(|record| record.transactional_id == next.transactional_id);
         let last = last.and_then(Record::transaction);
@@ -330,6 +365,13 @@ impl Driver {
             return;
         };
         assert!(next.state.may_follow(last.state), "{:?} after {:?}", next.state, last.state);
+        if next.state.may_follow(State::PrepareCommit) || next.state.may_follow(State::PrepareAbort)
+        {
+            for partition in &last.partitions {
+                let marker = (self.place(&id), partition.clone());
+                assert!(self.delivered.contains(&marker), "{id} is complete without {partition:?}");
+            }
+        }
         assert!(next.producer >= last.producer, "{:?} after {:?}", next.producer, last.producer);
     }
 

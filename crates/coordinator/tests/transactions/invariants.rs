@@ -30,6 +30,8 @@ const IDS: [&str; 3] = ["x", "y", "z"];
 const CLIENTS: usize = 6;
 /// Long enough for every timeout, retry and check, and too short for ids to expire.
 const ALL_TIMEOUTS_MS: i64 = 30 * 60 * 1_000;
+/// How far back a late report may reach.
+const LATE_REPORTS: usize = 6;
 /// Events between two comparisons with a shard that reads the whole log.
 const REPLAY_EVERY: usize = 8;
 
@@ -56,11 +58,14 @@ enum Event {
     Forget {
         client: usize,
     },
-    /// Of the markers that are out, some get this far; `again` reports them twice.
+    /// Of the markers that are out, some are reported.
     Markers {
         outcome: MarkerOutcome,
         which: u8,
-        again: bool,
+    },
+    /// A marker that has been reported is reported once more.
+    LateReport {
+        which: u8,
     },
     Wait {
         ms: i64,
@@ -109,8 +114,8 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(client, partitions)| Event::Verify { client, partitions }),
         12 => (client(), decision).prop_map(|(client, decision)| Event::End { client, decision }),
         2 => client().prop_map(|client| Event::Forget { client }),
-        12 => (outcome, any::<u8>(), flag(0.2))
-            .prop_map(|(outcome, which, again)| Event::Markers { outcome, which, again }),
+        12 => (outcome, any::<u8>()).prop_map(|(outcome, which)| Event::Markers { outcome, which }),
+        4 => any::<u8>().prop_map(|which| Event::LateReport { which }),
         5 => prop_oneof![1_i64..200, 5_000_i64..40_000].prop_map(|ms| Event::Wait { ms }),
         1 => (-100_000_i64..100_000).prop_map(|ms| Event::Skew { ms }),
         2 => error.prop_map(|error| Event::Fail { error }),
@@ -220,17 +225,15 @@ impl World {
                 self.sent.insert(token, Sent::End { client, by, floor, decision });
             }
             Event::Forget { client } => self.clients[client] = self.before[client],
-            Event::Markers { outcome, which, again } => {
-                let outstanding = driver.outstanding.clone();
-                let is_meant = |place: &TopicPartition| which >> (place.partition % 8) & 1 == 1;
-                driver.report(outcome, |_, place| is_meant(place));
-                if again {
-                    for (key, place) in outstanding.iter().filter(|(_, place)| is_meant(place)) {
-                        let now = driver.now();
-                        let told = [(place.clone(), outcome)];
-                        let step = driver.shard.handle_markers(now, key, &told);
-                        driver.carry_out(step);
-                    }
+            Event::Markers { outcome, which } => {
+                driver.report(outcome, |place| which >> (place.partition % 8) & 1 == 1);
+            }
+            Event::LateReport { which } => {
+                let count = driver.reported.len().min(LATE_REPORTS);
+                if count > 0 {
+                    let index = driver.reported.len() - 1 - usize::from(which) % count;
+                    let (marker, outcome) = driver.reported[index].clone();
+                    driver.tell(&marker, outcome);
                 }
             }
             Event::Wait { ms } => driver.wait(ms),
@@ -359,7 +362,7 @@ impl World {
         self.driver.flush();
         for _ in 0..4 {
             self.driver.wait(ALL_TIMEOUTS_MS);
-            self.driver.report(MarkerOutcome::Written, |_, _| true);
+            self.driver.report(MarkerOutcome::Written, |_| true);
         }
         self.listen();
     }

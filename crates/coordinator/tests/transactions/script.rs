@@ -10,6 +10,7 @@
 //! A add t:0 t:1 | A verify t:0
 //! A commit | A abort                             all of these: [id=I] [producer=N] [epoch=N] [old]
 //! written [t:0 ..] | gone [..] | unavailable [..] | fenced [..] | coordinator-fenced [..]
+//! late t:0                                       all earlier reports about t:0, once more
 //! describe [tx]      list [states=a+b] [producers=1+2] [older=MS] [pattern=P]
 //! wait 3s | wait 500ms       clock +3s | clock -3s       log          deadline     counters
 //! settings max-timeout=MS expiration=MS version=0        fail not|unavailable|not-leader|too-large
@@ -113,6 +114,7 @@ impl Script {
             "unavailable" => self.report(MarkerOutcome::Unavailable, &options),
             "fenced" => self.report(MarkerOutcome::ProducerFenced, &options),
             "coordinator-fenced" => self.report(MarkerOutcome::CoordinatorFenced, &options),
+            "late" => self.late(&options),
             "describe" => self.describe(&options),
             "list" => self.list(&options),
             "wait" => self.quietly(|driver| driver.wait(duration_ms(options.words[0]))),
@@ -225,11 +227,21 @@ impl Script {
     fn report(&mut self, outcome: MarkerOutcome, options: &Options<'_>) -> Vec<String> {
         let places = options.partitions();
         let count = self.driver.outstanding.len();
-        self.driver.report(outcome, |_, place| places.is_empty() || places.contains(place));
+        self.driver.report(outcome, |place| places.is_empty() || places.contains(place));
         match self.driver.outstanding.len() < count {
             true => Vec::new(),
             false => vec!["no such marker is outstanding".to_owned()],
         }
+    }
+
+    fn late(&mut self, options: &Options<'_>) -> Vec<String> {
+        let places = options.partitions();
+        for (marker, outcome) in self.driver.reported.clone() {
+            if places.contains(&marker.partition) {
+                self.driver.tell(&marker, outcome);
+            }
+        }
+        Vec::new()
     }
 
     fn describe(&mut self, options: &Options<'_>) -> Vec<String> {
