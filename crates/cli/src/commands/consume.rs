@@ -95,6 +95,7 @@ pub(crate) async fn run_in(
 ) -> Result<(u64, u64, Duration), Failure> {
     // Large answers cost fewer rounds; memory stays at a few of them.
     context.set_default("max.partition.fetch.bytes", "4194304")?;
+    context.set_default("fetch.max.bytes", "16777216")?;
     if consume.committed {
         context.set("isolation.level", "read_committed")?;
     }

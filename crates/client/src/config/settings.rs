@@ -290,7 +290,7 @@ pub struct ConsumerConfig {
     pub isolation_level: IsolationLevel,
     /// `fetch.min.bytes`.
     pub fetch_min_bytes: i32,
-    /// `fetch.max.bytes`.
+    /// `fetch.max.bytes`; also bounds what all partitions together have fetched ahead.
     pub fetch_max_bytes: i32,
     /// `fetch.max.wait.ms`.
     pub fetch_max_wait: Duration,

@@ -102,6 +102,9 @@ impl Fetcher {
         {
             let state = self.shared.lock();
             let room = self.shared.config.max_partition_fetch_bytes.max(0) as usize;
+            // Many partitions, each with a little ahead, must not add up without end.
+            let all_full =
+                state.buffered_bytes() >= self.shared.config.fetch_max_bytes.max(0) as usize;
             for (partition, assigned) in &state.partitions {
                 if let Some(not_before) = assigned.not_before
                     && not_before > now
@@ -113,7 +116,7 @@ impl Fetcher {
                     to_find.push((partition.clone(), assigned.version, assigned.position));
                     continue;
                 }
-                if assigned.paused {
+                if assigned.paused || all_full {
                     continue;
                 }
                 let Some((leader, leader_epoch)) =

@@ -182,6 +182,11 @@ impl State {
         true
     }
 
+    /// Returns the bytes that are fetched ahead of the application.
+    pub(super) fn buffered_bytes(&self) -> usize {
+        self.partitions.values().map(|state| state.buffered_bytes).sum()
+    }
+
     /// Takes the answer that has waited longest, of the partitions in turn.
     pub(super) fn take_ready(&mut self) -> Option<Records> {
         while let Some(partition) = self.ready.pop_front() {

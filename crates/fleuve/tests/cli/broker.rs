@@ -23,8 +23,13 @@ impl Broker {
     }
 
     pub(crate) fn start_in(directory: tempfile::TempDir) -> Self {
+        Self::start_at("127.0.0.1:0", directory)
+    }
+
+    /// Starts a broker where another one was.
+    pub(crate) fn start_at(address: &str, directory: tempfile::TempDir) -> Self {
         let mut child = Command::new(FLEUVE)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--listen", address, "--data-dir"])
             .arg(directory.path())
             .args(["--set", "group.initial.rebalance.delay.ms=0"])
             .env("RUST_LOG", "error")

@@ -1,6 +1,7 @@
 //! Starting and stopping, and what is said when that does not work.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use crate::broker::{Broker, FLEUVE};
 
@@ -34,6 +35,42 @@ fn an_acknowledged_record_survives_a_kill() {
     assert_eq!(code, None);
     let broker = Broker::start_in(directory);
     assert_eq!(broker.run(&["consume", "kept", "-q"]), "before the kill\n");
+}
+
+#[test]
+fn a_producer_outlives_killed_brokers_without_loss_or_duplicates() {
+    const ROUNDS: usize = 4;
+    const LINES: usize = 2000;
+    let mut broker = Broker::start();
+    broker.run(&["topic", "create", "t", "-p", "1"]);
+    let address = broker.address.clone();
+    let mut producer = Command::new(FLEUVE)
+        .args(["produce", "t", "-q", "-X", "batch.size=1000"])
+        .env("FLEUVE_BOOTSTRAP_SERVER", &address)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut input = producer.stdin.take().expect("piped");
+    let mut expected = String::new();
+    for round in 0..ROUNDS {
+        let lines: String = (0..LINES).map(|line| format!("{round}-{line}\n")).collect();
+        input.write_all(lines.as_bytes()).expect("it reads");
+        expected.push_str(&lines);
+        if round + 1 < ROUNDS {
+            // Once this round has begun to arrive; what is in flight then, the producer has to
+            // find out about.
+            let began = (round * LINES) as i64;
+            while broker.json(&["topic", "offsets", "t"])[0]["next_offset"].as_i64() <= Some(began)
+            {
+                assert!(producer.try_wait().expect("it runs").is_none(), "it gave up");
+            }
+            let (_, directory) = broker.stop("-KILL");
+            broker = Broker::start_at(&address, directory);
+        }
+    }
+    drop(input);
+    assert!(producer.wait().expect("it ends").success());
+    assert_eq!(broker.run(&["consume", "t", "-q"]), expected);
 }
 
 #[test]
