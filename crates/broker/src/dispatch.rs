@@ -61,6 +61,7 @@ mod requests {
         describe_cluster_request::DescribeClusterRequest,
         describe_configs_request::DescribeConfigsRequest,
         describe_groups_request::DescribeGroupsRequest,
+        describe_log_dirs_request::DescribeLogDirsRequest,
         describe_topic_partitions_request::DescribeTopicPartitionsRequest,
         fetch_request::FetchRequest, find_coordinator_request::FindCoordinatorRequest,
         heartbeat_request::HeartbeatRequest,
@@ -102,6 +103,7 @@ apis! {
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest): 2..=4 => handlers::offset_for_leader_epoch::handle;
     DescribeConfigs(DescribeConfigsRequest): 1..=4 => handlers::describe_configs::handle;
     AlterConfigs(AlterConfigsRequest): 0..=2 => handlers::alter_configs::handle;
+    DescribeLogDirs(DescribeLogDirsRequest): 1..=5 => handlers::describe_log_dirs::handle;
     CreatePartitions(CreatePartitionsRequest): 0..=3 => handlers::create_partitions::handle;
     DeleteGroups(DeleteGroupsRequest): 0..=2 => handlers::delete_groups::handle;
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest): 0..=1 => handlers::incremental_alter_configs::handle;

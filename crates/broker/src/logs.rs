@@ -5,12 +5,13 @@
 //! it, and before the other logs are opened, because it says what settings they have.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use fleuve_metadata::config::BrokerSettings;
 use fleuve_metadata::image::Image;
 use fleuve_metadata::record::Record;
+use fleuve_os::Disk;
 use fleuve_protocol::Str;
 use fleuve_storage::{
     CleanupPolicy, DirectoryError, Environment, Limits, Log, LogConfig, LogError, LogManager,
@@ -59,6 +60,7 @@ pub enum LogsError {
 #[derive(Debug)]
 pub(crate) struct Logs {
     environment: Environment,
+    disk: Arc<dyn Disk>,
     manager: LogManager,
     /// Logs found at the start that no topic has claimed yet.
     found: Mutex<HashMap<TopicPartition, Log>>,
@@ -122,6 +124,7 @@ impl Logs {
         let found = logs.into_iter().map(|log| (log.partition().clone(), log)).collect();
         let opened = Self {
             environment,
+            disk: Arc::clone(&world.disk),
             manager,
             found: Mutex::new(found),
             was_clean: had_clean_shutdown,
@@ -138,6 +141,14 @@ impl Logs {
     /// What all logs share.
     pub(crate) fn environment(&self) -> &Environment {
         &self.environment
+    }
+
+    /// The directories, each with the bytes that are free on its volume, as far as it tells.
+    pub(crate) fn free_space(&self) -> Vec<(PathBuf, Option<i64>)> {
+        let free = |path: &Path| {
+            self.disk.free_space(path).ok().map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
+        };
+        self.manager.directories().map(|(path, _)| (path.to_owned(), free(path))).collect()
     }
 
     /// The ids of the directories.

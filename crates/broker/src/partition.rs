@@ -5,14 +5,15 @@
 //! on, and whoever flushed moves the high watermark. Without, it is the end of the log at once,
 //! as in a Kafka partition with one replica.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 
 use bytes::Bytes;
 use fleuve_storage::{
-    Append, AppendError, CleanError, CleanOutcome, Cleaner, Dirtiness, FlushJob, FlushMark, FlushTarget,
-    Flusher, Log, LogConfig, LogError, LogPoints, Pace, ReadRequest,
+    Append, AppendError, CleanError, CleanOutcome, Cleaner, Dirtiness, FlushJob, FlushMark,
+    FlushTarget, Flusher, Log, LogConfig, LogError, LogPoints, Pace, ReadRequest,
 };
 use fleuve_types::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 use parking_lot::Mutex;
@@ -375,6 +376,12 @@ impl Partition {
     /// Bytes of all segments.
     pub(crate) fn size(&self) -> Result<u64, LogError> {
         self.state.lock().log.as_mut().map_or(Ok(0), Log::size)
+    }
+
+    /// The data directory that the log lies in; none once the log is gone.
+    pub(crate) fn data_directory(&self) -> Option<PathBuf> {
+        let state = self.state.lock();
+        state.log.as_ref()?.directory().parent().map(Path::to_owned)
     }
 
     /// Asks for a flush if records have waited for one longer than `flush.ms`.

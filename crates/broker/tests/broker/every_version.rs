@@ -10,10 +10,10 @@ use fleuve_protocol::messages::{
     create_topics_request as create, delete_groups_request as delete_groups,
     delete_records_request as delete_records, delete_topics_request as delete,
     describe_cluster_request as cluster, describe_configs_request as configs,
-    describe_groups_request as describe, describe_topic_partitions_request as partitions,
-    find_coordinator_request as find, heartbeat_request as heartbeat,
-    incremental_alter_configs_request as incremental, init_producer_id_request as init,
-    join_group_request as join, leave_group_request as leave,
+    describe_groups_request as describe, describe_log_dirs_request as log_dirs,
+    describe_topic_partitions_request as partitions, find_coordinator_request as find,
+    heartbeat_request as heartbeat, incremental_alter_configs_request as incremental,
+    init_producer_id_request as init, join_group_request as join, leave_group_request as leave,
     list_config_resources_request as list_configs, list_groups_request as list_groups,
     list_offsets_request as list_offsets, list_partition_reassignments_request as reassignments,
     metadata_request as metadata, offset_commit_request as commit,
@@ -131,6 +131,17 @@ async fn topics_and_offsets() {
     )
     .await;
     assert_eq!(client.fetch("words", 0, 1).await, ["a", "b"], "a batch comes whole");
+    in_every_version(
+        client,
+        |_| log_dirs::DescribeLogDirsRequest { topics: None },
+        |version, response| {
+            let directory = &response.results[0];
+            assert_eq!((response.results.len(), directory.topics.len()), (1, 1));
+            assert!(directory.topics[0].partitions[0].partition_size > 0);
+            assert_eq!(directory.usable_bytes > 0, version >= 4);
+        },
+    )
+    .await;
     in_every_version(
         client,
         |_| partitions::DescribeTopicPartitionsRequest::default(),
