@@ -23,10 +23,14 @@ pub struct Decision<T> {
 }
 
 /// The features whose levels this release can finalize, sorted by name.
-pub const SUPPORTED_FEATURES: &[(&str, FeatureRange)] = &[(
-    crate::image::METADATA_VERSION,
-    FeatureRange { min: 7, max: crate::image::METADATA_VERSION_LEVEL },
-)];
+pub const SUPPORTED_FEATURES: &[(&str, FeatureRange)] = &[
+    // Level 1 is the consumer group protocol of KIP-848.
+    ("group.version", FeatureRange { min: 0, max: 1 }),
+    (
+        crate::image::METADATA_VERSION,
+        FeatureRange { min: 7, max: crate::image::METADATA_VERSION_LEVEL },
+    ),
+];
 
 /// The most partitions that one request may create, as in Kafka.
 pub(super) const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
