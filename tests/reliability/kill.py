@@ -33,7 +33,8 @@ PARTITIONS = 4
 PRODUCERS = 3
 LONG_KILLS = 200
 RATE_PER_PRODUCER = 2000
-UP_SECONDS = (0.02, 1.2)
+# From the first acknowledgement after a restart, so that every such kill hits a broker under load.
+UP_SECONDS = (0.0, 0.6)
 STARTING_SECONDS = (0.0, 0.05)
 SETTLE_SECONDS = 60
 # A client that waits long between attempts would see few of the kills.
@@ -61,6 +62,15 @@ class Load:
 
     def acknowledged(self) -> int:
         return sum(len(numbers) for history in self.partitions for numbers in history.acknowledged.values())
+
+    def await_progress(self) -> None:
+        """Returns once something more has been acknowledged; the producers take a while to find the broker again."""
+        before = self.acknowledged()
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self.acknowledged() == before:
+            if time.monotonic() > deadline:
+                raise BrokerFailed(f"nothing was acknowledged within {SETTLE_SECONDS} s of a restart")
+            time.sleep(0.005)
 
     def produce(self, producer: int) -> None:
         client = Producer(
@@ -167,6 +177,7 @@ def run_kills(broker: Broker, load: Load, kills: int, moments: random.Random) ->
             time.sleep(moments.uniform(*STARTING_SECONDS))
             while_starting += 1
         else:
+            load.await_progress()
             time.sleep(moments.uniform(*UP_SECONDS))
         broker.kill()
         broker.start()
