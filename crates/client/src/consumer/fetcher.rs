@@ -240,7 +240,7 @@ impl Fetcher {
         match code {
             ErrorCode::None => {
                 match records {
-                    Some(Ok(records)) if records.next_offset() > asked => {
+                    Some(Ok(records)) => {
                         if state.store(records, version) {
                             drop(state);
                             self.shared.ready.notify_one();
@@ -256,7 +256,7 @@ impl Fetcher {
                             self.shared.report(error);
                         }
                     }
-                    Some(Ok(_)) | None => {
+                    None => {
                         if let Ok(assigned) = state.assigned_mut(&partition) {
                             assigned.high_watermark = Some(high_watermark);
                         }

@@ -73,6 +73,7 @@ impl Records {
     ) -> Result<Self> {
         let Fetched { partition, fetch_offset, high_watermark, aborted } = fetched;
         let mut aborted = aborted.map(Aborted::new);
+        let size = bytes.len();
         let mut records = Self {
             partition,
             first_offset: fetch_offset,
@@ -113,6 +114,14 @@ impl Records {
                 records.batches.push(Decoded { header, records: payload });
             }
             records.next_offset = header.next_offset().0;
+        }
+        if records.next_offset == fetch_offset {
+            // Asking again would bring the same again, without end.
+            return Err(Error::CorruptRecords {
+                partition: records.partition,
+                offset: fetch_offset,
+                reason: format!("{size} bytes without a whole batch that reaches the offset"),
+            });
         }
         Ok(records)
     }
@@ -311,6 +320,15 @@ mod tests {
         *bytes.last_mut().expect("bytes") ^= 1;
         let error = decode(bytes, 7, None).expect_err("corrupt");
         assert!(matches!(error, Error::CorruptRecords { offset: 7, .. }), "{error}");
+    }
+
+    #[test]
+    fn an_answer_that_leads_nowhere_is_an_error_and_no_endless_loop() {
+        let bytes = batch(7, &[b"a"], BatchOptions::default());
+        for (bytes, fetch_offset) in [(bytes.slice(..bytes.len() - 1), 7), (bytes, 8)] {
+            let error = decode(bytes.to_vec(), fetch_offset, None).expect_err("no progress");
+            assert!(error.to_string().contains("without a whole batch"), "{error}");
+        }
     }
 
     #[test]
