@@ -1,8 +1,10 @@
 //! Consumer groups: who is in them, and what they have committed.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use fleuve_protocol::ErrorCode;
+use fleuve_protocol::messages::consumer_group_describe_request::ConsumerGroupDescribeRequest;
 use fleuve_protocol::messages::delete_groups_request::DeleteGroupsRequest;
 use fleuve_protocol::messages::describe_groups_request::DescribeGroupsRequest;
 use fleuve_protocol::messages::list_groups_request::ListGroupsRequest;
@@ -89,8 +91,66 @@ impl Admin {
         Ok(groups.into_values().collect())
     }
 
-    /// Describes a group of the classic protocol; a group that does not exist is `Dead`.
+    /// Describes a group of the classic or of the KIP-848 protocol; a group that does not exist is
+    /// `Dead`.
     pub async fn describe_group(&self, group: &str) -> Result<GroupDescription> {
+        let classic = self.describe_classic_group(group).await?;
+        if classic.state != DEAD {
+            return Ok(classic);
+        }
+        match self.describe_consumer_group(group).await {
+            Ok(described) => Ok(described),
+            Err(Error::Unsupported { .. }) => Ok(classic),
+            Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => Ok(classic),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn describe_consumer_group(&self, group: &str) -> Result<GroupDescription> {
+        let build = |_| ConsumerGroupDescribeRequest {
+            group_ids: vec![group.to_owned().into()],
+            ..ConsumerGroupDescribeRequest::default()
+        };
+        let response = self
+            .client
+            .call_coordinator::<ConsumerGroupDescribeRequest>(group, i16::MAX, build, |response| {
+                response.groups.first().map_or(0, |group| retriable(group.error_code))
+            })
+            .await?;
+        let missing = || Error::broker(format!("group {group}"), ErrorCode::GroupIdNotFound);
+        let described = response.groups.into_iter().next().ok_or_else(missing)?;
+        let words = described.error_message.as_deref();
+        check_said(described.error_code, words, || format!("group {group}"))?;
+        let mut members: Vec<_> = described
+            .members
+            .into_iter()
+            .map(|member| {
+                let assignment = member.assignment.topic_partitions.iter().flat_map(|topic| {
+                    let name: Arc<str> = (&*topic.topic_name).into();
+                    topic.partitions.iter().map(move |&p| TopicPartition::new(name.clone(), p))
+                });
+                GroupMember {
+                    assignment: assignment.collect(),
+                    id: member.member_id.to_string(),
+                    instance_id: member.instance_id.map(|id| id.to_string()),
+                    client_id: member.client_id.to_string(),
+                    host: member.client_host.to_string(),
+                    topics: member.subscribed_topic_names.iter().map(ToString::to_string).collect(),
+                }
+            })
+            .collect();
+        members.sort_unstable_by(|left, right| left.id.cmp(&right.id));
+        Ok(GroupDescription {
+            id: described.group_id.to_string(),
+            state: described.group_state.to_string(),
+            protocol_type: "consumer".to_owned(),
+            assignor: described.assignor_name.to_string(),
+            coordinator: self.client.coordinator(group).await?,
+            members,
+        })
+    }
+
+    async fn describe_classic_group(&self, group: &str) -> Result<GroupDescription> {
         let build = |_| DescribeGroupsRequest {
             groups: vec![group.to_owned().into()],
             ..DescribeGroupsRequest::default()
