@@ -14,8 +14,10 @@ FILES ?=
 
 .PHONY: run build test unit foreign crash dump suites bench
 
+# On a terminal it goes on until Ctrl-C; elsewhere it reads everything once and says what it did.
 run: build
-	target/release/fleuve demo lines $(FILES)
+	@if [ -t 1 ]; then echo 'Ctrl-C ends the demo.'; target/release/fleuve demo lines --repeat --rate 5000 $(FILES); \
+	else target/release/fleuve demo lines $(FILES); fi
 
 build:
 	cargo build --release --bin fleuve
