@@ -247,7 +247,7 @@ impl GroupCoordinator {
                 metadata_hash(others.map(|(_, m)| m).chain([&member]), &regexes, self.topics());
             topics_changed = hash != group.metadata_hash;
             if must_rise || topics_changed {
-                epoch += 1;
+                epoch = epoch.saturating_add(1);
                 records.epoch(epoch, hash);
             }
             if group.has_topics_record {

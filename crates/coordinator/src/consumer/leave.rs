@@ -177,7 +177,7 @@ impl GroupCoordinator {
         }
         let stay = group.members().iter().filter(|(id, _)| !gone.contains(*id));
         let hash = metadata_hash(stay.map(|(_, member)| member), &regexes, self.topics());
-        records.epoch(group.epoch + 1, hash);
+        records.epoch(group.epoch.saturating_add(1), hash);
         let only = gone.first().filter(|_| gone.len() == 1);
         let rebalance = rebalance(now, group.epoch, removal.cause, only);
         let records = records.list;
