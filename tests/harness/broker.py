@@ -189,8 +189,8 @@ class Kafka(Broker):
     def prepare(self) -> None:
         if not KAFKA_LIBS.exists():
             raise BrokerFailed("Apache Kafka's jars are missing: run scripts/setup.sh kafka first")
-        controller = free_port()
-        self.port = self.port or free_port(controller + 1)
+        self.port = self.port or free_port()
+        controller = free_port(self.port + 1)
         self.properties = self.data.with_name(self.data.name + ".properties")
         self.properties.write_text(
             "process.roles=broker,controller\nnode.id=1\n"
