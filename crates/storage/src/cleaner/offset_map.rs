@@ -7,8 +7,10 @@
 //! for each compaction. Among the five million keys that 128 MB hold, the chance of a collision is
 //! below 10⁻²⁵.
 //!
-//! The table is open addressing with linear probing, made once in the size that the number of
-//! records asks for and the limit allows.
+//! The table is open addressing with linear probing. How many records there are bounds how large it
+//! can become. If that is well below the limit the table begins small and doubles, because many
+//! records often have few keys, and a small table stays in the processor's caches; otherwise it is
+//! made in full at once, so that no copy of it ever exceeds the limit.
 
 use std::hash::Hasher;
 
@@ -18,6 +20,12 @@ use siphasher::sip128::{Hash128, Hasher128, SipHasher24};
 /// Bytes of one key and its offset.
 pub(super) const ENTRY_BYTES: usize = size_of::<Entry>();
 
+/// Places of a table that may grow.
+const PLACES_INITIAL: usize = 1024;
+/// A table may grow up to one part in this many of the limit: the old and the new one exist
+/// together for a moment, and the new one is twice the old.
+const GROWTH_SHARE: usize = 2;
+
 const VACANT: Entry = Entry { hash: [0; 2], offset: -1 };
 
 /// The last offset of each key.
@@ -26,6 +34,8 @@ pub(super) struct OffsetMap {
     entries: Vec<Entry>,
     count: usize,
     count_max: usize,
+    /// How many places there may be.
+    places_max: usize,
     secret: (u64, u64),
 }
 
@@ -54,10 +64,15 @@ impl OffsetMap {
         // One place more stays vacant, where every search ends.
         let places = wanted.saturating_add(1).min(places_max);
         let count_max = ((places as f64 * load_factor) as usize).min(places - 1);
+        let initial = match places <= places_max / GROWTH_SHARE {
+            true => places.min(PLACES_INITIAL),
+            false => places,
+        };
         Self {
-            entries: vec![VACANT; places],
+            entries: vec![VACANT; initial],
             count: 0,
             count_max: if places < places_max { keys as usize } else { count_max },
+            places_max: places,
             secret: (random.next_u64(), random.next_u64()),
         }
     }
@@ -68,6 +83,9 @@ impl OffsetMap {
         // must be a prefix of the log.
         if self.count >= self.count_max {
             return false;
+        }
+        if self.count >= self.entries.len() / 2 && self.entries.len() < self.places_max {
+            self.grow();
         }
         let hash = self.hash(key);
         let place = self.place_of(hash);
@@ -91,6 +109,15 @@ impl OffsetMap {
     /// Returns the memory that the table takes.
     pub(super) fn bytes(&self) -> usize {
         self.entries.len() * ENTRY_BYTES
+    }
+
+    fn grow(&mut self) {
+        let places = (2 * self.entries.len()).min(self.places_max);
+        let entries = std::mem::replace(&mut self.entries, vec![VACANT; places]);
+        for entry in entries.into_iter().filter(|entry| entry.offset >= 0) {
+            let place = self.place_of(entry.hash);
+            self.entries[place] = entry;
+        }
     }
 
     /// Finds the place where `hash` is, or the vacant one where it would go.
@@ -147,6 +174,13 @@ mod tests {
     #[test]
     fn memory_follows_the_records_up_to_the_limit() {
         assert!(map(10, 1 << 20).bytes() < 20 * ENTRY_BYTES);
+        let mut few = map(36_000, 80_100 * ENTRY_BYTES);
+        assert!((0..36_000_i64).all(|offset| few.put(&(offset % 7).to_be_bytes(), offset)));
+        assert!(few.bytes() <= PLACES_INITIAL * ENTRY_BYTES);
+        let mut many = map(36_000, 80_100 * ENTRY_BYTES);
+        assert!((0..36_000_i64).all(|offset| many.put(&offset.to_be_bytes(), offset)));
+        assert!((0..36_000_i64).all(|offset| many.get(&offset.to_be_bytes()) == Some(offset)));
+        assert!(many.bytes() <= 40_050 * ENTRY_BYTES);
         let mut full = map(1 << 40, 100 * ENTRY_BYTES);
         assert_eq!(full.bytes(), 100 * ENTRY_BYTES);
         let taken = (0..200_i64).take_while(|offset| full.put(&offset.to_be_bytes(), *offset));
