@@ -3,7 +3,7 @@
 //! It keeps the ledger in step with the log, remembers what is under way for each id, and carries
 //! on with what waited for a record to be appended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,8 +19,9 @@ use super::record::{Record, RecordError};
 use super::settings::TransactionSettings;
 use super::state::State;
 use super::step::{Step, Then, Write};
+use super::waiting::Waiting;
 use crate::error::AppendError;
-use crate::step::Now;
+use crate::step::{Now, Token};
 
 /// Gives out producer ids that nobody else in the cluster has.
 pub trait ProducerIds: Send + Sync + fmt::Debug {
@@ -55,6 +56,8 @@ pub struct TransactionCoordinator {
     pub(crate) coordinator_epoch: i32,
     /// Deliveries that are to be taken up again, on the monotonic clock.
     pub(crate) retries: BTreeSet<(i64, Str)>,
+    /// Requests that wait, by when they no longer do.
+    pub(crate) waits: BTreeSet<(i64, Str, Token)>,
     /// When timed-out transactions are looked for next.
     pub(crate) abort_check_ms: Option<i64>,
     /// When unused ids are looked for next.
@@ -81,6 +84,8 @@ pub(crate) struct Progress {
     pub(crate) times_out_at_ms: Option<i64>,
     /// The markers of a prepared transaction.
     pub(crate) delivery: Option<Delivery>,
+    /// Requests that wait until nothing is pending any more.
+    pub(crate) waiting: VecDeque<Waiting>,
 }
 
 /// What the shard is doing.
@@ -99,6 +104,7 @@ impl Default for Progress {
             stored_end: None,
             times_out_at_ms: None,
             delivery: None,
+            waiting: VecDeque::new(),
         }
     }
 }
@@ -118,6 +124,7 @@ impl TransactionCoordinator {
             counters: Counters::default(),
             coordinator_epoch,
             retries: BTreeSet::new(),
+            waits: BTreeSet::new(),
             abort_check_ms: None,
             expiry_check_ms: None,
             producer_ids,
@@ -185,13 +192,16 @@ impl TransactionCoordinator {
     ///
     /// Nothing more comes from it but `NOT_COORDINATOR`; writes that are still out are answered
     /// so when they are handed back.
-    pub fn handle_unload(&mut self) {
+    pub fn handle_unload(&mut self, now: Now) -> Step {
+        let mut step = Step::default();
+        self.phase = Phase::Unloaded;
+        let progress = std::mem::take(&mut self.progress);
+        self.dismiss(now, progress.into_values().flat_map(|known| known.waiting), &mut step);
         self.ledger = Ledger::default();
-        self.progress.clear();
         self.retries.clear();
         self.abort_check_ms = None;
         self.expiry_check_ms = None;
-        self.phase = Phase::Unloaded;
+        step
     }
 
     /// Changes the settings; they hold from the next event on.
@@ -209,7 +219,7 @@ impl TransactionCoordinator {
         for (index, record) in write.records.iter().enumerate() {
             let before = self.ledger.get(&record.transactional_id).map(|known| known.state);
             self.apply(record, base_offset.plus(index as i64));
-            self.follow(now, record, before, write.last_epoch, end);
+            self.follow(now, record, before, write.last_epoch, end, &mut step);
         }
         match write.then {
             Then::Reply { token, response } => step.reply(token, response, Some(end)),
@@ -223,6 +233,9 @@ impl TransactionCoordinator {
                 }
             }
             Then::Complete | Then::Expire => {}
+        }
+        for record in &write.records {
+            self.wake(now, &record.transactional_id, &mut step);
         }
         step
     }
@@ -241,6 +254,9 @@ impl TransactionCoordinator {
                     _ => self.settle(&record.transactional_id),
                 }
             }
+            for record in &write.records {
+                self.wake(now, &record.transactional_id, &mut step);
+            }
         }
         let error = TransactionError::from(error);
         match write.then {
@@ -255,7 +271,8 @@ impl TransactionCoordinator {
     /// When [`Self::tick`] has to be called next, on the monotonic clock in milliseconds.
     pub fn next_deadline(&self) -> Option<i64> {
         let retry = self.retries.first().map(|(at_ms, _)| *at_ms);
-        [self.abort_check_ms, self.expiry_check_ms, retry].into_iter().flatten().min()
+        let wait = self.waits.first().map(|(at_ms, ..)| *at_ms);
+        [self.abort_check_ms, self.expiry_check_ms, retry, wait].into_iter().flatten().min()
     }
 
     /// Lets everything happen whose time has come.
@@ -265,6 +282,11 @@ impl TransactionCoordinator {
         while is_due(self.retries.first().map(|(at_ms, _)| *at_ms)) {
             if let Some((_, id)) = self.retries.pop_first() {
                 self.retry_delivery(now, &id, &mut step);
+            }
+        }
+        while is_due(self.waits.first().map(|(at_ms, ..)| *at_ms)) {
+            if let Some((_, id, token)) = self.waits.pop_first() {
+                self.wait_is_over(now, &id, token, &mut step);
             }
         }
         if is_due(self.abort_check_ms) {
@@ -358,9 +380,11 @@ impl TransactionCoordinator {
         before: Option<State>,
         last_epoch: ProducerEpoch,
         end: Offset,
+        step: &mut Step,
     ) {
         let Some(transaction) = record.transaction() else {
-            self.progress.remove(&record.transactional_id);
+            let gone = self.progress.remove(&record.transactional_id);
+            self.dismiss(now, gone.into_iter().flat_map(|gone| gone.waiting), step);
             self.counters.ids_expired += 1;
             return;
         };
@@ -389,6 +413,7 @@ impl TransactionCoordinator {
                 _ => None,
             },
             delivery: None,
+            waiting: std::mem::take(&mut progress.waiting),
         };
     }
 }

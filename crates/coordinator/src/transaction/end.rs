@@ -129,10 +129,15 @@ impl TransactionCoordinator {
         let id = &request.transactional_id;
         let known = self.known(id)?;
         let (asking, current) = (request.producer, known.producer);
+        // Only what version 2 has ended tells by its epoch who ended it. Kafka does not ask, and so
+        // takes a producer that was shut out for the one of version 0 that came after it.
+        let may_repeat = known.client_version.bumps_epoch();
         // The answer to the first request was lost, and with it the new epoch, ...
-        let is_after_bump = i32::from(current.epoch.0) == i32::from(asking.epoch.0) + 1;
+        let is_after_bump =
+            may_repeat && i32::from(current.epoch.0) == i32::from(asking.epoch.0) + 1;
         // ... or even the new producer id.
-        let is_after_replacement = known.previous_producer_id == asking.id
+        let is_after_replacement = may_repeat
+            && known.previous_producer_id == asking.id
             && current.id != asking.id
             && asking.epoch == LAST_CLIENT_EPOCH
             && current.epoch.0 == 0;

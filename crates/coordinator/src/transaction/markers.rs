@@ -33,6 +33,8 @@ pub(crate) struct Delivery {
     failed: BTreeSet<TopicPartition>,
     /// Whether another try is scheduled.
     is_retry_due: bool,
+    /// Whether the completion is being stored.
+    is_completing: bool,
     /// Whether a later coordinator has taken over.
     is_abandoned: bool,
 }
@@ -101,6 +103,7 @@ impl TransactionCoordinator {
             awaited,
             failed: BTreeSet::new(),
             is_retry_due: false,
+            is_completing: false,
             is_abandoned: false,
         });
         let after = progress.stored_end;
@@ -118,6 +121,9 @@ impl TransactionCoordinator {
             return;
         };
         delivery.is_retry_due = false;
+        if delivery.is_completing {
+            return;
+        }
         if delivery.awaited.is_empty() {
             return self.complete(now, id, step);
         }
@@ -134,6 +140,9 @@ impl TransactionCoordinator {
 
     /// The completion could not be stored. All markers are written, so nothing but that is left.
     pub(crate) fn completion_failed(&mut self, now: Now, id: &Str, error: AppendError) {
+        if let Some(Progress { delivery: Some(delivery), .. }) = self.progress.get_mut(id) {
+            delivery.is_completing = false;
+        }
         match error {
             // The shard is about to be unloaded; who loads it next will take this up.
             AppendError::NotLeader => {}
@@ -151,6 +160,9 @@ impl TransactionCoordinator {
         let Some((known, decision)) = self.decided(id) else { return };
         let to = known.completed(decision, now.wall);
         let transition = Transition { to, last_epoch: self.last_epoch(id) };
+        if let Some(Progress { delivery: Some(delivery), .. }) = self.progress.get_mut(id) {
+            delivery.is_completing = true;
+        }
         self.write(id, transition, Then::Complete, step);
     }
 

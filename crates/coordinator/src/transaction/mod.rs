@@ -40,7 +40,9 @@
 //! | Empty, CompleteCommit, CompleteAbort | unused for `transactional.id.expiration.ms` | (none), by way of Dead |
 //!
 //! While a transition is being stored, and from a decision until it is complete, the id is
-//! *pending* and other changes are refused with `CONCURRENT_TRANSACTIONS`. `PrepareEpochFence` is
+//! *pending* and other changes are refused with `CONCURRENT_TRANSACTIONS`; only additions of
+//! partitions wait for a while, so that the next transaction begins as soon as it can rather than
+//! when the client comes back. Every [`crate::Token`] is answered exactly once. `PrepareEpochFence` is
 //! where Kafka lets an id stand between shutting out a producer and deciding to abort; here the
 //! two are one, and the state has nothing but a name, for those who filter by it.
 //!
@@ -80,7 +82,7 @@
 //!   request fails with `COORDINATOR_LOAD_IN_PROGRESS`, a timed-out transaction waits for the next
 //!   check, and the driver sees to a new block.
 //! - **Loss.** If appended records are lost before they are durable, or the partition is led
-//!   elsewhere: [`TransactionCoordinator::handle_unload`], `NOT_COORDINATOR` for all replies held
+//!   elsewhere or its log has failed ([`crate::AppendError::NotLeader`]): [`TransactionCoordinator::handle_unload`], `NOT_COORDINATOR` for all replies held
 //!   back, held markers dropped, and a new machine, if any, loaded from the log.
 //!
 //! What remains with the handlers:
@@ -110,6 +112,7 @@ mod record;
 mod settings;
 mod state;
 mod step;
+mod waiting;
 
 pub use admin::{Description, InvalidPattern, ListFilter, Listing};
 pub use coordinator::{Counters, ProducerIds, TransactionCoordinator};

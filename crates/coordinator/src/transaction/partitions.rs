@@ -41,6 +41,9 @@ pub struct VerifyPartitionsRequest {
 
 impl TransactionCoordinator {
     /// Handles AddPartitionsToTxn for one transaction, and AddOffsetsToTxn.
+    ///
+    /// The next transaction usually begins while the markers of the last one are being written.
+    /// Rather than have the client come back later, the request waits for a while.
     pub fn handle_add_partitions(
         &mut self,
         now: Now,
@@ -48,11 +51,26 @@ impl TransactionCoordinator {
         request: &AddPartitionsRequest,
     ) -> Step {
         let mut step = Step::default();
+        let is_pending = self.is_pending(&request.transactional_id);
+        if !is_pending || !self.wait(now, token, request) {
+            self.try_add_partitions(now, token, request, &mut step);
+        }
+        step
+    }
+
+    /// Adds the partitions, or says why not.
+    pub(crate) fn try_add_partitions(
+        &mut self,
+        now: Now,
+        token: Token,
+        request: &AddPartitionsRequest,
+        step: &mut Step,
+    ) {
         let id = &request.transactional_id;
         match self.add_partitions(now, request) {
             Ok(Some(transition)) => {
                 let then = Then::Reply { token, response: Response::AddPartitions(Ok(())) };
-                self.write(id, transition, then, &mut step);
+                self.write(id, transition, then, step);
             }
             Ok(None) => {
                 step.reply(token, Response::AddPartitions(Ok(())), self.stored_end(id));
@@ -62,7 +80,6 @@ impl TransactionCoordinator {
                 step.reply(token, Response::AddPartitions(Err(error)), None);
             }
         }
-        step
     }
 
     /// Handles AddPartitionsToTxn for one transaction whose partitions are only to be verified.

@@ -15,6 +15,12 @@ pub struct TransactionSettings {
     /// `transaction.remove.expired.transaction.cleanup.interval.ms`: how often unused ids are
     /// looked for.
     pub remove_expired_interval_ms: i64,
+    /// `add.partitions.to.txn.retry.backoff.max.ms`: how long the addition of partitions waits for
+    /// an earlier change of the transactional id to be over.
+    ///
+    /// Kafka's partition leaders ask again and again for so long, and only for clients of version
+    /// 2. Here the request itself waits, whoever asks; at 0 nobody does.
+    pub add_partitions_wait_ms: i64,
     /// Finalized level of the feature `transaction.version`: the layout of records, and the
     /// protocol by which the coordinator itself aborts.
     pub cluster_version: TransactionVersion,
@@ -27,6 +33,7 @@ impl Default for TransactionSettings {
             id_expiration_ms: 7 * 24 * 60 * 60 * 1_000,
             abort_timed_out_interval_ms: 10_000,
             remove_expired_interval_ms: 60 * 60 * 1_000,
+            add_partitions_wait_ms: 100,
             cluster_version: TransactionVersion::V2,
         }
     }

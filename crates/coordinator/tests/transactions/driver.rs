@@ -60,6 +60,8 @@ pub(crate) struct Marker {
 pub(crate) struct Driver {
     pub(crate) shard: TransactionCoordinator,
     pub(crate) log: Vec<Record>,
+    /// Number of records of each batch in the log.
+    pub(crate) batches: Vec<usize>,
     pub(crate) now_ms: i64,
     /// How far the wall clock has been set forth, or back.
     pub(crate) skew_ms: i64,
@@ -95,12 +97,12 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(settings: TransactionSettings) -> Self {
         let producer_ids = Arc::new(Counting::default());
-        let settings = TransactionSettings::default();
         let mut driver = Self {
             shard: TransactionCoordinator::new(settings.clone(), producer_ids.clone(), 0),
             log: Vec::new(),
+            batches: Vec::new(),
             now_ms: 0,
             skew_ms: 0,
             failures: VecDeque::new(),
@@ -227,8 +229,10 @@ impl Driver {
 
     /// Gives the shard up; whoever waits is sent away.
     pub(crate) fn unload(&mut self) {
-        self.shard.handle_unload();
         let now = self.now();
+        let step = self.shard.handle_unload(now);
+        assert!(step.writes.is_empty(), "a shard that is given up writes nothing");
+        self.held.extend(step.effects);
         for write in self.stalled.take().into_iter().flatten() {
             let step = self.shard.handle_append_failed(now, write, AppendError::NotLeader);
             assert!(step.writes.is_empty(), "a shard that is gone writes nothing");
@@ -303,6 +307,7 @@ impl Driver {
             self.check_sequence(&read);
             self.log.push(read);
         }
+        self.batches.push(write.records().len());
         self.shard.handle_appended(now, write, base)
     }
 

@@ -180,7 +180,8 @@ fn a_loading_shard_asks_for_patience_and_then_finishes_what_kafka_began() {
     assert_eq!((markers.key.coordinator_epoch, markers.key.decision), (5, Decision::Commit));
     assert_eq!(markers.version, TransactionVersion::V2);
     assert_eq!(markers.partitions, [partition("t", 1)]);
-    shard.handle_unload();
+    let step = shard.handle_unload(Now { wall: TimestampMs(AT), monotonic_ms: 0 });
+    assert!(step.effects.is_empty() && step.writes.is_empty());
     assert_eq!(shard.describe("tx-1"), Err(TransactionError::NotCoordinator));
     assert_eq!(shard.next_deadline(), None);
 }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleuve_coordinator::transaction::{
     AddPartitionsRequest, Decision, Effect, EndRequest, InitRequest, ListFilter, MarkerOutcome,
-    Producer, Response, State, TransactionVersion, VerifyPartitionsRequest,
+    Producer, Response, State, TransactionSettings, TransactionVersion, VerifyPartitionsRequest,
 };
 use fleuve_coordinator::{AppendError, Token};
 use fleuve_protocol::Str;
@@ -156,7 +156,7 @@ impl World {
     fn new() -> Self {
         let nobody = Producer { id: ProducerId(-1), epoch: ProducerEpoch(-1) };
         Self {
-            driver: Driver::new(),
+            driver: Driver::new(TransactionSettings::default()),
             clients: vec![nobody; CLIENTS],
             before: vec![nobody; CLIENTS],
             sent: BTreeMap::new(),

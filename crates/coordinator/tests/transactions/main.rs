@@ -4,4 +4,5 @@ mod driver;
 mod formats;
 mod golden;
 mod invariants;
+mod limits;
 mod script;

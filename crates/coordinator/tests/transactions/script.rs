@@ -13,7 +13,7 @@
 //! late t:0                                       all earlier reports about t:0, once more
 //! describe [tx]      list [states=a+b] [producers=1+2] [older=MS] [pattern=P]
 //! wait 3s | wait 500ms       clock +3s | clock -3s       log          deadline     counters
-//! settings max-timeout=MS expiration=MS version=0        fail not|unavailable|not-leader|too-large
+//! settings max-timeout=MS expiration=MS version=0 wait=MS        fail not|unavailable|not-leader|too-large
 //! ids none | ids some        hold | flush                stall | resume
 //! reload                     crash                       unload
 //! ```
@@ -22,7 +22,8 @@ use std::collections::BTreeMap;
 
 use fleuve_coordinator::transaction::{
     AddPartitionsRequest, Decision, EndRequest, InitRequest, ListFilter, MarkerOutcome, Markers,
-    Producer, Record, Response, Transaction, TransactionVersion, VerifyPartitionsRequest,
+    Producer, Record, Response, Transaction, TransactionSettings, TransactionVersion,
+    VerifyPartitionsRequest,
 };
 use fleuve_coordinator::{AppendError, Token};
 use fleuve_protocol::Str;
@@ -87,7 +88,11 @@ impl<'a> Options<'a> {
 impl Script {
     pub(crate) fn new() -> Self {
         Self {
-            driver: Driver::new(),
+            // Waiting would hide what the id is busy with; scripts about it say so.
+            driver: Driver::new(TransactionSettings {
+                add_partitions_wait_ms: 0,
+                ..TransactionSettings::default()
+            }),
             clients: BTreeMap::new(),
             requests: BTreeMap::new(),
             printed_answers: 0,
@@ -303,6 +308,9 @@ impl Script {
             }
             if let Some(ms) = number("expiration") {
                 settings.id_expiration_ms = ms;
+            }
+            if let Some(ms) = number("wait") {
+                settings.add_partitions_wait_ms = ms;
             }
             if let Some(level) = options.number("version") {
                 settings.cluster_version =
