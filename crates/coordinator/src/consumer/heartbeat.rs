@@ -224,6 +224,25 @@ impl GroupCoordinator {
             _ => (None, None),
         };
         let mut looked_at = LookedAt::default();
+        let version = self.topics().version();
+        let is_settled = !is_new
+            && member == old
+            && companion_checked == Some(version)
+            && !self.are_regexes_due(now, group, companion_resolved)
+            && group.target_epoch >= group.epoch
+            && member.is_reconciled_to(group.target_epoch);
+        if is_settled {
+            // Nearly all heartbeats are of this kind; they must not cost what the others do.
+            return Ok(Decision {
+                records: records.list,
+                reply: self.heartbeat_reply(request, member_id, &member, &old),
+                cause: None,
+                old_epoch: group.epoch,
+                looked_at,
+                revocation: Revocation::AsBefore,
+                replaced,
+            });
+        }
         let mut regexes: BTreeMap<Str, BTreeSet<Str>> = group
             .resolved
             .iter()
@@ -237,7 +256,6 @@ impl GroupCoordinator {
             &mut looked_at,
         )?;
 
-        let version = self.topics().version();
         let must_rise = names_changed || regex_changed || matches_changed || group.epoch == 0;
         let mut epoch = group.epoch;
         let mut topics_changed = false;
@@ -301,21 +319,7 @@ impl GroupCoordinator {
                 };
             }
         }
-        let is_full_request = request.rebalance_timeout_ms != -1
-            && (request.subscribed_topic_names.is_some()
-                || request.subscribed_topic_regex.is_some())
-            && request.owned.is_some();
-        let tells_assignment =
-            request.member_epoch == JOINING || is_full_request || member.assigned != old.assigned;
-        let reply = ConsumerHeartbeatReply {
-            member_id: member_id.clone(),
-            member_epoch: member.epoch,
-            heartbeat_interval_ms: settings.heartbeat_interval_ms,
-            assignment: tells_assignment.then(|| {
-                let topics = member.assigned.iter();
-                topics.map(|(id, all)| (*id, all.keys().copied().collect())).collect()
-            }),
-        };
+        let reply = self.heartbeat_reply(request, member_id, &member, &old);
         Ok(Decision {
             records: records.list,
             reply,
@@ -325,6 +329,44 @@ impl GroupCoordinator {
             revocation,
             replaced,
         })
+    }
+
+    /// What to answer; the assignment is told to those who ask for it or got another.
+    fn heartbeat_reply(
+        &self,
+        request: &ConsumerHeartbeatRequest,
+        member_id: &Str,
+        member: &Member,
+        old: &Member,
+    ) -> ConsumerHeartbeatReply {
+        let is_full_request = request.rebalance_timeout_ms != -1
+            && (request.subscribed_topic_names.is_some()
+                || request.subscribed_topic_regex.is_some())
+            && request.owned.is_some();
+        let tells_assignment =
+            request.member_epoch == JOINING || is_full_request || member.assigned != old.assigned;
+        ConsumerHeartbeatReply {
+            member_id: member_id.clone(),
+            member_epoch: member.epoch,
+            heartbeat_interval_ms: self.settings.consumer.heartbeat_interval_ms,
+            assignment: tells_assignment.then(|| {
+                let topics = member.assigned.iter();
+                topics.map(|(id, all)| (*id, all.keys().copied().collect())).collect()
+            }),
+        }
+    }
+
+    /// Whether it is time to look at what regular expressions match; `last` is the view and time
+    /// of the last look.
+    fn are_regexes_due(&self, now: Now, group: &ConsumerGroup, last: Option<(i64, i64)>) -> bool {
+        if group.regex_subscribers().is_empty() {
+            return false;
+        }
+        let Some((seen, at_ms)) = last else { return true };
+        let age_ms = now.monotonic_ms.saturating_sub(at_ms);
+        let refresh_interval_ms = i64::from(self.settings.consumer.regex_refresh_interval_ms);
+        age_ms > RESOLVE_INTERVAL_MIN_MS
+            && (seen != self.topics().version() || age_ms > refresh_interval_ms)
     }
 
     /// Keeps what regular expressions match up to date; says whether that changed.
@@ -358,15 +400,8 @@ impl GroupCoordinator {
         }
         let version = self.topics().version();
         let is_new = new.regex().is_some_and(|regex| !regexes.contains_key(regex));
-        let refresh_interval_ms = i64::from(self.settings.consumer.regex_refresh_interval_ms);
-        let is_due = match last {
-            None => true,
-            Some((seen, at_ms)) => {
-                let age_ms = now.monotonic_ms.saturating_sub(at_ms);
-                age_ms > RESOLVE_INTERVAL_MIN_MS
-                    && (seen != version || age_ms > refresh_interval_ms)
-            }
-        };
+        // The group may be about to get its first expression.
+        let is_due = last.is_none() || self.are_regexes_due(now, group, last);
         if is_due {
             looked_at.resolved = Some((version, now.monotonic_ms));
         } else if is_new {

@@ -2,6 +2,7 @@
 
 mod consumer;
 mod consumer_histories;
+mod consumer_storm;
 mod driver;
 mod formats;
 mod golden;
