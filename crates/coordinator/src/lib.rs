@@ -4,6 +4,9 @@
 //! the consumer group protocol and committed offsets, as Apache Kafka 4.3 behaves. What it must never know: how
 //! requests arrive, how records are stored, what time it is.
 //!
+//! Transactions have a machine of their own, one for each partition of `__transaction_state`: see
+//! [`transaction`]. It works alike.
+//!
 //! # Decide, append, apply
 //!
 //! ```text
