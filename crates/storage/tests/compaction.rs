@@ -418,6 +418,37 @@ mod transactions {
     }
 
     #[test]
+    fn the_index_of_aborted_transactions_keeps_what_is_still_there() {
+        let machine = Machine::new(compacted());
+        let mut log = with_transactions(&machine);
+        let entry = |producer_id: i64, first: i64, marker: i64| {
+            let mut bytes = vec![0, 0];
+            for field in [producer_id, first, marker, marker + 1] {
+                bytes.extend(field.to_be_bytes());
+            }
+            bytes
+        };
+        let path = machine.path("00000000000000000000.txnindex");
+        let mut stored = entry(1, 2, 4);
+        // One without a marker, and the beginning of another that a crash has cut.
+        stored.extend(entry(9, 3, 999));
+        stored.extend([0, 0, 0]);
+        fleuve_os::Disk::replace_file(&machine.disk, &path, &stored).unwrap();
+        roll_and_clean(&machine, &mut log);
+        let kept = fleuve_os::Disk::read_file(&machine.disk, &path).unwrap();
+        assert_eq!(kept, entry(1, 2, 4));
+
+        // Once nothing of the transactions is left, neither is the file.
+        for value in ["1", "2", "3"] {
+            machine.clock.advance(25 * HOUR);
+            log.expire_producers();
+            put(&mut log, &draft(&[("replaced", Some(value))]));
+            roll_and_clean(&machine, &mut log);
+        }
+        assert_eq!(machine.files(".txnindex"), Vec::<String>::new());
+    }
+
+    #[test]
     fn an_open_transaction_bounds_the_compaction() {
         let machine = Machine::new(compacted());
         let mut log = machine.open();
@@ -764,6 +795,72 @@ mod meanwhile {
         machine.disk.set_capacity(1 << 30);
         clean(&machine, &mut log).unwrap();
         assert_eq!(summary(&mut log).len(), 3);
+    }
+}
+
+mod leftovers {
+    use fleuve_os::Disk;
+
+    use super::*;
+
+    fn names(machine: &Machine) -> Vec<String> {
+        let entries = machine.disk.list(std::path::Path::new(common::DIRECTORY)).unwrap();
+        let mut names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
+        names.retain(|name| name.starts_with('0'));
+        names.sort();
+        names
+    }
+
+    /// A log of three segments, and the files of its first in its directory under `suffix`.
+    fn with_copies(suffix: &str, kinds: &[&str]) -> Machine {
+        let machine = Machine::new(compacted());
+        let mut log = machine.open();
+        for value in ["1", "2", "3"] {
+            put(&mut log, &draft(&[("a", Some(value))]));
+            log.roll().unwrap();
+        }
+        log.checkpoint().unwrap();
+        drop(log);
+        for kind in kinds {
+            let name = format!("00000000000000000000.{kind}");
+            let content = machine.disk.read_file(&machine.path(&name)).unwrap();
+            let copy = machine.path(&format!("{name}{suffix}"));
+            machine.disk.replace_file(&copy, &content).unwrap();
+        }
+        machine
+    }
+
+    #[test]
+    fn files_of_an_undecided_swap_are_removed() {
+        // Indexes are renamed before the log: without it nothing was decided.
+        let machine = with_copies(".swap", &["index", "timeindex"]);
+        let before: Vec<String> =
+            names(&machine).into_iter().filter(|name| !name.ends_with(".swap")).collect();
+        let mut log = machine.open();
+        assert_eq!(summary(&mut log).len(), 3);
+        assert_eq!(names(&machine), before);
+    }
+
+    #[test]
+    fn a_swap_beside_an_unfinished_file_is_void() {
+        // Kafka renames the parts of a split segment one by one, the last first.
+        let machine = with_copies(".swap", &["log", "index", "timeindex"]);
+        let content = machine.disk.read_file(&machine.path("00000000000000000000.log")).unwrap();
+        let cleaned = machine.path("00000000000000000000.log.cleaned");
+        machine.disk.replace_file(&cleaned, &content).unwrap();
+        machine.disk.damage(&machine.path("00000000000000000000.log.swap"), Vec::clear);
+        let mut log = machine.open();
+        assert_eq!(summary(&mut log).len(), 3);
+    }
+
+    #[test]
+    fn a_decided_swap_is_finished() {
+        let machine = with_copies(".swap", &["log", "index", "timeindex"]);
+        // It stands for itself only: its last offset lies before the next segment.
+        machine.disk.damage(&machine.path("00000000000000000000.log"), Vec::clear);
+        let mut log = machine.open();
+        assert_eq!(summary(&mut log).len(), 3);
+        assert!(names(&machine).iter().all(|name| !name.contains("swap")));
     }
 }
 
