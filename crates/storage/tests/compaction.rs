@@ -677,6 +677,73 @@ mod meanwhile {
     }
 
     #[test]
+    fn threads_append_read_and_compact_at_once() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        const RECORDS: i64 = 600;
+        let machine = Machine::new(LogConfig { segment_bytes: 1000, ..compacted() });
+        let log = parking_lot::Mutex::new(machine.open());
+        let done = AtomicBool::new(false);
+        let compactions = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..RECORDS {
+                    let (key, value) = (format!("{}", number % 7), format!("{number}"));
+                    let mut log = log.lock();
+                    assert_eq!(put(&mut log, &draft(&[(&key, Some(&value))])), number);
+                    if number % 10 == 9 {
+                        log.flush().unwrap();
+                    }
+                }
+                done.store(true, Ordering::Release);
+            });
+            scope.spawn(|| {
+                let mut from = 0;
+                while !done.load(Ordering::Acquire) {
+                    let plan = log.lock().plan_read(common::request(from, i64::MAX)).unwrap();
+                    let bytes = plan.run().unwrap().into_bytes();
+                    let mut next = from;
+                    for batch in fleuve_protocol::records::Batches::new(bytes) {
+                        let batch = batch.expect("reads return whole batches");
+                        batch.verify_crc().expect("and intact ones");
+                        assert!(batch.header.last_offset().0 >= next);
+                        next = batch.header.next_offset().0;
+                        for found in records_of(&batch) {
+                            assert_eq!(found.value, Some(found.offset.to_string().into_bytes()));
+                        }
+                    }
+                    from = if next == from { 0 } else { next };
+                }
+            });
+            let mut compactions = 0;
+            let cleaner = Cleaner::new(&machine.environment, CleanerOptions::default());
+            loop {
+                let is_last = done.load(Ordering::Acquire);
+                let job = {
+                    let mut log = log.lock();
+                    let end = log.log_end_offset();
+                    log.begin_clean(end).unwrap()
+                };
+                if let Some(job) = job {
+                    let outcome = cleaner.run(&job, &mut unhurried, &mut |job, group| {
+                        log.lock().swap_in(job, group)
+                    });
+                    log.lock().finish_clean(job, outcome).unwrap();
+                    compactions += 1;
+                }
+                if is_last {
+                    return compactions;
+                }
+                std::thread::yield_now();
+            }
+        });
+        assert!(compactions > 0);
+        let mut log = log.into_inner();
+        let last: Vec<i64> = summary(&mut log).iter().map(|(offset, _, _)| *offset).collect();
+        assert!(last.ends_with(&(RECORDS - 7..RECORDS).collect::<Vec<_>>()), "{last:?}");
+        assert!(last.len() < 100, "{last:?}");
+    }
+
+    #[test]
     fn a_truncation_ends_it() {
         let machine = Machine::new(compacted());
         let mut log = two_segments(&machine);
