@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleuve_protocol::Str;
-use fleuve_types::Uuid;
 
 use super::api::{ConsumerHeartbeatReply, ConsumerHeartbeatRequest};
 use super::assignor::{Assignor, Spec, SpecMember};
@@ -20,6 +19,7 @@ use super::companion::{Aftermath, LookedAt, rebalance};
 use super::group::ConsumerGroup;
 use super::member::{JOINING, LEAVING, LEFT_FOR_A_WHILE, Member, MemberState, Target};
 use super::reconcile::Reconciliation;
+use super::sender::{Sender, check_request, find_sender, update};
 use super::subscription::{Pattern, Resolver, metadata_hash, resolve};
 use super::write::Records;
 use crate::coordinator::{Group, GroupCoordinator};
@@ -54,13 +54,6 @@ enum Revocation {
     Done,
 }
 
-/// The member that a heartbeat is from, before the heartbeat takes effect.
-struct Sender {
-    member: Member,
-    is_new: bool,
-    replaced: Option<Str>,
-}
-
 impl GroupCoordinator {
     /// Handles ConsumerGroupHeartbeat.
     pub fn handle_consumer_heartbeat(
@@ -70,62 +63,16 @@ impl GroupCoordinator {
         request: &ConsumerHeartbeatRequest,
     ) -> Step {
         let mut step = Step::default();
-        let outcome =
-            self.check_heartbeat(request).and_then(|()| self.check_serving()).and_then(|()| {
-                match request.member_epoch {
-                    LEAVING | LEFT_FOR_A_WHILE => {
-                        self.consumer_leaves(now, token, request, &mut step)
-                    }
-                    _ => self.consumer_lives(now, token, request, &mut step),
-                }
+        let outcome = check_request(request, &self.settings.consumer.assignors)
+            .and_then(|()| self.check_serving())
+            .and_then(|()| match request.member_epoch {
+                LEAVING | LEFT_FOR_A_WHILE => self.consumer_leaves(now, token, request, &mut step),
+                _ => self.consumer_lives(now, token, request, &mut step),
             });
         if let Err(error) = outcome {
             step.reply(token, Response::ConsumerHeartbeat(Err(error)));
         }
         step
-    }
-
-    /// Refuses what no group could make sense of.
-    fn check_heartbeat(&self, request: &ConsumerHeartbeatRequest) -> Result<(), GroupError> {
-        let require = |holds: bool, text: &'static str| {
-            if holds { Ok(()) } else { Err(GroupError::InvalidRequest(text)) }
-        };
-        let is_blank =
-            |text: &Option<Str>| text.as_ref().is_some_and(|text| text.trim().is_empty());
-        let epoch = request.member_epoch;
-        let needs_id = !request.may_lack_member_id || epoch > JOINING || epoch == LEAVING;
-        require(!needs_id || !request.member_id.trim().is_empty(), "MemberId can't be empty.")?;
-        require(!request.group_id.trim().is_empty(), "GroupId can't be empty.")?;
-        require(!is_blank(&request.instance_id), "InstanceId can't be empty.")?;
-        require(!is_blank(&request.rack_id), "RackId can't be empty.")?;
-        match epoch {
-            JOINING => {
-                require(
-                    request.rebalance_timeout_ms != -1,
-                    "RebalanceTimeoutMs must be provided in first request.",
-                )?;
-                require(
-                    request.owned.as_ref().is_some_and(Vec::is_empty),
-                    "TopicPartitions must be empty when (re-)joining.",
-                )?;
-                require(
-                    request.subscribed_topic_names.is_some()
-                        || request.subscribed_topic_regex.is_some(),
-                    "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when \
-                     (re-)joining.",
-                )?;
-            }
-            LEFT_FOR_A_WHILE => {
-                require(request.instance_id.is_some(), "InstanceId can't be null.")?;
-            }
-            _ => require(epoch > LEFT_FOR_A_WHILE, "MemberEpoch is invalid.")?,
-        }
-        let assignors = &self.settings.consumer.assignors;
-        let is_known = |name: &Str| assignors.iter().any(|assignor| assignor.name() == &**name);
-        if request.server_assignor.as_ref().is_some_and(|name| !is_known(name)) {
-            return Err(GroupError::UnsupportedAssignor);
-        }
-        Ok(())
     }
 
     fn consumer_lives(
@@ -478,89 +425,4 @@ fn others<'a>(
     replaced: Option<&'a Str>,
 ) -> impl Iterator<Item = (&'a Str, &'a Member)> {
     group.members().iter().filter(move |(id, _)| *id != member_id && Some(*id) != replaced)
-}
-
-/// Finds or makes the member that sent the heartbeat, and checks that it may.
-fn find_sender(
-    group: &ConsumerGroup,
-    member_id: &Str,
-    request: &ConsumerHeartbeatRequest,
-    records: &mut Records<'_>,
-) -> Result<Sender, GroupError> {
-    let is_joining = request.member_epoch == JOINING;
-    let existing =
-        |member: &Member| Sender { member: member.clone(), is_new: false, replaced: None };
-    let new = || Sender { member: Member::default(), is_new: true, replaced: None };
-    let Some(instance_id) = &request.instance_id else {
-        return match group.members().get(member_id) {
-            Some(member) => check_epoch(member, request).map(|()| existing(member)),
-            None if is_joining => Ok(new()),
-            None => Err(GroupError::UnknownMemberId),
-        };
-    };
-    match (group.static_member(instance_id), is_joining) {
-        (None, true) => Ok(group.members().get(member_id).map_or_else(new, existing)),
-        (None, false) => Err(GroupError::UnknownMemberId),
-        (Some((old_id, old)), true) => {
-            // Two processes with one instance id: the first keeps its place until it leaves.
-            if old.classic.is_none() && old.epoch != LEFT_FOR_A_WHILE {
-                return Err(GroupError::UnreleasedInstanceId);
-            }
-            let mut member = old.clone();
-            member.epoch = JOINING;
-            member.previous_epoch = JOINING;
-            records.member_tombstones(old_id);
-            records.member(member_id, &member);
-            records.target(member_id, group.targets.get(old_id).unwrap_or(&Target::new()));
-            records.current(member_id, &member);
-            Ok(Sender { member, is_new: false, replaced: Some(old_id.clone()) })
-        }
-        (Some((id, _)), false) if id != member_id => Err(GroupError::FencedInstanceId),
-        (Some((_, member)), false) => check_epoch(member, request).map(|()| existing(member)),
-    }
-}
-
-/// Checks the epoch that a member believes to be in.
-fn check_epoch(member: &Member, request: &ConsumerHeartbeatRequest) -> Result<(), GroupError> {
-    let epoch = request.member_epoch;
-    if epoch == JOINING || epoch == member.epoch {
-        return Ok(());
-    }
-    // The answer with the new epoch may have got lost.
-    let owns_no_more = |owned: &[(Uuid, Vec<i32>)]| {
-        owned.iter().all(|(topic, partitions)| {
-            member.assigned.get(topic).is_some_and(|assigned| {
-                partitions.iter().all(|partition| assigned.contains_key(partition))
-            })
-        })
-    };
-    if epoch < member.epoch
-        && epoch == member.previous_epoch
-        && request.owned.as_deref().is_some_and(owns_no_more)
-    {
-        return Ok(());
-    }
-    Err(GroupError::FencedMemberEpoch)
-}
-
-/// Takes over what the heartbeat says of its sender.
-fn update(member: &mut Member, request: &ConsumerHeartbeatRequest) {
-    let update = |known: &mut Option<Str>, sent: &Option<Str>| {
-        if let Some(sent) = sent {
-            *known = Some(sent.detach());
-        }
-    };
-    update(&mut member.instance_id, &request.instance_id);
-    update(&mut member.rack_id, &request.rack_id);
-    update(&mut member.assignor, &request.server_assignor);
-    update(&mut member.regex, &request.subscribed_topic_regex);
-    if request.rebalance_timeout_ms != -1 {
-        member.rebalance_timeout_ms = request.rebalance_timeout_ms;
-    }
-    if let Some(names) = &request.subscribed_topic_names {
-        member.topics = names.iter().map(Str::detach).collect();
-    }
-    member.client_id = request.client_id.detach();
-    member.client_host = request.client_host.detach();
-    member.classic = None;
 }

@@ -27,6 +27,7 @@ mod leave;
 mod member;
 mod reconcile;
 mod record;
+mod sender;
 mod subscription;
 mod write;
 

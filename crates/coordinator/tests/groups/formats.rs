@@ -14,7 +14,7 @@ use crate::driver::Counting;
 
 const AT: i64 = 1_700_000_000_000;
 
-fn bytes(hex: &str) -> Bytes {
+pub(crate) fn bytes(hex: &str) -> Bytes {
     let digits = |pair: &[u8]| {
         let pair = std::str::from_utf8(pair).expect("digits are ASCII");
         u8::from_str_radix(pair, 16).expect("digits are hexadecimal")

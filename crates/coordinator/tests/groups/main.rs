@@ -1,6 +1,7 @@
 //! The group coordinator under a driver that has no threads, no disk and a clock set by hand.
 
 mod consumer;
+mod consumer_formats;
 mod consumer_histories;
 mod consumer_storm;
 mod driver;
