@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fleuve_coordinator::Now;
 use fleuve_coordinator::transaction::{
-    Decision, Effect, Producer, Record, RecordError, State, Transaction, TransactionCoordinator,
-    TransactionError, TransactionSettings, TransactionVersion,
+    AddPartitionsRequest, Decision, Effect, EndRequest, InitRequest, MarkerOutcome, Producer,
+    Record, RecordError, State, Step, Transaction, TransactionCoordinator, TransactionError,
+    TransactionSettings, TransactionVersion,
 };
+use fleuve_coordinator::{Now, Token};
 use fleuve_types::{Offset, ProducerEpoch, ProducerId, TimestampMs, TopicPartition};
+use proptest::prelude::*;
 
 use crate::driver::{Counting, WALL_AT_START_MS as AT};
 
@@ -184,4 +186,98 @@ fn a_loading_shard_asks_for_patience_and_then_finishes_what_kafka_began() {
     assert!(step.effects.is_empty() && step.writes.is_empty());
     assert_eq!(shard.describe("tx-1"), Err(TransactionError::NotCoordinator));
     assert_eq!(shard.next_deadline(), None);
+}
+
+/// Lets a shard go on with everything it wants written, as if all were well.
+fn carry_out(shard: &mut TransactionCoordinator, now: Now, step: Step) {
+    let mut steps = vec![step];
+    while let Some(step) = steps.pop() {
+        for write in step.writes {
+            let base = shard.next_offset().expect("the log is not empty");
+            steps.push(shard.handle_appended(now, write, base));
+        }
+        for effect in step.effects {
+            if let Effect::WriteMarkers { markers, .. } = effect {
+                let outcome = MarkerOutcome::Written;
+                let told: Vec<_> = markers.partitions.into_iter().map(|p| (p, outcome)).collect();
+                steps.push(shard.handle_markers(now, &markers.key, &told));
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_are_no_danger(
+        bytes in prop::collection::vec(any::<u8>(), 0..80),
+        is_key in any::<bool>(),
+    ) {
+        let bytes = Bytes::from(bytes);
+        let outcome = match is_key {
+            true => Record::decode(bytes, None),
+            false => Record::decode(Bytes::from_static(b"\0\0\0\x01x"), Some(bytes)),
+        };
+        if let Ok(record) = outcome {
+            let (key, value) = record.encode().expect("what was read can be written");
+            prop_assert_eq!(Record::decode(key, value), Ok(record));
+        }
+    }
+
+    /// Nonsense that is well formed may be treated anyhow, as long as the shard survives.
+    #[test]
+    fn logs_with_nonsense_are_survived(
+        which in 0_usize..5,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        decision in prop_oneof![Just(Decision::Commit), Just(Decision::Abort)],
+        wall_ms in prop_oneof![Just(AT), Just(i64::MAX), Just(i64::MIN)],
+        is_new in any::<bool>(),
+    ) {
+        let value = [EMPTY, ONGOING, PREPARED, COMPLETED, ONGOING_V0][which];
+        let mut value = bytes(value).to_vec();
+        for (index, byte) in changes {
+            let index = index.index(value.len() - 2) + 2;
+            value[index] = byte;
+        }
+        let ids = Arc::new(Counting::default());
+        let mut shard = TransactionCoordinator::new(TransactionSettings::default(), ids, 0);
+        let is_taken = shard.replay(bytes(KEY), Some(value.into()), Offset(0));
+        prop_assume!(is_taken == Ok(true));
+        let now = Now { wall: TimestampMs(wall_ms), monotonic_ms: 0 };
+        let step = shard.handle_loaded(now);
+        carry_out(&mut shard, now, step);
+        let later = Now { monotonic_ms: 4_000_000, ..now };
+        let step = shard.tick(later);
+        carry_out(&mut shard, later, step);
+        let Ok(known) = shard.describe("tx-1") else { return Ok(()) };
+        let client_version =
+            if is_new { TransactionVersion::V2 } else { TransactionVersion::V0 };
+        for (token, expected) in [(1, None), (2, Some(known.producer))] {
+            let step = shard.handle_init_producer_id(later, Token(token), &InitRequest {
+                transactional_id: "tx-1".into(),
+                timeout_ms: 1,
+                expected,
+                knows_producer_fenced: true,
+            });
+            carry_out(&mut shard, later, step);
+        }
+        let producer = shard.describe("tx-1").expect("the id is used").producer;
+        let step = shard.handle_add_partitions(later, Token(3), &AddPartitionsRequest {
+            transactional_id: "tx-1".into(),
+            producer,
+            partitions: vec![partition("t", -1)],
+            client_version,
+            knows_producer_fenced: true,
+        });
+        carry_out(&mut shard, later, step);
+        let step = shard.handle_end_transaction(later, Token(4), &EndRequest {
+            transactional_id: "tx-1".into(),
+            producer,
+            decision,
+            client_version,
+            knows_producer_fenced: true,
+        });
+        carry_out(&mut shard, later, step);
+        let state = shard.describe("tx-1").expect("the id is used").state;
+        prop_assert!(state.decision().is_none(), "{:?} hangs", state);
+    }
 }
