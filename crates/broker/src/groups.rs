@@ -15,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use fleuve_coordinator::offsets::DeletedTopic;
 use fleuve_coordinator::{
-    AppendError, Effect, GroupCoordinator, GroupError, GroupSettings, NoTopics, Now, Response, Step,
-    Token, TopicView, Write,
+    AppendError, Effect, GroupCoordinator, GroupError, GroupSettings, NoTopics, Now, Response,
+    Step, Token, TopicView, Write,
 };
 use fleuve_os::{Clock, Random};
 use fleuve_protocol::records::{BatchBuilder, BatchOptions, NewRecord};

@@ -338,7 +338,10 @@ impl Node {
         let mut grown: BTreeSet<Uuid> = BTreeSet::new();
         let mut reconfigured: BTreeSet<Resource> = BTreeSet::new();
         let concerns_groups = |change: &Change| {
-            !matches!(change, Change::ConfigChanged(_) | Change::FeatureChanged(_) | Change::Nothing)
+            !matches!(
+                change,
+                Change::ConfigChanged(_) | Change::FeatureChanged(_) | Change::Nothing
+            )
         };
         if changes.iter().any(concerns_groups) {
             self.show_topics_to_groups();

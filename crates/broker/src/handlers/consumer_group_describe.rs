@@ -30,8 +30,8 @@ pub(crate) fn handle(
 
 fn describe(context: &Context, group_id: Str) -> DescribedGroup {
     let shard = context.node.groups.shard_of(&group_id);
-    let described = shard
-        .and_then(|shard| shard.read(|machine| machine.describe_consumer_group(&group_id)));
+    let described =
+        shard.and_then(|shard| shard.read(|machine| machine.describe_consumer_group(&group_id)));
     match described {
         Ok(group) => DescribedGroup {
             group_id,

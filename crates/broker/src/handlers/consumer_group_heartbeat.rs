@@ -21,9 +21,9 @@ pub(crate) fn handle(
     context: &Context,
     request: ConsumerGroupHeartbeatRequest,
 ) -> Outcome<ConsumerGroupHeartbeatResponse> {
-    let owned = request.topic_partitions.map(|topics| {
-        topics.into_iter().map(|topic| (topic.topic_id, topic.partitions)).collect()
-    });
+    let owned = request
+        .topic_partitions
+        .map(|topics| topics.into_iter().map(|topic| (topic.topic_id, topic.partitions)).collect());
     let heartbeat = ConsumerHeartbeatRequest {
         group_id: request.group_id,
         member_id: request.member_id,
@@ -39,10 +39,9 @@ pub(crate) fn handle(
         client_host: Str::from(format!("/{}", context.peer.address.ip())),
         may_lack_member_id: context.version < OWN_MEMBER_ID_FROM,
     };
-    let answer =
-        context.node.groups.request(&heartbeat.group_id, |machine, now, token| {
-            machine.handle_consumer_heartbeat(now, token, &heartbeat)
-        });
+    let answer = context.node.groups.request(&heartbeat.group_id, |machine, now, token| {
+        machine.handle_consumer_heartbeat(now, token, &heartbeat)
+    });
     Outcome::later(async move {
         match answer.await {
             Ok(Response::ConsumerHeartbeat(Ok(reply))) => ConsumerGroupHeartbeatResponse {
@@ -50,9 +49,9 @@ pub(crate) fn handle(
                 member_epoch: reply.member_epoch,
                 heartbeat_interval_ms: reply.heartbeat_interval_ms,
                 assignment: reply.assignment.map(|topics| {
-                    let topics = topics.into_iter().map(|(topic_id, partitions)| {
-                        TopicPartitions { topic_id, partitions }
-                    });
+                    let topics = topics
+                        .into_iter()
+                        .map(|(topic_id, partitions)| TopicPartitions { topic_id, partitions });
                     Assignment { topic_partitions: topics.collect() }
                 }),
                 ..Default::default()

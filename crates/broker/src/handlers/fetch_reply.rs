@@ -6,6 +6,8 @@
 //! written with a placeholder of the right length, which the writer keeps as a segment of its
 //! own, and the pieces then take the segment's place in the vectored write.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::messages::fetch_response::FetchResponse;
@@ -13,9 +15,10 @@ use fleuve_protocol::{EncodeError, Writer, frame};
 
 use crate::request::IntoFrame;
 
-/// Bytes nobody reads or writes: they lend placeholders their length. Untouched static memory
-/// takes up no memory.
-static NOTHING: [u8; PLACEHOLDER_BYTES_MAX] = [0; PLACEHOLDER_BYTES_MAX];
+/// Bytes nobody reads or writes: they lend placeholders their length. The system hands out zeroed
+/// pages untouched, so they take up addresses and no memory; a static array would take up the same
+/// room in the binary.
+static NOTHING: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![0; PLACEHOLDER_BYTES_MAX]));
 /// Records beyond this are joined; more than any partition gives under the default limits.
 const PLACEHOLDER_BYTES_MAX: usize = 64 << 20;
 
@@ -46,7 +49,7 @@ impl FetchReply {
             1 => records.swap_remove(0),
             _ if (Writer::SHARED_BYTES_MIN..=PLACEHOLDER_BYTES_MAX).contains(&length) => {
                 self.pieces.push(records);
-                Bytes::from_static(&NOTHING[..length])
+                NOTHING.slice(..length)
             }
             _ => Bytes::from(records.concat()),
         }
