@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fleuve beside Apache Kafka on this machine: same generators, same flush settings, in turn.
 
-    bench/run.py [--quick] [--pairs N] [--modes page-cache,flush] [--rows start,memory,produce,consume,latency,restart] [--write]
+    bench/run.py [--short|--quick] [--pairs N] [--modes page-cache,flush] [--rows start,memory,produce,consume,latency,restart] [--write]
 
 Needs `scripts/setup.sh bench` and a release build. Prints a Markdown table of ratios; --write also puts it into
 docs/benchmarks.md. The raw figures stay in .cache/bench/. Nothing else should run meanwhile: the report says what did.
@@ -180,6 +180,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--rows", default=",".join(ROW_GROUPS))
+    parser.add_argument("--short", action="store_true", help="shorter warm-up and loads: all pairs in a third of the hour that they take otherwise")
     parser.add_argument("--quick", action="store_true", help="one pair of short runs: shows that it works, not how fast")
     parser.add_argument("--split", action="store_true", help="broker on core 0, generators on core 1")
     parser.add_argument("--spinners", action="store_true", help="keep idle cores awake: virtual ones wake slowly")
