@@ -51,13 +51,13 @@ class GeneratorFailed(Exception):
     """A load generator ended badly or printed no result."""
 
 
-def generate(plan: Plan, command: list[str], timeout: float = 600) -> str:
+def generate(plan: Plan, command: list[str], timeout: float = 600, judge_exit: bool = True) -> str:
     """Runs a generator to its end; on core 1 when the cores are split."""
     if plan.split_cores:
         command = ["taskset", "-c", "1", *command]
     ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout)
-    if ended.returncode:
-        raise GeneratorFailed(f"{' '.join(command)} ended with {ended.returncode}: {ended.stdout[-400:]}")
+    if ended.returncode and judge_exit:
+        raise GeneratorFailed(f"{' '.join(command)} ended with {ended.returncode}: {ended.stdout[-200:]}")
     return ended.stdout
 
 
@@ -69,7 +69,8 @@ def produce(broker: Broker, plan: Plan, topic: str, size: int, count: int) -> fl
     """
     command = [PERFORMANCE, "-P", "-b", broker.bootstrap, "-t", topic, "-s", str(size), "-c", str(count), "-a", "-1", "-i", "50"]
     # librdkafka's defaults but for the queue, whose limit of 100,000 records starves it of small ones.
-    output = generate(plan, [*command, "-X", "queue.buffering.max.messages=200000"])
+    # It sometimes ends with 1 although everything was delivered; what counts is read from its output.
+    output = generate(plan, [*command, "-X", "queue.buffering.max.messages=200000"], judge_exit=False)
     found = re.findall(r"\d+ messages produced \(\d+ bytes\), (\d+) delivered \([^)]*\) in (\d+)ms", output)
     steps = [(int(records), int(milliseconds)) for records, milliseconds in found if int(records) > 0]
     if not steps or steps[-1][0] != count:

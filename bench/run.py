@@ -191,6 +191,8 @@ def main() -> int:
             if name not in known:
                 parser.error(f"unknown '{name}': known are {', '.join(known)}")
     plan = measure.Plan(split_cores=options.split)
+    if options.short:
+        plan = measure.Plan(warmup_seconds=10, load_seconds=3, latency_seconds=6, latency_warmup_seconds=2, split_cores=options.split)
     if options.quick:
         options.pairs = 1
         plan = measure.Plan(warmup_seconds=3, load_seconds=2, latency_seconds=3, latency_warmup_seconds=1, split_cores=options.split)
