@@ -1,7 +1,6 @@
 //! The image under random histories: replay, snapshots and clones all agree.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use fleuve_protocol::Str;
 use fleuve_protocol::messages::partition_change_record::PartitionChangeRecord;
@@ -260,32 +259,4 @@ fn topics_can_be_listed_from_a_name_on() {
     assert_eq!(names(""), ["a", "b", "c"]);
     assert_eq!(names("b"), ["b", "c"]);
     assert_eq!(names("bb"), ["c"]);
-}
-
-/// Publishing an image after every topic must not cost more per topic the more there are.
-#[test]
-fn publishing_thousands_of_topics_is_not_quadratic() {
-    let create = |count: u32| -> Duration {
-        let mut image = Image::new("cluster".into());
-        let mut published = Arc::new(image.clone());
-        let started = Instant::now();
-        for number in 0..count {
-            let mut id = [0; 16];
-            id[..4].copy_from_slice(&number.to_be_bytes());
-            let topic_id = Uuid(id);
-            let topic = TopicRecord { name: Str::from(format!("topic.{number}")), topic_id };
-            image.apply(&topic.into()).expect("fits");
-            let partition =
-                PartitionRecord { partition_id: 0, topic_id, ..PartitionRecord::default() };
-            image.apply(&partition.into()).expect("fits");
-            published = Arc::new(image.clone());
-        }
-        assert_eq!(published.topics().len(), count as usize);
-        started.elapsed()
-    };
-    // The best of several runs, since other work on the machine only ever adds time.
-    let best = |count| (0..3).map(|_| create(count)).min().expect("three runs");
-    let (few, many) = (best(500), best(4_000));
-    // Eight times the topics would cost 64 times as much if it were quadratic.
-    assert!(many < few * 24, "{few:?} for 500, {many:?} for 4,000");
 }
