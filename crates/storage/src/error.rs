@@ -1,10 +1,11 @@
 //! What can go wrong with a log, and what the caller can do about it.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use fleuve_os::DiskError;
 use fleuve_protocol::records::BatchError;
-use fleuve_types::{Offset, ProducerEpoch, ProducerId, TimestampMs};
+use fleuve_types::{Offset, ProducerEpoch, ProducerId};
 
 /// Reports why a log could not be opened, read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -91,16 +92,9 @@ pub enum AppendError {
         /// The rule.
         reason: &'static str,
     },
-    /// A timestamp lies too far in the past or in the future.
-    #[error("timestamp {timestamp} is not within {earliest} to {latest}")]
-    InvalidTimestamp {
-        /// The offending timestamp.
-        timestamp: TimestampMs,
-        /// The earliest allowed.
-        earliest: i64,
-        /// The latest allowed.
-        latest: i64,
-    },
+    /// Single records of a batch break a rule, and the whole batch is refused for them.
+    #[error("{0}")]
+    InvalidRecords(RecordFaults),
     /// A batch does not continue its producer's sequence.
     #[error(
         "producer {producer_id} epoch {producer_epoch} sent sequence {sequence} after {last_sequence}"
@@ -150,6 +144,41 @@ pub enum AppendError {
     /// The log itself has a problem.
     #[error(transparent)]
     Log(#[from] LogError),
+}
+
+/// The records of a batch that break a rule, each with what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RecordFaults {
+    /// Position in the batch and what is wrong, for the first of them.
+    pub faults: Vec<(i32, String)>,
+    /// How many there are.
+    pub total: usize,
+    /// Whether the time of one of them is out of the topic's range.
+    pub concerns_time: bool,
+}
+
+impl RecordFaults {
+    /// More than these are only counted, so that the answer stays small beside the request.
+    const TOLD_MAX: usize = 1000;
+
+    pub(crate) fn add(&mut self, index: i32, reason: impl FnOnce() -> String) {
+        if self.faults.len() < Self::TOLD_MAX {
+            self.faults.push((index, reason()));
+        }
+        self.total += 1;
+    }
+}
+
+impl fmt::Display for RecordFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// A summary names this many records.
+        const NAMED: usize = 3;
+        write!(f, "{} records of the batch are invalid:", self.total)?;
+        for (index, reason) in self.faults.iter().take(NAMED) {
+            write!(f, " record {index}: {reason};")?;
+        }
+        Ok(())
+    }
 }
 
 impl From<DiskError> for AppendError {

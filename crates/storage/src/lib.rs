@@ -42,7 +42,7 @@ pub use cleaner::{
 pub use config::{CleanupPolicy, LogConfig};
 pub use data_directory::DirectoryError;
 pub use environment::{Environment, Limits};
-pub use error::{AppendError, LogError};
+pub use error::{AppendError, LogError, RecordFaults};
 pub use flusher::{FlushMark, FlushTarget, Flusher};
 pub use leader_epochs::EpochEnd;
 pub use log::{

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Machine, Spec, append, batches_from, put, records_from, request};
 use fleuve_os::Disk;
-use fleuve_protocol::records::{Batches, Codec, Compression, TimestampType};
+use fleuve_protocol::records::{Batch, Batches, Codec, Compression, TimestampType, layout};
 use fleuve_storage::{Append, AppendError, CleanupPolicy, LogConfig, LogError, ReadRequest};
 use fleuve_types::{LeaderEpoch, Offset, TimestampMs};
 
@@ -199,7 +199,6 @@ fn batches_that_break_a_rule_are_refused() {
         with(57, &2i32.to_be_bytes()),
         with(22, &[0x20]),
         with(22, &[0x10]),
-        with(22, &[0x08]),
         with(43, &7i64.to_be_bytes()),
     ];
     for records in invalid {
@@ -282,8 +281,53 @@ fn compacted_topics_want_keys() {
     for codec in Compression::ALL {
         let spec = Spec { codec, ..Spec::values(&["v"]) };
         put(&mut log, &spec);
-        let keyless = append(&mut log, &Spec { keyed: false, ..spec });
-        assert!(matches!(keyless, Err(AppendError::InvalidBatch { .. })), "{codec}");
+        let keyless = append(&mut log, &Spec { keyed: false, ..Spec::values(&["a", "b"]) });
+        let Err(AppendError::InvalidRecords(found)) = keyless else { panic!("{keyless:?}") };
+        assert!(!found.concerns_time, "{codec}");
+        let positions: Vec<i32> = found.faults.iter().map(|(index, _)| *index).collect();
+        assert_eq!((positions, found.total), (vec![0, 1], 2), "{codec}");
+    }
+}
+
+#[test]
+fn records_to_blame_are_named_and_their_number_is_bounded() {
+    let config = LogConfig { message_timestamp_after_max_ms: 1, ..LogConfig::default() };
+    let machine = Machine::new(config);
+    let mut log = machine.open();
+    for codec in Compression::ALL {
+        // Each record is a millisecond later than the one before: the third is too late.
+        let refused = append(&mut log, &Spec { codec, ..Spec::values(&["a", "b", "c"]) });
+        let Err(AppendError::InvalidRecords(found)) = refused else { panic!("{refused:?}") };
+        assert!(found.concerns_time);
+        assert_eq!((found.faults[0].0, found.total), (2, 1), "{codec}");
+        let refused = append(&mut log, &Spec { codec, ..Spec::sized(5000, 1) });
+        let Err(AppendError::InvalidRecords(found)) = refused else { panic!("{refused:?}") };
+        assert_eq!((found.faults.len(), found.total), (1000, 4998), "{codec}");
+    }
+    assert_eq!(log.log_end_offset(), Offset(0));
+}
+
+#[test]
+fn producers_may_not_claim_the_brokers_time() {
+    // Only a topic whose time is the producers' takes their word for it, as Kafka does.
+    for (timestamp_type, accepted) in
+        [(TimestampType::LogAppendTime, false), (TimestampType::CreateTime, true)]
+    {
+        let machine = Machine::new(LogConfig {
+            message_timestamp_type: timestamp_type,
+            ..LogConfig::default()
+        });
+        let mut log = machine.open();
+        let batch = Batch::parse(Spec::values(&["a", "b"]).build()).unwrap();
+        let time = TimestampMs(common::NOW_MS - 7);
+        let header = batch.header_with_timestamps(TimestampType::LogAppendTime, time);
+        let bytes = [&header.to_bytes()[..], &batch.bytes[layout::HEADER_SIZE..]].concat();
+        let outcome = log.append(Append::from_client(bytes.into(), LeaderEpoch(0)));
+        assert_eq!(outcome.is_ok(), accepted, "{outcome:?}");
+        if accepted {
+            let stored = batches_from(&mut log, 0).remove(0).header;
+            assert_eq!(stored.attributes.timestamp_type(), TimestampType::CreateTime);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use fleuve_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
 use fleuve_protocol::messages::produce_response::{
-    PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
 };
 use fleuve_protocol::records::{BatchHeader, Compression};
 use fleuve_protocol::{ErrorCode, Str};
@@ -43,6 +43,22 @@ const ACKS_NONE: i16 = 0;
 struct Refusal {
     code: ErrorCode,
     message: String,
+    /// Single records that are to blame, by their position in the batch.
+    records: Vec<(i32, String)>,
+}
+
+impl Refusal {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), records: Vec::new() }
+    }
+
+    fn of(error: AppendError) -> Self {
+        let refusal = Self::new(errors::append(&error), error.to_string());
+        match error {
+            AppendError::InvalidRecords(found) => Self { records: found.faults, ..refusal },
+            _ => refusal,
+        }
+    }
 }
 
 /// An appended batch whose acknowledgement has to wait.
@@ -79,7 +95,7 @@ pub(crate) fn handle(context: &Context, request: ProduceRequest) -> Outcome<Prod
             let index = data.index;
             let outcome = match &topic {
                 Ok(topic) => append(context, topic, data),
-                Err(code) => Err(Refusal { code: *code, message: code.message().to_owned() }),
+                Err(code) => Err(Refusal::new(*code, code.message())),
             };
             let partition_response = match outcome {
                 Ok((partition, appended)) => {
@@ -155,31 +171,29 @@ fn append(
     let all = &context.node.counters;
     topic.counters.produce_requests.add(1);
     all.produce_requests.add(1);
-    let refusal = |code: ErrorCode, message: &str| Refusal { code, message: message.to_owned() };
     let appended = (|| {
         let Some(partition) = topic.partition(data.index) else {
             let code = ErrorCode::UnknownTopicOrPartition;
-            return Err(refusal(code, code.message()));
+            return Err(Refusal::new(code, code.message()));
         };
         let records = data.records.unwrap_or_default();
         let header = check_batch(context.version, &records)?;
         if topic.internal && context.client_id != *ADMIN_CLIENT_ID {
             let code = ErrorCode::InvalidTopicException;
-            return Err(refusal(code, "internal topics are written by the broker alone"));
+            return Err(Refusal::new(code, "internal topics are written by the broker alone"));
         }
         let (count, bytes) = (header.count.max(0) as u64, records.len() as u64);
         let appended =
             partition.append_from_client(records, context.frame_bytes).map_err(|error| {
                 if partition.is_gone() {
                     let code = ErrorCode::UnknownTopicOrPartition;
-                    return refusal(code, code.message());
+                    return Refusal::new(code, code.message());
                 }
                 // A log that has failed said so when it did, and refuses everything since.
                 if let AppendError::Log(LogError::Disk(error)) = &error {
                     tracing::warn!(partition = %partition.name(), %error, "append failed");
                 }
-                let code = errors::append(&error);
-                Refusal { code, message: error.to_string() }
+                Refusal::of(error)
             })?;
         if appended.is_duplicate {
             return Ok((Arc::clone(partition), appended));
@@ -199,7 +213,7 @@ fn append(
 
 /// Checks what depends on the version of the request and not on the log.
 fn check_batch(version: i16, records: &Bytes) -> Result<BatchHeader, Refusal> {
-    let invalid = |message: String| Refusal { code: ErrorCode::InvalidRecord, message };
+    let invalid = |message: String| Refusal::new(ErrorCode::InvalidRecord, message);
     if records.is_empty() {
         return Err(invalid("a partition without a record batch".to_owned()));
     }
@@ -208,17 +222,17 @@ fn check_batch(version: i16, records: &Bytes) -> Result<BatchHeader, Refusal> {
         return Err(invalid(format!("record format {magic}; only format 2 is accepted")));
     }
     let header = BatchHeader::parse(records)
-        .map_err(|error| Refusal { code: ErrorCode::CorruptMessage, message: error.to_string() })?;
+        .map_err(|error| Refusal::new(ErrorCode::CorruptMessage, error.to_string()))?;
     if records.len() > header.size() {
         return Err(invalid("more than one record batch for a partition".to_owned()));
     }
     if header.attributes.is_transactional() {
         let message = "transactions are not served".to_owned();
-        return Err(Refusal { code: ErrorCode::UnsupportedVersion, message });
+        return Err(Refusal::new(ErrorCode::UnsupportedVersion, message));
     }
     if version < ZSTD_FROM && matches!(header.attributes.compression(), Ok(Compression::Zstd)) {
         let message = format!("zstd needs Produce version {ZSTD_FROM}");
-        return Err(Refusal { code: ErrorCode::UnsupportedCompressionType, message });
+        return Err(Refusal::new(ErrorCode::UnsupportedCompressionType, message));
     }
     Ok(header)
 }
@@ -242,9 +256,14 @@ fn refuse(index: i32, refusal: Refusal) -> PartitionProduceResponse {
         index,
         error_code: refusal.code.code(),
         base_offset: -1,
+        record_errors: refusal.records.into_iter().map(describe_record).collect(),
         error_message: Some(Str::from(refusal.message)),
         ..Default::default()
     }
+}
+
+fn describe_record((batch_index, reason): (i32, String)) -> BatchIndexAndErrorMessage {
+    BatchIndexAndErrorMessage { batch_index, batch_index_error_message: Some(Str::from(reason)) }
 }
 
 fn describe_failures(response: &ProduceResponse) -> String {

@@ -128,3 +128,18 @@ async fn damaged_and_missing_things_get_their_codes() {
     assert_eq!(response.responses[0].partitions[0].error_code, code);
     broker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_break_a_rule_are_named() {
+    let broker = TestBroker::start(&[("log.cleanup.policy", "compact")]).await;
+    let mut client = broker.connect().await;
+    client.create_topic("latest", 1).await;
+    let refused = client.produce("latest", 0, &["without", "keys"]).await;
+    assert_eq!(refused.error_code, ErrorCode::InvalidRecord.code(), "{refused:?}");
+    let named: Vec<i32> = refused.record_errors.iter().map(|error| error.batch_index).collect();
+    assert_eq!(named, [0, 1]);
+    let explained = refused.record_errors[0].batch_index_error_message.as_deref();
+    assert!(explained.is_some_and(|text| text.contains("key")), "{explained:?}");
+    assert!(refused.error_message.is_some());
+    broker.stop().await;
+}

@@ -248,12 +248,13 @@ impl Log {
         let environment = self.environment.clone();
         let indexes = self.active().finish_indexes(&environment)?;
         self.write_snapshot()?;
-        let mut segment = Segment::create(&environment, &self.directory, self.next_offset)?;
-        segment.roll_jitter_ms = self.draw_roll_jitter();
         if self.config.preallocate {
-            let file = segment.file(&environment)?;
-            file.allocate(0, u64::from(self.config.segment_bytes))?;
+            // What was reserved and not needed goes back.
+            let size = self.active_size()?;
+            self.active().file(&environment)?.set_len(size)?;
         }
+        let mut segment = self.begin_segment(self.next_offset)?;
+        segment.roll_jitter_ms = self.draw_roll_jitter();
         for file in self.durability.files.drain(..).chain(indexes).collect::<Vec<_>>() {
             self.durability.add_closed_file(file.path());
         }
@@ -265,6 +266,16 @@ impl Log {
         }
         self.segments.push(segment);
         Ok(())
+    }
+
+    /// Makes an empty segment, with its disk space if that is to be reserved.
+    pub(super) fn begin_segment(&self, base_offset: i64) -> Result<Segment, LogError> {
+        let mut segment = Segment::create(&self.environment, &self.directory, base_offset)?;
+        if self.config.preallocate {
+            let file = segment.file(&self.environment)?;
+            file.allocate(0, u64::from(self.config.segment_bytes))?;
+        }
+        Ok(segment)
     }
 
     pub(super) fn draw_roll_jitter(&self) -> i64 {

@@ -2,17 +2,19 @@
 //!
 //! The header alone is looked at, with two exceptions: batches that are not compressed are walked
 //! over record by record, because that costs next to nothing and keeps malformed records out; and
-//! batches are decompressed when the topic is compacted, as every record must have a key then, or
-//! stored under another codec than they came in.
+//! batches are decompressed when the topic is compacted, as every record must have a key then,
+//! stored under another codec than they came in, or when their headers leave open whether all
+//! records have a time that the topic allows.
 
 use fleuve_protocol::records::{
-    Batch, Batches, Compression, Decompressor, RecordsSummary, TimestampType, validate_records,
+    Batch, BatchHeader, Batches, Compression, Decompressor, RecordIter, RecordsSummary,
+    TimestampType, validate_records,
 };
 use fleuve_types::TimestampMs;
 
 use super::append::{Append, Origin};
 use crate::config::LogConfig;
-use crate::error::AppendError;
+use crate::error::{AppendError, RecordFaults};
 use crate::segment::NO_TIMESTAMP;
 
 /// A batch may decompress to this many times `max.message.bytes`, and always to the floor.
@@ -94,15 +96,22 @@ fn check_records(batch: Batch, config: &LogConfig, now_ms: i64) -> Result<Batch,
         DECOMPRESSED_FLOOR.max(config.max_message_bytes as usize * DECOMPRESSED_RATIO_MAX),
     );
     let wanted = config.compression.filter(|wanted| wanted.compression() != codec && !is_control);
-    let summary = if codec == Compression::None || config.cleanup.compact || wanted.is_some() {
+    let times = Times::allowed(config, now_ms);
+    let must_look = codec == Compression::None
+        || config.cleanup.compact
+        || wanted.is_some()
+        || (!is_control && times.are_uncertain(header, config));
+    let summary = if must_look {
         let records = batch.records(&mut decompressor)?;
-        Some(validate_records(header, &records)?)
+        let summary = validate_records(header, &records)?;
+        check_summary(&summary)?;
+        if !is_control {
+            check_each(header, &summary, &records, config, times)?;
+        }
+        Some(summary)
     } else {
         None
     };
-    if let Some(summary) = &summary {
-        check_summary(summary, config, is_control)?;
-    }
     let batch = match wanted {
         None => batch,
         Some(codec) => {
@@ -114,55 +123,94 @@ fn check_records(batch: Batch, config: &LogConfig, now_ms: i64) -> Result<Batch,
     if is_control {
         return Ok(batch);
     }
-    check_timestamps(batch, summary, config, now_ms)
-}
-
-fn check_summary(
-    summary: &RecordsSummary,
-    config: &LogConfig,
-    is_control: bool,
-) -> Result<(), AppendError> {
-    let reason = if !summary.offsets_are_dense {
-        "its records do not count up from its base offset"
-    } else if config.cleanup.compact && summary.keyless > 0 && !is_control {
-        "a record without a key cannot go to a compacted topic"
-    } else {
-        return Ok(());
-    };
-    Err(AppendError::InvalidBatch { reason })
-}
-
-fn check_timestamps(
-    batch: Batch,
-    summary: Option<RecordsSummary>,
-    config: &LogConfig,
-    now_ms: i64,
-) -> Result<Batch, AppendError> {
     let (timestamp_type, max_timestamp) = match config.message_timestamp_type {
         TimestampType::LogAppendTime => (TimestampType::LogAppendTime, TimestampMs(now_ms)),
         TimestampType::CreateTime => {
-            if batch.header.attributes.timestamp_type() == TimestampType::LogAppendTime {
-                return Err(AppendError::InvalidBatch {
-                    reason: "only brokers may set the log append time",
-                });
-            }
-            // Of a closed batch the header must be believed: its base timestamp is that of the
-            // first record.
-            let from_header = (batch.header.base_timestamp, batch.header.max_timestamp);
-            let (min, max) = summary
-                .and_then(|summary| summary.min_timestamp.zip(summary.max_timestamp))
-                .unwrap_or(from_header);
-            let earliest = now_ms.saturating_sub(config.message_timestamp_before_max_ms);
-            let latest = now_ms.saturating_add(config.message_timestamp_after_max_ms);
-            for timestamp in [min, max] {
-                let within = (earliest..=latest).contains(&timestamp.0);
-                if timestamp.0 != NO_TIMESTAMP && !within {
-                    return Err(AppendError::InvalidTimestamp { timestamp, earliest, latest });
-                }
-            }
-            (TimestampType::CreateTime, max)
+            let counted = summary.and_then(|summary| summary.max_timestamp);
+            (TimestampType::CreateTime, counted.unwrap_or(batch.header.max_timestamp))
         }
     };
     let header = batch.header_with_timestamps(timestamp_type, max_timestamp);
     Ok(Batch { header, ..batch })
+}
+
+fn check_summary(summary: &RecordsSummary) -> Result<(), AppendError> {
+    if summary.offsets_are_dense {
+        return Ok(());
+    }
+    Err(AppendError::InvalidBatch { reason: "its records do not count up from its base offset" })
+}
+
+/// The times that records of a topic may have now.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    earliest: i64,
+    latest: i64,
+}
+
+impl Times {
+    fn allowed(config: &LogConfig, now_ms: i64) -> Self {
+        Self {
+            earliest: now_ms.saturating_sub(config.message_timestamp_before_max_ms),
+            latest: now_ms.saturating_add(config.message_timestamp_after_max_ms),
+        }
+    }
+
+    fn allow(&self, timestamp: TimestampMs) -> bool {
+        timestamp.0 == NO_TIMESTAMP || (self.earliest..=self.latest).contains(&timestamp.0)
+    }
+
+    /// Reports whether the header of a closed batch leaves open if each of its records has a time
+    /// that is allowed. It tells the latest time and that of the first record, but not the
+    /// earliest.
+    fn are_uncertain(&self, header: &BatchHeader, config: &LogConfig) -> bool {
+        if header.attributes.timestamp_type() == TimestampType::LogAppendTime {
+            return true;
+        }
+        config.message_timestamp_type == TimestampType::CreateTime
+            && (config.message_timestamp_before_max_ms < i64::MAX
+                || !self.allow(header.base_timestamp)
+                || !self.allow(header.max_timestamp))
+    }
+}
+
+/// Checks key and time of each record, if the summary gives a reason to.
+fn check_each(
+    header: &BatchHeader,
+    summary: &RecordsSummary,
+    records: &[u8],
+    config: &LogConfig,
+    times: Times,
+) -> Result<(), AppendError> {
+    let lacks_keys = config.cleanup.compact && summary.keyless > 0;
+    let is_append_time = header.attributes.timestamp_type() == TimestampType::LogAppendTime;
+    // As in Kafka: where the broker sets the time, only a producer that claims to have set it in
+    // the broker's name is refused.
+    let by_creation = config.message_timestamp_type == TimestampType::CreateTime;
+    let extremes = [summary.min_timestamp, summary.max_timestamp];
+    let may_lack_time = match by_creation {
+        true => is_append_time || !extremes.iter().flatten().all(|time| times.allow(*time)),
+        false => is_append_time,
+    };
+    if !lacks_keys && !may_lack_time {
+        return Ok(());
+    }
+    let mut faults = RecordFaults::default();
+    for (index, record) in (0..).zip(RecordIter::new(header, records)) {
+        let record = record?;
+        let is_timed = by_creation && record.timestamp.0 != NO_TIMESTAMP;
+        if config.cleanup.compact && record.key.is_none() {
+            faults.add(index, || "a compacted topic takes no record without a key".to_owned());
+        } else if is_timed && !times.allow(record.timestamp) {
+            faults.concerns_time = true;
+            faults.add(index, || {
+                let Times { earliest, latest } = times;
+                format!("timestamp {} is not within {earliest} to {latest}", record.timestamp)
+            });
+        } else if !is_timed && is_append_time {
+            faults.concerns_time = true;
+            faults.add(index, || "only brokers may set the log append time".to_owned());
+        }
+    }
+    if faults.total == 0 { Ok(()) } else { Err(AppendError::InvalidRecords(faults)) }
 }

@@ -204,7 +204,7 @@ impl Log {
             self.next_offset = self.log_start;
         }
         if self.segments.is_empty() {
-            let segment = Segment::create(&self.environment, &self.directory, self.next_offset)?;
+            let segment = self.begin_segment(self.next_offset)?;
             self.segments.push(segment);
             self.durability.add_directory(&self.directory.clone());
         }

@@ -7,7 +7,6 @@ use super::partition_log::Log;
 use crate::error::LogError;
 use crate::names::{self, FileKind};
 use crate::producers::{self, ProducerBatch, ProducerState};
-use crate::segment::Segment;
 
 impl Log {
     /// Drops all records from `offset` on, durably. An offset within a batch takes the batch with
@@ -53,7 +52,7 @@ impl Log {
             segment.delete(&environment, self.config.file_delete_delay_ms)?;
             if self.segments.len() == 1 {
                 // The log keeps a segment at every moment, also when making the new one fails.
-                self.segments[0] = Segment::create(&environment, &self.directory, offset)?;
+                self.segments[0] = self.begin_segment(offset)?;
                 break;
             }
             self.segments.pop();
