@@ -15,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use fleuve_coordinator::offsets::DeletedTopic;
 use fleuve_coordinator::{
-    AppendError, Effect, GroupCoordinator, GroupError, GroupSettings, NoTopics, Now, Response,
-    Step, Token, TopicView, Write,
+    AppendError, Effect, GroupConfigs, GroupCoordinator, GroupError, GroupSettings, NoTopics, Now,
+    Response, Step, Token, TopicView, Write,
 };
 use fleuve_os::{Clock, Random};
 use fleuve_protocol::records::{BatchBuilder, BatchOptions, NewRecord};
@@ -42,7 +42,7 @@ pub(crate) struct Groups {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     purgatory: Arc<Purgatory>,
-    settings: GroupSettings,
+    rules: RwLock<Rules>,
     /// How long an answer may wait for its records to become durable.
     commit_timeout: Duration,
     shards: RwLock<Vec<Arc<Shard>>>,
@@ -52,6 +52,13 @@ pub(crate) struct Groups {
     /// When the ticking task means to wake up, in monotonic milliseconds.
     planned_ms: AtomicI64,
     replan: Notify,
+}
+
+/// What operators set about groups.
+#[derive(Clone, Debug)]
+struct Rules {
+    settings: GroupSettings,
+    configs: Arc<GroupConfigs>,
 }
 
 /// One partition of the offsets topic with its groups.
@@ -86,7 +93,7 @@ impl Groups {
             clock,
             random,
             purgatory,
-            settings,
+            rules: RwLock::new(Rules { settings, configs: Arc::default() }),
             commit_timeout,
             shards: RwLock::default(),
             topics: Mutex::new(Arc::new(NoTopics)),
@@ -100,10 +107,12 @@ impl Groups {
     ///
     /// The new shards answer that they are loading until [`Groups::load`] was called for them.
     pub(crate) fn adopt(&self, partitions: &[Arc<Partition>]) -> Vec<Arc<Shard>> {
+        // Not under the lock of the shards, which is taken after that of the rules.
+        let settings = self.rules.read().settings.clone();
         let mut shards = self.shards.write();
         let known = shards.len();
         for partition in partitions.iter().skip(known) {
-            let machine = GroupCoordinator::new(self.settings.clone(), Arc::clone(&self.random));
+            let machine = GroupCoordinator::new(settings.clone(), Arc::clone(&self.random));
             shards.push(Arc::new(Shard {
                 partition: Arc::clone(partition),
                 state: Mutex::new(State { machine, waiting: HashMap::new() }),
@@ -117,7 +126,8 @@ impl Groups {
     /// A second machine is filled and takes the first one's place, which goes on telling clients
     /// that it is loading. That keeps requests from waiting for the shard's lock meanwhile.
     pub(crate) fn load(&self, shard: &Shard) -> Result<(), ReplayError> {
-        let mut machine = GroupCoordinator::new(self.settings.clone(), Arc::clone(&self.random));
+        let settings = self.rules.read().settings.clone();
+        let mut machine = GroupCoordinator::new(settings, Arc::clone(&self.random));
         replay::for_each_record(&shard.partition, |offset, key, value| {
             let Some(key) = key else { return };
             if let Err(error) = machine.replay(key, value, offset) {
@@ -128,9 +138,12 @@ impl Groups {
         })?;
         let topics = self.topics.lock();
         machine.handle_topics_changed(Arc::clone(&topics));
+        let rules = self.rules.read();
+        machine.update_settings(rules.settings.clone());
+        machine.handle_configs_changed(Arc::clone(&rules.configs));
         let mut state = shard.state.lock();
         // From here on the shard hears of changes like all others.
-        drop(topics);
+        drop((topics, rules));
         state.machine = machine;
         let now = self.now();
         let step = state.machine.handle_loaded(now);
@@ -147,6 +160,17 @@ impl Groups {
         *topics = view(topics.version() + 1);
         for shard in self.shards() {
             shard.state.lock().machine.handle_topics_changed(Arc::clone(&topics));
+        }
+    }
+
+    /// Puts other settings and configs of groups in force.
+    pub(crate) fn set_rules(&self, settings: GroupSettings, configs: GroupConfigs) {
+        let mut rules = self.rules.write();
+        *rules = Rules { settings, configs: Arc::new(configs) };
+        for shard in self.shards() {
+            let machine = &mut shard.state.lock().machine;
+            machine.update_settings(rules.settings.clone());
+            machine.handle_configs_changed(Arc::clone(&rules.configs));
         }
     }
 

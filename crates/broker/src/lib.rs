@@ -22,6 +22,7 @@ mod compaction;
 mod connection;
 mod dispatch;
 mod fetch_session;
+mod group_settings;
 mod group_topics;
 mod groups;
 mod handlers;

@@ -18,6 +18,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::compaction::Compaction;
 use crate::fetch_session::SessionCache;
+use crate::group_settings::{group_configs, group_settings};
 use crate::group_topics::ImageTopics;
 use crate::groups::{Groups, OFFSETS_TOPIC, Shard};
 use crate::log_config::log_config_of;
@@ -365,6 +366,9 @@ impl Node {
                 self.load_groups(shards);
             }
         }
+        if reconfigured.iter().any(|resource| resource.kind == ResourceKind::Group) {
+            self.take_group_settings(&image);
+        }
         if reconfigured.iter().any(|resource| resource.kind == ResourceKind::Broker) {
             self.take_dynamic_settings(&image);
             for topic in image.topics().iter() {
@@ -399,6 +403,13 @@ impl Node {
             Ok(settings) => *self.settings.write() = Arc::new(settings),
             Err(error) => tracing::error!(%error, "dynamic configs are not in force"),
         }
+        self.take_group_settings(image);
+    }
+
+    /// Shows group coordinators the settings in force and what is set on single groups.
+    fn take_group_settings(&self, image: &Image) {
+        let configs = group_configs(&self.static_settings, image, self.id);
+        self.groups.set_rules(group_settings(&self.settings()), configs);
     }
 
     fn log_config(&self, image: &Image, topic: &str) -> Arc<LogConfig> {

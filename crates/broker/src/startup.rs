@@ -6,8 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleuve_coordinator::consumer::Assignor;
-use fleuve_coordinator::{ConsumerSettings, GroupSettings};
 use fleuve_metadata::config::{BrokerSettings, Layers, Listener as ListenerSettings};
 use fleuve_metadata::controller::{Controller, Registration};
 use fleuve_metadata::image::Endpoint as RegisteredEndpoint;
@@ -20,6 +18,7 @@ use crate::broker::{BoundListener, Components, DRAIN_MAX, StartError};
 use crate::connection::{GateLimits, Limits, Listener, SocketOptions};
 use crate::dispatch::APIS;
 use crate::fetch_session::SessionCache;
+use crate::group_settings::group_settings;
 use crate::groups::Groups;
 use crate::logs::Logs;
 use crate::metadata_log::{MetadataError, MetadataLog};
@@ -245,28 +244,6 @@ fn endpoints(settings: &BrokerSettings, bound: &[BoundListener]) -> Vec<Endpoint
         }
     };
     network.open.iter().zip(bound).map(endpoint).collect()
-}
-
-fn group_settings(settings: &BrokerSettings) -> GroupSettings {
-    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let consumer = &settings.consumer_groups;
-    let assignors = consumer.assignors.iter().filter_map(|name| Assignor::from_name(name));
-    GroupSettings {
-        min_session_timeout_ms: settings.groups.session_timeout_min_ms,
-        max_session_timeout_ms: settings.groups.session_timeout_max_ms,
-        initial_rebalance_delay_ms: settings.groups.initial_rebalance_delay_ms,
-        max_size: settings.groups.members_max,
-        offset_metadata_max_bytes: settings.offsets.metadata_bytes_max,
-        offsets_retention_ms: signed(settings.offsets.retention_ms),
-        offsets_retention_check_interval_ms: signed(settings.offsets.retention_check_interval_ms),
-        consumer: ConsumerSettings {
-            session_timeout_ms: consumer.session_timeout_ms,
-            heartbeat_interval_ms: consumer.heartbeat_interval_ms,
-            max_size: consumer.members_max,
-            assignors: assignors.collect(),
-            regex_refresh_interval_ms: consumer.regex_refresh_interval_ms,
-        },
-    }
 }
 
 /// What one connection may hold.

@@ -16,6 +16,7 @@ use crate::classic::{
     ClassicGroup, HeartbeatRequest, JoinRefusal, JoinRequest, LeaveRequest, LeaverOutcome,
     SyncRequest,
 };
+use crate::configs::{GroupConfigs, Timing};
 use crate::consumer::{Companion, FENCE_RETRY_MS, group_tombstones};
 use crate::context::Context;
 use crate::error::{AppendError, GroupError};
@@ -64,6 +65,7 @@ pub struct GroupCoordinator {
     ledger: Ledger,
     random: Arc<dyn Random>,
     topics: Arc<dyn TopicView>,
+    configs: Arc<GroupConfigs>,
     timers: Timers,
     phase: Phase,
     /// One past the last record applied.
@@ -88,6 +90,7 @@ impl GroupCoordinator {
             ledger: Ledger::default(),
             random,
             topics: Arc::new(NoTopics),
+            configs: Arc::default(),
             timers: Timers::default(),
             phase: Phase::Loading,
             next_offset: None,
@@ -145,20 +148,20 @@ impl GroupCoordinator {
             }));
         }
         let sessions = self.ledger.consumer_groups().flat_map(|(id, group)| {
+            let timeout_ms = self.consumer_timing(id).session_timeout_ms;
             let members = group.members().keys();
-            members.map(|member| Purpose::Heartbeat { group: id.clone(), member: member.clone() })
+            members.map(move |member| {
+                (Purpose::Heartbeat { group: id.clone(), member: member.clone() }, timeout_ms)
+            })
         });
-        let sessions: Vec<Purpose> = sessions.collect();
+        let sessions: Vec<(Purpose, i32)> = sessions.collect();
         let (groups, mut cx) = self.split(now, &mut step);
         for group in groups.values_mut() {
             if let Group::Classic(group) = group {
                 group.resume(&mut cx);
             }
         }
-        for session in sessions {
-            cx.schedule(session, cx.settings.consumer.session_timeout_ms.into());
-        }
-        for (purpose, timeout_ms) in revoking {
+        for (purpose, timeout_ms) in sessions.into_iter().chain(revoking) {
             cx.schedule(purpose, timeout_ms.into());
         }
         cx.schedule(Purpose::Expiration, cx.settings.offsets_retention_check_interval_ms);
@@ -190,6 +193,11 @@ impl GroupCoordinator {
     /// Topics have changed: groups look at them anew with their next heartbeats.
     pub fn handle_topics_changed(&mut self, topics: Arc<dyn TopicView>) {
         self.topics = topics;
+    }
+
+    /// Configs of groups have changed; they hold from the next event on.
+    pub fn handle_configs_changed(&mut self, configs: Arc<GroupConfigs>) {
+        self.configs = configs;
     }
 
     /// Handles JoinGroup.
@@ -405,6 +413,11 @@ impl GroupCoordinator {
     /// The topics as the shard was last shown them.
     pub(crate) fn topics(&self) -> &dyn TopicView {
         &*self.topics
+    }
+
+    /// The periods of a consumer group.
+    pub(crate) fn consumer_timing(&self, group: &str) -> Timing<i32> {
+        self.settings.consumer.timing_of(group, &self.configs)
     }
 
     /// Makes an id as Kafka prints random ones.

@@ -96,6 +96,7 @@ pub mod offsets;
 pub mod transaction;
 
 mod admin;
+mod configs;
 mod context;
 mod coordinator;
 mod error;
@@ -112,11 +113,12 @@ pub use admin::{
     MemberDescription,
 };
 pub use classic::State;
+pub use configs::{GroupConfig, GroupConfigs, StreamsConfig, Timing};
 pub use coordinator::{Counters, GroupCoordinator};
 pub use error::{AppendError, GroupError};
 pub use history::{HISTORY_LENGTH, Rebalance, RebalanceCause};
 pub use ledger::{CommittedOffset, Ledger};
 pub use record::{Record, RecordError};
-pub use settings::{ConsumerSettings, GroupSettings};
+pub use settings::{ConsumerSettings, GroupSettings, StreamsSettings};
 pub use step::{Effect, Now, Response, Step, Token, Write};
 pub use topics::{NoTopics, TopicInfo, TopicView};

@@ -4,6 +4,7 @@
 //! replace it later ([`crate::GroupCoordinator::update_settings`]), because Kafka lets several of
 //! these change while running.
 
+use crate::configs::Timing;
 use crate::consumer::Assignor;
 
 /// Limits and periods of groups and committed offsets.
@@ -27,15 +28,15 @@ pub struct GroupSettings {
     pub offsets_retention_check_interval_ms: i64,
     /// What holds for consumer groups.
     pub consumer: ConsumerSettings,
+    /// What holds for streams groups.
+    pub streams: StreamsSettings,
 }
 
 /// Limits and periods of consumer groups, the keys `group.consumer.*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerSettings {
-    /// `group.consumer.session.timeout.ms`: how long a member may be silent.
-    pub session_timeout_ms: i32,
-    /// `group.consumer.heartbeat.interval.ms`: how often members are told to send heartbeats.
-    pub heartbeat_interval_ms: i32,
+    /// Periods, unless a group has its own.
+    pub timing: Timing<i32>,
     /// `group.consumer.max.size`: members that one group may have.
     pub max_size: usize,
     /// `group.consumer.assignors`: what members may ask for; the first is the default.
@@ -44,6 +45,27 @@ pub struct ConsumerSettings {
     /// again though no topic has changed.
     pub regex_refresh_interval_ms: i32,
 }
+
+/// Limits and periods of streams groups, the keys `group.streams.*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamsSettings {
+    /// Periods, unless a group has its own.
+    pub timing: Timing<i32>,
+    /// `group.streams.max.size`: members that one group may have.
+    pub max_size: usize,
+    /// `group.streams.num.standby.replicas`: copies that are kept of each task's state.
+    pub standby_replicas: i32,
+    /// `group.streams.initial.rebalance.delay.ms`: how long an empty group waits for further
+    /// members before it hands out tasks.
+    pub initial_rebalance_delay_ms: i32,
+}
+
+/// Kafka's periods of the modern protocols.
+const DEFAULT_TIMING: Timing<i32> = Timing {
+    session_timeout_ms: 45_000,
+    heartbeat_interval_ms: 5_000,
+    assignment_interval_ms: 1_000,
+};
 
 impl ConsumerSettings {
     /// The assignor of groups whose members do not care.
@@ -55,11 +77,21 @@ impl ConsumerSettings {
 impl Default for ConsumerSettings {
     fn default() -> Self {
         Self {
-            session_timeout_ms: 45_000,
-            heartbeat_interval_ms: 5_000,
+            timing: DEFAULT_TIMING,
             max_size: i32::MAX as usize,
             assignors: vec![Assignor::Uniform, Assignor::Range],
             regex_refresh_interval_ms: 600_000,
+        }
+    }
+}
+
+impl Default for StreamsSettings {
+    fn default() -> Self {
+        Self {
+            timing: DEFAULT_TIMING,
+            max_size: i32::MAX as usize,
+            standby_replicas: 0,
+            initial_rebalance_delay_ms: 3_000,
         }
     }
 }
@@ -75,6 +107,7 @@ impl Default for GroupSettings {
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
             offsets_retention_check_interval_ms: 600_000,
             consumer: ConsumerSettings::default(),
+            streams: StreamsSettings::default(),
         }
     }
 }

@@ -10,6 +10,9 @@ use fleuve_protocol::messages::create_partitions_request::{
     CreatePartitionsRequest, CreatePartitionsTopic,
 };
 use fleuve_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
+use fleuve_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
 use fleuve_protocol::messages::list_groups_request::ListGroupsRequest;
 use fleuve_protocol::messages::offset_commit_request::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -23,7 +26,8 @@ use fleuve_types::Uuid;
 use crate::support::{TestBroker, TestClient};
 
 const GROUP: Str = Str::from_static("readers");
-const FEW: &[(&str, &str)] = &[("offsets.topic.num.partitions", "4")];
+const FEW: &[(&str, &str)] =
+    &[("offsets.topic.num.partitions", "4"), ("group.consumer.assignment.interval.ms", "0")];
 const HEARTBEAT: i16 = 1;
 
 /// A member's process: what it was told, and what it has therefore.
@@ -228,4 +232,52 @@ async fn the_feature_is_advertised() {
     assert_eq!((joined.error_code, joined.member_epoch), (0, 1));
     assert!(joined.member_id.is_some_and(|id| !id.is_empty()));
     broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn configs_of_a_group_hold_at_once_and_after_a_restart() {
+    let broker = TestBroker::start(FEW).await;
+    let mut client = broker.connect().await;
+    find_coordinator(&mut client).await;
+    let topic = client.create_topic("words", 1).await;
+    let mut member = Member::join(&mut client, "one", topic).await;
+    assert_eq!(interval_of(&mut client, &member).await, 5_000);
+
+    let refused = set_group_config(&mut client, "consumer.heartbeat.interval.ms", "1000").await;
+    assert_eq!(refused, ErrorCode::InvalidConfig.code(), "below the broker's bound");
+    let unknown = set_group_config(&mut client, "consumer.heartbeat", "7000").await;
+    assert_eq!(unknown, ErrorCode::InvalidConfig.code());
+    assert_eq!(set_group_config(&mut client, "consumer.heartbeat.interval.ms", "7000").await, 0);
+    assert_eq!(interval_of(&mut client, &member).await, 7_000);
+
+    drop(client);
+    let directory = broker.stop().await;
+    let broker = TestBroker::start_in(directory, FEW).await;
+    let mut client = broker.connect().await;
+    member.beat(&mut client).await;
+    assert_eq!(interval_of(&mut client, &member).await, 7_000);
+    broker.stop().await;
+}
+
+async fn interval_of(client: &mut TestClient, member: &Member) -> i32 {
+    let response = call(client, &heartbeat(member.id.clone(), member.epoch)).await;
+    assert_eq!(response.error_code, 0, "{:?}", response.error_message);
+    response.heartbeat_interval_ms
+}
+
+async fn set_group_config(client: &mut TestClient, name: &'static str, value: &'static str) -> i16 {
+    const GROUP_RESOURCE: i8 = 32;
+    let request = IncrementalAlterConfigsRequest {
+        resources: vec![AlterConfigsResource {
+            resource_type: GROUP_RESOURCE,
+            resource_name: GROUP,
+            configs: vec![AlterableConfig {
+                name: name.into(),
+                config_operation: 0,
+                value: Some(value.into()),
+            }],
+        }],
+        validate_only: false,
+    };
+    client.call(&request, 1).await.responses[0].error_code
 }

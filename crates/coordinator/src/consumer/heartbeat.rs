@@ -107,7 +107,8 @@ impl GroupCoordinator {
 
         let rebalance =
             decision.cause.map(|cause| rebalance(now, decision.old_epoch, cause, Some(&member_id)));
-        let session_timeout_ms = i64::from(self.settings.consumer.session_timeout_ms);
+        let session_timeout_ms =
+            i64::from(self.consumer_timing(&request.group_id).session_timeout_ms);
         let (groups, mut cx) = self.split(now, step);
         let id = request.group_id.detach();
         let session = Purpose::Heartbeat { group: id.clone(), member: member_id.clone() };
@@ -230,7 +231,10 @@ impl GroupCoordinator {
         // A new target is made if the group is ahead of the old one.
         let mut resolver = Resolver::new(self.topics(), &regexes);
         let subscribed = resolver.subscribed(&member);
-        let (target_epoch, target) = if group.target_epoch >= epoch {
+        let timing = self.consumer_timing(&request.group_id);
+        let (target_epoch, target) = if group.target_epoch >= epoch
+            || !timing.allows_assignment(group.target_timestamp, now.wall.0)
+        {
             let known = group.targets.get(replaced.as_ref().unwrap_or(member_id));
             (group.target_epoch, known.cloned().unwrap_or_default())
         } else {
@@ -295,7 +299,7 @@ impl GroupCoordinator {
         ConsumerHeartbeatReply {
             member_id: member_id.clone(),
             member_epoch: member.epoch,
-            heartbeat_interval_ms: self.settings.consumer.heartbeat_interval_ms,
+            heartbeat_interval_ms: self.consumer_timing(&request.group_id).heartbeat_interval_ms,
             assignment: tells_assignment.then(|| {
                 let topics = member.assigned.iter();
                 topics.map(|(id, all)| (*id, all.keys().copied().collect())).collect()

@@ -11,6 +11,7 @@ use crate::driver::Driver;
 
 const MEMBERS: usize = 500;
 const PARTITIONS: i32 = 1_000;
+const HEARTBEAT_INTERVAL_MS: i64 = 5_000;
 /// Rounds in which every member sends one heartbeat.
 const ROUNDS_MAX: usize = 5;
 
@@ -62,6 +63,7 @@ fn five_hundred_members_settle_within_a_few_heartbeats() {
     while state(&driver) != ConsumerState::Stable {
         rounds += 1;
         assert!(rounds <= ROUNDS_MAX, "the group does not settle");
+        driver.wait(HEARTBEAT_INTERVAL_MS);
         for (index, member) in members.iter_mut().enumerate() {
             beat(&mut driver, index, member);
         }

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fleuve_coordinator::{
-    AppendError, Effect, GroupCoordinator, GroupSettings, Now, Record, Response, Step, Token,
+    AppendError, Effect, GroupConfig, GroupConfigs, GroupCoordinator, GroupSettings, Now, Record,
+    Response, Step, Token,
 };
 use fleuve_os::Random;
+use fleuve_protocol::Str;
 use fleuve_types::{Offset, TimestampMs};
 
 use crate::topics::Topics;
@@ -48,6 +50,7 @@ pub(crate) struct Driver {
     /// Requests by whether they were answered.
     tokens: BTreeMap<Token, bool>,
     settings: GroupSettings,
+    configs: GroupConfigs,
     random: Arc<Counting>,
     next_token: u64,
 }
@@ -66,6 +69,7 @@ impl Driver {
             held: Vec::new(),
             tokens: BTreeMap::new(),
             settings,
+            configs: GroupConfigs::new(),
             random,
             next_token: 0,
         };
@@ -158,6 +162,7 @@ impl Driver {
     pub(crate) fn replayed(&self) -> GroupCoordinator {
         let mut shard = GroupCoordinator::new(self.settings.clone(), self.random.clone());
         shard.handle_topics_changed(Arc::new(self.topics.clone()));
+        shard.handle_configs_changed(Arc::new(self.configs.clone()));
         for (offset, record) in self.log.iter().enumerate() {
             let (key, value) = record.encode().expect("the record was written before");
             let known = shard.replay(key, value, Offset(offset as i64));
@@ -176,6 +181,12 @@ impl Driver {
     pub(crate) fn set(&mut self, change: impl FnOnce(&mut GroupSettings)) {
         change(&mut self.settings);
         self.shard.update_settings(self.settings.clone());
+    }
+
+    /// Changes the configs of a group.
+    pub(crate) fn configure(&mut self, group: Str, config: GroupConfig) {
+        self.configs.insert(group, config);
+        self.shard.handle_configs_changed(Arc::new(self.configs.clone()));
     }
 
     /// Requests that have no answer yet.

@@ -15,6 +15,7 @@
 //!                             delete-offsets t:0     delete-groups g h     delete-topic t id=N
 //! list [states=a+b] [types=a] describe [g]           history [g]
 //! wait 3s | wait 500ms        log                    deadline
+//! config consumer-session=MS consumer-heartbeat=MS consumer-interval=MS [group=G]
 //! settings max-size=2 delay=0 ...                    fail unavailable|not-leader|too-large
 //! A beat [join|leave|away] [topics=t+u] [regex=R] [owns] [owns=t:0+1,u:2] [instance=I]
 //!        [epoch=N] [rebalance=MS] [assignor=X] [member=M] [as=M] [v=1]
@@ -32,7 +33,9 @@ use fleuve_coordinator::offsets::{
     CommitPartition, CommitRequest, CommitTopic, DeleteRequest, DeletedTopic, FetchRequest,
     FetchTopic, TopicOutcomes,
 };
-use fleuve_coordinator::{AppendError, GroupError, ListFilter, Record, Response, Token};
+use fleuve_coordinator::{
+    AppendError, GroupConfig, GroupError, GroupSettings, ListFilter, Record, Response, Token,
+};
 use fleuve_protocol::messages::consumer_protocol_subscription::ConsumerProtocolSubscription;
 use fleuve_protocol::{Message, Str, Writer};
 use fleuve_types::{Offset, Uuid};
@@ -110,8 +113,11 @@ impl<'a> Options<'a> {
 
 impl Script {
     pub(crate) fn new() -> Self {
+        let mut settings = GroupSettings::default();
+        // Scripts show one thing at a time; that assignments wait for each other is one of them.
+        settings.consumer.timing.assignment_interval_ms = 0;
         Self {
-            driver: Driver::new(Default::default()),
+            driver: Driver::new(settings),
             clients: BTreeMap::new(),
             consumers: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -149,6 +155,7 @@ impl Script {
             "log" => self.log(),
             "deadline" => self.deadline(),
             "settings" => self.settings(&options),
+            "config" => self.config(&options),
             "fail" => self.fail(&options),
             "hold" => self.hold(),
             "flush" => self.flush(),
@@ -514,7 +521,10 @@ impl Script {
                 settings.max_size = size;
             }
             if let Some(timeout) = options.number("consumer-session") {
-                settings.consumer.session_timeout_ms = timeout;
+                settings.consumer.timing.session_timeout_ms = timeout;
+            }
+            if let Some(interval) = options.number("consumer-interval") {
+                settings.consumer.timing.assignment_interval_ms = interval;
             }
             if let Some(size) = options.number("consumer-max-size") {
                 settings.consumer.max_size = size;
@@ -529,6 +539,17 @@ impl Script {
                 settings.offset_metadata_max_bytes = bytes;
             }
         });
+        Vec::new()
+    }
+
+    /// Sets configs of one group; those that are not named are taken away.
+    fn config(&mut self, options: &Options<'_>) -> Vec<String> {
+        let mut config = GroupConfig::default();
+        config.consumer.session_timeout_ms = options.number("consumer-session");
+        config.consumer.heartbeat_interval_ms = options.number("consumer-heartbeat");
+        config.consumer.assignment_interval_ms = options.number("consumer-interval");
+        let group = options.text("group").unwrap_or_else(|| DEFAULT_GROUP.into());
+        self.driver.configure(group, config);
         Vec::new()
     }
 

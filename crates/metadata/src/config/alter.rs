@@ -1,5 +1,6 @@
 //! Changing dynamic configs: what an operation makes of a value, and whether the result may stand.
 
+use super::groups::group_limit;
 use super::key::{Key, Status, UpdateMode, ValueType};
 use super::keys::{
     BROKER_KEYS, CLIENT_METRICS_KEYS, GROUP_KEYS, REMOVED_BROKER_KEYS, TOPIC_KEYS, find,
@@ -186,12 +187,8 @@ fn check_group(all: &ConfigMap, layers: &Layers<'_>) -> Result<(), AlterError> {
         };
         let value = checked(key, text)?.as_integer();
         for (bound, is_lowest) in [("min", true), ("max", false)] {
-            // `consumer.session.timeout.ms` is bounded by `group.consumer.min.session.timeout.ms`.
-            let Some((protocol, rest)) = name.split_once('.') else { continue };
-            let rest = rest.strip_prefix("num.").unwrap_or(rest);
-            let limit_name = format!("group.{protocol}.{bound}.{rest}");
-            let limit = layers.value(&limit_name).and_then(|limit| limit.as_integer());
-            let (Some(value), Some(limit)) = (value, limit) else { continue };
+            let limit = group_limit(name, bound, layers);
+            let (Some(value), Some((limit_name, limit))) = (value, limit) else { continue };
             if (is_lowest && value < limit) || (!is_lowest && value > limit) {
                 let side = if is_lowest { "at least" } else { "at most" };
                 return Err(AlterError::Invalid(format!(
@@ -199,6 +196,22 @@ fn check_group(all: &ConfigMap, layers: &Layers<'_>) -> Result<(), AlterError> {
                      broker's `{limit_name}` says"
                 )));
             }
+        }
+    }
+    for protocol in ["consumer", "share", "streams"] {
+        let in_force = |rest: &str| {
+            let key = find(GROUP_KEYS, &format!("{protocol}.{rest}"))?;
+            effective(key, all, layers)?.as_integer()
+        };
+        let session = in_force("session.timeout.ms");
+        let heartbeat = in_force("heartbeat.interval.ms");
+        if let (Some(session), Some(heartbeat)) = (session, heartbeat)
+            && heartbeat >= session
+        {
+            return Err(AlterError::Invalid(format!(
+                "`{protocol}.session.timeout.ms` ({session}) must be greater than \
+                 `{protocol}.heartbeat.interval.ms` ({heartbeat})"
+            )));
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fleuve_types::NodeId;
 
+use super::groups::{resolve_consumer_groups, resolve_groups, resolve_streams_groups};
 use super::judge::{judge_status, judge_unknown};
 use super::keys::{BROKER_KEYS, TOPIC_KEYS, find};
 use super::layers::{Layers, Setting, StaticConfig};
@@ -11,8 +12,8 @@ use super::listeners;
 use super::problem::{ConfigError, Origin, Problem, Problems};
 use super::properties;
 use super::settings::{
-    BrokerSettings, ConsumerGroupSettings, FetchSettings, GroupSettings, HostPort, LogSettings,
-    MetricsSettings, NetworkSettings, NodeSettings, OffsetSettings, TopicRules,
+    BrokerSettings, FetchSettings, HostPort, LogSettings, MetricsSettings, NetworkSettings,
+    NodeSettings, OffsetSettings, TopicRules,
 };
 use super::topic::TopicSettings;
 use super::value::Value;
@@ -190,6 +191,7 @@ pub(super) fn resolve(
         },
         groups: resolve_groups(layers, problems),
         consumer_groups: resolve_consumer_groups(layers, problems),
+        streams_groups: resolve_streams_groups(layers, problems),
         offsets: OffsetSettings {
             metadata_bytes_max: count(layers, "offset.metadata.max.bytes"),
             commit_timeout_ms: unsigned(layers, "offsets.commit.timeout.ms"),
@@ -376,30 +378,6 @@ fn resolve_dirs(layers: &Layers<'_>, problems: &mut Problems) -> Vec<std::path::
     dirs.into_iter().map(Into::into).collect()
 }
 
-fn resolve_groups(layers: &Layers<'_>, problems: &mut Problems) -> GroupSettings {
-    let settings = GroupSettings {
-        session_timeout_min_ms: layers.integer("group.min.session.timeout.ms") as i32,
-        session_timeout_max_ms: layers.integer("group.max.session.timeout.ms") as i32,
-        initial_rebalance_delay_ms: layers.integer("group.initial.rebalance.delay.ms").max(0)
-            as i32,
-        members_max: count(layers, "group.max.size"),
-    };
-    if settings.session_timeout_min_ms > settings.session_timeout_max_ms {
-        let origin = layers
-            .origin("group.min.session.timeout.ms")
-            .or_else(|| layers.origin("group.max.session.timeout.ms"));
-        problems.error(
-            origin,
-            format!(
-                "`group.min.session.timeout.ms` ({}) is above `group.max.session.timeout.ms` \
-                 ({}); no member could join, so lower the one or raise the other",
-                settings.session_timeout_min_ms, settings.session_timeout_max_ms
-            ),
-        );
-    }
-    settings
-}
-
 fn resolve_metrics(layers: &Layers<'_>, problems: &mut Problems) -> MetricsSettings {
     const KEY: &str = "fleuve.metrics.listen";
     let text = layers.text(KEY).unwrap_or_default();
@@ -426,65 +404,7 @@ fn unsigned(layers: &Layers<'_>, name: &str) -> u64 {
     layers.integer(name).max(0) as u64
 }
 
-/// What the server-side assignors are called, first by members and then by Kafka's class names.
-const CONSUMER_ASSIGNORS: [(&str, &str); 2] = [
-    ("uniform", "org.apache.kafka.coordinator.group.assignor.UniformAssignor"),
-    ("range", "org.apache.kafka.coordinator.group.assignor.RangeAssignor"),
-];
-
-fn resolve_consumer_groups(layers: &Layers<'_>, problems: &mut Problems) -> ConsumerGroupSettings {
-    const SESSION: &str = "group.consumer.session.timeout.ms";
-    const HEARTBEAT: &str = "group.consumer.heartbeat.interval.ms";
-    const ASSIGNORS: &str = "group.consumer.assignors";
-    let bounds = [
-        (SESSION, "group.consumer.min.session.timeout.ms", "group.consumer.max.session.timeout.ms"),
-        (
-            HEARTBEAT,
-            "group.consumer.min.heartbeat.interval.ms",
-            "group.consumer.max.heartbeat.interval.ms",
-        ),
-    ];
-    for (key, min_key, max_key) in bounds {
-        let value = layers.integer(key);
-        let (min, max) = (layers.integer(min_key), layers.integer(max_key));
-        if !(min..=max).contains(&value) {
-            let origin = [key, min_key, max_key].into_iter().find_map(|key| layers.origin(key));
-            problems.error(
-                origin,
-                format!(
-                    "`{key}` ({value}) must lie between `{min_key}` ({min}) and `{max_key}` ({max})"
-                ),
-            );
-        }
-    }
-    let (session, heartbeat) = (layers.integer(SESSION), layers.integer(HEARTBEAT));
-    if heartbeat >= session {
-        problems.error(
-            layers.origin(HEARTBEAT).or_else(|| layers.origin(SESSION)),
-            format!("`{HEARTBEAT}` ({heartbeat}) must be below `{SESSION}` ({session})"),
-        );
-    }
-    let mut assignors = Vec::new();
-    for asked in layers.list(ASSIGNORS) {
-        match CONSUMER_ASSIGNORS.iter().find(|(name, class)| asked == *name || asked == *class) {
-            Some((name, _)) => assignors.push((*name).to_owned()),
-            None => problems.error(
-                layers.origin(ASSIGNORS),
-                format!("`{ASSIGNORS}` names `{asked}`; there are `uniform` and `range`"),
-            ),
-        }
-    }
-    ConsumerGroupSettings {
-        session_timeout_ms: session as i32,
-        heartbeat_interval_ms: heartbeat as i32,
-        members_max: count(layers, "group.consumer.max.size"),
-        assignors,
-        regex_refresh_interval_ms: layers.integer("group.consumer.regex.refresh.interval.ms")
-            as i32,
-    }
-}
-
-fn count(layers: &Layers<'_>, name: &str) -> usize {
+pub(super) fn count(layers: &Layers<'_>, name: &str) -> usize {
     usize::try_from(unsigned(layers, name)).unwrap_or(usize::MAX)
 }
 

@@ -10,6 +10,7 @@
 
 mod alter;
 mod describe;
+mod groups;
 mod judge;
 mod key;
 pub mod keys;
@@ -32,6 +33,7 @@ pub use describe::{
     Description, Source, Synonym, describe_broker, describe_client_metrics,
     describe_cluster_defaults, describe_group, describe_topic,
 };
+pub use groups::GroupOverrides;
 pub use key::{Key, Rule, Status, UpdateMode, ValueType};
 pub use layers::{ConfigMap, Layers, Setting, StaticConfig};
 pub use listeners::{AdvertisedListener, Listener, Listeners, SecurityProtocol};
@@ -41,7 +43,8 @@ pub use properties::{Property, SyntaxError, decode_text, parse as parse_properti
 pub use reference::reference_markdown;
 pub use settings::{
     BrokerSettings, ConsumerGroupSettings, FetchSettings, GroupSettings, HostPort, LogSettings,
-    MetricsSettings, NetworkSettings, NodeSettings, OffsetSettings, TopicRules,
+    MetricsSettings, MigrationPolicy, NetworkSettings, NodeSettings, OffsetSettings,
+    ProtocolSettings, StreamsGroupSettings, TopicRules,
 };
 pub use topic::{
     CleanupPolicy, CompressionType, TimestampType, TopicConfigError, TopicSettings,

@@ -32,6 +32,8 @@ pub struct BrokerSettings {
     pub groups: GroupSettings,
     /// Limits of consumer groups.
     pub consumer_groups: ConsumerGroupSettings,
+    /// Limits of streams groups.
+    pub streams_groups: StreamsGroupSettings,
     /// Committed offsets.
     pub offsets: OffsetSettings,
     /// The endpoint for metrics.
@@ -141,19 +143,59 @@ pub struct GroupSettings {
     pub members_max: usize,
 }
 
+/// What all modern group protocols have, the keys `group.PROTOCOL.*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProtocolSettings {
+    /// `session.timeout.ms`.
+    pub session_timeout_ms: i32,
+    /// `heartbeat.interval.ms`.
+    pub heartbeat_interval_ms: i32,
+    /// `assignment.interval.ms`.
+    pub assignment_interval_ms: i32,
+    /// `max.size`.
+    pub members_max: usize,
+}
+
 /// Limits of consumer groups (KIP-848).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerGroupSettings {
-    /// `group.consumer.session.timeout.ms`.
-    pub session_timeout_ms: i32,
-    /// `group.consumer.heartbeat.interval.ms`.
-    pub heartbeat_interval_ms: i32,
-    /// `group.consumer.max.size`.
-    pub members_max: usize,
+    /// `group.consumer.*` as other protocols have it too.
+    pub protocol: ProtocolSettings,
     /// `group.consumer.assignors`, by the names that members ask for.
     pub assignors: Vec<String>,
     /// `group.consumer.regex.refresh.interval.ms`.
     pub regex_refresh_interval_ms: i32,
+    /// `group.consumer.migration.policy`.
+    pub migration: MigrationPolicy,
+}
+
+/// Which groups with members may change between the classic and the consumer protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MigrationPolicy {
+    /// Classic groups become consumer groups when a member of the new protocol joins.
+    pub upgrade: bool,
+    /// Consumer groups become classic ones when their last member of the new protocol leaves.
+    pub downgrade: bool,
+}
+
+impl MigrationPolicy {
+    /// Finds the policy of that name, in any case.
+    pub(super) fn from_name(name: &str) -> Self {
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        let both = is("BIDIRECTIONAL");
+        Self { upgrade: both || is("UPGRADE"), downgrade: both || is("DOWNGRADE") }
+    }
+}
+
+/// Limits of streams groups (KIP-1071).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamsGroupSettings {
+    /// `group.streams.*` as other protocols have it too.
+    pub protocol: ProtocolSettings,
+    /// `group.streams.num.standby.replicas`.
+    pub standby_replicas: i32,
+    /// `group.streams.initial.rebalance.delay.ms`.
+    pub initial_rebalance_delay_ms: i32,
 }
 
 /// Committed offsets and the topic that keeps them.

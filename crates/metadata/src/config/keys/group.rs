@@ -10,9 +10,9 @@ use crate::config::key::{Key, key};
 /// The keys of groups.
 #[rustfmt::skip] // One line a key is easier to scan, compare and sort.
 pub static GROUP_KEYS: &[Key] = &[
-    key("consumer.assignment.interval.ms", Int, Some("1000"), AtLeast(0)).broker_keys(&[("group.consumer.assignment.interval.ms", 1)]),
-    key("consumer.heartbeat.interval.ms", Int, Some("5000"), AtLeast(1)).broker_keys(&[("group.consumer.heartbeat.interval.ms", 1)]),
-    key("consumer.session.timeout.ms", Int, Some("45000"), AtLeast(1)).broker_keys(&[("group.consumer.session.timeout.ms", 1)]),
+    key("consumer.assignment.interval.ms", Int, Some("1000"), AtLeast(0)).broker_keys(&[("group.consumer.assignment.interval.ms", 1)]).served("Least time between two target assignments of the consumer group."),
+    key("consumer.heartbeat.interval.ms", Int, Some("5000"), AtLeast(1)).broker_keys(&[("group.consumer.heartbeat.interval.ms", 1)]).served("How often members of the consumer group are told to send heartbeats."),
+    key("consumer.session.timeout.ms", Int, Some("45000"), AtLeast(1)).broker_keys(&[("group.consumer.session.timeout.ms", 1)]).served("Removes a member of the consumer group that sent no heartbeat for this long."),
     key("share.assignment.interval.ms", Int, Some("1000"), AtLeast(0)).broker_keys(&[("group.share.assignment.interval.ms", 1)]),
     key("share.auto.offset.reset", Text, Some("latest"), OffsetReset),
     key("share.delivery.count.limit", Int, Some("5"), AtLeast(2)).broker_keys(&[("group.share.delivery.count.limit", 1)]),
