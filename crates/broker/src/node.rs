@@ -339,9 +339,13 @@ impl Node {
         let mut grown: BTreeSet<Uuid> = BTreeSet::new();
         let mut reconfigured: BTreeSet<Resource> = BTreeSet::new();
         let concerns_groups = |change: &Change| {
-            !matches!(
+            matches!(
                 change,
-                Change::ConfigChanged(_) | Change::FeatureChanged(_) | Change::Nothing
+                Change::TopicCreated(_)
+                    | Change::PartitionCreated(..)
+                    | Change::PartitionChanged(..)
+                    | Change::TopicRemoved(_)
+                    | Change::BrokerChanged(_)
             )
         };
         if changes.iter().any(concerns_groups) {
@@ -357,7 +361,14 @@ impl Node {
                 Change::ConfigChanged(resource) => {
                     reconfigured.insert(resource);
                 }
-                Change::BrokerChanged(_) | Change::FeatureChanged(_) | Change::Nothing => {}
+                Change::BrokerChanged(_)
+                | Change::FeatureChanged(_)
+                | Change::QuotaChanged(_)
+                | Change::CredentialChanged(_)
+                | Change::AclAdded(_)
+                | Change::AclRemoved(_)
+                | Change::TokenChanged(_)
+                | Change::Nothing => {}
             }
         }
         for id in grown {

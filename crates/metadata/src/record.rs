@@ -15,10 +15,13 @@
 
 use bytes::Bytes;
 use fleuve_protocol::messages::abort_transaction_record::AbortTransactionRecord;
+use fleuve_protocol::messages::access_control_entry_record::AccessControlEntryRecord;
 use fleuve_protocol::messages::begin_transaction_record::BeginTransactionRecord;
 use fleuve_protocol::messages::broker_registration_change_record::BrokerRegistrationChangeRecord;
 use fleuve_protocol::messages::clear_elr_record::ClearElrRecord;
+use fleuve_protocol::messages::client_quota_record::ClientQuotaRecord;
 use fleuve_protocol::messages::config_record::ConfigRecord;
+use fleuve_protocol::messages::delegation_token_record::DelegationTokenRecord;
 use fleuve_protocol::messages::end_transaction_record::EndTransactionRecord;
 use fleuve_protocol::messages::feature_level_record::FeatureLevelRecord;
 use fleuve_protocol::messages::fence_broker_record::FenceBrokerRecord;
@@ -28,10 +31,15 @@ use fleuve_protocol::messages::partition_record::PartitionRecord;
 use fleuve_protocol::messages::producer_ids_record::ProducerIdsRecord;
 use fleuve_protocol::messages::register_broker_record::RegisterBrokerRecord;
 use fleuve_protocol::messages::register_controller_record::RegisterControllerRecord;
+use fleuve_protocol::messages::remove_access_control_entry_record::RemoveAccessControlEntryRecord;
+use fleuve_protocol::messages::remove_delegation_token_record::RemoveDelegationTokenRecord;
 use fleuve_protocol::messages::remove_topic_record::RemoveTopicRecord;
+use fleuve_protocol::messages::remove_user_scram_credential_record::RemoveUserScramCredentialRecord;
 use fleuve_protocol::messages::topic_record::TopicRecord;
 use fleuve_protocol::messages::unfence_broker_record::UnfenceBrokerRecord;
 use fleuve_protocol::messages::unregister_broker_record::UnregisterBrokerRecord;
+use fleuve_protocol::messages::user_scram_credential_record::UserScramCredentialRecord;
+use fleuve_protocol::messages::zk_migration_state_record::ZkMigrationStateRecord;
 use fleuve_protocol::{DecodeError, EncodeError, Message, Reader, Writer};
 
 /// Reports bytes that are not a metadata record we can read.
@@ -41,10 +49,7 @@ pub enum DecodeRecordError {
     #[error("metadata record in a frame of version {0}; this release reads version 1")]
     Frame(u32),
     /// The type is unknown to this release, or known and not served.
-    #[error(
-        "metadata record of {}, which this release does not know; use a newer one",
-        describe_type(*.0)
-    )]
+    #[error("metadata record of type {0}, which this release does not know; use a newer one")]
     UnknownType(u32),
     /// The type is known and its layout is not.
     #[error(
@@ -167,6 +172,22 @@ records! {
     ClearElr(ClearElrRecord) = 0,
     /// A controller has joined.
     RegisterController(RegisterControllerRecord) = 0,
+    /// A quota is set, or removed.
+    ClientQuota(ClientQuotaRecord) = 0,
+    /// A user has a credential.
+    UserScramCredential(UserScramCredentialRecord) = 0,
+    /// A credential is gone.
+    RemoveUserScramCredential(RemoveUserScramCredentialRecord) = 0,
+    /// An access control entry exists.
+    AccessControlEntry(AccessControlEntryRecord) = 0,
+    /// An access control entry is gone.
+    RemoveAccessControlEntry(RemoveAccessControlEntryRecord) = 0,
+    /// A delegation token exists, or has another expiry.
+    DelegationToken(DelegationTokenRecord) = 0,
+    /// A delegation token is gone.
+    RemoveDelegationToken(RemoveDelegationTokenRecord) = 0,
+    /// How far a migration from ZooKeeper had come; means nothing any more.
+    ZkMigrationState(ZkMigrationStateRecord) = 0,
 }
 
 impl Record {
@@ -197,22 +218,6 @@ fn decode_message<M: Message>(version: u32, reader: &mut Reader) -> Result<M, De
             most: M::VALID_VERSIONS.max,
         }),
     }
-}
-
-/// Names what Kafka writes and we refuse, so that the message says what the log uses.
-fn describe_type(api_key: u32) -> String {
-    let name = match api_key {
-        10 => "DelegationTokenRecord",
-        11 => "UserScramCredentialRecord",
-        14 => "ClientQuotaRecord",
-        18 => "AccessControlEntryRecord",
-        19 => "RemoveAccessControlEntryRecord",
-        21 => "ZkMigrationStateRecord",
-        22 => "RemoveUserScramCredentialRecord",
-        26 => "RemoveDelegationTokenRecord",
-        _ => return format!("type {api_key}"),
-    };
-    format!("type {api_key} ({name})")
 }
 
 #[cfg(test)]

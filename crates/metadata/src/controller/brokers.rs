@@ -6,6 +6,7 @@ use fleuve_protocol::Str;
 use fleuve_protocol::messages::broker_registration_change_record::BrokerRegistrationChangeRecord;
 use fleuve_protocol::messages::partition_change_record::PartitionChangeRecord;
 use fleuve_protocol::messages::producer_ids_record::ProducerIdsRecord;
+use fleuve_protocol::messages::unregister_broker_record::UnregisterBrokerRecord;
 use fleuve_types::{NodeId, Offset, ProducerId, Uuid};
 
 use super::machine::{Controller, Decision, SUPPORTED_FEATURES};
@@ -43,6 +44,17 @@ pub enum RegistrationError {
         /// The broker.
         id: NodeId,
     },
+}
+
+/// Reports that a broker cannot be removed from the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnregisterError {
+    /// There is no such broker.
+    #[error("Broker ID {0} is not currently registered")]
+    NotRegistered(NodeId),
+    /// It is the one that is asked.
+    #[error("Broker ID {0} is this one, which is running; stop it and ask another")]
+    Running(NodeId),
 }
 
 /// Producer ids that a broker may hand out.
@@ -101,6 +113,40 @@ impl Controller {
         let mut records = vec![broker.to_record().into(), Record::from(unfence)];
         records.extend(self.leadership_records(id, registration.was_clean));
         Decision { records, reply: Ok(next_offset) }
+    }
+
+    /// Decides about the end of a broker's membership.
+    ///
+    /// Kafka would remove also the broker that runs here, and leave all partitions without a
+    /// leader until its restart.
+    pub fn unregister_broker(&self, id: NodeId) -> Decision<Result<(), UnregisterError>> {
+        let refuse = |error| Decision { records: Vec::new(), reply: Err(error) };
+        let Some(broker) = self.image.brokers().get(&id) else {
+            return refuse(UnregisterError::NotRegistered(id));
+        };
+        if id == self.settings.node.id {
+            return refuse(UnregisterError::Running(id));
+        }
+        let mut records: Vec<Record> = Vec::new();
+        for topic in self.image.topics().iter() {
+            let led = topic.partitions().iter().filter(|partition| partition.leader == Some(id));
+            records.extend(led.map(|partition| {
+                let is_there = |other: &&NodeId| {
+                    **other != id && self.image.brokers().get(other).is_some_and(Broker::is_active)
+                };
+                let heir = partition.isr.iter().find(is_there);
+                PartitionChangeRecord {
+                    partition_id: partition.index,
+                    topic_id: topic.id,
+                    leader: heir.map_or(-1, |heir| heir.0),
+                    ..PartitionChangeRecord::default()
+                }
+                .into()
+            }));
+        }
+        let (broker_id, broker_epoch) = (id.0, broker.epoch);
+        records.push(UnregisterBrokerRecord { broker_id, broker_epoch }.into());
+        Decision { records, reply: Ok(()) }
     }
 
     /// Gives a broker producer ids that nobody ever had.

@@ -9,23 +9,37 @@
 //! Results speak of topics, partitions and configs; turning them into Kafka's error codes is the
 //! handlers' business.
 
+mod acls;
 mod brokers;
 mod configs;
+mod features;
+mod leaders;
 mod machine;
 mod name;
 mod partitions;
 mod placement;
+mod quotas;
+mod scram;
+mod tokens;
 mod topics;
 
 #[cfg(test)]
+mod admin_tests;
+#[cfg(test)]
 mod tests;
 
-pub use brokers::{ProducerIdBlock, Registration, RegistrationError};
+pub use acls::{AclError, AclFilter, NewAcl};
+pub use brokers::{ProducerIdBlock, Registration, RegistrationError, UnregisterError};
 pub use configs::{AlterConfigsError, ConfigOperation, ConfigReplacement, ConfigUpdate};
+pub use features::{FeatureUpdate, UpdateFeatureError, UpgradeType, metadata_version_name};
+pub use leaders::{ElectionError, ElectionType, Reassignment, ReassignmentError};
 pub use machine::{Controller, Decision, DirectoryAssignment, SUPPORTED_FEATURES};
 pub use name::InvalidName;
 pub use partitions::{CreatePartitionsError, MorePartitions};
 pub use placement::PlacementError;
+pub use quotas::{AlterQuotaError, QuotaAlteration};
+pub use scram::{AlterScramError, NewScramCredential, ScramAlteration};
+pub use tokens::{CreatedToken, NewToken, TokenError, TokenSettings, token_hmac};
 pub use topics::{
     CreateTopicError, CreatedTopic, DeleteTopicError, DeletedTopic, NewTopic, ReplicaAssignment,
     TopicSelector,

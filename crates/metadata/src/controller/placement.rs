@@ -62,6 +62,29 @@ pub(super) fn place_by_hand(
     brokers: &[i32],
     replication_factor: Option<usize>,
 ) -> Result<Partition, PlacementError> {
+    let replicas = check_brokers(image, brokers)?;
+    let wrong = |message: String| Err(PlacementError::Assignment(message));
+    if let Some(expected) = replication_factor.filter(|factor| *factor != brokers.len()) {
+        return wrong(format!(
+            "The manual partition assignment includes a partition with {} replica(s), but this is \
+             not consistent with previous partitions, which have {expected} replica(s).",
+            brokers.len()
+        ));
+    }
+    if !replicas.iter().any(|broker| broker.is_active()) {
+        return wrong(format!(
+            "All brokers specified in the manual partition assignment for partition {index} are \
+             fenced or in controlled shutdown."
+        ));
+    }
+    Ok(partition(index, &replicas))
+}
+
+/// Finds the brokers that the user chose.
+pub(super) fn check_brokers<'a>(
+    image: &'a Image,
+    brokers: &[i32],
+) -> Result<Vec<&'a Broker>, PlacementError> {
     let wrong = |message: String| Err(PlacementError::Assignment(message));
     if brokers.is_empty() {
         return wrong("The manual partition assignment includes an empty replica list.".to_owned());
@@ -83,20 +106,7 @@ pub(super) fn place_by_hand(
             Some(broker) => replicas.push(broker),
         }
     }
-    if let Some(expected) = replication_factor.filter(|factor| *factor != brokers.len()) {
-        return wrong(format!(
-            "The manual partition assignment includes a partition with {} replica(s), but this is \
-             not consistent with previous partitions, which have {expected} replica(s).",
-            brokers.len()
-        ));
-    }
-    if !replicas.iter().any(|broker| broker.is_active()) {
-        return wrong(format!(
-            "All brokers specified in the manual partition assignment for partition {index} are \
-             fenced or in controlled shutdown."
-        ));
-    }
-    Ok(partition(index, &replicas))
+    Ok(replicas)
 }
 
 /// Makes a new partition; at least one of the replicas' brokers is active.

@@ -7,10 +7,16 @@ use fleuve_protocol::Str;
 use fleuve_protocol::messages::config_record::ConfigRecord;
 use fleuve_protocol::messages::partition_change_record::PartitionChangeRecord;
 use fleuve_protocol::messages::register_controller_record::RegisterControllerRecord;
+use fleuve_protocol::messages::remove_user_scram_credential_record::RemoveUserScramCredentialRecord;
+use fleuve_protocol::messages::user_scram_credential_record::UserScramCredentialRecord;
 use fleuve_types::{NodeId, ProducerId, Uuid};
 
+use super::acls::{Acl, Acls};
 use super::cluster::Broker;
 use super::configs::{Configs, Resource, ResourceKind};
+use super::quotas::{QuotaEntity, Quotas};
+use super::scram::ScramCredentials;
+use super::tokens::DelegationTokens;
 use super::topics::{Partition, Topic, Topics};
 use crate::config::ConfigMap;
 use crate::record::Record;
@@ -25,6 +31,10 @@ pub struct Image {
     controllers: Arc<BTreeMap<NodeId, RegisterControllerRecord>>,
     features: Arc<BTreeMap<Str, i16>>,
     next_producer_id: ProducerId,
+    quotas: Quotas,
+    acls: Acls,
+    scram: ScramCredentials,
+    tokens: DelegationTokens,
 }
 
 /// What a record changed, for whoever must act on it.
@@ -46,6 +56,16 @@ pub enum Change {
     BrokerChanged(NodeId),
     /// A feature has another level.
     FeatureChanged(Str),
+    /// A quota of an entity is different.
+    QuotaChanged(QuotaEntity),
+    /// A user has another credential, or one less.
+    CredentialChanged(Str),
+    /// An access control entry is there.
+    AclAdded(Uuid),
+    /// An access control entry is gone; this is what it said.
+    AclRemoved(Acl),
+    /// A delegation token is there, is different, or is gone.
+    TokenChanged(Str),
 }
 
 /// Reports a record that does not fit what came before it: the log is damaged or not ours.
@@ -98,6 +118,28 @@ pub enum ApplyError {
     /// A config belongs to a kind of resource that this release does not know.
     #[error("ConfigRecord for a resource of type {0}, which this release does not know")]
     UnknownResource(i8),
+    /// A quota is for a kind of entity that this release does not know.
+    #[error("ClientQuotaRecord for a kind of entity that this release does not know")]
+    UnknownQuotaEntity,
+    /// An access control entry uses a kind or an operation that this release does not know.
+    #[error("AccessControlEntryRecord {0} says what this release does not know; use a newer one")]
+    UnknownAcl(Uuid),
+    /// An access control entry has an id that is taken.
+    #[error("AccessControlEntryRecord {0}, but that id is taken")]
+    AclExists(Uuid),
+    /// An access control entry is removed that does not exist.
+    #[error("RemoveAccessControlEntryRecord for {0}, which does not exist")]
+    NoSuchAcl(Uuid),
+    /// A credential is made with a mechanism that this release does not know.
+    #[error("{record} of user {user} for mechanism {mechanism}, which is not there")]
+    UnknownCredential {
+        /// Kafka's name of the record.
+        record: &'static str,
+        /// The user.
+        user: Str,
+        /// The mechanism's number.
+        mechanism: i8,
+    },
     /// The log was written by a newer release.
     #[error(
         "feature {name} has level {level}, but this release knows levels up to {most}; use a newer one"
@@ -129,6 +171,10 @@ impl Image {
             controllers: Arc::default(),
             features: Arc::default(),
             next_producer_id: ProducerId(0),
+            quotas: Quotas::default(),
+            acls: Acls::default(),
+            scram: ScramCredentials::default(),
+            tokens: DelegationTokens::default(),
         }
     }
 
@@ -180,6 +226,26 @@ impl Image {
     /// Returns the first producer id that no block holds yet.
     pub fn next_producer_id(&self) -> ProducerId {
         self.next_producer_id
+    }
+
+    /// Returns the quotas.
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// Returns the access control entries.
+    pub fn acls(&self) -> &Acls {
+        &self.acls
+    }
+
+    /// Returns the SCRAM credentials.
+    pub fn scram(&self) -> &ScramCredentials {
+        &self.scram
+    }
+
+    /// Returns the delegation tokens.
+    pub fn tokens(&self) -> &DelegationTokens {
+        &self.tokens
     }
 
     /// Applies one record.
@@ -260,7 +326,54 @@ impl Image {
                 self.next_producer_id = ProducerId(record.next_producer_id.max(0));
                 Ok(Change::Nothing)
             }
-            Record::NoOp(_)
+            Record::ClientQuota(record) => {
+                let entity =
+                    QuotaEntity::from_record(record).ok_or(ApplyError::UnknownQuotaEntity)?;
+                let value = (!record.remove).then_some(record.value);
+                self.quotas.set(entity.clone(), record.key.detach(), value);
+                Ok(Change::QuotaChanged(entity))
+            }
+            Record::AccessControlEntry(record) => {
+                let acl = Acl::from_record(record).ok_or(ApplyError::UnknownAcl(record.id))?;
+                if !self.acls.add(record.id, acl) {
+                    return Err(ApplyError::AclExists(record.id));
+                }
+                Ok(Change::AclAdded(record.id))
+            }
+            Record::RemoveAccessControlEntry(record) => {
+                let removed = self.acls.remove(record.id);
+                removed.map(Change::AclRemoved).ok_or(ApplyError::NoSuchAcl(record.id))
+            }
+            Record::UserScramCredential(UserScramCredentialRecord {
+                name: user,
+                mechanism,
+                ..
+            })
+            | Record::RemoveUserScramCredential(RemoveUserScramCredentialRecord {
+                name: user,
+                mechanism,
+            }) => {
+                let fits = match record {
+                    Record::UserScramCredential(record) => self.scram.put(record),
+                    _ => self.scram.remove(user, *mechanism),
+                };
+                let (user, mechanism) = (user.detach(), *mechanism);
+                if !fits {
+                    return Err(ApplyError::UnknownCredential { record: name, user, mechanism });
+                }
+                Ok(Change::CredentialChanged(user))
+            }
+            Record::DelegationToken(record) => {
+                self.tokens.put(record);
+                Ok(Change::TokenChanged(record.token_id.detach()))
+            }
+            Record::RemoveDelegationToken(record) => {
+                self.tokens.remove(&record.token_id);
+                Ok(Change::TokenChanged(record.token_id.detach()))
+            }
+            // Kafka 3 wrote it, also where ZooKeeper had never been.
+            Record::ZkMigrationState(_)
+            | Record::NoOp(_)
             | Record::BeginTransaction(_)
             | Record::EndTransaction(_)
             | Record::AbortTransaction(_) => Ok(Change::Nothing),

@@ -5,16 +5,23 @@
 
 use bytes::Bytes;
 use fleuve_protocol::Str;
+use fleuve_protocol::messages::access_control_entry_record::AccessControlEntryRecord;
 use fleuve_protocol::messages::broker_registration_change_record::BrokerRegistrationChangeRecord;
 use fleuve_protocol::messages::clear_elr_record::ClearElrRecord;
+use fleuve_protocol::messages::client_quota_record::{ClientQuotaRecord, EntityData};
 use fleuve_protocol::messages::config_record::ConfigRecord;
+use fleuve_protocol::messages::delegation_token_record::DelegationTokenRecord;
 use fleuve_protocol::messages::feature_level_record::FeatureLevelRecord;
 use fleuve_protocol::messages::partition_change_record::PartitionChangeRecord;
 use fleuve_protocol::messages::partition_record::PartitionRecord;
 use fleuve_protocol::messages::producer_ids_record::ProducerIdsRecord;
 use fleuve_protocol::messages::register_broker_record::RegisterBrokerRecord;
+use fleuve_protocol::messages::remove_access_control_entry_record::RemoveAccessControlEntryRecord;
+use fleuve_protocol::messages::remove_delegation_token_record::RemoveDelegationTokenRecord;
 use fleuve_protocol::messages::remove_topic_record::RemoveTopicRecord;
+use fleuve_protocol::messages::remove_user_scram_credential_record::RemoveUserScramCredentialRecord;
 use fleuve_protocol::messages::topic_record::TopicRecord;
+use fleuve_protocol::messages::user_scram_credential_record::UserScramCredentialRecord;
 use fleuve_protocol::records::{Batches, RecordIter};
 use fleuve_types::{LeaderEpoch, NodeId, ProducerId, Uuid};
 use proptest::prelude::*;
@@ -171,6 +178,34 @@ fn foreign_record() -> impl Strategy<Value = Record> {
         1 => any::<i64>().prop_map(|next_producer_id| {
             ProducerIdsRecord { broker_id: 0, broker_epoch: 0, next_producer_id }.into()
         }),
+        2 => (names(), names(), any::<bool>(), any::<bool>()).prop_map(|(kind, key, remove, known)| {
+            let entity_type = if known { "user".into() } else { kind };
+            let entity = vec![EntityData { entity_type, entity_name: Some(key.clone()) }];
+            ClientQuotaRecord { entity, key, value: 1.5, remove }.into()
+        }),
+        2 => (ids(), 0..8i8, names()).prop_map(|(id, number, resource_name)| {
+            AccessControlEntryRecord {
+                id,
+                resource_type: number,
+                pattern_type: 3 + (number & 1),
+                operation: number,
+                permission_type: 3,
+                resource_name,
+                ..Default::default()
+            }
+            .into()
+        }),
+        1 => ids().prop_map(|id| RemoveAccessControlEntryRecord { id }.into()),
+        2 => (names(), 0..4i8).prop_map(|(name, mechanism)| {
+            UserScramCredentialRecord { name, mechanism, ..Default::default() }.into()
+        }),
+        1 => (names(), 0..4i8).prop_map(|(name, mechanism)| {
+            RemoveUserScramCredentialRecord { name, mechanism }.into()
+        }),
+        1 => (names(), names()).prop_map(|(token_id, owner)| {
+            DelegationTokenRecord { token_id, owner, ..Default::default() }.into()
+        }),
+        1 => names().prop_map(|token_id| RemoveDelegationTokenRecord { token_id }.into()),
         1 => names().prop_map(|topic_name| ClearElrRecord { topic_name }.into()),
     ]
 }

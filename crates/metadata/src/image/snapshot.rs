@@ -16,7 +16,11 @@ impl Image {
             .chain(self.cluster_records())
             .chain(self.topic_records())
             .chain(self.config_records())
+            .chain(self.quota_records())
             .chain(self.producer_id_record())
+            .chain(self.acls().iter().map(|(id, acl)| acl.to_record(id).into()))
+            .chain(self.scram().records().map(Record::from))
+            .chain(self.tokens().iter().map(|token| token.to_record().into()))
     }
 
     /// The metadata version comes first, because it decides how the rest is read.
@@ -55,6 +59,12 @@ impl Image {
                 }
                 .into()
             })
+        })
+    }
+
+    fn quota_records(&self) -> impl Iterator<Item = Record> {
+        self.quotas().iter().flat_map(|(entity, map)| {
+            map.iter().map(|(key, value)| entity.to_record(key, Some(*value)).into())
         })
     }
 

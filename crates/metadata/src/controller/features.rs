@@ -1,0 +1,176 @@
+//! Raising and lowering the levels of features.
+
+use fleuve_protocol::Str;
+use fleuve_protocol::messages::feature_level_record::FeatureLevelRecord;
+
+use super::machine::{Controller, Decision, SUPPORTED_FEATURES};
+use crate::image::{FeatureRange, METADATA_VERSION};
+use crate::record::Record;
+
+/// In what direction a level may move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpgradeType {
+    /// Only up.
+    Upgrade,
+    /// Down, if nothing is lost by it.
+    SafeDowngrade,
+    /// Down, even if something is lost.
+    UnsafeDowngrade,
+}
+
+impl UpgradeType {
+    /// Finds the type that a number stands for on the wire.
+    pub const fn from_wire_id(id: i8) -> Option<Self> {
+        Some(match id {
+            1 => Self::Upgrade,
+            2 => Self::SafeDowngrade,
+            3 => Self::UnsafeDowngrade,
+            _ => return None,
+        })
+    }
+}
+
+/// A feature that is to have another level.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeatureUpdate {
+    /// The feature.
+    pub name: Str,
+    /// The level it is to have; 0 switches it off.
+    pub level: i16,
+    /// In what direction; `None` for a direction that this release does not know.
+    pub upgrade_type: Option<UpgradeType>,
+}
+
+/// Reports that a feature cannot have a level, and with it the whole request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct UpdateFeatureError {
+    /// The feature.
+    pub feature: Str,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// The levels of `metadata.version` with their releases; `true` where what the log holds changed,
+/// so that there is no way back.
+const METADATA_VERSIONS: [(i16, &str, bool); 24] = [
+    (7, "3.3-IV3", true),
+    (8, "3.4-IV0", true),
+    (9, "3.5-IV0", false),
+    (10, "3.5-IV1", false),
+    (11, "3.5-IV2", true),
+    (12, "3.6-IV0", false),
+    (13, "3.6-IV1", true),
+    (14, "3.6-IV2", true),
+    (15, "3.7-IV0", true),
+    (16, "3.7-IV1", false),
+    (17, "3.7-IV2", true),
+    (18, "3.7-IV3", false),
+    (19, "3.7-IV4", false),
+    (20, "3.8-IV0", false),
+    (21, "3.9-IV0", false),
+    (22, "4.0-IV0", false),
+    (23, "4.0-IV1", true),
+    (24, "4.0-IV2", false),
+    (25, "4.0-IV3", false),
+    (26, "4.1-IV0", false),
+    (27, "4.1-IV1", false),
+    (28, "4.2-IV0", false),
+    (29, "4.2-IV1", false),
+    (30, "4.3-IV0", true),
+];
+
+/// Returns the release that a level of `metadata.version` belongs to.
+pub fn metadata_version_name(level: i16) -> Option<&'static str> {
+    let known = METADATA_VERSIONS.iter().find(|(known, ..)| *known == level);
+    known.map(|(_, name, _)| *name)
+}
+
+impl Controller {
+    /// Decides about levels of features: all of them, or none.
+    pub fn update_features(
+        &self,
+        updates: &[FeatureUpdate],
+        validate_only: bool,
+    ) -> Decision<Result<(), UpdateFeatureError>> {
+        let mut records: Vec<Record> = Vec::new();
+        for update in updates {
+            if let Err(message) = self.check_feature(update) {
+                let error = UpdateFeatureError { feature: update.name.clone(), message };
+                return Decision { records: Vec::new(), reply: Err(error) };
+            }
+            let (name, feature_level) = (update.name.detach(), update.level);
+            records.push(FeatureLevelRecord { name, feature_level }.into());
+        }
+        if validate_only {
+            records.clear();
+        }
+        Decision { records, reply: Ok(()) }
+    }
+
+    fn check_feature(&self, update: &FeatureUpdate) -> Result<(), String> {
+        let FeatureUpdate { name, level, upgrade_type } = update;
+        let (name, level) = (name.as_str(), *level);
+        let invalid =
+            |why: &str| Err(format!("Invalid update version {level} for feature {name}. {why}"));
+        let Some(upgrade_type) = *upgrade_type else {
+            return invalid("The controller does not support the given upgrade type.");
+        };
+        if level < 0 {
+            return invalid("A feature version cannot be less than 0.");
+        }
+        let range = SUPPORTED_FEATURES.iter().find(|(known, _)| *known == name);
+        let local = format!("Local controller {}", self.settings.node.id);
+        if let Some(why) = reason_not_supported(&local, range.map(|(_, range)| *range), level) {
+            return invalid(&why);
+        }
+        for broker in self.image.brokers().values() {
+            let range = broker.features.get(name).copied();
+            let who = format!("Broker {}", broker.id);
+            if let Some(why) = reason_not_supported(&who, range, level) {
+                return invalid(&why);
+            }
+        }
+        let current = self.image.features().get(name).copied().unwrap_or(0);
+        if level < current && upgrade_type == UpgradeType::Upgrade {
+            return invalid(
+                "Can't downgrade the version of this feature without setting the upgrade type to \
+                 either safe or unsafe downgrade.",
+            );
+        }
+        if level > current && upgrade_type != UpgradeType::Upgrade {
+            return invalid("Can't downgrade to a newer version.");
+        }
+        if name == METADATA_VERSION && level < current && changed_between(level, current) {
+            let why = match upgrade_type {
+                UpgradeType::UnsafeDowngrade => {
+                    "Unsafe metadata downgrade is not supported in this version."
+                }
+                _ => {
+                    "Refusing to perform the requested downgrade because it might delete metadata \
+                     information."
+                }
+            };
+            return Err(format!(
+                "Unsupported metadata.version downgrade from {current} to {level}. {why}"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Level 0 switches a feature off, which everybody supports.
+fn reason_not_supported(who: &str, range: Option<FeatureRange>, level: i16) -> Option<String> {
+    match range {
+        Some(range) if (range.min..=range.max).contains(&level) => None,
+        Some(range) => Some(format!("{who} only supports versions {}-{}", range.min, range.max)),
+        None if level == 0 => None,
+        None => Some(format!("{who} does not support this feature.")),
+    }
+}
+
+fn changed_between(lower: i16, higher: i16) -> bool {
+    METADATA_VERSIONS
+        .iter()
+        .any(|(level, _, changed)| *changed && (lower + 1..=higher).contains(level))
+}
