@@ -17,11 +17,12 @@ use crate::classic::{
     SyncRequest,
 };
 use crate::configs::{GroupConfigs, Timing};
-use crate::consumer::{Companion, FENCE_RETRY_MS, group_tombstones};
+use crate::consumer::group_tombstones;
 use crate::context::Context;
 use crate::error::{AppendError, GroupError};
 use crate::history::RebalanceCause;
 use crate::ledger::Ledger;
+use crate::modern::{Companion, FENCE_RETRY_MS};
 use crate::record::{Record, RecordError};
 use crate::settings::GroupSettings;
 use crate::step::{Now, Response, Step, Then, Token, Write};
@@ -290,7 +291,7 @@ impl GroupCoordinator {
                     group.finish_replacement(&mut cx, &replacement);
                 }
             }
-            Then::Consumer(mut aftermath) => {
+            Then::Modern(mut aftermath) => {
                 if let Some(Group::Consumer(companion)) = groups.get_mut(&aftermath.group) {
                     companion.note(&mut aftermath);
                 }
@@ -337,7 +338,7 @@ impl GroupCoordinator {
                     group.revert_replacement(&mut cx, &replacement, error);
                 }
             }
-            Then::Consumer(aftermath) => {
+            Then::Modern(aftermath) => {
                 for member in aftermath.gone {
                     let group = aftermath.group.clone();
                     cx.schedule(Purpose::Heartbeat { group, member }, FENCE_RETRY_MS);

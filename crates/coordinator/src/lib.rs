@@ -102,6 +102,7 @@ mod coordinator;
 mod error;
 mod history;
 mod ledger;
+mod modern;
 mod record;
 mod settings;
 mod step;

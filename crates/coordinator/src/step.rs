@@ -8,8 +8,9 @@ use fleuve_protocol::Str;
 use fleuve_types::{Offset, TimestampMs};
 
 use crate::classic::{JoinRefusal, Joined, LeaverOutcome, Protocol, Synced};
-use crate::consumer::{Aftermath, ConsumerHeartbeatReply};
+use crate::consumer::ConsumerHeartbeatReply;
 use crate::error::GroupError;
+use crate::modern::Aftermath;
 use crate::offsets::TopicOutcomes;
 use crate::record::Record;
 
@@ -141,8 +142,8 @@ pub(crate) enum Then {
     },
     /// The static member's new incarnation gets its answer, or gives way to the old one again.
     FinishReplacement(Box<Replacement>),
-    /// A consumer group has moved on.
-    Consumer(Box<Aftermath>),
+    /// A group of a modern protocol has moved on.
+    Modern(Box<Aftermath>),
 }
 
 /// A static member that came back under a new member id without a rebalance.

@@ -12,14 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleuve_protocol::Str;
 use fleuve_types::Uuid;
 
-use super::member::{Assigned, LEAVING, Member, MemberState, Target};
+use super::member::{Assigned, Member, Target};
 use super::record::ConsumerRecord;
+use crate::modern::{LEAVING, MemberState, NO_TARGET};
 
 /// What consumers are, wherever groups of all protocols stand side by side.
 pub(crate) const PROTOCOL_TYPE: &str = "consumer";
-
-/// The epoch of a target assignment that was never made.
-const NO_TARGET: i32 = -1;
 
 /// What a consumer group is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +158,7 @@ impl ConsumerGroup {
     pub(crate) fn revoking_members(&self) -> impl Iterator<Item = (&Str, i32)> {
         self.members
             .iter()
-            .filter(|(_, member)| member.state == MemberState::UnrevokedPartitions)
+            .filter(|(_, member)| member.state == MemberState::Unrevoked)
             .map(|(id, member)| (id, member.rebalance_timeout_ms))
     }
 

@@ -15,9 +15,8 @@ use fleuve_protocol::Str;
 
 use super::api::{ConsumerHeartbeatReply, ConsumerHeartbeatRequest};
 use super::assignor::{Assignor, Spec, SpecMember};
-use super::companion::{Aftermath, LookedAt, rebalance};
 use super::group::ConsumerGroup;
-use super::member::{JOINING, LEAVING, LEFT_FOR_A_WHILE, Member, MemberState, Target};
+use super::member::{Member, Target};
 use super::reconcile::Reconciliation;
 use super::sender::{Sender, check_request, find_sender, update};
 use super::subscription::{Pattern, Resolver, metadata_hash, resolve};
@@ -25,6 +24,9 @@ use super::write::Records;
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
 use crate::history::RebalanceCause;
+use crate::modern::{
+    Aftermath, JOINING, LEAVING, LEFT_FOR_A_WHILE, LookedAt, MemberState, rebalance,
+};
 use crate::record::Record;
 use crate::step::{Now, Response, Step, Then, Token};
 use crate::timers::Purpose;
@@ -136,7 +138,7 @@ impl GroupCoordinator {
                 replaced: decision.replaced.filter(|replaced| *replaced != request.member_id),
                 looked_at: decision.looked_at,
             };
-            cx.step.write(decision.records, Then::Consumer(Box::new(aftermath)));
+            cx.step.write(decision.records, Then::Modern(Box::new(aftermath)));
         }
         Ok(())
     }
@@ -263,7 +265,7 @@ impl GroupCoordinator {
             if member != before {
                 records.current(member_id, &member);
                 revocation = match member.state {
-                    MemberState::UnrevokedPartitions => {
+                    MemberState::Unrevoked => {
                         Revocation::Within { timeout_ms: member.rebalance_timeout_ms }
                     }
                     _ => Revocation::Done,

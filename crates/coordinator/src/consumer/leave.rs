@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleuve_protocol::Str;
 
 use super::api::{ConsumerHeartbeatReply, ConsumerHeartbeatRequest};
-use super::companion::{Aftermath, LookedAt, rebalance};
 use super::group::ConsumerGroup;
-use super::member::{LEFT_FOR_A_WHILE, Member, MemberState};
+use super::member::Member;
 use super::subscription::metadata_hash;
 use super::write::Records;
 use crate::classic::{LeaveRequest, LeaverOutcome};
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
 use crate::history::RebalanceCause;
+use crate::modern::{Aftermath, LEFT_FOR_A_WHILE, LookedAt, MemberState, rebalance};
 use crate::step::{Now, Response, Step, Then, Token};
 
 /// Why members are removed, and who is told.
@@ -119,7 +119,7 @@ impl GroupCoordinator {
             let is_due = |id: &Str, cause: &RebalanceCause| {
                 group.members().get(id).is_some_and(|member| match cause {
                     RebalanceCause::RevocationExpired => {
-                        member.state == MemberState::UnrevokedPartitions && member.epoch >= 0
+                        member.state == MemberState::Unrevoked && member.epoch >= 0
                     }
                     _ => true,
                 })
@@ -195,7 +195,7 @@ impl GroupCoordinator {
             replaced: None,
             looked_at: LookedAt::default(),
         };
-        cx.step.write(records, Then::Consumer(Box::new(aftermath)));
+        cx.step.write(records, Then::Modern(Box::new(aftermath)));
     }
 }
 

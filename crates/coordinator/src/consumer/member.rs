@@ -11,12 +11,7 @@ use fleuve_protocol::messages::consumer_group_member_metadata_value::{
 };
 use fleuve_types::Uuid;
 
-/// The epoch with which a member leaves; also that of a member about to be forgotten.
-pub(crate) const LEAVING: i32 = -1;
-/// The epoch of a static member that left for a while.
-pub(crate) const LEFT_FOR_A_WHILE: i32 = -2;
-/// The epoch with which a member joins.
-pub(crate) const JOINING: i32 = 0;
+use crate::modern::{JOINING, MemberState};
 
 /// Partitions by topic, each with the epoch in which the member got it.
 pub(crate) type Assigned = BTreeMap<Uuid, BTreeMap<i32, i32>>;
@@ -24,39 +19,8 @@ pub(crate) type Assigned = BTreeMap<Uuid, BTreeMap<i32, i32>>;
 /// Partitions by topic.
 pub(crate) type Target = BTreeMap<Uuid, BTreeSet<i32>>;
 
-/// How far a member is on its way to its target assignment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum MemberState {
-    /// It has what it is to have.
-    #[default]
-    Stable,
-    /// It must give partitions up first.
-    UnrevokedPartitions,
-    /// It waits for partitions that others have yet to give up.
-    UnreleasedPartitions,
-    /// A later version of Kafka put it into a state that we do not know.
-    Unknown,
-}
-
-impl MemberState {
-    fn from_code(code: i8) -> Self {
-        match code {
-            0 => Self::Stable,
-            1 => Self::UnrevokedPartitions,
-            2 => Self::UnreleasedPartitions,
-            _ => Self::Unknown,
-        }
-    }
-
-    fn code(self) -> i8 {
-        match self {
-            Self::Stable => 0,
-            Self::UnrevokedPartitions => 1,
-            Self::UnreleasedPartitions => 2,
-            Self::Unknown => 127,
-        }
-    }
-}
+/// What the first state of a member is written as.
+const FIRST_STATE: i8 = 0;
 
 /// A member, as the log has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -165,7 +129,7 @@ impl Member {
     pub(super) fn read_current(&mut self, value: &ConsumerGroupCurrentMemberAssignmentValue) {
         self.epoch = value.member_epoch;
         self.previous_epoch = value.previous_member_epoch;
-        self.state = MemberState::from_code(value.state);
+        self.state = MemberState::from_code(value.state, FIRST_STATE);
         self.assigned = read_partitions(&value.assigned_partitions, value.member_epoch);
         self.revoking = read_partitions(&value.partitions_pending_revocation, value.member_epoch);
     }
@@ -175,7 +139,7 @@ impl Member {
         ConsumerGroupCurrentMemberAssignmentValue {
             member_epoch: self.epoch,
             previous_member_epoch: self.previous_epoch,
-            state: self.state.code(),
+            state: self.state.code(FIRST_STATE),
             assigned_partitions: write_partitions(&self.assigned),
             partitions_pending_revocation: write_partitions(&self.revoking),
         }

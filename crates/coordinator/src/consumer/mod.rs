@@ -19,7 +19,6 @@
 mod api;
 mod assignor;
 mod commit;
-mod companion;
 mod describe;
 mod group;
 mod heartbeat;
@@ -40,6 +39,5 @@ pub use group::ConsumerState;
 pub use record::ConsumerRecord;
 
 pub(crate) use commit::CommitRule;
-pub(crate) use companion::{Aftermath, Companion, FENCE_RETRY_MS};
 pub(crate) use group::{ConsumerGroup, PROTOCOL_TYPE};
 pub(crate) use write::group_tombstones;

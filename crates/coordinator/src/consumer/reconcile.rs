@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!                     has something to give up
-//!     Stable ─────────────────────────────────▶ UnrevokedPartitions
-//!       ▲  │                                          │
-//!       │  │ others still have some of it             │ gave it up
-//!       │  ▼                                          ▼
-//!     UnreleasedPartitions ◀──────────────────── next step: new epoch, new partitions
+//!     Stable ──────────────────────────▶ Unrevoked
+//!       ▲  │                                 │
+//!       │  │ others still have some of it    │ gave it up
+//!       │  ▼                                 ▼
+//!     Unreleased ◀────────────────────── next step: new epoch, new partitions
 //! ```
 //!
 //! The member enters the target's epoch only when it has nothing left to give up. Nobody gets a
@@ -17,8 +17,9 @@ use std::collections::BTreeSet;
 use fleuve_types::Uuid;
 
 use super::group::ConsumerGroup;
-use super::member::{Assigned, Member, MemberState, Target};
+use super::member::{Assigned, Member, Target};
 use crate::error::GroupError;
+use crate::modern::MemberState;
 
 /// What the step depends on beside the member.
 pub(super) struct Reconciliation<'a> {
@@ -42,10 +43,10 @@ impl Reconciliation<'_> {
             }
             MemberState::Stable if self.has_subscription_changed => Ok(self.shrink(member)),
             MemberState::Stable => Ok(member),
-            MemberState::UnrevokedPartitions if self.still_owns(&member.revoking) => {
+            MemberState::Unrevoked if self.still_owns(&member.revoking) => {
                 Ok(if self.has_subscription_changed { self.shrink(member) } else { member })
             }
-            MemberState::UnrevokedPartitions | MemberState::UnreleasedPartitions => {
+            MemberState::Unrevoked | MemberState::Unreleased => {
                 let epoch = member.epoch;
                 Ok(self.next(member, epoch))
             }
@@ -81,7 +82,7 @@ impl Reconciliation<'_> {
         let epoch = member.epoch;
         member.enter(epoch);
         if self.still_owns(&revoking) {
-            member.state = MemberState::UnrevokedPartitions;
+            member.state = MemberState::Unrevoked;
             member.revoking = revoking;
         }
         member
@@ -123,7 +124,7 @@ impl Reconciliation<'_> {
         }
         if !revoking.is_empty() && self.still_owns(&revoking) {
             member.enter(epoch);
-            member.state = MemberState::UnrevokedPartitions;
+            member.state = MemberState::Unrevoked;
             member.assigned = assigned;
             member.revoking = revoking;
             return member;
@@ -134,7 +135,7 @@ impl Reconciliation<'_> {
         }
         member.enter(self.target_epoch);
         member.state = match has_unreleased {
-            true => MemberState::UnreleasedPartitions,
+            true => MemberState::Unreleased,
             false => MemberState::Stable,
         };
         member.assigned = assigned;

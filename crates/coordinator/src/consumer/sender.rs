@@ -6,9 +6,10 @@ use fleuve_types::Uuid;
 use super::api::ConsumerHeartbeatRequest;
 use super::assignor::Assignor;
 use super::group::ConsumerGroup;
-use super::member::{JOINING, LEAVING, LEFT_FOR_A_WHILE, Member, Target};
+use super::member::{Member, Target};
 use super::write::Records;
 use crate::error::GroupError;
+use crate::modern::{JOINING, LEAVING, LEFT_FOR_A_WHILE};
 
 /// The member that a heartbeat is from, before the heartbeat takes effect.
 pub(super) struct Sender {

@@ -1,4 +1,4 @@
-//! What is remembered of a consumer group beside its records.
+//! What is remembered of a group of a modern protocol beside its records.
 //!
 //! All of it is soft: a restart loses it, and nothing but the moment at which a heartbeat looks at
 //! the topics again depends on it.
@@ -17,9 +17,9 @@ pub(crate) const FENCE_RETRY_MS: i64 = 500;
 pub(crate) struct Companion {
     pub(crate) history: History,
     /// The view that the group's hash was last compared with.
-    pub(super) checked: Option<i64>,
+    pub(crate) checked: Option<i64>,
     /// The view that its regular expressions were last resolved with, and when that was.
-    pub(super) resolved: Option<(i64, i64)>,
+    pub(crate) resolved: Option<(i64, i64)>,
     /// One past the group's last record in the log; replies that tell its content wait for it.
     pub(crate) stored_until: Option<Offset>,
 }
@@ -36,14 +36,14 @@ pub(crate) struct Aftermath {
     /// The member whose place another took, and whose timers end with that.
     pub(crate) replaced: Option<Str>,
     /// What the decision looked at.
-    pub(super) looked_at: LookedAt,
+    pub(crate) looked_at: LookedAt,
 }
 
 /// The views of the topics that a decision rests on, where it looked at them.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct LookedAt {
-    pub(super) checked: Option<i64>,
-    pub(super) resolved: Option<(i64, i64)>,
+pub(crate) struct LookedAt {
+    pub(crate) checked: Option<i64>,
+    pub(crate) resolved: Option<(i64, i64)>,
 }
 
 impl Companion {
@@ -60,14 +60,14 @@ impl Companion {
         self.look(aftermath.looked_at);
     }
 
-    pub(super) fn look(&mut self, looked_at: LookedAt) {
+    pub(crate) fn look(&mut self, looked_at: LookedAt) {
         self.checked = looked_at.checked.or(self.checked);
         self.resolved = looked_at.resolved.or(self.resolved);
     }
 }
 
 /// Describes a rebalance that ends `epoch`.
-pub(super) fn rebalance(
+pub(crate) fn rebalance(
     now: Now,
     epoch: i32,
     cause: RebalanceCause,
