@@ -36,6 +36,17 @@ impl Resource {
         }
     }
 
+    pub(super) fn of(code: i8, name: String) -> Option<Self> {
+        Some(match code {
+            2 => Self::Topic(name),
+            4 => Self::Broker(name),
+            8 => Self::BrokerLogger(name),
+            16 => Self::ClientMetrics(name),
+            32 => Self::Group(name),
+            _ => return None,
+        })
+    }
+
     /// Returns the kind of thing, as Kafka's tools call it.
     pub fn kind(&self) -> &'static str {
         match self {

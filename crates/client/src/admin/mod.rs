@@ -4,17 +4,30 @@
 //! controller and forwards it; requests about groups go to their coordinators, requests about
 //! partitions to their leaders.
 
+pub mod acls;
 mod cluster;
 mod configs;
+mod features;
 mod groups;
+mod leaders;
 mod partitions;
+mod quorum;
+mod quotas;
+mod resources;
+mod scram;
 mod topics;
 
 use crate::client::Client;
 
+pub use acls::{Acl, AclFilter};
 pub use cluster::{BrokerVersions, ClusterDescription, DescribedBroker};
 pub use configs::{Alteration, ConfigEntry, ConfigSource, Resource};
+pub use features::{Feature, UpgradeType};
 pub use groups::{GroupDescription, GroupListing, GroupMember};
+pub use leaders::{ElectionType, OngoingReassignment, PartitionResults};
+pub use quorum::{QuorumDescription, QuorumReplica};
+pub use quotas::{EntityQuotas, QuotaEntity, QuotaFilter};
+pub use scram::{ScramMechanism, ScramUser};
 pub use topics::{DescribedPartition, NewTopic, TopicDescription};
 
 /// An administrator's view of a cluster; clones share the client.
