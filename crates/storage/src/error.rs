@@ -133,6 +133,12 @@ pub enum AppendError {
         /// The producer.
         producer_id: ProducerId,
     },
+    /// A transactional batch belongs to no transaction that the coordinator knows of.
+    #[error("the batch of producer {producer_id} is not part of an ongoing transaction")]
+    NotInTransaction {
+        /// The producer.
+        producer_id: ProducerId,
+    },
     /// A follower received batches that do not continue its log.
     #[error("batch at offset {offset} does not continue the log, which ends at {log_end}")]
     OffsetsOutOfOrder {

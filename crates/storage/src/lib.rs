@@ -9,6 +9,7 @@
 //! <topic>-<partition>/
 //!   00000000000000000000.log .index .timeindex    a segment: batches, and where they are
 //!   00000000000000004711.log .index .timeindex    the next one, beginning at offset 4711
+//!   00000000000000004711.txnindex                 what was aborted in it, if anything was
 //!   00000000000000004711.snapshot                 the producers at that offset
 //!   leader-epoch-checkpoint partition.metadata
 //! ```
@@ -50,4 +51,5 @@ pub use log::{
     TimestampedOffset,
 };
 pub use manager::{LogManager, LogPoints, ManagerOptions, Opened};
-pub use producers::ProducerView;
+pub use producers::{ProducerView, TransactionCheck, VerificationGuard};
+pub use segment::AbortedTransaction;

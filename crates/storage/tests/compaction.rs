@@ -421,22 +421,26 @@ mod transactions {
     fn the_index_of_aborted_transactions_keeps_what_is_still_there() {
         let machine = Machine::new(compacted());
         let mut log = with_transactions(&machine);
-        let entry = |producer_id: i64, first: i64, marker: i64| {
+        let entry = |producer_id: i64, first: i64, marker: i64, stable: i64| {
             let mut bytes = vec![0, 0];
-            for field in [producer_id, first, marker, marker + 1] {
+            for field in [producer_id, first, marker, stable] {
                 bytes.extend(field.to_be_bytes());
             }
             bytes
         };
         let path = machine.path("00000000000000000000.txnindex");
-        let mut stored = entry(1, 2, 4);
+        log.roll().unwrap();
+        let mut stored = fleuve_os::Disk::read_file(&machine.disk, &path).unwrap().to_vec();
+        assert_eq!(stored, entry(1, 2, 4, 3));
         // One without a marker, and the beginning of another that a crash has cut.
-        stored.extend(entry(9, 3, 999));
+        stored.extend(entry(9, 3, 999, 1000));
         stored.extend([0, 0, 0]);
         fleuve_os::Disk::replace_file(&machine.disk, &path, &stored).unwrap();
         roll_and_clean(&machine, &mut log);
         let kept = fleuve_os::Disk::read_file(&machine.disk, &path).unwrap();
-        assert_eq!(kept, entry(1, 2, 4));
+        assert_eq!(kept, entry(1, 2, 4, 3));
+        let aborted = log.aborted_transactions(Offset(0), Offset(5)).unwrap();
+        assert_eq!(aborted.len(), 1);
 
         // Once nothing of the transactions is left, neither is the file.
         for value in ["1", "2", "3"] {

@@ -167,6 +167,9 @@ fn the_first_unstable_offset_follows_transactions_and_restarts() {
     put(&mut log, &data(1, 2));
     assert_eq!(log.first_unstable_offset(), Some(Offset(1)));
     end(&mut log, 1, 0, 5).unwrap();
+    assert!(!log.note_high_watermark(Offset(7)), "the marker is not below it");
+    assert_eq!(log.first_unstable_offset(), Some(Offset(1)));
+    assert!(log.note_high_watermark(Offset(8)));
     assert_eq!(log.first_unstable_offset(), Some(Offset(3)));
     let zombie = end(&mut log, 1, 0, 4).unwrap_err();
     assert!(matches!(zombie, AppendError::TransactionCoordinatorFenced { current: 5, .. }));
@@ -179,6 +182,7 @@ fn the_first_unstable_offset_follows_transactions_and_restarts() {
         }
         machine.restart();
         log = machine.try_open(had_clean_shutdown, 0).unwrap().0;
+        log.note_high_watermark(log.log_end_offset());
         assert_eq!(log.first_unstable_offset(), Some(Offset(3)));
     }
     let open: Vec<_> = log.producers().filter(|view| view.transaction_begin.is_some()).collect();
@@ -187,6 +191,7 @@ fn the_first_unstable_offset_follows_transactions_and_restarts() {
     log.expire_producers();
     assert_eq!(log.producers().count(), 1, "an open transaction keeps its producer");
     end(&mut log, 2, 1, 5).unwrap();
+    log.note_high_watermark(log.log_end_offset());
     assert_eq!(log.first_unstable_offset(), None);
     let fenced = append(&mut log, &data(2, 2)).unwrap_err();
     assert!(matches!(fenced, AppendError::InvalidProducerEpoch { .. }), "the marker raised it");

@@ -79,6 +79,8 @@ pub struct CleanJob {
 pub struct CleanedGroup {
     pub(super) base_offset: i64,
     pub(super) sources: Vec<Source>,
+    /// Whether an index of aborted transactions belongs to it.
+    pub(super) has_aborted: bool,
 }
 
 /// What a compaction came to.
@@ -332,13 +334,15 @@ impl Cleaner {
         // is about to be put in place for a sign that the latter's group was never complete.
         environment.disk.sync_dir(&job.directory)?;
         let mut target = Target::create(environment, job, base_offset)?;
-        let written = self
-            .filter_into(&mut target, &sources, rules, filter, pace)
-            .and_then(|()| target.finish(filter.markers.take_index()));
+        let written = self.filter_into(&mut target, &sources, rules, filter, pace).and_then(|()| {
+            let index = filter.markers.take_index();
+            let has_aborted = !index.is_empty();
+            target.finish(index).map(|()| has_aborted)
+        });
         target.segment.close(environment);
         filter.stats.bytes_written += target.bytes;
         match written {
-            Ok(()) => Ok(CleanedGroup { base_offset, sources }),
+            Ok(has_aborted) => Ok(CleanedGroup { base_offset, sources, has_aborted }),
             Err(error) => {
                 remove_files(environment, &job.directory, base_offset);
                 Err(error)

@@ -127,6 +127,7 @@ impl Log {
             // Records before the checkpoint were deleted since, or those after it are lost.
             _ => self.log_start,
         };
+        self.producers.note_high_watermark(high_watermark);
         let decided = self.first_unstable_offset().map_or(i64::MAX, |offset| offset.0);
         let limit = high_watermark.min(decided).min(self.durability.flushed_offset);
         let environment = self.environment.clone();

@@ -113,7 +113,10 @@ impl Log {
         }
         environment.disk.sync_dir(&self.directory)?;
         put_in_place(&*environment.disk, &self.directory, group.base_offset)?;
-        let segment = Segment::at(&environment, &self.directory, group.base_offset);
+        let mut segment = Segment::at(&environment, &self.directory, group.base_offset);
+        if group.has_aborted {
+            segment.transaction_index();
+        }
         self.segments.splice(first..first + count, [segment]);
         // What is cached of the log may be records that are gone now.
         self.tail.clear();

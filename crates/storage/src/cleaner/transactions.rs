@@ -12,14 +12,7 @@
 //!
 //! A marker may go once none of its transaction's batches is left, and then only after
 //! `delete.retention.ms`, so that a consumer on its way through the transaction still meets it.
-//!
-//! ```text
-//! .txnindex, per aborted transaction:   2 B  version, 0
-//!                                       8 B  producer id
-//!                                       8 B  first offset
-//!                                       8 B  last offset: that of the marker
-//!                                       8 B  last stable offset when it ended
-//! ```
+//! So do the entries of `.txnindex`, see `segment/transaction_index.rs`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -37,8 +30,7 @@ use crate::error::LogError;
 use crate::names::{self, FileKind};
 use crate::scan::{Scan, WALK_WINDOW};
 
-/// The size of an entry of `.txnindex`.
-const INDEX_ENTRY_BYTES: usize = 34;
+const INDEX_ENTRY_BYTES: usize = crate::segment::TRANSACTION_ENTRY_BYTES;
 const LAST_OFFSET_AT: usize = 18;
 
 /// What the walk over the uncompacted part found.

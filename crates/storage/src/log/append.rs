@@ -1,5 +1,7 @@
 //! Appending: offsets and epoch are put in place, everything else is written as it came.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use fleuve_protocol::records::{Batch, EndTransactionMarker, RecordIter, TimestampType, layout};
 use fleuve_types::{LeaderEpoch, Offset, TimestampMs};
@@ -8,7 +10,7 @@ use super::examine::examine;
 use super::partition_log::Log;
 use crate::error::{AppendError, LogError};
 use crate::names::{self, FileKind};
-use crate::producers::{self, ProducerBatch, Staged, Strictness};
+use crate::producers::{self, EpochRule, ProducerBatch, Staged, Strictness, TransactionCheck};
 use crate::segment::{BatchFacts, Segment};
 use crate::tail_cache::PlacedBatch;
 
@@ -36,6 +38,10 @@ pub struct Append {
     /// The size of the allocation that `records` is a slice of. The tail cache copies records that
     /// are a small part of a large frame, instead of keeping the frame in memory for them.
     pub frame_bytes: usize,
+    /// Whether transactional batches must belong to a transaction that the coordinator knows of.
+    pub transaction_check: TransactionCheck,
+    /// Whether a marker must carry a higher epoch than the records that it decides about.
+    pub marker_raises_epoch: bool,
 }
 
 /// What an append did.
@@ -62,7 +68,14 @@ impl Append {
     /// Wraps what a client produced.
     pub fn from_client(records: Bytes, leader_epoch: LeaderEpoch) -> Self {
         let frame_bytes = records.len();
-        Self { records, leader_epoch, origin: Origin::Client, frame_bytes }
+        Self {
+            records,
+            leader_epoch,
+            origin: Origin::Client,
+            frame_bytes,
+            transaction_check: TransactionCheck::Waived,
+            marker_raises_epoch: false,
+        }
     }
 
     /// Wraps what a coordinator of this process writes.
@@ -79,6 +92,17 @@ impl Append {
     pub fn in_frame_of(self, frame_bytes: usize) -> Self {
         Self { frame_bytes, ..self }
     }
+
+    /// Says what transactional batches must show.
+    pub fn with_check(self, transaction_check: TransactionCheck) -> Self {
+        Self { transaction_check, ..self }
+    }
+
+    /// Says that the records are a marker of version 2 of the protocol of transactions, which
+    /// carries a higher epoch than the transaction.
+    pub fn raising_epoch(self, marker_raises_epoch: bool) -> Self {
+        Self { marker_raises_epoch, ..self }
+    }
 }
 
 impl Log {
@@ -89,7 +113,7 @@ impl Log {
         let mut batches = examine(&append, &self.config, now_ms)?;
         self.place(&mut batches, &append)?;
 
-        let staged = match self.stage_producers(&batches, append.origin)? {
+        let staged = match self.stage_producers(&batches, &append)? {
             Examined::New(staged) => staged,
             Examined::Duplicate { first_offset, last_offset, timestamp } => {
                 return Ok(Appended {
@@ -130,7 +154,19 @@ impl Log {
             segment.enter(environment, facts, self.config.index_interval_bytes);
         }
         self.durability.add_file(file);
-        self.producers.commit(staged);
+        let aborted = self.producers.commit(staged);
+        let indexed = aborted
+            .into_iter()
+            .try_for_each(|entry| segment.transaction_index().push(environment, entry));
+        if let Err(error) = indexed.map_err(LogError::from) {
+            // The marker is in the log and its entry is not: whoever reads on would take aborted
+            // records for committed ones.
+            self.fail_unless_full(&error);
+            return Err(error.into());
+        }
+        for batch in batches.iter().filter(|batch| batch.header.attributes.is_transactional()) {
+            self.verifications.end(batch.header.producer_id.0);
+        }
         for batch in &batches {
             let (epoch, offset) = (batch.header.leader_epoch.0, batch.header.base_offset.0);
             self.durability.epochs_changed |= self.epochs.assign(epoch, offset);
@@ -179,7 +215,12 @@ impl Log {
         Ok(())
     }
 
-    fn stage_producers(&self, batches: &[Batch], origin: Origin) -> Result<Examined, AppendError> {
+    fn stage_producers(&self, batches: &[Batch], append: &Append) -> Result<Examined, AppendError> {
+        let origin = append.origin;
+        let rule = match append.marker_raises_epoch {
+            false => EpochRule::NotBelow,
+            true => EpochRule::Above,
+        };
         let strictness = match origin {
             Origin::Client => Strictness::EpochAndSequence,
             Origin::Coordinator => Strictness::Epoch,
@@ -200,14 +241,31 @@ impl Log {
             let marker = match batch.header.attributes.is_control() {
                 false => None,
                 true => match marker_of(batch) {
-                    Some(marker) => Some(marker),
+                    Some(marker) => Some((marker, rule)),
                     // Control records that end no transaction concern no producer.
                     None => continue,
                 },
             };
+            if marker.is_none() {
+                self.check_transaction(&facts, append)?;
+            }
             self.producers.stage(&mut staged, &facts, marker, strictness)?;
         }
         Ok(Examined::New(staged))
+    }
+
+    /// Checks that a batch of records belongs to a transaction that the coordinator knows of.
+    fn check_transaction(&self, batch: &ProducerBatch, append: &Append) -> Result<(), AppendError> {
+        let TransactionCheck::Required(guard) = append.transaction_check else { return Ok(()) };
+        let Self { producers, verifications, .. } = self;
+        if batch.is_transactional && !producers.has_open_transaction(batch.producer_id, batch.epoch)
+        {
+            verifications.check(batch, guard)?;
+        }
+        if append.origin == Origin::Client {
+            verifications.check_sequence(batch, producers.has_batches(batch.producer_id))?;
+        }
+        Ok(())
     }
 
     fn log_append_time(&self, timestamp: TimestampMs) -> Option<TimestampMs> {
@@ -247,6 +305,7 @@ impl Log {
     fn roll_active(&mut self) -> Result<(), LogError> {
         let environment = self.environment.clone();
         let indexes = self.active().finish_indexes(&environment)?;
+        self.finish_transaction_index()?;
         self.write_snapshot()?;
         if self.config.preallocate {
             // What was reserved and not needed goes back.
@@ -276,6 +335,17 @@ impl Log {
             file.allocate(0, u64::from(self.config.segment_bytes))?;
         }
         Ok(segment)
+    }
+
+    /// Writes down which transactions were aborted in the active segment.
+    pub(super) fn finish_transaction_index(&mut self) -> Result<(), LogError> {
+        let environment = self.environment.clone();
+        let path = self.active().finish_transaction_index(&environment)?.map(Path::to_owned);
+        if let Some(path) = path {
+            self.durability.add_closed_file(&path);
+            self.durability.add_directory(&self.directory);
+        }
+        Ok(())
     }
 
     pub(super) fn draw_roll_jitter(&self) -> i64 {

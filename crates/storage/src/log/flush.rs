@@ -112,6 +112,7 @@ impl Log {
             for index in indexes {
                 self.durability.add_closed_file(index.path());
             }
+            self.finish_transaction_index().inspect_err(|error| self.fail_unless_full(error))?;
         }
         let epochs = self.durability.epochs_changed.then(|| {
             let path = self.directory.join(checkpoint::LEADER_EPOCHS);

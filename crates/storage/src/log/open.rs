@@ -18,8 +18,9 @@
 //!    is damaged: that is an ERROR in the log and in [`Recovery`]. Nothing before the last index
 //!    entry in front of the recovery point is read, let alone cut: damage there is reported when
 //!    somebody reads it.
-//! 4. The producers' state comes from the newest intact snapshot that is not beyond the end, and
-//!    from the headers of the batches behind it.
+//! 4. The producers' state comes from the newest intact snapshot that is not beyond the first
+//!    segment looked at, and from the headers of the batches behind it. The same walk enters the
+//!    aborted transactions into the indexes, which were cut like the others.
 //!
 //! What survived in the page cache of a machine that lived on is not durable yet: after recovery
 //! the flushed offset is the recovery point, and the first flush syncs the rest.
@@ -42,7 +43,7 @@ use crate::environment::Environment;
 use crate::error::LogError;
 use crate::leader_epochs::LeaderEpochs;
 use crate::names::{self, FileKind};
-use crate::producers::ProducerState;
+use crate::producers::{ProducerState, Verifications};
 use crate::scan::{Scan, ScanError, VERIFY_WINDOW};
 use crate::segment::{Segment, facts};
 use crate::tail_cache::TailWindow;
@@ -100,6 +101,8 @@ pub struct Recovery {
 struct Content {
     segments: Vec<i64>,
     snapshots: Vec<i64>,
+    /// Segments with an index of aborted transactions.
+    transaction_indexes: Vec<i64>,
 }
 
 impl Log {
@@ -126,6 +129,7 @@ impl Log {
             is_cleaning: false,
             epochs: epochs.unwrap_or_default(),
             producers: ProducerState::default(),
+            verifications: Verifications::default(),
             snapshot_offset: None,
             tail: TailWindow::default(),
             durability: Durability::default(),
@@ -140,6 +144,12 @@ impl Log {
             log.durability.add_directory(&log.directory.clone());
             if let Some(parent) = log.directory.parent() {
                 log.durability.add_directory(parent);
+            }
+        }
+        for base_offset in content.transaction_indexes {
+            let known = log.segments.binary_search_by_key(&base_offset, Segment::base_offset);
+            if let Ok(index) = known {
+                log.segments[index].transaction_index();
             }
         }
         if let (None, Some(topic_id)) = (log.topic_id, options.topic_id) {
@@ -187,8 +197,16 @@ impl Log {
                 Err(error) => return Err(error),
             }
         }
-        if !is_trusted && !self.segments.is_empty() {
-            recovery = self.recover(recovery_point)?;
+        // From here on the indexes of aborted transactions are made anew.
+        let mut rebuild_from = None;
+        if !self.segments.is_empty() {
+            if is_trusted {
+                rebuild_from = self.check_transaction_indexes()?;
+            } else {
+                let first_index = self.segment_index(recovery_point);
+                rebuild_from = Some(self.segments[first_index].base_offset());
+                recovery = self.recover(recovery_point)?;
+            }
         }
         if self.next_offset < self.log_start {
             tracing::warn!(
@@ -214,9 +232,13 @@ impl Log {
         self.durability.epochs_changed |= self.epochs.truncate_end(self.next_offset);
         self.durability.epochs_changed |= self.epochs.truncate_start(self.log_start);
         let known_durable = if is_trusted { self.next_offset } else { recovery_point };
-        self.durability.recovery_point = known_durable.clamp(0, self.next_offset);
-        self.durability.flushed_offset = self.durability.recovery_point;
-        self.load_producers_from(snapshots)?;
+        self.durability.flushed_offset = known_durable.clamp(0, self.next_offset);
+        self.durability.recovery_point = match rebuild_from {
+            // Indexes that are made anew, though their log is durable, are not.
+            Some(offset) if is_trusted => offset.min(self.durability.flushed_offset),
+            _ => self.durability.flushed_offset,
+        };
+        self.load_producers_from(snapshots, rebuild_from)?;
         Ok(recovery)
     }
 
@@ -224,6 +246,27 @@ impl Log {
         let environment = &self.environment;
         let active = self.segments.last_mut().expect("load is called with segments");
         active.next_offset(environment)
+    }
+
+    /// Cuts what cannot be right off the indexes of aborted transactions, and returns the offset
+    /// from which they have to be made anew, if so.
+    fn check_transaction_indexes(&mut self) -> Result<Option<i64>, LogError> {
+        let mut rebuild_from = None;
+        for index in 0..self.segments.len() {
+            let next = self.segments.get(index + 1).map(Segment::base_offset);
+            let end = next.unwrap_or(self.next_offset);
+            let segment = &mut self.segments[index];
+            if segment.has_transaction_index()
+                && segment.transaction_index().truncate(&self.environment, end)?
+            {
+                tracing::warn!(
+                    log = %self.directory.display(), base_offset = segment.base_offset(),
+                    "the index of aborted transactions is damaged and made anew"
+                );
+                rebuild_from = rebuild_from.or(Some(segment.base_offset()));
+            }
+        }
+        Ok(rebuild_from)
     }
 
     /// Checks everything behind the recovery point and cuts at the first damage.
@@ -317,11 +360,15 @@ impl Log {
                 "no whole batch here"
             );
             file.set_len(whole)?;
+            // Otherwise a second crash could bring the damage back, in a segment that recovery has
+            // no reason to look at if a new one was begun meanwhile.
+            file.sync_all()?;
             recovery.cut_bytes += end - whole;
             if whole == begin {
                 // Not even the batch to begin with was intact: the one before it is the last.
                 *next_offset = segment.next_offset(&environment)?;
             }
+            segment.truncate_transaction_index(&environment, *next_offset)?;
         }
         // It may be a sealed segment now, or again.
         for index in segment.finish_indexes(&environment)? {
@@ -379,7 +426,12 @@ fn read_directory(environment: &Environment, directory: &Path) -> Result<Content
         match names::parse_file_name(name) {
             Some((offset, FileKind::Log)) => content.segments.push(offset),
             Some((offset, FileKind::ProducerSnapshot)) => content.snapshots.push(offset),
-            Some((offset, _)) => indexes.push((offset, name)),
+            Some((offset, kind)) => {
+                indexes.push((offset, name));
+                if kind == FileKind::TransactionIndex {
+                    content.transaction_indexes.push(offset);
+                }
+            }
             None => {}
         }
     }

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fleuve_os::File;
-use fleuve_types::{LeaderEpoch, Offset, TopicPartition, Uuid};
+use fleuve_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicPartition, Uuid};
 
 use crate::config::LogConfig;
 use crate::environment::Environment;
 use crate::error::LogError;
 use crate::leader_epochs::{EpochEnd, LeaderEpochs};
-use crate::producers::{ProducerState, ProducerView};
-use crate::segment::Segment;
+use crate::producers::{ProducerState, ProducerView, VerificationGuard, Verifications};
+use crate::segment::{AbortedTransaction, Segment};
 use crate::tail_cache::TailWindow;
 
 /// The log of one partition.
@@ -41,6 +41,7 @@ pub struct Log {
     pub(crate) is_cleaning: bool,
     pub(super) epochs: LeaderEpochs,
     pub(crate) producers: ProducerState,
+    pub(super) verifications: Verifications,
     /// Offset of the newest snapshot of the producers.
     pub(crate) snapshot_offset: Option<i64>,
     pub(crate) tail: TailWindow,
@@ -145,10 +146,61 @@ impl Log {
         Offset(self.durability.recovery_point)
     }
 
-    /// Returns the first offset of the oldest open transaction: a consumer that reads committed
-    /// records stops here, or at the high watermark if that comes first.
+    /// Returns the first offset of the oldest transaction that is open or whose marker is not below
+    /// the high watermark: a consumer that reads committed records stops here, or at the high
+    /// watermark if that comes first.
     pub fn first_unstable_offset(&self) -> Option<Offset> {
-        self.producers.first_unstable_offset().map(Offset)
+        // Of a transaction that began in records deleted meanwhile the rest is left.
+        self.producers.first_unstable_offset().map(|offset| Offset(offset.max(self.log_start)))
+    }
+
+    /// Takes note of the high watermark; reports whether that has decided a transaction, so that
+    /// more may have become stable than the records just passed.
+    pub fn note_high_watermark(&mut self, high_watermark: Offset) -> bool {
+        self.producers.note_high_watermark(high_watermark.0)
+    }
+
+    /// Returns the aborted transactions that reach into the records from `offset` to before `end`,
+    /// in the order of their markers.
+    pub fn aborted_transactions(
+        &mut self,
+        offset: Offset,
+        end: Offset,
+    ) -> Result<Vec<AbortedTransaction>, LogError> {
+        let environment = self.environment.clone();
+        let mut found = Vec::new();
+        let first_index = self.segment_index(offset.0);
+        for segment in &mut self.segments[first_index..] {
+            if segment.collect_aborted(&environment, offset.0, end.0, &mut found)? {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reports whether there may be aborted transactions from `offset` on.
+    pub fn may_have_aborted_transactions(&self, offset: Offset) -> bool {
+        let first_index = self.segment_index(offset.0);
+        self.segments[first_index..].iter().any(Segment::has_transaction_index)
+    }
+
+    /// Prepares for the first batch of a producer's transaction, with the sequence that it will
+    /// begin with; `None` when its transaction is open, and nothing has to be asked.
+    ///
+    /// `bumps_epoch` tells a client whose epoch grows with each transaction.
+    pub fn begin_verification(
+        &mut self,
+        producer_id: ProducerId,
+        epoch: ProducerEpoch,
+        sequence: i32,
+        bumps_epoch: bool,
+    ) -> Option<VerificationGuard> {
+        if self.producers.has_open_transaction(producer_id.0, epoch.0) {
+            return None;
+        }
+        let now_ms = self.environment.clock.wall_ms();
+        let verifications = &mut self.verifications;
+        Some(verifications.begin(producer_id.0, epoch.0, sequence, bumps_epoch, now_ms))
     }
 
     /// Returns where the next compaction begins; `None` before the first.
@@ -180,6 +232,7 @@ impl Log {
     pub fn expire_producers(&mut self) {
         let now_ms = self.environment.clock.wall_ms();
         self.producers.expire(now_ms, self.config.producer_id_expiration_ms);
+        self.verifications.expire(now_ms, self.config.producer_id_expiration_ms);
     }
 
     /// Returns the bytes of all segments, indexes not counted.

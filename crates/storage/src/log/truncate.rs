@@ -93,18 +93,25 @@ impl Log {
             .map(|(offset, _)| offset)
             .collect();
         snapshots.sort_unstable();
-        self.load_producers_from(snapshots)
+        self.load_producers_from(snapshots, None)
     }
 
-    pub(super) fn load_producers_from(&mut self, mut snapshots: Vec<i64>) -> Result<(), LogError> {
+    /// Does the same, and finds all transactions that were aborted by markers from `rebuild_from`
+    /// on.
+    pub(super) fn load_producers_from(
+        &mut self,
+        mut snapshots: Vec<i64>,
+        rebuild_from: Option<i64>,
+    ) -> Result<(), LogError> {
+        let newest = self.next_offset.min(rebuild_from.unwrap_or(i64::MAX));
         let environment = self.environment.clone();
         self.producers = ProducerState::default();
         self.snapshot_offset = None;
         let mut replay_from = self.log_start.max(self.segments[0].base_offset());
         while let Some(offset) = snapshots.pop() {
             let path = names::file_path(&self.directory, offset, FileKind::ProducerSnapshot);
-            let is_wanted = self.snapshot_offset.is_none()
-                && (self.log_start..=self.next_offset).contains(&offset);
+            let is_wanted =
+                self.snapshot_offset.is_none() && (self.log_start..=newest).contains(&offset);
             if is_wanted {
                 match producers::decode(&environment.disk.read_file(&path)?) {
                     Ok(producers) => {
@@ -142,6 +149,7 @@ impl Log {
         let first_index = self.segment_index(from_offset);
         let producers = &mut self.producers;
         for segment in &mut self.segments[first_index..] {
+            let mut aborted = Vec::new();
             segment.for_each_batch(environment, from_offset, |scan, found| {
                 let header = &found.header;
                 if !header.has_producer() {
@@ -158,9 +166,20 @@ impl Log {
                         }
                     }
                 };
-                producers.replay(&ProducerBatch::of(header), marker);
+                aborted.extend(producers.replay(&ProducerBatch::of(header), marker));
                 Ok(())
             })?;
+            if aborted.is_empty() {
+                continue;
+            }
+            for entry in aborted {
+                segment.transaction_index().push(environment, entry)?;
+            }
+            // The other indexes are written by now, so that a checkpoint may find nothing to do.
+            if let Some(path) = segment.finish_transaction_index(environment)? {
+                self.durability.add_closed_file(path);
+                self.durability.add_directory(&self.directory);
+            }
         }
         Ok(())
     }

@@ -64,6 +64,27 @@ pub(crate) enum Strictness {
     Nothing,
 }
 
+/// How the epoch of a marker must compare with that of its producer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum EpochRule {
+    /// It is no lower: the marker carries the epoch of the records.
+    #[default]
+    NotBelow,
+    /// It is above: version 2 of the protocol raises the epoch with each transaction, so that a
+    /// late marker cannot end the next one. Only a marker of a transaction that has ended already
+    /// may be repeated.
+    Above,
+}
+
+/// A transaction that a marker has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CompletedTransaction {
+    pub(crate) producer_id: i64,
+    pub(crate) first_offset: i64,
+    pub(crate) marker_offset: i64,
+    pub(crate) committed: bool,
+}
+
 /// A batch that a producer's entry remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordedBatch {
@@ -161,15 +182,23 @@ impl ProducerEntry {
         Ok(())
     }
 
-    /// Examines the marker that ends a transaction and enters it.
+    /// Examines the marker that ends a transaction and enters it; returns the transaction, unless
+    /// there was none.
     pub(crate) fn end_transaction(
         &mut self,
         batch: &ProducerBatch,
         marker: EndTransactionMarker,
+        rule: EpochRule,
         strictness: Strictness,
-    ) -> Result<(), AppendError> {
+    ) -> Result<Option<CompletedTransaction>, AppendError> {
         if strictness != Strictness::Nothing {
             self.check_epoch(batch.producer_id, batch.epoch)?;
+            let is_late = rule == EpochRule::Above
+                && batch.epoch == self.epoch
+                && self.transaction_begin.is_some();
+            if is_late {
+                return Err(self.invalid_epoch(batch.producer_id, batch.epoch));
+            }
             if self.coordinator_epoch > marker.coordinator_epoch {
                 return Err(AppendError::TransactionCoordinatorFenced {
                     coordinator_epoch: marker.coordinator_epoch,
@@ -180,8 +209,12 @@ impl ProducerEntry {
         self.enter_epoch(batch.epoch);
         self.coordinator_epoch = marker.coordinator_epoch;
         self.last_timestamp = batch.max_timestamp;
-        self.transaction_begin = None;
-        Ok(())
+        Ok(self.transaction_begin.take().map(|first_offset| CompletedTransaction {
+            producer_id: batch.producer_id,
+            first_offset,
+            marker_offset: batch.base_offset,
+            committed: marker.committed,
+        }))
     }
 
     fn enter_epoch(&mut self, epoch: i16) {
@@ -192,14 +225,15 @@ impl ProducerEntry {
     }
 
     fn check_epoch(&self, producer_id: i64, epoch: i16) -> Result<(), AppendError> {
-        if epoch >= self.epoch {
-            return Ok(());
-        }
-        Err(AppendError::InvalidProducerEpoch {
+        if epoch >= self.epoch { Ok(()) } else { Err(self.invalid_epoch(producer_id, epoch)) }
+    }
+
+    fn invalid_epoch(&self, producer_id: i64, epoch: i16) -> AppendError {
+        AppendError::InvalidProducerEpoch {
             producer_id: ProducerId(producer_id),
             producer_epoch: ProducerEpoch(epoch),
             current: ProducerEpoch(self.epoch),
-        })
+        }
     }
 
     fn check_sequence(&self, batch: &ProducerBatch) -> Result<(), AppendError> {
@@ -322,10 +356,29 @@ mod tests {
         let marker =
             |coordinator_epoch| EndTransactionMarker { committed: true, coordinator_epoch };
         let end = batch(1, -1, 1, 12);
-        entry.end_transaction(&end, marker(5), Strictness::Epoch).unwrap();
+        let ended = entry.end_transaction(&end, marker(5), EpochRule::Above, Strictness::Epoch);
+        let ended = ended.unwrap().expect("it was open");
+        assert_eq!((ended.first_offset, ended.marker_offset, ended.committed), (10, 12, true));
         assert_eq!((entry.transaction_begin, entry.epoch), (None, 1));
         assert!(entry.batches.is_empty(), "the marker raised the epoch");
-        let zombie = entry.end_transaction(&end, marker(4), Strictness::Epoch);
+        let zombie = entry.end_transaction(&end, marker(4), EpochRule::NotBelow, Strictness::Epoch);
         assert!(matches!(zombie, Err(AppendError::TransactionCoordinatorFenced { .. })));
+    }
+
+    #[test]
+    fn a_late_marker_of_version_2_ends_nothing_but_may_be_repeated() {
+        let mut entry = ProducerEntry::default();
+        let marker = EndTransactionMarker { committed: false, coordinator_epoch: 5 };
+        let end = |entry: &mut ProducerEntry, epoch, rule| {
+            entry.end_transaction(&batch(epoch, -1, 1, 12), marker, rule, Strictness::Epoch)
+        };
+        assert_eq!(end(&mut entry, 1, EpochRule::Above).unwrap(), None, "of nothing");
+        assert_eq!(end(&mut entry, 1, EpochRule::Above).unwrap(), None, "repeated");
+        let open = ProducerBatch { is_transactional: true, ..batch(1, 0, 2, 13) };
+        add(&mut entry, open).unwrap();
+        let late = end(&mut entry, 1, EpochRule::Above);
+        assert!(matches!(late, Err(AppendError::InvalidProducerEpoch { .. })), "{late:?}");
+        assert_eq!(entry.transaction_begin, Some(13));
+        assert!(end(&mut entry, 1, EpochRule::NotBelow).unwrap().is_some(), "as version 0 does");
     }
 }

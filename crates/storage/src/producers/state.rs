@@ -1,5 +1,8 @@
 //! All producers of a log, and which of their transactions are open.
 //!
+//! A transaction that has ended keeps counting as open until its marker is below the high watermark:
+//! before that a consumer could be shown records whose fate may still be taken back.
+//!
 //! A change is staged first and committed after the append succeeded, so that a full disk leaves no
 //! sequence behind that was never written.
 
@@ -8,8 +11,12 @@ use std::collections::{BTreeMap, HashMap};
 use fleuve_protocol::records::EndTransactionMarker;
 use fleuve_types::{Offset, ProducerEpoch, ProducerId, TimestampMs};
 
-use super::entry::{ProducerBatch, ProducerEntry, ProducerView, RecordedBatch, Strictness};
+use super::entry::{
+    CompletedTransaction, EpochRule, ProducerBatch, ProducerEntry, ProducerView, RecordedBatch,
+    Strictness,
+};
 use crate::error::AppendError;
+use crate::segment::AbortedTransaction;
 
 /// The producers of one log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,12 +24,16 @@ pub(crate) struct ProducerState {
     producers: HashMap<i64, ProducerEntry>,
     /// First offset of each open transaction, with its producer.
     transactions: BTreeMap<i64, i64>,
+    /// First offset of each transaction that has ended, with the offset of its marker, as long as
+    /// that is not below the high watermark.
+    undecided: BTreeMap<i64, i64>,
 }
 
 /// Changes not yet committed: the producers concerned, as they will be.
 #[derive(Debug, Default)]
 pub(crate) struct Staged {
     producers: Vec<(i64, ProducerEntry)>,
+    completed: Vec<CompletedTransaction>,
 }
 
 impl ProducerState {
@@ -32,7 +43,7 @@ impl ProducerState {
         now_ms: i64,
         expiration_ms: i64,
     ) -> Self {
-        let mut state = Self { producers, transactions: BTreeMap::new() };
+        let mut state = Self { producers, ..Self::default() };
         state.expire(now_ms, expiration_ms);
         for (id, entry) in &state.producers {
             if let Some(begin) = entry.transaction_begin {
@@ -56,7 +67,7 @@ impl ProducerState {
         &self,
         staged: &mut Staged,
         batch: &ProducerBatch,
-        marker: Option<EndTransactionMarker>,
+        marker: Option<(EndTransactionMarker, EpochRule)>,
         strictness: Strictness,
     ) -> Result<(), AppendError> {
         let index = match staged.producers.iter().position(|(id, _)| *id == batch.producer_id) {
@@ -69,13 +80,20 @@ impl ProducerState {
         };
         let entry = &mut staged.producers[index].1;
         match marker {
-            None => entry.add(batch, strictness),
-            Some(marker) => entry.end_transaction(batch, marker, strictness),
+            None => entry.add(batch, strictness)?,
+            Some((marker, rule)) => {
+                let completed = entry.end_transaction(batch, marker, rule, strictness)?;
+                staged.completed.extend(completed);
+            }
         }
+        Ok(())
     }
 
-    /// Makes the staged changes hold.
-    pub(crate) fn commit(&mut self, staged: Staged) {
+    /// Makes the staged changes hold, and returns the transactions that were aborted by them.
+    pub(crate) fn commit(&mut self, staged: Staged) -> Vec<AbortedTransaction> {
+        for completed in &staged.completed {
+            self.undecided.insert(completed.first_offset, completed.marker_offset);
+        }
         for (id, entry) in staged.producers {
             let begin = entry.transaction_begin;
             let before = self.producers.insert(id, entry).and_then(|entry| entry.transaction_begin);
@@ -84,19 +102,57 @@ impl ProducerState {
                 begin.map(|begin| self.transactions.insert(begin, id));
             }
         }
+        let aborted = staged.completed.iter().filter(|completed| !completed.committed);
+        aborted.map(|completed| self.index_entry(completed)).collect()
     }
 
-    /// Enters a batch found in the log.
-    pub(crate) fn replay(&mut self, batch: &ProducerBatch, marker: Option<EndTransactionMarker>) {
+    /// Enters a batch found in the log, and returns the transaction that it aborts.
+    pub(crate) fn replay(
+        &mut self,
+        batch: &ProducerBatch,
+        marker: Option<EndTransactionMarker>,
+    ) -> Option<AbortedTransaction> {
         let mut staged = Staged::default();
-        if self.stage(&mut staged, batch, marker, Strictness::Nothing).is_ok() {
-            self.commit(staged);
-        }
+        let marker = marker.map(|marker| (marker, EpochRule::NotBelow));
+        self.stage(&mut staged, batch, marker, Strictness::Nothing).ok()?;
+        self.commit(staged).pop()
     }
 
-    /// Returns the first offset of the oldest open transaction.
+    /// Reports whether a producer has a transaction open in this epoch.
+    pub(crate) fn has_open_transaction(&self, producer_id: i64, epoch: i16) -> bool {
+        let known = self.producers.get(&producer_id);
+        known.is_some_and(|known| known.transaction_begin.is_some() && known.epoch == epoch)
+    }
+
+    /// Reports whether batches of a producer are remembered.
+    pub(crate) fn has_batches(&self, producer_id: i64) -> bool {
+        self.producers.get(&producer_id).is_some_and(|known| !known.batches.is_empty())
+    }
+
+    /// Returns the first offset of the oldest transaction that is open, or ended by a marker that
+    /// is not below the high watermark.
     pub(crate) fn first_unstable_offset(&self) -> Option<i64> {
-        self.transactions.first_key_value().map(|(begin, _)| *begin)
+        let first = |transactions: &BTreeMap<i64, i64>| transactions.keys().next().copied();
+        let (open, undecided) = (first(&self.transactions), first(&self.undecided));
+        open.into_iter().chain(undecided).min()
+    }
+
+    /// Takes note of the high watermark, and reports whether that has decided a transaction.
+    pub(crate) fn note_high_watermark(&mut self, high_watermark: i64) -> bool {
+        let before = self.undecided.len();
+        self.undecided.retain(|_, marker_offset| *marker_offset >= high_watermark);
+        self.undecided.len() < before
+    }
+
+    fn index_entry(&self, aborted: &CompletedTransaction) -> AbortedTransaction {
+        let last_stable_offset =
+            self.transactions.keys().next().copied().unwrap_or(aborted.marker_offset + 1);
+        AbortedTransaction {
+            producer_id: ProducerId(aborted.producer_id),
+            first_offset: Offset(aborted.first_offset),
+            last_offset: Offset(aborted.marker_offset),
+            last_stable_offset: Offset(last_stable_offset),
+        }
     }
 
     /// Forgets producers that were idle for `expiration_ms` and have no open transaction.

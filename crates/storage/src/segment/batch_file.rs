@@ -19,6 +19,8 @@ use crate::names::{self, FileKind};
 use crate::scan::{Found, LOOKUP_WINDOW, Scan, ScanError};
 use crate::tail_cache::PlacedBatch;
 
+use super::transaction_index::{AbortedTransaction, TransactionIndex};
+
 /// The timestamp of an empty segment, or of records without one.
 pub(crate) const NO_TIMESTAMP: i64 = -1;
 
@@ -30,6 +32,8 @@ pub(crate) struct Segment {
     pub(super) log: FileHandle,
     pub(super) offset_index: Index<OffsetEntry>,
     pub(super) time_index: Index<TimeEntry>,
+    /// None as long as no marker in the segment has aborted a transaction.
+    pub(super) transaction_index: Option<Box<TransactionIndex>>,
     /// Bytes of whole batches; `None` until the file was looked at.
     pub(super) size: Option<u64>,
     /// Whether bytes of a failed write may follow them.
@@ -103,6 +107,7 @@ impl Segment {
             log: FileHandle::new(path(FileKind::Log)),
             offset_index: Index::at(&path(FileKind::OffsetIndex)),
             time_index: Index::at(&path(FileKind::TimeIndex)),
+            transaction_index: None,
             size: None,
             has_torn_tail: false,
             newest: None,
@@ -278,6 +283,7 @@ impl Segment {
         offset: i64,
     ) -> DiskResult<()> {
         self.truncate_indexes(environment, offset)?;
+        self.truncate_transaction_index(environment, offset)?;
         let file = self.log.open(environment)?;
         file.set_len(position)?;
         // Otherwise a crash could bring back the old bytes beneath what is appended next.
@@ -306,6 +312,62 @@ impl Segment {
         Ok(())
     }
 
+    /// Drops the aborted transactions whose markers stand at `offset` or behind it.
+    pub(crate) fn truncate_transaction_index(
+        &mut self,
+        environment: &Environment,
+        offset: i64,
+    ) -> DiskResult<()> {
+        if let Some(index) = &mut self.transaction_index {
+            index.truncate(environment, offset)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note that the segment has an index of aborted transactions, and returns it.
+    pub(crate) fn transaction_index(&mut self) -> &mut TransactionIndex {
+        self.transaction_index.get_or_insert_with(|| {
+            let path =
+                names::file_path(&self.directory, self.base_offset, FileKind::TransactionIndex);
+            Box::new(TransactionIndex::at(path))
+        })
+    }
+
+    /// Reports whether a marker in the segment may have aborted a transaction.
+    pub(crate) fn has_transaction_index(&self) -> bool {
+        self.transaction_index.is_some()
+    }
+
+    /// Writes down which transactions were aborted and returns the file, which now waits for a
+    /// sync; `None` when there are none.
+    pub(crate) fn finish_transaction_index(
+        &mut self,
+        environment: &Environment,
+    ) -> DiskResult<Option<&Path>> {
+        match &mut self.transaction_index {
+            None => Ok(None),
+            Some(index) => {
+                index.write(environment)?;
+                Ok(Some(index.path()))
+            }
+        }
+    }
+
+    /// Adds the aborted transactions to `found` that reach into the records from `offset` to before
+    /// `end`, as far as their markers lie in this segment; reports whether that is all of them.
+    pub(crate) fn collect_aborted(
+        &mut self,
+        environment: &Environment,
+        offset: i64,
+        end: i64,
+        found: &mut Vec<AbortedTransaction>,
+    ) -> DiskResult<bool> {
+        match &mut self.transaction_index {
+            None => Ok(false),
+            Some(index) => index.collect(environment, offset, end, found),
+        }
+    }
+
     /// Gets ready to be told of all batches from the last trustworthy index entry before `offset`
     /// on by [`Segment::enter`]; returns the position of the first.
     pub(crate) fn begin_recovery(
@@ -313,6 +375,8 @@ impl Segment {
         environment: &Environment,
         offset: i64,
     ) -> Result<u64, LogError> {
+        // Those before it were, and must stay: what is written now may be lost once more.
+        self.truncate_transaction_index(environment, offset)?;
         // Entries from `offset` on were never synced.
         let position = match self.position_before(environment, offset - 1) {
             Ok(position) => position,
@@ -333,7 +397,10 @@ impl Segment {
         // other, shows an index that the crash took: begin anew.
         let newest = match (position, self.time_index.last(environment)?) {
             (0, _) | (_, None) => None,
-            (_, Some(_)) => self.time_entry_if_valid(environment)?,
+            (_, Some(_)) => match self.time_entry_if_valid(environment) {
+                Err(LogError::Damaged { .. }) => None,
+                entry => entry?,
+            },
         };
         self.newest = Some(newest.unwrap_or(self.no_newest()));
         let position = if newest.is_some() { position } else { 0 };
@@ -365,6 +432,9 @@ impl Segment {
         self.log.close(environment);
         self.offset_index.close(environment);
         self.time_index.close(environment);
+        if let Some(index) = &mut self.transaction_index {
+            index.close(environment);
+        }
     }
 
     /// Adds a time entry for the newest timestamp unless the last one says the same.

@@ -1,8 +1,13 @@
 //! One segment of a log: a file of batches with two sparse indexes.
 //!
-//! [`batch_file`] writes and cuts it, [`lookup`] finds batches in it.
+//! [`batch_file`] writes and cuts it, [`lookup`] finds batches in it, [`transaction_index`] knows what
+//! was aborted in it.
 
 mod batch_file;
 mod lookup;
+mod transaction_index;
+
+pub use transaction_index::AbortedTransaction;
+pub(crate) use transaction_index::ENTRY_BYTES as TRANSACTION_ENTRY_BYTES;
 
 pub(crate) use batch_file::{BatchFacts, NO_TIMESTAMP, Segment, facts};
