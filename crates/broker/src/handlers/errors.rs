@@ -23,7 +23,9 @@ pub(crate) fn append(error: &AppendError) -> ErrorCode {
         AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         AppendError::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
         AppendError::TransactionCoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
-        AppendError::InvalidTransactionState { .. } => ErrorCode::InvalidTxnState,
+        AppendError::InvalidTransactionState { .. } | AppendError::NotInTransaction { .. } => {
+            ErrorCode::InvalidTxnState
+        }
         AppendError::OffsetsOutOfOrder { .. } => ErrorCode::UnknownServerError,
         AppendError::Log(error) => read(error),
     }
