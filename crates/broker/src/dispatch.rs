@@ -52,19 +52,32 @@ macro_rules! apis {
 mod requests {
     //! The request types, gathered so that the table reads as one.
     pub(super) use fleuve_protocol::messages::{
-        alter_configs_request::AlterConfigsRequest, api_versions_request::ApiVersionsRequest,
+        add_raft_voter_request::AddRaftVoterRequest,
+        alter_client_quotas_request::AlterClientQuotasRequest,
+        alter_configs_request::AlterConfigsRequest,
+        alter_partition_reassignments_request::AlterPartitionReassignmentsRequest,
+        alter_user_scram_credentials_request::AlterUserScramCredentialsRequest,
+        api_versions_request::ApiVersionsRequest,
         consumer_group_describe_request::ConsumerGroupDescribeRequest,
         consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest,
+        create_acls_request::CreateAclsRequest,
+        create_delegation_token_request::CreateDelegationTokenRequest,
         create_partitions_request::CreatePartitionsRequest,
-        create_topics_request::CreateTopicsRequest, delete_groups_request::DeleteGroupsRequest,
-        delete_records_request::DeleteRecordsRequest, delete_topics_request::DeleteTopicsRequest,
+        create_topics_request::CreateTopicsRequest, delete_acls_request::DeleteAclsRequest,
+        delete_groups_request::DeleteGroupsRequest, delete_records_request::DeleteRecordsRequest,
+        delete_topics_request::DeleteTopicsRequest, describe_acls_request::DescribeAclsRequest,
+        describe_client_quotas_request::DescribeClientQuotasRequest,
         describe_cluster_request::DescribeClusterRequest,
         describe_configs_request::DescribeConfigsRequest,
+        describe_delegation_token_request::DescribeDelegationTokenRequest,
         describe_groups_request::DescribeGroupsRequest,
         describe_log_dirs_request::DescribeLogDirsRequest,
+        describe_quorum_request::DescribeQuorumRequest,
         describe_topic_partitions_request::DescribeTopicPartitionsRequest,
-        fetch_request::FetchRequest, find_coordinator_request::FindCoordinatorRequest,
-        heartbeat_request::HeartbeatRequest,
+        describe_user_scram_credentials_request::DescribeUserScramCredentialsRequest,
+        elect_leaders_request::ElectLeadersRequest,
+        expire_delegation_token_request::ExpireDelegationTokenRequest, fetch_request::FetchRequest,
+        find_coordinator_request::FindCoordinatorRequest, heartbeat_request::HeartbeatRequest,
         incremental_alter_configs_request::IncrementalAlterConfigsRequest,
         init_producer_id_request::InitProducerIdRequest, join_group_request::JoinGroupRequest,
         leave_group_request::LeaveGroupRequest,
@@ -74,7 +87,10 @@ mod requests {
         metadata_request::MetadataRequest, offset_commit_request::OffsetCommitRequest,
         offset_delete_request::OffsetDeleteRequest, offset_fetch_request::OffsetFetchRequest,
         offset_for_leader_epoch_request::OffsetForLeaderEpochRequest,
-        produce_request::ProduceRequest, sync_group_request::SyncGroupRequest,
+        produce_request::ProduceRequest, remove_raft_voter_request::RemoveRaftVoterRequest,
+        renew_delegation_token_request::RenewDelegationTokenRequest,
+        sync_group_request::SyncGroupRequest, unregister_broker_request::UnregisterBrokerRequest,
+        update_features_request::UpdateFeaturesRequest,
     };
 }
 use requests::*;
@@ -101,21 +117,42 @@ apis! {
     DeleteRecords(DeleteRecordsRequest): 0..=2 => handlers::delete_records::handle;
     InitProducerId(InitProducerIdRequest): 0..=5 => handlers::init_producer_id::handle;
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest): 2..=4 => handlers::offset_for_leader_epoch::handle;
+    DescribeAcls(DescribeAclsRequest): 1..=3 => handlers::describe_acls::handle;
+    CreateAcls(CreateAclsRequest): 1..=3 => handlers::create_acls::handle;
+    DeleteAcls(DeleteAclsRequest): 1..=3 => handlers::delete_acls::handle;
     DescribeConfigs(DescribeConfigsRequest): 1..=4 => handlers::describe_configs::handle;
     AlterConfigs(AlterConfigsRequest): 0..=2 => handlers::alter_configs::handle;
     DescribeLogDirs(DescribeLogDirsRequest): 1..=5 => handlers::describe_log_dirs::handle;
     CreatePartitions(CreatePartitionsRequest): 0..=3 => handlers::create_partitions::handle;
+    CreateDelegationToken(CreateDelegationTokenRequest): 1..=3 => handlers::delegation_tokens::create;
+    RenewDelegationToken(RenewDelegationTokenRequest): 1..=2 => handlers::delegation_tokens::renew;
+    ExpireDelegationToken(ExpireDelegationTokenRequest): 1..=2 => handlers::delegation_tokens::expire;
+    DescribeDelegationToken(DescribeDelegationTokenRequest): 1..=3 => handlers::delegation_tokens::describe;
     DeleteGroups(DeleteGroupsRequest): 0..=2 => handlers::delete_groups::handle;
+    ElectLeaders(ElectLeadersRequest): 0..=2 => handlers::elect_leaders::handle;
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest): 0..=1 => handlers::incremental_alter_configs::handle;
+    AlterPartitionReassignments(AlterPartitionReassignmentsRequest): 0..=1
+        => handlers::alter_partition_reassignments::handle;
     ListPartitionReassignments(ListPartitionReassignmentsRequest): 0..=0
         => handlers::list_partition_reassignments::handle;
     OffsetDelete(OffsetDeleteRequest): 0..=0 => handlers::offset_delete::handle;
+    DescribeClientQuotas(DescribeClientQuotasRequest): 0..=1 => handlers::describe_client_quotas::handle;
+    AlterClientQuotas(AlterClientQuotasRequest): 0..=1 => handlers::alter_client_quotas::handle;
+    DescribeUserScramCredentials(DescribeUserScramCredentialsRequest): 0..=0
+        => handlers::describe_user_scram_credentials::handle;
+    AlterUserScramCredentials(AlterUserScramCredentialsRequest): 0..=0
+        => handlers::alter_user_scram_credentials::handle;
+    DescribeQuorum(DescribeQuorumRequest): 0..=2 => handlers::quorum::describe;
+    UpdateFeatures(UpdateFeaturesRequest): 0..=2 => handlers::update_features::handle;
     DescribeCluster(DescribeClusterRequest): 0..=2 => handlers::describe_cluster::handle;
+    UnregisterBroker(UnregisterBrokerRequest): 0..=0 => handlers::unregister_broker::handle;
     ConsumerGroupHeartbeat(ConsumerGroupHeartbeatRequest): 0..=1 => handlers::consumer_group_heartbeat::handle;
     ConsumerGroupDescribe(ConsumerGroupDescribeRequest): 0..=1 => handlers::consumer_group_describe::handle;
     ListConfigResources(ListConfigResourcesRequest): 0..=1
         => handlers::list_config_resources::handle;
     DescribeTopicPartitions(DescribeTopicPartitionsRequest): 0..=0 => handlers::describe_topic_partitions::handle;
+    AddRaftVoter(AddRaftVoterRequest): 0..=1 => handlers::quorum::add_voter;
+    RemoveRaftVoter(RemoveRaftVoterRequest): 0..=0 => handlers::quorum::remove_voter;
 }
 
 /// Finds the row of an API and its index in the table.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use fleuve_coordinator::offsets::DeletedTopic as ForgottenTopic;
-use fleuve_metadata::config::BrokerSettings;
+use fleuve_metadata::config::{BrokerSettings, Layers};
 use fleuve_metadata::controller::{
     ConfigReplacement, ConfigUpdate, Controller, Decision, MorePartitions, NewTopic, TopicSelector,
 };
@@ -83,6 +83,13 @@ impl Node {
     /// The address that clients of a listener are told.
     pub(crate) fn endpoint(&self, listener: usize) -> Endpoint {
         self.endpoints[listener].clone()
+    }
+
+    /// Reports whether access is controlled at all.
+    pub(crate) fn has_authorizer(&self) -> bool {
+        let layers = Layers::of_statics(&self.static_settings.statics);
+        let class = layers.value("authorizer.class.name");
+        class.is_some_and(|class| !class.to_string().is_empty())
     }
 
     /// Reports whether the broker is on its way down.
@@ -313,7 +320,8 @@ impl Node {
         self.topics.all().iter().flat_map(|topic| topic.partitions.iter().cloned()).collect()
     }
 
-    async fn change<T: Send + 'static>(
+    /// Asks the controller for a decision, makes it come true, and does what follows from it.
+    pub(crate) async fn change<T: Send + 'static>(
         self: &Arc<Self>,
         decide: impl FnOnce(&Controller) -> Decision<T> + Send + 'static,
     ) -> Result<T, MetadataError> {

@@ -3,7 +3,7 @@
 //! A version that is not served is answered in version 0 with `UNSUPPORTED_VERSION` and the range
 //! that is (KIP-511), so that a newer client can try again instead of giving up.
 
-use fleuve_metadata::controller::SUPPORTED_FEATURES;
+use fleuve_metadata::controller::{QUORUM_FEATURE, SUPPORTED_FEATURES};
 use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::messages::api_versions_request::ApiVersionsRequest;
 use fleuve_protocol::messages::api_versions_response::{
@@ -31,7 +31,8 @@ pub(crate) fn handle(
         return Outcome::Now(ApiVersionsResponse { error_code, ..Default::default() });
     }
     let image = context.node.image();
-    let supported = SUPPORTED_FEATURES.iter().filter_map(|(name, range)| {
+    let known = SUPPORTED_FEATURES.iter().chain([&QUORUM_FEATURE]);
+    let supported = known.filter_map(|(name, range)| {
         let told = context.version >= LEVEL_ZERO_FROM || range.min > 0;
         told.then(|| SupportedFeatureKey {
             name: Str::from(*name),
@@ -43,16 +44,23 @@ pub(crate) fn handle(
     // would make clients use them.
     let is_supported = |name: &Str| SUPPORTED_FEATURES.iter().any(|(known, _)| **name == **known);
     let finalized = image.features().iter().filter(|(name, _)| is_supported(name));
+    let (quorum_feature, quorum_range) = QUORUM_FEATURE;
+    let mut finalized: Vec<FinalizedFeatureKey> = finalized
+        .map(|(name, level)| FinalizedFeatureKey {
+            name: name.clone(),
+            max_version_level: *level,
+            min_version_level: *level,
+        })
+        .collect();
+    finalized.push(FinalizedFeatureKey {
+        name: Str::from(quorum_feature),
+        max_version_level: quorum_range.max,
+        min_version_level: quorum_range.max,
+    });
     Outcome::Now(ApiVersionsResponse {
         api_keys: APIS.iter().map(row).collect(),
         supported_features: supported.collect(),
-        finalized_features: finalized
-            .map(|(name, level)| FinalizedFeatureKey {
-                name: name.clone(),
-                max_version_level: *level,
-                min_version_level: *level,
-            })
-            .collect(),
+        finalized_features: finalized,
         finalized_features_epoch: context.node.metadata.end_offset(),
         ..Default::default()
     })

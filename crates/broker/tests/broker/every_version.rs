@@ -23,7 +23,7 @@ use fleuve_protocol::messages::{
 use fleuve_protocol::{ErrorCode, Request, Str};
 use fleuve_types::Uuid;
 
-async fn in_every_version<R: Request>(
+pub(super) async fn in_every_version<R: Request>(
     client: &mut TestClient,
     make: impl Fn(i16) -> R,
     check: impl Fn(i16, &R::Response),

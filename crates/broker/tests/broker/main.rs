@@ -1,5 +1,6 @@
 //! Tests of a whole broker over its sockets, each with a broker and a directory of its own.
 
+mod admin;
 mod consumer_groups;
 mod durability;
 mod every_version;

@@ -98,6 +98,7 @@ impl Admin {
     ) -> Result<()> {
         let timeout_ms = self.timeout_ms();
         let build = |_| AddRaftVoterRequest {
+            cluster_id: None,
             timeout_ms,
             voter_id: id,
             voter_directory_id: directory_id,
@@ -109,7 +110,7 @@ impl Admin {
                     port: *port,
                 })
                 .collect(),
-            ..Default::default()
+            ack_when_committed: true,
         };
         let response = self.client.call_any::<AddRaftVoterRequest>(build, |_| 0).await?;
         let words = response.error_message.as_deref();
@@ -119,9 +120,9 @@ impl Admin {
     /// Removes a voter from the metadata quorum.
     pub async fn remove_raft_voter(&self, id: i32, directory_id: Uuid) -> Result<()> {
         let build = |_| RemoveRaftVoterRequest {
+            cluster_id: None,
             voter_id: id,
             voter_directory_id: directory_id,
-            ..Default::default()
         };
         let response = self.client.call_any::<RemoveRaftVoterRequest>(build, |_| 0).await?;
         let words = response.error_message.as_deref();

@@ -343,6 +343,16 @@ fn features_move_within_their_range_and_direction() {
              not supported in this version.",
         ),
         (
+            update("kraft.version", 0, safe),
+            "Invalid update version 0 for feature kraft.version. Can't downgrade the version of \
+             this feature.",
+        ),
+        (
+            update("kraft.version", 2, up),
+            "Invalid update version 2 for feature kraft.version. Local controller 1 only supports \
+             versions 0-1",
+        ),
+        (
             update("group.version", 1, None),
             "Invalid update version 1 for feature group.version. The controller does not support \
              the given upgrade type.",
@@ -352,6 +362,8 @@ fn features_move_within_their_range_and_direction() {
         let decision = controller.update_features(&updates, false);
         assert_eq!(decision.reply.expect_err(message).to_string(), message);
     }
+    let same = controller.update_features(&update("kraft.version", 1, up), false);
+    assert_eq!((same.records, same.reply), (Vec::new(), Ok(())));
     let off = update("group.version", 0, safe);
     assert_eq!(controller.update_features(&off, true).records, []);
     let decision = controller.update_features(&off, false);

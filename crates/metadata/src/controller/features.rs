@@ -80,6 +80,10 @@ const METADATA_VERSIONS: [(i16, &str, bool); 24] = [
     (30, "4.3-IV0", true),
 ];
 
+/// The feature of the quorum itself, whose level no record of this log holds: with it voters are
+/// known by directory, and can change.
+pub const QUORUM_FEATURE: (&str, FeatureRange) = ("kraft.version", FeatureRange { min: 0, max: 1 });
+
 /// Returns the release that a level of `metadata.version` belongs to.
 pub fn metadata_version_name(level: i16) -> Option<&'static str> {
     let known = METADATA_VERSIONS.iter().find(|(known, ..)| *known == level);
@@ -100,6 +104,9 @@ impl Controller {
                 return Decision { records: Vec::new(), reply: Err(error) };
             }
             let (name, feature_level) = (update.name.detach(), update.level);
+            if name.as_str() == QUORUM_FEATURE.0 {
+                continue;
+            }
             records.push(FeatureLevelRecord { name, feature_level }.into());
         }
         if validate_only {
@@ -119,19 +126,27 @@ impl Controller {
         if level < 0 {
             return invalid("A feature version cannot be less than 0.");
         }
-        let range = SUPPORTED_FEATURES.iter().find(|(known, _)| *known == name);
+        if name == QUORUM_FEATURE.0 && (0..QUORUM_FEATURE.1.max).contains(&level) {
+            return invalid("Can't downgrade the version of this feature.");
+        }
+        let range =
+            SUPPORTED_FEATURES.iter().chain([&QUORUM_FEATURE]).find(|(known, _)| *known == name);
         let local = format!("Local controller {}", self.settings.node.id);
         if let Some(why) = reason_not_supported(&local, range.map(|(_, range)| *range), level) {
             return invalid(&why);
         }
-        for broker in self.image.brokers().values() {
+        let brokers = self.image.brokers().values().filter(|_| name != QUORUM_FEATURE.0);
+        for broker in brokers {
             let range = broker.features.get(name).copied();
             let who = format!("Broker {}", broker.id);
             if let Some(why) = reason_not_supported(&who, range, level) {
                 return invalid(&why);
             }
         }
-        let current = self.image.features().get(name).copied().unwrap_or(0);
+        let current = match name == QUORUM_FEATURE.0 {
+            true => QUORUM_FEATURE.1.max,
+            false => self.image.features().get(name).copied().unwrap_or(0),
+        };
         if level < current && upgrade_type == UpgradeType::Upgrade {
             return invalid(
                 "Can't downgrade the version of this feature without setting the upgrade type to \

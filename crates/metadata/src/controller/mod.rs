@@ -31,7 +31,9 @@ mod tests;
 pub use acls::{AclError, AclFilter, NewAcl};
 pub use brokers::{ProducerIdBlock, Registration, RegistrationError, UnregisterError};
 pub use configs::{AlterConfigsError, ConfigOperation, ConfigReplacement, ConfigUpdate};
-pub use features::{FeatureUpdate, UpdateFeatureError, UpgradeType, metadata_version_name};
+pub use features::{
+    FeatureUpdate, QUORUM_FEATURE, UpdateFeatureError, UpgradeType, metadata_version_name,
+};
 pub use leaders::{ElectionError, ElectionType, Reassignment, ReassignmentError};
 pub use machine::{Controller, Decision, DirectoryAssignment, SUPPORTED_FEATURES};
 pub use name::InvalidName;
