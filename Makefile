@@ -2,6 +2,7 @@
 #
 #   make run                     build, start, and watch text files flow through a topic (FILES="a.txt b.txt" for your own)
 #   make test                    all tests: ours, foreign clients, crashes, Apache's reading of our files
+#   make client BROKER=kafka     the native client against Apache Kafka
 #   make suites [SUITE=name]     the own integration suites of foreign clients
 #   make bench [BENCH="--quick"] Fleuve beside Apache Kafka on this machine
 #
@@ -12,7 +13,7 @@ SUITE ?=
 BENCH ?= --write
 FILES ?=
 
-.PHONY: run build test unit foreign crash dump suites bench
+.PHONY: run build test unit client foreign crash dump suites bench
 
 # On a terminal it goes on until Ctrl-C; elsewhere it reads everything once and says what it did.
 run: build
@@ -30,6 +31,11 @@ unit:
 	cargo xtask tidy
 	cargo test --workspace
 	python3 tests/reliability/test_history.py
+
+# The native client's suite, also part of `unit`, against another broker: make client BROKER=kafka
+client: build
+	scripts/setup.sh python kafka
+	python3 tests/client/run.py --broker $(BROKER)
 
 foreign: build
 	scripts/setup.sh foreign

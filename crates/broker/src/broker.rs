@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::connection::{self, ConnectionGate, Limits, Listener};
+use crate::connection::{self, ConnectionGate, InProcessConnection, Limits, Listener};
 use crate::dispatch::Dispatcher;
 use crate::logs::LogsError;
 use crate::metadata_log::MetadataReplayError;
@@ -123,6 +123,9 @@ pub struct Broker {
     tasks: Tasks,
     flusher: Arc<Flusher>,
     startup: Duration,
+    limits: Limits,
+    /// Held by every connection; the broker's own copy serves those within the process.
+    alive: Option<mpsc::Sender<Infallible>>,
 }
 
 /// Tasks that end with the broker, also with one that is dropped instead of shut down.
@@ -169,10 +172,21 @@ impl Broker {
                 alive: alive.clone(),
             })));
         }
-        drop(alive);
         let startup = begun.elapsed();
         tracing::info!(id = node.id, ?startup, "broker started");
-        Ok(Self { node, listeners, http, stop, connections, tasks, flusher, startup })
+        let alive = Some(alive);
+        Ok(Self {
+            node,
+            listeners,
+            http,
+            stop,
+            connections,
+            tasks,
+            flusher,
+            startup,
+            limits,
+            alive,
+        })
     }
 
     /// Where it listens, in the order of the settings.
@@ -190,6 +204,23 @@ impl Broker {
         self.startup
     }
 
+    /// Connects from within the process, without a socket.
+    ///
+    /// Frames are the same as on a socket, and replies name the addresses of the first listener.
+    /// The limits of listeners on how many may connect do not apply.
+    pub fn connect_in_process(&self) -> InProcessConnection {
+        let (connection, peer) = connection::in_process();
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let dispatcher = Dispatcher::new(Arc::clone(&self.node), Peer { address, listener: 0 });
+        let (limits, stopped, alive) = (self.limits, self.stop.subscribe(), self.alive.clone());
+        tokio::spawn(async move {
+            let reason = connection::serve_in_process(peer, dispatcher, limits, stopped).await;
+            tracing::debug!(%reason, "connection within the process closed");
+            drop(alive);
+        });
+        connection
+    }
+
     /// The id of the cluster.
     pub fn cluster_id(&self) -> Str {
         self.node.image().cluster_id().clone()
@@ -200,6 +231,7 @@ impl Broker {
         let begun = Instant::now();
         self.node.stopping.store(true, std::sync::atomic::Ordering::Release);
         self.stop.send_replace(true);
+        self.alive = None;
         let topics = self.node.topics.all();
         for partition in topics.iter().flat_map(|topic| &topic.partitions) {
             partition.waiters.wake_fetches();

@@ -40,6 +40,7 @@ mod startup;
 mod topics;
 
 pub use broker::{BoundListener, Broker, Components, StartError};
+pub use connection::InProcessConnection;
 pub use fleuve_metadata::config::BrokerSettings;
 pub use logs::LogsError;
 pub use metadata_log::MetadataReplayError;

@@ -1,11 +1,16 @@
-//! Who in a group reads which partition.
+//! Who in a group reads which partition, decided by the member that leads a classic group.
+
+mod sticky;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use fleuve_types::TopicPartition;
 
 use crate::error::{Error, Result};
+
+pub use sticky::{CooperativeSticky, Sticky};
 
 /// What a member of a group told about itself when it joined.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,8 +21,24 @@ pub struct Subscription {
     pub instance_id: Option<String>,
     /// The topics it wants.
     pub topics: Vec<String>,
-    /// What it had so far.
+    /// What it has and keeps while the group divides; nothing in an eager rebalance.
     pub owned: Vec<TopicPartition>,
+    /// The generation in which it came by them; -1 if it did not say.
+    pub generation: i32,
+    /// `client.rack`.
+    pub rack: Option<String>,
+    /// What [`Assignor::user_data`] of its assignor wrote.
+    pub user_data: Option<Bytes>,
+}
+
+/// When members give partitions up that go to somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RebalanceProtocol {
+    /// All of them before every division.
+    Eager,
+    /// Only those that move, after the division that takes them; a second one gives them out
+    /// (KIP-429).
+    Cooperative,
 }
 
 /// Divides partitions among the members of a group.
@@ -27,6 +48,19 @@ pub struct Subscription {
 pub trait Assignor: Send + Sync + 'static {
     /// Returns the name on the wire; members agree on a common one.
     fn name(&self) -> &str;
+
+    /// Returns when members give up partitions; a group is cooperative if every assignor of every
+    /// member is.
+    fn protocol(&self) -> RebalanceProtocol {
+        RebalanceProtocol::Eager
+    }
+
+    /// Writes what the leader's assignor is to know about this member beside its subscription:
+    /// `previous` is what it read last, in the group's `generation`.
+    fn user_data(&self, previous: &[TopicPartition], generation: i32) -> Option<Bytes> {
+        let _ = (previous, generation);
+        None
+    }
 
     /// Divides the partitions of every topic, given by their counts, among `members`.
     fn assign(
@@ -41,8 +75,11 @@ pub(super) fn by_name(name: &str) -> Result<Arc<dyn Assignor>> {
     match name {
         "range" => Ok(Arc::new(Range)),
         "roundrobin" => Ok(Arc::new(RoundRobin)),
+        "sticky" => Ok(Arc::new(Sticky)),
+        "cooperative-sticky" => Ok(Arc::new(CooperativeSticky)),
         _ => Err(Error::config(format!(
-            "partition.assignment.strategy={name} is not served yet: use range or roundrobin"
+            "partition.assignment.strategy={name}: expected range, roundrobin, sticky or \
+             cooperative-sticky; an assignor of your own goes to Consumer::with_assignors"
         ))),
     }
 }
