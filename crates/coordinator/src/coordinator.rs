@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fleuve_os::Random;
 use fleuve_protocol::Str;
-use fleuve_types::{Offset, Uuid};
+use fleuve_types::{Offset, ProducerId, Uuid};
 
 use crate::classic::{
     ClassicGroup, HeartbeatRequest, JoinRefusal, JoinRequest, LeaveRequest, LeaverOutcome,
@@ -103,8 +103,33 @@ impl GroupCoordinator {
     /// While loading, the driver calls this for every record of the partition. Later the machine
     /// does it by itself when it learns that a write was appended.
     pub fn apply(&mut self, record: &Record, offset: Offset) {
-        self.ledger.apply(record);
+        self.apply_in(record, offset, None);
+    }
+
+    fn apply_in(&mut self, record: &Record, offset: Offset, producer: Option<ProducerId>) {
+        self.ledger.apply(record, offset, producer);
         self.next_offset = Some(offset.plus(1));
+    }
+
+    /// Takes in the marker that ends a transaction while loading.
+    pub fn replay_marker(&mut self, producer: ProducerId, committed: bool, offset: Offset) {
+        self.ledger.apply_marker(producer, committed);
+        self.next_offset = Some(offset.plus(1));
+    }
+
+    /// A marker that ends a transaction is in the log, which decides about its offsets.
+    ///
+    /// Whoever appends markers asks [`Self::is_serving`] first: a shard that is being loaded may
+    /// have read past the place.
+    pub fn handle_marker(&mut self, producer: ProducerId, committed: bool, offset: Offset) {
+        if self.phase == Phase::Serving {
+            self.replay_marker(producer, committed, offset);
+        }
+    }
+
+    /// Whether requests are served: the log is loaded and not given up.
+    pub fn is_serving(&self) -> bool {
+        self.phase == Phase::Serving
     }
 
     /// Takes in key and value of a record while loading.
@@ -117,9 +142,21 @@ impl GroupCoordinator {
         value: Option<Bytes>,
         offset: Offset,
     ) -> Result<bool, RecordError> {
+        self.replay_in(key, value, offset, None)
+    }
+
+    /// Takes in key and value of a record that was written in the transaction of `producer`, if
+    /// any, while loading; see [`Self::replay`].
+    pub fn replay_in(
+        &mut self,
+        key: Bytes,
+        value: Option<Bytes>,
+        offset: Offset,
+        producer: Option<ProducerId>,
+    ) -> Result<bool, RecordError> {
         match Record::decode(key, value) {
             Ok(record) => {
-                self.apply(&record, offset);
+                self.apply_in(&record, offset, producer);
                 Ok(true)
             }
             Err(RecordError::UnknownType(_)) => Ok(false),
@@ -274,7 +311,8 @@ impl GroupCoordinator {
         }
         let end = base_offset.plus(write.records.len() as i64);
         for (index, record) in write.records.iter().enumerate() {
-            self.apply(record, base_offset.plus(index as i64));
+            let producer = write.producer.map(|producer| producer.id);
+            self.apply_in(record, base_offset.plus(index as i64), producer);
             self.follow(now, record, end, &mut step);
         }
         let (groups, mut cx) = self.split(now, &mut step);

@@ -78,6 +78,12 @@ pub enum GroupError {
     /// The log will never take this record, as it is too large: `UNKNOWN_SERVER_ERROR`.
     #[error("the record is too large for the offsets topic")]
     RecordTooLarge,
+    /// A newer producer uses the transactional id: `INVALID_PRODUCER_EPOCH`.
+    #[error("a newer producer uses this transactional id")]
+    InvalidProducerEpoch,
+    /// The transaction is not open: `INVALID_TXN_STATE`.
+    #[error("the offsets are not part of an ongoing transaction")]
+    NotInTransaction,
 }
 
 impl GroupError {
@@ -108,6 +114,8 @@ impl GroupError {
             Self::InvalidRequest(_) => "INVALID_REQUEST",
             Self::UnsupportedVersion => "UNSUPPORTED_VERSION",
             Self::RecordTooLarge => "UNKNOWN_SERVER_ERROR",
+            Self::InvalidProducerEpoch => "INVALID_PRODUCER_EPOCH",
+            Self::NotInTransaction => "INVALID_TXN_STATE",
         }
     }
 }
@@ -126,6 +134,12 @@ pub enum AppendError {
     /// The batch exceeds what the topic allows.
     #[error("the records are larger than the topic allows")]
     TooLarge,
+    /// The log has seen a newer epoch of the transaction's producer.
+    #[error("a newer producer has written to the log")]
+    ProducerFenced,
+    /// The producer's transaction is not open, or has ended meanwhile.
+    #[error("the transaction is not open")]
+    NotInTransaction,
 }
 
 impl From<AppendError> for GroupError {
@@ -134,6 +148,8 @@ impl From<AppendError> for GroupError {
             AppendError::Unavailable => Self::NotAvailable,
             AppendError::NotLeader => Self::NotCoordinator,
             AppendError::TooLarge => Self::RecordTooLarge,
+            AppendError::ProducerFenced => Self::InvalidProducerEpoch,
+            AppendError::NotInTransaction => Self::NotInTransaction,
         }
     }
 }

@@ -10,10 +10,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use fleuve_protocol::Str;
 use fleuve_protocol::messages::group_metadata_value::{GroupMetadataValue, MemberMetadata};
+use fleuve_protocol::messages::offset_commit_key::OffsetCommitKey;
 use fleuve_protocol::messages::offset_commit_value::OffsetCommitValue;
-use fleuve_types::{TimestampMs, Uuid};
+use fleuve_types::{Offset, ProducerId, TimestampMs, Uuid};
 
 use crate::consumer::{ConsumerGroup, ConsumerRecord};
+use crate::offsets::PendingOffsets;
 use crate::record::{NO_EXPIRY, Record};
 
 /// Groups and committed offsets as the log has them.
@@ -24,6 +26,8 @@ pub struct Ledger {
     /// Consumer groups; none of them is also in `groups`.
     consumer_groups: BTreeMap<Str, ConsumerGroup>,
     offsets: BTreeMap<Str, TopicOffsets>,
+    /// Offsets of transactions that have not ended.
+    pending: PendingOffsets,
 }
 
 /// Offsets of one group, by topic and partition.
@@ -44,11 +48,14 @@ pub struct CommittedOffset {
     pub expire_timestamp: Option<TimestampMs>,
     /// Id of the topic; zero if not known.
     pub topic_id: Uuid,
+    /// Where the record of the commit stands.
+    pub record_offset: Offset,
 }
 
 impl Ledger {
-    /// Takes in one record.
-    pub fn apply(&mut self, record: &Record) {
+    /// Takes in one record that stands at `offset`, written in the transaction of `producer` or
+    /// outside of any.
+    pub fn apply(&mut self, record: &Record, offset: Offset, producer: Option<ProducerId>) {
         match record {
             Record::Group { group, value: Some(value) } => {
                 self.consumer_groups.remove(group);
@@ -63,7 +70,12 @@ impl Ledger {
                 {
                     self.groups.insert(key.group.detach(), None);
                 }
-                let committed = CommittedOffset::from(value);
+                let committed = CommittedOffset::new(value, offset);
+                if let Some(producer) = producer {
+                    let OffsetCommitKey { group, topic, partition } = key;
+                    self.pending.put(producer, group, topic, *partition, committed);
+                    return;
+                }
                 // Looking first spares the usual commit the copies of its names.
                 let known =
                     self.offsets.get_mut(&key.group).and_then(|topics| topics.get_mut(&key.topic));
@@ -79,6 +91,7 @@ impl Ledger {
                 }
             }
             Record::Offset { key, value: None } => {
+                self.pending.remove(&key.group, &key.topic, key.partition);
                 let Some(topics) = self.offsets.get_mut(&key.group) else { return };
                 if let Some(partitions) = topics.get_mut(&key.topic) {
                     partitions.remove(&key.partition);
@@ -92,6 +105,34 @@ impl Ledger {
             }
             Record::Consumer { group, record } => self.apply_consumer(group, record),
         }
+    }
+
+    /// Takes in the marker that ends the transaction of `producer`.
+    pub fn apply_marker(&mut self, producer: ProducerId, committed: bool) {
+        let pending = self.pending.take(producer);
+        if !committed {
+            return;
+        }
+        for (group, topics) in pending {
+            for (topic, partitions) in topics {
+                for (partition, offset) in partitions {
+                    let topics = self.offsets.entry(group.clone()).or_default();
+                    let known = topics.entry(topic.clone()).or_default();
+                    // A commit outside of the transaction may have come after this one.
+                    let is_newer = known
+                        .get(&partition)
+                        .is_none_or(|known| known.record_offset < offset.record_offset);
+                    if is_newer {
+                        known.insert(partition, offset);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Offsets of transactions that have not ended.
+    pub(crate) fn pending(&self) -> &PendingOffsets {
+        &self.pending
     }
 
     /// A consumer group.
@@ -150,8 +191,8 @@ impl Ledger {
     }
 }
 
-impl From<&OffsetCommitValue> for CommittedOffset {
-    fn from(value: &OffsetCommitValue) -> Self {
+impl CommittedOffset {
+    fn new(value: &OffsetCommitValue, record_offset: Offset) -> Self {
         Self {
             offset: value.offset,
             leader_epoch: value.leader_epoch,
@@ -160,6 +201,7 @@ impl From<&OffsetCommitValue> for CommittedOffset {
             expire_timestamp: Some(TimestampMs(value.expire_timestamp))
                 .filter(|at| at.0 != NO_EXPIRY),
             topic_id: value.topic_id,
+            record_offset,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::error::GroupError;
 use crate::modern::Aftermath;
 use crate::offsets::TopicOutcomes;
 use crate::record::Record;
+use crate::transaction::Producer;
 
 /// The two times of a moment: one that is written down and one that deadlines are measured by.
 ///
@@ -113,6 +114,8 @@ impl Response {
 #[must_use = "a write must be handed back with its fate"]
 pub struct Write {
     pub(crate) records: Vec<Record>,
+    /// In whose transaction they are to be written.
+    pub(crate) producer: Option<Producer>,
     pub(crate) then: Then,
 }
 
@@ -120,6 +123,11 @@ impl Write {
     /// The records, never empty.
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// Who writes them in a transaction; none if they belong to no transaction.
+    pub fn producer(&self) -> Option<Producer> {
+        self.producer
     }
 }
 
@@ -176,7 +184,7 @@ impl Step {
     /// Asks for `records` to be appended.
     pub(crate) fn write(&mut self, records: Vec<Record>, then: Then) {
         debug_assert!(!records.is_empty(), "a write without records has no offset to wait for");
-        self.writes.push(Write { records, then });
+        self.writes.push(Write { records, producer: None, then });
     }
 
     /// Asks for `records` to be appended before `response` is given; with no records it is given
@@ -192,6 +200,22 @@ impl Step {
         } else {
             self.write(records, Then::Reply { token, response });
         }
+    }
+
+    /// Asks for `records` to be appended in the transaction of `producer` before `response` is
+    /// given; with no records it is given at once.
+    pub(crate) fn write_in_transaction(
+        &mut self,
+        producer: Producer,
+        records: Vec<Record>,
+        token: Token,
+        response: Response,
+    ) {
+        if records.is_empty() {
+            return self.reply(token, response);
+        }
+        let then = Then::Reply { token, response };
+        self.writes.push(Write { records, producer: Some(producer), then });
     }
 
     /// Answers the request of a write that failed.

@@ -33,28 +33,33 @@ impl GroupCoordinator {
             }
         };
         let mut records = Vec::new();
-        let topics = request
-            .topics
-            .iter()
-            .map(|topic| TopicOutcomes {
-                name: topic.name.clone(),
-                topic_id: topic.topic_id,
-                partitions: topic
-                    .partitions
-                    .iter()
-                    .map(|partition| {
-                        let outcome = self
-                            .check_partition(&rule, topic, partition)
-                            .and_then(|()| self.commit_record(now, request, topic, partition))
-                            .map(|record| records.push(record));
-                        (partition.partition, outcome)
-                    })
-                    .collect(),
-            })
-            .collect();
+        let topics = self.commit_topics(now, &rule, request, &mut records);
         self.counters.offset_commits += records.len() as u64;
         step.write_then_reply(records, token, Response::OffsetCommit(Ok(topics)));
         step
+    }
+
+    /// Collects the records of a commit, and says of each partition whether it has one.
+    pub(super) fn commit_topics(
+        &self,
+        now: Now,
+        rule: &CommitRule<'_>,
+        request: &CommitRequest,
+        records: &mut Vec<Record>,
+    ) -> Vec<TopicOutcomes> {
+        let mut commit = |topic: &CommitTopic, partition: &CommitPartition| {
+            let outcome = self
+                .check_partition(rule, topic, partition)
+                .and_then(|()| self.commit_record(now, request, topic, partition))
+                .map(|record| records.push(record));
+            (partition.partition, outcome)
+        };
+        let topics = request.topics.iter().map(|topic| TopicOutcomes {
+            name: topic.name.clone(),
+            topic_id: topic.topic_id,
+            partitions: topic.partitions.iter().map(|p| commit(topic, p)).collect(),
+        });
+        topics.collect()
     }
 
     /// Whether the sender may commit for the group. A commit also counts as a heartbeat.
@@ -105,7 +110,10 @@ impl GroupCoordinator {
     }
 
     /// What the commit of a consumer group's member is held against.
-    fn consumer_rule(&self, request: &CommitRequest) -> Result<CommitRule<'_>, GroupError> {
+    pub(super) fn consumer_rule(
+        &self,
+        request: &CommitRequest,
+    ) -> Result<CommitRule<'_>, GroupError> {
         match self.ledger().consumer_group(&request.group_id) {
             None => Ok(CommitRule::Any),
             Some(group) => group.commit_rule(

@@ -47,6 +47,22 @@ impl GroupCoordinator {
             return step;
         }
         let mut records = Vec::new();
+        for group in self.ledger().pending().groups() {
+            for topics in self.ledger().pending().of_group(group) {
+                for topic in deleted {
+                    let partitions = topics.get(&topic.name).into_iter().flatten();
+                    records.extend(
+                        partitions
+                            .filter(|(_, offset)| {
+                                offset.topic_id.is_zero() || offset.topic_id == topic.topic_id
+                            })
+                            .map(|(partition, _)| {
+                                Record::offset_tombstone(group, &topic.name, *partition)
+                            }),
+                    );
+                }
+            }
+        }
         for (group, topics) in self.ledger().all_offsets() {
             for topic in deleted {
                 let Some(partitions) = topics.get(&topic.name) else { continue };
@@ -128,7 +144,10 @@ impl GroupCoordinator {
         records.extend(
             partitions
                 .iter()
-                .filter(|partition| committed.is_some_and(|known| known.contains_key(partition)))
+                .filter(|partition| {
+                    committed.is_some_and(|known| known.contains_key(partition))
+                        || self.ledger().pending().contains(&request.group_id, topic, **partition)
+                })
                 .map(|partition| Record::offset_tombstone(&request.group_id, topic, *partition)),
         );
         Ok(())
@@ -157,6 +176,20 @@ impl GroupCoordinator {
                     .keys()
                     .map(|partition| Record::offset_tombstone(group, topic, *partition)),
             );
+        }
+        for topics in self.ledger().pending().of_group(group) {
+            for (topic, partitions) in topics {
+                let committed = self.ledger().offsets_of(group).and_then(|known| known.get(topic));
+                let is_new = |partition: &&i32| {
+                    committed.is_none_or(|committed| !committed.contains_key(partition))
+                };
+                records.extend(
+                    partitions
+                        .keys()
+                        .filter(is_new)
+                        .map(|partition| Record::offset_tombstone(group, topic, *partition)),
+                );
+            }
         }
     }
 }

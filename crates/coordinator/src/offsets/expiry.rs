@@ -9,7 +9,8 @@
 //! | of the consumer protocol | so long after its commit, unless its topic is subscribed to |
 //!
 //! An offset with an expiry time of its own, from OffsetCommit v2 to v4, ends at that time instead.
-//! A group without members goes with its last offset.
+//! A group without members goes with its last offset. Neither goes while a transaction is open that
+//! has committed offsets of the partition, or of the group.
 
 use fleuve_protocol::Str;
 use fleuve_types::TimestampMs;
@@ -59,14 +60,18 @@ impl GroupCoordinator {
         group: Expiring<'_>,
         records: &mut Vec<Record>,
     ) -> bool {
-        let Some(topics) = self.ledger().offsets_of(id) else { return true };
+        let pending = self.ledger().pending();
+        let has_open_transaction = pending.has_group(id);
+        let Some(topics) = self.ledger().offsets_of(id) else { return !has_open_transaction };
         let Some(rule) = Rule::of(group) else { return false };
         let retention_ms = self.settings.offsets_retention_ms;
-        let mut all_expired = true;
+        let mut all_expired = !has_open_transaction;
         for (topic, partitions) in topics {
             let is_subscribed = group.is_subscribed_to(topic);
             for (partition, offset) in partitions {
-                if !is_subscribed && rule.is_expired(offset, now.wall, retention_ms) {
+                let is_pending = has_open_transaction && pending.contains(id, topic, *partition);
+                let is_expired = rule.is_expired(offset, now.wall, retention_ms);
+                if is_expired && !is_subscribed && !is_pending {
                     records.push(Record::offset_tombstone(id, topic, *partition));
                 } else {
                     all_expired = false;

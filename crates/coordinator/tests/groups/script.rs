@@ -11,7 +11,9 @@
 //! A heartbeat | A leave [reason=R]        leave instance=I | leave member=M
 //! A commit t:0=5 [metadata=TEXT] [metadata-length=N] [retention=MS] [id=N] [v=9] [generation=N]
 //! commit t:0=5                            by nobody in particular
-//! fetch [t:0 t:1] [id=N] [member=M] [epoch=N]
+//! A commit t:0=5 producer=N               in the transaction of a producer
+//! end producer=N commit|abort
+//! fetch [t:0 t:1] [id=N] [member=M] [epoch=N] [stable]
 //!                             delete-offsets t:0     delete-groups g h     delete-topic t id=N
 //! list [states=a+b] [types=a] describe [g]           history [g]
 //! wait 3s | wait 500ms        log                    deadline
@@ -31,17 +33,18 @@ use fleuve_coordinator::classic::{
 };
 use fleuve_coordinator::offsets::{
     CommitPartition, CommitRequest, CommitTopic, DeleteRequest, DeletedTopic, FetchRequest,
-    FetchTopic, TopicOutcomes,
+    FetchTopic, FetchedOffset, TopicOutcomes, TransactionalCommitRequest,
 };
+use fleuve_coordinator::transaction::Producer;
 use fleuve_coordinator::{
     AppendError, GroupConfig, GroupError, GroupSettings, ListFilter, Record, Response, Token,
 };
 use fleuve_protocol::messages::consumer_protocol_subscription::ConsumerProtocolSubscription;
 use fleuve_protocol::{Message, Str, Writer};
-use fleuve_types::{Offset, Uuid};
+use fleuve_types::{Offset, ProducerEpoch, ProducerId, Uuid};
 
 use crate::consumer::{Consumer, print_record, print_reply};
-use crate::driver::Driver;
+use crate::driver::{Driver, Logged};
 
 pub(crate) const DEFAULT_GROUP: &str = "g";
 
@@ -144,6 +147,7 @@ impl Script {
             "delete-groups" => self.delete_groups(&options),
             "delete-topic" => self.delete_topic(&options),
             "fetch" => self.fetch(&options),
+            "end" => self.end(&options),
             "beat" => self.beat(&client, &options),
             "topic" => self.topic(&options),
             "describe-consumer" => self.describe_consumer(&options),
@@ -314,9 +318,25 @@ impl Script {
             knows_group_id_not_found: options.number("v").unwrap_or(9) >= 9,
             topics,
         };
+        if let Some(id) = options.number("producer") {
+            let producer = Producer { id: ProducerId(id), epoch: ProducerEpoch(0) };
+            let request = TransactionalCommitRequest { producer, commit: request };
+            return self.send(name, "commit", |driver| {
+                driver.request(|shard, now, token| {
+                    shard.handle_transactional_offset_commit(now, token, &request)
+                })
+            });
+        }
         self.send(name, "commit", |driver| {
             driver.request(|shard, now, token| shard.handle_offset_commit(now, token, &request))
         })
+    }
+
+    fn end(&mut self, options: &Options<'_>) -> Vec<String> {
+        let producer = ProducerId(options.number("producer").expect("a producer"));
+        assert!(options.has("commit") != options.has("abort"), "an end is one of the two");
+        self.driver.end_transaction(producer, options.has("commit"));
+        Vec::new()
     }
 
     fn delete_offsets(&mut self, options: &Options<'_>) -> Vec<String> {
@@ -358,6 +378,7 @@ impl Script {
             member_id: options.text("member"),
             member_epoch: options.number("epoch").unwrap_or(-1),
             topics: (!asked.is_empty()).then(|| topics.collect()),
+            require_stable: options.has("stable"),
         };
         let fetched = match self.driver.shard.fetch_offsets(&request) {
             Err(error) => return vec![format!("fetch -> {}", error.kafka_name())],
@@ -371,16 +392,20 @@ impl Script {
         }];
         for topic in fetched.topics {
             for (partition, offset) in topic.partitions {
-                let found = offset.map_or("none".to_owned(), |committed| {
-                    let mut text = committed.offset.to_string();
-                    if committed.leader_epoch != -1 {
-                        text.push_str(&format!(" epoch {}", committed.leader_epoch));
+                let found = match offset {
+                    FetchedOffset::None => "none".to_owned(),
+                    FetchedOffset::Unstable => "UNSTABLE_OFFSET_COMMIT".to_owned(),
+                    FetchedOffset::Committed(committed) => {
+                        let mut text = committed.offset.to_string();
+                        if committed.leader_epoch != -1 {
+                            text.push_str(&format!(" epoch {}", committed.leader_epoch));
+                        }
+                        if !committed.metadata.is_empty() {
+                            text.push_str(&format!(" `{}`", committed.metadata));
+                        }
+                        text
                     }
-                    if !committed.metadata.is_empty() {
-                        text.push_str(&format!(" `{}`", committed.metadata));
-                    }
-                    text
-                });
+                };
                 lines.push(format!("  {}:{partition} {found}", topic.name));
             }
         }
@@ -477,8 +502,16 @@ impl Script {
         let new = &self.driver.log[self.printed_records..];
         self.printed_records = self.driver.log.len();
         let start = self.driver.now().wall.0 - self.driver.now_ms;
-        new.iter()
-            .map(|record| match record {
+        let line = |logged: &Logged| {
+            let (record, producer) = match logged {
+                Logged::Record { record, producer } => (record, producer),
+                Logged::Marker { producer, committed } => {
+                    let end = if *committed { "commit" } else { "abort" };
+                    return format!("  {end} of producer {producer}");
+                }
+            };
+            let in_transaction = producer.map(|id| format!(" by producer {id}"));
+            let text = match &**record {
                 Record::Group { group, value: None } => format!("  group {group} is gone"),
                 Record::Group { group, value: Some(value) } => {
                     let members = value.members.iter().map(|member| {
@@ -506,8 +539,10 @@ impl Script {
                     };
                     format!("  offset {} {}:{} {offset}", key.group, key.topic, key.partition)
                 }
-            })
-            .collect()
+            };
+            text + &in_transaction.unwrap_or_default()
+        };
+        new.iter().map(line).collect()
     }
 
     fn deadline(&mut self) -> Vec<String> {
@@ -558,6 +593,8 @@ impl Script {
             "unavailable" => AppendError::Unavailable,
             "not-leader" => AppendError::NotLeader,
             "too-large" => AppendError::TooLarge,
+            "producer-fenced" => AppendError::ProducerFenced,
+            "not-in-transaction" => AppendError::NotInTransaction,
             other => panic!("appends do not fail with {other}"),
         });
         Vec::new()
