@@ -15,6 +15,9 @@ const REMOVAL_INTERVAL: Duration = Duration::from_secs(5);
 /// How often topics with `flush.ms` are looked at, unless the operator says otherwise.
 const FLUSH_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often it is looked whether the metadata needs a checkpoint.
+const METADATA_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Starts all background work of a broker.
 pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
     let log = &node.settings().log;
@@ -27,6 +30,9 @@ pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
     let mut tasks = vec![
         every(node, retention, initial_delay, |node| node.enforce_retention()),
         every(node, checkpoint, checkpoint, |node| node.checkpoint_logs()),
+        every(node, METADATA_LOOK_INTERVAL, METADATA_LOOK_INTERVAL, |node| {
+            node.keep_metadata_checkpoints();
+        }),
         every(node, REMOVAL_INTERVAL, REMOVAL_INTERVAL, |node| node.remove_deleted_files()),
         every(node, expiration, expiration, |node| node.expire_producers()),
         keep_group_time(node),

@@ -10,21 +10,20 @@ use std::sync::{Arc, OnceLock};
 
 use fleuve_metadata::config::BrokerSettings;
 use fleuve_metadata::image::Image;
-use fleuve_metadata::record::Record;
 use fleuve_os::Disk;
 use fleuve_protocol::Str;
 use fleuve_storage::{
-    CleanupPolicy, DirectoryError, Environment, Limits, Log, LogConfig, LogError, LogManager,
-    LogPoints, ManagerOptions, OpenOptions, Opened, ReadRequest,
+    DirectoryError, Environment, Limits, Log, LogConfig, LogError, LogManager, LogPoints,
+    ManagerOptions, Opened,
 };
-use fleuve_types::{Offset, TopicPartition, Uuid};
+use fleuve_types::{TopicPartition, Uuid};
 use parking_lot::Mutex;
 
 use crate::broker::Components;
 use crate::log_config::log_config_of;
-use crate::metadata_log::{METADATA_TOPIC, MetadataReplayError, decode};
+use crate::metadata_log::{METADATA_TOPIC, MetadataReplayError};
+use crate::metadata_store::{self, FoundMetadata, MetadataStoreError};
 use crate::partition::Partition;
-use crate::replay;
 
 /// Threads that close logs. Closing waits for the disk several times, and the file system serves
 /// several waiting threads with one commit.
@@ -36,12 +35,9 @@ pub enum LogsError {
     /// A directory cannot be claimed or read.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// The metadata log cannot be opened.
+    /// The metadata log cannot be opened or understood.
     #[error(transparent)]
-    Log(#[from] LogError),
-    /// The metadata log cannot be understood.
-    #[error(transparent)]
-    Metadata(#[from] MetadataReplayError),
+    Metadata(#[from] MetadataStoreError),
     /// There are logs, but nothing says to which topics they belong.
     #[error(
         "`{}` holds {count} partitions, but its metadata log is missing or empty; \
@@ -64,16 +60,10 @@ pub(crate) struct Logs {
     manager: LogManager,
     /// Logs found at the start that no topic has claimed yet.
     found: Mutex<HashMap<TopicPartition, Log>>,
+    metadata_directory: PathBuf,
     was_clean: bool,
     /// Held while logs are checkpointed or closed, which must not happen at once.
     upkeep: Mutex<()>,
-}
-
-/// The metadata log as it was found.
-#[derive(Debug)]
-pub(crate) struct FoundMetadata {
-    pub(crate) log: Log,
-    pub(crate) records: Vec<(Offset, Record)>,
 }
 
 impl Logs {
@@ -92,7 +82,21 @@ impl Logs {
         let directory = directory.join(format!("{METADATA_TOPIC}-0"));
         // Asked for by the first log that is found, and by then the directories are locked.
         let metadata = OnceLock::new();
-        let read = || read_metadata(&environment, directory.clone());
+        let read = || -> Result<(FoundMetadata, Image), MetadataStoreError> {
+            let found = metadata_store::open(
+                &environment,
+                &*world.disk,
+                directory.clone(),
+                &settings.metadata_log,
+            )?;
+            let mut image = Image::new(Str::EMPTY);
+            for (offset, record) in &found.records {
+                image
+                    .apply(record)
+                    .map_err(|error| MetadataReplayError::Apply { offset: *offset, error })?;
+            }
+            Ok((found, image))
+        };
         let config_for = |partition: &TopicPartition| match metadata.get_or_init(read) {
             Ok((_, image)) => log_config_of(settings, image, &partition.topic),
             Err(_) => Arc::new(LogConfig::default()),
@@ -127,6 +131,7 @@ impl Logs {
             disk: Arc::clone(&world.disk),
             manager,
             found: Mutex::new(found),
+            metadata_directory: directory,
             was_clean: had_clean_shutdown,
             upkeep: Mutex::default(),
         };
@@ -149,6 +154,11 @@ impl Logs {
             self.disk.free_space(path).ok().map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
         };
         self.manager.directories().map(|(path, _)| (path.to_owned(), free(path))).collect()
+    }
+
+    /// The directory of the metadata log, and the disk it is on.
+    pub(crate) fn metadata_place(&self) -> (&dyn Disk, &Path) {
+        (&*self.disk, &self.metadata_directory)
     }
 
     /// The ids of the directories.
@@ -259,48 +269,4 @@ impl Logs {
         let errors = self.manager.shut_down(CLOSING_THREADS, partitions, close)?;
         errors.into_iter().next().map_or(Ok(()), Err)
     }
-}
-
-fn read_metadata(
-    environment: &Environment,
-    directory: PathBuf,
-) -> Result<(FoundMetadata, Image), LogsError> {
-    let name = TopicPartition::new(METADATA_TOPIC, 0);
-    // Nothing of it may ever go: it is the only place where topics are written down.
-    let keep_all = LogConfig {
-        cleanup: CleanupPolicy { delete: false, compact: false },
-        retention_ms: None,
-        ..LogConfig::default()
-    };
-    let options = OpenOptions::new(name, directory, Arc::new(keep_all));
-    let (mut log, _) = Log::open(environment, options)?;
-    let mut records = Vec::new();
-    let mut failure = None;
-    let range = log.log_start_offset().0..log.log_end_offset().0;
-    let read = |offset, limit, bytes_max| {
-        let request = ReadRequest {
-            offset: Offset(offset),
-            limit_offset: Offset(limit),
-            max_bytes: bytes_max,
-            min_one_batch: true,
-        };
-        Ok(log.read(request)?.into_parts())
-    };
-    replay::for_each_record_in(METADATA_TOPIC, range, read, |offset, _key, value| {
-        match decode(offset, value) {
-            Ok(record) => records.push((offset, record)),
-            Err(error) => failure = failure.take().or(Some(error)),
-        }
-    })
-    .map_err(MetadataReplayError::from)?;
-    if let Some(error) = failure {
-        return Err(error.into());
-    }
-    let mut image = Image::new(Str::EMPTY);
-    for (offset, record) in &records {
-        image
-            .apply(record)
-            .map_err(|error| MetadataReplayError::Apply { offset: *offset, error })?;
-    }
-    Ok((FoundMetadata { log, records }, image))
 }

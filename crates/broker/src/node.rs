@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use fleuve_coordinator::offsets::DeletedTopic as ForgottenTopic;
+use fleuve_metadata::checkpoint::Voter;
 use fleuve_metadata::config::{BrokerSettings, Layers};
 use fleuve_metadata::controller::{
     ConfigReplacement, ConfigUpdate, Controller, Decision, MorePartitions, NewTopic, TopicSelector,
@@ -51,6 +52,8 @@ pub(crate) struct Node {
     pub(crate) purgatory: Arc<Purgatory>,
     pub(crate) groups: Arc<Groups>,
     pub(crate) metadata: MetadataLog,
+    /// This node as a voter of the metadata quorum.
+    pub(crate) voter: Voter,
     pub(crate) logs: Logs,
     pub(crate) flusher: Weak<Flusher>,
     /// Sums over all topics.
@@ -284,6 +287,15 @@ impl Node {
         let now_ms = self.clock.wall_ms();
         for topic in self.topics.all() {
             topic.partitions.iter().for_each(|partition| partition.flush_if_due(now_ms));
+        }
+    }
+
+    /// Writes a checkpoint of the metadata when it is time; blocks.
+    pub(crate) fn keep_metadata_checkpoints(&self) {
+        let settings = &self.static_settings.metadata_log;
+        let place = self.logs.metadata_place();
+        if let Err(error) = self.metadata.keep_checkpoints(place, settings, &self.voter) {
+            tracing::error!(%error, "the metadata has no new checkpoint; its log goes on");
         }
     }
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleuve_metadata::checkpoint::Voter;
 use fleuve_metadata::config::{BrokerSettings, Layers, Listener as ListenerSettings};
 use fleuve_metadata::controller::{Controller, Registration};
 use fleuve_metadata::image::Endpoint as RegisteredEndpoint;
@@ -21,7 +22,7 @@ use crate::fetch_session::SessionCache;
 use crate::group_settings::group_settings;
 use crate::groups::Groups;
 use crate::logs::Logs;
-use crate::metadata_log::{MetadataError, MetadataLog};
+use crate::metadata_log::{FoundRecords, MetadataError, MetadataLog};
 use crate::metrics::RequestCounters;
 use crate::node::{Endpoint, Node};
 use crate::partition::Partition;
@@ -145,12 +146,21 @@ pub(crate) async fn open_node(
     let controller = Controller::new(logs.cluster_id(), Arc::clone(settings));
     let metadata = MetadataLog::replay(
         metadata_partition,
-        &found.records,
+        &FoundRecords {
+            checkpoint: found.checkpoint,
+            records: &found.records,
+            bytes_behind: found.bytes_behind,
+        },
         controller,
         Arc::clone(&clock),
         Arc::clone(&purgatory),
     )?;
     let endpoints = endpoints(settings, listeners);
+    let voter = voter(settings, &logs, &endpoints);
+    // Small, and before anything else can be asked.
+    metadata
+        .found(logs.metadata_place(), &voter)
+        .map_err(|error| StartError::MetadataWrite(error.to_string()))?;
     let broker_epoch = register(settings, components, &logs, &metadata, &endpoints).await?;
     let groups = Groups::new(
         Arc::clone(&clock),
@@ -169,6 +179,7 @@ pub(crate) async fn open_node(
         purgatory,
         groups: Arc::new(groups),
         metadata,
+        voter,
         logs,
         flusher: Arc::downgrade(flusher),
         counters: Default::default(),
@@ -227,6 +238,29 @@ async fn register(
     let decision = changing.controller().register_broker(&registration, next_offset);
     let (epoch, _) = changing.carry_out(decision).await.map_err(write_error)?;
     Ok(epoch?.0)
+}
+
+/// This node as a voter of the metadata quorum, at the address of the controller's listener as far
+/// as one is configured.
+fn voter(settings: &BrokerSettings, logs: &Logs, endpoints: &[Endpoint]) -> Voter {
+    let listener = settings.network.listeners.controller.first();
+    let (host, port) = match (listener, endpoints.first()) {
+        (Some(listener), _) if !listener.host.is_empty() => {
+            (Str::copy_from(&listener.host), listener.port)
+        }
+        (listener, Some(endpoint)) => {
+            let port = listener.map_or(endpoint.port as u16, |listener| listener.port);
+            (endpoint.host.clone(), port)
+        }
+        _ => (Str::from("localhost"), 0),
+    };
+    Voter {
+        id: settings.node.id,
+        directory: logs.directory_ids().first().copied().unwrap_or(Uuid::ZERO),
+        listener: Str::copy_from(listener.map_or("CONTROLLER", |listener| &listener.name)),
+        host,
+        port,
+    }
 }
 
 /// What clients of each listener are told: the advertised address, or else the bound one.
