@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::compaction;
+use crate::moving;
 use crate::node::Node;
 
 /// How often files are removed whose delay is over.
@@ -17,6 +18,8 @@ const FLUSH_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often it is looked whether the metadata needs a checkpoint.
 const METADATA_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The shortest time between two looks at the data directories.
+const DIRECTORY_LOOKS_APART: Duration = Duration::from_millis(500);
 
 /// Starts all background work of a broker.
 pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
@@ -38,6 +41,8 @@ pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
         keep_group_time(node),
     ];
     tasks.extend(compaction::start(node));
+    tasks.push(moving::start(node));
+    tasks.push(look_after_directories(node));
     if !log.flush_before_ack {
         // With a flush before every acknowledgement there is nothing left to flush by time.
         let scheduled = log.flush_scheduler_interval_ms.map(Duration::from_millis);
@@ -61,6 +66,22 @@ fn every(node: &Arc<Node>, period: Duration, delay: Duration, work: fn(&Node)) -
             if tokio::task::spawn_blocking(move || work(&node)).await.is_err() {
                 return;
             }
+        }
+    })
+}
+
+/// Looks at the data directories whenever a disk has refused something.
+fn look_after_directories(node: &Arc<Node>) -> JoinHandle<()> {
+    let node = Arc::clone(node);
+    tokio::spawn(async move {
+        loop {
+            node.logs.disk_trouble.notified().await;
+            let node = Arc::clone(&node);
+            if tokio::task::spawn_blocking(move || node.look_after_directories()).await.is_err() {
+                return;
+            }
+            // One look serves all that was refused meanwhile, and a disk in trouble is slow.
+            tokio::time::sleep(DIRECTORY_LOOKS_APART).await;
         }
     })
 }

@@ -56,6 +56,7 @@ mod requests {
         alter_client_quotas_request::AlterClientQuotasRequest,
         alter_configs_request::AlterConfigsRequest,
         alter_partition_reassignments_request::AlterPartitionReassignmentsRequest,
+        alter_replica_log_dirs_request::AlterReplicaLogDirsRequest,
         alter_user_scram_credentials_request::AlterUserScramCredentialsRequest,
         api_versions_request::ApiVersionsRequest,
         consumer_group_describe_request::ConsumerGroupDescribeRequest,
@@ -122,6 +123,7 @@ apis! {
     DeleteAcls(DeleteAclsRequest): 1..=3 => handlers::delete_acls::handle;
     DescribeConfigs(DescribeConfigsRequest): 1..=4 => handlers::describe_configs::handle;
     AlterConfigs(AlterConfigsRequest): 0..=2 => handlers::alter_configs::handle;
+    AlterReplicaLogDirs(AlterReplicaLogDirsRequest): 1..=2 => handlers::alter_replica_log_dirs::handle;
     DescribeLogDirs(DescribeLogDirsRequest): 1..=5 => handlers::describe_log_dirs::handle;
     CreatePartitions(CreatePartitionsRequest): 0..=3 => handlers::create_partitions::handle;
     CreateDelegationToken(CreateDelegationTokenRequest): 1..=3 => handlers::delegation_tokens::create;

@@ -31,6 +31,7 @@ mod logs;
 mod metadata_log;
 mod metadata_store;
 mod metrics;
+mod moving;
 mod node;
 mod partition;
 mod probe;

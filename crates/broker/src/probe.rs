@@ -141,7 +141,7 @@ impl Probe for NodeProbe {
         for (name, help, value) in gauges {
             page.family(name, Kind::Gauge, help).sample(&[], value as f64);
         }
-        if let Some(flusher) = node.flusher.upgrade() {
+        if let Some(flusher) = node.surroundings.flusher.upgrade() {
             let flushes = flusher.flushes() as f64;
             page.family("kafka_log_logflushstats_logflush_total", Kind::Counter, "Flushes.")
                 .sample(&[], flushes);

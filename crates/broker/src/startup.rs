@@ -139,7 +139,9 @@ pub(crate) async fn open_node(
     let purgatory = Arc::new(Purgatory::default());
     // The metadata log is flushed before anything is said about it, whatever the setting for
     // topics.
-    let metadata_partition = Arc::new(Partition::new(found.log, METADATA_EPOCH, flusher, true));
+    let metadata_surroundings = logs.surroundings(flusher, true);
+    let metadata_partition =
+        Arc::new(Partition::new(found.log, METADATA_EPOCH, &metadata_surroundings));
     if metadata_partition.high_watermark() < metadata_partition.log_end_offset() {
         metadata_partition.request_flush();
     }
@@ -162,6 +164,7 @@ pub(crate) async fn open_node(
         .found(logs.metadata_place(), &voter)
         .map_err(|error| StartError::MetadataWrite(error.to_string()))?;
     let broker_epoch = register(settings, components, &logs, &metadata, &endpoints).await?;
+    let surroundings = logs.surroundings(flusher, settings.log.flush_before_ack);
     let groups = Groups::new(
         Arc::clone(&clock),
         Arc::clone(&random),
@@ -181,7 +184,7 @@ pub(crate) async fn open_node(
         metadata,
         voter,
         logs,
-        flusher: Arc::downgrade(flusher),
+        surroundings,
         counters: Default::default(),
         request_counters: APIS.iter().map(|_| RequestCounters::default()).collect(),
         endpoints,
@@ -196,6 +199,9 @@ pub(crate) async fn open_node(
     let opening = Arc::clone(&node);
     let opened = tokio::task::spawn_blocking(move || opening.open_all_topics());
     let shards = opened.await.map_err(|_| StartError::Interrupted)?;
+    node.report_directories()
+        .await
+        .map_err(|error| StartError::MetadataWrite(error.to_string()))?;
     node.make_recovered_records_durable().await;
     // Groups answer that they are loading until they are; nothing else waits for them.
     let loading = Arc::clone(&node);

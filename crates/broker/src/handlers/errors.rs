@@ -36,9 +36,11 @@ pub(crate) fn read(error: &LogError) -> ErrorCode {
     match error {
         LogError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         LogError::Damaged { .. } => ErrorCode::CorruptMessage,
-        LogError::Disk(_) | LogError::Failed { .. } | LogError::Malformed { .. } => {
-            ErrorCode::KafkaStorageError
-        }
+        LogError::NameTooLong { .. } => ErrorCode::InvalidTopicException,
+        LogError::Disk(_)
+        | LogError::Failed { .. }
+        | LogError::NoDirectory { .. }
+        | LogError::Malformed { .. } => ErrorCode::KafkaStorageError,
     }
 }
 

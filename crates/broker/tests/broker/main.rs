@@ -2,6 +2,7 @@
 
 mod admin;
 mod consumer_groups;
+mod directories;
 mod durability;
 mod every_version;
 mod groups;
