@@ -44,6 +44,7 @@ foreign: build
 	scripts/setup.sh foreign
 	python3 tests/foreign/run.py --broker $(BROKER)
 	python3 tests/foreign/restarts.py --broker $(BROKER)
+	python3 tests/foreign/observability.py
 
 # 20 random kills; `python3 tests/reliability/kill.py --long` for 200.
 crash: build

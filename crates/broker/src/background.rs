@@ -20,6 +20,8 @@ const FLUSH_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const METADATA_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time between two looks at the data directories.
 const DIRECTORY_LOOKS_APART: Duration = Duration::from_millis(500);
+/// How often the ends of logs are noted for the judgement on consumers' lag.
+const LAG_LOOK_INTERVAL: Duration = Duration::from_secs(crate::probe::LAG_LOOK_SECONDS);
 
 /// Starts all background work of a broker.
 pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
@@ -38,6 +40,7 @@ pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
         }),
         every(node, REMOVAL_INTERVAL, REMOVAL_INTERVAL, |node| node.remove_deleted_files()),
         every(node, expiration, expiration, |node| node.expire_producers()),
+        every(node, LAG_LOOK_INTERVAL, LAG_LOOK_INTERVAL, |node| node.lags.tick()),
         keep_group_time(node),
     ];
     tasks.extend(compaction::start(node));

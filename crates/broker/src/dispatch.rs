@@ -14,7 +14,7 @@ use fleuve_protocol::{Reader, Request, Str};
 
 use crate::connection::{Answer, CloseReason, Dispatch, Reply};
 use crate::handlers;
-use crate::metrics::RequestCounters;
+use crate::metrics::{Called, Receipt};
 use crate::node::Node;
 use crate::request::{Context, IntoFrame, Outcome, Peer};
 
@@ -188,8 +188,8 @@ impl Dispatcher {
 }
 
 impl Dispatch for Dispatcher {
-    fn dispatch(&mut self, frame: Bytes) -> Reply {
-        let arrived = Instant::now();
+    fn dispatch(&mut self, frame: Bytes, arrived: Instant) -> Reply {
+        let begun = Instant::now();
         let request_bytes = frame.len();
         let RequestFrame { key, version, correlation_id, client_id, body } =
             match frame::decode_request_header(frame) {
@@ -213,25 +213,36 @@ impl Dispatch for Dispatcher {
             version,
             frame_bytes: request_bytes,
         };
-        let counters = &self.node.request_counters[index];
-        counters.request_bytes.add(request_bytes as u64);
-        let call = Call { context, index, correlation_id, arrived };
-        let reply = (api.run)(call, body);
-        counters.local_ns.add(u64::try_from(arrived.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        reply
+        self.node.request_counters[index].called(api).request(version, request_bytes);
+        let receipt = Receipt {
+            api: index,
+            version,
+            correlation_id,
+            arrived,
+            begun,
+            handled: begun,
+            ready: begun,
+            request_bytes,
+            response_bytes: 0,
+        };
+        (api.run)(Call { context, receipt }, body)
+    }
+
+    fn answered(&mut self, receipt: &Receipt, turn: Instant, sent: Instant) {
+        let api = &APIS[receipt.api];
+        self.node.request_counters[receipt.api].called(api).answered(receipt, turn, sent);
+        self.node.request_log.answered(api.key, receipt, turn, sent, &self.peer, &self.client_id);
     }
 }
 
 /// A request between its header and its answer.
 struct Call {
     context: Context,
-    index: usize,
-    correlation_id: i32,
-    arrived: Instant,
+    receipt: Receipt,
 }
 
 fn run<R: Request, A: IntoFrame>(
-    call: Call,
+    mut call: Call,
     mut body: Reader,
     handler: fn(&Context, R) -> Outcome<A>,
 ) -> Reply {
@@ -239,16 +250,22 @@ fn run<R: Request, A: IntoFrame>(
         Ok(request) => request,
         Err(error) => return close(CloseReason::Malformed(error.to_string())),
     };
-    match handler(&call.context, request) {
+    let outcome = handler(&call.context, request);
+    match outcome {
         Outcome::Now(response) => Reply::Now(call.finish(R::KEY, response)),
         Outcome::Later(response) => {
-            Reply::Later(Box::pin(async move { call.finish(R::KEY, response.await) }))
+            call.receipt.handled = Instant::now();
+            Reply::Later(Box::pin(async move { call.finish_later(R::KEY, response.await) }))
         }
         Outcome::Barrier(response) => {
-            Reply::Barrier(Box::pin(async move { call.finish(R::KEY, response.await) }))
+            call.receipt.handled = Instant::now();
+            Reply::Barrier(Box::pin(async move { call.finish_later(R::KEY, response.await) }))
         }
         Outcome::Silence => {
-            call.counters().count.add(1);
+            let receipt = &mut call.receipt;
+            receipt.handled = Instant::now();
+            receipt.ready = receipt.handled;
+            call.counters().answered(&call.receipt, call.receipt.ready, call.receipt.ready);
             Reply::Now(Answer::Silence)
         }
         Outcome::Close(reason) => close(reason),
@@ -256,20 +273,36 @@ fn run<R: Request, A: IntoFrame>(
 }
 
 impl Call {
-    fn counters(&self) -> &RequestCounters {
-        &self.context.node.request_counters[self.index]
+    fn counters(&self) -> &Called {
+        let index = self.receipt.api;
+        self.context.node.request_counters[index].called(&APIS[index])
     }
 
-    fn finish(&self, key: ApiKey, response: impl IntoFrame) -> Answer {
+    /// Writes an answer that was there at once: all its time so far is the handler's.
+    fn finish(self, key: ApiKey, response: impl IntoFrame) -> Answer {
+        self.write(key, response, |receipt| {
+            receipt.ready = Instant::now();
+            receipt.handled = receipt.ready;
+        })
+    }
+
+    fn finish_later(self, key: ApiKey, response: impl IntoFrame) -> Answer {
+        self.write(key, response, |receipt| receipt.ready = Instant::now())
+    }
+
+    fn write(
+        mut self,
+        key: ApiKey,
+        response: impl IntoFrame,
+        stamp: impl FnOnce(&mut Receipt),
+    ) -> Answer {
         let version = self.context.version;
-        match response.into_frame(key, self.correlation_id, version) {
+        response.error_codes(&mut |code| self.counters().error(code));
+        match response.into_frame(key, self.receipt.correlation_id, version) {
             Ok(segments) => {
-                let counters = self.counters();
-                let bytes: usize = segments.iter().map(Bytes::len).sum();
-                counters.response_bytes.add(bytes as u64);
-                counters.count.add(1);
-                counters.total.record(self.arrived.elapsed());
-                Answer::Frame(segments)
+                self.receipt.response_bytes = segments.iter().map(Bytes::len).sum();
+                stamp(&mut self.receipt);
+                Answer::Frame(segments, Some(self.receipt))
             }
             Err(error) => {
                 // Our own handler made a response that its version cannot carry.

@@ -26,6 +26,7 @@ mod group_settings;
 mod group_topics;
 mod groups;
 mod handlers;
+mod lags;
 mod log_config;
 mod logs;
 mod metadata_log;
@@ -38,6 +39,7 @@ mod probe;
 mod purgatory;
 mod replay;
 mod request;
+mod request_log;
 mod startup;
 mod topics;
 

@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use fleuve_metadata::checkpoint::{self, CheckpointId, Voter};
@@ -25,6 +26,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::metadata_store;
+use crate::metrics::Distribution;
 use crate::partition::Partition;
 use crate::purgatory::{AckWait, Purgatory};
 use crate::replay::ReplayError;
@@ -106,6 +108,8 @@ pub(crate) struct MetadataLog {
     controller: Mutex<Controller>,
     image: RwLock<Arc<Image>>,
     checkpoints: CheckpointState,
+    /// How long changes took to become durable.
+    pub(crate) commit_times: Distribution,
 }
 
 /// How much of the log no checkpoint holds.
@@ -156,7 +160,15 @@ impl MetadataLog {
             bytes_behind: AtomicU64::new(found.bytes_behind),
         };
         let controller = Mutex::new(controller);
-        Ok(Self { partition, clock, purgatory, controller, image, checkpoints })
+        Ok(Self {
+            partition,
+            clock,
+            purgatory,
+            controller,
+            image,
+            checkpoints,
+            commit_times: Distribution::default(),
+        })
     }
 
     /// The image as of the last change.
@@ -267,6 +279,7 @@ impl Changing<'_> {
         let batch = self.log.encode(&decision.records)?;
         let partition = &self.log.partition;
         let bytes = batch.len() as u64;
+        let begun = Instant::now();
         let appended = partition.append_internal(batch)?;
         if partition.high_watermark() < appended.next_offset {
             let wait = AckWait::new(&self.log.purgatory, 1);
@@ -277,6 +290,7 @@ impl Changing<'_> {
                 return Err(MetadataError::Failed);
             }
         }
+        self.log.commit_times.record(begun.elapsed());
         let mut changes = Vec::with_capacity(decision.records.len());
         for record in &decision.records {
             changes.push(self.controller.apply(record)?);

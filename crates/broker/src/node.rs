@@ -25,15 +25,17 @@ use crate::fetch_session::SessionCache;
 use crate::group_settings::{group_configs, group_settings};
 use crate::group_topics::ImageTopics;
 use crate::groups::{Groups, OFFSETS_TOPIC, Shard};
+use crate::lags::Lags;
 use crate::log_config::log_config_of;
 use crate::logs::{Logs, WantedLog};
 use crate::metadata_log::{
     AlterConfigsResults, AutoCreateError, Changing, CreatePartitionsResults, CreateTopicResults,
     DeleteTopicResults, MetadataError, MetadataLog,
 };
-use crate::metrics::{RequestCounters, TopicCounters};
+use crate::metrics::{Counter, Distribution, RequestCounters, TopicCounters};
 use crate::partition::{Partition, Surroundings};
 use crate::purgatory::{AckWait, Purgatory};
+use crate::request_log::RequestLog;
 use crate::topics::{Topic, Topics, is_internal};
 
 /// Where clients of one listener are told to connect to.
@@ -43,6 +45,14 @@ pub(crate) struct Endpoint {
     pub(crate) port: i32,
 }
 
+/// The connections of one listener.
+#[derive(Debug)]
+pub(crate) struct ListenerCounters {
+    pub(crate) name: String,
+    pub(crate) opened: Counter,
+    pub(crate) closed: Counter,
+}
+
 /// The state of a broker.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -50,7 +60,7 @@ pub(crate) struct Node {
     pub(crate) rack: Option<Str>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
-    pub(crate) topics: Topics,
+    pub(crate) topics: Arc<Topics>,
     pub(crate) sessions: SessionCache,
     pub(crate) purgatory: Arc<Purgatory>,
     pub(crate) groups: Arc<Groups>,
@@ -63,6 +73,12 @@ pub(crate) struct Node {
     pub(crate) counters: TopicCounters,
     /// In the order of the table of APIs.
     pub(crate) request_counters: Vec<RequestCounters>,
+    pub(crate) request_log: RequestLog,
+    /// How long flushes took.
+    pub(crate) flush_times: Arc<Distribution>,
+    pub(crate) lags: Arc<Lags>,
+    /// By the index of the listener.
+    pub(crate) listeners: Vec<ListenerCounters>,
     /// By the index of the listener.
     pub(crate) endpoints: Vec<Endpoint>,
     /// The number of this broker's registration.

@@ -451,6 +451,16 @@ impl Partition {
         self.state.lock().log.as_mut().map_or(Ok(0), Log::size)
     }
 
+    /// Number of segments; 0 once the log is gone.
+    pub(crate) fn segment_count(&self) -> usize {
+        self.state.lock().log.as_ref().map_or(0, |log| log.segment_offsets().len())
+    }
+
+    /// Number of producers whose sequences are remembered.
+    pub(crate) fn producer_count(&self) -> usize {
+        self.state.lock().log.as_ref().map_or(0, |log| log.producers().count())
+    }
+
     /// The data directory that the log lies in; none once the log is gone.
     pub(crate) fn data_directory(&self) -> Option<PathBuf> {
         let state = self.state.lock();

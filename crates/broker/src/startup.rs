@@ -21,12 +21,15 @@ use crate::dispatch::APIS;
 use crate::fetch_session::SessionCache;
 use crate::group_settings::group_settings;
 use crate::groups::Groups;
+use crate::lags::Lags;
 use crate::logs::Logs;
 use crate::metadata_log::{FoundRecords, MetadataError, MetadataLog};
-use crate::metrics::RequestCounters;
-use crate::node::{Endpoint, Node};
+use crate::metrics::{Counter, Distribution, RequestCounters};
+use crate::node::{Endpoint, ListenerCounters, Node};
 use crate::partition::Partition;
 use crate::purgatory::Purgatory;
+use crate::request_log::RequestLog;
+use crate::topics::Topics;
 
 /// Requests of one connection that may await their answers.
 const OUTSTANDING_PER_CONNECTION_MAX: usize = 1024;
@@ -131,6 +134,7 @@ pub(crate) async fn open_node(
     components: &Components,
     listeners: &[BoundListener],
     flusher: &Arc<Flusher>,
+    flush_times: &Arc<Distribution>,
 ) -> Result<Arc<Node>, StartError> {
     let Components { clock, random, .. } = components.clone();
     let (opening, world) = (Arc::clone(settings), components.clone());
@@ -165,19 +169,22 @@ pub(crate) async fn open_node(
         .map_err(|error| StartError::MetadataWrite(error.to_string()))?;
     let broker_epoch = register(settings, components, &logs, &metadata, &endpoints).await?;
     let surroundings = logs.surroundings(flusher, settings.log.flush_before_ack);
+    let topics = Arc::<Topics>::default();
+    let lags = Arc::new(Lags::new(Arc::clone(&topics), Arc::clone(&clock)));
     let groups = Groups::new(
         Arc::clone(&clock),
         Arc::clone(&random),
         Arc::clone(&purgatory),
         group_settings(settings),
         Duration::from_millis(settings.offsets.commit_timeout_ms),
+        Arc::clone(&lags),
     );
     let node = Arc::new(Node {
         id: settings.node.id.0,
         rack: settings.node.rack.clone().map(Str::from),
         clock,
         random,
-        topics: Default::default(),
+        topics,
         sessions: SessionCache::new(settings.fetch.sessions_max),
         purgatory,
         groups: Arc::new(groups),
@@ -187,6 +194,17 @@ pub(crate) async fn open_node(
         surroundings,
         counters: Default::default(),
         request_counters: APIS.iter().map(|_| RequestCounters::default()).collect(),
+        request_log: RequestLog::new(Duration::from_millis(settings.metrics.slow_request_ms)),
+        flush_times: Arc::clone(flush_times),
+        lags,
+        listeners: listeners
+            .iter()
+            .map(|listener| ListenerCounters {
+                name: listener.name.clone(),
+                opened: Counter::default(),
+                closed: Counter::default(),
+            })
+            .collect(),
         endpoints,
         broker_epoch,
         static_settings: Arc::clone(settings),

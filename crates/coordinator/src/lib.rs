@@ -92,6 +92,7 @@
 
 pub mod classic;
 pub mod consumer;
+pub mod lag;
 pub mod offsets;
 pub mod transaction;
 
@@ -103,6 +104,7 @@ mod error;
 mod history;
 mod ledger;
 mod modern;
+mod overview;
 mod record;
 mod settings;
 mod step;
@@ -119,6 +121,7 @@ pub use coordinator::{Counters, GroupCoordinator};
 pub use error::{AppendError, GroupError};
 pub use history::{HISTORY_LENGTH, Rebalance, RebalanceCause};
 pub use ledger::{CommittedOffset, Ledger};
+pub use overview::Overview;
 pub use record::{Record, RecordError};
 pub use settings::{ConsumerSettings, GroupSettings, StreamsSettings};
 pub use step::{Effect, Now, Response, Step, Token, Write};

@@ -1,6 +1,7 @@
 //! Tests of a whole broker over its sockets, each with a broker and a directory of its own.
 
 mod admin;
+mod burrow;
 mod consumer_groups;
 mod directories;
 mod durability;

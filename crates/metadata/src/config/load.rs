@@ -412,7 +412,11 @@ fn resolve_metrics(layers: &Layers<'_>, problems: &mut Problems) -> MetricsSetti
         }
         parsed
     };
-    MetricsSettings { listen, listen_is_explicit: layers.is_set(KEY) }
+    MetricsSettings {
+        listen,
+        listen_is_explicit: layers.is_set(KEY),
+        slow_request_ms: unsigned(layers, "fleuve.slow.request.ms"),
+    }
 }
 
 /// A number that is never negative, by its rule or by sense.

@@ -238,7 +238,7 @@ pub struct OffsetSettings {
     pub topic_segment_bytes: i32,
 }
 
-/// The endpoint for metrics.
+/// Metrics, and what the broker writes about requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricsSettings {
     /// `fleuve.metrics.listen`; `None` switches the endpoint off.
@@ -246,6 +246,8 @@ pub struct MetricsSettings {
     /// Whether the operator asked for this address: then a taken port is an error, otherwise only
     /// worth a warning.
     pub listen_is_explicit: bool,
+    /// `fleuve.slow.request.ms`; 0 means that nothing is slow.
+    pub slow_request_ms: u64,
 }
 
 /// An address to bind.

@@ -79,6 +79,7 @@ pub static BROKER_KEYS: &[Key] = &[
     key("fetch.purgatory.purge.interval.requests", Int, Some("1000"), Any).no_effect(PURGATORY),
     key("fleuve.flush.before.ack", Boolean, Some("true"), Any).served("Acknowledges acks=all and shows records to consumers only once they are on stable storage; false leaves them to the page cache, as Kafka does."),
     key("fleuve.metrics.listen", Text, Some("127.0.0.1:9644"), Any).served("Address of the Prometheus endpoint /metrics; empty switches it off."),
+    key("fleuve.slow.request.ms", Long, Some("1000"), AtLeast(0)).served("Requests that take the broker longer are written to its log as warnings, at most one a second; long polls and peers that read slowly do not count; 0 switches it off."),
     key("follower.fetch.last.tiered.offset.enable", Boolean, Some("false"), Any).cluster_wide().no_effect(REPLICATION),
     key("follower.replication.throttled.rate", Long, Some("9223372036854775807"), AtLeast(0)).cluster_wide().internal().no_effect(REPLICATION),
     key("group.consumer.assignment.interval.ms", Int, Some("1000"), AtLeast(0)).cluster_wide().served("Least time between two target assignments of a consumer group."),
