@@ -209,7 +209,7 @@ impl MetadataLog {
         if !is_due || self.partition.has_failed() {
             return Ok(());
         }
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         // Under the lock nobody has appended what the image lacks.
         let (image, end_offset) = {
             let controller = self.controller.blocking_lock();

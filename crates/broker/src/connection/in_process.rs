@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use fleuve_protocol::frame::LENGTH_BYTES;
@@ -58,16 +59,22 @@ pub(crate) async fn serve_in_process(
         let may_take_more = !barrier && outstanding.len() < limits.outstanding_max;
         tokio::select! {
             answer = poll_fn(|context| poll_oldest(&mut outstanding, context)) => match answer {
-                Answer::Frame(segments) => {
+                Answer::Frame(segments, receipt) => {
+                    let turn = Instant::now();
                     if peer.responses.send(segments).await.is_err() {
                         return CloseReason::Peer;
+                    }
+                    if let Some(receipt) = receipt {
+                        dispatch.answered(&receipt, turn, Instant::now());
                     }
                 }
                 Answer::Silence => {}
                 Answer::Close(reason) => return reason,
             },
             request = peer.requests.recv(), if may_take_more => match request {
-                Some(segments) => outstanding.push_back(dispatch.dispatch(joined(segments))),
+                Some(segments) => {
+                    outstanding.push_back(dispatch.dispatch(joined(segments), Instant::now()));
+                }
                 None => return CloseReason::Peer,
             },
             () = &mut stop => return CloseReason::Shutdown,
