@@ -99,7 +99,7 @@ impl Probe for NodeProbe {
         write_requests(page, APIS, &node.request_counters);
         partitions::write(page, node, &topics);
         groups::write(page, node);
-        server::write(page, self, &topics);
+        server::write(page, self);
         node.compaction.write(page, &*node.clock);
     }
 

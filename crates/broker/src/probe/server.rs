@@ -7,20 +7,19 @@ use fleuve_metadata::image::Topic as TopicImage;
 
 use super::NodeProbe;
 use crate::node::Node;
-use crate::topics::Topic;
 
 /// Kafka's number for a broker that runs, and for one that is on its way down.
 const RUNNING: f64 = 3.0;
 const SHUTTING_DOWN: f64 = 6.0;
 
 /// Adds everything about the broker itself.
-pub(super) fn write(page: &mut Exposition, probe: &NodeProbe, topics: &[Arc<Topic>]) {
+pub(super) fn write(page: &mut Exposition, probe: &NodeProbe) {
     let node = &probe.node;
     write_connections(page, node);
     write_threads(page, probe);
     write_waiting(page, node);
     write_sessions(page, node);
-    write_logs(page, node, topics);
+    write_logs(page, node);
     write_controller(page, node);
     write_raft(page, probe);
     let state = if node.is_stopping() { SHUTTING_DOWN } else { RUNNING };
@@ -126,7 +125,7 @@ fn write_sessions(page: &mut Exposition, node: &Node) {
     .sample(&[], evictions as f64);
 }
 
-fn write_logs(page: &mut Exposition, node: &Node, topics: &[Arc<Topic>]) {
+fn write_logs(page: &mut Exposition, node: &Node) {
     page.family(
         "kafka_log_logflushstats_logflushrateandtimems",
         Kind::Summary,
@@ -137,34 +136,27 @@ fn write_logs(page: &mut Exposition, node: &Node, topics: &[Arc<Topic>]) {
         page.family("fleuve_flush_failures_total", Kind::Counter, "Flushes that failed.")
             .sample(&[], flusher.failures() as f64);
     }
-    let directories = node.logs.free_space();
-    let failed: Vec<_> = topics
-        .iter()
-        .flat_map(|topic| &topic.partitions)
-        .filter(|partition| partition.has_failed())
-        .filter_map(|partition| partition.data_directory())
-        .collect();
-    let is_offline = |path| failed.iter().any(|directory| directory == path);
-    let offline = directories.iter().filter(|(path, _)| is_offline(path)).count();
+    let directories: Vec<_> = node.logs.manager().directories().collect();
+    let offline = directories.iter().filter(|directory| directory.failure.is_some()).count();
     page.family(
         "kafka_log_logmanager_offlinelogdirectorycount",
         Kind::Gauge,
-        "Data directories in which a log has failed.",
+        "Data directories that are out of use.",
     )
     .sample(&[], offline as f64);
     page.family(
         "kafka_log_logmanager_logdirectoryoffline",
         Kind::Gauge,
-        "1 if a log in this data directory has failed.",
+        "1 if this data directory is out of use.",
     );
-    for (path, _) in &directories {
-        let shown = path.display().to_string();
-        page.sample(&[("logDirectory", &shown)], f64::from(is_offline(path)));
+    for directory in &directories {
+        let shown = directory.path.display().to_string();
+        page.sample(&[("logDirectory", &shown)], f64::from(directory.failure.is_some()));
     }
     page.family("fleuve_log_directory_free_bytes", Kind::Gauge, "Room left for data.");
-    for (path, free) in &directories {
-        if let Some(free) = free {
-            page.sample(&[("log_directory", &path.display().to_string())], *free as f64);
+    for directory in &directories {
+        if let Some(free) = node.logs.space(&directory.path).free {
+            page.sample(&[("log_directory", &directory.path.display().to_string())], free as f64);
         }
     }
 }
