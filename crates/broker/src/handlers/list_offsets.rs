@@ -88,9 +88,6 @@ fn look_up(
     {
         return Err(ErrorCode::UnsupportedVersion);
     }
-    if partition.is_offline() {
-        return Err(ErrorCode::KafkaStorageError);
-    }
     let end = partition.high_watermark();
     let found = match wanted.timestamp {
         LATEST => {

@@ -235,11 +235,7 @@ impl Admin {
         group: &str,
         offsets: &HashMap<TopicPartition, i64>,
     ) -> Result<()> {
-        let offsets = offsets.iter();
-        let offsets: HashMap<_, _> = offsets
-            .map(|(partition, &offset)| (partition.clone(), Committed::at(offset)))
-            .collect();
-        offsets::commit(&self.client, group, &Default::default(), None, &offsets).await
+        offsets::commit(&self.client, group, &Default::default(), None, offsets).await
     }
 
     /// Makes a group forget what it has committed for these partitions.

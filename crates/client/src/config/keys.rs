@@ -74,7 +74,6 @@ const SERVED: &[&str] = &[
     "bootstrap.servers",
     "buffer.memory",
     "client.id",
-    "client.rack",
     "compression.gzip.level",
     "compression.lz4.level",
     "compression.type",
@@ -83,14 +82,11 @@ const SERVED: &[&str] = &[
     "delivery.timeout.ms",
     "enable.auto.commit",
     "enable.idempotence",
-    "exclude.internal.topics",
     "fetch.max.bytes",
     "fetch.max.wait.ms",
     "fetch.min.bytes",
     "group.id",
     "group.instance.id",
-    "group.protocol",
-    "group.remote.assignor",
     "heartbeat.interval.ms",
     "isolation.level",
     "linger.ms",
@@ -111,8 +107,6 @@ const SERVED: &[&str] = &[
     "session.timeout.ms",
     "socket.connection.setup.timeout.max.ms",
     "socket.connection.setup.timeout.ms",
-    "transaction.timeout.ms",
-    "transactional.id",
 ];
 
 const IGNORED: &[&str] = &[
@@ -122,6 +116,7 @@ const IGNORED: &[&str] = &[
     "client.dns.lookup",
     "connections.max.idle.ms",
     "enable.metrics.push",
+    "exclude.internal.topics",
     "key.deserializer",
     "key.serializer",
     "max.poll.records",
@@ -140,10 +135,12 @@ const IGNORED: &[&str] = &[
     "value.serializer",
 ];
 
-const ONLY: &[(&str, &str)] = &[("security.protocol", "PLAINTEXT")];
+const ONLY: &[(&str, &str)] = &[("security.protocol", "PLAINTEXT"), ("group.protocol", "classic")];
 
 const NOT_YET: &[&str] = &[
+    "client.rack",
     "config.providers",
+    "group.remote.assignor",
     "interceptor.classes",
     "partitioner.class",
     "sasl.client.callback.handler.class",
@@ -193,6 +190,8 @@ const NOT_YET: &[&str] = &[
     "ssl.truststore.password",
     "ssl.truststore.type",
     "ssl.trustmanager.algorithm",
+    "transaction.timeout.ms",
+    "transactional.id",
 ];
 
 #[cfg(test)]

@@ -41,7 +41,6 @@ pub(super) struct Accumulator {
     max_request_size: usize,
     ignore_keys: bool,
     codec: Codec,
-    transactional: bool,
 }
 
 /// Names a partition's queue.
@@ -82,7 +81,6 @@ impl Accumulator {
             max_request_size: config.max_request_size,
             ignore_keys: config.ignore_keys,
             codec: config.codec,
-            transactional: config.transactional_id.is_some(),
         }
     }
 
@@ -234,11 +232,7 @@ impl Accumulator {
     }
 
     fn new_builder(&self) -> Box<BatchBuilder> {
-        let options = BatchOptions {
-            codec: self.codec,
-            transactional: self.transactional,
-            ..BatchOptions::default()
-        };
+        let options = BatchOptions { codec: self.codec, ..BatchOptions::default() };
         Box::new(BatchBuilder::with_capacity(options, self.batch_size))
     }
 }

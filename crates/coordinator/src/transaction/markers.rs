@@ -145,9 +145,7 @@ impl TransactionCoordinator {
         }
         match error {
             // The shard is about to be unloaded; who loads it next will take this up.
-            AppendError::NotLeader
-            | AppendError::ProducerFenced
-            | AppendError::NotInTransaction => {}
+            AppendError::NotLeader => {}
             AppendError::Unavailable | AppendError::TooLarge => self.schedule_retry(now, id),
         }
     }
