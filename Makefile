@@ -2,17 +2,20 @@
 #
 #   make run                     build, start, and watch text files flow through a topic (FILES="a.txt b.txt" for your own)
 #   make test                    all tests: ours, foreign clients, crashes, Apache's reading of our files
-#   make suites [SUITE=name]     the own integration suites of foreign clients
+#   make client BROKER=kafka     the native client against Apache Kafka
+#   make suites [SUITE=name]     the own integration suites of foreign clients (TESTS=id,... for some of its tests, QUICK=1)
 #   make bench [BENCH="--quick"] Fleuve beside Apache Kafka on this machine
 #
 # BROKER=kafka or BROKER=host:port points test and suites at another broker.
 
 BROKER ?= fleuve
 SUITE ?=
+TESTS ?=
+QUICK ?=
 BENCH ?= --write
 FILES ?=
 
-.PHONY: run build test unit foreign crash dump suites bench
+.PHONY: run build test unit client foreign crash dump suites bench
 
 # On a terminal it goes on until Ctrl-C; elsewhere it reads everything once and says what it did.
 run: build
@@ -22,7 +25,7 @@ run: build
 build:
 	cargo build --release --bin fleuve
 
-test: unit build foreign crash dump
+test: unit build foreign crash checker dump
 
 unit:
 	cargo fmt --all --check
@@ -30,15 +33,28 @@ unit:
 	cargo xtask tidy
 	cargo test --workspace
 	python3 tests/reliability/test_history.py
+	python3 tests/reliability/checker/test_analysis.py
+
+# The native client's suite, also part of `unit`, against another broker: make client BROKER=kafka
+client: build
+	scripts/setup.sh python kafka
+	python3 tests/client/run.py --broker $(BROKER)
 
 foreign: build
 	scripts/setup.sh foreign
 	python3 tests/foreign/run.py --broker $(BROKER)
+	python3 tests/foreign/restarts.py --broker $(BROKER)
+	python3 tests/foreign/observability.py
 
 # 20 random kills; `python3 tests/reliability/kill.py --long` for 200.
 crash: build
 	scripts/setup.sh python
 	python3 tests/reliability/kill.py --broker $(BROKER)
+
+# 5 random seeds, plain records until transactions are served; `python3 tests/reliability/checker/check.py --long` for 100.
+checker: build
+	scripts/setup.sh python kafka faketime
+	python3 tests/reliability/checker/check.py --plain --broker $(BROKER)
 
 dump: build
 	scripts/setup.sh python kafka
@@ -46,7 +62,7 @@ dump: build
 
 suites: build
 	scripts/setup.sh suites
-	python3 tests/suites/run.py $(SUITE) --broker $(BROKER)
+	python3 tests/suites/run.py $(SUITE) --broker $(BROKER) $(if $(TESTS),--tests $(TESTS)) $(if $(QUICK),--quick)
 
 bench: build
 	scripts/setup.sh bench

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Installs what the tests and benchmarks borrow from others: foreign clients, Apache Kafka, foreign test suites.
 #
-#   scripts/setup.sh PART...      parts: kcat python kafka streams go node librdkafka suites  (or: foreign, bench, all)
+#   scripts/setup.sh PART...      parts: kcat faketime python kafka go node librdkafka suites  (or: foreign, bench, all)
 #
 # Everything lands in .cache/, each part once: a stamp named after the hash of its inputs says that it is there.
-# Only kcat comes from apt. A fresh Debian machine needs Rust, Go, Python 3.11 with venv, Java 17 with Maven, Node 20.
+# Only kcat, libfaketime and a few headers come from apt. A fresh Debian machine needs Rust, Go, Python 3.11 with venv, Java 17 with Maven, Node 20.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -13,6 +13,8 @@ log=$cache/setup.log
 kafka_version=4.3.1
 rdkafka_version=0.39.0
 kafka_python_version=3.0.12
+# The npm package that carries the newest librdkafka (2.15.1) together with its tests.
+kafka_javascript_version=1.10.1
 mkdir -p "$cache/stamps" "$cache/bin"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -56,6 +58,11 @@ setup_kcat() {
     command -v kcat >/dev/null 2>&1 || { say "installing kcat"; apt_install kcat; }
 }
 
+# libfaketime: shifts the clock of a single process.
+setup_faketime() {
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { say "installing libfaketime"; apt_install libfaketime; }
+}
+
 setup_python() {
     once python 1 "$root/scripts/requirements.txt" || return 0
     need python3 python3
@@ -75,19 +82,6 @@ setup_kafka() {
     quietly mvn -q -B -f "$root/scripts/kafka-pom.xml" -Dmaven.repo.local="$cache/m2" \
         -Dkafka.version=$kafka_version dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$libs"
     [ -e "$libs/kafka_2.13-$kafka_version.jar" ] || fail "Maven copied no Kafka jars into $libs"
-    done_with
-}
-
-# Kafka Streams: only what is not among Kafka's own jars already.
-setup_streams() {
-    setup_kafka
-    once streams $kafka_version "$root/scripts/streams-pom.xml" || return 0
-    local jars=$cache/kafka/$kafka_version/streams
-    rm -rf "$jars"
-    quietly mvn -q -B -f "$root/scripts/streams-pom.xml" -Dmaven.repo.local="$cache/m2" \
-        -Dkafka.version=$kafka_version dependency:copy-dependencies -DincludeScope=runtime \
-        -DincludeArtifactIds=kafka-streams,rocksdbjni -DoutputDirectory="$jars"
-    [ -e "$jars/kafka-streams-$kafka_version.jar" ] || fail "Maven copied no Kafka Streams into $jars"
     done_with
 }
 
@@ -168,8 +162,39 @@ setup_librdkafka() {
     done_with
 }
 
+# librdkafka's test-runner. Most of its tests want three brokers for nothing but the three replicas they ask for.
+setup_librdkafka_suite() {
+    setup_kafka
+    once suite-librdkafka $kafka_javascript_version /dev/null || return 0
+    need g++ g++
+    need make make
+    need npm npm
+    need javac openjdk-17-jdk-headless
+    local home=$cache/librdkafka-suite missing=() header
+    for header in openssl/ssl.h:libssl-dev zlib.h:zlib1g-dev zstd.h:libzstd-dev rapidjson/document.h:rapidjson-dev; do
+        [ -e "/usr/include/${header%%:*}" ] || missing+=("${header##*:}")
+    done
+    [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
+    rm -rf "$home"
+    mkdir -p "$home"
+    (
+        cd "$home"
+        quietly npm pack --silent "@confluentinc/kafka-javascript@$kafka_javascript_version"
+        tar --no-same-owner -xzf ./*.tgz --strip-components=3 package/deps/librdkafka
+        rm ./*.tgz
+        sed -i -E 's/(create_topic[a-z_]*\([^;]*), 3(, 5000)?\)/\1, 1\2)/' tests/{0098,0101,0103,0107,0111,0126,0135,0142}-*
+        say "building librdkafka and its test suite (about three minutes)"
+        quietly ./configure --disable-gssapi --disable-curl --disable-lz4-ext
+        quietly make -j"$(nproc)" libs
+        quietly make -j"$(nproc)" -C tests build
+        KAFKA_JARS=$cache/kafka/$kafka_version/libs quietly make -C tests/java
+    )
+    done_with
+}
+
 setup_suites() {
     setup_python
+    setup_librdkafka_suite
     once suites "$kafka_python_version $rdkafka_version" "$root/tests/suites/kafka_python_service.py" || return 0
     rm -rf "$cache/suites"
     mkdir -p "$cache/suites/download"
@@ -188,13 +213,13 @@ setup_suites() {
     done_with
 }
 
-[ $# -gt 0 ] || fail "name the parts to install: kcat python kafka streams go node librdkafka suites, or foreign, bench, all"
+[ $# -gt 0 ] || fail "name the parts to install: kcat faketime python kafka go node librdkafka suites, or foreign, bench, all"
 for part in "$@"; do
     case $part in
-    kcat | python | kafka | streams | go | node | librdkafka | suites) "setup_$part" ;;
-    foreign) for each in kcat python kafka streams go node; do "setup_$each"; done ;;
+    kcat | faketime | python | kafka | go | node | librdkafka | suites) "setup_$part" ;;
+    foreign) for each in kcat python kafka go node; do "setup_$each"; done ;;
     bench) for each in kafka librdkafka; do "setup_$each"; done ;;
-    all) for each in kcat python kafka streams go node librdkafka suites; do "setup_$each"; done ;;
+    all) for each in kcat faketime python kafka go node librdkafka suites; do "setup_$each"; done ;;
     *) fail "unknown part '$part'" ;;
     esac
 done

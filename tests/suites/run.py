@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """Runs the own integration suites of foreign clients against the broker under test.
 
-    tests/suites/run.py [SUITE...] [--broker fleuve|kafka|HOST:PORT] [--verbose] [--keep]
+    tests/suites/run.py [SUITE...] [--tests ID,...] [--quick] [--broker fleuve|kafka|HOST:PORT] [--verbose] [--keep]
 
 Prints `SUITE: N passed, N failed, N skipped` for each. tests/suites/SUITE.exceptions names the tests that may fail, one
 `test-id  reason` a line; any other failure makes the run fail. A listed test that passes is reported as stale.
+The suites librdkafka and librdkafka-consumer are the same tests with the two group protocols and share one file of
+exceptions: `test-id@consumer` (or `@classic`) stands for one protocol only. With --quick they run in librdkafka's
+quick mode, which leaves most sub-tests out and sends fewer messages.
 """
 
 from __future__ import annotations
@@ -15,27 +18,24 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as xml
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 from harness.broker import CACHE, ROOT, Broker, BrokerFailed, Workspace, add_broker_argument  # noqa: E402
 
+import librdkafka  # noqa: E402
+from results import Results  # noqa: E402
+
 SUITES_HOME = CACHE / "suites"
 KAFKA_LEVEL = "4.3.0"
 TEST_SECONDS_MAX = 120
 BINARY_SECONDS_MAX = 300
-
-
-@dataclass
-class Results:
-    """The outcome of each test by its id; a failure carries its first line."""
-
-    passed: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
 
 
 def kafka_python(broker: Broker, logs: Path, only: list[str]) -> Results:
@@ -67,7 +67,7 @@ def kafka_python(broker: Broker, logs: Path, only: list[str]) -> Results:
         if problem is not None:
             results.failed[name] = (problem.get("message") or "").splitlines()[0] if problem.get("message") else problem.tag
         elif case.find("skipped") is not None:
-            results.skipped.append(name)
+            results.skipped[name] = ""
         else:
             results.passed.append(name)
     return results
@@ -120,95 +120,144 @@ def run_test_binary(binary: str, command: list[str], home: Path, environment: di
         if verdict == "ok":
             results.passed.append(identity)
         elif verdict == "ignored":
-            results.skipped.append(identity)
+            results.skipped[identity] = ""
         else:
             results.failed[identity] = panics.get(name, "failed")
     for name in pending:
         results.failed[f"{binary}::{name}"] = f"no verdict within {BINARY_SECONDS_MAX} s" if late else "the test binary died"
 
 
-# Name, what runs it, the broker settings its authors assume, and the port they wrote into their tests (0: any).
-SUITES = {
-    "kafka-python": (
-        kafka_python,
-        {
-            "num.partitions": "4",
-            "node.id": "0",
-            "group.min.session.timeout.ms": "1000",
-            "advertised.listeners": "PLAINTEXT://127.0.0.1:{port}",
-        },
-        0,
-    ),
-    "rust-rdkafka": (rust_rdkafka, {"num.partitions": "3", "node.id": "0"}, 9092),
-}
+@dataclass(frozen=True)
+class Part:
+    """What runs one part of a suite, the broker settings its authors assume, and the port they wrote into it (0: any)."""
+
+    runner: Callable[[Broker, Path, list[str]], Results]
+    settings: dict[str, str]
+    port: int = 0
+
+
+def librdkafka_parts(protocol: str, quick: bool) -> list[Part]:
+    """The broker of librdkafka's own test set-up, on one node; some tests want it without automatic topics."""
+    settings = {
+        # Without any delay a test's first consumer begins to work before its second has joined.
+        "group.initial.rebalance.delay.ms": "500",
+        "num.partitions": "4",
+        "broker.rack": "RACK1",
+        "replica.selector.class": "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+        "group.share.min.record.lock.duration.ms": "1000",
+    }
+    scenarios = {"default": {}, "noautocreate": {"auto.create.topics.enable": "false"}}
+    return [
+        Part(partial(librdkafka.run, protocol=protocol, scenario=scenario, quick=quick), {**settings, **extra})
+        for scenario, extra in scenarios.items()
+    ]
+
+
+def suites(quick: bool) -> dict[str, list[Part]]:
+    """Every suite by its name."""
+    kafka_python_settings = {
+        "num.partitions": "4",
+        "node.id": "0",
+        "group.min.session.timeout.ms": "1000",
+        "advertised.listeners": "PLAINTEXT://127.0.0.1:{port}",
+    }
+    return {
+        "kafka-python": [Part(kafka_python, kafka_python_settings)],
+        "rust-rdkafka": [Part(rust_rdkafka, {"num.partitions": "3", "node.id": "0"}, 9092)],
+        "librdkafka": librdkafka_parts("classic", quick),
+        "librdkafka-consumer": librdkafka_parts("consumer", quick),
+    }
 
 
 def exceptions(suite: str) -> dict[str, str]:
     """The tests that may fail, each with its reason."""
+    family, _, protocol = suite.partition("-") if suite.startswith("librdkafka") else (suite, "", "")
     listed: dict[str, str] = {}
-    file = HERE / f"{suite}.exceptions"
+    file = HERE / f"{family}.exceptions"
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         if line.strip() and not line.startswith("#"):
             parts = line.split(None, 1)
             if len(parts) != 2:
                 raise SystemExit(f"{file.relative_to(ROOT)}:{number}: expected 'test-id  reason'")
-            listed[parts[0]] = parts[1]
+            test, _, only = parts[0].partition("@")
+            if only in ("", protocol or "classic"):
+                listed[test] = parts[1]
     return listed
 
 
-def run_suite(name: str, which: str, verbose: bool, keep: bool) -> bool:
-    """Runs one suite on a broker of its own; true when nothing unexpected failed."""
-    runner, settings, port = SUITES[name]
-    with Workspace(f"suite-{name}", keep) as workspace:
-        broker = workspace.broker(which, {"group.initial.rebalance.delay.ms": "0", **settings})
-        if port and broker.name != "external":
+def run_part(label: str, part: Part, allowed: dict[str, str], options: argparse.Namespace) -> Results | None:
+    """Runs one part of a suite on a broker of its own; none when that could not be done."""
+    with Workspace(f"suite-{label}", options.keep) as workspace:
+        broker = workspace.broker(options.broker, {"group.initial.rebalance.delay.ms": "0", **part.settings})
+        if part.port and broker.name != "external":
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    print(f"{name}: its tests insist on port {port}, which something else is using")
-                    return False
-            broker.port = port
+                if probe.connect_ex(("127.0.0.1", part.port)) == 0:
+                    print(f"{label}: its tests insist on port {part.port}, which something else is using")
+                    return None
+            broker.port = part.port
         try:
             broker.start()
-            results = runner(broker, workspace.path, [])
-            again = [test for test in results.failed if test not in exceptions(name)]
+            results = part.runner(broker, workspace.path, options.tests)
+            again = [test for test in results.failed if test not in allowed]
             if again and results.passed:
                 # The clients have races of their own; a failure counts when it happens twice.
-                second = runner(broker, workspace.path, again)
+                second = part.runner(broker, workspace.path, again)
                 for test in [test for test in again if test in second.passed]:
                     print(f"  passed at the second try: {test} (first: {results.failed.pop(test)})")
                     results.passed.append(test)
             broker.stop()
         except BrokerFailed as error:
-            print(f"{name}: {error}")
+            print(f"{label}: {error}")
             workspace.keep = True
+            return None
+        workspace.keep |= any(test not in allowed for test in results.failed)
+        return results
+
+
+def run_suite(name: str, parts: list[Part], options: argparse.Namespace) -> bool:
+    """Runs one suite; true when nothing unexpected failed."""
+    allowed = exceptions(name)
+    started = time.monotonic()
+    outcomes = [run_part(name, part, allowed, options) for part in parts]
+    results = Results()
+    for outcome in outcomes:
+        if outcome is None:
             return False
-        allowed = exceptions(name)
-        unexpected = {test: reason for test, reason in results.failed.items() if test not in allowed}
-        stale = [test for test in allowed if test not in results.failed]
-        for test, reason in results.failed.items():
-            if test in unexpected:
-                print(f"  FAILED {test}: {reason}")
-            elif verbose:
-                print(f"  failed as listed: {test}: {reason}")
-        for test in stale:
-            print(f"  stale exception: {test} did not fail (listed because: {allowed[test]})")
-        counts = f"{len(results.passed)} passed, {len(results.failed)} failed, {len(results.skipped)} skipped"
-        listed = len(results.failed) - len(unexpected)
-        print(f"{name}: {counts}" + (f" ({listed} of the failures are listed exceptions)" if listed else ""), flush=True)
-        workspace.keep |= bool(unexpected)
-        return not unexpected and bool(results.passed)
+        results.passed += outcome.passed
+        results.failed |= outcome.failed
+        results.skipped |= outcome.skipped
+    unexpected = [test for test in results.failed if test not in allowed]
+    for test, reason in results.failed.items():
+        if test in unexpected:
+            print(f"  FAILED {test}: {reason}")
+        elif options.verbose:
+            print(f"  failed as listed: {test}: {reason}")
+    if options.verbose:
+        for test, reason in results.skipped.items():
+            print(f"  skipped: {test}: {reason}")
+    for test in [test for test in allowed if test in results.passed]:
+        print(f"  stale exception: {test} did not fail (listed because: {allowed[test]})")
+    counts = f"{len(results.passed)} passed, {len(results.failed)} failed, {len(results.skipped)} skipped"
+    listed = len(results.failed) - len(unexpected)
+    noted = f" ({listed} of the failures are listed exceptions)" if listed else ""
+    print(f"{name}: {counts}{noted} ({time.monotonic() - started:.0f} s)", flush=True)
+    return not unexpected and bool(results.passed)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; default all")
-    parser.add_argument("--verbose", action="store_true", help="name listed failures too")
+    known = suites(quick=True)
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(known)}; default all")
+    parser.add_argument("--tests", type=lambda text: [each for each in text.split(",") if each], default=[], help="only these, by id, separated by commas")
+    parser.add_argument("--quick", action="store_true", help="librdkafka's tests in their quick mode")
+    parser.add_argument("--verbose", action="store_true", help="name listed failures and skipped tests too")
     add_broker_argument(parser)
     options = parser.parse_args()
     for name in options.suites:
-        if name not in SUITES:
-            parser.error(f"unknown suite {name}: known are {', '.join(SUITES)}")
-    outcomes = [run_suite(name, options.broker, options.verbose, options.keep) for name in options.suites or SUITES]
+        if name not in known:
+            parser.error(f"unknown suite {name}: known are {', '.join(known)}")
+    chosen = suites(quick=options.quick)
+    outcomes = [run_suite(name, chosen[name], options) for name in options.suites or chosen]
     return 0 if all(outcomes) else 1
 
 

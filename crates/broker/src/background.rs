@@ -8,12 +8,20 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::compaction;
+use crate::moving;
 use crate::node::Node;
 
 /// How often files are removed whose delay is over.
 const REMOVAL_INTERVAL: Duration = Duration::from_secs(5);
 /// How often topics with `flush.ms` are looked at, unless the operator says otherwise.
 const FLUSH_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether the metadata needs a checkpoint.
+const METADATA_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The shortest time between two looks at the data directories.
+const DIRECTORY_LOOKS_APART: Duration = Duration::from_millis(500);
+/// How often the ends of logs are noted for the judgement on consumers' lag.
+const LAG_LOOK_INTERVAL: Duration = Duration::from_secs(crate::probe::LAG_LOOK_SECONDS);
 
 /// Starts all background work of a broker.
 pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
@@ -27,11 +35,17 @@ pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
     let mut tasks = vec![
         every(node, retention, initial_delay, |node| node.enforce_retention()),
         every(node, checkpoint, checkpoint, |node| node.checkpoint_logs()),
+        every(node, METADATA_LOOK_INTERVAL, METADATA_LOOK_INTERVAL, |node| {
+            node.keep_metadata_checkpoints();
+        }),
         every(node, REMOVAL_INTERVAL, REMOVAL_INTERVAL, |node| node.remove_deleted_files()),
         every(node, expiration, expiration, |node| node.expire_producers()),
+        every(node, LAG_LOOK_INTERVAL, LAG_LOOK_INTERVAL, |node| node.lags.tick()),
         keep_group_time(node),
     ];
     tasks.extend(compaction::start(node));
+    tasks.push(moving::start(node));
+    tasks.push(look_after_directories(node));
     if !log.flush_before_ack {
         // With a flush before every acknowledgement there is nothing left to flush by time.
         let scheduled = log.flush_scheduler_interval_ms.map(Duration::from_millis);
@@ -55,6 +69,22 @@ fn every(node: &Arc<Node>, period: Duration, delay: Duration, work: fn(&Node)) -
             if tokio::task::spawn_blocking(move || work(&node)).await.is_err() {
                 return;
             }
+        }
+    })
+}
+
+/// Looks at the data directories whenever a disk has refused something.
+fn look_after_directories(node: &Arc<Node>) -> JoinHandle<()> {
+    let node = Arc::clone(node);
+    tokio::spawn(async move {
+        loop {
+            node.logs.disk_trouble.notified().await;
+            let node = Arc::clone(&node);
+            if tokio::task::spawn_blocking(move || node.look_after_directories()).await.is_err() {
+                return;
+            }
+            // One look serves all that was refused meanwhile, and a disk in trouble is slow.
+            tokio::time::sleep(DIRECTORY_LOOKS_APART).await;
         }
     })
 }

@@ -23,10 +23,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::connection::{self, ConnectionGate, Limits, Listener};
+use crate::connection::{self, ConnectionGate, InProcessConnection, Limits, Listener};
 use crate::dispatch::Dispatcher;
 use crate::logs::LogsError;
 use crate::metadata_log::MetadataReplayError;
+use crate::metrics::Distribution;
 use crate::node::Node;
 use crate::probe::NodeProbe;
 use crate::request::Peer;
@@ -123,6 +124,9 @@ pub struct Broker {
     tasks: Tasks,
     flusher: Arc<Flusher>,
     startup: Duration,
+    limits: Limits,
+    /// Held by every connection; the broker's own copy serves those within the process.
+    alive: Option<mpsc::Sender<Infallible>>,
 }
 
 /// Tasks that end with the broker, also with one that is dropped instead of shut down.
@@ -144,14 +148,18 @@ impl Broker {
         let begun = Instant::now();
         let settings = Arc::new(settings);
         let sockets = startup::bind(&settings).await?;
-        let flusher = Arc::new(Flusher::start(FLUSH_THREADS).map_err(StartError::Thread)?);
+        let flush_times = Arc::<Distribution>::default();
+        let times = Arc::clone(&flush_times);
+        let flusher = Flusher::start_observed(FLUSH_THREADS, move |took| times.record(took));
+        let flusher = Arc::new(flusher.map_err(StartError::Thread)?);
         let gate = Arc::new(ConnectionGate::new(startup::gate_limits(&settings).await));
         let listeners: Vec<BoundListener> = sockets
             .iter()
             .map(|(name, socket)| BoundListener { name: name.clone(), address: socket.address() })
             .collect();
-        let node = startup::open_node(&settings, &components, &listeners, &flusher).await?;
-        let http = start_http(&settings, &node, &gate).await;
+        let node =
+            startup::open_node(&settings, &components, &listeners, &flusher, &flush_times).await?;
+        let http = start_http(&settings, &node).await;
 
         let (stop, stopped) = watch::channel(false);
         let (alive, connections) = mpsc::channel(1);
@@ -169,10 +177,21 @@ impl Broker {
                 alive: alive.clone(),
             })));
         }
-        drop(alive);
         let startup = begun.elapsed();
         tracing::info!(id = node.id, ?startup, "broker started");
-        Ok(Self { node, listeners, http, stop, connections, tasks, flusher, startup })
+        let alive = Some(alive);
+        Ok(Self {
+            node,
+            listeners,
+            http,
+            stop,
+            connections,
+            tasks,
+            flusher,
+            startup,
+            limits,
+            alive,
+        })
     }
 
     /// Where it listens, in the order of the settings.
@@ -190,6 +209,23 @@ impl Broker {
         self.startup
     }
 
+    /// Connects from within the process, without a socket.
+    ///
+    /// Frames are the same as on a socket, and replies name the addresses of the first listener.
+    /// The limits of listeners on how many may connect do not apply.
+    pub fn connect_in_process(&self) -> InProcessConnection {
+        let (connection, peer) = connection::in_process();
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let dispatcher = Dispatcher::new(Arc::clone(&self.node), Peer { address, listener: 0 });
+        let (limits, stopped, alive) = (self.limits, self.stop.subscribe(), self.alive.clone());
+        tokio::spawn(async move {
+            let reason = connection::serve_in_process(peer, dispatcher, limits, stopped).await;
+            tracing::debug!(%reason, "connection within the process closed");
+            drop(alive);
+        });
+        connection
+    }
+
     /// The id of the cluster.
     pub fn cluster_id(&self) -> Str {
         self.node.image().cluster_id().clone()
@@ -200,6 +236,7 @@ impl Broker {
         let begun = Instant::now();
         self.node.stopping.store(true, std::sync::atomic::Ordering::Release);
         self.stop.send_replace(true);
+        self.alive = None;
         let topics = self.node.topics.all();
         for partition in topics.iter().flat_map(|topic| &topic.partitions) {
             partition.waiters.wake_fetches();
@@ -231,14 +268,10 @@ impl Broker {
 
 /// Starts the endpoint for metrics. A broker without metrics is better than none, so that a taken
 /// port only earns a warning.
-async fn start_http(
-    settings: &BrokerSettings,
-    node: &Arc<Node>,
-    gate: &Arc<ConnectionGate>,
-) -> Option<Server> {
+async fn start_http(settings: &BrokerSettings, node: &Arc<Node>) -> Option<Server> {
     let HostPort { host, port } = settings.metrics.listen.clone()?;
     let host = if host.is_empty() { "0.0.0.0".to_owned() } else { host };
-    let probe = Arc::new(NodeProbe::new(Arc::clone(node), Arc::clone(gate)));
+    let probe = Arc::new(NodeProbe::new(Arc::clone(node)));
     let started = async {
         let address = lookup_host((host.as_str(), port)).await?.next();
         let address = address.ok_or_else(|| io::Error::other("the host has no address"))?;
@@ -276,11 +309,14 @@ async fn accept(acceptor: Acceptor) {
         let (stream, admission) = accepted;
         let Ok(address) = stream.peer_addr() else { continue };
         let dispatcher = Dispatcher::new(Arc::clone(&node), Peer { address, listener: index });
+        node.listeners[index].opened.add(1);
         let stopped = connection_stopped.clone();
         let alive = alive.clone();
         let name = name.clone();
+        let node = Arc::clone(&node);
         tokio::spawn(async move {
             let reason = connection::serve(stream, dispatcher, limits, stopped).await;
+            node.listeners[index].closed.add(1);
             if reason.is_peers_fault() {
                 tracing::warn!(listener = %name, peer = %address, %reason, "connection closed");
             } else {

@@ -14,7 +14,7 @@ use fleuve_protocol::{Reader, Request, Str};
 
 use crate::connection::{Answer, CloseReason, Dispatch, Reply};
 use crate::handlers;
-use crate::metrics::RequestCounters;
+use crate::metrics::{Called, Receipt};
 use crate::node::Node;
 use crate::request::{Context, IntoFrame, Outcome, Peer};
 
@@ -56,6 +56,7 @@ mod requests {
         alter_client_quotas_request::AlterClientQuotasRequest,
         alter_configs_request::AlterConfigsRequest,
         alter_partition_reassignments_request::AlterPartitionReassignmentsRequest,
+        alter_replica_log_dirs_request::AlterReplicaLogDirsRequest,
         alter_user_scram_credentials_request::AlterUserScramCredentialsRequest,
         api_versions_request::ApiVersionsRequest,
         consumer_group_describe_request::ConsumerGroupDescribeRequest,
@@ -89,8 +90,6 @@ mod requests {
         offset_for_leader_epoch_request::OffsetForLeaderEpochRequest,
         produce_request::ProduceRequest, remove_raft_voter_request::RemoveRaftVoterRequest,
         renew_delegation_token_request::RenewDelegationTokenRequest,
-        streams_group_describe_request::StreamsGroupDescribeRequest,
-        streams_group_heartbeat_request::StreamsGroupHeartbeatRequest,
         sync_group_request::SyncGroupRequest, unregister_broker_request::UnregisterBrokerRequest,
         update_features_request::UpdateFeaturesRequest,
     };
@@ -124,6 +123,7 @@ apis! {
     DeleteAcls(DeleteAclsRequest): 1..=3 => handlers::delete_acls::handle;
     DescribeConfigs(DescribeConfigsRequest): 1..=4 => handlers::describe_configs::handle;
     AlterConfigs(AlterConfigsRequest): 0..=2 => handlers::alter_configs::handle;
+    AlterReplicaLogDirs(AlterReplicaLogDirsRequest): 1..=2 => handlers::alter_replica_log_dirs::handle;
     DescribeLogDirs(DescribeLogDirsRequest): 1..=5 => handlers::describe_log_dirs::handle;
     CreatePartitions(CreatePartitionsRequest): 0..=3 => handlers::create_partitions::handle;
     CreateDelegationToken(CreateDelegationTokenRequest): 1..=3 => handlers::delegation_tokens::create;
@@ -155,8 +155,6 @@ apis! {
     DescribeTopicPartitions(DescribeTopicPartitionsRequest): 0..=0 => handlers::describe_topic_partitions::handle;
     AddRaftVoter(AddRaftVoterRequest): 0..=1 => handlers::quorum::add_voter;
     RemoveRaftVoter(RemoveRaftVoterRequest): 0..=0 => handlers::quorum::remove_voter;
-    StreamsGroupHeartbeat(StreamsGroupHeartbeatRequest): 0..=0 => handlers::streams_group_heartbeat::handle;
-    StreamsGroupDescribe(StreamsGroupDescribeRequest): 0..=0 => handlers::streams_group_describe::handle;
 }
 
 /// Finds the row of an API and its index in the table.
@@ -190,8 +188,8 @@ impl Dispatcher {
 }
 
 impl Dispatch for Dispatcher {
-    fn dispatch(&mut self, frame: Bytes) -> Reply {
-        let arrived = Instant::now();
+    fn dispatch(&mut self, frame: Bytes, arrived: Instant) -> Reply {
+        let begun = Instant::now();
         let request_bytes = frame.len();
         let RequestFrame { key, version, correlation_id, client_id, body } =
             match frame::decode_request_header(frame) {
@@ -215,25 +213,36 @@ impl Dispatch for Dispatcher {
             version,
             frame_bytes: request_bytes,
         };
-        let counters = &self.node.request_counters[index];
-        counters.request_bytes.add(request_bytes as u64);
-        let call = Call { context, index, correlation_id, arrived };
-        let reply = (api.run)(call, body);
-        counters.local_ns.add(u64::try_from(arrived.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        reply
+        self.node.request_counters[index].called(api).request(version, request_bytes);
+        let receipt = Receipt {
+            api: index,
+            version,
+            correlation_id,
+            arrived,
+            begun,
+            handled: begun,
+            ready: begun,
+            request_bytes,
+            response_bytes: 0,
+        };
+        (api.run)(Call { context, receipt }, body)
+    }
+
+    fn answered(&mut self, receipt: &Receipt, turn: Instant, sent: Instant) {
+        let api = &APIS[receipt.api];
+        self.node.request_counters[receipt.api].called(api).answered(receipt, turn, sent);
+        self.node.request_log.answered(api.key, receipt, turn, sent, &self.peer, &self.client_id);
     }
 }
 
 /// A request between its header and its answer.
 struct Call {
     context: Context,
-    index: usize,
-    correlation_id: i32,
-    arrived: Instant,
+    receipt: Receipt,
 }
 
 fn run<R: Request, A: IntoFrame>(
-    call: Call,
+    mut call: Call,
     mut body: Reader,
     handler: fn(&Context, R) -> Outcome<A>,
 ) -> Reply {
@@ -241,16 +250,22 @@ fn run<R: Request, A: IntoFrame>(
         Ok(request) => request,
         Err(error) => return close(CloseReason::Malformed(error.to_string())),
     };
-    match handler(&call.context, request) {
+    let outcome = handler(&call.context, request);
+    match outcome {
         Outcome::Now(response) => Reply::Now(call.finish(R::KEY, response)),
         Outcome::Later(response) => {
-            Reply::Later(Box::pin(async move { call.finish(R::KEY, response.await) }))
+            call.receipt.handled = Instant::now();
+            Reply::Later(Box::pin(async move { call.finish_later(R::KEY, response.await) }))
         }
         Outcome::Barrier(response) => {
-            Reply::Barrier(Box::pin(async move { call.finish(R::KEY, response.await) }))
+            call.receipt.handled = Instant::now();
+            Reply::Barrier(Box::pin(async move { call.finish_later(R::KEY, response.await) }))
         }
         Outcome::Silence => {
-            call.counters().count.add(1);
+            let receipt = &mut call.receipt;
+            receipt.handled = Instant::now();
+            receipt.ready = receipt.handled;
+            call.counters().answered(&call.receipt, call.receipt.ready, call.receipt.ready);
             Reply::Now(Answer::Silence)
         }
         Outcome::Close(reason) => close(reason),
@@ -258,20 +273,36 @@ fn run<R: Request, A: IntoFrame>(
 }
 
 impl Call {
-    fn counters(&self) -> &RequestCounters {
-        &self.context.node.request_counters[self.index]
+    fn counters(&self) -> &Called {
+        let index = self.receipt.api;
+        self.context.node.request_counters[index].called(&APIS[index])
     }
 
-    fn finish(&self, key: ApiKey, response: impl IntoFrame) -> Answer {
+    /// Writes an answer that was there at once: all its time so far is the handler's.
+    fn finish(self, key: ApiKey, response: impl IntoFrame) -> Answer {
+        self.write(key, response, |receipt| {
+            receipt.ready = Instant::now();
+            receipt.handled = receipt.ready;
+        })
+    }
+
+    fn finish_later(self, key: ApiKey, response: impl IntoFrame) -> Answer {
+        self.write(key, response, |receipt| receipt.ready = Instant::now())
+    }
+
+    fn write(
+        mut self,
+        key: ApiKey,
+        response: impl IntoFrame,
+        stamp: impl FnOnce(&mut Receipt),
+    ) -> Answer {
         let version = self.context.version;
-        match response.into_frame(key, self.correlation_id, version) {
+        response.error_codes(&mut |code| self.counters().error(code));
+        match response.into_frame(key, self.receipt.correlation_id, version) {
             Ok(segments) => {
-                let counters = self.counters();
-                let bytes: usize = segments.iter().map(Bytes::len).sum();
-                counters.response_bytes.add(bytes as u64);
-                counters.count.add(1);
-                counters.total.record(self.arrived.elapsed());
-                Answer::Frame(segments)
+                self.receipt.response_bytes = segments.iter().map(Bytes::len).sum();
+                stamp(&mut self.receipt);
+                Answer::Frame(segments, Some(self.receipt))
             }
             Err(error) => {
                 // Our own handler made a response that its version cannot carry.

@@ -25,6 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
+use crate::lags::Lags;
 use crate::partition::Partition;
 use crate::purgatory::{AckWait, Purgatory};
 use crate::replay::{self, ReplayError};
@@ -45,6 +46,7 @@ pub(crate) struct Groups {
     rules: RwLock<Rules>,
     /// How long an answer may wait for its records to become durable.
     commit_timeout: Duration,
+    lags: Arc<Lags>,
     shards: RwLock<Vec<Arc<Shard>>>,
     /// What the shards are shown; taken before any other lock.
     topics: Mutex<Arc<dyn TopicView>>,
@@ -88,6 +90,7 @@ impl Groups {
         purgatory: Arc<Purgatory>,
         settings: GroupSettings,
         commit_timeout: Duration,
+        lags: Arc<Lags>,
     ) -> Self {
         Self {
             clock,
@@ -95,6 +98,7 @@ impl Groups {
             purgatory,
             rules: RwLock::new(Rules { settings, configs: Arc::default() }),
             commit_timeout,
+            lags,
             shards: RwLock::default(),
             topics: Mutex::new(Arc::new(NoTopics)),
             tokens: AtomicU64::new(0),
@@ -147,6 +151,7 @@ impl Groups {
         state.machine = machine;
         let now = self.now();
         let step = state.machine.handle_loaded(now);
+        self.lags.loaded(&state.machine);
         self.carry_out(shard, &mut state, now, step);
         drop(state);
         self.plan(shard);
@@ -180,6 +185,7 @@ impl Groups {
         for shard in shards {
             self.unload(&shard);
         }
+        self.lags.clear();
     }
 
     /// Number of shards; none before the offsets topic exists.
@@ -334,7 +340,10 @@ impl Groups {
         let mut writes = VecDeque::from(state.take_effects(step));
         while let Some(write) = writes.pop_front() {
             let step = match append(&shard.partition, now, &write) {
-                Ok(base_offset) => state.machine.handle_appended(now, write, base_offset.into()),
+                Ok(base_offset) => {
+                    self.lags.appended(write.records());
+                    state.machine.handle_appended(now, write, base_offset.into())
+                }
                 Err(error) => state.machine.handle_append_failed(now, write, error),
             };
             writes.extend(state.take_effects(step));

@@ -4,27 +4,28 @@
 //! read in the middle of that: after the directories are locked, because nobody else may touch
 //! it, and before the other logs are opened, because it says what settings they have.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use fleuve_metadata::config::BrokerSettings;
-use fleuve_metadata::image::Image;
-use fleuve_metadata::record::Record;
+use fleuve_metadata::config::{BrokerSettings, ConfigMap, Value};
+use fleuve_metadata::controller::DirectoryAssignment;
+use fleuve_metadata::image::{Image, directory};
 use fleuve_os::Disk;
 use fleuve_protocol::Str;
 use fleuve_storage::{
-    CleanupPolicy, DirectoryError, Environment, Limits, Log, LogConfig, LogError, LogManager,
-    LogPoints, ManagerOptions, OpenOptions, Opened, ReadRequest,
+    DirectoryError, Environment, FailedLog, Flusher, Limits, Log, LogConfig, LogError, LogManager,
+    LogPoints, ManagerOptions, Opened,
 };
-use fleuve_types::{Offset, TopicPartition, Uuid};
+use fleuve_types::{TopicPartition, Uuid};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::broker::Components;
 use crate::log_config::log_config_of;
-use crate::metadata_log::{METADATA_TOPIC, MetadataReplayError, decode};
-use crate::partition::Partition;
-use crate::replay;
+use crate::metadata_log::{METADATA_TOPIC, MetadataReplayError};
+use crate::metadata_store::{self, FoundMetadata, MetadataStoreError};
+use crate::partition::{Partition, Surroundings};
 
 /// Threads that close logs. Closing waits for the disk several times, and the file system serves
 /// several waiting threads with one commit.
@@ -36,12 +37,9 @@ pub enum LogsError {
     /// A directory cannot be claimed or read.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// The metadata log cannot be opened.
+    /// The metadata log cannot be opened or understood.
     #[error(transparent)]
-    Log(#[from] LogError),
-    /// The metadata log cannot be understood.
-    #[error(transparent)]
-    Metadata(#[from] MetadataReplayError),
+    Metadata(#[from] MetadataStoreError),
     /// There are logs, but nothing says to which topics they belong.
     #[error(
         "`{}` holds {count} partitions, but its metadata log is missing or empty; \
@@ -64,16 +62,39 @@ pub(crate) struct Logs {
     manager: LogManager,
     /// Logs found at the start that no topic has claimed yet.
     found: Mutex<HashMap<TopicPartition, Log>>,
+    metadata_directory: PathBuf,
+    /// Copies found at the start that were on their way to another directory.
+    futures: Mutex<HashMap<TopicPartition, Log>>,
+    /// Partitions whose log was found at the start and could not be opened.
+    damaged: HashSet<TopicPartition>,
+    /// Where partitions are to be made that do not exist yet.
+    preferred: Mutex<HashMap<TopicPartition, PathBuf>>,
+    /// Where partitions were made that had the choice, until it is written down.
+    pub(crate) chosen: Mutex<Vec<DirectoryAssignment>>,
+    /// Told when a move was asked for.
+    pub(crate) moves_asked: Notify,
+    /// Told when a disk refused something.
+    pub(crate) disk_trouble: Arc<Notify>,
     was_clean: bool,
     /// Held while logs are checkpointed or closed, which must not happen at once.
     upkeep: Mutex<()>,
 }
 
-/// The metadata log as it was found.
+/// Bytes of a volume, as far as it tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Space {
+    pub(crate) free: Option<i64>,
+    pub(crate) total: Option<i64>,
+}
+
+/// A log that a topic's partition needs.
 #[derive(Debug)]
-pub(crate) struct FoundMetadata {
-    pub(crate) log: Log,
-    pub(crate) records: Vec<(Offset, Record)>,
+pub(crate) struct WantedLog<'a> {
+    pub(crate) name: &'a TopicPartition,
+    pub(crate) topic_id: Uuid,
+    /// The data directory it lies in, as far as that is written down.
+    pub(crate) assigned: Uuid,
+    pub(crate) config: Arc<LogConfig>,
 }
 
 impl Logs {
@@ -88,32 +109,50 @@ impl Logs {
             Arc::clone(&world.random),
             Limits::default(),
         );
-        let directory = settings.log.dirs.first().cloned().unwrap_or_default();
+        // Clients name directories by the paths that they were told, so these must be whole.
+        let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let directories: Vec<PathBuf> = settings.log.dirs.iter().map(whole).collect();
+        let directory = directories.first().cloned().unwrap_or_default();
         let directory = directory.join(format!("{METADATA_TOPIC}-0"));
         // Asked for by the first log that is found, and by then the directories are locked.
         let metadata = OnceLock::new();
-        let read = || read_metadata(&environment, directory.clone());
+        let read = || -> Result<(FoundMetadata, Image), MetadataStoreError> {
+            let found = metadata_store::open(
+                &environment,
+                &*world.disk,
+                directory.clone(),
+                &settings.metadata_log,
+            )?;
+            let mut image = Image::new(Str::EMPTY);
+            for (offset, record) in &found.records {
+                image
+                    .apply(record)
+                    .map_err(|error| MetadataReplayError::Apply { offset: *offset, error })?;
+            }
+            Ok((found, image))
+        };
         let config_for = |partition: &TopicPartition| match metadata.get_or_init(read) {
             Ok((_, image)) => log_config_of(settings, image, &partition.topic),
             Err(_) => Arc::new(LogConfig::default()),
         };
-        let Opened { manager, logs, failed, recovery, had_clean_shutdown } = LogManager::open(
+        let opened = LogManager::open(
             &environment,
             ManagerOptions {
-                directories: settings.log.dirs.clone(),
+                directories,
                 node_id: settings.node.id.0,
                 cluster_id: None,
                 recovery_threads: settings.log.recovery_threads_per_dir,
                 config_for: &config_for,
             },
         )?;
+        let Opened { manager, logs, futures, failed, recovery, had_clean_shutdown } = opened;
         let (metadata, _) = metadata.into_inner().unwrap_or_else(read)?;
         if metadata.records.is_empty() && !(logs.is_empty() && failed.is_empty()) {
             let count = logs.len() + failed.len();
             return Err(LogsError::NoMetadata { directory, count });
         }
-        for (path, error) in &failed {
-            tracing::error!(path = %path.display(), %error, "a log cannot be opened");
+        for FailedLog { directory, error, .. } in &failed {
+            tracing::error!(path = %directory.display(), %error, "a log cannot be opened");
         }
         if recovery.cut_bytes > 0 {
             tracing::warn!(
@@ -121,12 +160,22 @@ impl Logs {
                 "the last process ended abruptly; unfinished writes were cut off"
             );
         }
-        let found = logs.into_iter().map(|log| (log.partition().clone(), log)).collect();
+        let by_name = |logs: Vec<Log>| {
+            logs.into_iter().map(|log| (log.partition().clone(), log)).collect::<HashMap<_, _>>()
+        };
+        let (found, futures) = (by_name(logs), by_name(futures));
         let opened = Self {
             environment,
             disk: Arc::clone(&world.disk),
             manager,
             found: Mutex::new(found),
+            metadata_directory: directory,
+            futures: Mutex::new(futures),
+            damaged: failed.into_iter().map(|failed| failed.partition).collect(),
+            preferred: Mutex::default(),
+            chosen: Mutex::default(),
+            moves_asked: Notify::new(),
+            disk_trouble: Arc::default(),
             was_clean: had_clean_shutdown,
             upkeep: Mutex::default(),
         };
@@ -143,17 +192,78 @@ impl Logs {
         &self.environment
     }
 
-    /// The directories, each with the bytes that are free on its volume, as far as it tells.
-    pub(crate) fn free_space(&self) -> Vec<(PathBuf, Option<i64>)> {
-        let free = |path: &Path| {
-            self.disk.free_space(path).ok().map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
-        };
-        self.manager.directories().map(|(path, _)| (path.to_owned(), free(path))).collect()
+    /// The data directories.
+    pub(crate) fn manager(&self) -> &LogManager {
+        &self.manager
     }
 
-    /// The ids of the directories.
+    /// The directory of the metadata log, and the disk it is on.
+    pub(crate) fn metadata_place(&self) -> (&dyn Disk, &Path) {
+        (&*self.disk, &self.metadata_directory)
+    }
+
+    /// The bytes of the volume that a data directory lies on.
+    pub(crate) fn space(&self, path: &Path) -> Space {
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        Space {
+            free: self.disk.free_space(path).ok().map(signed),
+            total: self.disk.total_space(path).ok().map(signed),
+        }
+    }
+
+    /// The ids of the directories in use.
     pub(crate) fn directory_ids(&self) -> Vec<Uuid> {
-        self.manager.directories().map(|(_, id)| id).collect()
+        let in_use = self.manager.directories().filter(|directory| directory.failure.is_none());
+        in_use.filter_map(|directory| directory.id).collect()
+    }
+
+    /// The ids of the directories that take no new partitions.
+    pub(crate) fn cordoned_ids(&self) -> Vec<Uuid> {
+        let cordoned =
+            self.manager.directories().filter(|known| self.manager.is_cordoned(&known.path));
+        cordoned.filter_map(|directory| directory.id).collect()
+    }
+
+    /// Puts `cordoned.log.dirs` in force.
+    pub(crate) fn cordon(&self, settings: &BrokerSettings, node: &ConfigMap, cluster: &ConfigMap) {
+        let listed = match settings.layers(node, cluster).value("cordoned.log.dirs") {
+            Some(Value::List(listed)) => listed,
+            _ => Vec::new(),
+        };
+        let is_cordoned = |path: &Path| {
+            let whole = |listed: &String| std::path::absolute(listed).is_ok_and(|it| it == path);
+            listed.iter().any(|listed| listed == "*" || whole(listed))
+        };
+        let paths = self.manager.directories().map(|directory| directory.path);
+        self.manager.cordon(paths.filter(|path| is_cordoned(path)).collect());
+    }
+
+    /// Remembers where a partition is to be made once its topic is created.
+    pub(crate) fn prefer_directory(&self, name: TopicPartition, directory: &Path) {
+        /// More wishes than this are somebody's mistake.
+        const WISHES_MAX: usize = 10_000;
+        let mut preferred = self.preferred.lock();
+        if preferred.len() < WISHES_MAX {
+            preferred.insert(name, directory.to_owned());
+        }
+    }
+
+    /// What partitions need of the broker.
+    pub(crate) fn surroundings(
+        &self,
+        flusher: &Arc<Flusher>,
+        flush_before_ack: bool,
+    ) -> Surroundings {
+        Surroundings {
+            flusher: Arc::downgrade(flusher),
+            flush_before_ack,
+            disk_trouble: Arc::clone(&self.disk_trouble),
+        }
+    }
+
+    /// Takes the copy of a partition's log that was found at the start.
+    pub(crate) fn take_future(&self, name: &TopicPartition) -> Option<Log> {
+        self.futures.lock().remove(name)
     }
 
     /// Reports whether the last process left everything in good order.
@@ -162,12 +272,8 @@ impl Logs {
     }
 
     /// Takes the log of a partition that was found at the start, or makes it; blocks.
-    pub(crate) fn open_log(
-        &self,
-        name: &TopicPartition,
-        topic_id: Uuid,
-        config: Arc<LogConfig>,
-    ) -> Result<Log, LogError> {
+    pub(crate) fn open_log(&self, wanted: WantedLog<'_>) -> Result<Log, LogError> {
+        let WantedLog { name, topic_id, assigned, config } = wanted;
         let found = self.found.lock().remove(name);
         if let Some(mut log) = found {
             match log.topic_id() {
@@ -185,7 +291,30 @@ impl Logs {
                 }
             }
         }
-        self.manager.create(name.clone(), topic_id, config)
+        self.check_absence(name, assigned)?;
+        let preferred = self.preferred.lock().remove(name);
+        let log = self.manager.create(name.clone(), topic_id, config, preferred.as_deref())?;
+        let directory = log.directory().parent().and_then(|root| self.manager.directory_id(root));
+        if let Some(directory) = directory.filter(|id| *id != assigned) {
+            let partition = name.partition;
+            self.chosen.lock().push(DirectoryAssignment { topic_id, partition, directory });
+        }
+        Ok(log)
+    }
+
+    /// Refuses to make a log anew that exists where we cannot get at it now.
+    fn check_absence(&self, name: &TopicPartition, assigned: Uuid) -> Result<(), LogError> {
+        let mut directories = self.manager.directories();
+        let is_elsewhere = assigned != directory::UNASSIGNED
+            && !self.directory_ids().contains(&assigned)
+            && directories.any(|directory| directory.failure.is_some());
+        if !is_elsewhere && !self.damaged.contains(name) {
+            return Ok(());
+        }
+        Err(LogError::Failed {
+            directory: name.to_string().into(),
+            reason: "its data directory is out of use, or its log cannot be opened".to_owned(),
+        })
     }
 
     /// Removes the logs found at the start that belong to no topic any more; blocks.
@@ -196,10 +325,14 @@ impl Logs {
                 tracing::error!(partition = %name, %error, "a log cannot be removed");
             }
         }
+        for (name, _) in std::mem::take(&mut *self.futures.lock()) {
+            tracing::warn!(partition = %name, "leaving alone a copy whose original is not here");
+        }
     }
 
     /// Takes a partition's log away and has it removed after the delay; blocks.
     pub(crate) fn remove_log(&self, partition: &Partition) -> Result<(), LogError> {
+        partition.cancel_move(&self.manager)?;
         match partition.take_log() {
             Some(log) => self.manager.delete(log),
             None => Ok(()),
@@ -237,9 +370,9 @@ impl Logs {
         partitions: &[Arc<Partition>],
     ) -> Result<(), LogError> {
         let _upkeep = self.upkeep.lock();
-        let points: Vec<LogPoints> =
-            partitions.iter().filter_map(|partition| partition.points()).collect();
-        if points.len() < partitions.len() {
+        let online = || partitions.iter().filter(|partition| !partition.is_offline());
+        let points: Vec<LogPoints> = online().filter_map(|partition| partition.points()).collect();
+        if points.len() < online().count() {
             // Some are closed or deleted at this moment: what they had must not be forgotten, and
             // closing writes the same.
             return Ok(());
@@ -255,52 +388,10 @@ impl Logs {
     ) -> Result<(), LogError> {
         let _upkeep = self.upkeep.lock();
         metadata.close()?;
+        let mut partitions = partitions;
+        partitions.retain(|partition| !partition.is_offline());
         let close = |partition: Arc<Partition>| partition.close();
         let errors = self.manager.shut_down(CLOSING_THREADS, partitions, close)?;
         errors.into_iter().next().map_or(Ok(()), Err)
     }
-}
-
-fn read_metadata(
-    environment: &Environment,
-    directory: PathBuf,
-) -> Result<(FoundMetadata, Image), LogsError> {
-    let name = TopicPartition::new(METADATA_TOPIC, 0);
-    // Nothing of it may ever go: it is the only place where topics are written down.
-    let keep_all = LogConfig {
-        cleanup: CleanupPolicy { delete: false, compact: false },
-        retention_ms: None,
-        ..LogConfig::default()
-    };
-    let options = OpenOptions::new(name, directory, Arc::new(keep_all));
-    let (mut log, _) = Log::open(environment, options)?;
-    let mut records = Vec::new();
-    let mut failure = None;
-    let range = log.log_start_offset().0..log.log_end_offset().0;
-    let read = |offset, limit, bytes_max| {
-        let request = ReadRequest {
-            offset: Offset(offset),
-            limit_offset: Offset(limit),
-            max_bytes: bytes_max,
-            min_one_batch: true,
-        };
-        Ok(log.read(request)?.into_parts())
-    };
-    replay::for_each_record_in(METADATA_TOPIC, range, read, |offset, _key, value| {
-        match decode(offset, value) {
-            Ok(record) => records.push((offset, record)),
-            Err(error) => failure = failure.take().or(Some(error)),
-        }
-    })
-    .map_err(MetadataReplayError::from)?;
-    if let Some(error) = failure {
-        return Err(error.into());
-    }
-    let mut image = Image::new(Str::EMPTY);
-    for (offset, record) in &records {
-        image
-            .apply(record)
-            .map_err(|error| MetadataReplayError::Apply { offset: *offset, error })?;
-    }
-    Ok((FoundMetadata { log, records }, image))
 }

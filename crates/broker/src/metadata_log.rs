@@ -4,22 +4,29 @@
 //! Changes happen one after the other. Each runs in a task of its own, so that a client that goes
 //! away does not leave one half done.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
+use fleuve_metadata::checkpoint::{self, CheckpointId, Voter};
+use fleuve_metadata::config::MetadataLogSettings;
 use fleuve_metadata::controller::{
     AlterConfigsError, Controller, CreatePartitionsError, CreateTopicError, CreatedTopic, Decision,
     DeleteTopicError, DeletedTopic,
 };
 use fleuve_metadata::image::{ApplyError, Change, Image};
 use fleuve_metadata::record::{DecodeRecordError, Record};
-use fleuve_os::Clock;
+use fleuve_os::{Clock, Disk, DiskError};
 use fleuve_protocol::EncodeError;
 use fleuve_protocol::records::{BatchBuilder, BatchOptions, NewRecord};
-use fleuve_types::{Offset, TimestampMs};
+use fleuve_types::{LeaderEpoch, Offset, TimestampMs};
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::metadata_store;
+use crate::metrics::Distribution;
 use crate::partition::Partition;
 use crate::purgatory::{AckWait, Purgatory};
 use crate::replay::ReplayError;
@@ -49,6 +56,17 @@ pub(crate) enum AutoCreateError {
     Metadata(#[from] MetadataError),
     #[error(transparent)]
     Refused(#[from] CreateTopicError),
+}
+
+/// Why a checkpoint was not written, or what it replaces not removed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckpointFailure {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Log(#[from] fleuve_storage::LogError),
+    #[error("a record cannot be written: {0}")]
+    Encode(#[from] EncodeError),
 }
 
 /// Why the metadata log could not be read at the start.
@@ -89,6 +107,30 @@ pub(crate) struct MetadataLog {
     purgatory: Arc<Purgatory>,
     controller: Mutex<Controller>,
     image: RwLock<Arc<Image>>,
+    checkpoints: CheckpointState,
+    /// How long changes took to become durable.
+    pub(crate) commit_times: Distribution,
+}
+
+/// How much of the log no checkpoint holds.
+#[derive(Debug)]
+struct CheckpointState {
+    /// Where the newest checkpoint ends; negative if there is none.
+    end_offset: AtomicI64,
+    /// When it was written, or when the broker started.
+    written_ms: AtomicI64,
+    /// The bytes of records behind it.
+    bytes_behind: AtomicU64,
+}
+
+/// What was found in the log when it was opened.
+pub(crate) struct FoundRecords<'a> {
+    /// The newest checkpoint.
+    pub(crate) checkpoint: Option<CheckpointId>,
+    /// Its records, then those behind it.
+    pub(crate) records: &'a [(Offset, Record)],
+    /// The bytes of the latter.
+    pub(crate) bytes_behind: u64,
 }
 
 /// The right to make a change: nobody else can while it is held.
@@ -101,18 +143,32 @@ impl MetadataLog {
     /// Applies the records that were found in the log.
     pub(crate) fn replay(
         partition: Arc<Partition>,
-        records: &[(Offset, Record)],
+        found: &FoundRecords<'_>,
         mut controller: Controller,
         clock: Arc<dyn Clock>,
         purgatory: Arc<Purgatory>,
     ) -> Result<Self, MetadataReplayError> {
-        for (offset, record) in records {
+        for (offset, record) in found.records {
             controller
                 .apply(record)
                 .map_err(|error| MetadataReplayError::Apply { offset: *offset, error })?;
         }
         let image = RwLock::new(Arc::new(controller.image().clone()));
-        Ok(Self { partition, clock, purgatory, controller: Mutex::new(controller), image })
+        let checkpoints = CheckpointState {
+            end_offset: AtomicI64::new(found.checkpoint.map_or(-1, |id| id.end_offset.0)),
+            written_ms: AtomicI64::new(clock.wall_ms()),
+            bytes_behind: AtomicU64::new(found.bytes_behind),
+        };
+        let controller = Mutex::new(controller);
+        Ok(Self {
+            partition,
+            clock,
+            purgatory,
+            controller,
+            image,
+            checkpoints,
+            commit_times: Distribution::default(),
+        })
     }
 
     /// The image as of the last change.
@@ -133,6 +189,71 @@ impl MetadataLog {
     /// Waits for its turn to change something.
     pub(crate) async fn begin(&self) -> Changing<'_> {
         Changing { log: self, controller: self.controller.lock().await }
+    }
+}
+
+impl MetadataLog {
+    /// Writes a checkpoint if it is time for one, and gives up what is too old or too much; blocks.
+    pub(crate) fn keep_checkpoints(
+        &self,
+        (disk, directory): (&dyn Disk, &Path),
+        settings: &MetadataLogSettings,
+        voter: &Voter,
+    ) -> Result<(), CheckpointFailure> {
+        let now_ms = self.clock.wall_ms();
+        let state = &self.checkpoints;
+        let age_ms = now_ms.saturating_sub(state.written_ms.load(Ordering::Relaxed));
+        let too_old = settings.checkpoint_interval_ms.is_some_and(|most| age_ms >= most as i64);
+        let bytes = state.bytes_behind.load(Ordering::Relaxed);
+        let is_due = bytes >= settings.checkpoint_bytes || (bytes > 0 && too_old);
+        if !is_due || self.partition.has_failed() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        // Under the lock nobody has appended what the image lacks.
+        let (image, end_offset) = {
+            let controller = self.controller.blocking_lock();
+            state.bytes_behind.store(0, Ordering::Relaxed);
+            (controller.image().clone(), Offset(self.partition.high_watermark()))
+        };
+        let id = CheckpointId { end_offset, epoch: LeaderEpoch(self.partition.leader_epoch()) };
+        state.written_ms.store(now_ms, Ordering::Relaxed);
+        let batches = checkpoint::encode(id, image.snapshot(), voter, TimestampMs(now_ms))?;
+        metadata_store::write(disk, directory, id, &batches)?;
+        state.end_offset.store(end_offset.0, Ordering::Relaxed);
+        let size: usize = batches.iter().map(Bytes::len).sum();
+        tracing::info!(%id, size, took = ?begun.elapsed(), "metadata checkpoint written");
+
+        let log_bytes = self.partition.size()?;
+        let (expired, begin) =
+            metadata_store::find_expired(disk, directory, log_bytes, settings, now_ms)?;
+        metadata_store::remove(disk, directory, &expired)?;
+        if let Some(begin) = begin {
+            self.partition.delete_records_to(begin.0)?;
+            self.partition.enforce_retention()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the checkpoint that a new log begins with, which names the quorum's only voter;
+    /// Kafka's `storage format --standalone` leaves the same. Blocks.
+    pub(crate) fn found(
+        &self,
+        (disk, directory): (&dyn Disk, &Path),
+        voter: &Voter,
+    ) -> Result<(), CheckpointFailure> {
+        let state = &self.checkpoints;
+        let is_new =
+            self.partition.log_end_offset() == 0 && state.end_offset.load(Ordering::Relaxed) < 0;
+        if !is_new {
+            return Ok(());
+        }
+        let id = CheckpointId { end_offset: Offset(0), epoch: LeaderEpoch(0) };
+        let now = TimestampMs(self.clock.wall_ms());
+        let batches = checkpoint::encode(id, std::iter::empty(), voter, now)?;
+        metadata_store::write(disk, directory, id, &batches)?;
+        state.end_offset.store(0, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -157,6 +278,8 @@ impl Changing<'_> {
         }
         let batch = self.log.encode(&decision.records)?;
         let partition = &self.log.partition;
+        let bytes = batch.len() as u64;
+        let begun = Instant::now();
         let appended = partition.append_internal(batch)?;
         if partition.high_watermark() < appended.next_offset {
             let wait = AckWait::new(&self.log.purgatory, 1);
@@ -167,10 +290,12 @@ impl Changing<'_> {
                 return Err(MetadataError::Failed);
             }
         }
+        self.log.commit_times.record(begun.elapsed());
         let mut changes = Vec::with_capacity(decision.records.len());
         for record in &decision.records {
             changes.push(self.controller.apply(record)?);
         }
+        self.log.checkpoints.bytes_behind.fetch_add(bytes, Ordering::Relaxed);
         *self.log.image.write() = Arc::new(self.controller.image().clone());
         Ok((decision.reply, changes))
     }

@@ -1,18 +1,22 @@
 //! What all requests of a broker share.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 
 use fleuve_coordinator::offsets::DeletedTopic as ForgottenTopic;
+use fleuve_metadata::checkpoint::Voter;
 use fleuve_metadata::config::{BrokerSettings, Layers};
 use fleuve_metadata::controller::{
-    ConfigReplacement, ConfigUpdate, Controller, Decision, MorePartitions, NewTopic, TopicSelector,
+    ConfigReplacement, ConfigUpdate, Controller, Decision, DirectoryAssignment, MorePartitions,
+    NewTopic, TopicSelector,
 };
-use fleuve_metadata::image::{Change, Image, Resource, ResourceKind, Topic as TopicImage};
+use fleuve_metadata::image::{
+    Change, Image, Resource, ResourceKind, Topic as TopicImage, directory,
+};
 use fleuve_os::{Clock, Random};
 use fleuve_protocol::Str;
-use fleuve_storage::{Flusher, LogConfig};
+use fleuve_storage::LogConfig;
 use fleuve_types::{NodeId, TopicPartition, Uuid};
 use parking_lot::{Mutex, RwLock};
 
@@ -21,16 +25,17 @@ use crate::fetch_session::SessionCache;
 use crate::group_settings::{group_configs, group_settings};
 use crate::group_topics::ImageTopics;
 use crate::groups::{Groups, OFFSETS_TOPIC, Shard};
+use crate::lags::Lags;
 use crate::log_config::log_config_of;
-use crate::logs::Logs;
+use crate::logs::{Logs, WantedLog};
 use crate::metadata_log::{
-    AlterConfigsResults, AutoCreateError, CreatePartitionsResults, CreateTopicResults,
+    AlterConfigsResults, AutoCreateError, Changing, CreatePartitionsResults, CreateTopicResults,
     DeleteTopicResults, MetadataError, MetadataLog,
 };
-use crate::metrics::{RequestCounters, TopicCounters};
-use crate::partition::Partition;
+use crate::metrics::{Counter, Distribution, RequestCounters, TopicCounters};
+use crate::partition::{Partition, Surroundings};
 use crate::purgatory::{AckWait, Purgatory};
-use crate::streams_topics::StreamsTopics;
+use crate::request_log::RequestLog;
 use crate::topics::{Topic, Topics, is_internal};
 
 /// Where clients of one listener are told to connect to.
@@ -40,6 +45,14 @@ pub(crate) struct Endpoint {
     pub(crate) port: i32,
 }
 
+/// The connections of one listener.
+#[derive(Debug)]
+pub(crate) struct ListenerCounters {
+    pub(crate) name: String,
+    pub(crate) opened: Counter,
+    pub(crate) closed: Counter,
+}
+
 /// The state of a broker.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -47,17 +60,25 @@ pub(crate) struct Node {
     pub(crate) rack: Option<Str>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
-    pub(crate) topics: Topics,
+    pub(crate) topics: Arc<Topics>,
     pub(crate) sessions: SessionCache,
     pub(crate) purgatory: Arc<Purgatory>,
     pub(crate) groups: Arc<Groups>,
     pub(crate) metadata: MetadataLog,
+    /// This node as a voter of the metadata quorum.
+    pub(crate) voter: Voter,
     pub(crate) logs: Logs,
-    pub(crate) flusher: Weak<Flusher>,
+    pub(crate) surroundings: Surroundings,
     /// Sums over all topics.
     pub(crate) counters: TopicCounters,
     /// In the order of the table of APIs.
     pub(crate) request_counters: Vec<RequestCounters>,
+    pub(crate) request_log: RequestLog,
+    /// How long flushes took.
+    pub(crate) flush_times: Arc<Distribution>,
+    pub(crate) lags: Arc<Lags>,
+    /// By the index of the listener.
+    pub(crate) listeners: Vec<ListenerCounters>,
     /// By the index of the listener.
     pub(crate) endpoints: Vec<Endpoint>,
     /// The number of this broker's registration.
@@ -65,8 +86,6 @@ pub(crate) struct Node {
     /// What the operator wrote, without dynamic configs.
     pub(crate) static_settings: Arc<BrokerSettings>,
     pub(crate) settings: RwLock<Arc<BrokerSettings>>,
-    /// Internal topics of streams applications that are being created.
-    pub(crate) streams_topics: StreamsTopics,
     pub(crate) producer_ids: Mutex<std::ops::Range<i64>>,
     pub(crate) compaction: Compaction,
     pub(crate) stopping: AtomicBool,
@@ -290,6 +309,15 @@ impl Node {
         }
     }
 
+    /// Writes a checkpoint of the metadata when it is time; blocks.
+    pub(crate) fn keep_metadata_checkpoints(&self) {
+        let settings = &self.static_settings.metadata_log;
+        let place = self.logs.metadata_place();
+        if let Err(error) = self.metadata.keep_checkpoints(place, settings, &self.voter) {
+            tracing::error!(%error, "the metadata has no new checkpoint; its log goes on");
+        }
+    }
+
     /// Writes down from where recovery has to look; blocks.
     pub(crate) fn checkpoint_logs(&self) {
         if let Err(error) = self.logs.checkpoint(self.metadata.partition(), &self.all_partitions())
@@ -336,12 +364,44 @@ impl Node {
             if !changes.is_empty() {
                 let node = Arc::clone(&node);
                 // Directories and files are made here, which may take a while.
-                let followed = tokio::task::spawn_blocking(move || node.follow(changes));
+                let follower = Arc::clone(&node);
+                let followed = tokio::task::spawn_blocking(move || follower.follow(changes));
                 followed.await.map_err(|_| MetadataError::Stopped)?;
+                node.report_directories_in(&mut changing).await?;
             }
             Ok(reply)
         });
         task.await.map_err(|_| MetadataError::Stopped)?
+    }
+
+    /// Writes down where partitions lie that had the choice, and which directories are cordoned.
+    pub(crate) async fn report_directories(&self) -> Result<(), MetadataError> {
+        self.report_directories_in(&mut self.metadata.begin().await).await
+    }
+
+    async fn report_directories_in(
+        &self,
+        changing: &mut Changing<'_>,
+    ) -> Result<(), MetadataError> {
+        let chosen = std::mem::take(&mut *self.logs.chosen.lock());
+        let mut decision = changing.controller().assign_directories(&chosen);
+        let cordoned = self.logs.cordoned_ids();
+        decision.records.extend(changing.controller().cordon_directories(&cordoned).records);
+        changing.carry_out(decision).await.map(|_| ())
+    }
+
+    /// Writes down that a partition lies in another directory now.
+    pub(crate) async fn note_directory(&self, partition: &Partition, directory: Uuid) {
+        let name = partition.name();
+        let Some(topic) = self.topics.by_name(&name.topic) else { return };
+        self.logs.chosen.lock().push(DirectoryAssignment {
+            topic_id: topic.id,
+            partition: name.partition,
+            directory,
+        });
+        if let Err(error) = self.report_directories().await {
+            tracing::error!(partition = %name, %error, "its new directory is not written down");
+        }
     }
 
     /// Does what changes of the image ask of this broker; blocks.
@@ -422,7 +482,10 @@ impl Node {
         let node_configs = image.broker_configs(NodeId(self.id));
         let cluster_configs = image.cluster_configs();
         match self.static_settings.with_dynamic(&node_configs, &cluster_configs) {
-            Ok(settings) => *self.settings.write() = Arc::new(settings),
+            Ok(settings) => {
+                self.logs.cordon(&settings, &node_configs, &cluster_configs);
+                *self.settings.write() = Arc::new(settings);
+            }
             Err(error) => tracing::error!(%error, "dynamic configs are not in force"),
         }
         self.take_group_settings(image);
@@ -458,30 +521,37 @@ impl Node {
             Some(first) => Arc::clone(&first.name().topic),
             None => Arc::from(image_topic.name.as_str()),
         };
-        // Without a flusher the broker is stopping.
-        let Some(flusher) = self.flusher.upgrade() else { return Vec::new() };
         let missing = &image_topic.partitions()[partitions.len()..];
         let opened = in_parallel(missing, |partition| {
             let name = TopicPartition::new(Arc::clone(&topic_name), partition.index);
-            let log = self.logs.open_log(&name, image_topic.id, Arc::clone(&config));
+            let position = partition.replicas.iter().position(|replica| replica.0 == self.id);
+            let assigned = position.and_then(|position| partition.directories.get(position));
+            let wanted = WantedLog {
+                name: &name,
+                topic_id: image_topic.id,
+                assigned: assigned.copied().unwrap_or(directory::UNASSIGNED),
+                config: Arc::clone(&config),
+            };
+            let log = self.logs.open_log(wanted);
             (partition, name, log)
         });
         for (partition, name, log) in opened {
+            let leader_epoch = partition.leader_epoch.0;
             let log = match log {
                 Ok(log) => log,
                 Err(error) => {
-                    // What comes after it would get the wrong index.
                     tracing::error!(partition = %name, %error, "a partition cannot be opened");
-                    break;
+                    let offline = Partition::offline(name, leader_epoch, &self.surroundings);
+                    partitions.push(Arc::new(offline));
+                    continue;
                 }
             };
             let needs_flush = log.needs_flush();
-            let opened = Arc::new(Partition::new(
-                log,
-                partition.leader_epoch.0,
-                &flusher,
-                self.static_settings.log.flush_before_ack,
-            ));
+            let opened = Arc::new(Partition::new(log, leader_epoch, &self.surroundings));
+            if let Some(future) = self.logs.take_future(&name) {
+                opened.resume_move(future);
+                self.logs.moves_asked.notify_one();
+            }
             if needs_flush {
                 // What a killed process left in the page cache is not durable yet.
                 opened.request_flush();

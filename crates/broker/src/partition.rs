@@ -17,6 +17,7 @@ use fleuve_storage::{
 };
 use fleuve_types::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::purgatory::{AckWait, Waiters};
 
@@ -27,25 +28,39 @@ const QUICK_READ_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Partition {
     name: TopicPartition,
-    state: Mutex<State>,
+    pub(crate) state: Mutex<State>,
     high_watermark: AtomicI64,
     log_start: AtomicI64,
     log_end: AtomicI64,
     leader_epoch: AtomicI32,
     failed: AtomicBool,
     gone: AtomicBool,
+    /// Whether its data directory has failed.
+    offline: AtomicBool,
+    /// The log that grows in another data directory to take the present one's place.
+    pub(crate) future: Mutex<Option<Log>>,
     flush_mark: FlushMark,
-    /// Weak, so that the broker can end the flusher's threads before it closes the logs.
-    flusher: Weak<Flusher>,
+    surroundings: Surroundings,
     flush_before_ack: bool,
     /// Those who wait for the high watermark.
     pub(crate) waiters: Arc<Waiters>,
 }
 
+/// What a partition needs of the broker it lives in.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    /// Weak, so that the broker can end the flusher's threads before it closes the logs.
+    pub(crate) flusher: Weak<Flusher>,
+    /// `fleuve.flush.before.ack`.
+    pub(crate) flush_before_ack: bool,
+    /// Told when a disk refused something, so that somebody looks at the data directory.
+    pub(crate) disk_trouble: Arc<Notify>,
+}
+
 #[derive(Debug)]
-struct State {
+pub(crate) struct State {
     /// None once the topic is deleted or the broker stopped.
-    log: Option<Log>,
+    pub(crate) log: Option<Log>,
     /// Bytes appended since the partition was opened; tells how many bytes an advance of the high
     /// watermark makes readable.
     appended_bytes: i64,
@@ -80,26 +95,51 @@ pub(crate) struct TimedOffset {
 
 impl Partition {
     /// Takes over an opened log.
-    pub(crate) fn new(
-        log: Log,
-        leader_epoch: i32,
-        flusher: &Arc<Flusher>,
-        flush_before_ack: bool,
-    ) -> Self {
+    pub(crate) fn new(log: Log, leader_epoch: i32, surroundings: &Surroundings) -> Self {
         let log_end = log.log_end_offset().0;
+        let high_watermark = match surroundings.flush_before_ack {
+            true => log.flushed_offset().0,
+            false => log_end,
+        };
+        let (start, failed) = (log.log_start_offset().0, log.failure().is_some());
+        let name = log.partition().clone();
+        let partition = Self::with(name, Some(log), leader_epoch, surroundings);
+        partition.high_watermark.store(high_watermark, Ordering::Release);
+        partition.log_start.store(start, Ordering::Release);
+        partition.log_end.store(log_end, Ordering::Release);
+        partition.failed.store(failed, Ordering::Release);
+        partition
+    }
+
+    /// Makes a partition whose log is out of reach.
+    pub(crate) fn offline(
+        name: TopicPartition,
+        leader_epoch: i32,
+        surroundings: &Surroundings,
+    ) -> Self {
+        let partition = Self::with(name, None, leader_epoch, surroundings);
+        partition.failed.store(true, Ordering::Release);
+        partition.offline.store(true, Ordering::Release);
+        partition
+    }
+
+    fn with(
+        name: TopicPartition,
+        log: Option<Log>,
+        leader_epoch: i32,
+        surroundings: &Surroundings,
+    ) -> Self {
         Self {
-            name: log.partition().clone(),
-            high_watermark: AtomicI64::new(if flush_before_ack {
-                log.flushed_offset().0
-            } else {
-                log_end
-            }),
-            log_start: AtomicI64::new(log.log_start_offset().0),
-            log_end: AtomicI64::new(log_end),
+            name,
+            high_watermark: AtomicI64::new(0),
+            log_start: AtomicI64::new(0),
+            log_end: AtomicI64::new(0),
             leader_epoch: AtomicI32::new(leader_epoch),
-            failed: AtomicBool::new(log.failure().is_some()),
+            failed: AtomicBool::new(false),
+            offline: AtomicBool::new(false),
+            future: Mutex::new(None),
             state: Mutex::new(State {
-                log: Some(log),
+                log,
                 appended_bytes: 0,
                 readable_bytes: 0,
                 unflushed_records: 0,
@@ -108,8 +148,8 @@ impl Partition {
             }),
             gone: AtomicBool::new(false),
             flush_mark: FlushMark::default(),
-            flusher: Arc::downgrade(flusher),
-            flush_before_ack,
+            surroundings: surroundings.clone(),
+            flush_before_ack: surroundings.flush_before_ack,
             waiters: Arc::default(),
         }
     }
@@ -148,6 +188,21 @@ impl Partition {
     /// Reports whether the log takes no more records until the broker restarts.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
+    }
+
+    /// Reports whether the log is out of reach because its data directory has failed.
+    pub(crate) fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Acquire)
+    }
+
+    /// Lets go of the log because its data directory has failed, and of its copy elsewhere if one
+    /// was growing: the next start takes that up again.
+    pub(crate) fn go_offline(&self) {
+        self.offline.store(true, Ordering::Release);
+        let future = self.future.lock().take();
+        let log = self.state.lock().log.take();
+        drop((log, future));
+        self.note_failure();
     }
 
     /// Reports whether the topic is deleted.
@@ -228,19 +283,30 @@ impl Partition {
         whole_first: bool,
     ) -> Result<Vec<Bytes>, LogError> {
         // Consumers at the end of the log ask all the time; they need no lock to hear "nothing".
-        if offset == limit_offset && offset == self.high_watermark() {
+        if offset == limit_offset && offset == self.high_watermark() && !self.is_offline() {
             return Ok(Vec::new());
         }
-        let plan = self.usable(&mut self.state.lock().log)?.plan_read(ReadRequest {
-            offset: Offset(offset),
-            limit_offset: Offset(limit_offset),
-            max_bytes: bytes_max,
-            min_one_batch: whole_first,
-        })?;
-        if plan.is_in_memory() || plan.max_len() <= QUICK_READ_BYTES || !may_block_in_place() {
-            return Ok(plan.run()?.into_parts());
-        }
-        Ok(tokio::task::block_in_place(|| plan.run())?.into_parts())
+        self.watching(|| {
+            let plan = self.usable(&mut self.state.lock().log)?.plan_read(ReadRequest {
+                offset: Offset(offset),
+                limit_offset: Offset(limit_offset),
+                max_bytes: bytes_max,
+                min_one_batch: whole_first,
+            })?;
+            if plan.is_in_memory() || plan.max_len() <= QUICK_READ_BYTES || !may_block_in_place() {
+                return Ok(plan.run()?.into_parts());
+            }
+            Ok(tokio::task::block_in_place(|| plan.run())?.into_parts())
+        })
+    }
+
+    /// Does `work` and has the data directory looked at if the disk refuses.
+    fn watching<T>(&self, work: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
+        work().inspect_err(|error| {
+            if matches!(error, LogError::Disk(_)) && !error.is_out_of_space() {
+                self.surroundings.disk_trouble.notify_one();
+            }
+        })
     }
 
     /// Lets `wait` know once the high watermark has reached `offset`.
@@ -277,9 +343,9 @@ impl Partition {
         &self,
         timestamp: i64,
     ) -> Result<Option<TimedOffset>, LogError> {
-        let found = self
-            .usable(&mut self.state.lock().log)?
-            .offset_for_timestamp(TimestampMs(timestamp))?;
+        let found = self.watching(|| {
+            self.usable(&mut self.state.lock().log)?.offset_for_timestamp(TimestampMs(timestamp))
+        })?;
         Ok(found.map(TimedOffset::from))
     }
 
@@ -326,6 +392,10 @@ impl Partition {
 
     /// How much of the log waits for compaction, if it is compacted at all.
     pub(crate) fn dirtiness(&self) -> Option<Dirtiness> {
+        if self.is_moving() {
+            // The copy would have to be compacted in the same steps.
+            return None;
+        }
         let high_watermark = Offset(self.high_watermark());
         let mut state = self.state.lock();
         state.log.as_mut()?.dirtiness(high_watermark).ok()?
@@ -368,6 +438,9 @@ impl Partition {
 
     /// Puts other settings in force.
     pub(crate) fn set_config(&self, config: Arc<LogConfig>) {
+        if let Some(future) = self.future.lock().as_mut() {
+            future.set_config(Arc::clone(&config));
+        }
         if let Some(log) = self.state.lock().log.as_mut() {
             log.set_config(config);
         }
@@ -376,6 +449,16 @@ impl Partition {
     /// Bytes of all segments.
     pub(crate) fn size(&self) -> Result<u64, LogError> {
         self.state.lock().log.as_mut().map_or(Ok(0), Log::size)
+    }
+
+    /// Number of segments; 0 once the log is gone.
+    pub(crate) fn segment_count(&self) -> usize {
+        self.state.lock().log.as_ref().map_or(0, |log| log.segment_offsets().len())
+    }
+
+    /// Number of producers whose sequences are remembered.
+    pub(crate) fn producer_count(&self) -> usize {
+        self.state.lock().log.as_ref().map_or(0, |log| log.producers().count())
     }
 
     /// The data directory that the log lies in; none once the log is gone.
@@ -402,7 +485,7 @@ impl Partition {
 
     /// Has the flusher make everything durable soon.
     pub(crate) fn request_flush(self: &Arc<Self>) {
-        if let Some(flusher) = self.flusher.upgrade() {
+        if let Some(flusher) = self.surroundings.flusher.upgrade() {
             flusher.mark(self);
         }
     }
@@ -448,16 +531,28 @@ impl Partition {
     pub(crate) fn take_log(&self) -> Option<Log> {
         self.gone.store(true, Ordering::Release);
         let log = self.state.lock().log.take();
-        self.note_failure();
+        self.failed.store(true, Ordering::Release);
+        self.waiters.wake_all();
         log
     }
 
     /// The log, unless it was taken away.
-    fn usable<'a>(&self, log: &'a mut Option<Log>) -> Result<&'a mut Log, LogError> {
+    pub(crate) fn usable<'a>(&self, log: &'a mut Option<Log>) -> Result<&'a mut Log, LogError> {
         log.as_mut().ok_or_else(|| LogError::Failed {
             directory: self.name.to_string().into(),
             reason: "it is closed".to_owned(),
         })
+    }
+
+    /// Says that all records are durable, because the log has just been copied to where they are.
+    pub(crate) fn advance_to_end(&self, state: &mut State) {
+        let Some(log) = state.log.as_ref().filter(|log| !log.needs_flush()) else { return };
+        let (end, bytes) = (log.log_end_offset().0, state.appended_bytes - state.readable_bytes);
+        state.readable_bytes = state.appended_bytes;
+        state.flushing_bytes = state.appended_bytes;
+        state.unflushed_records = 0;
+        state.unflushed_since_ms = None;
+        self.advance(end, bytes);
     }
 
     fn advance(&self, high_watermark: i64, bytes: i64) {
@@ -468,6 +563,7 @@ impl Partition {
     fn note_failure(&self) {
         self.failed.store(true, Ordering::Release);
         self.waiters.wake_all();
+        self.surroundings.disk_trouble.notify_one();
     }
 }
 

@@ -21,6 +21,8 @@ use tokio::sync::Notify;
 pub(crate) struct Purgatory {
     produce: AtomicUsize,
     fetch: AtomicUsize,
+    expired_produce: AtomicUsize,
+    expired_fetch: AtomicUsize,
 }
 
 /// A produce request that waits for some partitions.
@@ -64,6 +66,23 @@ impl Purgatory {
     /// Produce requests and fetches that wait now.
     pub(crate) fn sizes(&self) -> (usize, usize) {
         (self.produce.load(Ordering::Relaxed), self.fetch.load(Ordering::Relaxed))
+    }
+
+    /// Produce requests and fetches that have waited for their full timeout.
+    pub(crate) fn expired(&self) -> (usize, usize) {
+        let expired = [&self.expired_produce, &self.expired_fetch];
+        let [produce, fetch] = expired.map(|count| count.load(Ordering::Relaxed));
+        (produce, fetch)
+    }
+
+    /// Counts a produce request that has waited for its full timeout.
+    pub(crate) fn note_expired_produce(&self) {
+        self.expired_produce.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a fetch that has waited for its full timeout.
+    pub(crate) fn note_expired_fetch(&self) {
+        self.expired_fetch.fetch_add(1, Ordering::Relaxed);
     }
 }
 

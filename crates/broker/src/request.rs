@@ -73,6 +73,9 @@ impl<R> Outcome<R> {
 
 /// A response that can be put on the wire.
 pub(crate) trait IntoFrame: Send + 'static {
+    /// Tells `each` every error code in the response, 0 for none.
+    fn error_codes(&self, each: &mut dyn FnMut(i16));
+
     /// Writes the whole frame, its length included, in pieces for a vectored write.
     fn into_frame(
         self,
@@ -83,6 +86,10 @@ pub(crate) trait IntoFrame: Send + 'static {
 }
 
 impl<M: Message + Send + 'static> IntoFrame for M {
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        Message::error_codes(self, each);
+    }
+
     fn into_frame(
         self,
         key: ApiKey,

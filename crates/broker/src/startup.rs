@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleuve_metadata::checkpoint::Voter;
 use fleuve_metadata::config::{BrokerSettings, Layers, Listener as ListenerSettings};
 use fleuve_metadata::controller::{Controller, Registration};
 use fleuve_metadata::image::Endpoint as RegisteredEndpoint;
@@ -20,12 +21,15 @@ use crate::dispatch::APIS;
 use crate::fetch_session::SessionCache;
 use crate::group_settings::group_settings;
 use crate::groups::Groups;
+use crate::lags::Lags;
 use crate::logs::Logs;
-use crate::metadata_log::{MetadataError, MetadataLog};
-use crate::metrics::RequestCounters;
-use crate::node::{Endpoint, Node};
+use crate::metadata_log::{FoundRecords, MetadataError, MetadataLog};
+use crate::metrics::{Counter, Distribution, RequestCounters};
+use crate::node::{Endpoint, ListenerCounters, Node};
 use crate::partition::Partition;
 use crate::purgatory::Purgatory;
+use crate::request_log::RequestLog;
+use crate::topics::Topics;
 
 /// Requests of one connection that may await their answers.
 const OUTSTANDING_PER_CONNECTION_MAX: usize = 1024;
@@ -130,6 +134,7 @@ pub(crate) async fn open_node(
     components: &Components,
     listeners: &[BoundListener],
     flusher: &Arc<Flusher>,
+    flush_times: &Arc<Distribution>,
 ) -> Result<Arc<Node>, StartError> {
     let Components { clock, random, .. } = components.clone();
     let (opening, world) = (Arc::clone(settings), components.clone());
@@ -138,46 +143,72 @@ pub(crate) async fn open_node(
     let purgatory = Arc::new(Purgatory::default());
     // The metadata log is flushed before anything is said about it, whatever the setting for
     // topics.
-    let metadata_partition = Arc::new(Partition::new(found.log, METADATA_EPOCH, flusher, true));
+    let metadata_surroundings = logs.surroundings(flusher, true);
+    let metadata_partition =
+        Arc::new(Partition::new(found.log, METADATA_EPOCH, &metadata_surroundings));
     if metadata_partition.high_watermark() < metadata_partition.log_end_offset() {
         metadata_partition.request_flush();
     }
     let controller = Controller::new(logs.cluster_id(), Arc::clone(settings));
     let metadata = MetadataLog::replay(
         metadata_partition,
-        &found.records,
+        &FoundRecords {
+            checkpoint: found.checkpoint,
+            records: &found.records,
+            bytes_behind: found.bytes_behind,
+        },
         controller,
         Arc::clone(&clock),
         Arc::clone(&purgatory),
     )?;
     let endpoints = endpoints(settings, listeners);
+    let voter = voter(settings, &logs, &endpoints);
+    // Small, and before anything else can be asked.
+    metadata
+        .found(logs.metadata_place(), &voter)
+        .map_err(|error| StartError::MetadataWrite(error.to_string()))?;
     let broker_epoch = register(settings, components, &logs, &metadata, &endpoints).await?;
+    let surroundings = logs.surroundings(flusher, settings.log.flush_before_ack);
+    let topics = Arc::<Topics>::default();
+    let lags = Arc::new(Lags::new(Arc::clone(&topics), Arc::clone(&clock)));
     let groups = Groups::new(
         Arc::clone(&clock),
         Arc::clone(&random),
         Arc::clone(&purgatory),
         group_settings(settings),
         Duration::from_millis(settings.offsets.commit_timeout_ms),
+        Arc::clone(&lags),
     );
     let node = Arc::new(Node {
         id: settings.node.id.0,
         rack: settings.node.rack.clone().map(Str::from),
         clock,
         random,
-        topics: Default::default(),
+        topics,
         sessions: SessionCache::new(settings.fetch.sessions_max),
         purgatory,
         groups: Arc::new(groups),
         metadata,
+        voter,
         logs,
-        flusher: Arc::downgrade(flusher),
+        surroundings,
         counters: Default::default(),
         request_counters: APIS.iter().map(|_| RequestCounters::default()).collect(),
+        request_log: RequestLog::new(Duration::from_millis(settings.metrics.slow_request_ms)),
+        flush_times: Arc::clone(flush_times),
+        lags,
+        listeners: listeners
+            .iter()
+            .map(|listener| ListenerCounters {
+                name: listener.name.clone(),
+                opened: Counter::default(),
+                closed: Counter::default(),
+            })
+            .collect(),
         endpoints,
         broker_epoch,
         static_settings: Arc::clone(settings),
         settings: parking_lot::RwLock::new(Arc::clone(settings)),
-        streams_topics: Default::default(),
         producer_ids: Default::default(),
         compaction: Default::default(),
         stopping: Default::default(),
@@ -186,6 +217,9 @@ pub(crate) async fn open_node(
     let opening = Arc::clone(&node);
     let opened = tokio::task::spawn_blocking(move || opening.open_all_topics());
     let shards = opened.await.map_err(|_| StartError::Interrupted)?;
+    node.report_directories()
+        .await
+        .map_err(|error| StartError::MetadataWrite(error.to_string()))?;
     node.make_recovered_records_durable().await;
     // Groups answer that they are loading until they are; nothing else waits for them.
     let loading = Arc::clone(&node);
@@ -228,6 +262,29 @@ async fn register(
     let decision = changing.controller().register_broker(&registration, next_offset);
     let (epoch, _) = changing.carry_out(decision).await.map_err(write_error)?;
     Ok(epoch?.0)
+}
+
+/// This node as a voter of the metadata quorum, at the address of the controller's listener as far
+/// as one is configured.
+fn voter(settings: &BrokerSettings, logs: &Logs, endpoints: &[Endpoint]) -> Voter {
+    let listener = settings.network.listeners.controller.first();
+    let (host, port) = match (listener, endpoints.first()) {
+        (Some(listener), _) if !listener.host.is_empty() => {
+            (Str::copy_from(&listener.host), listener.port)
+        }
+        (listener, Some(endpoint)) => {
+            let port = listener.map_or(endpoint.port as u16, |listener| listener.port);
+            (endpoint.host.clone(), port)
+        }
+        _ => (Str::from("localhost"), 0),
+    };
+    Voter {
+        id: settings.node.id,
+        directory: logs.directory_ids().first().copied().unwrap_or(Uuid::ZERO),
+        listener: Str::copy_from(listener.map_or("CONTROLLER", |listener| &listener.name)),
+        host,
+        port,
+    }
 }
 
 /// What clients of each listener are told: the advertised address, or else the bound one.

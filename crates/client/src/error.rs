@@ -19,6 +19,8 @@ pub enum Advice {
     Retry,
     /// The request or the configuration is wrong: change it first.
     Fix,
+    /// The transaction cannot be committed: abort it, and begin again.
+    Abort,
     /// This client, producer or group membership cannot go on: make a new one.
     Stop,
 }
@@ -166,6 +168,22 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A transaction can only be aborted now.
+    #[error("the transaction must be aborted: {reason}")]
+    Abortable {
+        /// What spoiled it.
+        reason: String,
+        /// The broker's code, if a broker said so.
+        code: Option<ErrorCode>,
+    },
+    /// A transactional producer is at its end, mostly because another one with its id took over.
+    #[error("the transactional producer cannot go on: {reason}")]
+    TransactionFatal {
+        /// What ended it.
+        reason: String,
+        /// The broker's code, if a broker said so.
+        code: Option<ErrorCode>,
+    },
     /// A call that does not fit the state of the client, for example after close.
     #[error("{message}")]
     State {
@@ -192,9 +210,11 @@ impl Error {
             | Self::RecordTooLarge { .. }
             | Self::NoSuchPartition { .. }
             | Self::NoOffset { .. } => Advice::Fix,
-            Self::Protocol { .. } | Self::CorruptRecords { .. } | Self::State { .. } => {
-                Advice::Stop
-            }
+            Self::Abortable { .. } => Advice::Abort,
+            Self::Protocol { .. }
+            | Self::CorruptRecords { .. }
+            | Self::TransactionFatal { .. }
+            | Self::State { .. } => Advice::Stop,
         }
     }
 
@@ -202,6 +222,7 @@ impl Error {
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Broker { code, .. } => Some(*code),
+            Self::Abortable { code, .. } | Self::TransactionFatal { code, .. } => *code,
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! Deadlines and growing pauses between attempts.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleuve_os::{OsRandom, Random};
 use tokio::time::Instant;
@@ -66,6 +66,11 @@ impl Deadline {
 /// Draws a number for jitter and for choosing among equals; not for secrets.
 pub(crate) fn random_u64() -> u64 {
     OsRandom.next_u64()
+}
+
+/// Returns the time of day in milliseconds since 1970, for timestamps of records.
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 fn random_fraction() -> f64 {

@@ -72,15 +72,18 @@ pub enum GroupError {
     /// The request contradicts itself: `INVALID_REQUEST`.
     #[error("{0}")]
     InvalidRequest(&'static str),
-    /// The topology of a streams application cannot be meant: `STREAMS_INVALID_TOPOLOGY`.
-    #[error("{0}")]
-    StreamsInvalidTopology(&'static str),
     /// The group's protocol needs a later version of the request: `UNSUPPORTED_VERSION`.
     #[error("members of a consumer group must use a later version of this request")]
     UnsupportedVersion,
     /// The log will never take this record, as it is too large: `UNKNOWN_SERVER_ERROR`.
     #[error("the record is too large for the offsets topic")]
     RecordTooLarge,
+    /// A newer producer uses the transactional id: `INVALID_PRODUCER_EPOCH`.
+    #[error("a newer producer uses this transactional id")]
+    InvalidProducerEpoch,
+    /// The transaction is not open: `INVALID_TXN_STATE`.
+    #[error("the offsets are not part of an ongoing transaction")]
+    NotInTransaction,
 }
 
 impl GroupError {
@@ -109,9 +112,10 @@ impl GroupError {
             Self::UnsupportedAssignor => "UNSUPPORTED_ASSIGNOR",
             Self::InvalidRegularExpression => "INVALID_REGULAR_EXPRESSION",
             Self::InvalidRequest(_) => "INVALID_REQUEST",
-            Self::StreamsInvalidTopology(_) => "STREAMS_INVALID_TOPOLOGY",
             Self::UnsupportedVersion => "UNSUPPORTED_VERSION",
             Self::RecordTooLarge => "UNKNOWN_SERVER_ERROR",
+            Self::InvalidProducerEpoch => "INVALID_PRODUCER_EPOCH",
+            Self::NotInTransaction => "INVALID_TXN_STATE",
         }
     }
 }
@@ -130,6 +134,12 @@ pub enum AppendError {
     /// The batch exceeds what the topic allows.
     #[error("the records are larger than the topic allows")]
     TooLarge,
+    /// The log has seen a newer epoch of the transaction's producer.
+    #[error("a newer producer has written to the log")]
+    ProducerFenced,
+    /// The producer's transaction is not open, or has ended meanwhile.
+    #[error("the transaction is not open")]
+    NotInTransaction,
 }
 
 impl From<AppendError> for GroupError {
@@ -138,6 +148,8 @@ impl From<AppendError> for GroupError {
             AppendError::Unavailable => Self::NotAvailable,
             AppendError::NotLeader => Self::NotCoordinator,
             AppendError::TooLarge => Self::RecordTooLarge,
+            AppendError::ProducerFenced => Self::InvalidProducerEpoch,
+            AppendError::NotInTransaction => Self::NotInTransaction,
         }
     }
 }

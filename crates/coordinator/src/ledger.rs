@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use fleuve_protocol::Str;
 use fleuve_protocol::messages::group_metadata_value::{GroupMetadataValue, MemberMetadata};
+use fleuve_protocol::messages::offset_commit_key::OffsetCommitKey;
 use fleuve_protocol::messages::offset_commit_value::OffsetCommitValue;
-use fleuve_types::{TimestampMs, Uuid};
+use fleuve_types::{Offset, ProducerId, TimestampMs, Uuid};
 
 use crate::consumer::{ConsumerGroup, ConsumerRecord};
+use crate::offsets::PendingOffsets;
 use crate::record::{NO_EXPIRY, Record};
-use crate::streams::{StreamsGroup, StreamsRecord};
 
 /// Groups and committed offsets as the log has them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,9 +25,9 @@ pub struct Ledger {
     groups: BTreeMap<Str, Option<GroupMetadataValue>>,
     /// Consumer groups; none of them is also in `groups`.
     consumer_groups: BTreeMap<Str, ConsumerGroup>,
-    /// Streams groups; none of them is also among the others.
-    streams_groups: BTreeMap<Str, StreamsGroup>,
     offsets: BTreeMap<Str, TopicOffsets>,
+    /// Offsets of transactions that have not ended.
+    pending: PendingOffsets,
 }
 
 /// Offsets of one group, by topic and partition.
@@ -47,15 +48,17 @@ pub struct CommittedOffset {
     pub expire_timestamp: Option<TimestampMs>,
     /// Id of the topic; zero if not known.
     pub topic_id: Uuid,
+    /// Where the record of the commit stands.
+    pub record_offset: Offset,
 }
 
 impl Ledger {
-    /// Takes in one record.
-    pub fn apply(&mut self, record: &Record) {
+    /// Takes in one record that stands at `offset`, written in the transaction of `producer` or
+    /// outside of any.
+    pub fn apply(&mut self, record: &Record, offset: Offset, producer: Option<ProducerId>) {
         match record {
             Record::Group { group, value: Some(value) } => {
                 self.consumer_groups.remove(group);
-                self.streams_groups.remove(group);
                 self.groups.insert(group.detach(), Some(own(value)));
             }
             Record::Group { group, value: None } => {
@@ -64,11 +67,15 @@ impl Ledger {
             Record::Offset { key, value: Some(value) } => {
                 if !self.groups.contains_key(&key.group)
                     && !self.consumer_groups.contains_key(&key.group)
-                    && !self.streams_groups.contains_key(&key.group)
                 {
                     self.groups.insert(key.group.detach(), None);
                 }
-                let committed = CommittedOffset::from(value);
+                let committed = CommittedOffset::new(value, offset);
+                if let Some(producer) = producer {
+                    let OffsetCommitKey { group, topic, partition } = key;
+                    self.pending.put(producer, group, topic, *partition, committed);
+                    return;
+                }
                 // Looking first spares the usual commit the copies of its names.
                 let known =
                     self.offsets.get_mut(&key.group).and_then(|topics| topics.get_mut(&key.topic));
@@ -84,6 +91,7 @@ impl Ledger {
                 }
             }
             Record::Offset { key, value: None } => {
+                self.pending.remove(&key.group, &key.topic, key.partition);
                 let Some(topics) = self.offsets.get_mut(&key.group) else { return };
                 if let Some(partitions) = topics.get_mut(&key.topic) {
                     partitions.remove(&key.partition);
@@ -96,8 +104,35 @@ impl Ledger {
                 }
             }
             Record::Consumer { group, record } => self.apply_consumer(group, record),
-            Record::Streams { group, record } => self.apply_streams(group, record),
         }
+    }
+
+    /// Takes in the marker that ends the transaction of `producer`.
+    pub fn apply_marker(&mut self, producer: ProducerId, committed: bool) {
+        let pending = self.pending.take(producer);
+        if !committed {
+            return;
+        }
+        for (group, topics) in pending {
+            for (topic, partitions) in topics {
+                for (partition, offset) in partitions {
+                    let topics = self.offsets.entry(group.clone()).or_default();
+                    let known = topics.entry(topic.clone()).or_default();
+                    // A commit outside of the transaction may have come after this one.
+                    let is_newer = known
+                        .get(&partition)
+                        .is_none_or(|known| known.record_offset < offset.record_offset);
+                    if is_newer {
+                        known.insert(partition, offset);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Offsets of transactions that have not ended.
+    pub(crate) fn pending(&self) -> &PendingOffsets {
+        &self.pending
     }
 
     /// A consumer group.
@@ -108,16 +143,6 @@ impl Ledger {
     /// Every consumer group.
     pub(crate) fn consumer_groups(&self) -> impl Iterator<Item = (&Str, &ConsumerGroup)> {
         self.consumer_groups.iter()
-    }
-
-    /// A streams group.
-    pub(crate) fn streams_group(&self, group: &str) -> Option<&StreamsGroup> {
-        self.streams_groups.get(group)
-    }
-
-    /// Every streams group.
-    pub(crate) fn streams_groups(&self) -> impl Iterator<Item = (&Str, &StreamsGroup)> {
-        self.streams_groups.iter()
     }
 
     /// Whether the log has a record of a classic group, and not only offsets of it.
@@ -155,30 +180,9 @@ impl Ledger {
         }
         // It may exist already as the owner of offsets, which has no record of its own.
         self.groups.remove(group);
-        self.streams_groups.remove(group);
         let mut created = ConsumerGroup::default();
         created.apply(record);
         self.consumer_groups.insert(group.detach(), created);
-    }
-
-    fn apply_streams(&mut self, group: &Str, record: &StreamsRecord) {
-        if *record == StreamsRecord::Epoch(None) {
-            self.streams_groups.remove(group);
-            return;
-        }
-        if let Some(known) = self.streams_groups.get_mut(group) {
-            known.apply(record);
-            return;
-        }
-        // What compaction left of a group that is gone.
-        if record.is_tombstone() {
-            return;
-        }
-        self.groups.remove(group);
-        self.consumer_groups.remove(group);
-        let mut created = StreamsGroup::default();
-        created.apply(record);
-        self.streams_groups.insert(group.detach(), created);
     }
 
     /// Number of offsets in the ledger.
@@ -187,8 +191,8 @@ impl Ledger {
     }
 }
 
-impl From<&OffsetCommitValue> for CommittedOffset {
-    fn from(value: &OffsetCommitValue) -> Self {
+impl CommittedOffset {
+    fn new(value: &OffsetCommitValue, record_offset: Offset) -> Self {
         Self {
             offset: value.offset,
             leader_epoch: value.leader_epoch,
@@ -197,6 +201,7 @@ impl From<&OffsetCommitValue> for CommittedOffset {
             expire_timestamp: Some(TimestampMs(value.expire_timestamp))
                 .filter(|at| at.0 != NO_EXPIRY),
             topic_id: value.topic_id,
+            record_offset,
         }
     }
 }

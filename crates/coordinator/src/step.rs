@@ -13,7 +13,7 @@ use crate::error::GroupError;
 use crate::modern::Aftermath;
 use crate::offsets::TopicOutcomes;
 use crate::record::Record;
-use crate::streams::StreamsHeartbeatReply;
+use crate::transaction::Producer;
 
 /// The two times of a moment: one that is written down and one that deadlines are measured by.
 ///
@@ -77,8 +77,6 @@ pub enum Response {
     Leave(Result<Vec<LeaverOutcome>, GroupError>),
     /// To ConsumerGroupHeartbeat.
     ConsumerHeartbeat(Result<ConsumerHeartbeatReply, GroupError>),
-    /// To StreamsGroupHeartbeat.
-    StreamsHeartbeat(Result<Box<StreamsHeartbeatReply>, GroupError>),
     /// To OffsetCommit, in the order of the request.
     OffsetCommit(Result<Vec<TopicOutcomes>, GroupError>),
     /// To OffsetDelete, in the order of the request.
@@ -96,7 +94,6 @@ impl Response {
             Self::Heartbeat(_) => Self::Heartbeat(Err(error)),
             Self::Leave(_) => Self::Leave(Err(error)),
             Self::ConsumerHeartbeat(_) => Self::ConsumerHeartbeat(Err(error)),
-            Self::StreamsHeartbeat(_) => Self::StreamsHeartbeat(Err(error)),
             Self::OffsetCommit(_) => Self::OffsetCommit(Err(error)),
             Self::OffsetDelete(_) => Self::OffsetDelete(Err(error)),
             Self::DeleteGroups(outcomes) => Self::DeleteGroups(
@@ -117,6 +114,8 @@ impl Response {
 #[must_use = "a write must be handed back with its fate"]
 pub struct Write {
     pub(crate) records: Vec<Record>,
+    /// In whose transaction they are to be written.
+    pub(crate) producer: Option<Producer>,
     pub(crate) then: Then,
 }
 
@@ -124,6 +123,11 @@ impl Write {
     /// The records, never empty.
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// Who writes them in a transaction; none if they belong to no transaction.
+    pub fn producer(&self) -> Option<Producer> {
+        self.producer
     }
 }
 
@@ -180,7 +184,7 @@ impl Step {
     /// Asks for `records` to be appended.
     pub(crate) fn write(&mut self, records: Vec<Record>, then: Then) {
         debug_assert!(!records.is_empty(), "a write without records has no offset to wait for");
-        self.writes.push(Write { records, then });
+        self.writes.push(Write { records, producer: None, then });
     }
 
     /// Asks for `records` to be appended before `response` is given; with no records it is given
@@ -196,6 +200,22 @@ impl Step {
         } else {
             self.write(records, Then::Reply { token, response });
         }
+    }
+
+    /// Asks for `records` to be appended in the transaction of `producer` before `response` is
+    /// given; with no records it is given at once.
+    pub(crate) fn write_in_transaction(
+        &mut self,
+        producer: Producer,
+        records: Vec<Record>,
+        token: Token,
+        response: Response,
+    ) {
+        if records.is_empty() {
+            return self.reply(token, response);
+        }
+        let then = Then::Reply { token, response };
+        self.writes.push(Write { records, producer: Some(producer), then });
     }
 
     /// Answers the request of a write that failed.

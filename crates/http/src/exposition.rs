@@ -68,8 +68,14 @@ impl Exposition {
         if !labels.is_empty() {
             self.text.push('}');
         }
-        // `{}` prints whole numbers without a fraction and never in exponent form.
-        writeln!(self.text, " {value}").expect("a String grows");
+        match value {
+            // The format's own words for what Rust writes as `inf`.
+            f64::INFINITY => writeln!(self.text, " +Inf"),
+            f64::NEG_INFINITY => writeln!(self.text, " -Inf"),
+            // `{}` prints whole numbers without a fraction and never in exponent form.
+            value => writeln!(self.text, " {value}"),
+        }
+        .expect("a String grows");
         self
     }
 

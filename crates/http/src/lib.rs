@@ -11,4 +11,4 @@ mod server;
 
 pub use exposition::{Exposition, Kind};
 pub use process::ProcessUsage;
-pub use server::{Probe, Server};
+pub use server::{Page, Probe, Server};

@@ -1,11 +1,11 @@
-//! The HTTP server behind `/metrics`, `/healthz` and `/readyz`.
+//! The HTTP server behind `/metrics`, `/healthz`, `/readyz` and the pages of a service.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -24,6 +24,22 @@ pub trait Probe: Send + Sync + 'static {
 
     /// Says whether the service can do its work, and if not, why.
     fn readiness(&self) -> Result<(), String>;
+
+    /// Answers what is asked for under a path of the service's own; `None` if there is nothing.
+    ///
+    /// `host` is the host that the client named, and `path` the path with its query.
+    fn page(&self, _host: &str, _path: &str) -> Option<Page> {
+        None
+    }
+}
+
+/// A JSON document with the status it is sent under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The HTTP status.
+    pub status: u16,
+    /// The document.
+    pub json: String,
 }
 
 /// A running HTTP server.
@@ -44,6 +60,7 @@ impl Server {
             .route("/metrics", get(metrics))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
+            .fallback(get(page))
             .with_state(probe);
         let task = tokio::spawn(async move {
             let until_stopped = async move {
@@ -91,6 +108,23 @@ async fn ready(State(probe): State<Arc<dyn Probe>>) -> Response {
     }
 }
 
+async fn page(State(probe): State<Arc<dyn Probe>>, request: Request) -> Response {
+    let uri = request.uri();
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    match probe.page(named.or(uri.host()).unwrap_or_default(), path) {
+        Some(page) => {
+            let status = StatusCode::from_u16(page.status);
+            let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (status, [(header::CONTENT_TYPE, "application/json")], page.json).into_response()
+        }
+        None => {
+            (StatusCode::NOT_FOUND, "nothing here: see /metrics, /healthz, /readyz and /v3/kafka\n")
+                .into_response()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -108,6 +142,10 @@ mod tests {
 
         fn readiness(&self) -> Result<(), String> {
             Err("loading".to_owned())
+        }
+
+        fn page(&self, host: &str, path: &str) -> Option<Page> {
+            (path == "/own?a=b").then(|| Page { status: 418, json: format!("{{\"{host}\":1}}") })
         }
     }
 
@@ -134,6 +172,12 @@ mod tests {
         let page = get(address, "/readyz").await;
         assert!(page.starts_with("HTTP/1.1 503"), "{page}");
         assert!(page.ends_with("not ready: loading\n"), "{page}");
+
+        let page = get(address, "/own?a=b").await;
+        assert!(page.starts_with("HTTP/1.1 418"), "{page}");
+        assert!(page.contains("application/json") && page.ends_with("{\"x\":1}"), "{page}");
+        let page = get(address, "/other").await;
+        assert!(page.starts_with("HTTP/1.1 404") && page.contains("/metrics"), "{page}");
 
         server.shutdown().await;
         assert!(TcpStream::connect(address).await.is_err());

@@ -197,6 +197,9 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Returns the bytes still free for us on the file system that holds `path`.
     fn free_space(&self, path: &Path) -> DiskResult<u64>;
 
+    /// Returns the bytes of the file system that holds `path`, free or not.
+    fn total_space(&self, path: &Path) -> DiskResult<u64>;
+
     /// Takes an exclusive advisory lock on the file `path`, creating it when missing; `None` when
     /// somebody else holds it.
     fn try_lock(&self, path: &Path) -> DiskResult<Option<Box<dyn DiskLock>>>;

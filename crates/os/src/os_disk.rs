@@ -105,6 +105,12 @@ impl Disk for OsDisk {
         Ok(numbers.f_bavail.saturating_mul(numbers.f_frsize))
     }
 
+    fn total_space(&self, path: &Path) -> DiskResult<u64> {
+        let numbers = rustix::fs::statvfs(path)
+            .map_err(|error| DiskError::new("measure the size of", path, error.into()))?;
+        Ok(numbers.f_blocks.saturating_mul(numbers.f_frsize))
+    }
+
     fn try_lock(&self, path: &Path) -> DiskResult<Option<Box<dyn DiskLock>>> {
         let failed = |error| DiskError::new("lock", path, error);
         let file = fs::OpenOptions::new()

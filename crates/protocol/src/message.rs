@@ -21,6 +21,9 @@ pub trait Message: Wire + Default + Clone + std::fmt::Debug + PartialEq {
     /// The first version with compact lengths and tagged fields.
     const FLEXIBLE_FROM: Option<i16>;
 
+    /// Tells `each` every error code in the message, 0 for none; of responses only.
+    fn error_codes(&self, _each: &mut dyn FnMut(i16)) {}
+
     /// Takes a message of `version` out of `reader`; what follows it stays there.
     fn decode(reader: &mut Reader, version: i16) -> Result<Self, DecodeError> {
         if !Self::VALID_VERSIONS.contains(version) {

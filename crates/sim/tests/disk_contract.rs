@@ -155,5 +155,8 @@ fn a_lock_has_one_holder() {
 
 #[test]
 fn free_space_is_known() {
-    on_every_disk(|disk, root| assert!(disk.free_space(root).unwrap() > 0));
+    on_every_disk(|disk, root| {
+        let free = disk.free_space(root).unwrap();
+        assert!(free > 0 && free <= disk.total_space(root).unwrap());
+    });
 }

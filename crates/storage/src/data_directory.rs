@@ -13,13 +13,16 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use fleuve_os::{Disk, DiskLock, DiskResult, Random};
+use fleuve_os::{Disk, DiskLock, DiskResult, OpenMode, Random};
 use fleuve_types::{TopicPartition, Uuid};
+use parking_lot::Mutex;
 
 use crate::checkpoint;
 use crate::error::LogError;
 
 const LOCK: &str = ".lock";
+/// Written, read and removed to see whether a directory can be used.
+const PROBE: &str = ".fleuve-probe";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 /// What Kafka writes into the marker; the epoch is for controllers that hand out broker epochs.
 const CLEAN_SHUTDOWN_CONTENT: &str = "{\"version\":0,\"brokerEpoch\":-1}";
@@ -62,7 +65,7 @@ impl From<fleuve_os::DiskError> for DirectoryError {
 pub(crate) struct DataDirectory {
     pub(crate) path: PathBuf,
     pub(crate) id: Uuid,
-    _lock: Box<dyn DiskLock>,
+    lock: Mutex<Option<Box<dyn DiskLock>>>,
 }
 
 /// What the last process left.
@@ -82,47 +85,81 @@ struct Identity {
     directory_id: Option<Uuid>,
 }
 
+/// A directory that could be claimed, or one that the disk does not let us use, with the reason.
+pub(crate) type Claimed = Result<DataDirectory, (PathBuf, LogError)>;
+
 /// Locks the directories `paths`, making them when missing, and sees to it that all belong to node
 /// `node_id` of one cluster. Returns them with the id of the cluster: the one they name, else
 /// `cluster_id`, else a new one.
+///
+/// A directory that another process uses, or that belongs to somebody else, is a mistake of the
+/// operator and an error. One that the disk refuses is not: the others can do without it.
 pub(crate) fn claim(
     disk: &dyn Disk,
     random: &dyn Random,
     paths: &[PathBuf],
     node_id: i32,
     cluster_id: Option<&str>,
-) -> Result<(Vec<DataDirectory>, String), DirectoryError> {
-    let mut claimed = Vec::new();
+) -> Result<(Vec<Claimed>, String), DirectoryError> {
+    let mut locked = Vec::new();
     let mut cluster_id = cluster_id.map(str::to_owned);
     for path in paths {
-        create_durably(disk, path)?;
-        let lock = disk
-            .try_lock(&path.join(LOCK))?
-            .ok_or_else(|| DirectoryError::InUse { path: path.clone() })?;
-        let identity = read_identity(disk, path)?;
+        let (lock, identity) = match lock(disk, path) {
+            Ok(locked) => locked,
+            Err(DirectoryError::Log(error)) => {
+                locked.push((path, Err(error)));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let node_id = node_id.to_string();
         check(path, "node.id", identity.node_id.as_deref(), Some(&node_id))?;
         check(path, "cluster.id", identity.cluster_id.as_deref(), cluster_id.as_deref())?;
         cluster_id = cluster_id.or(identity.cluster_id.clone());
-        claimed.push((path, lock, identity));
+        locked.push((path, Ok((lock, identity))));
     }
     let cluster_id = cluster_id.unwrap_or_else(|| random_id(random).to_string());
-    let mut directories = Vec::new();
-    for (path, lock, identity) in claimed {
-        let id = identity.directory_id.unwrap_or_else(|| random_id(random));
-        let is_complete = identity.directory_id.is_some()
-            && identity.cluster_id.is_some()
-            && identity.node_id.is_some();
-        if !is_complete {
-            let content = format!(
-                "#\nversion={META_VERSION}\ncluster.id={cluster_id}\nnode.id={node_id}\n\
-                 directory.id={id}\n"
-            );
-            disk.replace_file(&path.join(checkpoint::META_PROPERTIES), content.as_bytes())?;
+    let claimed = locked.into_iter().map(|(path, locked)| {
+        let directory = locked.and_then(|(lock, identity)| {
+            let id = identity.directory_id.unwrap_or_else(|| random_id(random));
+            identity.complete(disk, path, &cluster_id, node_id, id)?;
+            Ok(DataDirectory { path: path.clone(), id, lock: Mutex::new(Some(lock)) })
+        });
+        directory.map_err(|error| (path.clone(), error))
+    });
+    Ok((claimed.collect(), cluster_id))
+}
+
+/// Takes the lock on a directory and reads who it belongs to.
+fn lock(disk: &dyn Disk, path: &Path) -> Result<(Box<dyn DiskLock>, Identity), DirectoryError> {
+    create_durably(disk, path)?;
+    let lock = disk
+        .try_lock(&path.join(LOCK))?
+        .ok_or_else(|| DirectoryError::InUse { path: path.to_owned() })?;
+    let identity = read_identity(disk, path)?;
+    Ok((lock, identity))
+}
+
+impl Identity {
+    /// Writes down what a new directory does not say yet.
+    fn complete(
+        &self,
+        disk: &dyn Disk,
+        path: &Path,
+        cluster_id: &str,
+        node_id: i32,
+        id: Uuid,
+    ) -> Result<(), LogError> {
+        if self.directory_id.is_some() && self.cluster_id.is_some() && self.node_id.is_some() {
+            return Ok(());
         }
-        directories.push(DataDirectory { path: path.clone(), id, _lock: lock });
+        let content = format!(
+            "#\nversion={META_VERSION}\ncluster.id={cluster_id}\nnode.id={node_id}\n\
+             directory.id={id}\n"
+        );
+        disk.replace_file(&path.join(checkpoint::META_PROPERTIES), content.as_bytes())?;
+        Ok(())
     }
-    Ok((directories, cluster_id))
 }
 
 impl DataDirectory {
@@ -188,10 +225,32 @@ impl DataDirectory {
         }
     }
 
+    /// Finds out whether the disk still takes and gives back what is written into the directory. A
+    /// full disk passes: that is another matter.
+    pub(crate) fn probe(&self, disk: &dyn Disk) -> DiskResult<()> {
+        disk.list(&self.path)?;
+        let path = self.path.join(PROBE);
+        let written = disk.open(&path, OpenMode::Create).and_then(|file| {
+            file.write_at(PROBE.as_bytes(), 0)?;
+            file.sync_all()?;
+            file.read_exact_at(0, PROBE.len())?;
+            disk.remove_file(&path)
+        });
+        match written {
+            Err(error) if error.is_out_of_space() => Ok(()),
+            written => written,
+        }
+    }
+
     /// Leaves word that all is well; the last thing a process does here.
     pub(crate) fn leave_marker(&self, disk: &dyn Disk) -> Result<(), LogError> {
         disk.replace_file(&self.path.join(CLEAN_SHUTDOWN), CLEAN_SHUTDOWN_CONTENT.as_bytes())?;
         Ok(())
+    }
+
+    /// Lets the next process have the directory, although somebody may still hold on to us.
+    pub(crate) fn unlock(&self) {
+        *self.lock.lock() = None;
     }
 
     /// A checkpoint that cannot be understood costs a longer recovery, nothing else: it is no reason

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use fleuve_os::DiskError;
 use fleuve_protocol::records::BatchError;
-use fleuve_types::{Offset, ProducerEpoch, ProducerId};
+use fleuve_types::{Offset, ProducerEpoch, ProducerId, TopicPartition};
 
 /// Reports why a log could not be opened, read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,18 @@ pub enum LogError {
         position: u64,
         /// What is wrong there.
         reason: String,
+    },
+    /// No data directory is in use that takes new logs.
+    #[error("no data directory is left for partition {partition}: all have failed or are cordoned")]
+    NoDirectory {
+        /// The partition without a place.
+        partition: TopicPartition,
+    },
+    /// The directory's name would be longer than file systems take.
+    #[error("the name of topic {topic} is too long for its partitions to be moved")]
+    NameTooLong {
+        /// The topic.
+        topic: Arc<str>,
     },
     /// A file of text does not say what it should.
     #[error("`{}` cannot be understood: {reason}", path.display())]

@@ -23,6 +23,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -85,12 +86,13 @@ pub struct Flusher {
     workers: Vec<JoinHandle<()>>,
 }
 
-#[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
     flushes: AtomicU64,
     failures: AtomicU64,
+    /// Hears how long each flush took.
+    observe: Box<dyn Fn(Duration) + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -108,7 +110,21 @@ impl fmt::Debug for Flusher {
 impl Flusher {
     /// Starts `workers` threads, at least one.
     pub fn start(workers: usize) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        Self::start_observed(workers, |_| {})
+    }
+
+    /// Starts `workers` threads, which tell `observe` how long each flush took.
+    pub fn start_observed(
+        workers: usize,
+        observe: impl Fn(Duration) + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            flushes: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            observe: Box::new(observe),
+        });
         let workers = (0..workers.max(1))
             .map(|number| {
                 let shared = shared.clone();
@@ -171,7 +187,9 @@ impl Shared {
             // From here on a mark leads to another flush: the job below might miss its append.
             target.flush_mark().run();
             if let Some(job) = target.begin_flush() {
+                let begun = Instant::now();
                 let outcome = job.run();
+                (self.observe)(begun.elapsed());
                 let counter = if outcome.is_ok() { &self.flushes } else { &self.failures };
                 counter.fetch_add(1, Ordering::Relaxed);
                 target.finish_flush(job, outcome);

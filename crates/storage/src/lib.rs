@@ -28,6 +28,7 @@ mod index;
 mod leader_epochs;
 mod log;
 mod manager;
+mod moving;
 mod names;
 mod producers;
 mod scan;
@@ -50,6 +51,6 @@ pub use log::{
     Append, Appended, FlushJob, Log, OpenOptions, Origin, ReadPlan, ReadRequest, Records, Recovery,
     TimestampedOffset,
 };
-pub use manager::{LogManager, LogPoints, ManagerOptions, Opened};
+pub use manager::{DirectoryState, FailedLog, LogManager, LogPoints, ManagerOptions, Opened};
 pub use producers::{ProducerView, TransactionCheck, VerificationGuard};
 pub use segment::AbortedTransaction;

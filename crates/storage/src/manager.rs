@@ -12,8 +12,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use fleuve_os::EntryKind;
 use fleuve_types::{Offset, TopicPartition, Uuid};
@@ -31,7 +31,8 @@ const METADATA_LOG: &str = "__cluster_metadata-0";
 
 /// What the manager must know.
 pub struct ManagerOptions<'a> {
-    /// The data directories (`log.dirs`), at least one.
+    /// The data directories (`log.dirs`), at least one. The first must be usable, since it holds
+    /// what the broker cannot do without; the others are left out while their disk refuses.
     pub directories: Vec<PathBuf>,
     /// The id of this node, which all directories must agree with.
     pub node_id: i32,
@@ -56,16 +57,61 @@ impl fmt::Debug for ManagerOptions<'_> {
 /// The data directories of a broker.
 #[derive(Debug)]
 pub struct LogManager {
-    environment: Environment,
-    directories: Vec<ManagedDirectory>,
+    pub(crate) environment: Environment,
+    pub(crate) directories: Vec<ManagedDirectory>,
     cluster_id: String,
+    /// Directories that take no new logs.
+    cordoned: Mutex<Vec<PathBuf>>,
 }
 
 #[derive(Debug)]
-struct ManagedDirectory {
-    directory: DataDirectory,
-    /// Logs in it, those that could not be opened included.
-    logs: AtomicUsize,
+pub(crate) struct ManagedDirectory {
+    pub(crate) path: PathBuf,
+    /// None when it could not be claimed at the start.
+    claimed: Option<DataDirectory>,
+    /// Logs in it, those that could not be opened included, and copies under way not.
+    pub(crate) logs: AtomicUsize,
+    /// Why it is not used, if so; it stays so until the next start.
+    failure: OnceLock<String>,
+}
+
+impl ManagedDirectory {
+    /// The directory, unless it is out of use.
+    pub(crate) fn usable(&self) -> Option<&DataDirectory> {
+        self.claimed.as_ref().filter(|_| self.failure.get().is_none())
+    }
+
+    fn fail(&self, error: &dyn fmt::Display) {
+        let reason = error.to_string();
+        if self.failure.set(reason.clone()).is_ok() {
+            tracing::error!(
+                directory = %self.path.display(), reason,
+                "this data directory is out of use until the broker restarts; so are its partitions"
+            );
+        }
+    }
+}
+
+/// A data directory as others see it.
+#[derive(Clone, Debug)]
+pub struct DirectoryState {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its id; `None` when it could not even be claimed.
+    pub id: Option<Uuid>,
+    /// Why it is not used, if so.
+    pub failure: Option<String>,
+}
+
+/// A log that could not be opened.
+#[derive(Debug)]
+pub struct FailedLog {
+    /// Which partition it is the log of.
+    pub partition: TopicPartition,
+    /// Where it is.
+    pub directory: PathBuf,
+    /// Why it could not be opened.
+    pub error: LogError,
 }
 
 /// What was found in the data directories.
@@ -75,8 +121,10 @@ pub struct Opened {
     pub manager: LogManager,
     /// The logs.
     pub logs: Vec<Log>,
+    /// Logs that were on their way to another directory, to take the place of those in `logs`.
+    pub futures: Vec<Log>,
     /// The logs that could not be opened, and why.
-    pub failed: Vec<(PathBuf, LogError)>,
+    pub failed: Vec<FailedLog>,
     /// What recovery did in all logs together.
     pub recovery: Recovery,
     /// Whether all directories were left in good order by the last process.
@@ -124,25 +172,56 @@ impl LogManager {
             options.cluster_id.as_deref(),
         )?;
         let mut work = Vec::new();
-        let mut managed = Vec::new();
         let mut had_clean_shutdown = true;
-        for directory in directories {
-            let inheritance = directory.inherit(disk)?;
-            had_clean_shutdown &= inheritance.had_clean_shutdown;
-            let found = find_logs(environment, &directory, &inheritance, options.config_for)?;
-            managed.push(ManagedDirectory { directory, logs: AtomicUsize::new(found.len()) });
+        let mut managed: Vec<ManagedDirectory> = Vec::new();
+        for claimed in directories {
+            let found = claimed.and_then(|directory| {
+                let found = directory.inherit(disk).and_then(|inheritance| {
+                    had_clean_shutdown &= inheritance.had_clean_shutdown;
+                    find_logs(environment, &directory, &inheritance, options.config_for)
+                });
+                match found {
+                    Ok(found) => Ok((directory, found)),
+                    Err(error) => Err((directory.path, error)),
+                }
+            });
+            let (path, claimed, found) = match found {
+                Ok((directory, found)) => (directory.path.clone(), Ok(directory), found),
+                Err((_, error)) if managed.is_empty() => return Err(error.into()),
+                Err((path, error)) => (path, Err(error), Vec::new()),
+            };
+            let failure = claimed.as_ref().err().map(LogError::to_string);
+            let directory = ManagedDirectory {
+                path,
+                claimed: claimed.ok(),
+                logs: AtomicUsize::new(
+                    found.iter().filter(|log| !names::is_future_directory(&log.directory)).count(),
+                ),
+                failure: OnceLock::new(),
+            };
+            if let Some(reason) = failure {
+                directory.fail(&reason);
+            }
+            managed.push(directory);
             work.extend(found);
         }
         let mut opened = Opened {
-            manager: Self { environment: environment.clone(), directories: managed, cluster_id },
+            manager: Self {
+                environment: environment.clone(),
+                directories: managed,
+                cluster_id,
+                cordoned: Mutex::default(),
+            },
             logs: Vec::with_capacity(work.len()),
+            futures: Vec::new(),
             failed: Vec::new(),
             recovery: Recovery::default(),
             had_clean_shutdown,
         };
         let outcomes = in_parallel(options.recovery_threads, work, |options| {
-            let directory = options.directory.clone();
-            Log::open(environment, options).map_err(|error| (directory, error))
+            let (partition, directory) = (options.partition.clone(), options.directory.clone());
+            let opened = Log::open(environment, options);
+            opened.map_err(|error| FailedLog { partition, directory, error })
         });
         for outcome in outcomes {
             match outcome {
@@ -150,11 +229,20 @@ impl LogManager {
                     opened.recovery.verified_bytes += recovery.verified_bytes;
                     opened.recovery.cut_bytes += recovery.cut_bytes;
                     opened.recovery.lost_synced_records |= recovery.lost_synced_records;
-                    opened.logs.push(log);
+                    let is_future = names::is_future_directory(log.directory());
+                    if is_future { &mut opened.futures } else { &mut opened.logs }.push(log);
+                }
+                Err(failed) if names::is_future_directory(&failed.directory) => {
+                    let FailedLog { directory, error, .. } = failed;
+                    tracing::warn!(
+                        directory = %directory.display(), %error,
+                        "leaving alone the copy of a log that cannot be opened"
+                    );
                 }
                 Err(failed) => opened.failed.push(failed),
             }
         }
+        opened.manager.settle_duplicates(&mut opened.logs);
         Ok(opened)
     }
 
@@ -163,33 +251,81 @@ impl LogManager {
         &self.cluster_id
     }
 
-    /// Returns the data directories with their ids.
-    pub fn directories(&self) -> impl Iterator<Item = (&Path, Uuid)> {
-        self.directories
-            .iter()
-            .map(|managed| (managed.directory.path.as_path(), managed.directory.id))
+    /// Returns the data directories.
+    pub fn directories(&self) -> impl Iterator<Item = DirectoryState> {
+        self.directories.iter().map(|managed| DirectoryState {
+            path: managed.path.clone(),
+            id: managed.claimed.as_ref().map(|directory| directory.id),
+            failure: managed.failure.get().cloned(),
+        })
     }
 
-    /// Makes a log, in the directory that has the fewest.
+    /// Returns the id of the data directory `path`, if it is one and in use.
+    pub fn directory_id(&self, path: &Path) -> Option<Uuid> {
+        let managed = self.directories.iter().find(|managed| managed.path == path)?;
+        managed.usable().map(|directory| directory.id)
+    }
+
+    /// Looks whether the disk still serves the data directory `path`, and puts it out of use if
+    /// not; the caller then lets go of the logs in it. Returns whether it is in use.
+    pub fn check_directory(&self, path: &Path) -> bool {
+        let Some(managed) = self.directories.iter().find(|managed| managed.path == path) else {
+            return false;
+        };
+        let Some(directory) = managed.usable() else { return false };
+        match directory.probe(&*self.environment.disk) {
+            Ok(()) => true,
+            Err(error) => {
+                managed.fail(&error);
+                false
+            }
+        }
+    }
+
+    /// Keeps new logs out of these data directories from now on (`cordoned.log.dirs`).
+    pub fn cordon(&self, paths: Vec<PathBuf>) {
+        *self.cordoned.lock() = paths;
+    }
+
+    /// Reports whether new logs are kept out of the data directory `path`.
+    pub fn is_cordoned(&self, path: &Path) -> bool {
+        self.cordoned.lock().iter().any(|cordoned| cordoned == path)
+    }
+
+    /// Makes a log, in the data directory `preferred` if it is in use, or else in the one that has
+    /// the fewest.
     pub fn create(
         &self,
         partition: TopicPartition,
         topic_id: Uuid,
         config: Arc<LogConfig>,
+        preferred: Option<&Path>,
     ) -> Result<Log, LogError> {
         let managed = self
-            .directories
-            .iter()
-            .min_by_key(|managed| managed.logs.load(Ordering::Relaxed))
-            .expect("there is at least one data directory");
-        let directory = managed.directory.path.join(names::log_directory_name(&partition));
+            .choose_directory(preferred)
+            .ok_or_else(|| LogError::NoDirectory { partition: partition.clone() })?;
+        let directory = managed.path.join(names::log_directory_name(&partition));
         let options = OpenOptions {
             topic_id: Some(topic_id),
             ..OpenOptions::new(partition, directory, config)
         };
-        let (log, _) = Log::open(&self.environment, options)?;
-        managed.logs.fetch_add(1, Ordering::Relaxed);
-        Ok(log)
+        let opened = Log::open(&self.environment, options).map(|(log, _)| log);
+        opened.inspect_err(|_| {
+            managed.logs.fetch_sub(1, Ordering::Relaxed);
+        })
+    }
+
+    /// Chooses where to make a log, and counts it there at once: several are made at a time.
+    fn choose_directory(&self, preferred: Option<&Path>) -> Option<&ManagedDirectory> {
+        let cordoned = self.cordoned.lock();
+        let usable = || self.directories.iter().filter(|managed| managed.usable().is_some());
+        let wanted = usable().find(|managed| Some(managed.path.as_path()) == preferred);
+        let chosen = wanted.or_else(|| {
+            let open = usable().filter(|managed| !cordoned.contains(&managed.path));
+            open.min_by_key(|managed| managed.logs.load(Ordering::Relaxed))
+        })?;
+        chosen.logs.fetch_add(1, Ordering::Relaxed);
+        Some(chosen)
     }
 
     /// Deletes a log: renamed at once, so that the partition may be made again, and removed after
@@ -205,15 +341,15 @@ impl LogManager {
                 reason: "it is in none of the data directories".to_owned(),
             });
         };
-        let id = u128::from(self.environment.random.next_u64()) << 64
-            | u128::from(self.environment.random.next_u64());
-        let name = names::deleted_directory_name(log.partition(), id);
-        let to = managed.directory.path.join(name);
-        if log.first_dirty_offset().is_some() {
-            managed.directory.forget_first_dirty(&*self.environment.disk, log.partition())?;
+        let name = names::deleted_directory_name(log.partition(), self.random_id());
+        let to = managed.path.join(name);
+        if let (Some(_), Some(directory)) = (log.first_dirty_offset(), managed.usable()) {
+            directory.forget_first_dirty(&*self.environment.disk, log.partition())?;
         }
         self.environment.disk.rename(&from, &to)?;
-        managed.logs.fetch_sub(1, Ordering::Relaxed);
+        if !names::is_future_directory(&from) {
+            managed.logs.fetch_sub(1, Ordering::Relaxed);
+        }
         let due_ms = self.environment.clock.wall_ms() + log.config().file_delete_delay_ms;
         self.environment.deletions.add(due_ms, Doomed::Directory(to));
         log.release();
@@ -224,8 +360,7 @@ impl LogManager {
     /// `log.flush.offset.checkpoint.interval.ms` with the points of all logs, after
     /// [`Log::begin_checkpoint`] has moved those that changed.
     pub fn store_checkpoints(&self, points: &[LogPoints]) -> Result<(), LogError> {
-        for managed in &self.directories {
-            let directory = &managed.directory;
+        self.in_each(|directory| {
             let mut recovery_points = HashMap::new();
             let mut log_starts = HashMap::new();
             for point in points.iter().filter(|point| point.directory == directory.path) {
@@ -234,28 +369,36 @@ impl LogManager {
                     log_starts.insert(point.partition.clone(), log_start.0);
                 }
             }
-            directory.store_offsets(&*self.environment.disk, &recovery_points, &log_starts)?;
-        }
-        Ok(())
+            directory.store_offsets(&*self.environment.disk, &recovery_points, &log_starts)
+        })
     }
 
     /// Stores up to where all logs have been compacted. Called after a compaction; should a crash
     /// come first, some of it is done again.
     pub fn store_cleaner_offsets(&self, points: &[LogPoints]) -> Result<(), LogError> {
-        for managed in &self.directories {
-            let directory = &managed.directory;
+        self.in_each(|directory| {
             let first_dirty = points
                 .iter()
                 .filter(|point| point.directory == directory.path)
                 .filter_map(|point| Some((point.partition.clone(), point.first_dirty?.0)))
                 .collect();
-            directory.store_first_dirty(&*self.environment.disk, &first_dirty)?;
-        }
-        Ok(())
+            directory.store_first_dirty(&*self.environment.disk, &first_dirty)
+        })
+    }
+
+    /// Does `work` in each directory in use, also when one of them refuses; the first error is
+    /// returned.
+    fn in_each(
+        &self,
+        work: impl Fn(&DataDirectory) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        let usable = self.directories.iter().filter_map(ManagedDirectory::usable);
+        let outcomes: Vec<_> = usable.map(work).collect();
+        outcomes.into_iter().collect()
     }
 
     /// Closes all logs with `close`, which locks a log and calls [`Log::close`], and leaves the
-    /// directories in good order. A directory of which a log could not be closed is left for
+    /// directories in good order, for another process to take over. A directory of which a log could not be closed is left for
     /// recovery; the errors are returned.
     pub fn shut_down<L: Send>(
         &self,
@@ -274,7 +417,7 @@ impl LogManager {
         self.store_checkpoints(&points)?;
         self.store_cleaner_offsets(&points)?;
         for managed in &self.directories {
-            let directory = &managed.directory;
+            let Some(directory) = managed.usable() else { continue };
             let closed = points.iter().filter(|point| point.directory == directory.path).count();
             if closed == managed.logs.load(Ordering::Relaxed) {
                 directory.leave_marker(&*self.environment.disk)?;
@@ -285,12 +428,14 @@ impl LogManager {
                 );
             }
         }
+        let claimed = self.directories.iter().filter_map(|managed| managed.claimed.as_ref());
+        claimed.for_each(DataDirectory::unlock);
         Ok(errors)
     }
 
-    fn directory_of(&self, log: &Path) -> Option<&ManagedDirectory> {
+    pub(crate) fn directory_of(&self, log: &Path) -> Option<&ManagedDirectory> {
         let parent = log.parent()?;
-        self.directories.iter().find(|managed| managed.directory.path == parent)
+        self.directories.iter().find(|managed| managed.path == parent)
     }
 }
 
@@ -311,15 +456,19 @@ fn find_logs(
             environment.deletions.add(0, Doomed::Directory(path));
             continue;
         }
-        let is_set_aside = entry.name.ends_with(names::FUTURE_DIRECTORY_SUFFIX)
-            || entry.name.ends_with(names::STRAY_DIRECTORY_SUFFIX);
-        let partition = names::parse_log_directory_name(&entry.name);
+        let is_set_aside = entry.name.ends_with(names::STRAY_DIRECTORY_SUFFIX);
+        let is_future = names::is_future_directory(&path);
+        let partition = match is_future {
+            true => names::parse_future_directory_name(&entry.name),
+            false => names::parse_log_directory_name(&entry.name),
+        };
         let Some(partition) = partition.filter(|_| !is_set_aside) else {
             tracing::warn!(path = %path.display(), "leaving alone what is not the directory of a log");
             continue;
         };
+        // What stands in the checkpoints is about the log that bears the plain name.
         let offset = |offsets: &HashMap<TopicPartition, i64>| {
-            Offset(offsets.get(&partition).copied().unwrap_or(0))
+            Offset(offsets.get(&partition).copied().filter(|_| !is_future).unwrap_or(0))
         };
         found.push(OpenOptions {
             directory: path,
@@ -327,8 +476,14 @@ fn find_logs(
             config: config_for(&partition),
             recovery_point: offset(&inheritance.recovery_points),
             log_start: offset(&inheritance.log_starts),
-            first_dirty: inheritance.first_dirty.get(&partition).copied().map(Offset),
-            had_clean_shutdown: inheritance.had_clean_shutdown,
+            first_dirty: inheritance
+                .first_dirty
+                .get(&partition)
+                .copied()
+                .filter(|_| !is_future)
+                .map(Offset),
+            // Nobody closes a copy.
+            had_clean_shutdown: inheritance.had_clean_shutdown && !is_future,
             partition,
         });
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! <topic>-<partition>/                     one log
 //! <topic>-<partition>.<32 hex>-delete/     a log on its way out
+//! <topic>-<partition>.<32 hex>-future/     a log that will take the place of another
 //! <20-digit offset>.log .index .timeindex .txnindex .snapshot
 //! <20-digit offset>.<kind>.deleted         a file on its way out
 //! <20-digit offset>.<kind>.cleaned         a file that compaction writes
@@ -107,12 +108,33 @@ pub(crate) fn parse_log_directory_name(name: &str) -> Option<TopicPartition> {
 /// `id` makes it unique: a topic can be deleted, created and deleted again within the delay. Kafka
 /// cuts the topic so that the name stays within the 255 bytes a file name may have.
 pub(crate) fn deleted_directory_name(partition: &TopicPartition, id: u128) -> String {
-    const NAME_MAX: usize = 255;
     let suffix = format!("-{}.{id:032x}{DELETE_DIRECTORY_SUFFIX}", partition.partition);
     // Topic names are ASCII, so every byte is a boundary; `get` guards against one that is not.
     let kept = partition.topic.len().min(NAME_MAX - suffix.len());
     format!("{}{suffix}", partition.topic.get(..kept).unwrap_or_default())
 }
+
+/// Returns the name of the directory of a log that will take another's place once it holds the same;
+/// `None` when the topic's name leaves no room for what must follow it.
+pub(crate) fn future_directory_name(partition: &TopicPartition, id: u128) -> Option<String> {
+    let name = format!("{partition}.{id:032x}{FUTURE_DIRECTORY_SUFFIX}");
+    (name.len() <= NAME_MAX).then_some(name)
+}
+
+/// Reports whether `directory` bears the name of such a log.
+pub(crate) fn is_future_directory(directory: &Path) -> bool {
+    let name = directory.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.ends_with(FUTURE_DIRECTORY_SUFFIX))
+}
+
+/// Takes the name of the directory of such a log apart.
+pub(crate) fn parse_future_directory_name(name: &str) -> Option<TopicPartition> {
+    let (name, _id) = name.strip_suffix(FUTURE_DIRECTORY_SUFFIX)?.rsplit_once('.')?;
+    parse_log_directory_name(name)
+}
+
+/// What Linux allows for a name.
+const NAME_MAX: usize = 255;
 
 #[cfg(test)]
 mod tests {
@@ -145,7 +167,12 @@ mod tests {
         for foreign in ["lost+found", "-1", "a-", "a-b", "a-+1", "a-99999999999", "x-1.ab-delete"] {
             assert_eq!(parse(foreign), None, "{foreign}");
         }
+        let name = future_directory_name(&TopicPartition::new("a.b", 1), 0xab).unwrap();
+        assert_eq!(name, "a.b-1.000000000000000000000000000000ab-future");
+        assert_eq!(parse_future_directory_name(&name), Some(TopicPartition::new("a.b", 1)));
+        assert_eq!(parse_future_directory_name("a-1-future"), None);
         let long = TopicPartition::new("t".repeat(249), 7);
+        assert_eq!(future_directory_name(&long, 1), None);
         let name = deleted_directory_name(&long, 0xab);
         assert_eq!(name.len(), 255);
         assert!(name.ends_with("-7.000000000000000000000000000000ab-delete"), "{name}");

@@ -1003,7 +1003,7 @@ mod checkpoint {
         let opened = open(&machine);
         let create = |manager: &LogManager, machine: &Machine| {
             let config = Arc::new(machine.config.clone());
-            manager.create(TopicPartition::new("orders", 0), Uuid([9; 16]), config).unwrap()
+            manager.create(TopicPartition::new("orders", 0), Uuid([9; 16]), config, None).unwrap()
         };
         let mut log = create(&opened.manager, &machine);
         put(&mut log, &draft(&[("a", Some("1")), ("a", Some("2"))]));

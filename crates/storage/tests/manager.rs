@@ -38,7 +38,7 @@ fn try_open(
 
 fn create(manager: &LogManager, machine: &Machine, topic: &str, partition: i32) -> Log {
     let config = Arc::new(machine.config.clone());
-    manager.create(TopicPartition::new(topic, partition), ID, config).expect("there is space")
+    manager.create(TopicPartition::new(topic, partition), ID, config, None).expect("there is space")
 }
 
 fn shut_down(opened: Opened) -> usize {
@@ -129,7 +129,8 @@ fn directories_have_one_user_one_node_and_one_cluster() {
     assert!(matches!(mixed, DirectoryError::Foreign { key: "cluster.id", .. }), "{mixed}");
     machine.restart();
     let opened = open(&machine, &["/data/a", "/data/c"], 1);
-    let ids: Vec<Uuid> = opened.manager.directories().map(|(_, id)| id).collect();
+    let ids: Vec<Uuid> =
+        opened.manager.directories().filter_map(|directory| directory.id).collect();
     assert!(ids[0] != ids[1] && ids.iter().all(|id| !id.is_zero()));
 }
 
@@ -184,7 +185,7 @@ fn one_log_that_cannot_be_opened_or_closed_does_not_stop_the_others() {
     let opened = open(&machine, &["/data/a"], 1);
     assert_eq!(opened.logs.len(), 2);
     assert_eq!(opened.failed.len(), 1);
-    assert_eq!(opened.failed[0].0, Path::new("/data/a/orders-2"));
+    assert_eq!(opened.failed[0].directory, Path::new("/data/a/orders-2"));
     machine.disk.clear_faults();
     assert_eq!(shut_down(opened), 0);
     let marker = Path::new("/data/a/.kafka_cleanshutdown");

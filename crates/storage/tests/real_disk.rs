@@ -41,7 +41,7 @@ fn logs_survive_good_and_bad_ends() {
         if round == 0 {
             for partition in 0..5 {
                 let partition = TopicPartition::new("orders", partition);
-                let log = opened.manager.create(partition, Uuid([5; 16]), config.clone());
+                let log = opened.manager.create(partition, Uuid([5; 16]), config.clone(), None);
                 opened.logs.push(log.unwrap());
             }
         }

@@ -9,41 +9,47 @@ import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.locks.LockSupport;
 import org.apache.kafka.common.utils.Exit;
 
 public class Tools {
-    /** Takes the place of the JVM's end when a tool asks for it. */
-    static final class Ended extends RuntimeException {
-        final int code;
+    private static volatile CompletableFuture<Integer> ended;
 
-        Ended(int code) {
-            super(null, null, false, false);
-            this.code = code;
+    /** Takes the place of the JVM's end when a tool asks for it: the tool's thread does nothing more. */
+    private static void end(int code) {
+        ended.complete(code);
+        while (true) LockSupport.park();
+    }
+
+    private static void run(String[] words) {
+        int code = 0;
+        try {
+            String[] options = Arrays.copyOfRange(words, 1, words.length);
+            Class.forName(words[0]).getMethod("main", String[].class).invoke(null, (Object) options);
+        } catch (ReflectiveOperationException failure) {
+            System.out.println(failure.getCause() == null ? failure : failure.getCause());
+            code = 99;
         }
+        ended.complete(code);
     }
 
     public static void main(String[] arguments) throws Exception {
         PrintStream out = System.out;
         System.setErr(out);
-        Exit.Procedure end = (code, message) -> {
-            throw new Ended(code);
-        };
-        Exit.setExitProcedure(end);
-        Exit.setHaltProcedure(end);
+        Exit.setExitProcedure((code, message) -> end(code));
+        Exit.setHaltProcedure((code, message) -> end(code));
         BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         for (String line = lines.readLine(); line != null; line = lines.readLine()) {
             String[] words = line.split("\t", -1);
-            int code = 0;
-            try {
-                Class.forName(words[0]).getMethod("main", String[].class)
-                    .invoke(null, (Object) Arrays.copyOfRange(words, 1, words.length));
-            } catch (ReflectiveOperationException failure) {
-                Throwable cause = failure.getCause();
-                code = cause instanceof Ended ended ? ended.code : 99;
-                if (!(cause instanceof Ended)) out.println(cause);
-            }
+            ended = new CompletableFuture<>();
+            Thread tool = new Thread(() -> run(words), "tool");
+            tool.setDaemon(true);
+            tool.start();
+            int code = ended.join();
             out.print("\u0001" + code + "\n");
             out.flush();
         }
+        System.exit(0);
     }
 }

@@ -172,6 +172,14 @@ def api_versions() -> None:
     expect_equal("Produce(0): 0 to 13" in printed, True, "advertised Produce versions")
 
 
+def compatibility() -> None:
+    """Apache's own test of what a client may expect of a broker of today."""
+    expected = {f"--{name}-supported": "true" for name in ("offsets-for-times", "cluster-id", "create-topics", "describe-acls", "describe-configs", "idempotent-producer")}
+    expected |= {"--expect-record-too-large-exception": "false", "--num-cluster-nodes": "1", "--topic": "tools-compatibility"}
+    printed = tool("ClientCompatibilityTest", *(part for option in expected.items() for part in option))
+    expect_equal(printed.strip().splitlines()[-1], "SUCCESS.", "last line")
+
+
 def write_cross() -> None:
     options = ["--reader-property", "parse.key=true", "--reader-property", "key.separator=|"]
     tool("ConsoleProducer", "--topic", CROSS_TOPIC, *options, lines=[f"{key}|apache-tools:{key}" for key in CROSS_KEYS])
@@ -206,6 +214,8 @@ if PHASE == "first":
         deletion()
     with check("api versions"):
         api_versions()
+    with check("client compatibility test"):
+        compatibility()
     with check("write cross"):
         write_cross()
 else:

@@ -50,8 +50,11 @@ fn message_impl(schema: &Schema, out: &mut String) -> Result<()> {
             const API_KEY: Option<i16> = {key};
             const VALID_VERSIONS: VersionRange = VersionRange::new({}, {});
             const FLEXIBLE_FROM: Option<i16> = {flexible};
+            {}
         }}\n",
-        versions.min, versions.max
+        versions.min,
+        versions.max,
+        error_codes(schema)
     )?;
     if schema.kind == Kind::Request {
         let api = api_name(schema)?;
@@ -65,6 +68,56 @@ fn message_impl(schema: &Schema, out: &mut String) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Writes the walk over the error codes of a response; nothing if it has none.
+fn error_codes(schema: &Schema) -> String {
+    let walk = match schema.kind {
+        Kind::Response => walk_error_codes(schema, schema.find(&schema.name), "self"),
+        _ => String::new(),
+    };
+    if walk.is_empty() {
+        return walk;
+    }
+    format!("\nfn error_codes(&self, each: &mut dyn FnMut(i16)) {{ {walk} }}")
+}
+
+fn walk_error_codes(schema: &Schema, item: &Struct, owner: &str) -> String {
+    let mut walk = String::new();
+    for field in item.fields.iter().filter(|field| !field.versions.is_empty()) {
+        let name = field_name(&field.name);
+        match &field.kind {
+            FieldKind::Plain(Plain::Int16) if matches!(&*name, "error_code" | "partition_error_code") => {
+                walk.push_str(&format!("each({owner}.{name});"));
+            }
+            FieldKind::Struct(kind) => {
+                let inner = if is_option(field) {
+                    walk_error_codes(schema, schema.find(kind), "part")
+                } else {
+                    walk_error_codes(schema, schema.find(kind), &format!("{owner}.{name}"))
+                };
+                match inner {
+                    inner if inner.is_empty() => {}
+                    inner if is_option(field) => walk
+                        .push_str(&format!("if let Some(part) = &{owner}.{name} {{ {inner} }}")),
+                    inner => walk.push_str(&inner),
+                }
+            }
+            FieldKind::Array(element) => {
+                let FieldKind::Struct(kind) = &**element else { continue };
+                let inner = walk_error_codes(schema, schema.find(kind), "part");
+                if !inner.is_empty() {
+                    let parts = if is_option(field) { ".iter().flatten()" } else { "" };
+                    let reference = if is_option(field) { "" } else { "&" };
+                    walk.push_str(&format!(
+                        "for part in {reference}{owner}.{name}{parts} {{ {inner} }}"
+                    ));
+                }
+            }
+            FieldKind::Plain(_) => {}
+        }
+    }
+    walk
 }
 
 /// Returns the name of the API that a request or response belongs to.

@@ -5,9 +5,13 @@
 //! the answers in the order of the requests.
 
 mod frames;
+mod in_process;
 mod listener;
 mod task;
 
+pub use in_process::InProcessConnection;
+
 pub(crate) use frames::{FrameBuffer, FrameError};
+pub(crate) use in_process::{in_process, serve_in_process};
 pub(crate) use listener::{ConnectionGate, GateLimits, Listener, SocketOptions};
 pub(crate) use task::{Answer, CloseReason, Dispatch, Limits, Reply, serve};

@@ -14,22 +14,26 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 
 use super::{FrameBuffer, FrameError};
+use crate::metrics::Receipt;
 
 /// Slices handed to one vectored write; Linux takes up to 1024.
 const WRITE_SLICES_MAX: usize = 64;
 
 /// Where the frames of a connection go.
 pub(crate) trait Dispatch: Send {
-    /// Handles one request frame.
-    fn dispatch(&mut self, frame: Bytes) -> Reply;
+    /// Handles one request frame, which was complete at `arrived`.
+    fn dispatch(&mut self, frame: Bytes, arrived: Instant) -> Reply;
+
+    /// Hears that an answer began to be sent at `turn` and is out of our hands at `sent`.
+    fn answered(&mut self, receipt: &Receipt, turn: Instant, sent: Instant);
 }
 
 /// What became of a request.
@@ -46,7 +50,7 @@ pub(crate) enum Reply {
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// These segments make up the response frame, its length included.
-    Frame(Vec<Bytes>),
+    Frame(Vec<Bytes>, Option<Receipt>),
     /// The client expects no answer.
     Silence,
     /// The connection must end without an answer.
@@ -111,6 +115,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     D: Dispatch,
 {
+    let now = Instant::now();
     let mut connection = Connection {
         stream,
         dispatch,
@@ -121,7 +126,10 @@ where
         barrier: false,
         unwritten: VecDeque::new(),
         unwritten_bytes: 0,
-        last_active: Instant::now(),
+        receipts: VecDeque::new(),
+        passed_bytes: 0,
+        last_read: now,
+        last_active: now,
         draining: false,
     };
     match connection.run(shutdown).await {
@@ -139,8 +147,21 @@ struct Connection<S, D> {
     barrier: bool,
     unwritten: VecDeque<Bytes>,
     unwritten_bytes: usize,
+    /// Answers not yet written to their end.
+    receipts: VecDeque<Unsent>,
+    /// Bytes that were ever written.
+    passed_bytes: u64,
+    last_read: Instant,
     last_active: Instant,
     draining: bool,
+}
+
+/// An answer on its way out.
+struct Unsent {
+    /// How many bytes have passed when its last one has.
+    end: u64,
+    turn: Instant,
+    receipt: Receipt,
 }
 
 struct Outstanding {
@@ -168,7 +189,7 @@ where
     D: Dispatch,
 {
     async fn run(&mut self, mut shutdown: watch::Receiver<bool>) -> Result<Never, CloseReason> {
-        let mut timer = pin!(sleep_until(self.deadline()));
+        let mut timer = pin!(sleep_until(self.deadline().into()));
         let mut stop = pin!(async move {
             // The sender going away means the broker is gone.
             let _ = shutdown.wait_for(|stop| *stop).await;
@@ -187,16 +208,17 @@ where
                 }
                 Event::Shutdown => {
                     self.draining = true;
-                    timer.as_mut().reset(Instant::now() + self.limits.drain_max);
+                    timer.as_mut().reset(tokio::time::Instant::now() + self.limits.drain_max);
                 }
                 Event::Timer if self.draining => return Err(CloseReason::Shutdown),
                 Event::Timer => {
                     // The timer is not moved at every byte; it looks again when it fires.
-                    let deadline = self.deadline();
-                    if deadline <= Instant::now() && self.outstanding.is_empty() {
+                    let deadline = tokio::time::Instant::from_std(self.deadline());
+                    let now = tokio::time::Instant::now();
+                    if deadline <= now && self.outstanding.is_empty() {
                         return Err(CloseReason::Idle);
                     }
-                    let soonest = Instant::now() + Duration::from_millis(100);
+                    let soonest = now + Duration::from_millis(100);
                     timer.as_mut().reset(deadline.max(soonest));
                 }
             }
@@ -208,9 +230,9 @@ where
         while self.may_take_more() {
             let Some(frame) = self.frames.next_frame()? else { break };
             let request_bytes = frame.len();
-            let answer = match self.dispatch.dispatch(frame) {
+            let answer = match self.dispatch.dispatch(frame, self.last_read) {
                 Reply::Now(answer) if self.outstanding.is_empty() => {
-                    self.finish(answer)?;
+                    self.finish(answer, None)?;
                     continue;
                 }
                 Reply::Now(answer) => Awaited::Here(answer),
@@ -270,16 +292,19 @@ where
     /// Moves answers that have come from the head of the queue to the bytes to write.
     fn poll_answers(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
         while let Some(oldest) = self.outstanding.front_mut() {
+            let mut turn = Some(Instant::now());
             if let Awaited::Coming(answer) = &mut oldest.answer {
                 match answer.as_mut().poll(context) {
                     Poll::Ready(answer) => oldest.answer = Awaited::Here(answer),
                     Poll::Pending => return Ok(()),
                 }
+                // It became ready just now, and has waited for none before it.
+                turn = None;
             }
             let oldest = self.outstanding.pop_front().expect("the head was just looked at");
             self.outstanding_bytes -= oldest.request_bytes;
             if let Awaited::Here(answer) = oldest.answer {
-                self.finish(answer)?;
+                self.finish(answer, turn)?;
             }
         }
         // A barrier is always the last in the queue.
@@ -287,14 +312,20 @@ where
         Ok(())
     }
 
-    fn finish(&mut self, answer: Answer) -> Result<(), CloseReason> {
+    /// Puts an answer in line to be written; its turn came when it was ready if not at `turn`.
+    fn finish(&mut self, answer: Answer, turn: Option<Instant>) -> Result<(), CloseReason> {
         match answer {
-            Answer::Frame(segments) => {
+            Answer::Frame(segments, receipt) => {
                 for segment in segments {
                     if !segment.is_empty() {
                         self.unwritten_bytes += segment.len();
                         self.unwritten.push_back(segment);
                     }
+                }
+                if let Some(receipt) = receipt {
+                    let end = self.passed_bytes + self.unwritten_bytes as u64;
+                    let turn = turn.unwrap_or(receipt.ready);
+                    self.receipts.push_back(Unsent { end, turn, receipt });
                 }
                 Ok(())
             }
@@ -332,6 +363,10 @@ where
     fn written(&mut self, mut bytes: usize) {
         self.last_active = Instant::now();
         self.unwritten_bytes -= bytes;
+        self.passed_bytes += bytes as u64;
+        while let Some(unsent) = self.receipts.pop_front_if(|it| it.end <= self.passed_bytes) {
+            self.dispatch.answered(&unsent.receipt, unsent.turn, self.last_active);
+        }
         while bytes > 0 {
             let head = self.unwritten.front_mut().expect("only queued bytes are written");
             if bytes < head.len() {
@@ -349,7 +384,8 @@ where
             Poll::Ready(Ok(0)) if self.frames.is_empty() => Err(CloseReason::Peer),
             Poll::Ready(Ok(0)) => Err(CloseReason::PeerWithinFrame),
             Poll::Ready(Ok(_)) => {
-                self.last_active = Instant::now();
+                self.last_read = Instant::now();
+                self.last_active = self.last_read;
                 Ok(Poll::Ready(()))
             }
             Poll::Ready(Err(error)) => Err(CloseReason::Socket(error)),

@@ -10,15 +10,31 @@ use super::*;
 struct Obedient {
     parked: VecDeque<oneshot::Receiver<()>>,
     seen: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    answered: Answered,
 }
 
+/// The first bytes of the answers that were sent, in their order.
+type Answered = std::sync::Arc<parking_lot::Mutex<Vec<i32>>>;
+
 fn answer(body: &[u8]) -> Answer {
+    let now = Instant::now();
+    let receipt = Receipt {
+        api: 0,
+        version: 0,
+        correlation_id: i32::from(body.first().copied().unwrap_or_default()),
+        arrived: now,
+        begun: now,
+        handled: now,
+        ready: now,
+        request_bytes: 0,
+        response_bytes: body.len(),
+    };
     let length = Bytes::copy_from_slice(&(body.len() as i32).to_be_bytes());
-    Answer::Frame(vec![length, Bytes::copy_from_slice(body)])
+    Answer::Frame(vec![length, Bytes::copy_from_slice(body)], Some(receipt))
 }
 
 impl Dispatch for Obedient {
-    fn dispatch(&mut self, frame: Bytes) -> Reply {
+    fn dispatch(&mut self, frame: Bytes, _: Instant) -> Reply {
         self.seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let body = frame.slice(1..);
         match frame[0] {
@@ -35,12 +51,18 @@ impl Dispatch for Obedient {
             _ => Reply::Now(Answer::Close(CloseReason::Malformed("an unknown order".to_owned()))),
         }
     }
+
+    fn answered(&mut self, receipt: &Receipt, turn: Instant, sent: Instant) {
+        assert!(receipt.ready <= turn && turn <= sent);
+        self.answered.lock().push(receipt.correlation_id);
+    }
 }
 
 struct Harness {
     peer: DuplexStream,
     release: VecDeque<oneshot::Sender<()>>,
     seen: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    answered: Answered,
     stop: watch::Sender<bool>,
     task: JoinHandle<CloseReason>,
 }
@@ -59,10 +81,15 @@ fn start(parked: usize, limits: Limits) -> Harness {
     let (release, parked): (VecDeque<_>, VecDeque<_>) =
         (0..parked).map(|_| oneshot::channel()).unzip();
     let seen = std::sync::Arc::default();
-    let dispatch = Obedient { parked, seen: std::sync::Arc::clone(&seen) };
+    let answered = Answered::default();
+    let dispatch = Obedient {
+        parked,
+        seen: std::sync::Arc::clone(&seen),
+        answered: std::sync::Arc::clone(&answered),
+    };
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(serve(stream, dispatch, limits, stopped));
-    Harness { peer, release, seen, stop, task }
+    Harness { peer, release, seen, answered, stop, task }
 }
 
 impl Harness {
@@ -105,6 +132,8 @@ async fn answers_keep_the_order_of_the_requests() {
         assert_eq!(harness.receive().await, body);
     }
     assert_eq!(harness.seen(), 5);
+    let answered = harness.answered.lock().clone();
+    assert_eq!(answered, b"fstf".map(i32::from), "each was told of once, in their order");
 }
 
 #[tokio::test]
@@ -163,7 +192,7 @@ async fn a_peer_that_does_not_read_is_not_read_from_either() {
 #[tokio::test(start_paused = true)]
 async fn silence_ends_the_connection_and_an_awaited_answer_keeps_it() {
     let harness = start(0, LIMITS);
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     assert!(matches!(harness.task.await, Ok(CloseReason::Idle)));
     assert!(begun.elapsed() >= Duration::from_secs(600));
 
@@ -189,7 +218,7 @@ async fn shutdown_waits_for_awaited_answers_but_not_for_ever() {
     let mut harness = start(1, LIMITS);
     harness.send(b"lfirst").await;
     harness.settle().await;
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     harness.stop.send_replace(true);
     assert!(matches!(harness.task.await, Ok(CloseReason::Shutdown)));
     assert_eq!(begun.elapsed().as_secs(), 2);

@@ -75,7 +75,7 @@ pub(crate) fn refuse(correlation_id: i32) -> Answer {
         ..Default::default()
     };
     match frame::encode_response(ApiKey::ApiVersions, correlation_id, &response, 0) {
-        Ok(segments) => Answer::Frame(segments),
+        Ok(segments) => Answer::Frame(segments, None),
         Err(error) => Answer::Close(CloseReason::Unsupported(error.to_string())),
     }
 }

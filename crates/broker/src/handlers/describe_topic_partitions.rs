@@ -65,7 +65,7 @@ pub(crate) fn handle(
             break;
         }
         room -= fits;
-        response.topics.push(describe(topic, &remaining[..fits]));
+        response.topics.push(describe(context, topic, &remaining[..fits]));
         if let Some(next) = remaining.get(fits) {
             response.next_cursor = Some(Cursor { topic_name: name, partition_index: next.index });
             break;
@@ -75,12 +75,16 @@ pub(crate) fn handle(
 }
 
 fn describe(
+    context: &Context,
     topic: &Topic,
     partitions: &[&std::sync::Arc<Partition>],
 ) -> DescribeTopicPartitionsResponseTopic {
     let numbers = |nodes: &[fleuve_types::NodeId]| nodes.iter().map(|node| node.0).collect();
+    let held = context.node.topics.by_id(&topic.id);
     let describe = |partition: &&std::sync::Arc<Partition>| {
-        let leader = partition.leader.map(|leader| leader.0);
+        let held = held.as_ref().and_then(|held| held.partition(partition.index));
+        let is_offline = held.is_some_and(|partition| partition.is_offline());
+        let leader = partition.leader.map(|leader| leader.0).filter(|_| !is_offline);
         let unavailable = ErrorCode::LeaderNotAvailable.code();
         DescribeTopicPartitionsResponsePartition {
             error_code: if leader.is_some() { 0 } else { unavailable },
@@ -91,7 +95,7 @@ fn describe(
             isr_nodes: numbers(&partition.isr),
             eligible_leader_replicas: Some(numbers(&partition.eligible_leader_replicas)),
             last_known_elr: Some(numbers(&partition.last_known_eligible)),
-            offline_replicas: Vec::new(),
+            offline_replicas: if is_offline { vec![context.node.id] } else { Vec::new() },
         }
     };
     DescribeTopicPartitionsResponseTopic {

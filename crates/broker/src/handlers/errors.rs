@@ -9,7 +9,6 @@ use fleuve_protocol::records::BatchError;
 use fleuve_storage::{AppendError, LogError};
 
 use crate::metadata_log::{AutoCreateError, MetadataError};
-use crate::request::Context;
 
 /// The code for a batch that was not appended.
 pub(crate) fn append(error: &AppendError) -> ErrorCode {
@@ -37,9 +36,11 @@ pub(crate) fn read(error: &LogError) -> ErrorCode {
     match error {
         LogError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         LogError::Damaged { .. } => ErrorCode::CorruptMessage,
-        LogError::Disk(_) | LogError::Failed { .. } | LogError::Malformed { .. } => {
-            ErrorCode::KafkaStorageError
-        }
+        LogError::NameTooLong { .. } => ErrorCode::InvalidTopicException,
+        LogError::Disk(_)
+        | LogError::Failed { .. }
+        | LogError::NoDirectory { .. }
+        | LogError::Malformed { .. } => ErrorCode::KafkaStorageError,
     }
 }
 
@@ -58,11 +59,6 @@ pub(crate) fn group(error: GroupError) -> ErrorCode {
     let name = error.kafka_name();
     let found = ErrorCode::ALL.iter().find(|code| code.name() == name);
     found.copied().unwrap_or(ErrorCode::UnknownServerError)
-}
-
-/// Whether a feature is switched on, as those are that gate the protocols of groups.
-pub(crate) fn has_feature(context: &Context, feature: &str) -> bool {
-    context.node.image().features().get(feature).is_some_and(|level| *level > 0)
 }
 
 /// The code for an outcome of the group coordinator, zero for success.

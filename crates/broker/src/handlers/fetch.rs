@@ -131,6 +131,7 @@ impl Work {
                 break;
             }
             if timeout_at(deadline, wait.woken()).await.is_err() {
+                self.node.purgatory.note_expired_fetch();
                 if self.has_moved(&reading) {
                     reading = self.read();
                 }

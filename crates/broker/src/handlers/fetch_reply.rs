@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::messages::fetch_response::FetchResponse;
-use fleuve_protocol::{EncodeError, Writer, frame};
+use fleuve_protocol::{EncodeError, Message, Writer, frame};
 
 use crate::request::IntoFrame;
 
@@ -57,6 +57,10 @@ impl FetchReply {
 }
 
 impl IntoFrame for FetchReply {
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        Message::error_codes(&self.response, each);
+    }
+
     fn into_frame(
         self,
         key: ApiKey,

@@ -88,6 +88,9 @@ fn look_up(
     {
         return Err(ErrorCode::UnsupportedVersion);
     }
+    if partition.is_offline() {
+        return Err(ErrorCode::KafkaStorageError);
+    }
     let end = partition.high_watermark();
     let found = match wanted.timestamp {
         LATEST => {

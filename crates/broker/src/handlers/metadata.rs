@@ -95,6 +95,7 @@ fn respond(
     failures: &[(Str, ErrorCode)],
 ) -> MetadataResponse {
     let mut topics = Vec::new();
+    let describe = |topic: &Arc<Topic>| describe(context, topic);
     match asked {
         Asked::All => topics.extend(image.topics().iter().map(describe)),
         Asked::Ids(ids) => {
@@ -155,9 +156,13 @@ fn brokers(context: &Context) -> Vec<MetadataResponseBroker> {
     }]
 }
 
-fn describe(topic: &Arc<Topic>) -> MetadataResponseTopic {
+fn describe(context: &Context, topic: &Arc<Topic>) -> MetadataResponseTopic {
+    let held = context.node.topics.by_id(&topic.id);
     let partitions = topic.partitions().iter().map(|partition| {
-        let leader = partition.leader.map(|leader| leader.0);
+        let held = held.as_ref().and_then(|held| held.partition(partition.index));
+        // Its data directory has failed: nobody can serve it until that is mended.
+        let is_offline = held.is_some_and(|partition| partition.is_offline());
+        let leader = partition.leader.map(|leader| leader.0).filter(|_| !is_offline);
         let unavailable = ErrorCode::LeaderNotAvailable.code();
         MetadataResponsePartition {
             error_code: if leader.is_some() { 0 } else { unavailable },
@@ -166,7 +171,7 @@ fn describe(topic: &Arc<Topic>) -> MetadataResponseTopic {
             leader_epoch: partition.leader_epoch.0,
             replica_nodes: partition.replicas.iter().map(|node| node.0).collect(),
             isr_nodes: partition.isr.iter().map(|node| node.0).collect(),
-            offline_replicas: Vec::new(),
+            offline_replicas: if is_offline { vec![context.node.id] } else { Vec::new() },
         }
     });
     MetadataResponseTopic {

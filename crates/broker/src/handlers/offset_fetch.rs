@@ -1,7 +1,7 @@
 //! OffsetFetch, versions 1–10: where groups go on reading.
 
-use fleuve_coordinator::offsets::{FetchRequest, FetchTopic, FetchedOffsets};
-use fleuve_coordinator::{CommittedOffset, GroupError};
+use fleuve_coordinator::GroupError;
+use fleuve_coordinator::offsets::{FetchRequest, FetchTopic, FetchedOffset, FetchedOffsets};
 use fleuve_protocol::messages::offset_fetch_request::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
@@ -33,7 +33,7 @@ pub(crate) fn handle(
         return Outcome::later(async move {
             let mut response = OffsetFetchResponse::default();
             for group in request.groups {
-                response.groups.push(fetch(&context, group).await);
+                response.groups.push(fetch(&context, group, request.require_stable).await);
             }
             response
         });
@@ -53,11 +53,15 @@ pub(crate) fn handle(
     };
     Outcome::later(async move {
         let version = context.version;
-        as_single_group(fetch(&context, group).await, version)
+        as_single_group(fetch(&context, group, request.require_stable).await, version)
     })
 }
 
-async fn fetch(context: &Context, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+async fn fetch(
+    context: &Context,
+    group: OffsetFetchRequestGroup,
+    require_stable: bool,
+) -> OffsetFetchResponseGroup {
     let by_id = context.version >= TOPIC_IDS_FROM;
     let topics = &context.node.topics;
     let mut unknown = Vec::new();
@@ -84,6 +88,7 @@ async fn fetch(context: &Context, group: OffsetFetchRequestGroup) -> OffsetFetch
         member_id: group.member_id,
         member_epoch: group.member_epoch,
         topics: wanted,
+        require_stable,
     };
     let mut response = OffsetFetchResponseGroup { group_id: group.group_id, ..Default::default() };
     match look_up(context, &request).await {
@@ -93,7 +98,10 @@ async fn fetch(context: &Context, group: OffsetFetchRequestGroup) -> OffsetFetch
             response.topics.extend(failed.map(|topic| OffsetFetchResponseTopics {
                 name: topic.name,
                 topic_id: topic.topic_id,
-                partitions: topic.partitions.into_iter().map(|p| answer(p, None)).collect(),
+                partitions: {
+                    let failed = topic.partitions.into_iter();
+                    failed.map(|index| answer(index, FetchedOffset::None)).collect()
+                },
             }));
         }
         Ok(offsets) => {
@@ -116,7 +124,7 @@ async fn fetch(context: &Context, group: OffsetFetchRequestGroup) -> OffsetFetch
     response.topics.extend(unknown.into_iter().map(|topic| {
         let partitions = topic.partition_indexes.into_iter().map(|index| {
             let error_code = ErrorCode::UnknownTopicId.code();
-            OffsetFetchResponsePartitions { error_code, ..answer(index, None) }
+            OffsetFetchResponsePartitions { error_code, ..answer(index, FetchedOffset::None) }
         });
         OffsetFetchResponseTopics {
             name: topic.name,
@@ -137,17 +145,21 @@ async fn look_up(context: &Context, request: &FetchRequest) -> Result<FetchedOff
     Ok(offsets)
 }
 
-fn answer(partition_index: i32, offset: Option<CommittedOffset>) -> OffsetFetchResponsePartitions {
-    let (committed_offset, committed_leader_epoch, metadata) = match offset {
-        Some(offset) => (offset.offset, offset.leader_epoch, offset.metadata),
-        None => (NO_OFFSET, NO_EPOCH, Str::EMPTY),
+fn answer(partition_index: i32, offset: FetchedOffset) -> OffsetFetchResponsePartitions {
+    let nothing = (NO_OFFSET, NO_EPOCH, Str::EMPTY);
+    let (code, (committed_offset, committed_leader_epoch, metadata)) = match offset {
+        FetchedOffset::Committed(offset) => {
+            (ErrorCode::None, (offset.offset, offset.leader_epoch, offset.metadata))
+        }
+        FetchedOffset::None => (ErrorCode::None, nothing),
+        FetchedOffset::Unstable => (ErrorCode::UnstableOffsetCommit, nothing),
     };
     OffsetFetchResponsePartitions {
         partition_index,
         committed_offset,
         committed_leader_epoch,
         metadata: Some(metadata),
-        error_code: 0,
+        error_code: code.code(),
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use super::errors;
 use crate::connection::CloseReason;
+use crate::metrics::TopicCounters;
 use crate::partition::{Appended, Partition};
 use crate::purgatory::AckWait;
 use crate::request::{Context, Outcome};
@@ -134,9 +135,12 @@ pub(crate) fn handle(context: &Context, request: ProduceRequest) -> Outcome<Prod
         waiting.partition.wait_for(waiting.next_offset, &wait);
     }
     let patience = Duration::from_millis(timeout_ms.max(0) as u64);
+    let purgatory = Arc::clone(&context.node.purgatory);
     Outcome::later(async move {
         // Whether it was in time is read off the partitions themselves.
-        let _ = timeout(patience, wait.done()).await;
+        if timeout(patience, wait.done()).await.is_err() {
+            purgatory.note_expired_produce();
+        }
         for waiting in unacknowledged {
             let code = if waiting.partition.is_gone() {
                 ErrorCode::UnknownTopicOrPartition
@@ -171,6 +175,7 @@ fn append(
     let all = &context.node.counters;
     topic.counters.produce_requests.add(1);
     all.produce_requests.add(1);
+    let bytes_sent = data.records.as_ref().map_or(0, Bytes::len);
     let appended = (|| {
         let Some(partition) = topic.partition(data.index) else {
             let code = ErrorCode::UnknownTopicOrPartition;
@@ -204,11 +209,25 @@ fn append(
         }
         Ok((Arc::clone(partition), appended))
     })();
-    if appended.is_err() {
-        topic.counters.failed_produce_requests.add(1);
-        all.failed_produce_requests.add(1);
+    if let Err(refusal) = &appended {
+        for counters in [all, &*topic.counters] {
+            count_refusal(counters, refusal.code, bytes_sent);
+        }
     }
     appended
+}
+
+fn count_refusal(counters: &TopicCounters, code: ErrorCode, bytes: usize) {
+    counters.failed_produce_requests.add(1);
+    match code {
+        ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge => {
+            counters.bytes_rejected.add(bytes as u64);
+        }
+        ErrorCode::CorruptMessage => counters.invalid_crc.add(1),
+        ErrorCode::OutOfOrderSequenceNumber => counters.invalid_sequence.add(1),
+        ErrorCode::InvalidRecord => counters.invalid_format.add(1),
+        _ => {}
+    }
 }
 
 /// Checks what depends on the version of the request and not on the log.

@@ -66,7 +66,13 @@ async fn heartbeat(client: &mut TestClient, joined: &JoinGroupResponse) -> i16 {
 }
 
 async fn find_coordinator(client: &mut TestClient) {
-    let find = FindCoordinatorRequest { coordinator_keys: vec![GROUP], ..Default::default() };
+    find_coordinator_of(client, &GROUP).await;
+}
+
+/// Finds a group's coordinator, which makes the offsets topic.
+pub(super) async fn find_coordinator_of(client: &mut TestClient, group: &str) {
+    let coordinator_keys = vec![Str::copy_from(group)];
+    let find = FindCoordinatorRequest { coordinator_keys, ..Default::default() };
     assert_eq!(client.call(&find, 4).await.coordinators[0].error_code, 0);
 }
 

@@ -2,9 +2,8 @@
 
 use fleuve_broker::{Broker, Components, StartError};
 use fleuve_protocol::Str;
+use fleuve_protocol::messages::delete_topics_request::DeleteTopicsRequest;
 use fleuve_protocol::messages::metadata_request::MetadataRequest;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::support::{TestBroker, settings};
 
@@ -91,26 +90,25 @@ async fn metrics_and_readiness_are_served() {
     client.create_topic("words", 2).await;
     client.produce("words", 0, &["a", "b"]).await;
     client.fetch("words", 0, 0).await;
-    let address = broker.broker.http_address().expect("metrics are on");
-    let get = async |path: &str| {
-        let mut stream = TcpStream::connect(address).await.expect("it listens");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("open");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("an answer");
-        answer
-    };
-    assert!(get("/readyz").await.starts_with("HTTP/1.1 200"));
-    let page = get("/metrics").await;
+    assert!(broker.get("/readyz").await.starts_with("HTTP/1.1 200"));
+    let page = broker.get("/metrics").await;
     for line in [
         "kafka_server_brokertopicmetrics_messagesin_total{topic=\"words\"} 2",
         "kafka_server_replicamanager_partitioncount 2",
-        "kafka_network_requestmetrics_requests_total{request=\"Fetch\"} 1",
+        "kafka_network_requestmetrics_totaltimems_count{request=\"FetchConsumer\"} 1",
+        "kafka_network_requestmetrics_errors_total{request=\"Produce\",error=\"NONE\"} 1",
+        "kafka_topic_partition_current_offset{topic=\"words\",partition=\"0\"} 2",
+        "kafka_log_log_numlogsegments{topic=\"words\",partition=\"1\"} 1",
         "kafka_log_log_logendoffset{topic=\"words\",partition=\"0\"} 2",
-        "kafka_server_socket_server_metrics_connection_count 1",
+        "kafka_server_socket_server_metrics_connection_count{listener=\"PLAINTEXT\",networkProcessor=\"0\"} 1",
     ] {
         assert!(page.lines().any(|known| known == line), "{line} is missing in\n{page}");
     }
+    let deletion =
+        DeleteTopicsRequest { topic_names: vec![Str::from("words")], ..Default::default() };
+    assert_eq!(client.call(&deletion, 5).await.responses[0].error_code, 0);
+    let page = broker.get("/metrics").await;
+    assert!(!page.contains("\"words\""), "a deleted topic is gone from\n{page}");
     broker.stop().await;
 }
 

@@ -1,13 +1,14 @@
 //! Tests of a whole broker over its sockets, each with a broker and a directory of its own.
 
 mod admin;
+mod burrow;
 mod consumer_groups;
+mod directories;
 mod durability;
 mod every_version;
 mod groups;
 mod idempotence_and_sessions;
 mod lifecycle;
 mod produce_and_fetch;
-mod streams_groups;
 mod support;
 mod topics;

@@ -235,7 +235,11 @@ impl Admin {
         group: &str,
         offsets: &HashMap<TopicPartition, i64>,
     ) -> Result<()> {
-        offsets::commit(&self.client, group, &Default::default(), None, offsets).await
+        let offsets = offsets.iter();
+        let offsets: HashMap<_, _> = offsets
+            .map(|(partition, &offset)| (partition.clone(), Committed::at(offset)))
+            .collect();
+        offsets::commit(&self.client, group, &Default::default(), None, &offsets).await
     }
 
     /// Makes a group forget what it has committed for these partitions.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
+use fleuve_types::Uuid;
 use tokio::time::Instant;
 
 use super::{Client, lock};
@@ -21,6 +22,8 @@ pub(crate) enum Scope {
     All,
     /// These, created by the broker if it is so configured and `create` is set.
     Topics { names: Vec<Arc<str>>, create: bool },
+    /// Those with these ids.
+    Ids(Vec<Uuid>),
 }
 
 impl Client {
@@ -36,6 +39,12 @@ impl Client {
     /// Asks for these topics; those with an error are left out of the snapshot.
     pub async fn refresh(&self, names: &[Arc<str>], create: bool) -> Result<Arc<Cluster>> {
         self.refresh_once(Scope::Topics { names: names.to_vec(), create }).await?;
+        Ok(self.cluster())
+    }
+
+    /// Asks for the topics with these ids; those that do not exist are left out of the snapshot.
+    pub async fn refresh_ids(&self, ids: &[Uuid]) -> Result<Arc<Cluster>> {
+        self.refresh_once(Scope::Ids(ids.to_vec())).await?;
         Ok(self.cluster())
     }
 
@@ -127,6 +136,9 @@ fn request(scope: &Scope, version: i16) -> MetadataRequest {
         // Version 0 cannot ask for no topics; an empty list means all of them there.
         Scope::Brokers => Some(Vec::new()),
         Scope::All => (version < 1).then(Vec::new),
+        Scope::Ids(ids) => {
+            Some(ids.iter().map(|id| MetadataRequestTopic { topic_id: *id, name: None }).collect())
+        }
         Scope::Topics { names, .. } => Some(
             names
                 .iter()

@@ -23,7 +23,7 @@ use crate::timing::Backoff;
 use crate::transport::{TcpTransport, Transport};
 
 pub use brokers::Lane;
-pub(crate) use routing::PartitionAnswer;
+pub(crate) use routing::{Coordinated, PartitionAnswer};
 
 /// A client of one cluster; clones share everything.
 #[derive(Clone)]
@@ -40,7 +40,8 @@ struct Inner {
     slots: Mutex<HashMap<brokers::SlotKey, Arc<brokers::Slot>>>,
     /// Addresses of brokers, from metadata and from coordinator answers.
     addresses: Mutex<HashMap<i32, (String, u16)>>,
-    coordinators: Mutex<HashMap<String, i32>>,
+    /// Brokers by the key type and key of what they coordinate.
+    coordinators: Mutex<HashMap<(i8, String), i32>>,
 }
 
 impl Client {

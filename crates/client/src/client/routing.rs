@@ -18,6 +18,34 @@ pub(crate) struct PartitionAnswer<V> {
     pub(crate) value: V,
 }
 
+/// What has a coordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coordinated<'a> {
+    /// A group of any kind.
+    Group(&'a str),
+    /// A transactional id.
+    Transaction(&'a str),
+}
+
+impl<'a> Coordinated<'a> {
+    /// Returns the key type and key of FindCoordinator.
+    fn key(self) -> (i8, &'a str) {
+        match self {
+            Self::Group(name) => (0, name),
+            Self::Transaction(name) => (1, name),
+        }
+    }
+}
+
+impl std::fmt::Display for Coordinated<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Group(name) => write!(f, "group {name}"),
+            Self::Transaction(name) => write!(f, "transactional id {name}"),
+        }
+    }
+}
+
 /// Decides after each failed attempt of a call whether there is another one.
 ///
 /// A loop with this in it, and not a function that takes the attempt as a closure: futures of
@@ -35,6 +63,12 @@ impl Retrying {
         if !error.is_retriable() {
             return Err(error);
         }
+        self.after_passing(error).await
+    }
+
+    /// Waits before the next attempt whatever `error` advises, because the caller knows that it
+    /// passes.
+    pub(crate) async fn after_passing(&mut self, error: Error) -> Result<()> {
         if self.deadline.is_over() {
             return Err(Error::Expired {
                 operation: self.operation.clone(),
@@ -112,19 +146,31 @@ impl Client {
         build: impl Fn(i16) -> R,
         error_of: impl Fn(&R::Response) -> i16,
     ) -> Result<R::Response> {
+        self.call_coordinator_of(Coordinated::Group(group), version_max, build, error_of).await
+    }
+
+    /// Sends a request about a group or a transactional id to its coordinator, in `version_max` at
+    /// most.
+    pub(crate) async fn call_coordinator_of<R: Request>(
+        &self,
+        subject: Coordinated<'_>,
+        version_max: i16,
+        build: impl Fn(i16) -> R,
+        error_of: impl Fn(&R::Response) -> i16,
+    ) -> Result<R::Response> {
         let mut retrying = self.retrying(R::KEY.name());
         loop {
             let attempt = async {
-                let coordinator = self.coordinator(group).await?;
+                let coordinator = self.coordinator_of(subject).await?;
                 let connection = self.connection(coordinator, Lane::Offsets).await?;
                 let response = exchange(&connection, version_max, &build).await?;
-                check(error_of(&response), || format!("group {group}"))?;
+                check(error_of(&response), || subject.to_string())?;
                 Ok(response)
             };
             match attempt.await {
                 Ok(response) => return Ok(response),
                 Err(error) => {
-                    self.forget_coordinator_after(group, &error);
+                    self.forget_coordinator_of(subject, &error);
                     retrying.after(error).await?;
                 }
             }
@@ -133,20 +179,27 @@ impl Client {
 
     /// Returns the broker that coordinates `group`, asking once if it is not known.
     pub(crate) async fn coordinator(&self, group: &str) -> Result<i32> {
-        if let Some(&id) = lock(&self.inner.coordinators).get(group) {
+        self.coordinator_of(Coordinated::Group(group)).await
+    }
+
+    /// Returns the broker that coordinates a group or a transactional id, asking once if it is not
+    /// known.
+    pub(crate) async fn coordinator_of(&self, coordinated: Coordinated<'_>) -> Result<i32> {
+        let (key_type, name) = coordinated.key();
+        if let Some(&id) = lock(&self.inner.coordinators).get(&(key_type, name.to_owned())) {
             return Ok(id);
         }
         let connection = self.any_connection().await?;
         let version = connection.version_of::<FindCoordinatorRequest>(i16::MAX)?;
-        let mut request = FindCoordinatorRequest::default();
+        let mut request = FindCoordinatorRequest { key_type, ..Default::default() };
         // Version 4 asks for several groups at once.
         if version >= 4 {
-            request.coordinator_keys = vec![group.to_owned().into()];
+            request.coordinator_keys = vec![name.to_owned().into()];
         } else {
-            request.key = group.to_owned().into();
+            request.key = name.to_owned().into();
         }
         let response = connection.submit(&request, version)?.wait().await?;
-        let subject = || format!("coordinator of group {group}");
+        let subject = || format!("coordinator of {coordinated}");
         let (id, host, port) = match response.coordinators.first() {
             Some(found) => {
                 check_said(found.error_code, found.error_message.as_deref(), subject)?;
@@ -160,19 +213,25 @@ impl Client {
         let port = u16::try_from(port)
             .map_err(|_| Error::broker(subject(), ErrorCode::CoordinatorNotAvailable))?;
         self.learn_address(id, host, port);
-        lock(&self.inner.coordinators).insert(group.to_owned(), id);
+        lock(&self.inner.coordinators).insert((key_type, name.to_owned()), id);
         Ok(id)
     }
 
     /// Forgets where `group` is coordinated if `error` says that it may have moved.
     pub(crate) fn forget_coordinator_after(&self, group: &str, error: &Error) {
+        self.forget_coordinator_of(Coordinated::Group(group), error);
+    }
+
+    /// Forgets where `coordinated` is coordinated if `error` says that it may have moved.
+    pub(crate) fn forget_coordinator_of(&self, coordinated: Coordinated<'_>, error: &Error) {
         let moved = match error {
             Error::Disconnected { .. } | Error::Timeout { .. } => true,
             Error::Broker { code, .. } => is_coordinator_error(*code),
             _ => false,
         };
         if moved {
-            lock(&self.inner.coordinators).remove(group);
+            let (key_type, name) = coordinated.key();
+            lock(&self.inner.coordinators).remove(&(key_type, name.to_owned()));
         }
     }
 

@@ -74,6 +74,7 @@ const SERVED: &[&str] = &[
     "bootstrap.servers",
     "buffer.memory",
     "client.id",
+    "client.rack",
     "compression.gzip.level",
     "compression.lz4.level",
     "compression.type",
@@ -82,11 +83,14 @@ const SERVED: &[&str] = &[
     "delivery.timeout.ms",
     "enable.auto.commit",
     "enable.idempotence",
+    "exclude.internal.topics",
     "fetch.max.bytes",
     "fetch.max.wait.ms",
     "fetch.min.bytes",
     "group.id",
     "group.instance.id",
+    "group.protocol",
+    "group.remote.assignor",
     "heartbeat.interval.ms",
     "isolation.level",
     "linger.ms",
@@ -107,6 +111,8 @@ const SERVED: &[&str] = &[
     "session.timeout.ms",
     "socket.connection.setup.timeout.max.ms",
     "socket.connection.setup.timeout.ms",
+    "transaction.timeout.ms",
+    "transactional.id",
 ];
 
 const IGNORED: &[&str] = &[
@@ -116,7 +122,6 @@ const IGNORED: &[&str] = &[
     "client.dns.lookup",
     "connections.max.idle.ms",
     "enable.metrics.push",
-    "exclude.internal.topics",
     "key.deserializer",
     "key.serializer",
     "max.poll.records",
@@ -135,12 +140,10 @@ const IGNORED: &[&str] = &[
     "value.serializer",
 ];
 
-const ONLY: &[(&str, &str)] = &[("security.protocol", "PLAINTEXT"), ("group.protocol", "classic")];
+const ONLY: &[(&str, &str)] = &[("security.protocol", "PLAINTEXT")];
 
 const NOT_YET: &[&str] = &[
-    "client.rack",
     "config.providers",
-    "group.remote.assignor",
     "interceptor.classes",
     "partitioner.class",
     "sasl.client.callback.handler.class",
@@ -190,8 +193,6 @@ const NOT_YET: &[&str] = &[
     "ssl.truststore.password",
     "ssl.truststore.type",
     "ssl.trustmanager.algorithm",
-    "transaction.timeout.ms",
-    "transactional.id",
 ];
 
 #[cfg(test)]

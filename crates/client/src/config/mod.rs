@@ -6,13 +6,15 @@
 //! another kind is accepted and left alone, a key that nobody knows is an error that names the
 //! nearest one.
 
+mod consumer;
 mod keys;
+mod producer;
 mod properties;
 mod settings;
 
+pub use consumer::{ConsumerConfig, GroupProtocol, IsolationLevel, OffsetReset};
 pub use keys::{Key, Served, find_key, keys};
+pub use producer::{Acks, ProducerConfig};
 pub use properties::Properties;
+pub use settings::ClientConfig;
 pub(crate) use settings::split_address;
-pub use settings::{
-    Acks, ClientConfig, ConsumerConfig, IsolationLevel, OffsetReset, ProducerConfig,
-};

@@ -42,6 +42,12 @@ impl Versions {
         ranges
     }
 
+    /// Returns the finalized level of a feature; 0 when it has none.
+    pub fn finalized(&self, feature: &str) -> i16 {
+        let levels = self.finalized_features.iter();
+        levels.filter(|(name, _)| name == feature).map(|(_, level)| *level).next().unwrap_or(0)
+    }
+
     /// Returns the finalized feature levels of the cluster.
     pub fn finalized_features(&self) -> &[(String, i16)] {
         &self.finalized_features

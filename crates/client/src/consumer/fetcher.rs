@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::fetching::{Answer, BrokerState, Finding, Found, fetch_once, find};
+use super::fetching::{Answer, BrokerState, Finding, Found, Lookup, fetch_once, find};
 use super::session::Wanted;
 use super::state::Position;
 use crate::config::OffsetReset;
@@ -100,12 +100,23 @@ impl Fetcher {
         // Partitions by leader; `None` for leaders with a full partition.
         let mut by_leader: HashMap<i32, Option<Vec<Asked>>> = HashMap::new();
         {
-            let state = self.shared.lock();
+            let mut state = self.shared.lock();
             let room = self.shared.config.max_partition_fetch_bytes.max(0) as usize;
             // Many partitions, each with a little ahead, must not add up without end.
             let all_full =
                 state.buffered_bytes() >= self.shared.config.fetch_max_bytes.max(0) as usize;
-            for (partition, assigned) in &state.partitions {
+            for (partition, assigned) in &mut state.partitions {
+                let leader = cluster.leader(&partition.topic, partition.partition);
+                if assigned.position == Position::Known
+                    && let Some((_, epoch)) = leader
+                    && epoch > assigned.checked_epoch
+                {
+                    // A new leader may have lost what the one before it gave us.
+                    assigned.checked_epoch = epoch;
+                    if assigned.fetch.epoch >= 0 && assigned.fetch.epoch < epoch {
+                        assigned.position = Position::Unchecked;
+                    }
+                }
                 if let Some(not_before) = assigned.not_before
                     && not_before > now
                 {
@@ -113,18 +124,25 @@ impl Fetcher {
                     continue;
                 }
                 if assigned.position != Position::Known {
-                    to_find.push((partition.clone(), assigned.version, assigned.position));
+                    to_find.push(Lookup {
+                        partition: partition.clone(),
+                        version: assigned.version,
+                        position: assigned.position,
+                        place: assigned.fetch,
+                    });
                     continue;
                 }
                 if assigned.paused || all_full {
                     continue;
                 }
-                let Some((leader, leader_epoch)) =
-                    cluster.leader(&partition.topic, partition.partition)
-                else {
+                let Some((leader, leader_epoch)) = leader else {
                     self.refresh.wanted = true;
                     continue;
                 };
+                assigned.preferred = assigned
+                    .preferred
+                    .filter(|&(replica, until)| until > now && cluster.broker(replica).is_some());
+                let leader = assigned.preferred.map_or(leader, |(replica, _)| replica);
                 let theirs = by_leader.entry(leader).or_insert_with(|| Some(Vec::new()));
                 if !assigned.has_room(room) {
                     *theirs = None;
@@ -134,7 +152,7 @@ impl Fetcher {
                 let topic_id = cluster.topic(&partition.topic).map(|topic| topic.id);
                 let wanted = Wanted {
                     topic_id: topic_id.unwrap_or_default(),
-                    fetch_offset: assigned.fetch_offset,
+                    fetch_offset: assigned.fetch.offset,
                     leader_epoch,
                     bytes_max: self.shared.config.max_partition_fetch_bytes,
                 };
@@ -184,7 +202,7 @@ impl Fetcher {
         });
     }
 
-    fn find(&mut self, asked: Vec<(TopicPartition, u64, Position)>) {
+    fn find(&mut self, asked: Vec<Lookup>) {
         self.finding = true;
         let client = self.shared.client.clone();
         let config = self.shared.config.clone();
@@ -212,6 +230,7 @@ impl Fetcher {
                     }
                     Err(error) => {
                         tracing::debug!(broker, %error, "fetch failed");
+                        self.give_up_preferred(broker);
                         state.not_before = Some(now + backoff);
                         self.refresh.wanted = true;
                         if !error.is_retriable() {
@@ -234,9 +253,28 @@ impl Fetcher {
         }
     }
 
+    /// Goes back to the leaders after a replica did not answer.
+    fn give_up_preferred(&self, broker: i32) {
+        for assigned in self.shared.lock().partitions.values_mut() {
+            assigned.preferred = assigned.preferred.filter(|(replica, _)| *replica != broker);
+        }
+    }
+
     fn take_answer(&mut self, answer: Answer, (version, asked): (u64, i64), retry_at: Instant) {
         let mut state = self.shared.lock();
-        let Answer { partition, code, records, high_watermark } = answer;
+        let Answer { partition, code, records, high_watermark, preferred } = answer;
+        let prefer_until = Instant::now() + self.shared.client.config().metadata_max_age;
+        let mut from_follower = false;
+        if let Ok(assigned) = state.assigned_mut(&partition) {
+            match (code, preferred) {
+                (ErrorCode::None, Some(replica)) => {
+                    assigned.preferred = Some((replica, prefer_until));
+                }
+                (ErrorCode::None, None) => {}
+                // Whatever a replica cannot do, the leader may.
+                _ => from_follower = assigned.preferred.take().is_some(),
+            }
+        }
         match code {
             ErrorCode::None => {
                 match records {
@@ -263,6 +301,8 @@ impl Fetcher {
                     }
                 }
             }
+            // A replica may lag behind; the leader says whether the offset exists.
+            ErrorCode::OffsetOutOfRange if from_follower => {}
             ErrorCode::OffsetOutOfRange => {
                 let policy = self.shared.config.offset_reset;
                 let reason = format!("offset {asked} is out of range");
@@ -294,14 +334,28 @@ impl Fetcher {
         let Finding { partition, version, result } = finding;
         let mut state = self.shared.lock();
         match result {
-            Ok(Found::At(offset)) => state.found(&partition, version, offset),
-            Ok(Found::Committed(offset)) => {
-                state.found(&partition, version, offset);
+            Ok(Found::At(place)) => {
+                state.found(&partition, version, place);
+                // The leader has just told, so there is nothing to check about it.
+                let cluster = self.shared.client.cluster();
+                if let Ok(assigned) = state.assigned_mut(&partition)
+                    && let Some((_, epoch)) = cluster.leader(&partition.topic, partition.partition)
+                {
+                    assigned.checked_epoch = epoch;
+                }
+            }
+            Ok(Found::Committed(place)) => {
+                state.found(&partition, version, place);
                 if let Ok(assigned) = state.assigned_mut(&partition)
                     && assigned.version == version
                 {
-                    assigned.committed = Some(offset);
+                    assigned.committed = Some(place.offset);
                 }
+            }
+            Ok(Found::EndOfEpoch(end)) => {
+                state.checked(&partition, version, end, self.shared.config.offset_reset);
+                drop(state);
+                self.shared.ready.notify_one();
             }
             Ok(Found::NothingCommitted) => {
                 let policy = self.shared.config.offset_reset;
@@ -331,7 +385,8 @@ impl Fetcher {
             return;
         }
         let names = self.shared.topic_names();
-        if names.is_empty() {
+        let all = self.shared.matches_topics();
+        if names.is_empty() && !all {
             self.refresh.wanted = false;
             return;
         }
@@ -342,9 +397,15 @@ impl Fetcher {
             last: now,
         };
         let client = self.shared.client.clone();
+        let shared = self.shared.clone();
         let create = self.shared.config.allow_auto_create_topics;
         self.events.spawn(async move {
-            if let Err(error) = client.refresh(&names, create).await {
+            let refreshed = if all {
+                client.refresh_all().await.map(|cluster| shared.match_topics(&cluster))
+            } else {
+                client.refresh(&names, create).await.map(drop)
+            };
+            if let Err(error) = refreshed {
                 tracing::debug!(%error, "metadata refresh failed");
             }
             Event::Refreshed

@@ -6,6 +6,9 @@ use bytes::Bytes;
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::fetch_request::FetchRequest;
 use fleuve_protocol::messages::fetch_response::{FetchResponse, PartitionData};
+use fleuve_protocol::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 use fleuve_protocol::records::Decompressor;
 use fleuve_types::TopicPartition;
 use tokio::time::Instant;
@@ -13,7 +16,7 @@ use tokio::time::Instant;
 use super::offsets::{EARLIEST, LATEST, fetch_committed, list_offsets};
 use super::records::{Fetched, Records};
 use super::session::{FetchSession, Wanted};
-use super::state::Position;
+use super::state::{Place, Position};
 use crate::client::{Client, Lane};
 use crate::config::{ConsumerConfig, IsolationLevel};
 use crate::error::{Error, Result, code_of};
@@ -32,6 +35,8 @@ pub(super) struct Answer {
     pub(super) code: ErrorCode,
     pub(super) records: Option<Result<Records>>,
     pub(super) high_watermark: i64,
+    /// A replica that the leader would rather have asked.
+    pub(super) preferred: Option<i32>,
 }
 
 /// The result of looking for one position.
@@ -42,13 +47,28 @@ pub(super) struct Finding {
 }
 
 pub(super) enum Found {
-    Committed(i64),
-    At(i64),
+    Committed(Place),
+    At(Place),
     NothingCommitted,
+    /// Where the leader's records of our epoch end; it may have none.
+    EndOfEpoch(Option<Place>),
+}
+
+/// A partition whose position is looked for.
+#[derive(Clone)]
+pub(super) struct Lookup {
+    pub(super) partition: TopicPartition,
+    pub(super) version: u64,
+    pub(super) position: Position,
+    /// What is to be checked, for [`Position::Unchecked`].
+    pub(super) place: Place,
 }
 
 /// The first version in which topics go by id.
 const FIRST_VERSION_WITH_IDS: i16 = 13;
+
+/// The first version that names the client's rack (KIP-392).
+const FIRST_VERSION_WITH_RACK: i16 = 11;
 
 /// No batch may grow larger than this when decompressed.
 const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
@@ -92,6 +112,11 @@ pub(super) async fn fetch_once(
         isolation_level: config.isolation_level.code(),
         ..FetchRequest::default()
     };
+    if version >= FIRST_VERSION_WITH_RACK
+        && let Some(rack) = &config.rack
+    {
+        request.rack_id = rack.clone().into();
+    }
     let names: HashMap<_, _> = wanted
         .iter()
         .map(|(partition, wanted)| (wanted.topic_id, partition.topic.clone()))
@@ -134,6 +159,7 @@ fn answer(
 ) -> Answer {
     let code = code_of(data.error_code);
     let high_watermark = data.high_watermark;
+    let preferred = (data.preferred_read_replica >= 0).then_some(data.preferred_read_replica);
     let bytes = data.records.filter(|bytes: &Bytes| !bytes.is_empty());
     let records = bytes.filter(|_| code == ErrorCode::None).map(|bytes| {
         let committed_only = config.isolation_level == IsolationLevel::ReadCommitted;
@@ -147,45 +173,69 @@ fn answer(
         };
         Records::decode(fetched, bytes, decompressor)
     });
-    Answer { partition, code, records, high_watermark }
+    Answer { partition, code, records, high_watermark, preferred }
 }
 
-/// Looks for positions: committed ones first, then those of timestamps.
+/// Looks for positions: committed ones, those of timestamps, and ends of epochs.
 pub(super) async fn find(
     client: &Client,
     config: &ConsumerConfig,
-    asked: Vec<(TopicPartition, u64, Position)>,
+    asked: Vec<Lookup>,
 ) -> Vec<Finding> {
+    let (unchecked, asked): (Vec<_>, Vec<_>) =
+        asked.into_iter().partition(|lookup| lookup.position == Position::Unchecked);
+    let (committed, timestamps): (Vec<_>, Vec<_>) =
+        asked.into_iter().partition(|lookup| lookup.position == Position::Committed);
     let mut findings = Vec::new();
-    let (lookups, committed): (Vec<_>, Vec<_>) =
-        asked.into_iter().partition(|(_, _, position)| *position != Position::Committed);
     if !committed.is_empty() {
-        let partitions: Vec<_> = committed.iter().map(|(p, _, _)| p.clone()).collect();
-        let stable = config.isolation_level == IsolationLevel::ReadCommitted;
-        let offsets = match &config.group_id {
-            Some(group) => fetch_committed(client, group, Some(&partitions), stable).await,
-            None => Ok(HashMap::new()),
-        };
-        for (partition, version, _) in committed {
-            let result = match &offsets {
-                Ok(offsets) => Ok(match offsets.get(&partition) {
-                    Some(committed) => Found::Committed(committed.offset),
-                    None => Found::NothingCommitted,
-                }),
-                Err(error) => Err(error.clone()),
-            };
-            findings.push(Finding { partition, version, result });
-        }
+        findings.extend(find_committed(client, config, committed).await);
     }
-    if lookups.is_empty() {
-        return findings;
+    if !timestamps.is_empty() {
+        findings.extend(find_timestamps(client, config, timestamps).await);
     }
+    if !unchecked.is_empty() {
+        findings.extend(find_ends_of_epochs(client, unchecked).await);
+    }
+    findings
+}
+
+async fn find_committed(
+    client: &Client,
+    config: &ConsumerConfig,
+    asked: Vec<Lookup>,
+) -> Vec<Finding> {
+    let partitions: Vec<_> = asked.iter().map(|lookup| lookup.partition.clone()).collect();
+    // Offsets of a transaction that is not over may still go back.
+    let stable = true;
+    let offsets = match &config.group_id {
+        Some(group) => fetch_committed(client, group, Some(&partitions), stable).await,
+        None => Ok(HashMap::new()),
+    };
+    let found = |lookup: &Lookup| match &offsets {
+        Ok(offsets) => Ok(match offsets.get(&lookup.partition) {
+            Some(found) => {
+                Found::Committed(Place { offset: found.offset, epoch: found.leader_epoch })
+            }
+            None => Found::NothingCommitted,
+        }),
+        Err(error) => Err(error.clone()),
+    };
+    results(asked, found)
+}
+
+async fn find_timestamps(
+    client: &Client,
+    config: &ConsumerConfig,
+    asked: Vec<Lookup>,
+) -> Vec<Finding> {
     let timestamp_of = |position| match position {
         Position::Lookup(timestamp) => timestamp,
-        Position::Committed | Position::Known => EARLIEST,
+        Position::Committed | Position::Unchecked | Position::Known => EARLIEST,
     };
-    let timestamps =
-        lookups.iter().map(|(partition, _, p)| (partition.clone(), timestamp_of(*p))).collect();
+    let timestamps = asked
+        .iter()
+        .map(|lookup| (lookup.partition.clone(), timestamp_of(lookup.position)))
+        .collect();
     let mut offsets = list_offsets(client, &timestamps, config.isolation_level).await;
     if let Ok(found) = &mut offsets {
         // Nothing is that young: begin with what comes next.
@@ -201,15 +251,80 @@ pub(super) async fn find(
             }
         }
     }
-    for (partition, version, _) in lookups {
-        let result = match &mut offsets {
-            Ok(found) => match found.remove(&partition) {
-                Some(result) => result.map(|found| Found::At(found.offset.max(0))),
-                None => Err(Error::broker(partition.to_string(), ErrorCode::LeaderNotAvailable)),
-            },
-            Err(error) => Err(error.clone()),
-        };
-        findings.push(Finding { partition, version, result });
-    }
-    findings
+    let found = |lookup: &Lookup| match &offsets {
+        Ok(found) => match found.get(&lookup.partition) {
+            Some(Ok(found)) => {
+                Ok(Found::At(Place { offset: found.offset.max(0), epoch: found.leader_epoch }))
+            }
+            Some(Err(error)) => Err(error.clone()),
+            None => Err(leaderless(&lookup.partition)),
+        },
+        Err(error) => Err(error.clone()),
+    };
+    results(asked, found)
+}
+
+/// Asks leaders whether their logs still hold what was read from others before them (KIP-320).
+async fn find_ends_of_epochs(client: &Client, asked: Vec<Lookup>) -> Vec<Finding> {
+    let by_partition: HashMap<_, _> =
+        asked.iter().map(|lookup| (lookup.partition.clone(), lookup)).collect();
+    let partitions: Vec<_> = by_partition.keys().cloned().collect();
+    let build = |theirs: &[TopicPartition], _: i16| {
+        let mut topics: Vec<OffsetForLeaderTopic> = Vec::new();
+        for partition in theirs {
+            let leader = client.cluster().leader(&partition.topic, partition.partition);
+            let asked = OffsetForLeaderPartition {
+                partition: partition.partition,
+                current_leader_epoch: leader.map_or(-1, |(_, epoch)| epoch),
+                leader_epoch: by_partition[partition].place.epoch,
+            };
+            match topics.iter_mut().find(|topic| *topic.topic == *partition.topic) {
+                Some(topic) => topic.partitions.push(asked),
+                None => topics.push(OffsetForLeaderTopic {
+                    topic: partition.topic.to_string().into(),
+                    partitions: vec![asked],
+                }),
+            }
+        }
+        OffsetForLeaderEpochRequest { replica_id: -1, topics }
+    };
+    let ends = client
+        .call_leaders::<OffsetForLeaderEpochRequest, _>(&partitions, build, |response| {
+            let answers = response.topics.into_iter().flat_map(|topic| {
+                let name: std::sync::Arc<str> = (&*topic.topic).into();
+                topic.partitions.into_iter().map(move |answer| crate::client::PartitionAnswer {
+                    partition: TopicPartition::new(name.clone(), answer.partition),
+                    error_code: answer.error_code,
+                    value: (answer.end_offset >= 0)
+                        .then_some(Place { offset: answer.end_offset, epoch: answer.leader_epoch }),
+                })
+            });
+            answers.collect()
+        })
+        .await;
+    let found = |lookup: &Lookup| match &ends {
+        Ok(ends) => match ends.get(&lookup.partition) {
+            Some(Ok(end)) => Ok(Found::EndOfEpoch(*end)),
+            Some(Err(error)) => Err(error.clone()),
+            None => Err(leaderless(&lookup.partition)),
+        },
+        // A broker that cannot tell is not asked again; this is how it was before KIP-320.
+        Err(Error::Unsupported { .. }) => Ok(Found::EndOfEpoch(Some(lookup.place))),
+        Err(error) => Err(error.clone()),
+    };
+    results(asked.clone(), found)
+}
+
+fn results(asked: Vec<Lookup>, found: impl Fn(&Lookup) -> Result<Found>) -> Vec<Finding> {
+    asked
+        .into_iter()
+        .map(|lookup| {
+            let result = found(&lookup);
+            Finding { partition: lookup.partition, version: lookup.version, result }
+        })
+        .collect()
+}
+
+fn leaderless(partition: &TopicPartition) -> Error {
+    Error::broker(partition.to_string(), ErrorCode::LeaderNotAvailable)
 }

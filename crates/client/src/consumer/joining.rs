@@ -1,16 +1,24 @@
-//! Joining a group: one round of JoinGroup and SyncGroup, and dividing partitions as its leader.
+//! The classic group protocol: rounds of JoinGroup and SyncGroup, dividing partitions as the
+//! group's leader, heartbeats in between.
+//!
+//! In an eager rebalance members give up everything before they join; in a cooperative one
+//! (KIP-429) they join with what they have, give up what the division takes away, and join once
+//! more so that it can be given out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use fleuve_protocol::ErrorCode;
+use fleuve_protocol::messages::heartbeat_request::HeartbeatRequest;
 use fleuve_protocol::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
 use fleuve_protocol::messages::join_group_response::{JoinGroupResponse, JoinGroupResponseMember};
 use fleuve_protocol::messages::sync_group_request::{SyncGroupRequest, SyncGroupRequestAssignment};
 use fleuve_types::TopicPartition;
 use tokio::time::Instant;
 
-use super::membership::Membership;
+use super::assignor::{RebalanceProtocol, Subscription};
+use super::membership::{End, Membership};
 use super::protocol::{
     decode_assignment, decode_subscription, encode_assignment, encode_subscription,
 };
@@ -22,8 +30,119 @@ use crate::error::{Error, Result, check};
 const PROTOCOL_TYPE: &str = "consumer";
 
 impl Membership {
+    /// Joins the group, stays until something ends that, and clears up; breaks when the consumer
+    /// closes.
+    pub(super) async fn live_classic(&mut self) -> ControlFlow<()> {
+        let cooperative = self.is_cooperative();
+        if cooperative {
+            self.give_up_unwanted().await;
+        }
+        match self.join().await {
+            Ok(assignment) => {
+                self.backoff.reset();
+                let assigned: HashSet<_> = assignment.iter().cloned().collect();
+                let owned: HashSet<_> = self.shared.lock().partitions.keys().cloned().collect();
+                let moving: HashSet<_> = owned.difference(&assigned).cloned().collect();
+                let rejoin = !moving.is_empty();
+                if rejoin {
+                    self.wait_for_application().await;
+                    self.commit_if_automatic().await;
+                    self.give_up(moving, false).await;
+                }
+                let new = assignment.iter().filter(|partition| !owned.contains(partition));
+                let new = new.cloned().collect();
+                self.take(new).await;
+                self.previous = (assignment, self.shared.lock().member.generation);
+                if rejoin {
+                    // What we gave up waits for a second division.
+                    return ControlFlow::Continue(());
+                }
+            }
+            Err(error) => return self.take_join_error(error).await,
+        }
+        let subscription = self.shared.lock().subscription_version;
+        match self.keep_alive(subscription).await {
+            End::Rebalance if cooperative => {}
+            End::Rebalance => {
+                self.wait_for_application().await;
+                self.commit_if_automatic().await;
+                self.give_up_all(false).await;
+            }
+            End::Lost => self.give_up_all(true).await,
+            End::Idle => self.step_out().await,
+            End::Closing => return ControlFlow::Break(()),
+        }
+        self.divided = None;
+        ControlFlow::Continue(())
+    }
+
+    /// Reports whether all our assignors are cooperative; with an eager one among them the group
+    /// is on its way from one kind to the other and rebalances eagerly.
+    fn is_cooperative(&self) -> bool {
+        let mut assignors = self.shared.assignors.iter();
+        assignors.all(|assignor| assignor.protocol() == RebalanceProtocol::Cooperative)
+    }
+
+    /// Gives up partitions of topics that are no longer subscribed to, before a cooperative join.
+    async fn give_up_unwanted(&mut self) {
+        let unwanted: HashSet<_> = {
+            let state = self.shared.lock();
+            let topics = &state.subscription;
+            let owned = state.partitions.keys();
+            owned.filter(|partition| !topics.contains(&partition.topic)).cloned().collect()
+        };
+        if !unwanted.is_empty() {
+            self.wait_for_application().await;
+            self.commit_if_automatic().await;
+            self.give_up(unwanted, false).await;
+        }
+    }
+
+    pub(super) async fn beat_classic(&self) -> Result<()> {
+        let connection = self.connection().await?;
+        let version = connection.version_of::<HeartbeatRequest>(i16::MAX)?;
+        let Member { id, generation } = self.shared.lock().member.clone();
+        let request = HeartbeatRequest {
+            group_id: self.group.clone().into(),
+            generation_id: generation,
+            member_id: id.into(),
+            group_instance_id: self.instance_id(version >= 3),
+        };
+        let timeout = self.shared.config.session_timeout;
+        let response = connection.submit(&request, version)?.within(timeout).wait().await?;
+        check(response.error_code, || format!("group {}", self.group))
+    }
+
+    /// Reports whether topics that this member divided as leader have other partitions now.
+    pub(super) fn partitions_changed(&self) -> bool {
+        let Some(divided) = &self.divided else { return false };
+        let cluster = self.shared.client.cluster();
+        divided.iter().any(|(name, count)| {
+            cluster.topic(name).map_or(0, |topic| topic.partitions.len()) != *count
+        })
+    }
+
+    /// Decides what to do after a failed join; breaks when the consumer closes.
+    async fn take_join_error(&mut self, error: Error) -> ControlFlow<()> {
+        tracing::debug!(group = self.group, %error, "joining failed");
+        match error.code() {
+            Some(code @ (ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration)) => {
+                self.forget_member(Some(code));
+                self.give_up_all(true).await;
+            }
+            Some(ErrorCode::RebalanceInProgress) => {}
+            _ if error.is_retriable() => self.pause().await,
+            _ => {
+                self.forget_member(None);
+                self.give_up_all(true).await;
+                self.stand_still(error).await;
+            }
+        }
+        if self.shared.lock().closing { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
     /// Joins and synchronises once, and returns what this member is to read.
-    pub(super) async fn join(&mut self) -> Result<Vec<TopicPartition>> {
+    async fn join(&mut self) -> Result<Vec<TopicPartition>> {
         let attempt = self.try_join().await;
         attempt.inspect_err(|error| {
             self.shared.client.forget_coordinator_after(&self.group, error);
@@ -71,16 +190,25 @@ impl Membership {
     async fn join_group(&self, connection: &Connection) -> Result<JoinGroupResponse> {
         let config = &self.shared.config;
         let version = connection.version_of::<JoinGroupRequest>(i16::MAX)?;
-        let (topics, mut member_id) = {
+        let (told, mut member_id) = {
             let state = self.shared.lock();
-            (state.subscription.clone(), state.member.id.clone())
+            let told = Subscription {
+                topics: state.subscription.iter().map(ToString::to_string).collect(),
+                owned: state.partitions.keys().cloned().collect(),
+                generation: state.member.generation,
+                rack: config.rack.clone(),
+                ..Subscription::default()
+            };
+            (told, state.member.id.clone())
         };
-        let owned: Vec<_> = self.shared.lock().partitions.keys().cloned().collect();
-        let metadata = encode_subscription(&topics, &owned);
+        let (previous, generation) = &self.previous;
         loop {
-            let protocols = self.shared.assignors.iter().map(|assignor| JoinGroupRequestProtocol {
-                name: assignor.name().to_owned().into(),
-                metadata: metadata.clone(),
+            let protocols = self.shared.assignors.iter().map(|assignor| {
+                let user_data = assignor.user_data(previous, *generation);
+                JoinGroupRequestProtocol {
+                    name: assignor.name().to_owned().into(),
+                    metadata: encode_subscription(&Subscription { user_data, ..told.clone() }),
+                }
             });
             let request = JoinGroupRequest {
                 group_id: self.group.clone().into(),

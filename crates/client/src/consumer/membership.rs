@@ -1,4 +1,4 @@
-//! The task that keeps a consumer in its group, by the classic group protocol.
+//! The task that keeps a consumer in its group.
 //!
 //! ```text
 //!            subscribe                  assignment
@@ -8,23 +8,26 @@
 //!      │ close            └───── rebalance: wait for the application, revoke
 //! ```
 //!
-//! Heartbeats go out whatever the application does, also while it is told about a rebalance. A
-//! rebalance waits until the application comes back to poll, up to `max.poll.interval.ms`; an
-//! application that does not come back at all loses its membership, as in Java.
+//! What is said to the group is in `joining` for the classic protocol and in `reconciling` for
+//! KIP-848; here is what both have in common. Heartbeats go out whatever the application does,
+//! also while it is told about a rebalance. Partitions are taken away only when the application
+//! comes back to poll, up to `max.poll.interval.ms`; an application that does not come back at all
+//! loses its membership, as in Java.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fleuve_protocol::ErrorCode;
-use fleuve_protocol::messages::heartbeat_request::HeartbeatRequest;
 use fleuve_protocol::messages::leave_group_request::{LeaveGroupRequest, MemberIdentity};
 use fleuve_types::TopicPartition;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::state::{Member, Start};
+use super::reconciling::Reconciliation;
+use super::state::Start;
 use crate::client::Lane;
+use crate::config::GroupProtocol;
 use crate::connection::Connection;
 use crate::error::{Error, Result, check};
 use crate::timing::Backoff;
@@ -32,15 +35,20 @@ use crate::timing::Backoff;
 pub(super) struct Membership {
     pub(super) shared: Arc<Shared>,
     pub(super) group: String,
-    backoff: Backoff,
+    pub(super) backoff: Backoff,
     pub(super) next_heartbeat: Instant,
-    next_commit: Instant,
+    pub(super) next_commit: Instant,
     /// Partition counts that this member divided as leader; a change calls for a new division.
     pub(super) divided: Option<BTreeMap<String, usize>>,
+    /// What this member read last, and in which generation it was given that.
+    pub(super) previous: (Vec<TopicPartition>, i32),
+    /// What the broker wants of this member, with `group.protocol=consumer`.
+    pub(super) reconciliation: Reconciliation,
 }
 
 /// Why a stable membership ended.
-enum End {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
     /// The group divides anew.
     Rebalance,
     /// The group has given this member up.
@@ -60,29 +68,28 @@ impl Membership {
             next_heartbeat: now,
             next_commit: now + shared.config.auto_commit_interval,
             divided: None,
+            previous: (Vec::new(), -1),
+            reconciliation: Reconciliation::default(),
             shared,
         }
     }
 
     pub(super) async fn run(mut self) {
         while self.wait_for_subscription().await {
-            match self.join().await {
-                Ok(assignment) => {
-                    self.backoff.reset();
-                    self.take(assignment).await;
-                    if self.stay().await.is_break() {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    if !self.take_join_error(error).await {
-                        break;
-                    }
-                }
+            let flow = match self.protocol() {
+                GroupProtocol::Classic => self.live_classic().await,
+                GroupProtocol::Consumer => self.live_reconciling().await,
+            };
+            if flow.is_break() {
+                break;
             }
         }
         self.leave().await;
         self.shared.left.send_replace(true);
+    }
+
+    pub(super) fn protocol(&self) -> GroupProtocol {
+        self.shared.config.group_protocol
     }
 
     /// Waits until there is something to join for; false when the consumer closes.
@@ -90,13 +97,34 @@ impl Membership {
     /// A consumer whose partitions are assigned by hand may still commit automatically.
     async fn wait_for_subscription(&mut self) -> bool {
         loop {
-            {
+            let subscribed = {
                 let state = self.shared.lock();
                 if state.closing {
                     return false;
                 }
-                if !state.subscription.is_empty() {
-                    return true;
+                // A pattern that matches nothing yet is as good as nothing for the classic
+                // protocol, whose members name their topics.
+                let classic = self.protocol() == GroupProtocol::Classic;
+                if classic { !state.subscription.is_empty() } else { state.is_subscribed() }
+            };
+            if subscribed {
+                return true;
+            }
+            if !self.shared.lock().member.id.is_empty() {
+                self.wait_for_application().await;
+                self.commit_if_automatic().await;
+                self.give_up_all(false).await;
+                self.leave_group().await;
+            }
+            if self.shared.matches_topics() {
+                match self.shared.client.refresh_all().await {
+                    Ok(cluster) => {
+                        self.shared.match_topics(&cluster);
+                        if !self.shared.lock().subscription.is_empty() {
+                            continue;
+                        }
+                    }
+                    Err(error) => tracing::debug!(%error, "metadata refresh failed"),
                 }
             }
             tokio::select! {
@@ -106,50 +134,17 @@ impl Membership {
         }
     }
 
-    /// Stays in the group until something ends it; breaks when the consumer closes.
-    async fn stay(&mut self) -> std::ops::ControlFlow<()> {
-        let subscription = self.shared.lock().subscription_version;
-        match self.keep_alive(subscription).await {
-            End::Rebalance => {
-                self.wait_for_application().await;
-                self.commit_if_automatic().await;
-                self.give_up_partitions(false).await;
-            }
-            End::Lost => self.give_up_partitions(true).await,
-            End::Idle => {
-                tracing::warn!(
-                    group = self.group,
-                    "leaving the group: no poll for longer than max.poll.interval.ms"
-                );
-                self.leave_group().await;
-                self.give_up_partitions(true).await;
-                self.wait_for_poll().await;
-            }
-            End::Closing => return std::ops::ControlFlow::Break(()),
-        }
-        std::ops::ControlFlow::Continue(())
-    }
-
     /// Sends heartbeats and commits until the membership ends.
-    async fn keep_alive(&mut self, subscription: u64) -> End {
+    pub(super) async fn keep_alive(&mut self, subscription: u64) -> End {
         loop {
-            let poll_by = {
-                let state = self.shared.lock();
-                if state.closing {
-                    return End::Closing;
-                }
-                if state.subscription_version != subscription {
-                    return End::Rebalance;
-                }
-                // Waiting inside a poll is not being away.
-                let seen = if state.polling { Instant::now() } else { state.last_poll };
-                seen + self.shared.config.max_poll_interval
+            let poll_by = match self.poll_by(subscription) {
+                Ok(poll_by) => poll_by,
+                Err(end) => return end,
             };
             if self.partitions_changed() {
                 return End::Rebalance;
             }
-            let now = Instant::now();
-            if now >= poll_by {
+            if Instant::now() >= poll_by {
                 return End::Idle;
             }
             let heartbeat_at = self.next_heartbeat;
@@ -167,10 +162,24 @@ impl Membership {
         }
     }
 
+    /// Returns until when the application has to poll, unless something ends the membership.
+    pub(super) fn poll_by(&self, subscription: u64) -> Result<Instant, End> {
+        let state = self.shared.lock();
+        if state.closing {
+            return Err(End::Closing);
+        }
+        if state.subscription_version != subscription {
+            return Err(End::Rebalance);
+        }
+        // Waiting inside a poll is not being away.
+        let seen = if state.polling { Instant::now() } else { state.last_poll };
+        Ok(seen + self.shared.config.max_poll_interval)
+    }
+
     /// Sends one heartbeat, and says if it ends the membership.
     async fn heartbeat(&mut self) -> Option<End> {
         let interval = self.shared.config.heartbeat_interval;
-        match self.try_heartbeat().await {
+        match self.beat_classic().await {
             Ok(()) => {
                 self.backoff.reset();
                 self.next_heartbeat = Instant::now() + interval;
@@ -202,37 +211,9 @@ impl Membership {
         }
     }
 
-    async fn try_heartbeat(&self) -> Result<()> {
-        let connection = self.connection().await?;
-        let version = connection.version_of::<HeartbeatRequest>(i16::MAX)?;
-        let Member { id, generation } = self.shared.lock().member.clone();
-        let request = HeartbeatRequest {
-            group_id: self.group.clone().into(),
-            generation_id: generation,
-            member_id: id.into(),
-            group_instance_id: self.instance_id(version >= 3),
-        };
-        let timeout = self.shared.config.session_timeout;
-        let response = connection.submit(&request, version)?.within(timeout).wait().await?;
-        check(response.error_code, || format!("group {}", self.group))
-    }
-
-    /// Reports whether topics that this member divided as leader have other partitions now.
-    fn partitions_changed(&self) -> bool {
-        let Some(divided) = &self.divided else { return false };
-        let cluster = self.shared.client.cluster();
-        divided.iter().any(|(name, count)| {
-            cluster.topic(name).map_or(0, |topic| topic.partitions.len()) != *count
-        })
-    }
-
-    /// Takes over the assigned partitions and tells the application.
-    async fn take(&mut self, assignment: Vec<TopicPartition>) {
-        if self.divided.is_some() && assignment.is_empty() {
-            tracing::debug!(group = self.group, "no partitions were assigned to this member");
-        }
-        let names: HashSet<_> =
-            assignment.iter().map(|partition| partition.topic.clone()).collect();
+    /// Takes over new partitions and tells the application.
+    pub(super) async fn take(&mut self, new: Vec<TopicPartition>) {
+        let names: HashSet<_> = new.iter().map(|partition| partition.topic.clone()).collect();
         let names: Vec<_> = names.into_iter().collect();
         if !names.is_empty()
             && let Err(error) = self.shared.client.refresh(&names, false).await
@@ -241,38 +222,64 @@ impl Membership {
         }
         {
             let mut state = self.shared.lock();
-            for partition in &assignment {
+            for partition in &new {
                 state.add(partition.clone(), Start::Committed);
             }
         }
         if let Some(listener) = self.shared.listener() {
-            self.while_alive(listener.assigned(&assignment)).await;
+            self.while_alive(async move { listener.assigned(&new).await }).await;
         }
         self.shared.fetch_work.notify_one();
     }
 
     /// Takes all partitions away, after telling the application.
-    async fn give_up_partitions(&mut self, lost: bool) {
+    pub(super) async fn give_up_all(&mut self, lost: bool) {
         self.divided = None;
-        let mut owned: Vec<_> = self.shared.lock().partitions.keys().cloned().collect();
-        if owned.is_empty() {
+        let owned = self.shared.lock().partitions.keys().cloned().collect();
+        self.give_up(owned, lost).await;
+    }
+
+    /// Takes partitions away, after telling the application.
+    pub(super) async fn give_up(&mut self, gone: HashSet<TopicPartition>, lost: bool) {
+        if gone.is_empty() {
             return;
         }
-        owned.sort_unstable();
         if let Some(listener) = self.shared.listener() {
+            let mut gone: Vec<_> = gone.iter().cloned().collect();
+            gone.sort_unstable();
             if lost {
-                listener.lost(&owned).await;
+                listener.lost(&gone).await;
             } else {
-                self.while_alive(listener.revoked(&owned)).await;
+                self.while_alive(async move { listener.revoked(&gone).await }).await;
             }
         }
-        self.shared.lock().remove(&owned.into_iter().collect());
+        self.shared.lock().remove(&gone);
+    }
+
+    /// Leaves the group because the application has not polled for too long, until it does.
+    pub(super) async fn step_out(&mut self) {
+        tracing::warn!(
+            group = self.group,
+            "leaving the group: no poll for longer than max.poll.interval.ms"
+        );
+        self.leave_group().await;
+        self.give_up_all(true).await;
+        let before = self.shared.lock().last_poll;
+        loop {
+            {
+                let state = self.shared.lock();
+                if state.last_poll > before || state.closing {
+                    return;
+                }
+            }
+            self.shared.group_work.notified().await;
+        }
     }
 
     /// Waits until the application is done with what the last poll gave it.
-    async fn wait_for_application(&mut self) {
+    pub(super) async fn wait_for_application(&mut self) {
         let shared = self.shared.clone();
-        let done = async {
+        let done = async move {
             loop {
                 let give_up_at = {
                     let state = shared.lock();
@@ -290,21 +297,8 @@ impl Membership {
         self.while_alive(done).await;
     }
 
-    async fn wait_for_poll(&mut self) {
-        let before = self.shared.lock().last_poll;
-        loop {
-            {
-                let state = self.shared.lock();
-                if state.last_poll > before || state.closing {
-                    return;
-                }
-            }
-            self.shared.group_work.notified().await;
-        }
-    }
-
     /// Sends heartbeats while something else is waited for; what they say can wait too.
-    async fn while_alive<T>(&mut self, future: impl Future<Output = T>) -> T {
+    pub(super) async fn while_alive<T>(&mut self, future: impl Future<Output = T>) -> T {
         if self.shared.lock().member.id.is_empty() {
             return future.await;
         }
@@ -313,53 +307,46 @@ impl Membership {
             let heartbeat_at = self.next_heartbeat;
             tokio::select! {
                 result = &mut future => return result,
-                () = tokio::time::sleep_until(heartbeat_at) => {
-                    if let Err(error) = self.try_heartbeat().await {
-                        tracing::debug!(%error, "heartbeat during a rebalance");
+                () = tokio::time::sleep_until(heartbeat_at) => match self.protocol() {
+                    GroupProtocol::Classic => {
+                        if let Err(error) = self.beat_classic().await {
+                            tracing::debug!(%error, "heartbeat during a rebalance");
+                        }
+                        let interval = self.shared.config.heartbeat_interval;
+                        self.next_heartbeat = Instant::now() + interval;
                     }
-                    self.next_heartbeat = Instant::now() + self.shared.config.heartbeat_interval;
+                    GroupProtocol::Consumer => self.beat_in_between().await,
                 }
             }
         }
     }
 
-    /// Decides what to do after a failed join; false when the consumer closes.
-    async fn take_join_error(&mut self, error: Error) -> bool {
-        tracing::debug!(group = self.group, %error, "joining failed");
-        match error.code() {
-            Some(code @ (ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration)) => {
-                self.forget_member(Some(code));
-                self.give_up_partitions(true).await;
-            }
-            Some(ErrorCode::RebalanceInProgress) => {}
-            _ if error.is_retriable() => {
-                let pause = self.backoff.next_pause();
-                tokio::select! {
-                    () = self.shared.group_work.notified() => {}
-                    () = tokio::time::sleep(pause) => {}
-                }
-            }
-            _ => {
-                self.forget_member(None);
-                self.shared.report(error);
-                // The same join would fail the same way: wait for another subscription.
-                let version = self.shared.lock().subscription_version;
-                loop {
-                    {
-                        let state = self.shared.lock();
-                        if state.closing || state.subscription_version != version {
-                            break;
-                        }
-                    }
-                    self.shared.group_work.notified().await;
-                }
-            }
+    /// Waits before the next attempt, unless there is news for the group.
+    pub(super) async fn pause(&mut self) {
+        let pause = self.backoff.next_pause();
+        tokio::select! {
+            () = self.shared.group_work.notified() => {}
+            () = tokio::time::sleep(pause) => {}
         }
-        !self.shared.lock().closing
+    }
+
+    /// Reports an error that another attempt would meet too, and waits for another subscription.
+    pub(super) async fn stand_still(&mut self, error: Error) {
+        self.shared.report(error);
+        let version = self.shared.lock().subscription_version;
+        loop {
+            {
+                let state = self.shared.lock();
+                if state.closing || state.subscription_version != version {
+                    break;
+                }
+            }
+            self.shared.group_work.notified().await;
+        }
     }
 
     /// Forgets who we were; after a mere change of generation the id stays good.
-    fn forget_member(&self, code: Option<ErrorCode>) {
+    pub(super) fn forget_member(&self, code: Option<ErrorCode>) {
         let mut state = self.shared.lock();
         state.member.generation = -1;
         if code != Some(ErrorCode::IllegalGeneration) {
@@ -367,7 +354,7 @@ impl Membership {
         }
     }
 
-    async fn commit_if_automatic(&mut self) {
+    pub(super) async fn commit_if_automatic(&mut self) {
         let config = &self.shared.config;
         self.next_commit = Instant::now() + config.auto_commit_interval;
         if !config.auto_commit || config.group_id.is_none() {
@@ -387,40 +374,48 @@ impl Membership {
 
     /// Ends the membership for good.
     async fn leave(&mut self) {
-        let within = CLOSE_TIMEOUT;
         let farewell = async {
             self.commit_if_automatic().await;
             self.leave_group().await;
         };
-        if tokio::time::timeout(within, farewell).await.is_err() {
+        if tokio::time::timeout(CLOSE_TIMEOUT, farewell).await.is_err() {
             tracing::debug!("the group did not answer while the consumer closed");
         }
     }
 
-    /// Tells the group, so that it need not wait for the session to time out. A static member
-    /// leaves silently, because it means to come back.
+    /// Tells the group, so that it need not wait for the session to time out.
     async fn leave_group(&mut self) {
-        let member = std::mem::take(&mut self.shared.lock().member);
-        if member.id.is_empty() || self.shared.config.group_instance_id.is_some() {
+        if self.shared.lock().member.id.is_empty() {
             return;
         }
-        let attempt = async {
-            let connection = self.connection().await?;
-            let version = connection.version_of::<LeaveGroupRequest>(i16::MAX)?;
-            let mut request =
-                LeaveGroupRequest { group_id: self.group.clone().into(), ..Default::default() };
-            if version >= 3 {
-                request.members =
-                    vec![MemberIdentity { member_id: member.id.into(), ..Default::default() }];
-            } else {
-                request.member_id = member.id.into();
-            }
-            let response = connection.submit(&request, version)?.wait().await?;
-            check(response.error_code, || format!("group {}", self.group))
+        let left = match self.protocol() {
+            GroupProtocol::Classic => self.leave_classic().await,
+            GroupProtocol::Consumer => self.leave_reconciling().await,
         };
-        if let Err(error) = attempt.await {
+        if let Err(error) = left {
             tracing::debug!(group = self.group, %error, "leaving failed");
         }
+        self.shared.lock().member = super::state::Member::default();
+    }
+
+    async fn leave_classic(&mut self) -> Result<()> {
+        // A static member leaves silently, because it means to come back.
+        if self.shared.config.group_instance_id.is_some() {
+            return Ok(());
+        }
+        let member = self.shared.lock().member.clone();
+        let connection = self.connection().await?;
+        let version = connection.version_of::<LeaveGroupRequest>(i16::MAX)?;
+        let mut request =
+            LeaveGroupRequest { group_id: self.group.clone().into(), ..Default::default() };
+        if version >= 3 {
+            request.members =
+                vec![MemberIdentity { member_id: member.id.into(), ..Default::default() }];
+        } else {
+            request.member_id = member.id.into();
+        }
+        let response = connection.submit(&request, version)?.wait().await?;
+        check(response.error_code, || format!("group {}", self.group))
     }
 
     pub(super) async fn connection(&self) -> Result<Connection> {

@@ -3,7 +3,8 @@
 //! - `state` knows where each partition stands and what has been fetched ahead of the application.
 //! - `fetcher` is the task that finds positions and fetches, with incremental sessions.
 //! - `membership` is the task that joins the group, sends heartbeats and commits, whatever the
-//!   application is doing; [`Assignor`] divides partitions when this member leads the group.
+//!   application is doing. `joining` speaks the classic protocol, where [`Assignor`] divides
+//!   partitions when this member leads the group; `reconciling` the one of KIP-848.
 //! - [`Records`] is what [`Consumer::poll`] gives: a run of records of one partition, borrowed from
 //!   the fetched bytes; [`Consumer::next`] gives single records that own theirs.
 //!
@@ -17,9 +18,11 @@ mod joining;
 mod membership;
 pub(crate) mod offsets;
 mod protocol;
+mod reconciling;
 mod records;
 mod session;
 mod state;
+mod stream;
 
 #[cfg(test)]
 mod tests;
@@ -28,22 +31,27 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use fleuve_protocol::ErrorCode;
 use fleuve_types::TopicPartition;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::BoxFuture;
 use crate::client::Client;
-use crate::config::ConsumerConfig;
+use crate::cluster::Cluster;
+use crate::config::{ConsumerConfig, GroupProtocol};
 use crate::error::{Error, Result};
 
-use state::State;
+use state::{Pattern, State};
 
-pub use assignor::{Assignor, Range, RoundRobin, Subscription};
+pub use assignor::{
+    Assignor, CooperativeSticky, Range, RebalanceProtocol, RoundRobin, Sticky, Subscription,
+};
 pub use offsets::{Committed, EARLIEST, LATEST, LogOffset, MAX_TIMESTAMP};
 pub(crate) use protocol::{decode_assignment, decode_subscription};
 pub use records::{Headers, Iter, OwnedRecord, Record, Records};
 pub use state::Start;
+pub use stream::RecordStream;
 
 /// Is told when partitions come and go.
 ///
@@ -67,6 +75,19 @@ pub trait RebalanceListener: Send + Sync + 'static {
         let _ = partitions;
         Box::pin(std::future::ready(()))
     }
+}
+
+/// Who a consumer is in its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMetadata {
+    /// `group.id`.
+    pub group_id: String,
+    /// The member's id; empty outside the group.
+    pub member_id: String,
+    /// The group's generation, or the member's epoch; -1 outside the group.
+    pub generation: i32,
+    /// `group.instance.id`.
+    pub instance_id: Option<String>,
 }
 
 /// Reads records.
@@ -99,7 +120,7 @@ struct Singly {
     records: Option<Records>,
     batch: VecDeque<OwnedRecord>,
     /// The record given last.
-    given: Option<(TopicPartition, i64)>,
+    given: Option<(TopicPartition, state::Place)>,
 }
 
 /// What a consumer and its tasks have in common.
@@ -115,6 +136,8 @@ struct Shared {
     ready: Notify,
     /// Wakes the membership task.
     group_work: Notify,
+    /// Held during a commit, so that commits take effect in the order they were asked for.
+    committing: tokio::sync::Mutex<()>,
     /// Becomes true when the membership task has ended.
     left: tokio::sync::watch::Sender<bool>,
 }
@@ -150,6 +173,7 @@ impl Consumer {
             fetch_work: Notify::new(),
             ready: Notify::new(),
             group_work: Notify::new(),
+            committing: tokio::sync::Mutex::default(),
             left: tokio::sync::watch::Sender::new(false),
         });
         tokio::spawn(fetcher::Fetcher::new(shared.clone()).run());
@@ -160,7 +184,7 @@ impl Consumer {
     /// Reads exactly these partitions from these places, without a group deciding.
     pub fn assign(&self, partitions: &[(TopicPartition, Start)]) -> Result<()> {
         let mut state = self.shared.lock();
-        if !state.subscription.is_empty() {
+        if state.is_subscribed() {
             return Err(Error::state("assign on a consumer that has subscribed"));
         }
         state.assigned_by_hand = true;
@@ -181,6 +205,41 @@ impl Consumer {
 
     /// Joins the group and reads the partitions of `topics` that it assigns.
     pub fn subscribe(&self, topics: &[&str]) -> Result<()> {
+        let mut topics: Vec<Arc<str>> = topics.iter().map(|&topic| topic.into()).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        self.change_subscription(|state| {
+            state.subscription = topics.into();
+            state.pattern = None;
+        })
+    }
+
+    /// Joins the group and reads the partitions it assigns of all topics whose whole name matches
+    /// the regular expression, also of those created later.
+    ///
+    /// With `group.protocol=consumer` the broker matches, by RE2's rules; otherwise this client
+    /// does, by those of the `regex` crate, whenever metadata is refreshed.
+    pub fn subscribe_pattern(&self, pattern: &str) -> Result<()> {
+        let anchored = regex::Regex::new(&format!("^(?:{pattern})$"));
+        let regex = anchored
+            .map_err(|error| Error::config(format!("subscription pattern {pattern}: {error}")))?;
+        self.change_subscription(|state| {
+            state.subscription = Arc::new([]);
+            state.pattern = Some(Arc::new(Pattern { text: pattern.to_owned(), regex }));
+        })?;
+        self.shared.fetch_work.notify_one();
+        Ok(())
+    }
+
+    /// Leaves the group, and reads nothing until the next subscription.
+    pub fn unsubscribe(&self) -> Result<()> {
+        self.change_subscription(|state| {
+            state.subscription = Arc::new([]);
+            state.pattern = None;
+        })
+    }
+
+    fn change_subscription(&self, change: impl FnOnce(&mut State)) -> Result<()> {
         if self.shared.config.group_id.is_none() {
             return Err(Error::config("subscribe needs group.id"));
         }
@@ -188,10 +247,7 @@ impl Consumer {
         if state.assigned_by_hand {
             return Err(Error::state("subscribe on a consumer with assigned partitions"));
         }
-        let mut topics: Vec<Arc<str>> = topics.iter().map(|&topic| topic.into()).collect();
-        topics.sort_unstable();
-        topics.dedup();
-        state.subscription = topics.into();
+        change(&mut state);
         state.subscription_version += 1;
         drop(state);
         self.shared.group_work.notify_one();
@@ -250,14 +306,8 @@ impl Consumer {
     pub async fn next(&self, timeout: Duration) -> Result<Option<OwnedRecord>> {
         let mut singly = self.singly.lock().await;
         loop {
-            if let Some(record) = singly.batch.pop_front() {
-                let partition = TopicPartition::new(record.topic.clone(), record.partition);
-                singly.given = Some((partition, record.offset));
+            if let Some(record) = self.take_single(&mut singly) {
                 return Ok(Some(record));
-            }
-            if let Some(batch) = singly.records.as_mut().and_then(Records::take_batch) {
-                singly.batch = batch;
-                continue;
             }
             singly.given = None;
             match self.poll(timeout).await? {
@@ -265,6 +315,31 @@ impl Consumer {
                 None => return Ok(None),
             }
         }
+    }
+
+    /// Takes the next of the records that a poll has brought, if any is left of a partition that
+    /// is still ours.
+    fn take_single(&self, singly: &mut Singly) -> Option<OwnedRecord> {
+        loop {
+            if let Some(record) = singly.batch.pop_front() {
+                let partition = TopicPartition::new(record.topic.clone(), record.partition);
+                let place = state::Place { offset: record.offset + 1, epoch: record.leader_epoch };
+                singly.given = Some((partition, place));
+                // Asking for the next record shows that the application is alive.
+                self.shared.lock().last_poll = Instant::now();
+                return Some(record);
+            }
+            singly.batch = singly.records.as_mut().and_then(Records::take_batch)?;
+        }
+    }
+
+    /// Returns records one by one, without end, as a [`futures_core::Stream`].
+    ///
+    /// Errors are items, and the stream goes on after those that may pass. Heartbeats and commits
+    /// do not depend on how it is polled, but a consumer that is not asked for anything during
+    /// `max.poll.interval.ms` leaves its group until it is.
+    pub fn stream(&self) -> RecordStream<'_> {
+        RecordStream::new(self)
     }
 
     /// Returns the partitions this consumer reads.
@@ -278,7 +353,9 @@ impl Consumer {
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
         let state = self.shared.lock();
         let assigned = state.partitions.get(partition)?;
-        (assigned.position == state::Position::Known).then_some(assigned.consumed)
+        let known =
+            matches!(assigned.position, state::Position::Known | state::Position::Unchecked);
+        known.then_some(assigned.consumed.offset)
     }
 
     /// Returns how far a partition's readable records go, as the last answer told.
@@ -313,9 +390,51 @@ impl Consumer {
         self.shared.commit(offsets).await
     }
 
+    /// Commits as [`Consumer::commit`] does, but in the background; `done` is told how it went.
+    ///
+    /// Commits take effect in the order they were asked for.
+    pub fn commit_async(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
+        self.mark_given();
+        let offsets = self.shared.lock().uncommitted();
+        let offsets = offsets.into_iter().map(|(partition, place)| (partition, place.into()));
+        let offsets = offsets.collect();
+        let shared = self.shared.clone();
+        tokio::spawn(async move { done(shared.commit_these(offsets).await) });
+    }
+
     /// Commits these offsets: for each partition the next one to be read.
     pub async fn commit_offsets(&self, offsets: HashMap<TopicPartition, i64>) -> Result<()> {
-        self.shared.commit(offsets).await
+        let offsets = offsets.into_iter();
+        let offsets = offsets.map(|(partition, offset)| (partition, Committed::at(offset)));
+        self.shared.commit_these(offsets.collect()).await
+    }
+
+    /// Commits these offsets with their leader epochs and texts.
+    pub async fn commit_with_metadata(
+        &self,
+        offsets: HashMap<TopicPartition, Committed>,
+    ) -> Result<()> {
+        self.shared.commit_these(offsets).await
+    }
+
+    /// Returns who this consumer is in its group: what a transactional producer needs to commit
+    /// offsets for it.
+    pub fn group_metadata(&self) -> Result<GroupMetadata> {
+        let state = self.shared.lock();
+        Ok(GroupMetadata {
+            group_id: self.shared.group()?.to_owned(),
+            member_id: state.member.id.clone(),
+            generation: state.member.generation,
+            instance_id: self.shared.config.group_instance_id.clone(),
+        })
+    }
+
+    /// Returns what the application has been given and not committed: for each partition the next
+    /// offset to be read.
+    pub fn positions_to_commit(&self) -> HashMap<TopicPartition, Committed> {
+        self.mark_given();
+        let offsets = self.shared.lock().uncommitted();
+        offsets.into_iter().map(|(partition, place)| (partition, place.into())).collect()
     }
 
     /// Returns what the group has committed for these partitions.
@@ -324,7 +443,8 @@ impl Consumer {
         partitions: &[TopicPartition],
     ) -> Result<HashMap<TopicPartition, Committed>> {
         let group = self.shared.group()?;
-        offsets::fetch_committed(&self.shared.client, group, Some(partitions), false).await
+        // Offsets of a transaction that is being ended are waited for.
+        offsets::fetch_committed(&self.shared.client, group, Some(partitions), true).await
     }
 
     /// Commits if that is automatic, leaves the group and ends the tasks.
@@ -347,10 +467,10 @@ impl Consumer {
         state.mark_processed();
         // Whoever holds the lock is waiting in a poll, and then nothing is held back.
         if let Ok(singly) = self.singly.try_lock()
-            && let Some((partition, offset)) = &singly.given
+            && let Some((partition, place)) = &singly.given
             && let Ok(assigned) = state.assigned_mut(partition)
         {
-            assigned.processed = Some(offset + 1);
+            assigned.processed = Some(*place);
         }
     }
 
@@ -406,14 +526,44 @@ impl Shared {
         names
     }
 
-    async fn commit(&self, offsets: HashMap<TopicPartition, i64>) -> Result<()> {
-        let member = self.lock().member.clone();
+    /// Reports whether this client matches topics with the subscription's pattern.
+    fn matches_topics(&self) -> bool {
+        self.config.group_protocol == GroupProtocol::Classic && self.lock().pattern.is_some()
+    }
+
+    fn match_topics(&self, cluster: &Cluster) {
+        let internal = !self.config.exclude_internal_topics;
+        let topics = cluster.topics();
+        let names = topics.iter().filter(|topic| internal || !topic.is_internal);
+        self.lock().match_topics(names.map(|topic| topic.name.clone()));
+    }
+
+    async fn commit(&self, offsets: HashMap<TopicPartition, state::Place>) -> Result<()> {
+        let offsets = offsets.into_iter().map(|(partition, place)| (partition, place.into()));
+        self.commit_these(offsets.collect()).await
+    }
+
+    async fn commit_these(&self, offsets: HashMap<TopicPartition, Committed>) -> Result<()> {
+        let _turn = self.committing.lock().await;
         let instance = self.config.group_instance_id.as_deref();
-        offsets::commit(&self.client, self.group()?, &member, instance, &offsets).await?;
+        let mut retrying = self.client.retrying("OffsetCommit");
+        loop {
+            let member = self.lock().member.clone();
+            let committed =
+                offsets::commit(&self.client, self.group()?, &member, instance, &offsets).await;
+            match committed {
+                Ok(()) => break,
+                // The next heartbeat brings the new epoch.
+                Err(error) if error.code() == Some(ErrorCode::StaleMemberEpoch) => {
+                    retrying.after_passing(error).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let mut state = self.lock();
-        for (partition, offset) in offsets {
+        for (partition, committed) in offsets {
             if let Ok(assigned) = state.assigned_mut(&partition) {
-                assigned.committed = Some(offset);
+                assigned.committed = Some(committed.offset);
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use fleuve_protocol::messages::offset_fetch_request::{
 use fleuve_protocol::messages::offset_fetch_response::OffsetFetchResponse;
 use fleuve_types::TopicPartition;
 
-use super::state::Member;
+use super::state::{Member, Place};
 use crate::client::Client;
 use crate::config::IsolationLevel;
 use crate::error::{Error, Result, check, check_said, code_of};
@@ -31,8 +31,23 @@ pub const MAX_TIMESTAMP: i64 = -3;
 pub struct Committed {
     /// The next offset to be read.
     pub offset: i64,
+    /// The leader epoch of the record before it; -1 when nobody said.
+    pub leader_epoch: i32,
     /// The text committed beside it.
     pub metadata: String,
+}
+
+impl Committed {
+    /// Makes what a commit says that knows nothing but an offset.
+    pub fn at(offset: i64) -> Self {
+        Self { offset, leader_epoch: -1, metadata: String::new() }
+    }
+}
+
+impl From<Place> for Committed {
+    fn from(Place { offset, epoch }: Place) -> Self {
+        Self { offset, leader_epoch: epoch, metadata: String::new() }
+    }
 }
 
 /// What a log says about a timestamp.
@@ -155,26 +170,28 @@ pub(crate) async fn fetch_committed(
         .call_coordinator::<OffsetFetchRequest>(group, FETCH_VERSION_WITH_NAMES, build, error_of)
         .await?;
     let mut committed = HashMap::new();
-    let mut keep = |topic: &str, index: i32, offset: i64, metadata: Option<&str>, code: i16| {
+    let mut keep = |topic: &str, index: i32, place: Place, metadata: Option<&str>, code: i16| {
         let partition = TopicPartition::new(topic, index);
         check(code, || format!("group {group}, {partition}"))?;
         // -1 stands for "nothing committed".
-        if offset >= 0 {
+        if place.offset >= 0 {
             let metadata = metadata.unwrap_or_default().to_owned();
-            committed.insert(partition, Committed { offset, metadata });
+            committed.insert(partition, Committed { metadata, ..place.into() });
         }
         Ok::<_, Error>(())
     };
     for topic in response.groups.iter().flat_map(|group| &group.topics) {
         for p in &topic.partitions {
             let metadata = p.metadata.as_deref();
-            keep(&topic.name, p.partition_index, p.committed_offset, metadata, p.error_code)?;
+            let place = Place { offset: p.committed_offset, epoch: p.committed_leader_epoch };
+            keep(&topic.name, p.partition_index, place, metadata, p.error_code)?;
         }
     }
     for topic in &response.topics {
         for p in &topic.partitions {
             let metadata = p.metadata.as_deref();
-            keep(&topic.name, p.partition_index, p.committed_offset, metadata, p.error_code)?;
+            let place = Place { offset: p.committed_offset, epoch: p.committed_leader_epoch };
+            keep(&topic.name, p.partition_index, place, metadata, p.error_code)?;
         }
     }
     Ok(committed)
@@ -186,19 +203,19 @@ pub(crate) async fn commit(
     group: &str,
     member: &Member,
     instance_id: Option<&str>,
-    offsets: &HashMap<TopicPartition, i64>,
+    offsets: &HashMap<TopicPartition, Committed>,
 ) -> Result<()> {
     if offsets.is_empty() {
         return Ok(());
     }
     let build = |version: i16| {
         let mut topics: Vec<OffsetCommitRequestTopic> = Vec::new();
-        for (partition, &offset) in offsets {
+        for (partition, committed) in offsets {
             let committed = OffsetCommitRequestPartition {
                 partition_index: partition.partition,
-                committed_offset: offset,
-                committed_metadata: Some("".into()),
-                ..OffsetCommitRequestPartition::default()
+                committed_offset: committed.offset,
+                committed_leader_epoch: if version >= 6 { committed.leader_epoch } else { -1 },
+                committed_metadata: Some(committed.metadata.clone().into()),
             };
             match topics.iter_mut().find(|topic| *topic.name == *partition.topic) {
                 Some(topic) => topic.partitions.push(committed),

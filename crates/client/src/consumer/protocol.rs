@@ -18,23 +18,22 @@ use fleuve_types::TopicPartition;
 
 use super::assignor::Subscription;
 
-/// Owned partitions came with version 1; the later additions are for assignors we do not have.
-const SUBSCRIPTION_VERSION: i16 = 1;
+/// Owned partitions came with version 1, their generation with 2, the rack with 3.
+const SUBSCRIPTION_VERSION: i16 = 3;
 const ASSIGNMENT_VERSION: i16 = 1;
 
 /// Writes what this member tells when it joins.
-pub(super) fn encode_subscription(
-    topics: &[std::sync::Arc<str>],
-    owned: &[TopicPartition],
-) -> Bytes {
-    let owned_partitions = by_topic(owned)
+pub(super) fn encode_subscription(told: &Subscription) -> Bytes {
+    let owned_partitions = by_topic(&told.owned)
         .into_iter()
         .map(|(topic, partitions)| OwnedTopic { topic: topic.to_owned().into(), partitions })
         .collect();
     let subscription = ConsumerProtocolSubscription {
-        topics: topics.iter().map(|topic| topic.to_string().into()).collect(),
+        topics: told.topics.iter().map(|topic| topic.clone().into()).collect(),
+        user_data: told.user_data.clone(),
         owned_partitions,
-        ..ConsumerProtocolSubscription::default()
+        generation_id: told.generation,
+        rack_id: told.rack.clone().map(Into::into),
     };
     versioned(&subscription, SUBSCRIPTION_VERSION)
 }
@@ -51,6 +50,9 @@ pub(crate) fn decode_subscription(member_id: &str, bytes: Bytes) -> Option<Subsc
         instance_id: None,
         topics: told.topics.iter().map(ToString::to_string).collect(),
         owned: owned.collect(),
+        generation: told.generation_id,
+        rack: told.rack_id.as_ref().map(ToString::to_string),
+        user_data: told.user_data.clone(),
     })
 }
 
@@ -107,12 +109,17 @@ mod tests {
     #[test]
     fn subscriptions_and_assignments_come_back_as_they_were() {
         let owned = [TopicPartition::new("a", 0), TopicPartition::new("b", 2)];
-        let bytes = encode_subscription(&["a".into(), "b".into()], &owned);
-        let told = decode_subscription("m", bytes).expect("readable");
-        assert_eq!(
-            (told.topics, told.owned),
-            (vec!["a".to_owned(), "b".to_owned()], owned.to_vec())
-        );
+        let subscription = Subscription {
+            member_id: "m".to_owned(),
+            instance_id: None,
+            topics: vec!["a".to_owned(), "b".to_owned()],
+            owned: owned.to_vec(),
+            generation: 7,
+            rack: Some("r".to_owned()),
+            user_data: Some(Bytes::from_static(b"u")),
+        };
+        let told = decode_subscription("m", encode_subscription(&subscription));
+        assert_eq!(told, Some(subscription));
         assert_eq!(decode_assignment(encode_assignment(&owned)), Some(owned.to_vec()));
         assert_eq!(decode_assignment(Bytes::new()), Some(Vec::new()));
     }

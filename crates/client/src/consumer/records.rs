@@ -22,6 +22,7 @@ pub struct Records {
     /// Records before this offset stand in the first batch but were not asked for.
     first_offset: i64,
     next_offset: i64,
+    last_epoch: i32,
     high_watermark: i64,
     batches: Vec<Decoded>,
     bytes: usize,
@@ -45,6 +46,8 @@ pub struct OwnedRecord {
     pub offset: i64,
     /// Milliseconds since 1970.
     pub timestamp: i64,
+    /// The epoch of the leader that wrote it; -1 if unknown.
+    pub leader_epoch: i32,
     /// The key.
     pub key: Option<Bytes>,
     /// The value.
@@ -78,6 +81,7 @@ impl Records {
             partition,
             first_offset: fetch_offset,
             next_offset: fetch_offset,
+            last_epoch: -1,
             high_watermark,
             batches: Vec::new(),
             bytes: 0,
@@ -114,6 +118,7 @@ impl Records {
                 records.batches.push(Decoded { header, records: payload });
             }
             records.next_offset = header.next_offset().0;
+            records.last_epoch = header.leader_epoch.0;
         }
         if records.next_offset == fetch_offset {
             // Asking again would bring the same again, without end.
@@ -134,6 +139,11 @@ impl Records {
     /// Returns the offset of the first record that comes after these.
     pub fn next_offset(&self) -> i64 {
         self.next_offset
+    }
+
+    /// Returns the leader epoch of the last of them; -1 if the leader did not say.
+    pub fn last_epoch(&self) -> i32 {
+        self.last_epoch
     }
 
     /// Returns the high watermark that the leader told with these records.
@@ -166,7 +176,7 @@ impl Records {
         let owned = RecordIter::new(&batch.header, &batch.records)
             .map(|record| record.expect(VALIDATED))
             .filter(|record| record.offset.0 >= self.first_offset)
-            .map(|record| OwnedRecord::new(&self.partition, &batch.records, &record));
+            .map(|record| OwnedRecord::new(&self.partition, &batch, &record));
         Some(owned.collect())
     }
 }
@@ -209,13 +219,15 @@ impl<'a> Iterator for Iter<'a> {
 }
 
 impl OwnedRecord {
-    /// Keeps `record`, which borrows from `bytes`, by counting another reference to them.
-    fn new(partition: &TopicPartition, bytes: &Bytes, record: &Record<'_>) -> Self {
+    /// Keeps `record`, which borrows from `batch`, by counting another reference to its bytes.
+    fn new(partition: &TopicPartition, batch: &Decoded, record: &Record<'_>) -> Self {
+        let bytes = &batch.records;
         Self {
             topic: partition.topic.clone(),
             partition: partition.partition,
             offset: record.offset.0,
             timestamp: record.timestamp.0,
+            leader_epoch: batch.header.leader_epoch.0,
             key: record.key.map(|key| bytes.slice_ref(key)),
             value: record.value.map(|value| bytes.slice_ref(value)),
             headers: record

@@ -3,9 +3,11 @@
 //! ```text
 //!   assigned ──▶ Committed ──────────────┐ no commit
 //!            └─▶ Lookup(timestamp) ◀─────┴──── out of range
-//!                     │ offset found
-//!                     ▼
+//!                     │ offset found              ▲
+//!                     ▼                           │ the log ends before it (KIP-320)
 //!                   Known ── fetched, buffered, taken by poll
+//!                     │ new leader                │
+//!                     └─────▶ Unchecked ──────────┴──▶ Known
 //! ```
 //!
 //! A seek or a new assignment raises `version`; answers to questions asked before are dropped.
@@ -22,6 +24,7 @@ use super::offsets::LATEST;
 use super::records::Records;
 use crate::config::OffsetReset;
 use crate::error::{Error, Result};
+use crate::timing::now_ms;
 
 /// Where to begin reading a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +49,23 @@ pub(super) enum Position {
     Committed,
     /// By asking the leader for the offset of a timestamp or of a special one.
     Lookup(i64),
+    /// It is known, but a new leader has yet to say whether its log goes that far.
+    Unchecked,
     /// It is known.
     Known,
+}
+
+/// A place in a log with the leader epoch of the record before it; -1 if that is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) offset: i64,
+    pub(super) epoch: i32,
+}
+
+impl Place {
+    pub(super) fn at(offset: i64) -> Self {
+        Self { offset, epoch: -1 }
+    }
 }
 
 /// One assigned partition.
@@ -57,16 +75,26 @@ pub(super) struct Partition {
     /// Not to be asked about before this time, after a failure.
     pub(super) not_before: Option<Instant>,
     /// What is to be fetched next.
-    pub(super) fetch_offset: i64,
+    pub(super) fetch: Place,
+    /// The leader epoch under which `fetch` is known to lie in the log.
+    pub(super) checked_epoch: i32,
+    /// A replica nearer than the leader, and until when to prefer it (KIP-392).
+    pub(super) preferred: Option<(i32, Instant)>,
     /// What `poll` gives next.
-    pub(super) consumed: i64,
+    pub(super) consumed: Place,
     /// Everything before it has been worked on: what a commit says.
-    pub(super) processed: Option<i64>,
+    pub(super) processed: Option<Place>,
     pub(super) committed: Option<i64>,
     pub(super) high_watermark: Option<i64>,
     pub(super) paused: bool,
     buffered: VecDeque<Records>,
     buffered_bytes: usize,
+}
+
+/// A subscription by a regular expression, which must match a topic's whole name.
+pub(super) struct Pattern {
+    pub(super) text: String,
+    pub(super) regex: regex::Regex,
 }
 
 /// What the lock of a consumer guards.
@@ -78,6 +106,8 @@ pub(super) struct State {
     /// To be reported by the next poll.
     pub(super) errors: VecDeque<Error>,
     pub(super) subscription: Arc<[Arc<str>]>,
+    /// Subscribes to all topics it matches.
+    pub(super) pattern: Option<Arc<Pattern>>,
     /// Raised by every change of the subscription.
     pub(super) subscription_version: u64,
     pub(super) assigned_by_hand: bool,
@@ -111,6 +141,7 @@ impl State {
             next_version: 0,
             errors: VecDeque::new(),
             subscription: Arc::new([]),
+            pattern: None,
             subscription_version: 0,
             assigned_by_hand: false,
             closing: false,
@@ -128,8 +159,10 @@ impl State {
             version,
             position: Position::Committed,
             not_before: None,
-            fetch_offset: 0,
-            consumed: 0,
+            fetch: Place::at(0),
+            checked_epoch: -1,
+            preferred: None,
+            consumed: Place::at(0),
             processed: None,
             committed: None,
             high_watermark: None,
@@ -155,6 +188,23 @@ impl State {
         Ok(())
     }
 
+    /// Reports whether there is something to join a group for.
+    pub(super) fn is_subscribed(&self) -> bool {
+        !self.subscription.is_empty() || self.pattern.is_some()
+    }
+
+    /// Subscribes to the topics in `names` that the pattern matches, if they are not the same as
+    /// before.
+    pub(super) fn match_topics(&mut self, names: impl Iterator<Item = Arc<str>>) {
+        let Some(pattern) = self.pattern.clone() else { return };
+        let mut matched: Vec<_> = names.filter(|name| pattern.regex.is_match(name)).collect();
+        matched.sort_unstable();
+        if *matched != *self.subscription {
+            self.subscription = matched.into();
+            self.subscription_version += 1;
+        }
+    }
+
     /// Stops or resumes giving records of a partition.
     pub(super) fn pause(&mut self, partition: &TopicPartition, paused: bool) -> Result<()> {
         let state = self.assigned_mut(partition)?;
@@ -174,7 +224,7 @@ impl State {
         if state.version != version || state.position != Position::Known {
             return false;
         }
-        state.fetch_offset = records.next_offset();
+        state.fetch = Place { offset: records.next_offset(), epoch: records.last_epoch() };
         state.high_watermark = Some(records.high_watermark());
         state.buffered_bytes += records.bytes();
         self.ready.push_back(records.partition().clone());
@@ -196,7 +246,7 @@ impl State {
             }
             let Some(records) = state.buffered.pop_front() else { continue };
             state.buffered_bytes -= records.bytes();
-            state.consumed = records.next_offset();
+            state.consumed = Place { offset: records.next_offset(), epoch: records.last_epoch() };
             // Control records move the position and are of no use to the application.
             if records.bytes() > 0 {
                 return Some(records);
@@ -208,31 +258,73 @@ impl State {
     /// Counts everything that was given out as worked on.
     pub(super) fn mark_processed(&mut self) {
         for state in self.partitions.values_mut() {
-            if state.position == Position::Known {
+            if matches!(state.position, Position::Known | Position::Unchecked) {
                 state.processed = Some(state.consumed);
             }
         }
     }
 
     /// Returns what a commit would say that the last one did not.
-    pub(super) fn uncommitted(&self) -> HashMap<TopicPartition, i64> {
+    pub(super) fn uncommitted(&self) -> HashMap<TopicPartition, Place> {
         self.partitions
             .iter()
             .filter_map(|(partition, state)| {
                 let processed = state.processed?;
-                (state.committed != Some(processed)).then(|| (partition.clone(), processed))
+                let news = state.committed != Some(processed.offset);
+                news.then(|| (partition.clone(), processed))
             })
             .collect()
     }
 
     /// Sets a found position, unless the partition has moved since it was asked for.
-    pub(super) fn found(&mut self, partition: &TopicPartition, version: u64, offset: i64) {
+    pub(super) fn found(&mut self, partition: &TopicPartition, version: u64, place: Place) {
         if let Some(state) = self.partitions.get_mut(partition)
             && state.version == version
         {
             state.position = Position::Known;
-            state.fetch_offset = offset;
-            state.consumed = offset;
+            state.fetch = place;
+            state.consumed = place;
+        }
+    }
+
+    /// Takes a leader's word for how far its log agrees with ours: `end` is where records of the
+    /// epoch we read last end there, or nothing if it never had that epoch.
+    pub(super) fn checked(
+        &mut self,
+        partition: &TopicPartition,
+        version: u64,
+        end: Option<Place>,
+        policy: OffsetReset,
+    ) {
+        let Some(state) = self.partitions.get_mut(partition) else { return };
+        if state.version != version || state.position != Position::Unchecked {
+            return;
+        }
+        state.position = Position::Known;
+        let Some(end) = end else {
+            let reason = "the leader has no records of the epoch read last";
+            return self.reset(partition, version, policy, reason);
+        };
+        if end.offset >= state.fetch.offset {
+            return;
+        }
+        tracing::warn!(%partition, position = state.fetch.offset, end = end.offset, "the log was truncated");
+        let consumed = state.consumed;
+        if end.offset < consumed.offset && policy == OffsetReset::None {
+            let reason = format!(
+                "records up to {} were read, and the new leader's log goes to {}",
+                consumed.offset, end.offset
+            );
+            return self.reset(partition, version, policy, &reason);
+        }
+        // What was fetched and not yet given out may be of the branch that is gone.
+        let processed = state.processed.filter(|processed| processed.offset <= end.offset);
+        let place = if end.offset < consumed.offset { end } else { consumed };
+        let version = self.new_version();
+        self.ready.retain(|ready| ready != partition);
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.go_to(Start::Offset(place.offset), version);
+            (state.fetch, state.consumed, state.processed) = (place, place, processed);
         }
     }
 
@@ -251,6 +343,10 @@ impl State {
         match policy {
             OffsetReset::Earliest => state.position = Position::Lookup(EARLIEST),
             OffsetReset::Latest => state.position = Position::Lookup(LATEST),
+            OffsetReset::ByDuration(duration) => {
+                let since = now_ms().saturating_sub(duration.as_millis() as i64);
+                state.position = Position::Lookup(since.max(0));
+            }
             OffsetReset::None => {
                 // Asking again would give the same answer; the application has to seek.
                 state.not_before = Some(Instant::now() + FOREVER);
@@ -286,6 +382,7 @@ impl Partition {
         self.buffered.clear();
         self.buffered_bytes = 0;
         self.not_before = None;
+        self.checked_epoch = -1;
         // What was worked on before the jump says nothing about the new place.
         self.processed = None;
         self.position = match start {
@@ -294,9 +391,9 @@ impl Partition {
             Start::End => Position::Lookup(LATEST),
             Start::Timestamp(timestamp) => Position::Lookup(timestamp.max(0)),
             Start::Offset(offset) => {
-                self.fetch_offset = offset;
-                self.consumed = offset;
-                self.processed = Some(offset);
+                self.fetch = Place::at(offset);
+                self.consumed = Place::at(offset);
+                self.processed = Some(Place::at(offset));
                 Position::Known
             }
         };

@@ -256,8 +256,10 @@ async fn misuse_is_refused_with_a_reason() {
     assert!(error.to_string().contains("group.id"), "{error}");
     let error = reading.pause(&TopicPartition::new("t", 9)).expect_err("not assigned");
     assert!(error.to_string().contains("t-9 is not assigned"), "{error}");
-    let strategy =
-        ConsumerConfig { assignment_strategy: vec!["sticky".into()], ..ConsumerConfig::default() };
+    let strategy = ConsumerConfig {
+        assignment_strategy: vec!["stickiest".into()],
+        ..ConsumerConfig::default()
+    };
     let error = Consumer::new(broker.client(), strategy).err().expect("not served");
-    assert!(error.to_string().contains("range or roundrobin"), "{error}");
+    assert!(error.to_string().contains("expected range, roundrobin, sticky"), "{error}");
 }

@@ -41,6 +41,7 @@ pub(super) struct Accumulator {
     max_request_size: usize,
     ignore_keys: bool,
     codec: Codec,
+    transactional: bool,
 }
 
 /// Names a partition's queue.
@@ -81,6 +82,7 @@ impl Accumulator {
             max_request_size: config.max_request_size,
             ignore_keys: config.ignore_keys,
             codec: config.codec,
+            transactional: config.transactional_id.is_some(),
         }
     }
 
@@ -232,7 +234,11 @@ impl Accumulator {
     }
 
     fn new_builder(&self) -> Box<BatchBuilder> {
-        let options = BatchOptions { codec: self.codec, ..BatchOptions::default() };
+        let options = BatchOptions {
+            codec: self.codec,
+            transactional: self.transactional,
+            ..BatchOptions::default()
+        };
         Box::new(BatchBuilder::with_capacity(options, self.batch_size))
     }
 }

@@ -22,22 +22,26 @@ mod partitioner;
 mod queue;
 mod record;
 mod sender;
+mod transactions;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use fleuve_types::TopicPartition;
 use tokio::sync::Notify;
 
 use crate::client::Client;
 use crate::config::ProducerConfig;
+use crate::consumer::{Committed, GroupMetadata};
 use crate::error::{Error, Result};
-use crate::timing::Deadline;
+use crate::timing::{Deadline, now_ms};
 
 use accumulator::{Accumulator, Appended};
+use transactions::Transactions;
 
 pub use batch::Delivery;
 pub use partitioner::{murmur2, partition_for_key};
@@ -76,6 +80,8 @@ struct Shared {
     client: Client,
     config: ProducerConfig,
     accumulator: Accumulator,
+    /// With `transactional.id`.
+    transactions: Option<Transactions>,
     /// Wakes the sender.
     work: Notify,
     /// Wakes callers of `send` that wait for memory.
@@ -89,8 +95,10 @@ impl Producer {
     /// Makes a producer on `client` and starts its task.
     pub fn new(client: Client, config: ProducerConfig) -> Result<Self> {
         let config = config.validate(false)?;
+        let id = config.transactional_id.clone();
         let shared = Arc::new(Shared {
             accumulator: Accumulator::new(&config),
+            transactions: id.map(|id| Transactions::new(id, config.transaction_timeout)),
             client,
             config,
             work: Notify::new(),
@@ -108,6 +116,9 @@ impl Producer {
     /// returned [`Delivery`] may be dropped; the record is sent all the same.
     pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
         let shared = &*self.handle.shared;
+        if let Some(transactions) = &shared.transactions {
+            transactions.check_open()?;
+        }
         let timestamp = record.timestamp.unwrap_or_else(now_ms);
         // The way most records take, without anything to wait for.
         match shared.accumulator.append(&record, timestamp)? {
@@ -141,8 +152,50 @@ impl Producer {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Refuses further records, and waits until the buffered ones are done.
+    /// Takes over `transactional.id`: fences earlier producers of it, and waits until what they
+    /// left open is finished. Comes once, before the first transaction.
+    pub async fn init_transactions(&self) -> Result<()> {
+        self.handle.shared.init_transactions().await
+    }
+
+    /// Begins a transaction; records can only be sent within one.
+    pub fn begin_transaction(&self) -> Result<()> {
+        self.handle.shared.begin_transaction()
+    }
+
+    /// Makes offsets of a consumer part of the transaction: they are committed with it.
+    ///
+    /// For a consume-transform-produce loop these are [`crate::Consumer::positions_to_commit`] and
+    /// [`crate::Consumer::group_metadata`]; its `enable.auto.commit` has to be false.
+    pub async fn send_offsets(
+        &self,
+        offsets: &HashMap<TopicPartition, Committed>,
+        group: &GroupMetadata,
+    ) -> Result<()> {
+        self.handle.shared.send_offsets(offsets, group).await
+    }
+
+    /// Sends what is buffered and commits the transaction.
+    ///
+    /// After an error that advises a retry nobody knows whether it stands: call it again. After
+    /// [`Error::Abortable`] abort it, and begin again.
+    pub async fn commit_transaction(&self) -> Result<()> {
+        self.handle.shared.commit_transaction().await
+    }
+
+    /// Drops what is buffered and aborts the transaction.
+    pub async fn abort_transaction(&self) -> Result<()> {
+        self.handle.shared.abort_transaction().await
+    }
+
+    /// Refuses further records, and waits until the buffered ones are done. An open transaction is
+    /// aborted.
     pub async fn close(&self) -> Result<()> {
+        if let Some(transactions) = &self.handle.shared.transactions
+            && transactions.is_open()
+        {
+            self.abort_transaction().await?;
+        }
         self.handle.shared.accumulator.close();
         let flushed = self.flush().await;
         let mut ended = self.handle.shared.ended.subscribe();
@@ -205,9 +258,4 @@ impl Drop for Handle {
         self.shared.accumulator.close_open_batches();
         self.shared.work.notify_one();
     }
-}
-
-/// Returns the time that records get which bring none.
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }

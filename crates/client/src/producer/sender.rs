@@ -16,7 +16,7 @@ use fleuve_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
 use fleuve_protocol::messages::produce_response::ProduceResponse;
-use fleuve_types::{ProducerEpoch, ProducerId, Uuid};
+use fleuve_types::{ProducerEpoch, ProducerId, TopicPartition, Uuid};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -25,6 +25,7 @@ use super::accumulator::QueueId;
 use super::answers::{Answers, Failure, Fate, needs_refresh};
 use super::batch::{Batch, Identity, Outcome, Written};
 use super::queue::{Readiness, Verdict};
+use super::transactions::Transactions;
 use crate::client::Lane;
 use crate::config::Acks;
 use crate::connection::{Connection, Response};
@@ -35,6 +36,8 @@ pub(super) struct Sender {
     brokers: HashMap<i32, Broker>,
     identity: IdentityState,
     refresh: RefreshState,
+    /// Whether partitions are being announced to the transaction's coordinator.
+    announcing: bool,
     events: JoinSet<Event>,
 }
 
@@ -69,6 +72,7 @@ enum Event {
     Answer { broker: i32, sent: Vec<Sent>, answer: Result<ProduceResponse> },
     Connected { broker: i32, result: Result<Connection> },
     Identity(Result<Identity>),
+    Announced(Result<()>),
     Refreshed,
 }
 
@@ -90,6 +94,8 @@ struct Harvest {
     connect: HashSet<i32>,
     /// Whether a partition has no leader.
     leaderless: bool,
+    /// Partitions that the transaction's coordinator has to know of first.
+    announce: Vec<TopicPartition>,
     /// Batches that have waited too long.
     expired: Vec<Batch>,
 }
@@ -102,7 +108,8 @@ const INIT_PRODUCER_ID_VERSION_MAX: i16 = 5;
 impl Sender {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let now = Instant::now();
-        let identity = if shared.config.idempotence {
+        // Transactions bring their own.
+        let identity = if shared.config.idempotence && shared.transactions.is_none() {
             IdentityState::Needed { not_before: now }
         } else {
             IdentityState::NotNeeded
@@ -112,6 +119,7 @@ impl Sender {
             brokers: HashMap::new(),
             identity,
             refresh: RefreshState { wanted: false, running: false, not_before: now, last: now },
+            announcing: false,
             events: JoinSet::new(),
         }
     }
@@ -147,11 +155,19 @@ impl Sender {
     /// Sends all it can, and returns when to look again if nothing happens before.
     fn send_what_is_ready(&mut self) -> Option<Instant> {
         let now = Instant::now();
+        let dropping = self.shared.transactions.as_ref().and_then(Transactions::is_dropping);
+        if let Some(error) = dropping {
+            self.fail_everything(&error);
+        }
         let mut look_again = self.prepare(now);
         loop {
             let harvest = self.harvest(now);
             for batch in &harvest.expired {
-                batch.outcome.complete(Err(self.delivery_timeout(batch)));
+                let error = self.delivery_timeout(batch);
+                if let Some(transactions) = &self.shared.transactions {
+                    transactions.fail(&error);
+                }
+                batch.outcome.complete(Err(error));
             }
             if !harvest.expired.is_empty() {
                 self.shared.memory.notify_waiters();
@@ -159,6 +175,7 @@ impl Sender {
             for broker in harvest.connect {
                 self.connect(broker);
             }
+            self.announce(harvest.announce);
             self.refresh.wanted |= harvest.leaderless;
             look_again = earliest(look_again, harvest.look_again);
             if harvest.requests.is_empty() {
@@ -212,7 +229,9 @@ impl Sender {
     fn harvest(&mut self, now: Instant) -> Harvest {
         let shared = self.shared.clone();
         let config = &shared.config;
+        let transactions = shared.transactions.as_ref();
         let identity = match self.identity {
+            _ if transactions.is_some() => transactions.and_then(Transactions::identity).map(Some),
             IdentityState::NotNeeded => Some(None),
             IdentityState::Known(identity) => Some(Some(identity)),
             IdentityState::Needed { .. } | IdentityState::Asked => None,
@@ -232,7 +251,7 @@ impl Sender {
             let expires_at = queue.expires_at(config.delivery_timeout);
             harvest.look_again = earliest(harvest.look_again, expires_at);
             for batch in expired {
-                if batch.producer.is_some() && batch.maybe_written {
+                if transactions.is_none() && batch.producer.is_some() && batch.maybe_written {
                     // The gap this leaves can only be closed under a new identity.
                     self.identity = IdentityState::Needed { not_before: now };
                 }
@@ -257,6 +276,10 @@ impl Sender {
             }
             let Some(identity) = identity else { continue };
             let partition = &queue.partition;
+            if transactions.is_some_and(|transactions| !transactions.may_send(partition)) {
+                harvest.announce.push(partition.clone());
+                continue;
+            }
             let Some((leader, _)) = cluster.leader(&partition.topic, partition.partition) else {
                 harvest.leaderless = true;
                 continue;
@@ -333,6 +356,8 @@ impl Sender {
         let config = &self.shared.config;
         let has_ids = sent.iter().all(|sent| !sent.topic_id.is_zero());
         let cap = if has_ids { i16::MAX } else { LAST_VERSION_WITH_NAMES };
+        let transactions = self.shared.transactions.as_ref();
+        let cap = cap.min(transactions.map_or(i16::MAX, Transactions::produce_version_max));
         let version = connection.version_of::<ProduceRequest>(cap)?;
         let mut topics: Vec<TopicProduceData> = Vec::new();
         for (sent, records) in sent.iter().zip(records) {
@@ -349,7 +374,7 @@ impl Sender {
         }
         let timeout = self.shared.client.config().request_timeout;
         let request = ProduceRequest {
-            transactional_id: None,
+            transactional_id: transactions.map(|transactions| transactions.id.clone().into()),
             acks: config.acks.code(),
             timeout_ms: timeout.as_millis() as i32,
             topic_data: topics,
@@ -402,6 +427,12 @@ impl Sender {
                     self.fail_everything(&error);
                 }
             }
+            Event::Announced(result) => {
+                self.announcing = false;
+                if let (Err(error), Some(transactions)) = (result, &self.shared.transactions) {
+                    transactions.fail_at_coordinator(&error);
+                }
+            }
             Event::Refreshed => {
                 self.refresh.running = false;
                 self.refresh.last = now;
@@ -438,7 +469,15 @@ impl Sender {
                     self.judge(&mut sent.batch, failure, behind, now)
                 }
             };
-            if matches!(verdict, Verdict::Lost) && shared.config.idempotence {
+            if let (Some(transactions), Err(error)) = (&shared.transactions, &result)
+                && !matches!(verdict, Verdict::Retry(_))
+            {
+                transactions.fail(error);
+            }
+            if matches!(verdict, Verdict::Lost)
+                && shared.config.idempotence
+                && shared.transactions.is_none()
+            {
                 // The gap this leaves can only be closed under a new identity.
                 self.identity = IdentityState::Needed { not_before: now };
             }
@@ -522,6 +561,21 @@ impl Sender {
             batch.outcome.complete(Err(error.clone()));
         }
         self.shared.memory.notify_waiters();
+    }
+
+    /// Tells the transaction's coordinator of partitions; their batches go out afterwards.
+    fn announce(&mut self, partitions: Vec<TopicPartition>) {
+        if partitions.is_empty() || self.announcing {
+            return;
+        }
+        self.announcing = true;
+        let shared = self.shared.clone();
+        self.events.spawn(async move {
+            Event::Announced(match &shared.transactions {
+                Some(transactions) => transactions.announce(&shared.client, partitions).await,
+                None => Ok(()),
+            })
+        });
     }
 
     fn connect(&mut self, id: i32) {

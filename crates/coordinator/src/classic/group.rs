@@ -110,6 +110,11 @@ impl ClassicGroup {
         self.protocol_type.as_ref()
     }
 
+    /// Number of members.
+    pub(crate) fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
     /// Whether nobody is in the group, and nobody is on the way into it.
     pub(crate) fn is_deserted(&self) -> bool {
         self.members.is_empty() && self.pending_join.is_empty()

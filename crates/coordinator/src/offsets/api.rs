@@ -72,6 +72,8 @@ pub struct FetchRequest {
     pub member_epoch: i32,
     /// What to fetch; none for everything the group has.
     pub topics: Option<Vec<FetchTopic>>,
+    /// Whether an offset that a transaction may be about to change is of no use.
+    pub require_stable: bool,
 }
 
 /// Partitions of one topic to fetch the offsets of.
@@ -92,8 +94,7 @@ pub struct FetchedOffsets {
     /// By topic, in the order of the request.
     pub topics: Vec<FetchedTopic>,
     /// The offset that the high watermark of the log must reach before the reply leaves, so that
-    /// nobody is told an offset that a crash takes back. This is also what `RequireStable` asks
-    /// for, as far as transactions are not concerned.
+    /// nobody is told an offset that a crash takes back.
     pub after: Option<Offset>,
 }
 
@@ -104,8 +105,20 @@ pub struct FetchedTopic {
     pub name: Str,
     /// The topic's id as the request gave it.
     pub topic_id: Uuid,
-    /// Each partition's offset, if it has one.
-    pub partitions: Vec<(i32, Option<CommittedOffset>)>,
+    /// What is known of each partition.
+    pub partitions: Vec<(i32, FetchedOffset)>,
+}
+
+/// What a group knows of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchedOffset {
+    /// It has committed this.
+    Committed(CommittedOffset),
+    /// It has committed nothing.
+    None,
+    /// A transaction is open that has committed an offset, and the request does not want to know
+    /// the one before: `UNSTABLE_OFFSET_COMMIT`.
+    Unstable,
 }
 
 /// OffsetDelete.

@@ -11,7 +11,6 @@ use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
 use crate::record::{NO_EXPIRY, Record};
 use crate::step::{Now, Response, Step, Token};
-use crate::streams::StreamsCommitRule;
 
 impl GroupCoordinator {
     /// Handles OffsetCommit, also of consumers that are in no group.
@@ -26,7 +25,7 @@ impl GroupCoordinator {
             step.reply(token, Response::OffsetCommit(Err(error)));
             return step;
         }
-        let rule = match self.commit_rule(request) {
+        let rule = match self.consumer_rule(request) {
             Ok(rule) => rule,
             Err(error) => {
                 step.reply(token, Response::OffsetCommit(Err(error)));
@@ -34,28 +33,33 @@ impl GroupCoordinator {
             }
         };
         let mut records = Vec::new();
-        let topics = request
-            .topics
-            .iter()
-            .map(|topic| TopicOutcomes {
-                name: topic.name.clone(),
-                topic_id: topic.topic_id,
-                partitions: topic
-                    .partitions
-                    .iter()
-                    .map(|partition| {
-                        let outcome = self
-                            .check_partition(&rule, topic, partition)
-                            .and_then(|()| self.commit_record(now, request, topic, partition))
-                            .map(|record| records.push(record));
-                        (partition.partition, outcome)
-                    })
-                    .collect(),
-            })
-            .collect();
+        let topics = self.commit_topics(now, &rule, request, &mut records);
         self.counters.offset_commits += records.len() as u64;
         step.write_then_reply(records, token, Response::OffsetCommit(Ok(topics)));
         step
+    }
+
+    /// Collects the records of a commit, and says of each partition whether it has one.
+    pub(super) fn commit_topics(
+        &self,
+        now: Now,
+        rule: &CommitRule<'_>,
+        request: &CommitRequest,
+        records: &mut Vec<Record>,
+    ) -> Vec<TopicOutcomes> {
+        let mut commit = |topic: &CommitTopic, partition: &CommitPartition| {
+            let outcome = self
+                .check_partition(rule, topic, partition)
+                .and_then(|()| self.commit_record(now, request, topic, partition))
+                .map(|record| records.push(record));
+            (partition.partition, outcome)
+        };
+        let topics = request.topics.iter().map(|topic| TopicOutcomes {
+            name: topic.name.clone(),
+            topic_id: topic.topic_id,
+            partitions: topic.partitions.iter().map(|p| commit(topic, p)).collect(),
+        });
+        topics.collect()
     }
 
     /// Whether the sender may commit for the group. A commit also counts as a heartbeat.
@@ -66,8 +70,8 @@ impl GroupCoordinator {
         step: &mut Step,
     ) -> Result<(), GroupError> {
         self.check_serving()?;
-        if let Some(Group::Consumer(_) | Group::Streams(_)) = self.groups.get(&request.group_id) {
-            // See `commit_rule`. Commits do not count as heartbeats there.
+        if let Some(Group::Consumer(_)) = self.groups.get(&request.group_id) {
+            // See `consumer_rule`. Commits do not count as heartbeats there.
             return Ok(());
         }
         let is_member_of_none = request.generation < 0;
@@ -105,30 +109,28 @@ impl GroupCoordinator {
         }
     }
 
-    /// What the commit of a member of a modern group is held against.
-    fn commit_rule(&self, request: &CommitRequest) -> Result<Rule<'_>, GroupError> {
-        let (member, epoch) = (&request.member_id, request.generation);
-        let is_new_api = request.knows_group_id_not_found;
-        if let Some(group) = self.ledger().consumer_group(&request.group_id) {
-            return group.commit_rule(member, epoch, is_new_api).map(Rule::Consumer);
+    /// What the commit of a consumer group's member is held against.
+    pub(super) fn consumer_rule(
+        &self,
+        request: &CommitRequest,
+    ) -> Result<CommitRule<'_>, GroupError> {
+        match self.ledger().consumer_group(&request.group_id) {
+            None => Ok(CommitRule::Any),
+            Some(group) => group.commit_rule(
+                &request.member_id,
+                request.generation,
+                request.knows_group_id_not_found,
+            ),
         }
-        if let Some(group) = self.ledger().streams_group(&request.group_id) {
-            return group.commit_rule(member, epoch, is_new_api).map(Rule::Streams);
-        }
-        Ok(Rule::Consumer(CommitRule::Any))
     }
 
     fn check_partition(
         &self,
-        rule: &Rule<'_>,
+        rule: &CommitRule<'_>,
         topic: &CommitTopic,
         partition: &CommitPartition,
     ) -> Result<(), GroupError> {
-        let rule = match rule {
-            Rule::Streams(rule) => return rule.check(&topic.name, partition.partition),
-            Rule::Consumer(CommitRule::Any) => return Ok(()),
-            Rule::Consumer(rule) => rule,
-        };
+        let CommitRule::SinceEpoch { .. } = rule else { return Ok(()) };
         let topic_id = match topic.topic_id {
             id if id.is_zero() => self.topics().by_name(&topic.name).map(|topic| topic.id),
             id => Some(id),
@@ -165,13 +167,6 @@ impl GroupCoordinator {
             }),
         })
     }
-}
-
-/// What a commit is held against, by the group's protocol.
-enum Rule<'a> {
-    /// Also of groups without one.
-    Consumer(CommitRule<'a>),
-    Streams(StreamsCommitRule<'a>),
 }
 
 /// Whether the text has more UTF-16 code units than `limit`; its bytes are at least as many.

@@ -5,12 +5,11 @@ use fleuve_types::Uuid;
 
 use super::api::{DeleteRequest, DeletedTopic, TopicOutcomes};
 use crate::classic::State;
-use crate::consumer;
+use crate::consumer::group_tombstones;
 use crate::coordinator::{Group, GroupCoordinator, RECORDS_PER_WRITE};
 use crate::error::GroupError;
 use crate::record::Record;
 use crate::step::{Response, Step, Then, Token};
-use crate::streams;
 
 impl GroupCoordinator {
     /// Handles OffsetDelete.
@@ -48,6 +47,22 @@ impl GroupCoordinator {
             return step;
         }
         let mut records = Vec::new();
+        for group in self.ledger().pending().groups() {
+            for topics in self.ledger().pending().of_group(group) {
+                for topic in deleted {
+                    let partitions = topics.get(&topic.name).into_iter().flatten();
+                    records.extend(
+                        partitions
+                            .filter(|(_, offset)| {
+                                offset.topic_id.is_zero() || offset.topic_id == topic.topic_id
+                            })
+                            .map(|(partition, _)| {
+                                Record::offset_tombstone(group, &topic.name, *partition)
+                            }),
+                    );
+                }
+            }
+        }
         for (group, topics) in self.ledger().all_offsets() {
             for topic in deleted {
                 let Some(partitions) = topics.get(&topic.name) else { continue };
@@ -80,7 +95,10 @@ impl GroupCoordinator {
                     let before = records.len();
                     self.tombstones_of_offsets(group, &mut records);
                     self.counters.offset_deletions += (records.len() - before) as u64;
-                    self.tombstones_of_group(group, &mut records);
+                    match self.ledger().consumer_group(group) {
+                        Some(consumer) => records.extend(group_tombstones(group, consumer)),
+                        None => records.push(Record::group_tombstone(group)),
+                    }
                 }
                 (group.clone(), outcome)
             })
@@ -93,7 +111,7 @@ impl GroupCoordinator {
         self.check_serving_group(&request.group_id)?;
         let group = match self.groups.get(&request.group_id) {
             Some(Group::Classic(group)) => group,
-            Some(Group::Consumer(_) | Group::Streams(_)) => return Ok(()),
+            Some(Group::Consumer(_)) => return Ok(()),
             None => return Err(GroupError::GroupIdNotFound),
         };
         // Of other members than consumers we cannot tell which topics they use.
@@ -116,10 +134,6 @@ impl GroupCoordinator {
                 .ledger()
                 .consumer_group(&request.group_id)
                 .is_some_and(|group| group.is_subscribed_to(topic)),
-            Some(Group::Streams(_)) => self
-                .ledger()
-                .streams_group(&request.group_id)
-                .is_some_and(|group| group.is_subscribed_to(topic)),
             None => false,
         };
         if is_subscribed {
@@ -130,7 +144,10 @@ impl GroupCoordinator {
         records.extend(
             partitions
                 .iter()
-                .filter(|partition| committed.is_some_and(|known| known.contains_key(partition)))
+                .filter(|partition| {
+                    committed.is_some_and(|known| known.contains_key(partition))
+                        || self.ledger().pending().contains(&request.group_id, topic, **partition)
+                })
                 .map(|partition| Record::offset_tombstone(&request.group_id, topic, *partition)),
         );
         Ok(())
@@ -149,24 +166,6 @@ impl GroupCoordinator {
                 }
                 Ok(())
             }
-            Some(Group::Streams(_)) => {
-                let group = self.ledger().streams_group(group);
-                if group.is_some_and(|group| !group.members().is_empty()) {
-                    return Err(GroupError::NonEmptyGroup);
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Forgets a group without members, whatever its protocol.
-    fn tombstones_of_group(&self, group: &Str, records: &mut Vec<Record>) {
-        if let Some(consumer) = self.ledger().consumer_group(group) {
-            records.extend(consumer::group_tombstones(group, consumer));
-        } else if self.ledger().streams_group(group).is_some() {
-            records.extend(streams::group_tombstones(group));
-        } else {
-            records.push(Record::group_tombstone(group));
         }
     }
 
@@ -177,6 +176,20 @@ impl GroupCoordinator {
                     .keys()
                     .map(|partition| Record::offset_tombstone(group, topic, *partition)),
             );
+        }
+        for topics in self.ledger().pending().of_group(group) {
+            for (topic, partitions) in topics {
+                let committed = self.ledger().offsets_of(group).and_then(|known| known.get(topic));
+                let is_new = |partition: &&i32| {
+                    committed.is_none_or(|committed| !committed.contains_key(partition))
+                };
+                records.extend(
+                    partitions
+                        .keys()
+                        .filter(is_new)
+                        .map(|partition| Record::offset_tombstone(group, topic, *partition)),
+                );
+            }
         }
     }
 }

@@ -6,21 +6,21 @@
 //! | stable, of consumers | so long after its commit, unless its topic is subscribed to |
 //! | stable, of others, or rebalancing | never: who knows what they still need |
 //! | never had members | so long after its commit |
-//! | of the consumer or streams protocol | so long after its commit, unless its topic is subscribed to |
+//! | of the consumer protocol | so long after its commit, unless its topic is subscribed to |
 //!
 //! An offset with an expiry time of its own, from OffsetCommit v2 to v4, ends at that time instead.
-//! A group without members goes with its last offset.
+//! A group without members goes with its last offset. Neither goes while a transaction is open that
+//! has committed offsets of the partition, or of the group.
 
 use fleuve_protocol::Str;
 use fleuve_types::TimestampMs;
 
 use crate::classic::{ClassicGroup, State};
-use crate::consumer::{self, ConsumerGroup};
+use crate::consumer::{ConsumerGroup, group_tombstones};
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::ledger::CommittedOffset;
 use crate::record::Record;
 use crate::step::{Now, Step};
-use crate::streams::{self, StreamsGroup};
 
 impl GroupCoordinator {
     /// Asks for the tombstones of all offsets and groups whose time is up.
@@ -34,10 +34,6 @@ impl GroupCoordinator {
                     Some(group) => Expiring::Consumer(group),
                     None => continue,
                 },
-                Group::Streams(_) => match self.ledger().streams_group(id) {
-                    Some(group) => Expiring::Streams(group),
-                    None => continue,
-                },
             };
             let before = records.len();
             let all_expired = self.expire_offsets_of(now, id, group, &mut records);
@@ -47,12 +43,9 @@ impl GroupCoordinator {
                     records.push(Record::group_tombstone(id));
                 }
                 Expiring::Consumer(group) if all_expired && group.members().is_empty() => {
-                    records.extend(consumer::group_tombstones(id, group));
+                    records.extend(group_tombstones(id, group));
                 }
-                Expiring::Streams(group) if all_expired && group.members().is_empty() => {
-                    records.extend(streams::group_tombstones(id));
-                }
-                Expiring::Classic(_) | Expiring::Consumer(_) | Expiring::Streams(_) => {}
+                Expiring::Classic(_) | Expiring::Consumer(_) => {}
             }
         }
         self.counters.offsets_expired += offsets_expired as u64;
@@ -67,14 +60,18 @@ impl GroupCoordinator {
         group: Expiring<'_>,
         records: &mut Vec<Record>,
     ) -> bool {
-        let Some(topics) = self.ledger().offsets_of(id) else { return true };
+        let pending = self.ledger().pending();
+        let has_open_transaction = pending.has_group(id);
+        let Some(topics) = self.ledger().offsets_of(id) else { return !has_open_transaction };
         let Some(rule) = Rule::of(group) else { return false };
         let retention_ms = self.settings.offsets_retention_ms;
-        let mut all_expired = true;
+        let mut all_expired = !has_open_transaction;
         for (topic, partitions) in topics {
             let is_subscribed = group.is_subscribed_to(topic);
             for (partition, offset) in partitions {
-                if !is_subscribed && rule.is_expired(offset, now.wall, retention_ms) {
+                let is_pending = has_open_transaction && pending.contains(id, topic, *partition);
+                let is_expired = rule.is_expired(offset, now.wall, retention_ms);
+                if is_expired && !is_subscribed && !is_pending {
                     records.push(Record::offset_tombstone(id, topic, *partition));
                 } else {
                     all_expired = false;
@@ -90,7 +87,6 @@ impl GroupCoordinator {
 enum Expiring<'a> {
     Classic(&'a ClassicGroup),
     Consumer(&'a ConsumerGroup),
-    Streams(&'a StreamsGroup),
 }
 
 impl Expiring<'_> {
@@ -98,7 +94,6 @@ impl Expiring<'_> {
         match self {
             Self::Classic(group) => group.is_subscribed_to(topic),
             Self::Consumer(group) => group.is_subscribed_to(topic),
-            Self::Streams(group) => group.is_subscribed_to(topic),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use fleuve_types::Uuid;
 
-use super::api::{FetchRequest, FetchTopic, FetchedOffsets, FetchedTopic};
+use super::api::{FetchRequest, FetchTopic, FetchedOffset, FetchedOffsets, FetchedTopic};
 use crate::coordinator::GroupCoordinator;
 use crate::error::GroupError;
 use crate::ledger::{CommittedOffset, TopicOffsets};
@@ -14,15 +14,27 @@ impl GroupCoordinator {
         if let Some(group) = self.ledger().consumer_group(&request.group_id) {
             group.check_fetch(request.member_id.as_deref(), request.member_epoch)?;
         }
-        if let Some(group) = self.ledger().streams_group(&request.group_id) {
-            group.check_fetch(request.member_id.as_deref(), request.member_epoch)?;
-        }
         let offsets = self.ledger().offsets_of(&request.group_id);
-        let topics = match &request.topics {
+        let mut topics = match &request.topics {
             Some(topics) => topics.iter().map(|topic| fetch_topic(topic, offsets)).collect(),
             None => offsets.map(fetch_all).unwrap_or_default(),
         };
+        if request.require_stable && self.ledger().pending().has_group(&request.group_id) {
+            self.hide_unstable(&request.group_id, &mut topics);
+        }
         Ok(FetchedOffsets { topics, after: self.next_offset() })
+    }
+
+    /// Hides the offsets that an open transaction may be about to change.
+    fn hide_unstable(&self, group: &str, topics: &mut [FetchedTopic]) {
+        let pending = self.ledger().pending();
+        for topic in topics {
+            for (partition, offset) in &mut topic.partitions {
+                if pending.contains(group, &topic.name, *partition) {
+                    *offset = FetchedOffset::Unstable;
+                }
+            }
+        }
     }
 }
 
@@ -32,7 +44,7 @@ fn fetch_topic(topic: &FetchTopic, offsets: Option<&TopicOffsets>) -> FetchedTop
         let found = committed
             .and_then(|partitions| partitions.get(partition))
             .filter(|offset| is_for_topic(offset, topic.topic_id));
-        (*partition, found.cloned())
+        (*partition, found.cloned().map_or(FetchedOffset::None, FetchedOffset::Committed))
     });
     FetchedTopic {
         name: topic.name.clone(),
@@ -49,7 +61,7 @@ fn fetch_all(offsets: &TopicOffsets) -> Vec<FetchedTopic> {
             topic_id: Uuid::ZERO,
             partitions: partitions
                 .iter()
-                .map(|(partition, offset)| (*partition, Some(offset.clone())))
+                .map(|(partition, offset)| (*partition, FetchedOffset::Committed(offset.clone())))
                 .collect(),
         })
         .collect()

@@ -82,6 +82,8 @@ impl From<AppendError> for TransactionError {
             AppendError::Unavailable => Self::NotAvailable,
             AppendError::NotLeader => Self::NotCoordinator,
             AppendError::TooLarge => Self::RecordTooLarge,
+            // The records of this room belong to no transaction themselves.
+            AppendError::ProducerFenced | AppendError::NotInTransaction => Self::NotCoordinator,
         }
     }
 }

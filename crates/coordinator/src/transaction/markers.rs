@@ -145,7 +145,9 @@ impl TransactionCoordinator {
         }
         match error {
             // The shard is about to be unloaded; who loads it next will take this up.
-            AppendError::NotLeader => {}
+            AppendError::NotLeader
+            | AppendError::ProducerFenced
+            | AppendError::NotInTransaction => {}
             AppendError::Unavailable | AppendError::TooLarge => self.schedule_retry(now, id),
         }
     }

@@ -13,7 +13,7 @@ use fleuve_coordinator::{
 };
 use fleuve_os::Random;
 use fleuve_protocol::Str;
-use fleuve_types::{Offset, TimestampMs};
+use fleuve_types::{Offset, ProducerId, TimestampMs};
 
 use crate::topics::Topics;
 
@@ -35,9 +35,18 @@ impl Random for Counting {
     }
 }
 
+/// What stands in the log at an offset.
+#[derive(Clone, Debug)]
+pub(crate) enum Logged {
+    /// A record, perhaps written in a producer's transaction.
+    Record { record: Box<Record>, producer: Option<ProducerId> },
+    /// The end of a producer's transaction.
+    Marker { producer: ProducerId, committed: bool },
+}
+
 pub(crate) struct Driver {
     pub(crate) shard: GroupCoordinator,
-    pub(crate) log: Vec<Record>,
+    pub(crate) log: Vec<Logged>,
     pub(crate) now_ms: i64,
     /// Fate of the next appends; none left means success.
     pub(crate) failures: VecDeque<AppendError>,
@@ -116,11 +125,12 @@ impl Driver {
                     continue;
                 }
                 let base = Offset(self.log.len() as i64);
+                let producer = write.producer().map(|producer| producer.id);
                 for record in write.records() {
                     let (key, value) = record.encode().expect("the record fits its format");
                     let read = Record::decode(key, value).expect("the record can be read back");
                     assert_eq!(&read, record, "a record changed on its way through the log");
-                    self.log.push(read);
+                    self.log.push(Logged::Record { record: Box::new(read), producer });
                 }
                 steps.push_back(self.shard.handle_appended(now, write, base));
             }
@@ -163,12 +173,27 @@ impl Driver {
         let mut shard = GroupCoordinator::new(self.settings.clone(), self.random.clone());
         shard.handle_topics_changed(Arc::new(self.topics.clone()));
         shard.handle_configs_changed(Arc::new(self.configs.clone()));
-        for (offset, record) in self.log.iter().enumerate() {
-            let (key, value) = record.encode().expect("the record was written before");
-            let known = shard.replay(key, value, Offset(offset as i64));
-            assert!(known.expect("the record can be read"), "the record is one of ours");
+        for (offset, logged) in self.log.iter().enumerate() {
+            let offset = Offset(offset as i64);
+            match logged {
+                Logged::Record { record, producer } => {
+                    let (key, value) = record.encode().expect("the record was written before");
+                    let known = shard.replay_in(key, value, offset, *producer);
+                    assert!(known.expect("the record can be read"), "the record is one of ours");
+                }
+                Logged::Marker { producer, committed } => {
+                    shard.replay_marker(*producer, *committed, offset);
+                }
+            }
         }
         shard
+    }
+
+    /// Ends the transaction of a producer.
+    pub(crate) fn end_transaction(&mut self, producer: ProducerId, committed: bool) {
+        let offset = Offset(self.log.len() as i64);
+        self.log.push(Logged::Marker { producer, committed });
+        self.shard.handle_marker(producer, committed, offset);
     }
 
     /// Changes the topics and shows them to the shard.

@@ -15,12 +15,14 @@ use fleuve_coordinator::classic::{
 };
 use fleuve_coordinator::offsets::{
     CommitPartition, CommitRequest, CommitTopic, DeleteRequest, DeletedTopic,
+    TransactionalCommitRequest,
 };
+use fleuve_coordinator::transaction::Producer;
 use fleuve_coordinator::{
     AppendError, Description, GroupCoordinator, GroupSettings, ListFilter, Response, State, Token,
 };
 use fleuve_protocol::Str;
-use fleuve_types::{Offset, Uuid};
+use fleuve_types::{Offset, ProducerEpoch, ProducerId, Uuid};
 use proptest::prelude::*;
 
 use crate::driver::Driver;
@@ -75,6 +77,16 @@ enum Event {
         is_standalone: bool,
         retention_ms: Option<i64>,
     },
+    TransactionalCommit {
+        client: usize,
+        partition: i32,
+        is_standalone: bool,
+        producer: i64,
+    },
+    EndTransaction {
+        producer: i64,
+        committed: bool,
+    },
     DeleteOffsets {
         group: usize,
         partition: i32,
@@ -111,6 +123,12 @@ fn event() -> impl Strategy<Value = Event> {
         3 => client.clone().prop_map(|client| Event::Heartbeat { client }),
         2 => (client.clone(), flag())
             .prop_map(|(client, by_instance)| Event::Leave { client, by_instance }),
+        4 => (client.clone(), 0..3, prop::bool::weighted(0.5), 0..3_i64)
+            .prop_map(|(client, partition, is_standalone, producer)| {
+                Event::TransactionalCommit { client, partition, is_standalone, producer }
+            }),
+        3 => (0..3_i64, flag())
+            .prop_map(|(producer, committed)| Event::EndTransaction { producer, committed }),
         4 => (client, 0..3, prop::bool::weighted(0.3), prop::option::weighted(0.2, 0_i64..100_000))
             .prop_map(|(client, partition, is_standalone, retention_ms)| {
                 Event::Commit { client, partition, is_standalone, retention_ms }
@@ -196,6 +214,17 @@ impl World {
             Event::Leave { client, by_instance } => self.leave(client, by_instance),
             Event::Commit { client, partition, is_standalone, retention_ms } => {
                 self.commit(client, partition, is_standalone, retention_ms);
+            }
+            Event::TransactionalCommit { client, partition, is_standalone, producer } => {
+                let commit = self.commit_request(client, partition, is_standalone, None);
+                let producer = Producer { id: ProducerId(producer), epoch: ProducerEpoch(0) };
+                let request = TransactionalCommitRequest { producer, commit };
+                self.driver.request(|shard, now, token| {
+                    shard.handle_transactional_offset_commit(now, token, &request)
+                });
+            }
+            Event::EndTransaction { producer, committed } => {
+                self.driver.end_transaction(ProducerId(producer), committed);
             }
             Event::DeleteOffsets { group, partition } => {
                 let topics = vec![("t".into(), vec![partition]), ("u".into(), vec![partition])];
@@ -316,6 +345,17 @@ impl World {
         is_standalone: bool,
         retention_ms: Option<i64>,
     ) {
+        let request = self.commit_request(client, partition, is_standalone, retention_ms);
+        self.driver.request(|shard, now, token| shard.handle_offset_commit(now, token, &request));
+    }
+
+    fn commit_request(
+        &self,
+        client: usize,
+        partition: i32,
+        is_standalone: bool,
+        retention_ms: Option<i64>,
+    ) -> CommitRequest {
         let Client { member_id, instance_id, generation } = self.clients[client].clone();
         let topic = |name: &'static str, topic_id| CommitTopic {
             name: name.into(),
@@ -327,7 +367,7 @@ impl World {
                 metadata: None,
             }],
         };
-        let request = CommitRequest {
+        CommitRequest {
             group_id: group_of(client),
             generation: if is_standalone { -1 } else { generation },
             member_id: if is_standalone { Str::EMPTY } else { member_id },
@@ -345,8 +385,7 @@ impl World {
                     },
                 ),
             ],
-        };
-        self.driver.request(|shard, now, token| shard.handle_offset_commit(now, token, &request));
+        }
     }
 
     /// Clients learn from the answers they got.

@@ -10,6 +10,4 @@ mod golden;
 mod invariants;
 mod script;
 mod storm;
-mod streams;
-mod streams_histories;
 mod topics;

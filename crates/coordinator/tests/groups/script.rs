@@ -11,7 +11,9 @@
 //! A heartbeat | A leave [reason=R]        leave instance=I | leave member=M
 //! A commit t:0=5 [metadata=TEXT] [metadata-length=N] [retention=MS] [id=N] [v=9] [generation=N]
 //! commit t:0=5                            by nobody in particular
-//! fetch [t:0 t:1] [id=N] [member=M] [epoch=N]
+//! A commit t:0=5 producer=N               in the transaction of a producer
+//! end producer=N commit|abort
+//! fetch [t:0 t:1] [id=N] [member=M] [epoch=N] [stable]
 //!                             delete-offsets t:0     delete-groups g h     delete-topic t id=N
 //! list [states=a+b] [types=a] describe [g]           history [g]
 //! wait 3s | wait 500ms        log                    deadline
@@ -19,9 +21,6 @@
 //! settings max-size=2 delay=0 ...                    fail unavailable|not-leader|too-large
 //! A beat [join|leave|away] [topics=t+u] [regex=R] [owns] [owns=t:0+1,u:2] [instance=I]
 //!        [epoch=N] [rebalance=MS] [assignor=X] [member=M] [as=M] [v=1]
-//! A thread [join|leave] [topology=T] [topology-epoch=N] [process=P] [owns] [owns=0:0+1] [copies=..]
-//!        [endpoint=HOST:PORT] [epoch=N] [stop] [instance=I] [positions]
-//! describe-streams [g]        streams-history [g]
 //! topic t=3 u=2 -v                        describe-consumer [g]   consumer-history [g]
 //! hold | flush                reload                 unload
 //! ```
@@ -34,19 +33,18 @@ use fleuve_coordinator::classic::{
 };
 use fleuve_coordinator::offsets::{
     CommitPartition, CommitRequest, CommitTopic, DeleteRequest, DeletedTopic, FetchRequest,
-    FetchTopic, TopicOutcomes,
+    FetchTopic, FetchedOffset, TopicOutcomes, TransactionalCommitRequest,
 };
+use fleuve_coordinator::transaction::Producer;
 use fleuve_coordinator::{
-    AppendError, GroupConfig, GroupError, GroupSettings, ListFilter, Rebalance, Record, Response,
-    Token,
+    AppendError, GroupConfig, GroupError, GroupSettings, ListFilter, Record, Response, Token,
 };
 use fleuve_protocol::messages::consumer_protocol_subscription::ConsumerProtocolSubscription;
 use fleuve_protocol::{Message, Str, Writer};
-use fleuve_types::{Offset, Uuid};
+use fleuve_types::{Offset, ProducerEpoch, ProducerId, Uuid};
 
 use crate::consumer::{Consumer, print_record, print_reply};
-use crate::driver::Driver;
-use crate::streams::{Thread, print_streams_record, print_streams_reply};
+use crate::driver::{Driver, Logged};
 
 pub(crate) const DEFAULT_GROUP: &str = "g";
 
@@ -68,7 +66,6 @@ pub(crate) struct Script {
     pub(crate) driver: Driver,
     clients: BTreeMap<String, Client>,
     pub(crate) consumers: BTreeMap<String, Consumer>,
-    pub(crate) threads: BTreeMap<String, Thread>,
     /// Who sent what, until it is answered and printed.
     requests: BTreeMap<Token, (String, &'static str)>,
     printed_answers: usize,
@@ -122,13 +119,10 @@ impl Script {
         let mut settings = GroupSettings::default();
         // Scripts show one thing at a time; that assignments wait for each other is one of them.
         settings.consumer.timing.assignment_interval_ms = 0;
-        settings.streams.timing.assignment_interval_ms = 0;
-        settings.streams.initial_rebalance_delay_ms = 0;
         Self {
             driver: Driver::new(settings),
             clients: BTreeMap::new(),
             consumers: BTreeMap::new(),
-            threads: BTreeMap::new(),
             requests: BTreeMap::new(),
             printed_answers: 0,
             printed_records: 0,
@@ -153,11 +147,9 @@ impl Script {
             "delete-groups" => self.delete_groups(&options),
             "delete-topic" => self.delete_topic(&options),
             "fetch" => self.fetch(&options),
+            "end" => self.end(&options),
             "beat" => self.beat(&client, &options),
             "topic" => self.topic(&options),
-            "thread" => self.thread(&client, &options),
-            "describe-streams" => self.describe_streams(&options),
-            "streams-history" => self.streams_history(&options),
             "describe-consumer" => self.describe_consumer(&options),
             "consumer-history" => self.consumer_history(&options),
             "list" => self.list(&options),
@@ -200,10 +192,6 @@ impl Script {
                 generation: consumer.epoch,
                 instance_id: consumer.instance_id.clone(),
             };
-        }
-        if let Some(thread) = self.threads.get(name) {
-            client.member_id = thread.member_id.clone();
-            client.generation = thread.epoch;
         }
         if let Some(member_id) = options.text("member") {
             client.member_id = member_id;
@@ -330,9 +318,25 @@ impl Script {
             knows_group_id_not_found: options.number("v").unwrap_or(9) >= 9,
             topics,
         };
+        if let Some(id) = options.number("producer") {
+            let producer = Producer { id: ProducerId(id), epoch: ProducerEpoch(0) };
+            let request = TransactionalCommitRequest { producer, commit: request };
+            return self.send(name, "commit", |driver| {
+                driver.request(|shard, now, token| {
+                    shard.handle_transactional_offset_commit(now, token, &request)
+                })
+            });
+        }
         self.send(name, "commit", |driver| {
             driver.request(|shard, now, token| shard.handle_offset_commit(now, token, &request))
         })
+    }
+
+    fn end(&mut self, options: &Options<'_>) -> Vec<String> {
+        let producer = ProducerId(options.number("producer").expect("a producer"));
+        assert!(options.has("commit") != options.has("abort"), "an end is one of the two");
+        self.driver.end_transaction(producer, options.has("commit"));
+        Vec::new()
     }
 
     fn delete_offsets(&mut self, options: &Options<'_>) -> Vec<String> {
@@ -374,6 +378,7 @@ impl Script {
             member_id: options.text("member"),
             member_epoch: options.number("epoch").unwrap_or(-1),
             topics: (!asked.is_empty()).then(|| topics.collect()),
+            require_stable: options.has("stable"),
         };
         let fetched = match self.driver.shard.fetch_offsets(&request) {
             Err(error) => return vec![format!("fetch -> {}", error.kafka_name())],
@@ -387,16 +392,20 @@ impl Script {
         }];
         for topic in fetched.topics {
             for (partition, offset) in topic.partitions {
-                let found = offset.map_or("none".to_owned(), |committed| {
-                    let mut text = committed.offset.to_string();
-                    if committed.leader_epoch != -1 {
-                        text.push_str(&format!(" epoch {}", committed.leader_epoch));
+                let found = match offset {
+                    FetchedOffset::None => "none".to_owned(),
+                    FetchedOffset::Unstable => "UNSTABLE_OFFSET_COMMIT".to_owned(),
+                    FetchedOffset::Committed(committed) => {
+                        let mut text = committed.offset.to_string();
+                        if committed.leader_epoch != -1 {
+                            text.push_str(&format!(" epoch {}", committed.leader_epoch));
+                        }
+                        if !committed.metadata.is_empty() {
+                            text.push_str(&format!(" `{}`", committed.metadata));
+                        }
+                        text
                     }
-                    if !committed.metadata.is_empty() {
-                        text.push_str(&format!(" `{}`", committed.metadata));
-                    }
-                    text
-                });
+                };
                 lines.push(format!("  {}:{partition} {found}", topic.name));
             }
         }
@@ -462,31 +471,21 @@ impl Script {
             Err(error) => return vec![format!("history -> {}", error.kafka_name())],
             Ok(group) => group,
         };
-        let mut lines = vec!["history ->".to_owned()];
-        lines.extend(self.print_history(&group.rebalances).map(|line| {
-            // What ends in a classic group is a generation.
-            line.replacen(" after epoch ", " after generation ", 1)
-        }));
-        lines
-    }
-
-    pub(crate) fn print_history<'a>(
-        &self,
-        rebalances: &'a [Rebalance],
-    ) -> impl Iterator<Item = String> + use<'a> {
         let start = self.driver.now().wall.0 - self.driver.now_ms;
-        rebalances.iter().map(move |rebalance| {
+        let mut lines = vec!["history ->".to_owned()];
+        lines.extend(group.rebalances.iter().map(|rebalance| {
             let member = rebalance.member.as_ref().map(|id| format!(", by {id}"));
             let reason = rebalance.client_reason.as_ref().map(|reason| format!(", `{reason}`"));
             format!(
-                "  at {}ms after epoch {}: {}{}{}",
+                "  at {}ms after generation {}: {}{}{}",
                 rebalance.at.0 - start,
                 rebalance.generation,
                 rebalance.cause,
                 member.unwrap_or_default(),
                 reason.unwrap_or_default(),
             )
-        })
+        }));
+        lines
     }
 
     fn wait(&mut self, options: &Options<'_>) -> Vec<String> {
@@ -503,8 +502,16 @@ impl Script {
         let new = &self.driver.log[self.printed_records..];
         self.printed_records = self.driver.log.len();
         let start = self.driver.now().wall.0 - self.driver.now_ms;
-        new.iter()
-            .map(|record| match record {
+        let line = |logged: &Logged| {
+            let (record, producer) = match logged {
+                Logged::Record { record, producer } => (record, producer),
+                Logged::Marker { producer, committed } => {
+                    let end = if *committed { "commit" } else { "abort" };
+                    return format!("  {end} of producer {producer}");
+                }
+            };
+            let in_transaction = producer.map(|id| format!(" by producer {id}"));
+            let text = match &**record {
                 Record::Group { group, value: None } => format!("  group {group} is gone"),
                 Record::Group { group, value: Some(value) } => {
                     let members = value.members.iter().map(|member| {
@@ -522,7 +529,6 @@ impl Script {
                     )
                 }
                 Record::Consumer { group, record } => print_record(group, record),
-                Record::Streams { group, record } => print_streams_record(group, record),
                 Record::Offset { key, value } => {
                     let offset = match value {
                         None => "is gone".to_owned(),
@@ -533,8 +539,10 @@ impl Script {
                     };
                     format!("  offset {} {}:{} {offset}", key.group, key.topic, key.partition)
                 }
-            })
-            .collect()
+            };
+            text + &in_transaction.unwrap_or_default()
+        };
+        new.iter().map(line).collect()
     }
 
     fn deadline(&mut self) -> Vec<String> {
@@ -552,15 +560,6 @@ impl Script {
             }
             if let Some(interval) = options.number("consumer-interval") {
                 settings.consumer.timing.assignment_interval_ms = interval;
-            }
-            if let Some(interval) = options.number("streams-interval") {
-                settings.streams.timing.assignment_interval_ms = interval;
-            }
-            if let Some(delay) = options.number("streams-delay") {
-                settings.streams.initial_rebalance_delay_ms = delay;
-            }
-            if let Some(size) = options.number("streams-max-size") {
-                settings.streams.max_size = size;
             }
             if let Some(size) = options.number("consumer-max-size") {
                 settings.consumer.max_size = size;
@@ -584,8 +583,6 @@ impl Script {
         config.consumer.session_timeout_ms = options.number("consumer-session");
         config.consumer.heartbeat_interval_ms = options.number("consumer-heartbeat");
         config.consumer.assignment_interval_ms = options.number("consumer-interval");
-        config.streams.timing.session_timeout_ms = options.number("streams-session");
-        config.streams.standby_replicas = options.number("copies");
         let group = options.text("group").unwrap_or_else(|| DEFAULT_GROUP.into());
         self.driver.configure(group, config);
         Vec::new()
@@ -596,6 +593,8 @@ impl Script {
             "unavailable" => AppendError::Unavailable,
             "not-leader" => AppendError::NotLeader,
             "too-large" => AppendError::TooLarge,
+            "producer-fenced" => AppendError::ProducerFenced,
+            "not-in-transaction" => AppendError::NotInTransaction,
             other => panic!("appends do not fail with {other}"),
         });
         Vec::new()
@@ -640,10 +639,6 @@ impl Script {
     }
 
     fn teach(&mut self, name: &str, response: &Response) {
-        if let Response::StreamsHeartbeat(Ok(reply)) = response {
-            self.teach_thread(name, reply);
-            return;
-        }
         if let Response::ConsumerHeartbeat(Ok(reply)) = response {
             self.teach_consumer(name, reply);
         }
@@ -692,8 +687,6 @@ fn outcome(response: &Response) -> String {
         Response::Sync(Err(error)) => name(Err(*error)),
         Response::ConsumerHeartbeat(Ok(reply)) => print_reply(reply),
         Response::ConsumerHeartbeat(Err(error)) => name(Err(*error)),
-        Response::StreamsHeartbeat(Ok(reply)) => print_streams_reply(reply),
-        Response::StreamsHeartbeat(Err(error)) => name(Err(*error)),
         Response::Heartbeat(outcome) => name(*outcome),
         Response::Leave(Err(error)) => name(Err(*error)),
         Response::Leave(Ok(leavers)) => {

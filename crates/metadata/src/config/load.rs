@@ -12,8 +12,8 @@ use super::listeners;
 use super::problem::{ConfigError, Origin, Problem, Problems};
 use super::properties;
 use super::settings::{
-    BrokerSettings, FetchSettings, HostPort, LogSettings, MetricsSettings, NetworkSettings,
-    NodeSettings, OffsetSettings, TopicRules,
+    BrokerSettings, FetchSettings, HostPort, LogSettings, MetadataLogSettings, MetricsSettings,
+    NetworkSettings, NodeSettings, OffsetSettings, TopicRules,
 };
 use super::topic::TopicSettings;
 use super::value::Value;
@@ -178,6 +178,7 @@ pub(super) fn resolve(
             ),
             topic_defaults,
         },
+        metadata_log: resolve_metadata_log(layers),
         topics: TopicRules {
             auto_create: layers.boolean("auto.create.topics.enable"),
             delete_allowed: layers.boolean("delete.topic.enable"),
@@ -207,6 +208,21 @@ pub(super) fn resolve(
         metrics: resolve_metrics(layers, problems),
         statics: layers.statics.clone(),
         host_name: host_name.to_owned(),
+    }
+}
+
+fn resolve_metadata_log(layers: &Layers<'_>) -> MetadataLogSettings {
+    let segment_bytes = layers
+        .optional_integer("internal.metadata.log.segment.bytes")
+        .unwrap_or_else(|| layers.integer("metadata.log.segment.bytes"));
+    MetadataLogSettings {
+        segment_bytes: u32::try_from(segment_bytes).unwrap_or(u32::MAX),
+        segment_ms: layers.integer("metadata.log.segment.ms"),
+        checkpoint_bytes: unsigned(layers, "metadata.log.max.record.bytes.between.snapshots"),
+        checkpoint_interval_ms: limit(layers, "metadata.log.max.snapshot.interval.ms")
+            .filter(|interval| *interval > 0),
+        retention_bytes: limit(layers, "metadata.max.retention.bytes"),
+        retention_ms: Some(layers.integer("metadata.max.retention.ms")).filter(|ms| *ms >= 0),
     }
 }
 
@@ -396,7 +412,11 @@ fn resolve_metrics(layers: &Layers<'_>, problems: &mut Problems) -> MetricsSetti
         }
         parsed
     };
-    MetricsSettings { listen, listen_is_explicit: layers.is_set(KEY) }
+    MetricsSettings {
+        listen,
+        listen_is_explicit: layers.is_set(KEY),
+        slow_request_ms: unsigned(layers, "fleuve.slow.request.ms"),
+    }
 }
 
 /// A number that is never negative, by its rule or by sense.

@@ -43,8 +43,8 @@ pub use properties::{Property, SyntaxError, decode_text, parse as parse_properti
 pub use reference::reference_markdown;
 pub use settings::{
     BrokerSettings, ConsumerGroupSettings, FetchSettings, GroupSettings, HostPort, LogSettings,
-    MetricsSettings, MigrationPolicy, NetworkSettings, NodeSettings, OffsetSettings,
-    ProtocolSettings, StreamsGroupSettings, TopicRules,
+    MetadataLogSettings, MetricsSettings, MigrationPolicy, NetworkSettings, NodeSettings,
+    OffsetSettings, ProtocolSettings, StreamsGroupSettings, TopicRules,
 };
 pub use topic::{
     CleanupPolicy, CompressionType, TimestampType, TopicConfigError, TopicSettings,

@@ -24,6 +24,8 @@ pub struct BrokerSettings {
     pub network: NetworkSettings,
     /// Where and how partitions are stored.
     pub log: LogSettings,
+    /// The log of metadata.
+    pub metadata_log: MetadataLogSettings,
     /// What topics are made of, and whether.
     pub topics: TopicRules,
     /// Limits of fetches.
@@ -41,6 +43,23 @@ pub struct BrokerSettings {
     /// What the operator wrote, key by key, for `DescribeConfigs`.
     pub statics: StaticConfig,
     pub(super) host_name: String,
+}
+
+/// The log of metadata, and the checkpoints that replace its beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataLogSettings {
+    /// `metadata.log.segment.bytes`.
+    pub segment_bytes: u32,
+    /// `metadata.log.segment.ms`.
+    pub segment_ms: i64,
+    /// `metadata.log.max.record.bytes.between.snapshots`.
+    pub checkpoint_bytes: u64,
+    /// `metadata.log.max.snapshot.interval.ms`; `None` for no limit.
+    pub checkpoint_interval_ms: Option<u64>,
+    /// `metadata.max.retention.bytes`; `None` for no limit.
+    pub retention_bytes: Option<u64>,
+    /// `metadata.max.retention.ms`; `None` for no limit.
+    pub retention_ms: Option<i64>,
 }
 
 /// Who this node is.
@@ -219,7 +238,7 @@ pub struct OffsetSettings {
     pub topic_segment_bytes: i32,
 }
 
-/// The endpoint for metrics.
+/// Metrics, and what the broker writes about requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricsSettings {
     /// `fleuve.metrics.listen`; `None` switches the endpoint off.
@@ -227,6 +246,8 @@ pub struct MetricsSettings {
     /// Whether the operator asked for this address: then a taken port is an error, otherwise only
     /// worth a warning.
     pub listen_is_explicit: bool,
+    /// `fleuve.slow.request.ms`; 0 means that nothing is slow.
+    pub slow_request_ms: u64,
 }
 
 /// An address to bind.

@@ -169,17 +169,29 @@ impl Controller {
     /// Makes a returning broker lead again: what nobody leads, and after a crash also what it led.
     fn leadership_records(&self, id: NodeId, was_clean: bool) -> impl Iterator<Item = Record> {
         let needs_epoch = move |partition: &Partition| match partition.leader {
-            None => partition.isr.contains(&id),
+            // Kafka takes a broker that stops out of the ISR, and keeps in mind that it has
+            // everything (KIP-966).
+            None => {
+                let nobody_has_all =
+                    partition.isr.is_empty() && partition.eligible_leader_replicas.is_empty();
+                partition.isr.contains(&id)
+                    || partition.eligible_leader_replicas.contains(&id)
+                    || (nobody_has_all && partition.last_known_eligible.contains(&id))
+            }
             Some(leader) => leader == id && !was_clean,
         };
         self.image.topics().iter().flat_map(move |topic| {
             let topic_id = topic.id;
             topic.partitions().iter().filter(move |partition| needs_epoch(partition)).map(
                 move |partition| {
+                    let returns = !partition.isr.contains(&id);
                     let change = PartitionChangeRecord {
                         partition_id: partition.index,
                         topic_id,
                         leader: id.0,
+                        isr: returns.then(|| vec![id.0]),
+                        eligible_leader_replicas: returns.then(Vec::new),
+                        last_known_elr: returns.then(Vec::new),
                         ..PartitionChangeRecord::default()
                     };
                     change.into()

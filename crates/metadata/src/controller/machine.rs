@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fleuve_protocol::Str;
 use fleuve_protocol::messages::abort_transaction_record::AbortTransactionRecord;
+use fleuve_protocol::messages::broker_registration_change_record::BrokerRegistrationChangeRecord;
 use fleuve_protocol::messages::feature_level_record::FeatureLevelRecord;
 use fleuve_protocol::messages::partition_change_record::PartitionChangeRecord;
 use fleuve_types::Uuid;
@@ -30,8 +31,6 @@ pub const SUPPORTED_FEATURES: &[(&str, FeatureRange)] = &[
         crate::image::METADATA_VERSION,
         FeatureRange { min: 7, max: crate::image::METADATA_VERSION_LEVEL },
     ),
-    // Level 1 is the streams group protocol of KIP-1071.
-    ("streams.version", FeatureRange { min: 0, max: 1 }),
 ];
 
 /// The most partitions that one request may create, as in Kafka.
@@ -134,6 +133,19 @@ impl Controller {
             Some(change.into())
         });
         Decision { records: records.collect(), reply: () }
+    }
+
+    /// Records which of this node's data directories take no new partitions.
+    pub fn cordon_directories(&self, cordoned: &[Uuid]) -> Decision<()> {
+        let known = self.image.brokers().get(&self.settings.node.id);
+        let changed = known.filter(|broker| broker.cordoned_directories != cordoned);
+        let record = changed.map(|broker| BrokerRegistrationChangeRecord {
+            broker_id: broker.id.0,
+            broker_epoch: broker.epoch,
+            cordoned_log_dirs: Some(cordoned.to_vec()),
+            ..BrokerRegistrationChangeRecord::default()
+        });
+        Decision { records: record.into_iter().map(Record::from).collect(), reply: () }
     }
 
     /// Calls `judge` with the layers of broker configs that are in force on this node.

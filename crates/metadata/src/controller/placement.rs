@@ -27,7 +27,8 @@ pub(super) fn place(
     count: i32,
     replication_factor: usize,
 ) -> Result<Vec<Partition>, PlacementError> {
-    let active: Vec<&Broker> = image.brokers().values().filter(|b| b.is_active()).collect();
+    let takes_more = |broker: &&Broker| broker.is_active() && broker.has_room();
+    let active: Vec<&Broker> = image.brokers().values().filter(takes_more).collect();
     let registered = image.brokers().len();
     if active.is_empty() || active.len() < replication_factor {
         let reason = if registered < replication_factor || registered == 0 {
@@ -38,7 +39,8 @@ pub(super) fn place(
         } else {
             format!(
                 "The target replication factor of {replication_factor} cannot be reached because \
-                 only {} broker(s) are not fenced.",
+                 only {} broker(s) are not fenced and have a data directory that takes new \
+                 partitions.",
                 active.len()
             )
         };

@@ -119,6 +119,12 @@ impl Broker {
         !self.is_fenced && !self.is_shutting_down
     }
 
+    /// Reports whether this broker has a data directory that takes new partitions.
+    pub fn has_room(&self) -> bool {
+        let open = |directory: &Uuid| !self.cordoned_directories.contains(directory);
+        self.directories.is_empty() || self.directories.iter().any(open)
+    }
+
     /// Merges a change; Kafka writes 1 and -1 for true and false, and 0 for "as before".
     pub(super) fn merge(&mut self, change: &BrokerRegistrationChangeRecord) {
         let set = |field: &mut bool, new: i8| {

@@ -241,4 +241,20 @@ impl Message for AddPartitionsToTxnResponse {
     const API_KEY: Option<i16> = Some(24);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 5);
     const FLEXIBLE_FROM: Option<i16> = Some(3);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+        for part in &self.results_by_transaction {
+            for part in &part.topic_results {
+                for part in &part.results_by_partition {
+                    each(part.partition_error_code);
+                }
+            }
+        }
+        for part in &self.results_by_topic_v3_and_below {
+            for part in &part.results_by_partition {
+                each(part.partition_error_code);
+            }
+        }
+    }
 }

@@ -135,4 +135,10 @@ impl Message for AlterClientQuotasResponse {
     const API_KEY: Option<i16> = Some(49);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 1);
     const FLEXIBLE_FROM: Option<i16> = Some(1);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.entries {
+            each(part.error_code);
+        }
+    }
 }

@@ -120,4 +120,10 @@ impl Message for AlterConfigsResponse {
     const API_KEY: Option<i16> = Some(33);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 2);
     const FLEXIBLE_FROM: Option<i16> = Some(2);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.responses {
+            each(part.error_code);
+        }
+    }
 }

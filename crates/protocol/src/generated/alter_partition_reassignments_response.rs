@@ -202,4 +202,13 @@ impl Message for AlterPartitionReassignmentsResponse {
     const API_KEY: Option<i16> = Some(45);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 1);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+        for part in &self.responses {
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+    }
 }

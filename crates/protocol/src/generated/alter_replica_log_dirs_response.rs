@@ -137,4 +137,12 @@ impl Message for AlterReplicaLogDirsResponse {
     const API_KEY: Option<i16> = Some(34);
     const VALID_VERSIONS: VersionRange = VersionRange::new(1, 2);
     const FLEXIBLE_FROM: Option<i16> = Some(2);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.results {
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+    }
 }

@@ -113,4 +113,10 @@ impl Message for AlterUserScramCredentialsResponse {
     const API_KEY: Option<i16> = Some(51);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 0);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.results {
+            each(part.error_code);
+        }
+    }
 }

@@ -254,4 +254,8 @@ impl Message for ApiVersionsResponse {
     const API_KEY: Option<i16> = Some(18);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 4);
     const FLEXIBLE_FROM: Option<i16> = Some(3);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

@@ -161,4 +161,15 @@ impl Message for AssignReplicasToDirsResponse {
     const API_KEY: Option<i16> = Some(73);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 0);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+        for part in &self.directories {
+            for part in &part.topics {
+                for part in &part.partitions {
+                    each(part.error_code);
+                }
+            }
+        }
+    }
 }

@@ -192,4 +192,13 @@ impl Message for BeginQuorumEpochResponse {
     const API_KEY: Option<i16> = Some(53);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 1);
     const FLEXIBLE_FROM: Option<i16> = Some(1);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+        for part in &self.topics {
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+    }
 }

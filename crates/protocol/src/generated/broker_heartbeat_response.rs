@@ -75,4 +75,8 @@ impl Message for BrokerHeartbeatResponse {
     const API_KEY: Option<i16> = Some(63);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 2);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

@@ -59,4 +59,8 @@ impl Message for BrokerRegistrationResponse {
     const API_KEY: Option<i16> = Some(62);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 4);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

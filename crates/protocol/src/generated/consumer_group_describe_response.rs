@@ -363,4 +363,10 @@ impl Message for ConsumerGroupDescribeResponse {
     const API_KEY: Option<i16> = Some(69);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 1);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.groups {
+            each(part.error_code);
+        }
+    }
 }

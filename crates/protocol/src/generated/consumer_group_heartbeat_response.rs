@@ -159,4 +159,8 @@ impl Message for ConsumerGroupHeartbeatResponse {
     const API_KEY: Option<i16> = Some(68);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 1);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

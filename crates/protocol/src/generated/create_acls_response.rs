@@ -86,4 +86,10 @@ impl Message for CreateAclsResponse {
     const API_KEY: Option<i16> = Some(30);
     const VALID_VERSIONS: VersionRange = VersionRange::new(1, 3);
     const FLEXIBLE_FROM: Option<i16> = Some(2);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.results {
+            each(part.error_code);
+        }
+    }
 }

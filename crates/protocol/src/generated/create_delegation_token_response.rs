@@ -147,4 +147,8 @@ impl Message for CreateDelegationTokenResponse {
     const API_KEY: Option<i16> = Some(38);
     const VALID_VERSIONS: VersionRange = VersionRange::new(1, 3);
     const FLEXIBLE_FROM: Option<i16> = Some(2);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

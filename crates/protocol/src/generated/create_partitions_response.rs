@@ -94,4 +94,10 @@ impl Message for CreatePartitionsResponse {
     const API_KEY: Option<i16> = Some(37);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 3);
     const FLEXIBLE_FROM: Option<i16> = Some(2);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.results {
+            each(part.error_code);
+        }
+    }
 }

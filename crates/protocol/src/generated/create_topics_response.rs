@@ -255,4 +255,10 @@ impl Message for CreateTopicsResponse {
     const API_KEY: Option<i16> = Some(19);
     const VALID_VERSIONS: VersionRange = VersionRange::new(2, 7);
     const FLEXIBLE_FROM: Option<i16> = Some(5);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.topics {
+            each(part.error_code);
+        }
+    }
 }

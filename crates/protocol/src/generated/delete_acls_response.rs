@@ -194,4 +194,13 @@ impl Message for DeleteAclsResponse {
     const API_KEY: Option<i16> = Some(31);
     const VALID_VERSIONS: VersionRange = VersionRange::new(1, 3);
     const FLEXIBLE_FROM: Option<i16> = Some(2);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.filter_results {
+            each(part.error_code);
+            for part in &part.matching_acls {
+                each(part.error_code);
+            }
+        }
+    }
 }

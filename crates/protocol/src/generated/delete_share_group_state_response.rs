@@ -122,4 +122,12 @@ impl Message for DeleteShareGroupStateResponse {
     const API_KEY: Option<i16> = Some(86);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 0);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.results {
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+    }
 }

@@ -128,4 +128,10 @@ impl Message for DeleteTopicsResponse {
     const API_KEY: Option<i16> = Some(20);
     const VALID_VERSIONS: VersionRange = VersionRange::new(1, 6);
     const FLEXIBLE_FROM: Option<i16> = Some(4);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.responses {
+            each(part.error_code);
+        }
+    }
 }

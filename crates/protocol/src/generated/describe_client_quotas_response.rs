@@ -180,4 +180,8 @@ impl Message for DescribeClientQuotasResponse {
     const API_KEY: Option<i16> = Some(48);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 1);
     const FLEXIBLE_FROM: Option<i16> = Some(1);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

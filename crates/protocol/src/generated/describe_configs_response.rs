@@ -302,4 +302,10 @@ impl Message for DescribeConfigsResponse {
     const API_KEY: Option<i16> = Some(32);
     const VALID_VERSIONS: VersionRange = VersionRange::new(1, 4);
     const FLEXIBLE_FROM: Option<i16> = Some(4);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.results {
+            each(part.error_code);
+        }
+    }
 }

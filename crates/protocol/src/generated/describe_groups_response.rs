@@ -261,4 +261,10 @@ impl Message for DescribeGroupsResponse {
     const API_KEY: Option<i16> = Some(15);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 6);
     const FLEXIBLE_FROM: Option<i16> = Some(5);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.groups {
+            each(part.error_code);
+        }
+    }
 }

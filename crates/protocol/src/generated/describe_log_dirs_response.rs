@@ -258,4 +258,11 @@ impl Message for DescribeLogDirsResponse {
     const API_KEY: Option<i16> = Some(35);
     const VALID_VERSIONS: VersionRange = VersionRange::new(1, 5);
     const FLEXIBLE_FROM: Option<i16> = Some(2);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+        for part in &self.results {
+            each(part.error_code);
+        }
+    }
 }

@@ -258,4 +258,15 @@ impl Message for DescribeShareGroupOffsetsResponse {
     const API_KEY: Option<i16> = Some(90);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 1);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.groups {
+            for part in &part.topics {
+                for part in &part.partitions {
+                    each(part.error_code);
+                }
+            }
+            each(part.error_code);
+        }
+    }
 }

@@ -324,4 +324,13 @@ impl Message for DescribeTopicPartitionsResponse {
     const API_KEY: Option<i16> = Some(75);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 0);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.topics {
+            each(part.error_code);
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+    }
 }

@@ -190,4 +190,11 @@ impl Message for DescribeUserScramCredentialsResponse {
     const API_KEY: Option<i16> = Some(50);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 0);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+        for part in &self.results {
+            each(part.error_code);
+        }
+    }
 }

@@ -150,4 +150,13 @@ impl Message for ElectLeadersResponse {
     const API_KEY: Option<i16> = Some(43);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 2);
     const FLEXIBLE_FROM: Option<i16> = Some(2);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+        for part in &self.replica_election_results {
+            for part in &part.partition_result {
+                each(part.error_code);
+            }
+        }
+    }
 }

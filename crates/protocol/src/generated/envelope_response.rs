@@ -47,4 +47,8 @@ impl Message for EnvelopeResponse {
     const API_KEY: Option<i16> = Some(58);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 0);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

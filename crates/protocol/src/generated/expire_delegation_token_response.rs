@@ -49,4 +49,8 @@ impl Message for ExpireDelegationTokenResponse {
     const API_KEY: Option<i16> = Some(40);
     const VALID_VERSIONS: VersionRange = VersionRange::new(1, 2);
     const FLEXIBLE_FROM: Option<i16> = Some(2);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

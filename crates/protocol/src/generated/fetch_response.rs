@@ -522,4 +522,13 @@ impl Message for FetchResponse {
     const API_KEY: Option<i16> = Some(1);
     const VALID_VERSIONS: VersionRange = VersionRange::new(4, 18);
     const FLEXIBLE_FROM: Option<i16> = Some(12);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+        for part in &self.responses {
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+    }
 }

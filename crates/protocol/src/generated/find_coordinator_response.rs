@@ -214,4 +214,11 @@ impl Message for FindCoordinatorResponse {
     const API_KEY: Option<i16> = Some(10);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 6);
     const FLEXIBLE_FROM: Option<i16> = Some(3);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+        for part in &self.coordinators {
+            each(part.error_code);
+        }
+    }
 }

@@ -54,4 +54,8 @@ impl Message for HeartbeatResponse {
     const API_KEY: Option<i16> = Some(12);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 4);
     const FLEXIBLE_FROM: Option<i16> = Some(4);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

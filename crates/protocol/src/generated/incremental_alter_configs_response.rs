@@ -124,4 +124,10 @@ impl Message for IncrementalAlterConfigsResponse {
     const API_KEY: Option<i16> = Some(44);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 1);
     const FLEXIBLE_FROM: Option<i16> = Some(1);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.responses {
+            each(part.error_code);
+        }
+    }
 }

@@ -120,4 +120,8 @@ impl Message for InitProducerIdResponse {
     const API_KEY: Option<i16> = Some(22);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 6);
     const FLEXIBLE_FROM: Option<i16> = Some(2);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

@@ -184,4 +184,8 @@ impl Message for JoinGroupResponse {
     const API_KEY: Option<i16> = Some(11);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 9);
     const FLEXIBLE_FROM: Option<i16> = Some(6);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

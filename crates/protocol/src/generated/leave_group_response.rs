@@ -116,4 +116,11 @@ impl Message for LeaveGroupResponse {
     const API_KEY: Option<i16> = Some(13);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 5);
     const FLEXIBLE_FROM: Option<i16> = Some(4);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+        for part in &self.members {
+            each(part.error_code);
+        }
+    }
 }

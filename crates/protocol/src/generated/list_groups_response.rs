@@ -119,4 +119,8 @@ impl Message for ListGroupsResponse {
     const API_KEY: Option<i16> = Some(16);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 5);
     const FLEXIBLE_FROM: Option<i16> = Some(3);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

@@ -175,4 +175,12 @@ impl Message for ListOffsetsResponse {
     const API_KEY: Option<i16> = Some(2);
     const VALID_VERSIONS: VersionRange = VersionRange::new(1, 11);
     const FLEXIBLE_FROM: Option<i16> = Some(6);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.topics {
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+    }
 }

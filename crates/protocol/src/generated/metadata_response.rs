@@ -410,4 +410,14 @@ impl Message for MetadataResponse {
     const API_KEY: Option<i16> = Some(3);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 13);
     const FLEXIBLE_FROM: Option<i16> = Some(9);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.topics {
+            each(part.error_code);
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+        each(self.error_code);
+    }
 }

@@ -152,4 +152,12 @@ impl Message for OffsetCommitResponse {
     const API_KEY: Option<i16> = Some(8);
     const VALID_VERSIONS: VersionRange = VersionRange::new(2, 10);
     const FLEXIBLE_FROM: Option<i16> = Some(8);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.topics {
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+    }
 }

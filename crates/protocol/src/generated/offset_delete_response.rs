@@ -119,4 +119,13 @@ impl Message for OffsetDeleteResponse {
     const API_KEY: Option<i16> = Some(47);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 0);
     const FLEXIBLE_FROM: Option<i16> = None;
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+        for part in &self.topics {
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+    }
 }

@@ -383,4 +383,21 @@ impl Message for OffsetFetchResponse {
     const API_KEY: Option<i16> = Some(9);
     const VALID_VERSIONS: VersionRange = VersionRange::new(1, 10);
     const FLEXIBLE_FROM: Option<i16> = Some(6);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.topics {
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+        each(self.error_code);
+        for part in &self.groups {
+            for part in &part.topics {
+                for part in &part.partitions {
+                    each(part.error_code);
+                }
+            }
+            each(part.error_code);
+        }
+    }
 }

@@ -144,4 +144,12 @@ impl Message for OffsetForLeaderEpochResponse {
     const API_KEY: Option<i16> = Some(23);
     const VALID_VERSIONS: VersionRange = VersionRange::new(2, 4);
     const FLEXIBLE_FROM: Option<i16> = Some(4);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.topics {
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+    }
 }

@@ -398,4 +398,12 @@ impl Message for ProduceResponse {
     const API_KEY: Option<i16> = Some(0);
     const VALID_VERSIONS: VersionRange = VersionRange::new(3, 13);
     const FLEXIBLE_FROM: Option<i16> = Some(9);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.responses {
+            for part in &part.partition_responses {
+                each(part.error_code);
+            }
+        }
+    }
 }

@@ -77,4 +77,8 @@ impl Message for SaslAuthenticateResponse {
     const API_KEY: Option<i16> = Some(36);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 2);
     const FLEXIBLE_FROM: Option<i16> = Some(2);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

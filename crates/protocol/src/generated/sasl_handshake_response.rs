@@ -43,4 +43,8 @@ impl Message for SaslHandshakeResponse {
     const API_KEY: Option<i16> = Some(17);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 1);
     const FLEXIBLE_FROM: Option<i16> = None;
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

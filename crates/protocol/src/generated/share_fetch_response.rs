@@ -322,4 +322,13 @@ impl Message for ShareFetchResponse {
     const API_KEY: Option<i16> = Some(78);
     const VALID_VERSIONS: VersionRange = VersionRange::new(1, 2);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+        for part in &self.responses {
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+    }
 }

@@ -303,4 +303,10 @@ impl Message for ShareGroupDescribeResponse {
     const API_KEY: Option<i16> = Some(77);
     const VALID_VERSIONS: VersionRange = VersionRange::new(1, 1);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.groups {
+            each(part.error_code);
+        }
+    }
 }

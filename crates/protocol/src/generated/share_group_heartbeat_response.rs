@@ -151,4 +151,8 @@ impl Message for ShareGroupHeartbeatResponse {
     const API_KEY: Option<i16> = Some(76);
     const VALID_VERSIONS: VersionRange = VersionRange::new(1, 1);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

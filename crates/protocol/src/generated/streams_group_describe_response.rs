@@ -620,4 +620,10 @@ impl Message for StreamsGroupDescribeResponse {
     const API_KEY: Option<i16> = Some(89);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 0);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.groups {
+            each(part.error_code);
+        }
+    }
 }

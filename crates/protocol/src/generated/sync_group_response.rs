@@ -83,4 +83,8 @@ impl Message for SyncGroupResponse {
     const API_KEY: Option<i16> = Some(14);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 5);
     const FLEXIBLE_FROM: Option<i16> = Some(4);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

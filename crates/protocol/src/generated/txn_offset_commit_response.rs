@@ -130,4 +130,12 @@ impl Message for TxnOffsetCommitResponse {
     const API_KEY: Option<i16> = Some(28);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 5);
     const FLEXIBLE_FROM: Option<i16> = Some(3);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.topics {
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+    }
 }

@@ -107,4 +107,8 @@ impl Message for UpdateRaftVoterResponse {
     const API_KEY: Option<i16> = Some(82);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 0);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        each(self.error_code);
+    }
 }

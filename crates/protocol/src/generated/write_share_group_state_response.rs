@@ -118,4 +118,12 @@ impl Message for WriteShareGroupStateResponse {
     const API_KEY: Option<i16> = Some(85);
     const VALID_VERSIONS: VersionRange = VersionRange::new(0, 1);
     const FLEXIBLE_FROM: Option<i16> = Some(0);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.results {
+            for part in &part.partitions {
+                each(part.error_code);
+            }
+        }
+    }
 }

@@ -162,4 +162,14 @@ impl Message for WriteTxnMarkersResponse {
     const API_KEY: Option<i16> = Some(27);
     const VALID_VERSIONS: VersionRange = VersionRange::new(1, 2);
     const FLEXIBLE_FROM: Option<i16> = Some(1);
+
+    fn error_codes(&self, each: &mut dyn FnMut(i16)) {
+        for part in &self.markers {
+            for part in &part.topics {
+                for part in &part.partitions {
+                    each(part.error_code);
+                }
+            }
+        }
+    }
 }

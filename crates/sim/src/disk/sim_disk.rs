@@ -304,6 +304,10 @@ impl Disk for SimDisk {
         })
     }
 
+    fn total_space(&self, path: &Path) -> DiskResult<u64> {
+        self.with("measure the size of", path, |state| Ok(state.capacity))
+    }
+
     fn try_lock(&self, path: &Path) -> DiskResult<Option<Box<dyn DiskLock>>> {
         let file = self.open(path, OpenMode::Create)?;
         let mut state = self.state.lock();

@@ -28,6 +28,8 @@ use crate::manager::LogPoints;
 /// The slow part of a flush.
 #[derive(Debug)]
 pub struct FlushJob {
+    /// The directory of the log.
+    directory: PathBuf,
     disk: Arc<dyn Disk>,
     files: Vec<Arc<dyn File>>,
     closed_files: Vec<PathBuf>,
@@ -126,6 +128,7 @@ impl Log {
         let durability = &mut self.durability;
         durability.is_flushing = true;
         FlushJob {
+            directory: self.directory.clone(),
             disk: self.environment.disk.clone(),
             files: std::mem::take(&mut durability.files),
             closed_files: std::mem::take(&mut durability.closed_files),
@@ -146,6 +149,10 @@ impl Log {
         job: FlushJob,
         outcome: Result<(), LogError>,
     ) -> Result<Offset, LogError> {
+        if job.directory != self.directory {
+            // The log has moved to another data directory meanwhile, where all is durable.
+            return Ok(self.flushed_offset());
+        }
         self.durability.is_flushing = false;
         if let Err(error) = outcome {
             // Even a full disk: which of the bytes were written is as unknown as with any error.

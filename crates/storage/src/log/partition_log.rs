@@ -208,6 +208,11 @@ impl Log {
         self.first_dirty.map(Offset)
     }
 
+    /// Reports whether a compaction is under way.
+    pub fn is_being_compacted(&self) -> bool {
+        self.is_cleaning
+    }
+
     /// Returns the epoch of the last leader that wrote to the log.
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
         self.epochs.latest().map(LeaderEpoch)

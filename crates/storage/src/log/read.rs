@@ -197,6 +197,19 @@ impl Log {
         Ok(ReadPlan::empty())
     }
 
+    /// Returns the offset at which the batch begins that holds `offset`, or the first one behind it;
+    /// the end of the log when there is none. A copy of the log has to begin there.
+    pub fn batch_offset(&mut self, offset: Offset) -> Result<Offset, LogError> {
+        let environment = self.environment.clone();
+        let first_index = self.segment_index(offset.0);
+        for segment in &mut self.segments[first_index..] {
+            if let Some(found) = segment.find(&environment, offset.0)? {
+                return Ok(found.header.base_offset);
+            }
+        }
+        Ok(Offset(self.next_offset))
+    }
+
     /// Reads in one go, under the caller's lock.
     pub fn read(&mut self, request: ReadRequest) -> Result<Records, LogError> {
         self.plan_read(request)?.run()

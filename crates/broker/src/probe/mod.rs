@@ -1,0 +1,124 @@
+//! What a broker tells the HTTP door: metrics, readiness, and the pages of Burrow.
+//!
+//! Families that Kafka has because it replicates are there with the values of a node that holds
+//! the only copy, so that dashboards and alerts work unchanged.
+
+mod burrow;
+mod groups;
+mod partitions;
+mod server;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fleuve_http::{Exposition, Page, Probe};
+use parking_lot::Mutex;
+use tokio::runtime::{Handle, RuntimeMetrics};
+
+use crate::dispatch::APIS;
+use crate::metrics::{write_requests, write_topics};
+use crate::node::Node;
+
+/// How often the ends of logs are noted for the judgement on consumers' lag.
+pub(crate) const LAG_LOOK_SECONDS: u64 = 10;
+/// Rates are measured over at least this long, however often somebody asks.
+const RATE_WINDOW: Duration = Duration::from_secs(5);
+
+/// Looks at a broker when somebody asks.
+#[derive(Debug)]
+pub(crate) struct NodeProbe {
+    node: Arc<Node>,
+    runtime: RuntimeMetrics,
+    busy: Mutex<Rate>,
+    metadata: Mutex<Rate>,
+}
+
+/// How fast a number grows, as of the last time it was looked at.
+#[derive(Debug)]
+struct Rate {
+    since: Instant,
+    then: f64,
+    per_second: f64,
+}
+
+impl Rate {
+    fn new(now: f64) -> Self {
+        Self { since: Instant::now(), then: now, per_second: 0.0 }
+    }
+
+    /// Takes in the present number and returns by how much it grows per second.
+    fn update(&mut self, now: f64) -> f64 {
+        let passed = self.since.elapsed();
+        // The first answer comes at once, so that a page asked for early is not wrong.
+        if passed >= RATE_WINDOW || self.per_second == 0.0 {
+            let seconds = passed.as_secs_f64().max(1e-3);
+            self.per_second = (now - self.then) / seconds;
+            if passed >= RATE_WINDOW {
+                (self.since, self.then) = (Instant::now(), now);
+            }
+        }
+        self.per_second
+    }
+}
+
+impl NodeProbe {
+    /// Looks at `node`; to be called on the runtime that serves its requests.
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        let runtime = Handle::current().metrics();
+        let busy = Mutex::new(Rate::new(busy_seconds(&runtime)));
+        let metadata = Mutex::new(Rate::new(node.metadata.end_offset() as f64));
+        Self { node, runtime, busy, metadata }
+    }
+
+    /// The share of time in which our threads were idle.
+    fn idle(&self) -> f64 {
+        let busy = self.busy.lock().update(busy_seconds(&self.runtime));
+        (1.0 - busy / self.runtime.num_workers().max(1) as f64).clamp(0.0, 1.0)
+    }
+
+    /// Metadata records written per second.
+    fn metadata_rate(&self) -> f64 {
+        self.metadata.lock().update(self.node.metadata.end_offset() as f64)
+    }
+}
+
+/// Processor time that the runtime's threads have spent on tasks.
+fn busy_seconds(runtime: &RuntimeMetrics) -> f64 {
+    (0..runtime.num_workers()).map(|it| runtime.worker_total_busy_duration(it).as_secs_f64()).sum()
+}
+
+impl Probe for NodeProbe {
+    fn write_metrics(&self, page: &mut Exposition) {
+        let node = &self.node;
+        let topics = node.topics.all();
+        let counters: Vec<_> = topics
+            .iter()
+            .map(|topic| (Arc::from(topic.name.as_str()), Arc::clone(&topic.counters)))
+            .collect();
+        write_topics(page, &node.counters, &counters);
+        write_requests(page, APIS, &node.request_counters);
+        partitions::write(page, node, &topics);
+        groups::write(page, node);
+        server::write(page, self);
+        node.compaction.write(page, &*node.clock);
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        if self.node.is_stopping() {
+            return Err("the broker is stopping".to_owned());
+        }
+        let topics = self.node.topics.all();
+        let failed = topics
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .find(|partition| partition.has_failed());
+        match failed {
+            Some(partition) => Err(format!("the log of {} has failed", partition.name())),
+            None => Ok(()),
+        }
+    }
+
+    fn page(&self, host: &str, path: &str) -> Option<Page> {
+        burrow::page(&self.node, host, path)
+    }
+}

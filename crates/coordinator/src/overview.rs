@@ -1,0 +1,62 @@
+//! Groups as metrics and monitors see them.
+
+use fleuve_protocol::Str;
+
+use crate::admin::{GroupState, ListFilter};
+use crate::coordinator::{Group, GroupCoordinator};
+use crate::error::GroupError;
+use crate::ledger::CommittedOffset;
+
+/// What there is to chart about a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// The group's id.
+    pub group_id: Str,
+    /// Its state.
+    pub state: GroupState,
+    /// Its type, such as [`crate::CLASSIC_GROUP_TYPE`].
+    pub group_type: &'static str,
+    /// Number of its members.
+    pub members: usize,
+    /// What it has committed: topic, partition and offset.
+    pub offsets: Vec<(Str, i32, i64)>,
+}
+
+impl GroupCoordinator {
+    /// Shows all groups, by id.
+    pub fn overviews(&self) -> Result<Vec<Overview>, GroupError> {
+        let listings = self.list_groups(&ListFilter::default())?;
+        let overview = |listing: crate::admin::Listing| Overview {
+            members: self.member_count(&listing.group_id),
+            offsets: self
+                .offsets_of(&listing.group_id)
+                .map(|(topic, partition, committed)| (topic.clone(), partition, committed.offset))
+                .collect(),
+            group_id: listing.group_id,
+            state: listing.state,
+            group_type: listing.group_type,
+        };
+        Ok(listings.into_iter().map(overview).collect())
+    }
+
+    /// What a group has committed, by topic and partition.
+    pub fn offsets_of<'a>(
+        &'a self,
+        group_id: &str,
+    ) -> impl Iterator<Item = (&'a Str, i32, &'a CommittedOffset)> + use<'a> {
+        let topics = self.ledger().offsets_of(group_id).into_iter().flatten();
+        topics.flat_map(|(topic, partitions)| {
+            partitions.iter().map(move |(partition, committed)| (topic, *partition, committed))
+        })
+    }
+
+    fn member_count(&self, group_id: &str) -> usize {
+        match self.groups.get(group_id) {
+            Some(Group::Classic(group)) => group.member_count(),
+            Some(Group::Consumer(_)) => {
+                self.ledger().consumer_group(group_id).map_or(0, |group| group.members().len())
+            }
+            None => 0,
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The native client against a real broker: one suite for every kind of broker and transport.
+//!
+//! It runs against an embedded broker, in process and over TCP; `tests/client/run.py` runs it
+//! against Apache Kafka. A test that fails there is a wrong test.
+
+mod consuming;
+mod grouping;
+mod producing;
+mod target;
+mod transacting;
