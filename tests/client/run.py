@@ -17,20 +17,65 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.broker import ROOT, Kafka, Workspace, add_broker_argument  # noqa: E402
+from harness.broker import ROOT, Kafka, Workspace, add_broker_argument, free_port  # noqa: E402
 
 Kafka.heap = "384M"
 SETTINGS = {"group.initial.rebalance.delay.ms": "0", "group.consumer.min.heartbeat.interval.ms": "500", "group.consumer.heartbeat.interval.ms": "500"}
+JAAS = "org.apache.kafka.common.security"
+
+
+def openssl(directory: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+
+def make_certificates(directory: Path) -> None:
+    """A certificate authority, and certificates that it signed for the broker and for a client."""
+    openssl(directory, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")
+    for name, subject in [("server", "/CN=localhost"), ("client", "/CN=ada")]:
+        (directory / "extensions").write_text("subjectAltName=DNS:localhost\n")
+        openssl(directory, "req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", subject)
+        openssl(directory, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", f"{name}.crt", "-days", "2", "-extfile", "extensions")
+        (directory / f"{name}.pem").write_text((directory / f"{name}.key").read_text() + (directory / f"{name}.crt").read_text())
+
+
+def secure(broker: Kafka, directory: Path) -> dict[str, str]:
+    """Gives Apache Kafka listeners of every protocol, and returns where they are for the tests."""
+    make_certificates(directory)
+    broker.prepare()
+    broker.prepared = True
+    port = broker.port + 10
+    addresses = {}
+    for protocol in ["SSL", "SASL_PLAINTEXT", "SASL_SSL"]:
+        port = free_port(port + 1)
+        addresses[protocol] = f"localhost:{port}"
+    lines = broker.properties.read_text().splitlines()
+    listeners = next(line for line in lines if line.startswith("listeners="))
+    lines.append(listeners + "".join(f",{protocol}://{address}" for protocol, address in addresses.items()))
+    lines.append("listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL")
+    lines.append("sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER")
+    for listener in ["sasl_plaintext", "sasl_ssl"]:
+        lines.append(f'listener.name.{listener}.plain.sasl.jaas.config={JAAS}.plain.PlainLoginModule required user_ada="lovelace";')
+        for mechanism in ["256", "512"]:
+            lines.append(f"listener.name.{listener}.scram-sha-{mechanism}.sasl.jaas.config={JAAS}.scram.ScramLoginModule required;")
+        lines.append(f'listener.name.{listener}.oauthbearer.sasl.jaas.config={JAAS}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";')
+        lines.append(f"listener.name.{listener}.connections.max.reauth.ms=1500")
+    lines += ["ssl.keystore.type=PEM", f"ssl.keystore.location={directory}/server.pem", "ssl.truststore.type=PEM", f"ssl.truststore.location={directory}/ca.pem"]
+    lines.append("listener.name.ssl.ssl.client.auth=required")
+    broker.properties.write_text("\n".join(lines) + "\n")
+    return {"FLEUVE_TEST_CERTIFICATES": str(directory), **{f"FLEUVE_TEST_{protocol}": address for protocol, address in addresses.items()}}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_broker_argument(parser)
+    parser.add_argument("--secure", action="store_true", help="with TLS and SASL listeners, for the tests named securing (Apache Kafka only)")
     parser.add_argument("tests", nargs="*", help="names of tests, and options of the test program")
     arguments = parser.parse_args()
     with Workspace("client", arguments.keep) as workspace:
-        broker = workspace.broker(arguments.broker, SETTINGS).start()
-        environment = {**os.environ, "FLEUVE_TEST_BROKER": broker.bootstrap}
+        broker = workspace.broker(arguments.broker, SETTINGS)
+        places = secure(broker, workspace.path) if arguments.secure else {}
+        broker.start()
+        environment = {**os.environ, "FLEUVE_TEST_BROKER": broker.bootstrap, **places}
         command = ["cargo", "test", "-q", "-p", "fleuve", "--test", "client", "--", *arguments.tests]
         result = subprocess.run(command, cwd=ROOT, env=environment).returncode
         broker.stop()

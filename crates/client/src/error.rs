@@ -77,6 +77,16 @@ pub enum Error {
         /// The last failure.
         last: String,
     },
+    /// A connection could not be authenticated or encrypted.
+    #[error("{broker}: {reason}")]
+    Authentication {
+        /// The broker's address, or the token endpoint's.
+        broker: String,
+        /// What was wrong.
+        reason: String,
+        /// Whether another attempt may go better.
+        is_retriable: bool,
+    },
     /// A broker does not offer the request in any version that we speak.
     #[error("broker {broker} does not support {operation} in a version this client needs")]
     Unsupported {
@@ -201,6 +211,8 @@ impl Error {
             | Self::Timeout { .. }
             | Self::Expired { .. }
             | Self::DeliveryTimeout { .. } => Advice::Retry,
+            Self::Authentication { is_retriable: true, .. } => Advice::Retry,
+            Self::Authentication { .. } => Advice::Fix,
             Self::Broker { code, .. } if code.is_retriable() => Advice::Retry,
             Self::Broker { code, .. } if is_fatal(*code) => Advice::Stop,
             Self::Config { .. }

@@ -3,7 +3,7 @@
 //! Everything here speaks the public Kafka protocol and nothing else, so it works against Fleuve,
 //! Apache Kafka and compatible services alike. The rooms, from the wire upwards:
 //!
-//! - [`transport`] moves frames; TCP today, in-process and TLS later, scripted in tests.
+//! - [`transport`] moves frames over TCP or TLS, or to a broker in the same process.
 //! - [`connection`] pipelines requests over one transport link and negotiates versions.
 //! - [`client`] knows the cluster: bootstrap, metadata, leader and coordinator routing, retries.
 //! - [`producer`], [`consumer`] and [`admin`] are what applications hold.

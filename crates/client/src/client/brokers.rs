@@ -75,6 +75,8 @@ impl Client {
         for id in ids {
             match self.connection(id, Lane::General).await {
                 Ok(connection) => return Ok(connection),
+                // Wrong credentials are wrong everywhere.
+                Err(error) if !error.is_retriable() => return Err(error),
                 Err(error) => last = Some(error),
             }
         }
@@ -85,6 +87,7 @@ impl Client {
             let key = SlotKey::Bootstrap(index);
             match self.slot_connection(key, (host.to_owned(), port)).await {
                 Ok(connection) => return Ok(connection),
+                Err(error) if !error.is_retriable() => return Err(error),
                 Err(error) => {
                     refused &= is_refused(&error);
                     last = Some(error);
@@ -129,7 +132,8 @@ impl Client {
         if let Some(not_before) = state.not_before {
             tokio::time::sleep_until(not_before).await;
         }
-        match self.open(&address).await {
+        // Opening is rare and long; boxed, it does not swell the future of every call.
+        match Box::pin(self.open(&address)).await {
             Ok(connection) => {
                 state.backoff.reset();
                 // A broker that accepts and then hangs up at once must not be hammered either.
@@ -150,6 +154,13 @@ impl Client {
         let connecting = self.inner.transport.connect(host, *port, config.response_bytes_max);
         let link = match tokio::time::timeout(config.connect_timeout, connecting).await {
             Ok(Ok(link)) => link,
+            Ok(Err(error)) if is_tls_failure(&error) => {
+                return Err(Error::Authentication {
+                    broker: name,
+                    reason: format!("the encrypted connection failed: {error}"),
+                    is_retriable: false,
+                });
+            }
             Ok(Err(error)) => {
                 return Err(Error::disconnected(&name, &connect_reason(error), false));
             }
@@ -165,6 +176,7 @@ impl Client {
         let settings = Settings {
             client_id: config.client_id.clone().into(),
             request_timeout: config.request_timeout,
+            authenticator: self.inner.authenticator.clone(),
         };
         Connection::open(name, link, settings).await
     }
@@ -179,6 +191,11 @@ impl Client {
         };
         Slot { state: tokio::sync::Mutex::new(state) }
     }
+}
+
+/// Reports whether the two sides could not agree on encryption, rather than lost each other.
+fn is_tls_failure(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 /// The text of a refused connection, by which [`Error::NoBroker`] recognises it.

@@ -18,9 +18,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cluster::Cluster;
 use crate::config::ClientConfig;
+use crate::connection::Authenticator;
 use crate::error::Result;
 use crate::timing::Backoff;
-use crate::transport::{TcpTransport, Transport};
+use crate::transport::{TcpTransport, TlsTransport, Transport};
 
 pub use brokers::Lane;
 pub(crate) use routing::{Coordinated, PartitionAnswer};
@@ -34,6 +35,7 @@ pub struct Client {
 struct Inner {
     config: ClientConfig,
     transport: Arc<dyn Transport>,
+    authenticator: Option<Arc<Authenticator>>,
     cluster: Mutex<Arc<Cluster>>,
     /// Held while metadata is being fetched.
     refreshing: tokio::sync::Mutex<()>,
@@ -45,21 +47,29 @@ struct Inner {
 }
 
 impl Client {
-    /// Makes a client over TCP and asks the bootstrap brokers once who is there.
+    /// Makes a client over TCP or TLS and asks the bootstrap brokers once who is there.
     ///
     /// It fails at once when none of them can be reached, rather than after a long retry: at this
     /// point a wrong address is likelier than a restarting cluster.
     pub async fn connect(config: ClientConfig) -> Result<Self> {
-        let client = Self::with_transport(config, Arc::new(TcpTransport));
+        let transport: Arc<dyn Transport> = match &config.security.tls {
+            Some(tls) => Arc::new(TlsTransport::new(tls)?),
+            None => Arc::new(TcpTransport),
+        };
+        let client = Self::with_transport(config, transport);
         client.refresh_once(metadata::Scope::Brokers).await?;
         Ok(client)
     }
 
     /// Makes a client over `transport` without asking anybody yet.
     pub fn with_transport(config: ClientConfig, transport: Arc<dyn Transport>) -> Self {
+        let security = config.security.clone();
+        let authenticator =
+            security.sasl.map(|sasl| Arc::new(Authenticator::new(sasl, security.tls)));
         let inner = Inner {
             config,
             transport,
+            authenticator,
             cluster: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
             slots: Mutex::default(),

@@ -7,8 +7,6 @@ pub enum Served {
     Yes,
     /// It names a Java class or a Java detail that has no meaning here; any value is accepted.
     Ignored,
-    /// Only this value is accepted so far.
-    Only(&'static str),
     /// The feature behind it is missing, and leaving it out silently would be wrong.
     NotYet,
 }
@@ -27,10 +25,8 @@ pub fn keys() -> impl Iterator<Item = Key> {
     let group = |names: &'static [&'static str], served| {
         names.iter().map(move |&name| Key { name, served })
     };
-    let only = ONLY.iter().map(|&(name, value)| Key { name, served: Served::Only(value) });
     group(SERVED, Served::Yes)
         .chain(group(IGNORED, Served::Ignored))
-        .chain(only)
         .chain(group(NOT_YET, Served::NotYet))
 }
 
@@ -108,9 +104,25 @@ const SERVED: &[&str] = &[
     "retries",
     "retry.backoff.max.ms",
     "retry.backoff.ms",
+    "sasl.jaas.config",
+    "sasl.mechanism",
+    "sasl.oauthbearer.client.credentials.client.id",
+    "sasl.oauthbearer.client.credentials.client.secret",
+    "sasl.oauthbearer.scope",
+    "sasl.oauthbearer.token.endpoint.url",
+    "security.protocol",
     "session.timeout.ms",
     "socket.connection.setup.timeout.max.ms",
     "socket.connection.setup.timeout.ms",
+    "ssl.enabled.protocols",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.keystore.certificate.chain",
+    "ssl.keystore.key",
+    "ssl.keystore.location",
+    "ssl.keystore.type",
+    "ssl.truststore.certificates",
+    "ssl.truststore.location",
+    "ssl.truststore.type",
     "transaction.timeout.ms",
     "transactional.id",
 ];
@@ -135,64 +147,50 @@ const IGNORED: &[&str] = &[
     "partitioner.adaptive.partitioning.enable",
     "partitioner.availability.timeout.ms",
     "receive.buffer.bytes",
+    "sasl.login.callback.handler.class",
+    "sasl.login.refresh.buffer.seconds",
+    "sasl.login.refresh.min.period.seconds",
+    "sasl.login.refresh.window.factor",
+    "sasl.login.refresh.window.jitter",
+    "sasl.oauthbearer.clock.skew.seconds",
+    "sasl.oauthbearer.expected.audience",
+    "sasl.oauthbearer.expected.issuer",
+    "sasl.oauthbearer.jwks.endpoint.url",
+    "sasl.oauthbearer.scope.claim.name",
+    "sasl.oauthbearer.sub.claim.name",
     "send.buffer.bytes",
+    "ssl.keymanager.algorithm",
+    "ssl.keystore.password",
+    "ssl.protocol",
+    "ssl.provider",
+    "ssl.secure.random.implementation",
+    "ssl.trustmanager.algorithm",
+    "ssl.truststore.password",
     "value.deserializer",
     "value.serializer",
 ];
-
-const ONLY: &[(&str, &str)] = &[("security.protocol", "PLAINTEXT")];
 
 const NOT_YET: &[&str] = &[
     "config.providers",
     "interceptor.classes",
     "partitioner.class",
     "sasl.client.callback.handler.class",
-    "sasl.jaas.config",
     "sasl.kerberos.kinit.cmd",
     "sasl.kerberos.min.time.before.relogin",
     "sasl.kerberos.service.name",
     "sasl.kerberos.ticket.renew.jitter",
     "sasl.kerberos.ticket.renew.window.factor",
-    "sasl.login.callback.handler.class",
     "sasl.login.class",
     "sasl.login.connect.timeout.ms",
     "sasl.login.read.timeout.ms",
-    "sasl.login.refresh.buffer.seconds",
-    "sasl.login.refresh.min.period.seconds",
-    "sasl.login.refresh.window.factor",
-    "sasl.login.refresh.window.jitter",
     "sasl.login.retry.backoff.max.ms",
     "sasl.login.retry.backoff.ms",
-    "sasl.mechanism",
-    "sasl.oauthbearer.clock.skew.seconds",
-    "sasl.oauthbearer.expected.audience",
-    "sasl.oauthbearer.expected.issuer",
     "sasl.oauthbearer.header.urlencode",
-    "sasl.oauthbearer.jwks.endpoint.url",
-    "sasl.oauthbearer.scope.claim.name",
-    "sasl.oauthbearer.sub.claim.name",
-    "sasl.oauthbearer.token.endpoint.url",
     "security.providers",
     "share.acknowledgement.mode",
     "ssl.cipher.suites",
-    "ssl.enabled.protocols",
-    "ssl.endpoint.identification.algorithm",
     "ssl.engine.factory.class",
     "ssl.key.password",
-    "ssl.keymanager.algorithm",
-    "ssl.keystore.certificate.chain",
-    "ssl.keystore.key",
-    "ssl.keystore.location",
-    "ssl.keystore.password",
-    "ssl.keystore.type",
-    "ssl.protocol",
-    "ssl.provider",
-    "ssl.secure.random.implementation",
-    "ssl.truststore.certificates",
-    "ssl.truststore.location",
-    "ssl.truststore.password",
-    "ssl.truststore.type",
-    "ssl.trustmanager.algorithm",
 ];
 
 #[cfg(test)]

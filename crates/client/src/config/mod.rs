@@ -10,11 +10,16 @@ mod consumer;
 mod keys;
 mod producer;
 mod properties;
+mod security;
 mod settings;
 
 pub use consumer::{ConsumerConfig, GroupProtocol, IsolationLevel, OffsetReset};
 pub use keys::{Key, Served, find_key, keys};
 pub use producer::{Acks, ProducerConfig};
 pub use properties::Properties;
+pub use security::{
+    OAuthConfig, SaslConfig, ScramCredentials, Secret, Security, TlsConfig, TlsIdentity,
+    TokenProvider, TokenSource,
+};
 pub use settings::ClientConfig;
 pub(crate) use settings::split_address;

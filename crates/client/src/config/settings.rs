@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::Properties;
+use super::{Properties, Security};
 use crate::error::{Error, Result};
 
 /// Settings that every kind of client has.
@@ -29,6 +29,8 @@ pub struct ClientConfig {
     pub retry_backoff_max: Duration,
     /// `metadata.max.age.ms`: how old metadata may grow.
     pub metadata_max_age: Duration,
+    /// `security.protocol`, `ssl.*` and `sasl.*`.
+    pub security: Security,
     /// The largest response that is accepted, in bytes; Kafka's clients have no name for it.
     pub response_bytes_max: usize,
 }
@@ -46,6 +48,7 @@ impl Default for ClientConfig {
             retry_backoff: Duration::from_millis(100),
             retry_backoff_max: Duration::from_secs(1),
             metadata_max_age: Duration::from_secs(300),
+            security: Security::default(),
             response_bytes_max: RESPONSE_BYTES_MAX,
         }
     }
@@ -77,6 +80,7 @@ impl ClientConfig {
         read_ms(properties, "retry.backoff.ms", &mut config.retry_backoff)?;
         read_ms(properties, "retry.backoff.max.ms", &mut config.retry_backoff_max)?;
         read_ms(properties, "metadata.max.age.ms", &mut config.metadata_max_age)?;
+        config.security = Security::from_properties(properties)?;
         Ok(config)
     }
 }

@@ -12,25 +12,27 @@
 
 mod pump;
 mod response;
+mod sasl;
 mod versions;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fleuve_protocol::messages::api_versions_request::ApiVersionsRequest;
 use fleuve_protocol::{ApiKey, ErrorCode, Message, Request, Str, frame};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::error::{Error, Result, check};
 use crate::transport::Link;
 
 pub use response::Response;
+pub use sasl::Authenticator;
 pub use versions::Versions;
 
 use pump::Outgoing;
@@ -42,6 +44,8 @@ pub struct Settings {
     pub client_id: Str,
     /// How long a request waits for its answer.
     pub request_timeout: Duration,
+    /// Proves who we are, where that is asked for.
+    pub authenticator: Option<Arc<Authenticator>>,
 }
 
 /// A connection to a broker; clones share it.
@@ -57,6 +61,9 @@ struct Shared {
     versions: OnceLock<Versions>,
     next_correlation_id: AtomicI32,
     queue: mpsc::UnboundedSender<Outgoing>,
+    /// Requests of an authentication; the others wait while `hold` is true.
+    auth_queue: mpsc::UnboundedSender<Outgoing>,
+    hold: watch::Sender<bool>,
     closed: AtomicBool,
     close_asked: Arc<Notify>,
 }
@@ -66,6 +73,8 @@ impl Connection {
     /// versions.
     pub async fn open(broker: String, link: Link, settings: Settings) -> Result<Self> {
         let (queue, outgoing) = mpsc::unbounded_channel();
+        let (auth_queue, auth_outgoing) = mpsc::unbounded_channel();
+        let (hold, held) = watch::channel(false);
         let close_asked = Arc::new(Notify::new());
         let shared = Arc::new(Shared {
             broker: broker.clone(),
@@ -73,13 +82,22 @@ impl Connection {
             versions: OnceLock::new(),
             next_correlation_id: AtomicI32::new(0),
             queue,
+            auth_queue,
+            hold,
             closed: AtomicBool::new(false),
             close_asked: close_asked.clone(),
         });
-        tokio::spawn(pump::run(link, outgoing, Arc::downgrade(&shared), broker, close_asked));
+        let queues = pump::Queues { requests: outgoing, auth: auth_outgoing, held };
+        tokio::spawn(pump::run(link, queues, Arc::downgrade(&shared), broker, close_asked));
         let connection = Self { shared };
         let versions = connection.negotiate().await?;
         connection.shared.versions.set(versions).expect("negotiated once");
+        if let Some(authenticator) = connection.shared.settings.authenticator.clone()
+            && let Some(lifetime) = authenticator.authenticate(&connection).await?
+        {
+            let shared = Arc::downgrade(&connection.shared);
+            tokio::spawn(renew(shared, authenticator, lifetime));
+        }
         Ok(connection)
     }
 
@@ -95,7 +113,7 @@ impl Connection {
 
     /// Reports whether the connection has broken or been closed.
     pub fn is_closed(&self) -> bool {
-        self.shared.closed.load(Ordering::Acquire)
+        self.shared.is_closed()
     }
 
     /// Closes the connection; requests in flight fail.
@@ -137,8 +155,25 @@ impl Connection {
         self.enqueue(request, version, None)
     }
 
+    /// Sends a request of an authentication, past those that are held back.
+    async fn call_held<R: Request>(&self, request: &R, version: i16) -> Result<R::Response> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue_on(&self.shared.auth_queue, request, version, Some(reply))?;
+        Response::<R>::new(self.shared.clone(), answer, version).wait().await
+    }
+
     fn enqueue<R: Request>(
         &self,
+        request: &R,
+        version: i16,
+        reply: Option<oneshot::Sender<Result<Bytes>>>,
+    ) -> Result<()> {
+        self.enqueue_on(&self.shared.queue, request, version, reply)
+    }
+
+    fn enqueue_on<R: Request>(
+        &self,
+        queue: &mpsc::UnboundedSender<Outgoing>,
         request: &R,
         version: i16,
         reply: Option<oneshot::Sender<Result<Bytes>>>,
@@ -149,7 +184,7 @@ impl Connection {
             |error| Error::Encode { operation: R::KEY.name(), reason: error.to_string() },
         )?;
         let outgoing = Outgoing { correlation_id, segments, reply };
-        self.shared.queue.send(outgoing).map_err(|_| Error::Disconnected {
+        queue.send(outgoing).map_err(|_| Error::Disconnected {
             broker: self.shared.broker.clone(),
             reason: "the connection is closed".to_owned(),
             maybe_sent: false,
@@ -185,7 +220,32 @@ impl Connection {
     }
 }
 
+/// Authenticates a connection again and again, as long as somebody holds it.
+async fn renew(shared: Weak<Shared>, authenticator: Arc<Authenticator>, mut lifetime: Duration) {
+    loop {
+        tokio::time::sleep(sasl::renew_after(lifetime)).await;
+        let Some(shared) = shared.upgrade().filter(|shared| !shared.is_closed()) else { return };
+        let connection = Connection { shared };
+        connection.shared.hold.send_replace(true);
+        let renewed = authenticator.authenticate(&connection).await;
+        connection.shared.hold.send_replace(false);
+        match renewed {
+            Ok(Some(again)) => lifetime = again,
+            Ok(None) => return,
+            Err(error) => {
+                // The broker would close it at the end of the session, with requests in flight.
+                tracing::warn!(broker = connection.broker(), %error, "authenticating again failed");
+                return connection.close();
+            }
+        }
+    }
+}
+
 impl Shared {
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.close_asked.notify_one();

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::Shared;
 use crate::error::{Error, Result};
@@ -23,6 +23,15 @@ pub(super) struct Outgoing {
     pub(super) reply: Option<oneshot::Sender<Result<Bytes>>>,
 }
 
+/// Where requests come from.
+pub(super) struct Queues {
+    pub(super) requests: mpsc::UnboundedReceiver<Outgoing>,
+    /// Those of an authentication come first.
+    pub(super) auth: mpsc::UnboundedReceiver<Outgoing>,
+    /// While true, the others wait.
+    pub(super) held: watch::Receiver<bool>,
+}
+
 /// Requests that were written, or are being written, by correlation id.
 type Waiting = Mutex<HashMap<i32, oneshot::Sender<Result<Bytes>>>>;
 
@@ -31,7 +40,7 @@ const WRITE_TOGETHER: usize = 32;
 
 pub(super) async fn run(
     link: Link,
-    mut queue: mpsc::UnboundedReceiver<Outgoing>,
+    mut queues: Queues,
     shared: Weak<Shared>,
     broker: String,
     close_asked: Arc<Notify>,
@@ -42,18 +51,20 @@ pub(super) async fn run(
         // Answers first: an answer that has arrived counts even if the connection is closing.
         biased;
         error = read(receiver, &waiting) => error,
-        error = write(sender, &mut queue, &waiting) => error,
+        error = write(sender, &mut queues, &waiting) => error,
         () = close_asked.notified() => io::Error::other("the client closed the connection"),
     };
     if let Some(shared) = shared.upgrade() {
         shared.closed.store(true, Ordering::Release);
     }
+    let Queues { requests: mut queue, auth: mut auth_queue, .. } = queues;
     queue.close();
+    auth_queue.close();
     let fail = |reply: oneshot::Sender<_>, maybe_sent| {
         // A waiter that has gone away needs no answer.
         let _ = reply.send(Err(Error::disconnected(&broker, &reason, maybe_sent)));
     };
-    while let Ok(outgoing) = queue.try_recv() {
+    while let Ok(outgoing) = auth_queue.try_recv().or_else(|_| queue.try_recv()) {
         if let Some(reply) = outgoing.reply {
             fail(reply, false);
         }
@@ -67,13 +78,24 @@ pub(super) async fn run(
 
 async fn write(
     mut sender: Box<dyn FrameSender>,
-    queue: &mut mpsc::UnboundedReceiver<Outgoing>,
+    queues: &mut Queues,
     waiting: &Waiting,
 ) -> io::Error {
     let mut batch = Vec::with_capacity(WRITE_TOGETHER);
     let mut segments = Vec::new();
     loop {
-        if queue.recv_many(&mut batch, WRITE_TOGETHER).await == 0 {
+        let Queues { requests, auth, held } = queues;
+        let hold = *held.borrow_and_update();
+        let gone = tokio::select! {
+            biased;
+            outgoing = auth.recv() => {
+                batch.extend(outgoing);
+                batch.is_empty()
+            }
+            count = requests.recv_many(&mut batch, WRITE_TOGETHER), if !hold => count == 0,
+            changed = held.changed() => changed.is_err(),
+        };
+        if gone {
             return io::Error::other("the client dropped the connection");
         }
         {

@@ -12,7 +12,11 @@ use super::*;
 use crate::scripted::{Reply, ScriptedBroker, all_versions, body, send, versions};
 
 async fn open(broker: &ScriptedBroker) -> Result<Connection> {
-    let settings = Settings { client_id: "test".into(), request_timeout: Duration::from_secs(30) };
+    let settings = Settings {
+        client_id: "test".into(),
+        request_timeout: Duration::from_secs(30),
+        authenticator: None,
+    };
     Connection::open("broker:9092".to_owned(), broker.link(), settings).await
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A [`Transport`] opens a [`Link`]; a link is a pair of halves, one that sends frames and one
 //! that receives them. Halves speak in frames and not in bytes, so that an embedded broker can be
-//! handed frames without a socket and without copying record bytes. Byte streams (TCP now, TLS
-//! later, an in-memory pipe in tests) become links through [`stream_link`].
+//! handed frames without a socket and without copying record bytes. Byte streams (TCP, TLS, an
+//! in-memory pipe in tests) become links through [`stream_link`].
 //!
 //! ```text
 //! frame on a byte stream:  size i32, big endian | size bytes
@@ -11,6 +11,7 @@
 
 mod stream;
 mod tcp;
+mod tls;
 
 use std::io;
 
@@ -20,6 +21,7 @@ use crate::BoxFuture;
 
 pub use stream::stream_link;
 pub use tcp::TcpTransport;
+pub use tls::TlsTransport;
 
 /// Opens links to brokers.
 pub trait Transport: Send + Sync + 'static {

@@ -6,5 +6,6 @@
 mod consuming;
 mod grouping;
 mod producing;
+mod securing;
 mod target;
 mod transacting;

@@ -1,0 +1,130 @@
+//! TLS and SASL, against a broker that `tests/client/run.py --secure` has set up.
+
+use std::time::Duration;
+
+use fleuve::client::admin::ScramMechanism;
+use fleuve::client::producer::Producer;
+use fleuve::client::{
+    Admin, Advice, Client, ClientConfig, Error, ProducerConfig, Properties, Record,
+};
+
+use crate::target::{Target, unique};
+
+/// The place that the environment names, if the broker was set up for these tests.
+fn place(name: &str) -> Option<String> {
+    std::env::var(format!("FLEUVE_TEST_{name}")).ok()
+}
+
+async fn connect(protocol: &str, lines: &[&str]) -> Result<Client, Error> {
+    let address = place(protocol).expect("a secure broker");
+    connect_to(&address, protocol, lines).await
+}
+
+async fn connect_to(address: &str, protocol: &str, lines: &[&str]) -> Result<Client, Error> {
+    let certificates = place("CERTIFICATES").expect("a secure broker");
+    let text = format!(
+        "bootstrap.servers={address}\nsecurity.protocol={protocol}\nssl.truststore.type=PEM\n\
+         ssl.truststore.location={certificates}/ca.pem\n{}",
+        lines.join("\n")
+    );
+    let properties = Properties::parse(&text.replace("{certificates}", &certificates))?;
+    Client::connect(ClientConfig::from_properties(&properties)?).await
+}
+
+/// Writes a record, which needs a connection to the address in the metadata, too.
+async fn write(client: Client, topic: &str) {
+    let producer = Producer::new(client, ProducerConfig::default()).expect("valid");
+    producer.send_and_wait(Record::new(topic).value("secret")).await.expect("written");
+    producer.close().await.expect("closed");
+}
+
+const PLAIN: &str = "sasl.mechanism=PLAIN\nsasl.jaas.config=X required username=ada \
+                     password=lovelace;";
+
+#[tokio::test]
+async fn certificates_are_checked_on_both_sides() {
+    if place("CERTIFICATES").is_none() {
+        return;
+    }
+    let target = Target::in_process().await.expect("external");
+    let topic = target.topic("tls", 1).await;
+    let ours = "ssl.keystore.type=PEM\nssl.keystore.location={certificates}/client.pem";
+    write(connect("SSL", &[ours]).await.expect("mutual TLS"), &topic).await;
+
+    let error = connect("SSL", &[]).await.err().expect("a client certificate is required");
+    assert!(matches!(error, Error::Authentication { .. } | Error::NoBroker { .. }), "{error}");
+
+    // The certificate names localhost and not this address.
+    let address = place("SASL_SSL").expect("set").replace("localhost", "127.0.0.1");
+    let error = connect_to(&address, "SASL_SSL", &[PLAIN]).await.err().expect("a wrong name");
+    assert_eq!(error.advice(), Advice::Fix, "{error}");
+    assert!(error.to_string().contains("not valid for name"), "{error}");
+    let unchecked = "ssl.endpoint.identification.algorithm=";
+    connect_to(&address, "SASL_SSL", &[PLAIN, unchecked]).await.expect("the name is not checked");
+
+    // Nobody we trust has signed it.
+    let other = "ssl.truststore.location={certificates}/client.crt";
+    let error = connect("SASL_SSL", &[PLAIN, other]).await.err().expect("an unknown issuer");
+    assert_eq!(error.advice(), Advice::Fix, "{error}");
+    // The broker's own certificate may be trusted instead of its issuer's.
+    let itself = "ssl.truststore.location={certificates}/server.crt";
+    connect("SASL_SSL", &[PLAIN, itself]).await.expect("trusted itself");
+}
+
+#[tokio::test]
+async fn every_mechanism_lets_the_right_ones_in_and_says_why_not() {
+    if place("CERTIFICATES").is_none() {
+        return;
+    }
+    let target = Target::in_process().await.expect("external");
+    let topic = target.topic("sasl", 1).await;
+    let user = unique("user");
+    let admin = Admin::new(target.client().await);
+    for mechanism in ScramMechanism::ALL {
+        let set = admin.set_scram_password(&user, mechanism, 4096, b"some salt", "pencil");
+        set.await.expect("altered");
+    }
+    let jaas = |user: &str, password: &str| {
+        format!("sasl.jaas.config=X required username=\"{user}\" password=\"{password}\";")
+    };
+    for protocol in ["SASL_PLAINTEXT", "SASL_SSL"] {
+        write(connect(protocol, &[PLAIN]).await.expect("PLAIN"), &topic).await;
+        for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+            let mechanism = format!("sasl.mechanism={mechanism}");
+            let right = jaas(&user, "pencil");
+            write(connect(protocol, &[&mechanism, &right]).await.expect("SCRAM"), &topic).await;
+            for wrong in [jaas(&user, "eraser"), jaas("nobody", "pencil")] {
+                let error = connect(protocol, &[&mechanism, &wrong]).await.err().expect("wrong");
+                assert_eq!(error.advice(), Advice::Fix, "{error}");
+                assert!(error.to_string().contains("uthentication"), "{error}");
+            }
+        }
+        let token = "sasl.mechanism=OAUTHBEARER\nsasl.jaas.config=X required \
+                     unsecuredLoginStringClaim_sub=\"ada\";";
+        write(connect(protocol, &[token]).await.expect("OAUTHBEARER"), &topic).await;
+        let broken = "sasl.mechanism=OAUTHBEARER\n\
+                      sasl.oauthbearer.token.endpoint.url=file://{certificates}/ca.pem";
+        let error = connect(protocol, &[broken]).await.err().expect("not a token");
+        assert_eq!(error.advice(), Advice::Fix, "{error}");
+    }
+    let error = connect("SASL_SSL", &["sasl.mechanism=PLAIN", &jaas("ada", "wrong")]).await;
+    let error = error.err().expect("a wrong password");
+    assert!(error.to_string().contains("Invalid username or password"), "{error}");
+}
+
+/// The broker ends sessions after 1.5 s; a connection that did not authenticate again would break.
+#[tokio::test]
+async fn sessions_are_renewed_while_requests_go_on() {
+    if place("CERTIFICATES").is_none() {
+        return;
+    }
+    let client = connect("SASL_PLAINTEXT", &[PLAIN]).await.expect("PLAIN");
+    let connection = client.any_connection().await.expect("open");
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        let request =
+            fleuve_protocol::messages::api_versions_request::ApiVersionsRequest::default();
+        connection.submit(&request, 0).expect("open").wait().await.expect("still ours");
+    }
+    assert!(!connection.is_closed());
+}
