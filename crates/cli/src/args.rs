@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    bench, cluster, completions, config, consume, demo, doctor, group, log, produce, serve, topic,
+    acl, bench, cluster, completions, config, consume, demo, doctor, group, log, produce, quota,
+    serve, topic, user,
 };
 
 /// A streaming data platform in one binary: a Kafka-compatible broker and its tools.
@@ -83,10 +84,25 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: config::Config,
     },
-    /// Describe the cluster.
+    /// Describe the cluster, its features and its quorum, and change them.
     Cluster {
         #[command(subcommand)]
         command: cluster::Cluster,
+    },
+    /// Describe and change quotas of users, clients and addresses.
+    Quota {
+        #[command(subcommand)]
+        command: quota::Quota,
+    },
+    /// Create, list, change and delete users that log in with SCRAM.
+    User {
+        #[command(subcommand)]
+        command: user::User,
+    },
+    /// Add, list and remove access control entries.
+    Acl {
+        #[command(subcommand)]
+        command: acl::Acl,
     },
     /// Look into log files, without a broker.
     Log {

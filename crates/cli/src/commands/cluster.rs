@@ -1,6 +1,8 @@
-//! `fleuve cluster`: the brokers.
+//! `fleuve cluster`: the brokers, the features and the metadata quorum.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use fleuve_client::Admin;
+use fleuve_client::admin::UpgradeType;
 use serde_json::json;
 
 use crate::args::{Common, Format};
@@ -12,12 +14,71 @@ use crate::output::{line, print, print_table, print_value};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cluster {
     /// Show the brokers.
-    #[command(after_help = "Example:\n  fleuve cluster describe -o yaml")]
+    #[command(
+        after_help = "Example:\n  fleuve cluster describe -o yaml",
+        visible_aliases = ["brokers", "list-endpoints"]
+    )]
     Describe,
+    /// Describe features, or give them other levels.
+    Features {
+        #[command(subcommand)]
+        command: Features,
+    },
+    /// Show the metadata quorum.
+    Quorum,
+    /// Forget a broker that will not come back.
+    Unregister {
+        /// Its id.
+        id: i32,
+        /// Only say what would happen.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Print the cluster's id.
     Id,
     /// Show which requests each broker takes, in which versions.
     Versions,
+}
+
+/// Describe features, or give them other levels.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Features {
+    /// Show features with the levels that are supported and in force.
+    Describe,
+    /// Raise levels.
+    #[command(after_help = "Example:\n  fleuve cluster features upgrade group.version=1")]
+    Upgrade(Levels),
+    /// Lower levels.
+    Downgrade {
+        #[command(flatten)]
+        levels: Levels,
+        /// Also if something is lost by it.
+        #[arg(long, name = "unsafe")]
+        is_unsafe: bool,
+    },
+    /// Switch features off.
+    Disable {
+        /// Features.
+        #[arg(required = true, value_name = "FEATURE")]
+        names: Vec<String>,
+        /// Also if something is lost by it.
+        #[arg(long, name = "unsafe")]
+        is_unsafe: bool,
+        /// Only check.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Features with levels.
+#[derive(Debug, Args)]
+pub(crate) struct Levels {
+    /// Features with the levels they are to have.
+    #[arg(required = true, value_name = "FEATURE=LEVEL")]
+    levels: Vec<String>,
+    /// Only check.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(crate) async fn run(command: Cluster, common: &Common) -> Result<(), Failure> {
@@ -63,6 +124,51 @@ pub(crate) async fn run(command: Cluster, common: &Common) -> Result<(), Failure
             });
             print_table(&["broker", "address", "rack", "state", "role"], rows)
         }
+        Cluster::Features { command } => features(&admin, command, common.output).await,
+        Cluster::Quorum => {
+            let quorum = admin.describe_quorum().await?;
+            let members = quorum.voters.iter().map(|voter| ("voter", voter));
+            let members = members.chain(quorum.observers.iter().map(|each| ("observer", each)));
+            let role =
+                |id: i32, role: &'static str| if id == quorum.leader { "leader" } else { role };
+            let lag = |offset: i64| (quorum.high_watermark - offset).max(0);
+            let rows: Vec<Vec<String>> = members
+                .clone()
+                .map(|(kind, member)| {
+                    vec![
+                        member.id.to_string(),
+                        role(member.id, kind).to_owned(),
+                        member.directory_id.to_string(),
+                        member.log_end_offset.to_string(),
+                        lag(member.log_end_offset).to_string(),
+                    ]
+                })
+                .collect();
+            let members: Vec<_> = members
+                .map(|(kind, member)| {
+                    json!({
+                        "id": member.id, "role": role(member.id, kind),
+                        "directory": member.directory_id.to_string(),
+                        "log_end_offset": member.log_end_offset,
+                        "lag": lag(member.log_end_offset),
+                    })
+                })
+                .collect();
+            let value = json!({
+                "leader": quorum.leader, "leader_epoch": quorum.leader_epoch,
+                "high_watermark": quorum.high_watermark, "members": members,
+            });
+            print(common.output, &value, &["node", "role", "directory", "log end", "lag"], rows)
+        }
+        Cluster::Unregister { id, dry_run } => {
+            if dry_run {
+                let known = admin.describe_cluster().await?.brokers.iter().any(|b| b.id == id);
+                let state = if known { "is" } else { "is not" };
+                return line(format!("would forget broker {id}, which {state} active"));
+            }
+            admin.unregister_broker(id).await?;
+            line(format!("forgot broker {id}"))
+        }
         Cluster::Versions => {
             let brokers = admin.broker_versions().await?;
             let name = |key: i16| {
@@ -90,4 +196,63 @@ pub(crate) async fn run(command: Cluster, common: &Common) -> Result<(), Failure
             print(common.output, &value, &["broker", "key", "request", "versions"], rows)
         }
     }
+}
+
+async fn features(admin: &Admin, command: Features, format: Format) -> Result<(), Failure> {
+    let (updates, upgrade_type, dry_run) = match command {
+        Features::Describe => {
+            let (features, _) = admin.describe_features().await?;
+            let value = features
+                .iter()
+                .map(|feature| {
+                    let supported = feature.supported.map(|(min, max)| json!([min, max]));
+                    json!({
+                        "name": feature.name, "supported": supported, "level": feature.finalized,
+                    })
+                })
+                .collect();
+            let rows = features.iter().map(|feature| {
+                let supported = feature.supported.map(|(min, max)| format!("{min}-{max}"));
+                vec![
+                    feature.name.clone(),
+                    feature.finalized.to_string(),
+                    supported.unwrap_or_else(|| "-".to_owned()),
+                ]
+            });
+            return print(format, &value, &["feature", "level", "supported"], rows);
+        }
+        Features::Upgrade(levels) => {
+            (parse_levels(&levels.levels)?, UpgradeType::Upgrade, levels.dry_run)
+        }
+        Features::Downgrade { levels, is_unsafe } => {
+            (parse_levels(&levels.levels)?, downgrade(is_unsafe), levels.dry_run)
+        }
+        Features::Disable { names, is_unsafe, dry_run } => {
+            (names.into_iter().map(|name| (name, 0)).collect(), downgrade(is_unsafe), dry_run)
+        }
+    };
+    admin.update_features(&updates, upgrade_type, dry_run).await?;
+    let verb = if dry_run { "could set" } else { "set" };
+    for (name, level) in updates {
+        line(format!("{verb} {name} to {level}"))?;
+    }
+    Ok(())
+}
+
+fn downgrade(is_unsafe: bool) -> UpgradeType {
+    if is_unsafe { UpgradeType::UnsafeDowngrade } else { UpgradeType::SafeDowngrade }
+}
+
+/// Reads `feature=level` pairs.
+pub(crate) fn parse_levels(levels: &[String]) -> Result<Vec<(String, i16)>, Failure> {
+    let parse = |text: &String| {
+        let (name, level) = text.split_once('=')?;
+        Some((name.trim().to_owned(), level.trim().parse().ok()?))
+    };
+    levels
+        .iter()
+        .map(|text| {
+            parse(text).ok_or_else(|| Failure::new(format!("{text}: expected FEATURE=LEVEL")))
+        })
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! `fleuve config`: configurations of topics, brokers and groups.
+//! `fleuve config`: configurations of topics, brokers, groups and client metrics. Quotas have a
+//! command of their own.
 
 use clap::{Args, Subcommand};
 use fleuve_client::admin::{Alteration, ConfigSource, Resource};
@@ -10,7 +11,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{line, print};
 
-/// Describe and change configurations of topics, brokers and groups.
+/// Describe and change configurations of topics, brokers, groups and client metrics.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// Show configurations; those that differ from the default unless --all is given.
@@ -32,7 +33,7 @@ pub(crate) enum Config {
         #[command(flatten)]
         of: Of,
         /// A value to set; may be repeated.
-        #[arg(long, value_name = "KEY=VALUE")]
+        #[arg(long, value_name = "KEY=VALUE", visible_alias = "add")]
         set: Vec<String>,
         /// A key to go back to its default; may be repeated.
         #[arg(long, value_name = "KEY")]
@@ -62,9 +63,12 @@ pub(crate) struct Of {
     /// The defaults of all brokers.
     #[arg(long)]
     broker_defaults: bool,
-    /// Of a consumer group.
+    /// Of a group.
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
+    /// Of a client metrics subscription.
+    #[arg(long, value_name = "NAME")]
+    client_metrics: Option<String>,
 }
 
 impl Of {
@@ -72,6 +76,7 @@ impl Of {
         match self {
             Self { topic: Some(name), .. } => Resource::Topic(name),
             Self { group: Some(name), .. } => Resource::Group(name),
+            Self { client_metrics: Some(name), .. } => Resource::ClientMetrics(name),
             Self { broker: Some(id), .. } => Resource::Broker(id.to_string()),
             _ => Resource::Broker(String::new()),
         }

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod acl;
 pub(crate) mod bench;
 pub(crate) mod cluster;
 pub(crate) mod completions;
@@ -10,5 +11,7 @@ pub(crate) mod doctor;
 pub(crate) mod group;
 pub(crate) mod log;
 pub(crate) mod produce;
+pub(crate) mod quota;
 pub(crate) mod serve;
 pub(crate) mod topic;
+pub(crate) mod user;

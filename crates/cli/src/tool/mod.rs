@@ -3,8 +3,12 @@
 //! The scripts in `bin/` call `fleuve tool NAME ARGUMENTS`. Each tool takes the options of the
 //! script of that name and prints what that prints, as closely as is useful.
 
+mod acls;
+mod cluster;
+mod configs;
 mod console;
 mod groups;
+mod leaders;
 mod perf;
 mod server;
 mod small;
@@ -39,7 +43,14 @@ pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
     let Tool { name, arguments } = tool;
     match name.as_str() {
         "kafka-topics" => topics::run(parse(&name, arguments)?).await,
-        "kafka-configs" => small::configs(parse(&name, arguments)?).await,
+        "kafka-acls" => acls::run(parse(&name, arguments)?).await,
+        "kafka-client-metrics" => cluster::client_metrics(parse(&name, arguments)?).await,
+        "kafka-features" => cluster::features(parse(&name, arguments)?).await,
+        "kafka-leader-election" => leaders::elect(parse(&name, arguments)?).await,
+        "kafka-log-dirs" => cluster::log_dirs(parse(&name, arguments)?).await,
+        "kafka-metadata-quorum" => cluster::quorum(parse(&name, arguments)?).await,
+        "kafka-reassign-partitions" => leaders::reassign(parse(&name, arguments)?).await,
+        "kafka-configs" => configs::run(parse(&name, arguments)?).await,
         "kafka-console-producer" => console::produce(parse(&name, arguments)?).await,
         "kafka-console-consumer" => console::consume(parse(&name, arguments)?).await,
         "kafka-consumer-groups" => groups::run(parse(&name, arguments)?).await,

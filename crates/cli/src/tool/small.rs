@@ -1,11 +1,10 @@
-//! The tools that need a page at most: configurations, offsets, deleting records, versions, the
+//! The tools that need a page at most: offsets, deleting records, versions, the
 //! cluster's id, dumping logs.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser, Subcommand};
-use fleuve_client::admin::{Alteration, ConfigSource, Resource};
+use clap::{Parser, Subcommand};
 use fleuve_client::config::IsolationLevel;
 use fleuve_client::consumer::{EARLIEST, LATEST, MAX_TIMESTAMP};
 use fleuve_protocol::ApiKey;
@@ -17,167 +16,6 @@ use crate::commands::group::expand;
 use crate::commands::log::{Dump, run_dump};
 use crate::failure::Failure;
 use crate::output::line;
-
-/// Describe or change configurations.
-#[derive(Debug, Parser)]
-#[command(group = ArgGroup::new("action").required(true).args(["describe", "alter"]))]
-pub(super) struct Configs {
-    #[command(flatten)]
-    connect: Connect,
-    /// Show configurations.
-    #[arg(long)]
-    describe: bool,
-    /// Change configurations.
-    #[arg(long)]
-    alter: bool,
-    /// topics, brokers, groups or client-metrics.
-    #[arg(long)]
-    entity_type: Option<String>,
-    /// The name.
-    #[arg(long)]
-    entity_name: Option<String>,
-    /// The defaults of all brokers.
-    #[arg(long)]
-    entity_default: bool,
-    /// A topic.
-    #[arg(long)]
-    topic: Option<String>,
-    /// A broker.
-    #[arg(long)]
-    broker: Option<String>,
-    /// The defaults of all brokers.
-    #[arg(long)]
-    broker_defaults: bool,
-    /// A group.
-    #[arg(long)]
-    group: Option<String>,
-    /// Also what has its default.
-    #[arg(long)]
-    all: bool,
-    /// What to set: k1=v1,k2=[a,b].
-    #[arg(long)]
-    add_config: Option<String>,
-    /// What to set, in a file.
-    #[arg(long)]
-    add_config_file: Option<PathBuf>,
-    /// What to unset: k1,k2.
-    #[arg(long)]
-    delete_config: Option<String>,
-}
-
-pub(super) async fn configs(options: Configs) -> Result<(), Failure> {
-    let resource = resource(&options)?;
-    let admin = options.connect.context()?.admin().await?;
-    let (kind, name) = (resource.kind(), resource.name());
-    if options.alter {
-        let mut alterations = Vec::new();
-        for (key, value) in split_configs(options.add_config.as_deref().unwrap_or_default())? {
-            alterations.push(Alteration::Set(key, value));
-        }
-        if let Some(path) = &options.add_config_file {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                Failure::new(format!("cannot read {}: {error}", path.display()))
-            })?;
-            for entry in
-                text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'))
-            {
-                let (key, value) = entry.split_once('=').ok_or_else(|| {
-                    Failure::new(format!("{}: {entry}: expected KEY=VALUE", path.display()))
-                })?;
-                alterations.push(Alteration::Set(key.trim().to_owned(), value.trim().to_owned()));
-            }
-        }
-        let deleted = options.delete_config.as_deref().unwrap_or_default().split(',');
-        let deleted = deleted.map(str::trim).filter(|key| !key.is_empty());
-        alterations.extend(deleted.map(|key| Alteration::Delete(key.to_owned())));
-        if alterations.is_empty() {
-            return Err(Failure::new("nothing to change: pass --add-config or --delete-config"));
-        }
-        admin.alter_configs(&resource, &alterations, false).await?;
-        return line(format!("Completed updating config for {kind} {name}."));
-    }
-    let what = if options.all { "All" } else { "Dynamic" };
-    line(format!("{what} configs for {kind} {name} are:"))?;
-    let mut entries = admin.describe_configs(&resource, false).await?;
-    entries.sort_unstable_by(|left, right| left.name.cmp(&right.name));
-    for entry in entries {
-        let is_static = matches!(entry.source, ConfigSource::Default | ConfigSource::StaticBroker);
-        if is_static && !options.all {
-            continue;
-        }
-        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "null".to_owned());
-        let synonyms: Vec<_> = entry
-            .synonyms
-            .iter()
-            .map(|(name, value, source)| format!("{}:{name}={}", source.name(), text(value)))
-            .collect();
-        line(format!(
-            "  {}={} sensitive={} synonyms={{{}}}",
-            entry.name,
-            text(&entry.value),
-            entry.is_sensitive,
-            synonyms.join(", ")
-        ))?;
-    }
-    Ok(())
-}
-
-fn resource(options: &Configs) -> Result<Resource, Failure> {
-    if let Some(name) = &options.topic {
-        return Ok(Resource::Topic(name.clone()));
-    }
-    if let Some(id) = &options.broker {
-        return Ok(Resource::Broker(id.clone()));
-    }
-    if let Some(name) = &options.group {
-        return Ok(Resource::Group(name.clone()));
-    }
-    if options.broker_defaults {
-        return Ok(Resource::Broker(String::new()));
-    }
-    let name = options.entity_name.clone();
-    let named = || name.clone().ok_or_else(|| Failure::new("which one? pass --entity-name NAME"));
-    match options.entity_type.as_deref() {
-        Some("topics") => Ok(Resource::Topic(named()?)),
-        Some("brokers") if options.entity_default => Ok(Resource::Broker(String::new())),
-        Some("brokers") => Ok(Resource::Broker(named()?)),
-        Some("broker-loggers") => Ok(Resource::BrokerLogger(named()?)),
-        Some("groups") => Ok(Resource::Group(named()?)),
-        Some("client-metrics") => Ok(Resource::ClientMetrics(named()?)),
-        Some(kind) => Err(Failure::new(format!(
-            "--entity-type {kind} is not served yet: use topics, brokers, groups or client-metrics"
-        ))),
-        None => Err(Failure::new("whose? pass --entity-type TYPE --entity-name NAME")),
-    }
-}
-
-/// Splits `a=1,b=[2,3]`: brackets keep commas together.
-fn split_configs(text: &str) -> Result<Vec<(String, String)>, Failure> {
-    let mut entries = Vec::new();
-    let mut depth = 0;
-    let mut begin = 0;
-    for (index, character) in text.char_indices().chain([(text.len(), ',')]) {
-        match character {
-            '[' => depth += 1,
-            ']' => depth -= 1,
-            ',' if depth == 0 || index == text.len() => {
-                let entry = text[begin..index].trim();
-                begin = (index + 1).min(text.len());
-                if entry.is_empty() {
-                    continue;
-                }
-                let (key, value) = entry.split_once('=').ok_or_else(|| {
-                    Failure::new(format!("--add-config {entry}: expected KEY=VALUE"))
-                })?;
-                let value = value.trim();
-                let inner = value.strip_prefix('[').and_then(|value| value.strip_suffix(']'));
-                entries.push((key.trim().to_owned(), inner.unwrap_or(value).to_owned()));
-            }
-            _ => {}
-        }
-    }
-    Ok(entries)
-}
 
 /// Show the offsets of partitions.
 #[derive(Debug, Parser)]
@@ -327,6 +165,17 @@ enum ClusterAction {
     ListEndpoints {
         #[command(flatten)]
         connect: Connect,
+        /// Accepted: fenced brokers are listed as far as the cluster tells.
+        #[arg(long)]
+        include_fenced_brokers: bool,
+    },
+    /// Forget a broker.
+    Unregister {
+        #[command(flatten)]
+        connect: Connect,
+        /// Its id.
+        #[arg(long)]
+        id: i32,
     },
 }
 
@@ -336,7 +185,11 @@ pub(super) async fn cluster(options: Cluster) -> Result<(), Failure> {
             let cluster = connect.context()?.admin().await?.describe_cluster().await?;
             line(format!("Cluster ID: {}", cluster.id))
         }
-        ClusterAction::ListEndpoints { connect } => {
+        ClusterAction::Unregister { connect, id } => {
+            connect.context()?.admin().await?.unregister_broker(id).await?;
+            line(format!("Broker {id} is no longer registered."))
+        }
+        ClusterAction::ListEndpoints { connect, .. } => {
             let cluster = connect.context()?.admin().await?.describe_cluster().await?;
             line(format!("{:<10} {:<30} {:<10} {:<10} STATE", "ID", "HOST", "PORT", "RACK"))?;
             for broker in cluster.brokers {
@@ -381,18 +234,4 @@ pub(super) fn dump_log(options: DumpLog) -> Result<(), Failure> {
         data: options.print_data_log,
     };
     run_dump(&dump, false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn brackets_keep_commas_together() {
-        let entries = split_configs("a=1,cleanup.policy=[compact,delete], b = 2").expect("valid");
-        let expected = [("a", "1"), ("cleanup.policy", "compact,delete"), ("b", "2")];
-        assert_eq!(entries, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
-        assert!(split_configs("").expect("nothing").is_empty());
-        assert!(split_configs("novalue").is_err());
-    }
 }

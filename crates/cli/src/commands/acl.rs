@@ -1,0 +1,223 @@
+//! `fleuve acl`: access control entries.
+
+use clap::{Args, Subcommand};
+use fleuve_client::admin::acls::{
+    ACL_OPERATIONS, ACL_PATTERN_TYPES, ACL_PERMISSIONS, ACL_RESOURCE_TYPES, acl_name, acl_number,
+};
+use fleuve_client::admin::{Acl as Entry, AclFilter};
+use serde_json::json;
+
+use crate::args::{Common, Format};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::{line, note, print};
+
+/// Add, list and remove access control entries.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Acl {
+    /// Allow or deny something.
+    #[command(after_help = "Examples:\n  \
+        fleuve acl add --allow User:ann --operation read --topic orders\n  \
+        fleuve acl add --deny User:eve --operation all --topic orders- --prefixed")]
+    Add {
+        /// Who may; may be repeated.
+        #[arg(long, value_name = "PRINCIPAL")]
+        allow: Vec<String>,
+        /// Who must not; may be repeated.
+        #[arg(long, value_name = "PRINCIPAL")]
+        deny: Vec<String>,
+        /// From which host.
+        #[arg(long, default_value = "*")]
+        host: String,
+        #[command(flatten)]
+        what: What,
+    },
+    /// List entries.
+    List {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Remove entries.
+    #[command(
+        after_help = "Example:\n  fleuve acl remove --principal User:ann --topic orders --dry-run"
+    )]
+    Remove {
+        #[command(flatten)]
+        which: Which,
+        /// Only list what would be removed.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// What is allowed or denied.
+#[derive(Debug, Args)]
+pub(crate) struct What {
+    /// What is done: read, write, create, describe, all, ...; may be repeated.
+    #[arg(long, required = true)]
+    operation: Vec<String>,
+    #[command(flatten)]
+    on: On,
+}
+
+/// Which entries.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// Of whom.
+    #[arg(long)]
+    principal: Option<String>,
+    /// From which host.
+    #[arg(long)]
+    host: Option<String>,
+    /// About what operation.
+    #[arg(long)]
+    operation: Option<String>,
+    #[command(flatten)]
+    on: On,
+}
+
+/// On what.
+#[derive(Debug, Args)]
+pub(crate) struct On {
+    /// On a topic.
+    #[arg(long, value_name = "NAME")]
+    topic: Option<String>,
+    /// On a group.
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// On the cluster.
+    #[arg(long)]
+    cluster: bool,
+    /// On a transactional id.
+    #[arg(long, value_name = "ID")]
+    transactional_id: Option<String>,
+    /// On everything whose name begins so.
+    #[arg(long)]
+    prefixed: bool,
+}
+
+impl On {
+    fn resources(&self) -> Vec<(i8, String)> {
+        let named = [(2, &self.topic), (3, &self.group), (5, &self.transactional_id)];
+        let mut resources: Vec<_> =
+            named.into_iter().filter_map(|(kind, name)| Some((kind, name.clone()?))).collect();
+        if self.cluster {
+            resources.push((4, "kafka-cluster".to_owned()));
+        }
+        resources
+    }
+
+    fn pattern_type(&self) -> i8 {
+        if self.prefixed { 4 } else { 3 }
+    }
+}
+
+pub(crate) async fn run(command: Acl, common: &Common) -> Result<(), Failure> {
+    let admin = Context::new(common)?.admin().await?;
+    match command {
+        Acl::Add { allow, deny, host, what } => {
+            let resources = what.on.resources();
+            if resources.is_empty() {
+                return Err(Failure::new("on what? pass --topic, --group, --cluster or another"));
+            }
+            let principals =
+                allow.iter().map(|who| (who, 3)).chain(deny.iter().map(|who| (who, 2)));
+            let mut entries = Vec::new();
+            for (principal, permission_type) in principals {
+                for operation in &what.operation {
+                    let operation = number(operation)?;
+                    entries.extend(resources.iter().map(|(resource_type, name)| Entry {
+                        resource_type: *resource_type,
+                        resource_name: name.clone(),
+                        pattern_type: what.on.pattern_type(),
+                        principal: principal.clone(),
+                        host: host.clone(),
+                        operation,
+                        permission_type,
+                    }));
+                }
+            }
+            if entries.is_empty() {
+                return Err(Failure::new("who? pass --allow User:NAME or --deny User:NAME"));
+            }
+            admin.create_acls(&entries).await?;
+            line(format!("added {} entries", entries.len()))
+        }
+        Acl::List { which } => {
+            let mut entries = Vec::new();
+            for filter in filters(&which)? {
+                entries.extend(admin.describe_acls(&filter).await?);
+            }
+            show(common.output, entries)
+        }
+        Acl::Remove { which, dry_run } => {
+            let filters = filters(&which)?;
+            let entries = if dry_run {
+                let mut entries = Vec::new();
+                for filter in &filters {
+                    entries.extend(admin.describe_acls(filter).await?);
+                }
+                entries
+            } else {
+                admin.delete_acls(&filters).await?
+            };
+            let verb = if dry_run { "would remove" } else { "removed" };
+            note(format!("{verb} {} entries", entries.len()));
+            show(common.output, entries)
+        }
+    }
+}
+
+fn number(operation: &str) -> Result<i8, Failure> {
+    acl_number(ACL_OPERATIONS, operation).ok_or_else(|| {
+        let names: Vec<_> = ACL_OPERATIONS.iter().map(|(name, _)| name.to_lowercase()).collect();
+        Failure::new(format!("--operation {operation}: expected one of {}", names.join(", ")))
+    })
+}
+
+fn filters(which: &Which) -> Result<Vec<AclFilter>, Failure> {
+    let any = AclFilter {
+        principal: which.principal.clone(),
+        host: which.host.clone(),
+        operation: which.operation.as_deref().map_or(Ok(1), number)?,
+        pattern_type: if which.on.prefixed { 4 } else { 1 },
+        ..AclFilter::ANY
+    };
+    let resources = which.on.resources();
+    if resources.is_empty() {
+        return Ok(vec![any]);
+    }
+    let of = |(resource_type, name)| AclFilter {
+        resource_type,
+        resource_name: Some(name),
+        pattern_type: which.on.pattern_type(),
+        ..any.clone()
+    };
+    Ok(resources.into_iter().map(of).collect())
+}
+
+fn show(format: Format, mut entries: Vec<Entry>) -> Result<(), Failure> {
+    entries.sort_unstable();
+    entries.dedup();
+    let row = |entry: &Entry| {
+        [
+            acl_name(ACL_RESOURCE_TYPES, entry.resource_type).to_lowercase(),
+            entry.resource_name.clone(),
+            acl_name(ACL_PATTERN_TYPES, entry.pattern_type).to_lowercase(),
+            entry.principal.clone(),
+            entry.host.clone(),
+            acl_name(ACL_OPERATIONS, entry.operation).to_lowercase(),
+            acl_name(ACL_PERMISSIONS, entry.permission_type).to_lowercase(),
+        ]
+    };
+    let headers = ["resource", "name", "pattern", "principal", "host", "operation", "permission"];
+    let value = entries
+        .iter()
+        .map(|entry| {
+            let fields = headers.iter().zip(row(entry));
+            let fields = fields.map(|(name, value)| ((*name).to_owned(), json!(value)));
+            serde_json::Value::Object(fields.collect())
+        })
+        .collect();
+    print(format, &value, &headers, entries.iter().map(|entry| row(entry).to_vec()))
+}

@@ -1,0 +1,189 @@
+//! `fleuve user`: users that log in with SCRAM.
+
+use std::io::Read;
+
+use clap::{Args, Subcommand, ValueEnum};
+use fleuve_client::Admin;
+use fleuve_client::admin::ScramMechanism;
+use fleuve_os::{OsRandom, Random};
+use fleuve_protocol::ErrorCode;
+use serde_json::json;
+
+use crate::args::Common;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::{line, print};
+
+/// Create, list, change and delete users that log in with SCRAM.
+#[derive(Debug, Subcommand)]
+pub(crate) enum User {
+    /// Create a user; the password is read from stdin.
+    #[command(after_help = "Example:\n  fleuve user create ann < password.txt")]
+    Create(Password),
+    /// Give a user another password, read from stdin.
+    Alter(Password),
+    /// List users.
+    List,
+    /// Delete a user's credentials.
+    Delete {
+        /// The user.
+        name: String,
+        /// Only the credential of this mechanism.
+        #[arg(long, value_enum)]
+        mechanism: Option<Mechanism>,
+        /// Only say what would be deleted.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// A user and its password.
+#[derive(Debug, Args)]
+pub(crate) struct Password {
+    /// The user.
+    name: String,
+    /// Only the credential of this mechanism; both unless given.
+    #[arg(long, value_enum)]
+    mechanism: Option<Mechanism>,
+    /// Rounds of hashing, 4096 to 16384: what guessing a password costs, and what a login costs.
+    #[arg(long, default_value_t = 8192)]
+    iterations: u32,
+    /// The password; in a script, stdin keeps it out of the process list.
+    #[arg(long)]
+    password: Option<String>,
+}
+
+/// A SCRAM mechanism.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Mechanism {
+    /// SCRAM-SHA-256.
+    #[value(name = "SCRAM-SHA-256", alias = "scram-sha-256")]
+    Sha256,
+    /// SCRAM-SHA-512.
+    #[value(name = "SCRAM-SHA-512", alias = "scram-sha-512")]
+    Sha512,
+}
+
+/// Bytes of salt, as many as Kafka's tools take.
+pub(crate) const SALT_BYTES: usize = 24;
+
+pub(crate) async fn run(command: User, common: &Common) -> Result<(), Failure> {
+    let admin = Context::new(common)?.admin().await?;
+    match command {
+        User::Create(password) => {
+            if !mechanisms_of(&admin, &password.name).await?.is_empty() {
+                return Err(Failure::new(format!(
+                    "user {} exists: use `fleuve user alter` for another password",
+                    password.name
+                )));
+            }
+            set(&admin, password, "created").await
+        }
+        User::Alter(password) => {
+            if mechanisms_of(&admin, &password.name).await?.is_empty() {
+                return Err(Failure::new(format!(
+                    "there is no user {}: see `fleuve user list`",
+                    password.name
+                )));
+            }
+            set(&admin, password, "changed").await
+        }
+        User::List => {
+            let mut users = Vec::new();
+            for (_, user) in admin.describe_scram_users(&[]).await? {
+                users.push(user?);
+            }
+            users.sort_unstable_by(|left, right| left.name.cmp(&right.name));
+            let value = users
+                .iter()
+                .map(|user| {
+                    let credentials: Vec<_> = user
+                        .credentials
+                        .iter()
+                        .map(|(mechanism, iterations)| {
+                            json!({ "mechanism": mechanism.name(), "iterations": iterations })
+                        })
+                        .collect();
+                    json!({ "name": user.name, "credentials": credentials })
+                })
+                .collect();
+            let rows = users.iter().flat_map(|user| {
+                user.credentials.iter().map(|(mechanism, iterations)| {
+                    let mechanism = mechanism.name().to_owned();
+                    vec![user.name.clone(), mechanism, iterations.to_string()]
+                })
+            });
+            print(common.output, &value, &["user", "mechanism", "iterations"], rows)
+        }
+        User::Delete { name, mechanism, dry_run } => {
+            let mut found = mechanisms_of(&admin, &name).await?;
+            if let Some(only) = mechanism {
+                found.retain(|known| *known == only.into());
+            }
+            if found.is_empty() {
+                return Err(Failure::new(format!(
+                    "user {name} has no such credential: see `fleuve user list`"
+                )));
+            }
+            for mechanism in found {
+                if !dry_run {
+                    admin.delete_scram_credential(&name, mechanism).await?;
+                }
+                let verb = if dry_run { "would delete" } else { "deleted" };
+                line(format!("{verb} the {} credential of {name}", mechanism.name()))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+impl From<Mechanism> for ScramMechanism {
+    fn from(mechanism: Mechanism) -> Self {
+        match mechanism {
+            Mechanism::Sha256 => Self::Sha256,
+            Mechanism::Sha512 => Self::Sha512,
+        }
+    }
+}
+
+async fn mechanisms_of(admin: &Admin, name: &str) -> Result<Vec<ScramMechanism>, Failure> {
+    for (_, user) in admin.describe_scram_users(&[name]).await? {
+        return match user {
+            Ok(user) => Ok(user.credentials.iter().map(|(mechanism, _)| *mechanism).collect()),
+            Err(error) if error.code() == Some(ErrorCode::ResourceNotFound) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        };
+    }
+    Ok(Vec::new())
+}
+
+async fn set(admin: &Admin, options: Password, verb: &str) -> Result<(), Failure> {
+    let Password { name, mechanism, iterations, password } = options;
+    let password = match password {
+        Some(password) => password,
+        None => read_password()?,
+    };
+    let mechanisms = match mechanism {
+        Some(only) => vec![only.into()],
+        None => ScramMechanism::ALL.to_vec(),
+    };
+    for mechanism in mechanisms {
+        let mut salt = [0; SALT_BYTES];
+        OsRandom.fill(&mut salt);
+        admin.set_scram_password(&name, mechanism, iterations, &salt, &password).await?;
+        line(format!("{verb} the {} credential of {name}", mechanism.name()))?;
+    }
+    Ok(())
+}
+
+fn read_password() -> Result<String, Failure> {
+    /// Longer than anything somebody types or generates.
+    const LENGTH_MAX: u64 = 4096;
+    let mut text = String::new();
+    std::io::stdin().lock().take(LENGTH_MAX).read_to_string(&mut text)?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(Failure::new("the password is empty: write it to stdin"));
+    }
+    Ok(password.to_owned())
+}

@@ -1,0 +1,282 @@
+//! `kafka-acls`: access control entries.
+
+use std::collections::BTreeMap;
+
+use clap::{ArgGroup, Parser};
+use fleuve_client::Admin;
+use fleuve_client::admin::acls::{
+    ACL_OPERATIONS, ACL_PATTERN_TYPES, ACL_PERMISSIONS, ACL_RESOURCE_TYPES, acl_name, acl_number,
+};
+use fleuve_client::admin::{Acl, AclFilter};
+
+use super::Connect;
+use crate::failure::Failure;
+use crate::output::line;
+
+/// Add, remove and list access control entries.
+#[derive(Debug, Parser)]
+#[command(group = ArgGroup::new("action").required(true).args(["add", "remove", "list"]))]
+pub(super) struct Acls {
+    #[command(flatten)]
+    connect: Connect,
+    /// Add entries.
+    #[arg(long)]
+    add: bool,
+    /// Remove entries.
+    #[arg(long)]
+    remove: bool,
+    /// List entries.
+    #[arg(long)]
+    list: bool,
+    /// Who may; may be repeated.
+    #[arg(long)]
+    allow_principal: Vec<String>,
+    /// Who must not; may be repeated.
+    #[arg(long)]
+    deny_principal: Vec<String>,
+    /// List the entries of this principal; may be repeated.
+    #[arg(long)]
+    principal: Vec<String>,
+    /// From which host; may be repeated.
+    #[arg(long)]
+    allow_host: Vec<String>,
+    /// From which host; may be repeated.
+    #[arg(long)]
+    deny_host: Vec<String>,
+    /// What is done; may be repeated.
+    #[arg(long)]
+    operation: Vec<String>,
+    /// A topic; may be repeated.
+    #[arg(long)]
+    topic: Vec<String>,
+    /// A group; may be repeated.
+    #[arg(long)]
+    group: Vec<String>,
+    /// The cluster.
+    #[arg(long)]
+    cluster: bool,
+    /// A transactional id; may be repeated.
+    #[arg(long)]
+    transactional_id: Vec<String>,
+    /// A delegation token; may be repeated.
+    #[arg(long)]
+    delegation_token: Vec<String>,
+    /// A user as owner of tokens; may be repeated.
+    #[arg(long)]
+    user_principal: Vec<String>,
+    /// literal, prefixed, any or match.
+    #[arg(long, default_value = "LITERAL")]
+    resource_pattern_type: String,
+    /// What a producer needs.
+    #[arg(long)]
+    producer: bool,
+    /// What a consumer needs.
+    #[arg(long)]
+    consumer: bool,
+    /// What an idempotent producer needed once.
+    #[arg(long)]
+    idempotent: bool,
+    /// Do not ask.
+    #[arg(long)]
+    force: bool,
+}
+
+const TOPIC: i8 = 2;
+const GROUP: i8 = 3;
+const CLUSTER: i8 = 4;
+const TRANSACTIONAL_ID: i8 = 5;
+const READ: i8 = 3;
+const WRITE: i8 = 4;
+const CREATE: i8 = 5;
+const DESCRIBE: i8 = 8;
+const IDEMPOTENT_WRITE: i8 = 12;
+const ALL: i8 = 2;
+
+pub(super) async fn run(options: Acls) -> Result<(), Failure> {
+    let pattern = acl_number(ACL_PATTERN_TYPES, &options.resource_pattern_type)
+        .ok_or_else(|| Failure::new("--resource-pattern-type: expected literal or prefixed"))?;
+    let resources = resources(&options);
+    let admin = options.connect.context()?.admin().await?;
+    if options.list {
+        return list(&admin, &options, &resources, pattern).await;
+    }
+    if resources.is_empty() {
+        return Err(Failure::new("on what? pass --topic, --group, --cluster or another"));
+    }
+    let entries = entries(&options, &resources, pattern)?;
+    if options.remove && entries.is_empty() {
+        let filters: Vec<_> = resources.iter().map(|resource| filter(resource, pattern)).collect();
+        admin.delete_acls(&filters).await?;
+        return Ok(());
+    }
+    if options.remove {
+        let filters: Vec<_> = entries
+            .iter()
+            .map(|acl| AclFilter {
+                resource_type: acl.resource_type,
+                resource_name: Some(acl.resource_name.clone()),
+                pattern_type: acl.pattern_type,
+                principal: Some(acl.principal.clone()),
+                host: Some(acl.host.clone()),
+                operation: acl.operation,
+                permission_type: acl.permission_type,
+            })
+            .collect();
+        admin.delete_acls(&filters).await?;
+        return Ok(());
+    }
+    if entries.is_empty() {
+        return Err(Failure::new("who? pass --allow-principal or --deny-principal"));
+    }
+    for (resource, acls) in by_resource(entries.clone()) {
+        line(format!("Adding ACLs for resource `{resource}`: "))?;
+        let rows: Vec<_> = acls.iter().map(row).collect();
+        line(format!(" {}\n", rows.join("\n")))?;
+    }
+    Ok(admin.create_acls(&entries).await?)
+}
+
+/// Lists the resources that are named: kind and name.
+fn resources(options: &Acls) -> Vec<(i8, String)> {
+    let named = [
+        (TOPIC, &options.topic),
+        (GROUP, &options.group),
+        (TRANSACTIONAL_ID, &options.transactional_id),
+        (6, &options.delegation_token),
+        (7, &options.user_principal),
+    ];
+    let mut resources: Vec<_> = named
+        .into_iter()
+        .flat_map(|(kind, names)| names.iter().map(move |name| (kind, name.clone())))
+        .collect();
+    if options.cluster || options.idempotent {
+        resources.push((CLUSTER, "kafka-cluster".to_owned()));
+    }
+    resources
+}
+
+fn entries(options: &Acls, resources: &[(i8, String)], pattern: i8) -> Result<Vec<Acl>, Failure> {
+    let mut entries = Vec::new();
+    let sides = [
+        (&options.allow_principal, &options.allow_host, 3),
+        (&options.deny_principal, &options.deny_host, 2),
+    ];
+    let any_host = vec!["*".to_owned()];
+    for (resource_type, resource_name) in resources {
+        let operations = operations(options, *resource_type)?;
+        for (principals, hosts, permission_type) in sides {
+            let hosts = if hosts.is_empty() { &any_host } else { hosts };
+            for principal in principals {
+                for host in hosts {
+                    entries.extend(operations.iter().map(|operation| Acl {
+                        resource_type: *resource_type,
+                        resource_name: resource_name.clone(),
+                        pattern_type: pattern,
+                        principal: principal.clone(),
+                        host: host.clone(),
+                        operation: *operation,
+                        permission_type,
+                    }));
+                }
+            }
+        }
+    }
+    Ok(entries)
+}
+
+fn operations(options: &Acls, resource_type: i8) -> Result<Vec<i8>, Failure> {
+    let mut operations = Vec::new();
+    let role = |is_on: bool, needs: &[i8], operations: &mut Vec<i8>| {
+        if is_on {
+            operations.extend(needs.iter().copied());
+        }
+    };
+    if options.producer || options.consumer || options.idempotent {
+        match resource_type {
+            TOPIC => {
+                role(options.producer, &[DESCRIBE, WRITE, CREATE], &mut operations);
+                role(options.consumer, &[DESCRIBE, READ], &mut operations);
+            }
+            GROUP => role(options.consumer, &[READ], &mut operations),
+            TRANSACTIONAL_ID => role(options.producer, &[DESCRIBE, WRITE], &mut operations),
+            CLUSTER => role(options.idempotent, &[IDEMPOTENT_WRITE], &mut operations),
+            _ => {}
+        }
+        return Ok(operations);
+    }
+    for name in &options.operation {
+        operations.push(acl_number(ACL_OPERATIONS, name).ok_or_else(|| {
+            Failure::new(format!("--operation {name}: expected Read, Write, Describe, All, ..."))
+        })?);
+    }
+    if operations.is_empty() {
+        operations.push(ALL);
+    }
+    Ok(operations)
+}
+
+fn filter((resource_type, name): &(i8, String), pattern: i8) -> AclFilter {
+    AclFilter {
+        resource_type: *resource_type,
+        resource_name: Some(name.clone()),
+        pattern_type: pattern,
+        ..AclFilter::ANY
+    }
+}
+
+async fn list(
+    admin: &Admin,
+    options: &Acls,
+    resources: &[(i8, String)],
+    pattern: i8,
+) -> Result<(), Failure> {
+    let filters: Vec<_> = match resources {
+        [] => vec![AclFilter::ANY],
+        named => named.iter().map(|resource| filter(resource, pattern)).collect(),
+    };
+    let mut found = Vec::new();
+    for filter in filters {
+        found.extend(admin.describe_acls(&filter).await?);
+    }
+    if options.principal.is_empty() {
+        return show(found);
+    }
+    for principal in &options.principal {
+        line(format!("ACLs for principal `{principal}`"))?;
+        show(found.iter().filter(|acl| acl.principal == *principal).cloned().collect())?;
+    }
+    Ok(())
+}
+
+fn show(acls: Vec<Acl>) -> Result<(), Failure> {
+    for (resource, acls) in by_resource(acls) {
+        line(format!("Current ACLs for resource `{resource}`:"))?;
+        let rows: Vec<_> = acls.iter().map(row).collect();
+        line(format!("{}\n", rows.join("\n")))?;
+    }
+    Ok(())
+}
+
+fn by_resource(acls: Vec<Acl>) -> BTreeMap<String, Vec<Acl>> {
+    let mut resources: BTreeMap<String, Vec<Acl>> = BTreeMap::new();
+    for acl in acls {
+        let resource = format!(
+            "ResourcePattern(resourceType={}, name={}, patternType={})",
+            acl_name(ACL_RESOURCE_TYPES, acl.resource_type),
+            acl.resource_name,
+            acl_name(ACL_PATTERN_TYPES, acl.pattern_type)
+        );
+        resources.entry(resource).or_default().push(acl);
+    }
+    resources
+}
+
+fn row(acl: &Acl) -> String {
+    format!(
+        "\t(principal={}, host={}, operation={}, permissionType={})",
+        acl.principal,
+        acl.host,
+        acl_name(ACL_OPERATIONS, acl.operation),
+        acl_name(ACL_PERMISSIONS, acl.permission_type)
+    )
+}

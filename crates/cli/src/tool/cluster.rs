@@ -1,0 +1,420 @@
+//! The tools about the cluster as a whole: features, the quorum, client metrics, data directories,
+//! delegation tokens.
+
+use clap::{Args, Parser, Subcommand};
+use fleuve_client::admin::{Alteration, Resource, UpgradeType};
+use fleuve_metadata::controller::metadata_version_name;
+use fleuve_os::{OsRandom, Random};
+use fleuve_types::Uuid;
+use serde_json::json;
+
+use super::Connect;
+use crate::commands::cluster::parse_levels;
+use crate::failure::{Failure, explain};
+use crate::output::line;
+
+/// Describe features and change their levels.
+#[derive(Debug, Parser)]
+pub(super) struct Features {
+    #[command(flatten)]
+    connect: Connect,
+    #[command(subcommand)]
+    action: FeaturesAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum FeaturesAction {
+    /// Show supported and finalized levels.
+    Describe,
+    /// Raise levels.
+    Upgrade(FeatureLevels),
+    /// Lower levels.
+    Downgrade {
+        #[command(flatten)]
+        levels: FeatureLevels,
+        /// Also if metadata is lost by it.
+        #[arg(long)]
+        r#unsafe: bool,
+    },
+    /// Switch features off.
+    Disable {
+        /// A feature; may be repeated.
+        #[arg(long, required = true)]
+        feature: Vec<String>,
+        /// Also if metadata is lost by it.
+        #[arg(long)]
+        r#unsafe: bool,
+        /// Only check.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// The levels to set.
+#[derive(Debug, Args)]
+struct FeatureLevels {
+    /// A feature with its level; may be repeated.
+    #[arg(long)]
+    feature: Vec<String>,
+    /// A release, such as 4.3-IV0, whose metadata.version is meant.
+    #[arg(long, visible_alias = "release-version")]
+    metadata: Option<String>,
+    /// Only check.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// The feature that goes by names of releases.
+const METADATA_VERSION: &str = "metadata.version";
+
+pub(super) async fn features(options: Features) -> Result<(), Failure> {
+    let admin = options.connect.context()?.admin().await?;
+    let (updates, upgrade_type, dry_run, done) = match options.action {
+        FeaturesAction::Describe => {
+            let (features, epoch) = admin.describe_features().await?;
+            for feature in features {
+                let level = |level: i16| match metadata_version_name(level) {
+                    Some(name) if feature.name == METADATA_VERSION => name.to_owned(),
+                    _ => level.to_string(),
+                };
+                let (min, max) = feature.supported.unwrap_or((0, 0));
+                line(format!(
+                    "Feature: {:<42}SupportedMinVersion: {:<17}SupportedMaxVersion: {:<17}\
+                     FinalizedVersionLevel: {:<17}Epoch: {epoch}",
+                    feature.name,
+                    level(min),
+                    level(max),
+                    level(feature.finalized)
+                ))?;
+            }
+            return Ok(());
+        }
+        FeaturesAction::Upgrade(levels) => {
+            let dry_run = levels.dry_run;
+            (gather(levels)?, UpgradeType::Upgrade, dry_run, ("upgrade", "upgraded"))
+        }
+        FeaturesAction::Downgrade { levels, r#unsafe } => {
+            let dry_run = levels.dry_run;
+            (gather(levels)?, downgrade(r#unsafe), dry_run, ("downgrade", "downgraded"))
+        }
+        FeaturesAction::Disable { feature, r#unsafe, dry_run } => {
+            let updates = feature.into_iter().map(|name| (name, 0)).collect();
+            (updates, downgrade(r#unsafe), dry_run, ("disable", "disabled"))
+        }
+    };
+    let (verb, participle) = done;
+    let target =
+        |level: i16| if verb == "disable" { String::new() } else { format!(" to {level}") };
+    let outcome = admin.update_features(&updates, upgrade_type, dry_run).await;
+    for (name, level) in &updates {
+        let to = target(*level);
+        match &outcome {
+            Ok(()) if dry_run => line(format!("{name} can be {participle}{to}."))?,
+            Ok(()) => line(format!("{name} was {participle}{to}."))?,
+            Err(error) => line(format!("Could not {verb} {name}{to}. {error}"))?,
+        }
+    }
+    let count = updates.len();
+    outcome.map_err(|_| Failure::new(format!("{count} out of {count} operation(s) failed.")))
+}
+
+fn downgrade(is_unsafe: bool) -> UpgradeType {
+    if is_unsafe { UpgradeType::UnsafeDowngrade } else { UpgradeType::SafeDowngrade }
+}
+
+fn gather(levels: FeatureLevels) -> Result<Vec<(String, i16)>, Failure> {
+    let mut updates = parse_levels(&levels.feature)?;
+    if let Some(release) = levels.metadata {
+        let level = (0..=i16::from(u8::MAX)).rev().find(|level| {
+            let name = metadata_version_name(*level);
+            name.is_some_and(|name| name == release || name.split('-').next() == Some(&*release))
+        });
+        let level = level.ok_or_else(|| {
+            Failure::new(format!("{release}: expected a release such as 4.3 or 4.3-IV0"))
+        })?;
+        updates.push((METADATA_VERSION.to_owned(), level));
+    }
+    if updates.is_empty() {
+        return Err(Failure::new("what? pass --feature NAME=LEVEL or --release-version RELEASE"));
+    }
+    Ok(updates)
+}
+
+/// Describe the metadata quorum, and change who votes.
+#[derive(Debug, Parser)]
+pub(super) struct Quorum {
+    #[command(flatten)]
+    connect: Connect,
+    #[command(subcommand)]
+    action: QuorumAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum QuorumAction {
+    /// Show the quorum.
+    Describe {
+        /// A short report.
+        #[arg(long)]
+        status: bool,
+        /// The members with their lag.
+        #[arg(long)]
+        replication: bool,
+        /// Times as ages.
+        #[arg(long)]
+        human_readable: bool,
+    },
+    /// Add a voter.
+    AddController {
+        /// The node.
+        #[arg(long)]
+        controller_id: i32,
+        /// The directory of its metadata log.
+        #[arg(long)]
+        controller_directory_id: Uuid,
+        /// Where it is reached.
+        #[arg(long, value_name = "LISTENER://HOST:PORT")]
+        endpoint: String,
+    },
+    /// Remove a voter.
+    RemoveController {
+        /// The node.
+        #[arg(long)]
+        controller_id: i32,
+        /// The directory of its metadata log.
+        #[arg(long)]
+        controller_directory_id: Uuid,
+    },
+}
+
+pub(super) async fn quorum(options: Quorum) -> Result<(), Failure> {
+    let admin = options.connect.context()?.admin().await?;
+    match options.action {
+        QuorumAction::Describe { status: true, .. } => {
+            let cluster = admin.describe_cluster().await?;
+            let quorum = admin.describe_quorum().await?;
+            let members = |replicas: &[fleuve_client::admin::QuorumReplica]| {
+                let members: Vec<String> = replicas
+                    .iter()
+                    .map(|replica| {
+                        let endpoints: Vec<String> = quorum
+                            .endpoints
+                            .iter()
+                            .filter(|(id, ..)| *id == replica.id)
+                            .map(|(_, name, host, port)| format!("\"{name}://{host}:{port}\""))
+                            .collect();
+                        format!(
+                            "{{\"id\": {}, \"directoryId\": \"{}\", \"endpoints\": [{}]}}",
+                            replica.id,
+                            replica.directory_id,
+                            endpoints.join(", ")
+                        )
+                    })
+                    .collect();
+                format!("[{}]", members.join(", "))
+            };
+            let lags = quorum.voters.iter().chain(&quorum.observers);
+            let lag = lags.map(|r| quorum.high_watermark - r.log_end_offset).max().unwrap_or(0);
+            let rows = [
+                ("ClusterId:", cluster.id),
+                ("LeaderId:", quorum.leader.to_string()),
+                ("LeaderEpoch:", quorum.leader_epoch.to_string()),
+                ("HighWatermark:", quorum.high_watermark.to_string()),
+                ("MaxFollowerLag:", lag.max(0).to_string()),
+                ("MaxFollowerLagTimeMs:", "0".to_owned()),
+                ("CurrentVoters:", members(&quorum.voters)),
+                ("CurrentObservers:", members(&quorum.observers)),
+            ];
+            rows.into_iter().try_for_each(|(name, value)| line(format!("{name:<24}{value}")))
+        }
+        QuorumAction::Describe { replication: true, .. } => {
+            let quorum = admin.describe_quorum().await?;
+            line(
+                "NodeId\tDirectoryId           \tLogEndOffset\tLag\tLastFetchTimestamp\tLastCaughtUpTimestamp\tStatus\t",
+            )?;
+            let voters = quorum.voters.iter().map(|voter| (voter, "Follower"));
+            let observers = quorum.observers.iter().map(|observer| (observer, "Observer"));
+            for (member, role) in voters.chain(observers) {
+                let role = if member.id == quorum.leader { "Leader" } else { role };
+                line(format!(
+                    "{:<6}\t{:<22}\t{:<12}\t{:<3}\t{:<18}\t{:<21}\t{role}\t",
+                    member.id,
+                    member.directory_id.to_string(),
+                    member.log_end_offset,
+                    (quorum.high_watermark - member.log_end_offset).max(0),
+                    member.last_fetch_ms,
+                    member.last_caught_up_ms,
+                ))?;
+            }
+            Ok(())
+        }
+        QuorumAction::Describe { .. } => {
+            Err(Failure::new("describe what? pass --status or --replication"))
+        }
+        QuorumAction::AddController { controller_id, controller_directory_id, endpoint } => {
+            let parsed = endpoint.split_once("://").and_then(|(name, address)| {
+                let (host, port) = address.rsplit_once(':')?;
+                Some((name.to_owned(), host.to_owned(), port.parse().ok()?))
+            });
+            let endpoint = parsed.ok_or_else(|| {
+                Failure::new(format!("--endpoint {endpoint}: expected LISTENER://HOST:PORT"))
+            })?;
+            admin.add_raft_voter(controller_id, controller_directory_id, &[endpoint]).await?;
+            line(format!("Added controller {controller_id}"))
+        }
+        QuorumAction::RemoveController { controller_id, controller_directory_id } => {
+            admin.remove_raft_voter(controller_id, controller_directory_id).await?;
+            line(format!("Removed KRaft controller {controller_id}"))
+        }
+    }
+}
+
+/// Describe and change client metrics subscriptions.
+#[derive(Debug, Parser)]
+#[command(group = clap::ArgGroup::new("action").required(true)
+    .args(["alter", "delete", "describe", "list"]))]
+pub(super) struct ClientMetrics {
+    #[command(flatten)]
+    connect: Connect,
+    /// Change a subscription, or make it.
+    #[arg(long)]
+    alter: bool,
+    /// Delete a subscription.
+    #[arg(long)]
+    delete: bool,
+    /// Show subscriptions.
+    #[arg(long)]
+    describe: bool,
+    /// List the names of subscriptions.
+    #[arg(long)]
+    list: bool,
+    /// The subscription's name.
+    #[arg(long)]
+    name: Option<String>,
+    /// Make a name up.
+    #[arg(long)]
+    generate_name: bool,
+    /// How often clients push, in milliseconds; empty for the default.
+    #[arg(long)]
+    interval: Option<String>,
+    /// Which clients: name=pattern pairs.
+    #[arg(long = "match")]
+    matches: Option<String>,
+    /// Which metrics, by the beginning of their names.
+    #[arg(long)]
+    metrics: Option<String>,
+}
+
+pub(super) async fn client_metrics(options: ClientMetrics) -> Result<(), Failure> {
+    let admin = options.connect.context()?.admin().await?;
+    let named = || options.name.clone().ok_or_else(|| Failure::new("which one? pass --name NAME"));
+    if options.list {
+        return admin.list_client_metrics().await?.into_iter().try_for_each(line);
+    }
+    if options.describe {
+        let names = match &options.name {
+            Some(name) => vec![name.clone()],
+            None => admin.list_client_metrics().await?,
+        };
+        for name in names {
+            let mut entries =
+                admin.describe_configs(&Resource::ClientMetrics(name.clone()), false).await?;
+            entries.sort_unstable_by(|left, right| left.name.cmp(&right.name));
+            line(format!("Client metrics configs for {name} are:"))?;
+            for entry in entries {
+                line(format!("  {}={}", entry.name, entry.value.unwrap_or_default()))?;
+            }
+        }
+        return Ok(());
+    }
+    if options.delete {
+        let name = named()?;
+        let resource = Resource::ClientMetrics(name.clone());
+        let entries = admin.describe_configs(&resource, false).await?;
+        let deletions: Vec<_> =
+            entries.into_iter().map(|entry| Alteration::Delete(entry.name)).collect();
+        if !deletions.is_empty() {
+            admin.alter_configs(&resource, &deletions, false).await?;
+        }
+        return line(format!("Deleted client metrics config for {name}."));
+    }
+    let name = if options.generate_name {
+        let mut bytes = [0; 16];
+        OsRandom.fill(&mut bytes);
+        Uuid::from_random_bytes(bytes).to_string()
+    } else {
+        named()?
+    };
+    let given = [
+        ("interval.ms", &options.interval),
+        ("match", &options.matches),
+        ("metrics", &options.metrics),
+    ];
+    let alterations: Vec<_> = given
+        .into_iter()
+        .filter_map(|(key, value)| {
+            let value = value.as_ref()?;
+            Some(match value.is_empty() {
+                true => Alteration::Delete(key.to_owned()),
+                false => Alteration::Set(key.to_owned(), value.clone()),
+            })
+        })
+        .collect();
+    if alterations.is_empty() {
+        return Err(Failure::new("nothing to change: pass --interval, --match or --metrics"));
+    }
+    admin.alter_configs(&Resource::ClientMetrics(name.clone()), &alterations, false).await?;
+    line(format!("Altered client metrics config for {name}."))
+}
+
+/// Show the data directories of brokers.
+#[derive(Debug, Parser)]
+pub(super) struct LogDirs {
+    #[command(flatten)]
+    connect: Connect,
+    /// Accepted: there is nothing else to do.
+    #[arg(long)]
+    describe: bool,
+    /// Topics, separated by commas; all unless given.
+    #[arg(long, value_delimiter = ',')]
+    topic_list: Vec<String>,
+    /// Brokers, separated by commas; all unless given.
+    #[arg(long, value_delimiter = ',')]
+    broker_list: Vec<i32>,
+}
+
+pub(super) async fn log_dirs(options: LogDirs) -> Result<(), Failure> {
+    let admin = options.connect.context()?.admin().await?;
+    let mut brokers = options.broker_list.clone();
+    if brokers.is_empty() {
+        brokers = admin.describe_cluster().await?.brokers.iter().map(|b| b.id).collect();
+    }
+    line("Querying brokers for log directories information")?;
+    let mut described = Vec::new();
+    for broker in &brokers {
+        let directories = admin.describe_log_dirs(*broker, None).await?;
+        let directories: Vec<_> = directories
+            .into_iter()
+            .map(|directory| {
+                let wanted = |topic: &str| {
+                    options.topic_list.is_empty() || options.topic_list.iter().any(|t| t == topic)
+                };
+                let replicas =
+                    directory.replicas.iter().filter(|replica| wanted(&replica.partition.topic));
+                let partitions: Vec<_> = replicas
+                    .map(|replica| {
+                        json!({
+                            "partition": replica.partition.to_string(), "size": replica.size,
+                            "offsetLag": replica.offset_lag, "isFuture": replica.is_future,
+                        })
+                    })
+                    .collect();
+                let error = directory.error.as_ref().map(explain);
+                json!({ "partitions": partitions, "error": error, "logDir": directory.path })
+            })
+            .collect();
+        described.push(json!({ "broker": broker, "logDirs": directories }));
+    }
+    let list: Vec<String> = brokers.iter().map(i32::to_string).collect();
+    line(format!("Received log directory information from brokers {}", list.join(",")))?;
+    line(json!({ "brokers": described, "version": 1 }).to_string())
+}
