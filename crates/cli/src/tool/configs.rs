@@ -151,8 +151,12 @@ async fn describe(admin: &Admin, resource: &Resource, all: bool) -> Result<(), F
     let mut entries = admin.describe_configs(resource, false).await?;
     entries.sort_unstable_by(|left, right| left.name.cmp(&right.name));
     for entry in entries {
-        let is_static = matches!(entry.source, ConfigSource::Default | ConfigSource::StaticBroker);
-        if is_static && !all {
+        let is_own = match entry.source {
+            ConfigSource::Default | ConfigSource::StaticBroker => false,
+            ConfigSource::DynamicDefaultBroker => name.is_empty(),
+            _ => true,
+        };
+        if !is_own && !all {
             continue;
         }
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "null".to_owned());

@@ -1,5 +1,6 @@
 //! Changing dynamic configs: what an operation makes of a value, and whether the result may stand.
 
+use super::client_match::{ClientMatch, MATCH};
 use super::groups::group_limit;
 use super::key::{Key, Status, UpdateMode, ValueType};
 use super::keys::{
@@ -161,17 +162,19 @@ fn check_broker_key(scope: Scope, name: &str, all: &ConfigMap) -> Result<(), Alt
     match (key.update, scope) {
         (UpdateMode::ReadOnly, _) => {
             return Err(AlterError::NotAllowed(format!(
-                "Cannot update `{name}` dynamically; write it into the broker's file and restart"
+                "Cannot update these configs dynamically: [{name}]"
             )));
         }
         (UpdateMode::PerBroker, Scope::Cluster) => {
             return Err(AlterError::NotAllowed(format!(
-                "Cannot update `{name}` for all brokers; name the broker"
+                "Cannot update these configs at default cluster level, broker id must be specified: \
+                 [{name}]"
             )));
         }
         _ => {}
     }
-    let value = checked(key, &all[name])?;
+    // Kafka's code for it differs from that of topics.
+    let value = checked(key, &all[name]).map_err(AlterError::forbid)?;
     if key.status == Status::NotYetAndDangerous && Some(value) != default_value(key) {
         return Err(AlterError::NotAllowed(format!(
             "`{name}` is known, but not served yet; setting it would promise what is not kept"
@@ -220,11 +223,26 @@ fn check_group(all: &ConfigMap, layers: &Layers<'_>) -> Result<(), AlterError> {
 fn check_client_metrics(all: &ConfigMap) -> Result<(), AlterError> {
     for (name, text) in all {
         let Some(key) = find(CLIENT_METRICS_KEYS, name) else {
-            return Err(AlterError::Invalid(unknown(name, Scope::ClientMetrics)));
+            return Err(AlterError::NotAllowed(format!(
+                "Unknown client metrics configuration: {name}"
+            )));
         };
-        checked(key, text)?;
+        let value = checked(key, text).map_err(AlterError::forbid)?;
+        if let (MATCH, Value::List(patterns)) = (key.name, value) {
+            ClientMatch::parse(&patterns)
+                .map_err(|error| AlterError::Invalid(error.to_string()))?;
+        }
     }
     Ok(())
+}
+
+impl AlterError {
+    /// Says the same, as something that must not be asked.
+    fn forbid(self) -> Self {
+        match self {
+            Self::Invalid(message) | Self::NotAllowed(message) => Self::NotAllowed(message),
+        }
+    }
 }
 
 fn checked(key: &Key, text: &str) -> Result<Value, AlterError> {

@@ -9,6 +9,7 @@
 //! the text of the file and the name of the machine are arguments.
 
 mod alter;
+mod client_match;
 mod describe;
 mod groups;
 mod judge;
@@ -29,6 +30,7 @@ mod value;
 mod tests;
 
 pub use alter::{AlterError, AlterOperation, Scope, apply_operation, check_overrides};
+pub use client_match::{ClientMatch, ClientTrait, IllegalPattern};
 pub use describe::{
     Description, Source, Synonym, describe_broker, describe_client_metrics,
     describe_cluster_defaults, describe_group, describe_topic,

@@ -375,7 +375,7 @@ pub static BROKER_KEYS: &[Key] = &[
     key("ssl.truststore.password", Password, None, Any).per_broker().dangerous(),
     key("ssl.truststore.type", Text, Some("JKS"), Any).per_broker(),
     key("super.users", Text, None, Any).dangerous(),
-    key("telemetry.max.bytes", Int, Some("1048576"), AtLeast(1)),
+    key("telemetry.max.bytes", Int, Some("1048576"), AtLeast(1)).served("Largest push of client metrics."),
     key("transaction.abort.timed.out.transaction.cleanup.interval.ms", Int, Some("10000"), AtLeast(1)),
     key("transaction.max.timeout.ms", Int, Some("900000"), AtLeast(1)),
     key("transaction.partition.verification.enable", Boolean, Some("true"), Any).cluster_wide(),
