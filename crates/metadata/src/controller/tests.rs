@@ -428,13 +428,14 @@ fn broker_configs_obey_how_they_may_change() {
     let refused = |message: &str| Err(message.to_owned());
     assert_eq!(
         cluster.set(broker("1"), "num.partitions", "5"),
-        refused(
-            "Cannot update `num.partitions` dynamically; write it into the broker's file and restart"
-        )
+        refused("Cannot update these configs dynamically: [num.partitions]")
     );
     assert_eq!(
         cluster.set(broker(""), "ssl.keystore.type", "PEM"),
-        refused("Cannot update `ssl.keystore.type` for all brokers; name the broker")
+        refused(
+            "Cannot update these configs at default cluster level, broker id must be specified: \
+             [ssl.keystore.type]"
+        )
     );
     assert_eq!(
         cluster.set(broker("1"), "ssl.keystore.location", "/k"),
