@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests and benchmarks borrow from others: foreign clients, Apache Kafka, foreign test suites.
 #
-#   scripts/setup.sh PART...      parts: kcat faketime python kafka go node librdkafka suites  (or: foreign, bench, all)
+#   scripts/setup.sh PART...      parts: kcat faketime python kafka streams go node librdkafka suites  (or: foreign, bench, all)
 #
 # Everything lands in .cache/, each part once: a stamp named after the hash of its inputs says that it is there.
 # Only kcat, libfaketime and a few headers come from apt. A fresh Debian machine needs Rust, Go, Python 3.11 with venv, Java 17 with Maven, Node 20.
@@ -82,6 +82,19 @@ setup_kafka() {
     quietly mvn -q -B -f "$root/scripts/kafka-pom.xml" -Dmaven.repo.local="$cache/m2" \
         -Dkafka.version=$kafka_version dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$libs"
     [ -e "$libs/kafka_2.13-$kafka_version.jar" ] || fail "Maven copied no Kafka jars into $libs"
+    done_with
+}
+
+# Kafka Streams: only what is not among Kafka's own jars already.
+setup_streams() {
+    setup_kafka
+    once streams $kafka_version "$root/scripts/streams-pom.xml" || return 0
+    local jars=$cache/kafka/$kafka_version/streams
+    rm -rf "$jars"
+    quietly mvn -q -B -f "$root/scripts/streams-pom.xml" -Dmaven.repo.local="$cache/m2" \
+        -Dkafka.version=$kafka_version dependency:copy-dependencies -DincludeScope=runtime \
+        -DincludeArtifactIds=kafka-streams,rocksdbjni -DoutputDirectory="$jars"
+    [ -e "$jars/kafka-streams-$kafka_version.jar" ] || fail "Maven copied no Kafka Streams into $jars"
     done_with
 }
 
@@ -213,13 +226,13 @@ setup_suites() {
     done_with
 }
 
-[ $# -gt 0 ] || fail "name the parts to install: kcat faketime python kafka go node librdkafka suites, or foreign, bench, all"
+[ $# -gt 0 ] || fail "name the parts to install: kcat faketime python kafka streams go node librdkafka suites, or foreign, bench, all"
 for part in "$@"; do
     case $part in
-    kcat | faketime | python | kafka | go | node | librdkafka | suites) "setup_$part" ;;
-    foreign) for each in kcat python kafka go node; do "setup_$each"; done ;;
+    kcat | faketime | python | kafka | streams | go | node | librdkafka | suites) "setup_$part" ;;
+    foreign) for each in kcat python kafka streams go node; do "setup_$each"; done ;;
     bench) for each in kafka librdkafka; do "setup_$each"; done ;;
-    all) for each in kcat faketime python kafka go node librdkafka suites; do "setup_$each"; done ;;
+    all) for each in kcat faketime python kafka streams go node librdkafka suites; do "setup_$each"; done ;;
     *) fail "unknown part '$part'" ;;
     esac
 done

@@ -90,6 +90,8 @@ mod requests {
         offset_for_leader_epoch_request::OffsetForLeaderEpochRequest,
         produce_request::ProduceRequest, remove_raft_voter_request::RemoveRaftVoterRequest,
         renew_delegation_token_request::RenewDelegationTokenRequest,
+        streams_group_describe_request::StreamsGroupDescribeRequest,
+        streams_group_heartbeat_request::StreamsGroupHeartbeatRequest,
         sync_group_request::SyncGroupRequest, unregister_broker_request::UnregisterBrokerRequest,
         update_features_request::UpdateFeaturesRequest,
     };
@@ -155,6 +157,8 @@ apis! {
     DescribeTopicPartitions(DescribeTopicPartitionsRequest): 0..=0 => handlers::describe_topic_partitions::handle;
     AddRaftVoter(AddRaftVoterRequest): 0..=1 => handlers::quorum::add_voter;
     RemoveRaftVoter(RemoveRaftVoterRequest): 0..=0 => handlers::quorum::remove_voter;
+    StreamsGroupHeartbeat(StreamsGroupHeartbeatRequest): 0..=0 => handlers::streams_group_heartbeat::handle;
+    StreamsGroupDescribe(StreamsGroupDescribeRequest): 0..=0 => handlers::streams_group_describe::handle;
 }
 
 /// Finds the row of an API and its index in the table.

@@ -41,6 +41,7 @@ mod replay;
 mod request;
 mod request_log;
 mod startup;
+mod streams_topics;
 mod topics;
 
 pub use broker::{BoundListener, Broker, Components, StartError};

@@ -36,6 +36,7 @@ use crate::metrics::{Counter, Distribution, RequestCounters, TopicCounters};
 use crate::partition::{Partition, Surroundings};
 use crate::purgatory::{AckWait, Purgatory};
 use crate::request_log::RequestLog;
+use crate::streams_topics::StreamsTopics;
 use crate::topics::{Topic, Topics, is_internal};
 
 /// Where clients of one listener are told to connect to.
@@ -86,6 +87,8 @@ pub(crate) struct Node {
     /// What the operator wrote, without dynamic configs.
     pub(crate) static_settings: Arc<BrokerSettings>,
     pub(crate) settings: RwLock<Arc<BrokerSettings>>,
+    /// Internal topics of streams applications that are being created.
+    pub(crate) streams_topics: StreamsTopics,
     pub(crate) producer_ids: Mutex<std::ops::Range<i64>>,
     pub(crate) compaction: Compaction,
     pub(crate) stopping: AtomicBool,

@@ -209,6 +209,7 @@ pub(crate) async fn open_node(
         broker_epoch,
         static_settings: Arc::clone(settings),
         settings: parking_lot::RwLock::new(Arc::clone(settings)),
+        streams_topics: Default::default(),
         producer_ids: Default::default(),
         compaction: Default::default(),
         stopping: Default::default(),

@@ -11,12 +11,16 @@ use crate::consumer::{self, ConsumerState};
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
 use crate::history::Rebalance;
+use crate::streams::{self, StreamsState};
 
 /// The name of the classic protocol where Kafka names the types of groups.
 pub const CLASSIC_GROUP_TYPE: &str = "classic";
 
 /// The name of the consumer protocol where Kafka names the types of groups.
 pub const CONSUMER_GROUP_TYPE: &str = "consumer";
+
+/// The name of the streams protocol where Kafka names the types of groups.
+pub const STREAMS_GROUP_TYPE: &str = "streams";
 
 /// The state of a group, whatever its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub enum GroupState {
     Classic(State),
     /// Of a consumer group.
     Consumer(ConsumerState),
+    /// Of a streams group.
+    Streams(StreamsState),
 }
 
 impl GroupState {
@@ -33,6 +39,7 @@ impl GroupState {
         match self {
             Self::Classic(state) => state.name(),
             Self::Consumer(state) => state.name(),
+            Self::Streams(state) => state.name(),
         }
     }
 }
@@ -126,6 +133,16 @@ impl GroupCoordinator {
                 ),
                 group_type: CONSUMER_GROUP_TYPE,
             },
+            Group::Streams(_) => Listing {
+                group_id: id.clone(),
+                protocol_type: streams::PROTOCOL_TYPE.into(),
+                state: GroupState::Streams(
+                    self.ledger()
+                        .streams_group(id)
+                        .map_or(StreamsState::Empty, |group| group.state()),
+                ),
+                group_type: STREAMS_GROUP_TYPE,
+            },
         });
         let is_allowed = |listing: &Listing| {
             allows(&filter.types, listing.group_type)
@@ -142,7 +159,7 @@ impl GroupCoordinator {
         self.check_serving()?;
         match self.groups.get(group_id) {
             Some(Group::Classic(group)) => Ok(group.describe()),
-            Some(Group::Consumer(_)) | None => Err(GroupError::GroupIdNotFound),
+            Some(Group::Consumer(_) | Group::Streams(_)) | None => Err(GroupError::GroupIdNotFound),
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use fleuve_protocol::Str;
 
-use crate::settings::ConsumerSettings;
+use crate::settings::{ConsumerSettings, StreamsSettings};
 
 /// The configs of all groups that have any, by group.
 pub type GroupConfigs = BTreeMap<Str, GroupConfig>;
@@ -69,5 +69,23 @@ impl ConsumerSettings {
     /// What holds for a group.
     pub(crate) fn timing_of(&self, group: &str, configs: &GroupConfigs) -> Timing<i32> {
         configs.get(group).map_or(self.timing, |config| self.timing.with(config.consumer))
+    }
+}
+
+impl StreamsSettings {
+    /// What holds for a group.
+    pub(crate) fn of(&self, group: &str, configs: &GroupConfigs) -> Self {
+        let Some(StreamsConfig { timing, standby_replicas, initial_rebalance_delay_ms }) =
+            configs.get(group).map(|config| config.streams)
+        else {
+            return *self;
+        };
+        Self {
+            timing: self.timing.with(timing),
+            standby_replicas: standby_replicas.unwrap_or(self.standby_replicas),
+            initial_rebalance_delay_ms: initial_rebalance_delay_ms
+                .unwrap_or(self.initial_rebalance_delay_ms),
+            max_size: self.max_size,
+        }
     }
 }

@@ -28,8 +28,8 @@ impl Context<'_> {
         self.timers.schedule(purpose, deadline_ms);
     }
 
-    /// Cancels the timers of a consumer group's member.
-    pub(crate) fn forget_consumer(&mut self, group: Str, member: Str) {
+    /// Cancels the timers of a member of a modern group.
+    pub(crate) fn forget_member(&mut self, group: Str, member: Str) {
         let session = Purpose::Heartbeat { group: group.clone(), member: member.clone() };
         self.timers.cancel(session);
         self.timers.cancel(Purpose::Revocation { group, member });

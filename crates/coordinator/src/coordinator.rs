@@ -3,8 +3,8 @@
 //! It finds the group that an event is for and lets it decide, keeps the ledger in step with the
 //! log, and carries on with what waited for a record to be appended.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,27 +17,41 @@ use crate::classic::{
     SyncRequest,
 };
 use crate::configs::{GroupConfigs, Timing};
-use crate::consumer::group_tombstones;
+use crate::consumer;
 use crate::context::Context;
 use crate::error::{AppendError, GroupError};
 use crate::history::RebalanceCause;
 use crate::ledger::Ledger;
 use crate::modern::{Companion, FENCE_RETRY_MS};
 use crate::record::{Record, RecordError};
-use crate::settings::GroupSettings;
+use crate::settings::{GroupSettings, StreamsSettings};
 use crate::step::{Now, Response, Step, Then, Token, Write};
+use crate::streams::{self, StreamsCompanion};
 use crate::timers::{Purpose, Timers};
 use crate::topics::{NoTopics, TopicView};
 
 /// Most records in a write whose records may be appended separately.
 pub(crate) const RECORDS_PER_WRITE: usize = 1_000;
 
-/// A group by its protocol. Share and streams groups will be further variants.
+/// A group by its protocol. Share groups will be a further variant.
 #[derive(Debug)]
 pub(crate) enum Group {
     Classic(Box<ClassicGroup>),
     /// The soft side of a consumer group; the group itself is in the ledger.
     Consumer(Companion),
+    /// The soft side of a streams group.
+    Streams(Box<StreamsCompanion>),
+}
+
+impl Group {
+    /// The soft side of a group whose other side is in the ledger.
+    fn companion_mut(&mut self) -> Option<&mut Companion> {
+        match self {
+            Self::Classic(_) => None,
+            Self::Consumer(companion) => Some(companion),
+            Self::Streams(companion) => Some(&mut companion.common),
+        }
+    }
 }
 
 /// Events counted since the shard was made, for metrics.
@@ -193,6 +207,17 @@ impl GroupCoordinator {
             })
         });
         let sessions: Vec<(Purpose, i32)> = sessions.collect();
+        let mut sessions = sessions;
+        for (id, group) in self.ledger.streams_groups() {
+            self.groups.insert(id.clone(), Group::Streams(Box::default()));
+            let timeout_ms = self.settings.streams.of(id, &self.configs).timing.session_timeout_ms;
+            sessions.extend(group.members().keys().map(|member| {
+                (Purpose::Heartbeat { group: id.clone(), member: member.clone() }, timeout_ms)
+            }));
+            revoking.extend(group.revoking_members().map(|(member, timeout_ms)| {
+                (Purpose::Revocation { group: id.clone(), member: member.clone() }, timeout_ms)
+            }));
+        }
         let (groups, mut cx) = self.split(now, &mut step);
         for group in groups.values_mut() {
             if let Group::Classic(group) = group {
@@ -254,7 +279,9 @@ impl GroupCoordinator {
             let (groups, mut cx) = self.split(now, &mut step);
             match groups.get_mut(&request.group_id) {
                 Some(Group::Classic(group)) => group.sync(&mut cx, token, request),
-                Some(Group::Consumer(_)) | None => Err(GroupError::UnknownMemberId),
+                Some(Group::Consumer(_) | Group::Streams(_)) | None => {
+                    Err(GroupError::UnknownMemberId)
+                }
             }
         });
         if let Err(error) = outcome {
@@ -274,7 +301,9 @@ impl GroupCoordinator {
                 let (groups, mut cx) = self.split(now, &mut step);
                 match groups.get_mut(&request.group_id) {
                     Some(Group::Classic(group)) => group.heartbeat_received(&mut cx, request),
-                    Some(Group::Consumer(_)) | None => Err(GroupError::UnknownMemberId),
+                    Some(Group::Consumer(_) | Group::Streams(_)) | None => {
+                        Err(GroupError::UnknownMemberId)
+                    }
                 }
             }
         };
@@ -296,7 +325,7 @@ impl GroupCoordinator {
             let (groups, mut cx) = self.split(now, &mut step);
             match groups.get_mut(&request.group_id) {
                 Some(Group::Classic(group)) => group.leave(&mut cx, &request.members),
-                Some(Group::Consumer(_)) | None => strangers(request),
+                Some(Group::Consumer(_) | Group::Streams(_)) | None => strangers(request),
             }
         });
         step.reply(token, Response::Leave(outcome));
@@ -315,6 +344,13 @@ impl GroupCoordinator {
             self.apply_in(record, base_offset.plus(index as i64), producer);
             self.follow(now, record, end, &mut step);
         }
+        let has_members = match &write.then {
+            Then::Modern(aftermath) => {
+                let group = self.ledger.streams_group(&aftermath.group);
+                group.is_some_and(|group| !group.members().is_empty())
+            }
+            _ => false,
+        };
         let (groups, mut cx) = self.split(now, &mut step);
         match write.then {
             Then::Nothing | Then::CreateGroup { .. } => {}
@@ -330,12 +366,17 @@ impl GroupCoordinator {
                 }
             }
             Then::Modern(mut aftermath) => {
-                if let Some(Group::Consumer(companion)) = groups.get_mut(&aftermath.group) {
-                    companion.note(&mut aftermath);
+                if let Some(group) = groups.get_mut(&aftermath.group) {
+                    if let Group::Streams(companion) = group {
+                        companion.note_stored(aftermath.configured.take(), has_members);
+                    }
+                    if let Some(companion) = group.companion_mut() {
+                        companion.note(&mut aftermath);
+                    }
                 }
                 if let Some(member) = aftermath.replaced.take() {
                     let group = aftermath.group.clone();
-                    cx.forget_consumer(group, member);
+                    cx.forget_member(group, member);
                 }
                 if let Some((token, response)) = aftermath.reply {
                     cx.step.reply_after(token, response, Some(end));
@@ -361,9 +402,11 @@ impl GroupCoordinator {
                 if let Some(Group::Classic(mut classic)) = groups.remove(&group) {
                     classic.abandon(&mut cx, error);
                 }
-                // It may have been meant to take the place of an empty consumer group.
+                // It may have been meant to take the place of an empty group of another protocol.
                 if self.ledger.consumer_group(&group).is_some() {
                     self.groups.insert(group, Group::Consumer(Companion::default()));
+                } else if self.ledger.streams_group(&group).is_some() {
+                    self.groups.insert(group, Group::Streams(Box::default()));
                 }
             }
             Then::InstallAssignment { group, generation, leader, .. } => {
@@ -398,6 +441,7 @@ impl GroupCoordinator {
     pub fn tick(&mut self, now: Now) -> Step {
         let mut step = Step::default();
         let mut expired: BTreeMap<Str, BTreeMap<Str, RebalanceCause>> = BTreeMap::new();
+        let mut assigning = Vec::new();
         while let Some(purpose) = self.timers.pop_due(now.monotonic_ms) {
             let (groups, mut cx) = self.split(now, &mut step);
             match purpose {
@@ -413,7 +457,7 @@ impl GroupCoordinator {
                 }
                 Purpose::Heartbeat { group, member } => match groups.get_mut(&group) {
                     Some(Group::Classic(group)) => group.heartbeat_expired(&mut cx, &member),
-                    Some(Group::Consumer(_)) => {
+                    Some(Group::Consumer(_) | Group::Streams(_)) => {
                         let cause = RebalanceCause::HeartbeatExpired;
                         expired.entry(group).or_default().insert(member, cause);
                     }
@@ -423,6 +467,7 @@ impl GroupCoordinator {
                     let cause = RebalanceCause::RevocationExpired;
                     expired.entry(group).or_default().entry(member).or_insert(cause);
                 }
+                Purpose::InitialAssignment { group } => assigning.push(group),
                 Purpose::Expiration => {
                     let interval_ms = cx.settings.offsets_retention_check_interval_ms;
                     cx.schedule(Purpose::Expiration, interval_ms);
@@ -430,7 +475,7 @@ impl GroupCoordinator {
                 }
             }
         }
-        self.expire_consumers(now, expired, &mut step);
+        self.expire_members(now, expired, assigning, &mut step);
         step
     }
 
@@ -452,6 +497,51 @@ impl GroupCoordinator {
     /// The topics as the shard was last shown them.
     pub(crate) fn topics(&self) -> &dyn TopicView {
         &*self.topics
+    }
+
+    /// Removes members of modern groups whose time is up, and hands out the tasks of streams
+    /// groups whose first members have had the time to come.
+    fn expire_members(
+        &mut self,
+        now: Now,
+        expired: BTreeMap<Str, BTreeMap<Str, RebalanceCause>>,
+        assigning: Vec<Str>,
+        step: &mut Step,
+    ) {
+        let mut of_consumers = BTreeMap::new();
+        let mut changed = BTreeSet::new();
+        for (group, due) in expired {
+            match self.groups.get(&group) {
+                Some(Group::Streams(_)) => {
+                    if self.expire_streams_members(now, &group, due, step) {
+                        changed.insert(group);
+                    }
+                }
+                _ => {
+                    of_consumers.insert(group, due);
+                }
+            }
+        }
+        self.expire_consumers(now, of_consumers, step);
+        for group in assigning {
+            if changed.contains(&group) {
+                // The assignment has to know who is gone, which is not in the log yet.
+                let (_, mut cx) = self.split(now, step);
+                cx.schedule(Purpose::InitialAssignment { group }, 1);
+            } else {
+                self.assign_streams_group(now, &group, step);
+            }
+        }
+    }
+
+    /// What holds for a streams group.
+    pub(crate) fn streams_settings(&self, group: &str) -> StreamsSettings {
+        self.settings.streams.of(group, &self.configs)
+    }
+
+    /// Whether something will happen at some time.
+    pub(crate) fn is_scheduled(&self, purpose: &Purpose) -> bool {
+        self.timers.is_scheduled(purpose)
     }
 
     /// The periods of a consumer group.
@@ -520,7 +610,15 @@ impl GroupCoordinator {
             if !group.members().is_empty() {
                 return Err(refuse(GroupError::InconsistentGroupProtocol));
             }
-            records = group_tombstones(&request.group_id, group);
+            records = consumer::group_tombstones(&request.group_id, group);
+        }
+        if let Some(Group::Streams(_)) = self.groups.get(&request.group_id)
+            && let Some(group) = self.ledger.streams_group(&request.group_id)
+        {
+            if !group.members().is_empty() {
+                return Err(refuse(GroupError::InconsistentGroupProtocol));
+            }
+            records = streams::group_tombstones(&request.group_id);
         }
         let (groups, mut cx) = self.split(now, step);
         if let Some(Group::Classic(group)) = groups.get_mut(&request.group_id) {
@@ -568,15 +666,43 @@ impl GroupCoordinator {
                     }
                     Entry::Occupied(mut place) => match place.get_mut() {
                         Group::Consumer(companion) => companion.stored_until = Some(end),
+                        Group::Streams(_) if record.is_tombstone() => {}
                         // A group without records of its own gives way. A tombstone may well
                         // belong to the group that a classic one has taken the place of.
                         Group::Classic(_) if record.is_tombstone() => {}
-                        Group::Classic(_) => {
+                        Group::Classic(_) | Group::Streams(_) => {
                             place.insert(Group::Consumer(Companion::stored(end)));
                         }
                     },
                     Entry::Vacant(place) if exists => {
                         place.insert(Group::Consumer(Companion::stored(end)));
+                    }
+                    Entry::Vacant(_) => {}
+                }
+            }
+            Record::Streams { group, record } => {
+                let exists = self.ledger.streams_group(group).is_some();
+                let stored = || {
+                    let common = Companion::stored(end);
+                    Group::Streams(Box::new(StreamsCompanion { common, ..Default::default() }))
+                };
+                match self.groups.entry(group.detach()) {
+                    Entry::Occupied(place) if !exists => {
+                        if matches!(place.get(), Group::Streams(_)) {
+                            place.remove();
+                            let group = group.detach();
+                            self.timers.cancel(Purpose::InitialAssignment { group });
+                        }
+                    }
+                    Entry::Occupied(mut place) => match place.get_mut() {
+                        Group::Streams(companion) => companion.common.stored_until = Some(end),
+                        Group::Classic(_) | Group::Consumer(_) if record.is_tombstone() => {}
+                        Group::Classic(_) | Group::Consumer(_) => {
+                            place.insert(stored());
+                        }
+                    },
+                    Entry::Vacant(place) if exists => {
+                        place.insert(stored());
                     }
                     Entry::Vacant(_) => {}
                 }

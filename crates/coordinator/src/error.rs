@@ -72,6 +72,9 @@ pub enum GroupError {
     /// The request contradicts itself: `INVALID_REQUEST`.
     #[error("{0}")]
     InvalidRequest(&'static str),
+    /// The topology of a streams application cannot be meant: `STREAMS_INVALID_TOPOLOGY`.
+    #[error("{0}")]
+    StreamsInvalidTopology(&'static str),
     /// The group's protocol needs a later version of the request: `UNSUPPORTED_VERSION`.
     #[error("members of a consumer group must use a later version of this request")]
     UnsupportedVersion,
@@ -112,6 +115,7 @@ impl GroupError {
             Self::UnsupportedAssignor => "UNSUPPORTED_ASSIGNOR",
             Self::InvalidRegularExpression => "INVALID_REGULAR_EXPRESSION",
             Self::InvalidRequest(_) => "INVALID_REQUEST",
+            Self::StreamsInvalidTopology(_) => "STREAMS_INVALID_TOPOLOGY",
             Self::UnsupportedVersion => "UNSUPPORTED_VERSION",
             Self::RecordTooLarge => "UNKNOWN_SERVER_ERROR",
             Self::InvalidProducerEpoch => "INVALID_PRODUCER_EPOCH",

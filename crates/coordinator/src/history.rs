@@ -47,10 +47,12 @@ pub enum RebalanceCause {
     MembersLeft,
     /// A member sent no heartbeat within its session timeout.
     HeartbeatExpired,
-    /// Members of a consumer group did not give partitions up in time.
+    /// Members did not give partitions or tasks up in time.
     RevocationExpired,
     /// Subscribed topics came, went or grew.
     TopicsChanged,
+    /// What the assignment of a streams group depends on was set otherwise.
+    ConfigsChanged,
     /// Members did not ask for their assignment in time.
     SyncExpired,
     /// The assignment could not be written to the log.
@@ -68,8 +70,9 @@ impl fmt::Display for RebalanceCause {
             Self::StaticMemberReplaced => "a static member was replaced",
             Self::MembersLeft => "members left",
             Self::HeartbeatExpired => "a member's heartbeat expired",
-            Self::RevocationExpired => "members did not give partitions up in time",
+            Self::RevocationExpired => "members did not give up in time what others are to have",
             Self::TopicsChanged => "subscribed topics changed",
+            Self::ConfigsChanged => "the group's configuration changed",
             Self::SyncExpired => "members did not sync in time",
             Self::AssignmentNotStored(error) => {
                 return write!(f, "the assignment could not be stored: {error}");

@@ -17,6 +17,7 @@ use fleuve_types::{Offset, ProducerId, TimestampMs, Uuid};
 use crate::consumer::{ConsumerGroup, ConsumerRecord};
 use crate::offsets::PendingOffsets;
 use crate::record::{NO_EXPIRY, Record};
+use crate::streams::{StreamsGroup, StreamsRecord};
 
 /// Groups and committed offsets as the log has them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +26,8 @@ pub struct Ledger {
     groups: BTreeMap<Str, Option<GroupMetadataValue>>,
     /// Consumer groups; none of them is also in `groups`.
     consumer_groups: BTreeMap<Str, ConsumerGroup>,
+    /// Streams groups; none of them is also among the others.
+    streams_groups: BTreeMap<Str, StreamsGroup>,
     offsets: BTreeMap<Str, TopicOffsets>,
     /// Offsets of transactions that have not ended.
     pending: PendingOffsets,
@@ -59,6 +62,7 @@ impl Ledger {
         match record {
             Record::Group { group, value: Some(value) } => {
                 self.consumer_groups.remove(group);
+                self.streams_groups.remove(group);
                 self.groups.insert(group.detach(), Some(own(value)));
             }
             Record::Group { group, value: None } => {
@@ -67,6 +71,7 @@ impl Ledger {
             Record::Offset { key, value: Some(value) } => {
                 if !self.groups.contains_key(&key.group)
                     && !self.consumer_groups.contains_key(&key.group)
+                    && !self.streams_groups.contains_key(&key.group)
                 {
                     self.groups.insert(key.group.detach(), None);
                 }
@@ -104,6 +109,7 @@ impl Ledger {
                 }
             }
             Record::Consumer { group, record } => self.apply_consumer(group, record),
+            Record::Streams { group, record } => self.apply_streams(group, record),
         }
     }
 
@@ -145,6 +151,16 @@ impl Ledger {
         self.consumer_groups.iter()
     }
 
+    /// A streams group.
+    pub(crate) fn streams_group(&self, group: &str) -> Option<&StreamsGroup> {
+        self.streams_groups.get(group)
+    }
+
+    /// Every streams group.
+    pub(crate) fn streams_groups(&self) -> impl Iterator<Item = (&Str, &StreamsGroup)> {
+        self.streams_groups.iter()
+    }
+
     /// Whether the log has a record of a classic group, and not only offsets of it.
     pub(crate) fn has_classic_record(&self, group: &str) -> bool {
         self.groups.get(group).is_some_and(Option::is_some)
@@ -180,9 +196,30 @@ impl Ledger {
         }
         // It may exist already as the owner of offsets, which has no record of its own.
         self.groups.remove(group);
+        self.streams_groups.remove(group);
         let mut created = ConsumerGroup::default();
         created.apply(record);
         self.consumer_groups.insert(group.detach(), created);
+    }
+
+    fn apply_streams(&mut self, group: &Str, record: &StreamsRecord) {
+        if *record == StreamsRecord::Epoch(None) {
+            self.streams_groups.remove(group);
+            return;
+        }
+        if let Some(known) = self.streams_groups.get_mut(group) {
+            known.apply(record);
+            return;
+        }
+        // What compaction left of a group that is gone.
+        if record.is_tombstone() {
+            return;
+        }
+        self.groups.remove(group);
+        self.consumer_groups.remove(group);
+        let mut created = StreamsGroup::default();
+        created.apply(record);
+        self.streams_groups.insert(group.detach(), created);
     }
 
     /// Number of offsets in the ledger.

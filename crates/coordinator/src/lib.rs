@@ -1,7 +1,7 @@
 //! Group coordination as a pure machine: no sockets, no storage, no clock, no threads.
 //!
-//! A [`GroupCoordinator`] is the shard for one partition of `__consumer_offsets`: the classic and
-//! the consumer group protocol and committed offsets, as Apache Kafka 4.3 behaves. What it must never know: how
+//! A [`GroupCoordinator`] is the shard for one partition of `__consumer_offsets`: the classic, the
+//! consumer and the streams group protocol and committed offsets, as Apache Kafka 4.3 behaves. What it must never know: how
 //! requests arrive, how records are stored, what time it is.
 //!
 //! Transactions have a machine of their own, one for each partition of `__transaction_state`: see
@@ -53,8 +53,8 @@
 //! # What is persistent, and what is soft
 //!
 //! The [`Ledger`] is a function of the log: the last record of every classic group, the whole of
-//! every consumer group, and all offsets. Only [`GroupCoordinator::apply`] changes it, the same way
-//! live and at the start.
+//! every consumer and streams group, and all offsets. Only [`GroupCoordinator::apply`] changes it,
+//! the same way live and at the start.
 //!
 //! All else is soft, as in Kafka's classic groups, and comes back different after a restart:
 //!
@@ -85,8 +85,8 @@
 //!
 //! # Room for what comes next
 //!
-//! Share and streams groups become modules beside [`classic`] and [`consumer`], variants of the
-//! coordinator's group enum and of [`Record`], and further sections of the ledger; they share
+//! Share groups become a module beside [`classic`], [`consumer`] and [`streams`], a variant of the
+//! coordinator's group enum and of [`Record`], and a further section of the ledger; they share
 //! [`offsets`], timers, steps and the driver. Offsets of transactions become a second section of
 //! the ledger that a commit marker moves into the first.
 
@@ -94,6 +94,7 @@ pub mod classic;
 pub mod consumer;
 pub mod lag;
 pub mod offsets;
+pub mod streams;
 pub mod transaction;
 
 mod admin;
@@ -113,7 +114,7 @@ mod topics;
 
 pub use admin::{
     CLASSIC_GROUP_TYPE, CONSUMER_GROUP_TYPE, Description, GroupState, ListFilter, Listing,
-    MemberDescription,
+    MemberDescription, STREAMS_GROUP_TYPE,
 };
 pub use classic::State;
 pub use configs::{GroupConfig, GroupConfigs, StreamsConfig, Timing};

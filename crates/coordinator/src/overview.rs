@@ -56,6 +56,9 @@ impl GroupCoordinator {
             Some(Group::Consumer(_)) => {
                 self.ledger().consumer_group(group_id).map_or(0, |group| group.members().len())
             }
+            Some(Group::Streams(_)) => {
+                self.ledger().streams_group(group_id).map_or(0, |group| group.members().len())
+            }
             None => 0,
         }
     }

@@ -8,11 +8,11 @@
 //! type 1  offset of a group      OffsetCommitKey, OffsetCommitValue
 //! type 2  classic group          GroupMetadataKey, GroupMetadataValue
 //! type 3 to 8, and 16: consumer groups, see ConsumerRecord
+//! type 17, and 19 to 23: streams groups, see StreamsRecord
 //! ```
 //!
-//! Types 10 to 15 and from 17 on belong to share and streams groups and will get rooms of their
-//! own; until then they are reported as unknown and the loader skips them, as Kafka does with types
-//! that it does not know.
+//! Types 10 to 15 belong to share groups and will get a room of their own; until then they are
+//! reported as unknown and the loader skips them, as Kafka does with types that it does not know.
 
 use bytes::Bytes;
 use fleuve_protocol::messages::group_metadata_key::GroupMetadataKey;
@@ -25,6 +25,7 @@ use fleuve_protocol::messages::offset_commit_value::OffsetCommitValue;
 use fleuve_protocol::{DecodeError, EncodeError, Message, Reader, Str, Writer};
 
 use crate::consumer::ConsumerRecord;
+use crate::streams::StreamsRecord;
 
 const LEGACY_OFFSET_COMMIT: i16 = 0;
 const OFFSET_COMMIT: i16 = 1;
@@ -69,6 +70,13 @@ pub enum Record {
         /// The part.
         record: ConsumerRecord,
     },
+    /// Part of a streams group.
+    Streams {
+        /// The group's id.
+        group: Str,
+        /// The part.
+        record: StreamsRecord,
+    },
 }
 
 /// Why bytes are not a record that we can apply.
@@ -105,6 +113,7 @@ impl Record {
                 Ok((prefixed_key(OFFSET_COMMIT, key)?, value))
             }
             Self::Consumer { group, record } => record.encode(group),
+            Self::Streams { group, record } => record.encode(group),
         }
     }
 
@@ -132,10 +141,17 @@ impl Record {
                 });
                 Ok(Self::Offset { key: OffsetCommitKey { group, topic, partition }, value })
             }
-            other => match ConsumerRecord::decode(other, &mut key, value)? {
-                Some((group, record)) => Ok(Self::Consumer { group, record }),
-                None => Err(RecordError::UnknownType(other)),
-            },
+            other => {
+                if let Some((group, record)) =
+                    ConsumerRecord::decode(other, &mut key, value.clone())?
+                {
+                    return Ok(Self::Consumer { group, record });
+                }
+                match StreamsRecord::decode(other, &mut key, value)? {
+                    Some((group, record)) => Ok(Self::Streams { group, record }),
+                    None => Err(RecordError::UnknownType(other)),
+                }
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use crate::error::GroupError;
 use crate::modern::Aftermath;
 use crate::offsets::TopicOutcomes;
 use crate::record::Record;
+use crate::streams::StreamsHeartbeatReply;
 use crate::transaction::Producer;
 
 /// The two times of a moment: one that is written down and one that deadlines are measured by.
@@ -77,6 +78,8 @@ pub enum Response {
     Leave(Result<Vec<LeaverOutcome>, GroupError>),
     /// To ConsumerGroupHeartbeat.
     ConsumerHeartbeat(Result<ConsumerHeartbeatReply, GroupError>),
+    /// To StreamsGroupHeartbeat.
+    StreamsHeartbeat(Result<Box<StreamsHeartbeatReply>, GroupError>),
     /// To OffsetCommit, in the order of the request.
     OffsetCommit(Result<Vec<TopicOutcomes>, GroupError>),
     /// To OffsetDelete, in the order of the request.
@@ -94,6 +97,7 @@ impl Response {
             Self::Heartbeat(_) => Self::Heartbeat(Err(error)),
             Self::Leave(_) => Self::Leave(Err(error)),
             Self::ConsumerHeartbeat(_) => Self::ConsumerHeartbeat(Err(error)),
+            Self::StreamsHeartbeat(_) => Self::StreamsHeartbeat(Err(error)),
             Self::OffsetCommit(_) => Self::OffsetCommit(Err(error)),
             Self::OffsetDelete(_) => Self::OffsetDelete(Err(error)),
             Self::DeleteGroups(outcomes) => Self::DeleteGroups(

@@ -17,7 +17,9 @@ pub(crate) enum Purpose {
     Sync { group: Str },
     /// The member had until now to show that it lives.
     Heartbeat { group: Str, member: Str },
-    /// The member of a consumer group had until now to give partitions up.
+    /// The time for the first members of a streams group to join is over.
+    InitialAssignment { group: Str },
+    /// The member of a modern group had until now to give up what others are to have.
     Revocation { group: Str, member: Str },
     /// Expired offsets are to be looked for.
     Expiration,
@@ -44,6 +46,11 @@ impl Timers {
         } else {
             self.in_order.insert((deadline_ms, purpose));
         }
+    }
+
+    /// Whether `purpose` has a deadline.
+    pub(crate) fn is_scheduled(&self, purpose: &Purpose) -> bool {
+        self.by_purpose.contains_key(purpose)
     }
 
     /// Forgets the deadline of `purpose`, if it has one.

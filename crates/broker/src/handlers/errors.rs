@@ -9,6 +9,7 @@ use fleuve_protocol::records::BatchError;
 use fleuve_storage::{AppendError, LogError};
 
 use crate::metadata_log::{AutoCreateError, MetadataError};
+use crate::request::Context;
 
 /// The code for a batch that was not appended.
 pub(crate) fn append(error: &AppendError) -> ErrorCode {
@@ -59,6 +60,11 @@ pub(crate) fn group(error: GroupError) -> ErrorCode {
     let name = error.kafka_name();
     let found = ErrorCode::ALL.iter().find(|code| code.name() == name);
     found.copied().unwrap_or(ErrorCode::UnknownServerError)
+}
+
+/// Whether a feature is switched on, as those are that gate the protocols of groups.
+pub(crate) fn has_feature(context: &Context, feature: &str) -> bool {
+    context.node.image().features().get(feature).is_some_and(|level| *level > 0)
 }
 
 /// The code for an outcome of the group coordinator, zero for success.

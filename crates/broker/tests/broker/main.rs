@@ -10,5 +10,6 @@ mod groups;
 mod idempotence_and_sessions;
 mod lifecycle;
 mod produce_and_fetch;
+mod streams_groups;
 mod support;
 mod topics;

@@ -137,6 +137,7 @@ impl GroupCoordinator {
                 gone: Vec::new(),
                 replaced: decision.replaced.filter(|replaced| *replaced != request.member_id),
                 looked_at: decision.looked_at,
+                configured: None,
             };
             cx.step.write(decision.records, Then::Modern(Box::new(aftermath)));
         }

@@ -184,7 +184,7 @@ impl GroupCoordinator {
 
         let (_, mut cx) = self.split(now, step);
         for member in &gone {
-            cx.forget_consumer(group_id.clone(), member.clone());
+            cx.forget_member(group_id.clone(), member.clone());
         }
         let aftermath = Aftermath {
             group: group_id,
@@ -194,6 +194,7 @@ impl GroupCoordinator {
             gone: gone.into_iter().collect(),
             replaced: None,
             looked_at: LookedAt::default(),
+            configured: None,
         };
         cx.step.write(records, Then::Modern(Box::new(aftermath)));
     }

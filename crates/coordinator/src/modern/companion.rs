@@ -3,11 +3,14 @@
 //! All of it is soft: a restart loses it, and nothing but the moment at which a heartbeat looks at
 //! the topics again depends on it.
 
+use std::sync::Arc;
+
 use fleuve_protocol::Str;
 use fleuve_types::Offset;
 
 use crate::history::{History, Rebalance, RebalanceCause};
 use crate::step::{Now, Response, Token};
+use crate::streams::Configured;
 
 /// Delay before a member is removed whose removal the log did not take.
 pub(crate) const FENCE_RETRY_MS: i64 = 500;
@@ -37,6 +40,8 @@ pub(crate) struct Aftermath {
     pub(crate) replaced: Option<Str>,
     /// What the decision looked at.
     pub(crate) looked_at: LookedAt,
+    /// The topology of a streams group, as the decision held it against the topics.
+    pub(crate) configured: Option<Arc<Configured>>,
 }
 
 /// The views of the topics that a decision rests on, where it looked at them.

@@ -11,6 +11,7 @@ use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
 use crate::record::{NO_EXPIRY, Record};
 use crate::step::{Now, Response, Step, Token};
+use crate::streams::StreamsCommitRule;
 
 impl GroupCoordinator {
     /// Handles OffsetCommit, also of consumers that are in no group.
@@ -25,7 +26,7 @@ impl GroupCoordinator {
             step.reply(token, Response::OffsetCommit(Err(error)));
             return step;
         }
-        let rule = match self.consumer_rule(request) {
+        let rule = match self.commit_rule(request) {
             Ok(rule) => rule,
             Err(error) => {
                 step.reply(token, Response::OffsetCommit(Err(error)));
@@ -43,7 +44,7 @@ impl GroupCoordinator {
     pub(super) fn commit_topics(
         &self,
         now: Now,
-        rule: &CommitRule<'_>,
+        rule: &Rule<'_>,
         request: &CommitRequest,
         records: &mut Vec<Record>,
     ) -> Vec<TopicOutcomes> {
@@ -70,8 +71,8 @@ impl GroupCoordinator {
         step: &mut Step,
     ) -> Result<(), GroupError> {
         self.check_serving()?;
-        if let Some(Group::Consumer(_)) = self.groups.get(&request.group_id) {
-            // See `consumer_rule`. Commits do not count as heartbeats there.
+        if let Some(Group::Consumer(_) | Group::Streams(_)) = self.groups.get(&request.group_id) {
+            // See `commit_rule`. Commits do not count as heartbeats there.
             return Ok(());
         }
         let is_member_of_none = request.generation < 0;
@@ -109,28 +110,30 @@ impl GroupCoordinator {
         }
     }
 
-    /// What the commit of a consumer group's member is held against.
-    pub(super) fn consumer_rule(
-        &self,
-        request: &CommitRequest,
-    ) -> Result<CommitRule<'_>, GroupError> {
-        match self.ledger().consumer_group(&request.group_id) {
-            None => Ok(CommitRule::Any),
-            Some(group) => group.commit_rule(
-                &request.member_id,
-                request.generation,
-                request.knows_group_id_not_found,
-            ),
+    /// What the commit of a member of a modern group is held against.
+    pub(super) fn commit_rule(&self, request: &CommitRequest) -> Result<Rule<'_>, GroupError> {
+        let (member, epoch) = (&request.member_id, request.generation);
+        let is_new_api = request.knows_group_id_not_found;
+        if let Some(group) = self.ledger().consumer_group(&request.group_id) {
+            return group.commit_rule(member, epoch, is_new_api).map(Rule::Consumer);
         }
+        if let Some(group) = self.ledger().streams_group(&request.group_id) {
+            return group.commit_rule(member, epoch, is_new_api).map(Rule::Streams);
+        }
+        Ok(Rule::Consumer(CommitRule::Any))
     }
 
     fn check_partition(
         &self,
-        rule: &CommitRule<'_>,
+        rule: &Rule<'_>,
         topic: &CommitTopic,
         partition: &CommitPartition,
     ) -> Result<(), GroupError> {
-        let CommitRule::SinceEpoch { .. } = rule else { return Ok(()) };
+        let rule = match rule {
+            Rule::Streams(rule) => return rule.check(&topic.name, partition.partition),
+            Rule::Consumer(CommitRule::Any) => return Ok(()),
+            Rule::Consumer(rule) => rule,
+        };
         let topic_id = match topic.topic_id {
             id if id.is_zero() => self.topics().by_name(&topic.name).map(|topic| topic.id),
             id => Some(id),
@@ -167,6 +170,13 @@ impl GroupCoordinator {
             }),
         })
     }
+}
+
+/// What a commit is held against, by the group's protocol.
+pub(super) enum Rule<'a> {
+    /// Also of groups without one.
+    Consumer(CommitRule<'a>),
+    Streams(StreamsCommitRule<'a>),
 }
 
 /// Whether the text has more UTF-16 code units than `limit`; its bytes are at least as many.

@@ -5,11 +5,12 @@ use fleuve_types::Uuid;
 
 use super::api::{DeleteRequest, DeletedTopic, TopicOutcomes};
 use crate::classic::State;
-use crate::consumer::group_tombstones;
+use crate::consumer;
 use crate::coordinator::{Group, GroupCoordinator, RECORDS_PER_WRITE};
 use crate::error::GroupError;
 use crate::record::Record;
 use crate::step::{Response, Step, Then, Token};
+use crate::streams;
 
 impl GroupCoordinator {
     /// Handles OffsetDelete.
@@ -95,10 +96,7 @@ impl GroupCoordinator {
                     let before = records.len();
                     self.tombstones_of_offsets(group, &mut records);
                     self.counters.offset_deletions += (records.len() - before) as u64;
-                    match self.ledger().consumer_group(group) {
-                        Some(consumer) => records.extend(group_tombstones(group, consumer)),
-                        None => records.push(Record::group_tombstone(group)),
-                    }
+                    self.tombstones_of_group(group, &mut records);
                 }
                 (group.clone(), outcome)
             })
@@ -111,7 +109,7 @@ impl GroupCoordinator {
         self.check_serving_group(&request.group_id)?;
         let group = match self.groups.get(&request.group_id) {
             Some(Group::Classic(group)) => group,
-            Some(Group::Consumer(_)) => return Ok(()),
+            Some(Group::Consumer(_) | Group::Streams(_)) => return Ok(()),
             None => return Err(GroupError::GroupIdNotFound),
         };
         // Of other members than consumers we cannot tell which topics they use.
@@ -133,6 +131,10 @@ impl GroupCoordinator {
             Some(Group::Consumer(_)) => self
                 .ledger()
                 .consumer_group(&request.group_id)
+                .is_some_and(|group| group.is_subscribed_to(topic)),
+            Some(Group::Streams(_)) => self
+                .ledger()
+                .streams_group(&request.group_id)
                 .is_some_and(|group| group.is_subscribed_to(topic)),
             None => false,
         };
@@ -166,6 +168,24 @@ impl GroupCoordinator {
                 }
                 Ok(())
             }
+            Some(Group::Streams(_)) => {
+                let group = self.ledger().streams_group(group);
+                if group.is_some_and(|group| !group.members().is_empty()) {
+                    return Err(GroupError::NonEmptyGroup);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets a group without members, whatever its protocol.
+    fn tombstones_of_group(&self, group: &Str, records: &mut Vec<Record>) {
+        if let Some(consumer) = self.ledger().consumer_group(group) {
+            records.extend(consumer::group_tombstones(group, consumer));
+        } else if self.ledger().streams_group(group).is_some() {
+            records.extend(streams::group_tombstones(group));
+        } else {
+            records.push(Record::group_tombstone(group));
         }
     }
 

@@ -6,7 +6,7 @@
 //! | stable, of consumers | so long after its commit, unless its topic is subscribed to |
 //! | stable, of others, or rebalancing | never: who knows what they still need |
 //! | never had members | so long after its commit |
-//! | of the consumer protocol | so long after its commit, unless its topic is subscribed to |
+//! | of the consumer or streams protocol | so long after its commit, unless its topic is subscribed to |
 //!
 //! An offset with an expiry time of its own, from OffsetCommit v2 to v4, ends at that time instead.
 //! A group without members goes with its last offset. Neither goes while a transaction is open that
@@ -16,11 +16,12 @@ use fleuve_protocol::Str;
 use fleuve_types::TimestampMs;
 
 use crate::classic::{ClassicGroup, State};
-use crate::consumer::{ConsumerGroup, group_tombstones};
+use crate::consumer::{self, ConsumerGroup};
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::ledger::CommittedOffset;
 use crate::record::Record;
 use crate::step::{Now, Step};
+use crate::streams::{self, StreamsGroup};
 
 impl GroupCoordinator {
     /// Asks for the tombstones of all offsets and groups whose time is up.
@@ -34,6 +35,10 @@ impl GroupCoordinator {
                     Some(group) => Expiring::Consumer(group),
                     None => continue,
                 },
+                Group::Streams(_) => match self.ledger().streams_group(id) {
+                    Some(group) => Expiring::Streams(group),
+                    None => continue,
+                },
             };
             let before = records.len();
             let all_expired = self.expire_offsets_of(now, id, group, &mut records);
@@ -43,9 +48,12 @@ impl GroupCoordinator {
                     records.push(Record::group_tombstone(id));
                 }
                 Expiring::Consumer(group) if all_expired && group.members().is_empty() => {
-                    records.extend(group_tombstones(id, group));
+                    records.extend(consumer::group_tombstones(id, group));
                 }
-                Expiring::Classic(_) | Expiring::Consumer(_) => {}
+                Expiring::Streams(group) if all_expired && group.members().is_empty() => {
+                    records.extend(streams::group_tombstones(id));
+                }
+                Expiring::Classic(_) | Expiring::Consumer(_) | Expiring::Streams(_) => {}
             }
         }
         self.counters.offsets_expired += offsets_expired as u64;
@@ -87,6 +95,7 @@ impl GroupCoordinator {
 enum Expiring<'a> {
     Classic(&'a ClassicGroup),
     Consumer(&'a ConsumerGroup),
+    Streams(&'a StreamsGroup),
 }
 
 impl Expiring<'_> {
@@ -94,6 +103,7 @@ impl Expiring<'_> {
         match self {
             Self::Classic(group) => group.is_subscribed_to(topic),
             Self::Consumer(group) => group.is_subscribed_to(topic),
+            Self::Streams(group) => group.is_subscribed_to(topic),
         }
     }
 }

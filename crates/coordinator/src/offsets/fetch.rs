@@ -14,6 +14,9 @@ impl GroupCoordinator {
         if let Some(group) = self.ledger().consumer_group(&request.group_id) {
             group.check_fetch(request.member_id.as_deref(), request.member_epoch)?;
         }
+        if let Some(group) = self.ledger().streams_group(&request.group_id) {
+            group.check_fetch(request.member_id.as_deref(), request.member_epoch)?;
+        }
         let offsets = self.ledger().offsets_of(&request.group_id);
         let mut topics = match &request.topics {
             Some(topics) => topics.iter().map(|topic| fetch_topic(topic, offsets)).collect(),

@@ -1,7 +1,9 @@
 //! TxnOffsetCommit: offsets that hold once the transaction is committed.
 
 use super::api::{CommitRequest, TopicOutcomes};
+use super::commit::Rule;
 use crate::classic::State;
+
 use crate::consumer::CommitRule;
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
@@ -51,11 +53,11 @@ impl GroupCoordinator {
     /// Whether the sender may commit for the group, and what its commit is held against. Other than
     /// outside of transactions it may also while the group rebalances, and old producers do not say
     /// which member they commit for.
-    fn transactional_rule(&self, request: &CommitRequest) -> Result<CommitRule<'_>, GroupError> {
+    fn transactional_rule(&self, request: &CommitRequest) -> Result<Rule<'_>, GroupError> {
         self.check_serving_group(&request.group_id)?;
         let is_member_of_none = request.generation < 0;
         match self.groups.get(&request.group_id) {
-            None if is_member_of_none => Ok(CommitRule::Any),
+            None if is_member_of_none => Ok(Rule::Consumer(CommitRule::Any)),
             None => Err(GroupError::IllegalGeneration),
             Some(Group::Classic(group)) => {
                 let claims_membership = !is_member_of_none
@@ -69,9 +71,11 @@ impl GroupCoordinator {
                         return Err(GroupError::IllegalGeneration);
                     }
                 }
-                Ok(CommitRule::Any)
+                Ok(Rule::Consumer(CommitRule::Any))
             }
-            Some(Group::Consumer(_)) => self.consumer_rule(request).map_err(as_generation),
+            Some(Group::Consumer(_) | Group::Streams(_)) => {
+                self.commit_rule(request).map_err(as_generation)
+            }
         }
     }
 }

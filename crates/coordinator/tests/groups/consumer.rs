@@ -131,14 +131,8 @@ impl Script {
             Err(error) => return vec![format!("consumer-history -> {}", error.kafka_name())],
             Ok(group) => group,
         };
-        let start = self.driver.now().wall.0 - self.driver.now_ms;
         let mut lines = vec!["consumer-history ->".to_owned()];
-        lines.extend(group.rebalances.iter().map(|rebalance| {
-            let member = rebalance.member.as_ref().map(|id| format!(", by {id}"));
-            let (at_ms, epoch) = (rebalance.at.0 - start, rebalance.generation);
-            let by = member.unwrap_or_default();
-            format!("  at {at_ms}ms after epoch {epoch}: {}{by}", rebalance.cause)
-        }));
+        lines.extend(self.print_history(&group.rebalances));
         lines
     }
 

@@ -10,4 +10,6 @@ mod golden;
 mod invariants;
 mod script;
 mod storm;
+mod streams;
+mod streams_histories;
 mod topics;

@@ -21,6 +21,9 @@
 //! settings max-size=2 delay=0 ...                    fail unavailable|not-leader|too-large
 //! A beat [join|leave|away] [topics=t+u] [regex=R] [owns] [owns=t:0+1,u:2] [instance=I]
 //!        [epoch=N] [rebalance=MS] [assignor=X] [member=M] [as=M] [v=1]
+//! A thread [join|leave] [topology=T] [topology-epoch=N] [process=P] [owns] [owns=0:0+1] [copies=..]
+//!        [endpoint=HOST:PORT] [epoch=N] [stop] [instance=I] [positions]
+//! describe-streams [g]        streams-history [g]
 //! topic t=3 u=2 -v                        describe-consumer [g]   consumer-history [g]
 //! hold | flush                reload                 unload
 //! ```
@@ -37,7 +40,8 @@ use fleuve_coordinator::offsets::{
 };
 use fleuve_coordinator::transaction::Producer;
 use fleuve_coordinator::{
-    AppendError, GroupConfig, GroupError, GroupSettings, ListFilter, Record, Response, Token,
+    AppendError, GroupConfig, GroupError, GroupSettings, ListFilter, Rebalance, Record, Response,
+    Token,
 };
 use fleuve_protocol::messages::consumer_protocol_subscription::ConsumerProtocolSubscription;
 use fleuve_protocol::{Message, Str, Writer};
@@ -45,6 +49,7 @@ use fleuve_types::{Offset, ProducerEpoch, ProducerId, Uuid};
 
 use crate::consumer::{Consumer, print_record, print_reply};
 use crate::driver::{Driver, Logged};
+use crate::streams::{Thread, print_streams_record, print_streams_reply};
 
 pub(crate) const DEFAULT_GROUP: &str = "g";
 
@@ -66,6 +71,7 @@ pub(crate) struct Script {
     pub(crate) driver: Driver,
     clients: BTreeMap<String, Client>,
     pub(crate) consumers: BTreeMap<String, Consumer>,
+    pub(crate) threads: BTreeMap<String, Thread>,
     /// Who sent what, until it is answered and printed.
     requests: BTreeMap<Token, (String, &'static str)>,
     printed_answers: usize,
@@ -119,10 +125,13 @@ impl Script {
         let mut settings = GroupSettings::default();
         // Scripts show one thing at a time; that assignments wait for each other is one of them.
         settings.consumer.timing.assignment_interval_ms = 0;
+        settings.streams.timing.assignment_interval_ms = 0;
+        settings.streams.initial_rebalance_delay_ms = 0;
         Self {
             driver: Driver::new(settings),
             clients: BTreeMap::new(),
             consumers: BTreeMap::new(),
+            threads: BTreeMap::new(),
             requests: BTreeMap::new(),
             printed_answers: 0,
             printed_records: 0,
@@ -150,6 +159,9 @@ impl Script {
             "end" => self.end(&options),
             "beat" => self.beat(&client, &options),
             "topic" => self.topic(&options),
+            "thread" => self.thread(&client, &options),
+            "describe-streams" => self.describe_streams(&options),
+            "streams-history" => self.streams_history(&options),
             "describe-consumer" => self.describe_consumer(&options),
             "consumer-history" => self.consumer_history(&options),
             "list" => self.list(&options),
@@ -192,6 +204,10 @@ impl Script {
                 generation: consumer.epoch,
                 instance_id: consumer.instance_id.clone(),
             };
+        }
+        if let Some(thread) = self.threads.get(name) {
+            client.member_id = thread.member_id.clone();
+            client.generation = thread.epoch;
         }
         if let Some(member_id) = options.text("member") {
             client.member_id = member_id;
@@ -471,21 +487,31 @@ impl Script {
             Err(error) => return vec![format!("history -> {}", error.kafka_name())],
             Ok(group) => group,
         };
-        let start = self.driver.now().wall.0 - self.driver.now_ms;
         let mut lines = vec!["history ->".to_owned()];
-        lines.extend(group.rebalances.iter().map(|rebalance| {
+        lines.extend(self.print_history(&group.rebalances).map(|line| {
+            // What ends in a classic group is a generation.
+            line.replacen(" after epoch ", " after generation ", 1)
+        }));
+        lines
+    }
+
+    pub(crate) fn print_history<'a>(
+        &self,
+        rebalances: &'a [Rebalance],
+    ) -> impl Iterator<Item = String> + use<'a> {
+        let start = self.driver.now().wall.0 - self.driver.now_ms;
+        rebalances.iter().map(move |rebalance| {
             let member = rebalance.member.as_ref().map(|id| format!(", by {id}"));
             let reason = rebalance.client_reason.as_ref().map(|reason| format!(", `{reason}`"));
             format!(
-                "  at {}ms after generation {}: {}{}{}",
+                "  at {}ms after epoch {}: {}{}{}",
                 rebalance.at.0 - start,
                 rebalance.generation,
                 rebalance.cause,
                 member.unwrap_or_default(),
                 reason.unwrap_or_default(),
             )
-        }));
-        lines
+        })
     }
 
     fn wait(&mut self, options: &Options<'_>) -> Vec<String> {
@@ -529,6 +555,7 @@ impl Script {
                     )
                 }
                 Record::Consumer { group, record } => print_record(group, record),
+                Record::Streams { group, record } => print_streams_record(group, record),
                 Record::Offset { key, value } => {
                     let offset = match value {
                         None => "is gone".to_owned(),
@@ -561,6 +588,15 @@ impl Script {
             if let Some(interval) = options.number("consumer-interval") {
                 settings.consumer.timing.assignment_interval_ms = interval;
             }
+            if let Some(interval) = options.number("streams-interval") {
+                settings.streams.timing.assignment_interval_ms = interval;
+            }
+            if let Some(delay) = options.number("streams-delay") {
+                settings.streams.initial_rebalance_delay_ms = delay;
+            }
+            if let Some(size) = options.number("streams-max-size") {
+                settings.streams.max_size = size;
+            }
             if let Some(size) = options.number("consumer-max-size") {
                 settings.consumer.max_size = size;
             }
@@ -583,6 +619,8 @@ impl Script {
         config.consumer.session_timeout_ms = options.number("consumer-session");
         config.consumer.heartbeat_interval_ms = options.number("consumer-heartbeat");
         config.consumer.assignment_interval_ms = options.number("consumer-interval");
+        config.streams.timing.session_timeout_ms = options.number("streams-session");
+        config.streams.standby_replicas = options.number("copies");
         let group = options.text("group").unwrap_or_else(|| DEFAULT_GROUP.into());
         self.driver.configure(group, config);
         Vec::new()
@@ -639,6 +677,10 @@ impl Script {
     }
 
     fn teach(&mut self, name: &str, response: &Response) {
+        if let Response::StreamsHeartbeat(Ok(reply)) = response {
+            self.teach_thread(name, reply);
+            return;
+        }
         if let Response::ConsumerHeartbeat(Ok(reply)) = response {
             self.teach_consumer(name, reply);
         }
@@ -687,6 +729,8 @@ fn outcome(response: &Response) -> String {
         Response::Sync(Err(error)) => name(Err(*error)),
         Response::ConsumerHeartbeat(Ok(reply)) => print_reply(reply),
         Response::ConsumerHeartbeat(Err(error)) => name(Err(*error)),
+        Response::StreamsHeartbeat(Ok(reply)) => print_streams_reply(reply),
+        Response::StreamsHeartbeat(Err(error)) => name(Err(*error)),
         Response::Heartbeat(outcome) => name(*outcome),
         Response::Leave(Err(error)) => name(Err(*error)),
         Response::Leave(Ok(leavers)) => {

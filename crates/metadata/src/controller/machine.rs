@@ -31,6 +31,8 @@ pub const SUPPORTED_FEATURES: &[(&str, FeatureRange)] = &[
         crate::image::METADATA_VERSION,
         FeatureRange { min: 7, max: crate::image::METADATA_VERSION_LEVEL },
     ),
+    // Level 1 is the streams group protocol of KIP-1071.
+    ("streams.version", FeatureRange { min: 0, max: 1 }),
 ];
 
 /// The most partitions that one request may create, as in Kafka.
