@@ -1,0 +1,248 @@
+//! The topology being written, and its sources.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::ktable::{SourceTable, TableView};
+use super::{KStream, KTable, Materialized, node};
+use crate::error::TopologyError;
+use crate::operator::source::{Source, TableSource};
+use crate::record::Data;
+use crate::runtime::{RawRecord, SourceEntry};
+use crate::serde::{SerdeOf, StreamType};
+use crate::topology::{Graph, Kind, Plan, SharedGraph};
+
+/// A stream-processing program: where it begins, and what [`crate::TestDriver`] and applications run.
+///
+/// ```
+/// use fleuve_streams::{TestDriver, Topology};
+///
+/// let app = Topology::new("word-count");
+/// app.stream::<(), String>("lines")
+///     .flat_map_values(|line: String| line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+///     .group_by(|_, word| word.clone())
+///     .count("word-counts")
+///     .to_stream()
+///     .to("counts");
+///
+/// let mut driver = TestDriver::new(&app).unwrap();
+/// driver.input("lines").at(0).send(&(), &"a b a".to_owned());
+/// assert_eq!(
+///     driver.output::<String, i64>("counts").pairs(),
+///     [("a".to_owned(), 1), ("b".to_owned(), 1), ("a".to_owned(), 2)]
+/// );
+/// ```
+#[derive(Clone)]
+pub struct Topology {
+    graph: SharedGraph,
+}
+
+/// What to do with a record that cannot be read, processed or written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ErrorPolicy {
+    /// Stop the task; the record is tried again when the program starts again.
+    #[default]
+    Fail,
+    /// Leave the record out and count it.
+    Skip,
+    /// Send the input record to this topic, with the cause in its headers, and go on.
+    DeadLetter(String),
+}
+
+/// How a topic is read.
+pub struct Consumed<K, V> {
+    pub(crate) key: SerdeOf<K>,
+    pub(crate) value: SerdeOf<V>,
+    pub(crate) extractor: Option<Extractor>,
+    pub(crate) name: Option<String>,
+}
+
+/// Gives the event time of a record from the record and the partition's highest time so far.
+pub(crate) type Extractor = Arc<dyn Fn(&RawRecord, i64) -> i64 + Send + Sync>;
+
+impl<K: 'static, V: 'static> Consumed<K, V> {
+    /// Reads with these serdes.
+    pub fn with(key: SerdeOf<K>, value: SerdeOf<V>) -> Self {
+        Self { key, value, extractor: None, name: None }
+    }
+
+    /// Takes event time from the record instead of its timestamp. The second argument is the highest event time of the
+    /// partition so far, or -1. A negative result drops the record.
+    pub fn timestamp_extractor(
+        mut self,
+        extractor: impl Fn(&RawRecord, i64) -> i64 + Send + Sync + 'static,
+    ) -> Self {
+        self.extractor = Some(Arc::new(extractor));
+        self
+    }
+
+    /// Names the source node.
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+}
+
+impl<K: StreamType, V: StreamType> Default for Consumed<K, V> {
+    fn default() -> Self {
+        Self::with(SerdeOf::usual(), SerdeOf::usual())
+    }
+}
+
+impl Topology {
+    /// An empty topology. The application id is the consumer group, and begins the names of internal topics.
+    pub fn new(application_id: &str) -> Self {
+        Self { graph: Arc::new(Mutex::new(Graph::new(application_id))) }
+    }
+
+    /// Says what to do with records that fail, for the whole program. The default is [`ErrorPolicy::Fail`].
+    pub fn on_error(&self, policy: ErrorPolicy) -> &Self {
+        self.graph.lock().on_error = policy;
+        self
+    }
+
+    /// Reads a topic as a stream of events. A record whose key or value is null is dropped, unless the type can be
+    /// null (`Option`, `()`).
+    pub fn stream<K: StreamType, V: StreamType>(&self, topic: &str) -> KStream<K, V> {
+        self.stream_with(&[topic], Consumed::default())
+    }
+
+    /// Reads topics as one stream of events.
+    pub fn stream_with<K: Data, V: Data>(
+        &self,
+        topics: &[&str],
+        consumed: Consumed<K, V>,
+    ) -> KStream<K, V> {
+        let (key, value) = (consumed.key.clone(), consumed.value.clone());
+        let mut graph = self.graph.lock();
+        let name = graph.name_or(consumed.name.as_deref(), "KSTREAM-SOURCE-");
+        let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        let id = match graph.source_of(&topics) {
+            Ok(None) => graph.add_node(
+                name.clone(),
+                Kind::Source { topics, global: false },
+                &[],
+                source_builder(consumed),
+            ),
+            Ok(Some(known)) => known,
+            Err(error) => {
+                graph.errors.push(error);
+                0
+            }
+        };
+        let name = graph.nodes[id].name.clone();
+        drop(graph);
+        KStream {
+            graph: self.graph.clone(),
+            node: id,
+            name,
+            key: Some(key),
+            value: Some(value),
+            sources: BTreeSet::from([id]),
+            repartition: false,
+            next_name: None,
+        }
+    }
+
+    /// Reads a topic as a table: the latest value of each key.
+    pub fn table<K: StreamType, V: StreamType>(&self, topic: &str) -> KTable<K, V> {
+        self.table_with(topic, Consumed::default(), Materialized::unnamed())
+    }
+
+    /// Reads a topic as a table that is kept in the named store.
+    pub fn table_with<K: Data, V: Data>(
+        &self,
+        topic: &str,
+        consumed: Consumed<K, V>,
+        materialized: Materialized<K, V>,
+    ) -> KTable<K, V> {
+        let (key, value) = (consumed.key.clone(), consumed.value.clone());
+        let mut graph = self.graph.lock();
+        // The store's name is generated first, even if the store is never needed.
+        let store = match &materialized.name {
+            Some(name) => name.clone(),
+            None => graph.next_store_name(&format!("{topic}-")),
+        };
+        let (source_name, table_name) = match &consumed.name {
+            Some(name) => (format!("{name}-source"), name.clone()),
+            None => (graph.next_name("KSTREAM-SOURCE-"), graph.next_name("KTABLE-SOURCE-")),
+        };
+        if let Ok(Some(_)) | Err(_) = graph.source_of(&[topic.to_owned()]) {
+            graph.errors.push(TopologyError::ReadTwice(topic.to_owned()));
+        }
+        let source = graph.add_node(
+            source_name,
+            Kind::Source { topics: vec![topic.to_owned()], global: false },
+            &[],
+            source_builder(consumed.nullable()),
+        );
+        let table = graph.add_node(
+            table_name,
+            Kind::Processor,
+            &[source],
+            node::<K, Option<V>, _>(|assembly, id| TableSource::<K, V>::new(assembly, id)),
+        );
+        let named = materialized.name.is_some();
+        let view = Arc::new(SourceTable {
+            node: table,
+            store,
+            key: materialized.key.clone().unwrap_or_else(|| key.clone()),
+            value: materialized.value.clone().unwrap_or_else(|| value.clone()),
+            materialized,
+        });
+        if named {
+            view.stores(&mut graph);
+        }
+        drop(graph);
+        KTable {
+            graph: self.graph.clone(),
+            node: table,
+            key: Some(key),
+            value: Some(value),
+            sources: BTreeSet::from([source]),
+            view,
+            next_name: None,
+        }
+    }
+
+    /// Finishes the topology.
+    pub fn build(&self) -> Result<Arc<Plan>, TopologyError> {
+        Plan::of(&self.graph.lock())
+    }
+
+    /// The topology in the form of Kafka Streams' `describe()`.
+    pub fn describe(&self) -> Result<String, TopologyError> {
+        Ok(self.build()?.describe())
+    }
+}
+
+/// A source node for a topic.
+pub(crate) fn source_builder<K: Data, V: Data>(
+    consumed: Consumed<K, V>,
+) -> crate::topology::NodeBuilder {
+    Arc::new(move |assembly, id| {
+        let source: Box<dyn SourceEntry> = Box::new(Source::<K, V> {
+            node: assembly.name(id),
+            key: consumed.key.clone(),
+            value: consumed.value.clone(),
+            extractor: consumed.extractor.clone(),
+            children: assembly.children(id),
+        });
+        Box::new(source) as Box<dyn Any + Send>
+    })
+}
+
+impl<K: 'static, V: 'static> Consumed<K, V> {
+    /// The same, with null values as deletions.
+    fn nullable(self) -> Consumed<K, Option<V>> {
+        Consumed {
+            key: self.key,
+            value: self.value.nullable(),
+            extractor: self.extractor,
+            name: self.name,
+        }
+    }
+}

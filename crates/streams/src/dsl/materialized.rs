@@ -1,0 +1,112 @@
+//! How a table's state is kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::record::Data;
+use crate::serde::SerdeOf;
+use crate::state::{AnyStore, KvStore, KvStoreSettings, MemoryBackend};
+use crate::topology::{ChangelogKind, Graph, NodeId, StoreSpec};
+
+/// The store of a table: its name, serdes, whether it is logged and cached.
+pub struct Materialized<K, V> {
+    pub(crate) name: Option<String>,
+    pub(crate) key: Option<SerdeOf<K>>,
+    pub(crate) value: Option<SerdeOf<V>>,
+    pub(crate) logged: bool,
+    pub(crate) cached: bool,
+    pub(crate) changelog_config: BTreeMap<String, String>,
+    pub(crate) retention_ms: Option<i64>,
+}
+
+impl<K: Data, V: Data> Materialized<K, V> {
+    /// A store with this name, which also names its changelog.
+    pub fn named(name: &str) -> Self {
+        Self { name: Some(name.to_owned()), ..Self::unnamed() }
+    }
+
+    /// A store with a generated name. Generated names change when operators are added before it, and then its state
+    /// is not found any more: name what must survive.
+    pub fn unnamed() -> Self {
+        Self {
+            name: None,
+            key: None,
+            value: None,
+            logged: true,
+            cached: true,
+            changelog_config: BTreeMap::new(),
+            retention_ms: None,
+        }
+    }
+
+    /// Keeps keys with this serde.
+    pub fn key_serde(mut self, serde: SerdeOf<K>) -> Self {
+        self.key = Some(serde);
+        self
+    }
+
+    /// Keeps values with this serde.
+    pub fn value_serde(mut self, serde: SerdeOf<V>) -> Self {
+        self.value = Some(serde);
+        self
+    }
+
+    /// Writes no changelog: the state is lost with the task.
+    pub fn without_logging(mut self) -> Self {
+        self.logged = false;
+        self
+    }
+
+    /// Sends every update on at once, instead of the last one of each key at every commit.
+    pub fn without_caching(mut self) -> Self {
+        self.cached = false;
+        self
+    }
+
+    /// Sets a topic setting of the changelog.
+    pub fn changelog_config(mut self, key: &str, value: &str) -> Self {
+        self.changelog_config.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// How long windows are kept, in milliseconds. At least size plus grace, which is also the default.
+    pub fn retention_ms(mut self, retention_ms: i64) -> Self {
+        self.retention_ms = Some(retention_ms);
+        self
+    }
+
+    /// Adds the store to the graph, as the table of a node.
+    pub(crate) fn add_to(
+        &self,
+        graph: &mut Graph,
+        node: NodeId,
+        store: String,
+        key: SerdeOf<K>,
+        value: SerdeOf<V>,
+    ) {
+        graph.nodes[node].table_store = Some(store.clone());
+        graph.add_store(StoreSpec {
+            name: store.clone(),
+            build: Arc::new(move |spec, topic| {
+                let settings = KvStoreSettings {
+                    name: spec.name.clone(),
+                    topic: topic.to_owned(),
+                    key: key.clone(),
+                    value: value.clone(),
+                    logged: spec.logged,
+                    cached: spec.cached,
+                };
+                let store: Box<dyn AnyStore> =
+                    Box::new(KvStore::new(settings, Box::new(MemoryBackend::default())));
+                store
+            }),
+            logged: self.logged,
+            cached: self.cached,
+            changelog: ChangelogKind::KeyValue,
+            changelog_config: self.changelog_config.clone(),
+            source_topic: None,
+            global: false,
+        });
+        graph.connect(node, &store);
+    }
+}

@@ -1,0 +1,61 @@
+//! The DSL: streams, tables and what can be done with them, under Kafka Streams' names.
+//!
+//! A handle ([`KStream`], [`KTable`], ...) is a place in the graph of its [`Topology`]; calling an operator adds a node
+//! there and gives the next handle. A handle may be used several times: each use is one more child, and records are
+//! cloned for all but the last.
+//!
+//! Nodes are numbered as Kafka Streams numbers them. `stream.named("name")` names the next node instead.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::record::Data;
+use crate::runtime::{Assembly, Down};
+use crate::topology::{NodeBuilder, NodeId};
+
+mod app;
+mod grouped;
+mod grouped_table;
+mod kstream;
+mod ktable;
+mod ktable_join;
+mod materialized;
+mod stream_join;
+mod stream_table_join;
+mod windowed;
+mod windows;
+
+pub(crate) use app::Extractor;
+pub use app::{Consumed, ErrorPolicy, Topology};
+pub use grouped::KGroupedStream;
+pub use grouped_table::KGroupedTable;
+pub use kstream::{Branches, KStream, Produced};
+pub use ktable::KTable;
+pub use materialized::Materialized;
+pub use windowed::TimeWindowedKStream;
+pub use windows::{JoinWindows, TimeWindows};
+
+/// A closure of the program: each task gets a clone of it.
+pub(crate) struct Closure<F>(Mutex<F>);
+
+impl<F: Clone> Closure<F> {
+    pub(crate) fn new(closure: F) -> Self {
+        Self(Mutex::new(closure))
+    }
+
+    pub(crate) fn get(&self) -> F {
+        self.0.lock().clone()
+    }
+}
+
+/// A node that takes `Record<K, V>`.
+pub(crate) fn node<K: Data, V: Data, D: Down<K, V> + 'static>(
+    build: impl Fn(&mut Assembly<'_>, NodeId) -> D + Send + Sync + 'static,
+) -> NodeBuilder {
+    Arc::new(move |assembly, id| {
+        let node: Box<dyn Down<K, V>> = Box::new(build(assembly, id));
+        Box::new(node) as Box<dyn Any + Send>
+    })
+}

@@ -1,0 +1,296 @@
+//! Joins of two streams within a window of event time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::windowed::{WindowSpec, add_window_store};
+use super::{JoinWindows, KStream, node};
+use crate::operator::stateless::PassThrough;
+use crate::operator::stream_join::{Reach, StreamJoin, WindowWrite};
+use crate::record::Data;
+use crate::serde::{SerdeOf, StreamType};
+use crate::state::{AnyStore, Either, OuterStore, OuterStoreSettings};
+use crate::topology::{ChangelogKind, Graph, Kind, StoreSpec};
+
+/// Puts two events together. At least one of them is there.
+type Joiner<K, V, W, R> = Arc<dyn Fn(&K, Option<&V>, Option<&W>) -> R + Send + Sync>;
+
+/// Which streams' events have a result without a partner.
+#[derive(Clone, Copy)]
+struct Outer {
+    left: bool,
+    right: bool,
+}
+
+impl<K: StreamType, V: StreamType> KStream<K, V> {
+    /// Pairs of events with the same key, at most a window apart. The pair has the later event's time.
+    pub fn join_within<W: StreamType, R: Data>(
+        &self,
+        other: &KStream<K, W>,
+        windows: JoinWindows,
+        joiner: impl Fn(&V, &W) -> R + Send + Sync + 'static,
+    ) -> KStream<K, R> {
+        let joiner: Joiner<K, V, W, R> = Arc::new(move |_, left, right| match (left, right) {
+            (Some(left), Some(right)) => joiner(left, right),
+            _ => unreachable!("an inner join joins two values"),
+        });
+        let outer = Outer { left: false, right: false };
+        self.join_streams(other, windows, outer, joiner)
+    }
+
+    /// [`Self::join_within`], and events of this stream that found no partner, once their window has closed.
+    pub fn left_join_within<W: StreamType, R: Data>(
+        &self,
+        other: &KStream<K, W>,
+        windows: JoinWindows,
+        joiner: impl Fn(&V, Option<&W>) -> R + Send + Sync + 'static,
+    ) -> KStream<K, R> {
+        let joiner: Joiner<K, V, W, R> = Arc::new(move |_, left, right| match left {
+            Some(left) => joiner(left, right),
+            None => unreachable!("a left join has a left value"),
+        });
+        let outer = Outer { left: true, right: false };
+        self.join_streams(other, windows, outer, joiner)
+    }
+
+    /// [`Self::join_within`], and events of either stream that found no partner, once their window has closed.
+    pub fn outer_join_within<W: StreamType, R: Data>(
+        &self,
+        other: &KStream<K, W>,
+        windows: JoinWindows,
+        joiner: impl Fn(Option<&V>, Option<&W>) -> R + Send + Sync + 'static,
+    ) -> KStream<K, R> {
+        let joiner: Joiner<K, V, W, R> = Arc::new(move |_, left, right| joiner(left, right));
+        let outer = Outer { left: true, right: true };
+        self.join_streams(other, windows, outer, joiner)
+    }
+
+    fn join_streams<W: StreamType, R: Data>(
+        &self,
+        other: &KStream<K, W>,
+        windows: JoinWindows,
+        outer: Outer,
+        joiner: Joiner<K, V, W, R>,
+    ) -> KStream<K, R> {
+        let named = self.next_name.clone();
+        let this = self.for_join(named.as_deref(), "left");
+        let other = other.for_join(named.as_deref(), "right");
+        let sources: BTreeSet<_> = this.sources.union(&other.sources).copied().collect();
+        let key = this.key.clone().or_else(|| other.key.clone()).unwrap_or_else(SerdeOf::usual);
+        let left_value = this.value.clone().unwrap_or_else(SerdeOf::usual);
+        let right_value = other.value.clone().unwrap_or_else(SerdeOf::usual);
+
+        let mut graph = self.graph.lock();
+        graph.copartition(sources.clone());
+        let names = Names::new(&mut graph, named.as_deref(), outer);
+        let written_left = graph.add_node(
+            names.windowed_left.clone(),
+            Kind::Processor,
+            &[this.node],
+            window_write::<K, V>(&names.left_store),
+        );
+        let written_right = graph.add_node(
+            names.windowed_right.clone(),
+            Kind::Processor,
+            &[other.node],
+            window_write::<K, W>(&names.right_store),
+        );
+        let unmatched = outer.left.then(|| names.unmatched_store.clone());
+        let alone = {
+            let joiner = joiner.clone();
+            move |key: &K, event: &Either<V, W>| match event {
+                Either::Left(left) => joiner(key, Some(left), None),
+                Either::Right(right) => joiner(key, None, Some(right)),
+            }
+        };
+
+        let (join, both, opposite, store) =
+            (joiner.clone(), alone.clone(), names.right_store.clone(), unmatched.clone());
+        let left = graph.add_node(
+            names.join_left.clone(),
+            Kind::Processor,
+            &[written_left],
+            node::<K, V, _>(move |assembly, id| {
+                let (join, both) = (join.clone(), both.clone());
+                StreamJoin::<K, V, W, V, W, R> {
+                    node: assembly.name(id),
+                    reach: Reach { before_ms: windows.before_ms, after_ms: windows.after_ms },
+                    windows,
+                    outer: outer.left,
+                    is_left: true,
+                    opposite: assembly.store(&opposite),
+                    unmatched: store.as_deref().map(|store| assembly.store(store)),
+                    wrap: Either::Left,
+                    join: Box::new(move |key, this, that| join(key, Some(this), that)),
+                    alone: Box::new(both),
+                    children: assembly.children(id),
+                }
+            }),
+        );
+        let (opposite, store) = (names.left_store.clone(), unmatched.clone());
+        let right = graph.add_node(
+            names.join_right.clone(),
+            Kind::Processor,
+            &[written_right],
+            node::<K, W, _>(move |assembly, id| {
+                let (join, both) = (joiner.clone(), alone.clone());
+                StreamJoin::<K, W, V, V, W, R> {
+                    node: assembly.name(id),
+                    reach: Reach { before_ms: windows.after_ms, after_ms: windows.before_ms },
+                    windows,
+                    outer: outer.right,
+                    is_left: false,
+                    opposite: assembly.store(&opposite),
+                    unmatched: store.as_deref().map(|store| assembly.store(store)),
+                    wrap: Either::Right,
+                    join: Box::new(move |key, this, that| join(key, that, Some(this))),
+                    alone: Box::new(both),
+                    children: assembly.children(id),
+                }
+            }),
+        );
+        let merge = graph.add_node(
+            names.merge.clone(),
+            Kind::Processor,
+            &[left, right],
+            node::<K, R, _>(|assembly, id| PassThrough { children: assembly.children(id) }),
+        );
+        add_window_store(
+            &mut graph,
+            &[written_left, right],
+            join_store(&names.left_store, windows, key.clone(), left_value.clone()),
+        );
+        add_window_store(
+            &mut graph,
+            &[written_right, left],
+            join_store(&names.right_store, windows, key.clone(), right_value.clone()),
+        );
+        if let Some(store) = unmatched {
+            let settings = OuterStoreSettings {
+                name: store.clone(),
+                topic: format!("{}-{store}-changelog", graph.application),
+                key: key.clone(),
+                left: left_value,
+                right: right_value,
+            };
+            add_outer_store(&mut graph, store.clone(), settings);
+            graph.connect(left, &store);
+            graph.connect(right, &store);
+        }
+        drop(graph);
+        KStream {
+            graph: self.graph.clone(),
+            node: merge,
+            name: names.merge,
+            key: Some(key),
+            value: None,
+            sources,
+            repartition: false,
+            next_name: None,
+        }
+    }
+
+    /// The stream with its records where their keys belong.
+    fn for_join(&self, named: Option<&str>, side: &str) -> Self {
+        if !self.repartition {
+            return self.clone();
+        }
+        let prefix = named.map_or_else(|| self.name.clone(), |name| format!("{name}-{side}"));
+        self.repartitioned(
+            &prefix,
+            None,
+            self.key.clone().unwrap_or_else(SerdeOf::usual),
+            self.value.clone().unwrap_or_else(SerdeOf::usual),
+        )
+    }
+}
+
+/// Names of a join's nodes and stores.
+struct Names {
+    windowed_left: String,
+    windowed_right: String,
+    join_left: String,
+    join_right: String,
+    merge: String,
+    left_store: String,
+    right_store: String,
+    unmatched_store: String,
+}
+
+impl Names {
+    fn new(graph: &mut Graph, named: Option<&str>, outer: Outer) -> Self {
+        let mut or = |suffix: &str, prefix: &str| match named {
+            Some(name) => format!("{name}{suffix}"),
+            None => graph.next_name(prefix),
+        };
+        let windowed_left = or("-this-windowed", "KSTREAM-WINDOWED-");
+        let windowed_right = or("-other-windowed", "KSTREAM-WINDOWED-");
+        // These two numbers are used up in any case: they name the stores.
+        let left =
+            graph.next_name(if outer.right { "KSTREAM-OUTERTHIS-" } else { "KSTREAM-JOINTHIS-" });
+        let right =
+            graph.next_name(if outer.left { "KSTREAM-OUTEROTHER-" } else { "KSTREAM-JOINOTHER-" });
+        let this_suffix = if outer.right { "-outer-this-join" } else { "-this-join" };
+        let other_suffix = if outer.left { "-outer-other-join" } else { "-other-join" };
+        let number = left.rsplit_once('-').map_or("", |(_, number)| number);
+        let unmatched_store = format!("KSTREAM-OUTERSHARED-{number}-store");
+        Self {
+            windowed_left,
+            windowed_right,
+            join_left: named.map_or_else(|| left.clone(), |name| format!("{name}{this_suffix}")),
+            join_right: named.map_or_else(|| right.clone(), |name| format!("{name}{other_suffix}")),
+            merge: match named {
+                Some(name) => format!("{name}-merge"),
+                None => graph.next_name("KSTREAM-MERGE-"),
+            },
+            left_store: format!("{left}-store"),
+            right_store: format!("{right}-store"),
+            unmatched_store,
+        }
+    }
+}
+
+fn window_write<K: StreamType, V: StreamType>(store: &str) -> crate::topology::NodeBuilder {
+    let store = store.to_owned();
+    node::<K, V, _>(move |assembly, id| WindowWrite::<K, V>::new(assembly, id, &store))
+}
+
+fn join_store<K, V>(
+    name: &str,
+    windows: JoinWindows,
+    key: SerdeOf<K>,
+    value: SerdeOf<V>,
+) -> WindowSpec<K, V> {
+    WindowSpec {
+        store: name.to_owned(),
+        key,
+        value,
+        size_ms: windows.size_ms(),
+        retention_ms: windows.size_ms() + windows.grace_ms,
+        duplicates: true,
+        logged: true,
+        cached: false,
+        changelog_config: BTreeMap::new(),
+    }
+}
+
+fn add_outer_store<K: Data, V: Data, W: Data>(
+    graph: &mut Graph,
+    name: String,
+    settings: OuterStoreSettings<K, V, W>,
+) {
+    let settings = Arc::new(settings);
+    graph.add_store(StoreSpec {
+        name,
+        build: Arc::new(move |_, _| {
+            let store: Box<dyn AnyStore> = Box::new(OuterStore::new(settings.clone()));
+            store
+        }),
+        logged: true,
+        cached: false,
+        changelog: ChangelogKind::KeyValue,
+        changelog_config: BTreeMap::new(),
+        source_topic: None,
+        global: false,
+    });
+}

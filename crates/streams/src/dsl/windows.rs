@@ -1,0 +1,79 @@
+//! Windows of event time.
+
+/// Tumbling and hopping windows.
+///
+/// Windows are aligned to the epoch and contain their start but not their end. `grace` is how long after its end a
+/// window still takes late records; it is always stated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeWindows {
+    pub(crate) size_ms: i64,
+    pub(crate) advance_ms: i64,
+    pub(crate) grace_ms: i64,
+}
+
+impl TimeWindows {
+    /// Tumbling windows, which take late records for `grace_ms`.
+    ///
+    /// # Panics
+    /// If the size is not positive or the grace negative: both are constants of a program.
+    pub fn of_ms(size_ms: i64, grace_ms: i64) -> Self {
+        assert!(size_ms > 0, "a window's size is positive");
+        assert!(grace_ms >= 0, "a window's grace is not negative");
+        Self { size_ms, advance_ms: size_ms, grace_ms }
+    }
+
+    /// Makes the windows hop: a new one begins every `advance_ms`.
+    ///
+    /// # Panics
+    /// If the advance is not between 1 and the size.
+    pub fn advance_by_ms(mut self, advance_ms: i64) -> Self {
+        assert!(
+            (1..=self.size_ms).contains(&advance_ms),
+            "windows advance by at least 1 ms and at most their size"
+        );
+        self.advance_ms = advance_ms;
+        self
+    }
+
+    /// The starts of the windows that contain a time, ascending.
+    pub(crate) fn starts_of(self, timestamp: i64) -> impl Iterator<Item = i64> {
+        let first =
+            (timestamp - self.size_ms + self.advance_ms).max(0) / self.advance_ms * self.advance_ms;
+        (first..=timestamp).step_by(self.advance_ms as usize)
+    }
+}
+
+/// How far apart in event time two records may be to be joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinWindows {
+    pub(crate) before_ms: i64,
+    pub(crate) after_ms: i64,
+    pub(crate) grace_ms: i64,
+}
+
+impl JoinWindows {
+    /// At most `difference_ms` apart either way; late records are taken for `grace_ms`.
+    ///
+    /// # Panics
+    /// If one of the two is negative.
+    pub fn of_ms(difference_ms: i64, grace_ms: i64) -> Self {
+        assert!(difference_ms >= 0 && grace_ms >= 0, "a join window's times are not negative");
+        Self { before_ms: difference_ms, after_ms: difference_ms, grace_ms }
+    }
+
+    /// The other stream's record may be this much earlier.
+    pub fn before_ms(mut self, before_ms: i64) -> Self {
+        self.before_ms = before_ms;
+        self
+    }
+
+    /// The other stream's record may be this much later.
+    pub fn after_ms(mut self, after_ms: i64) -> Self {
+        self.after_ms = after_ms;
+        self
+    }
+
+    pub(crate) fn size_ms(self) -> i64 {
+        self.before_ms + self.after_ms
+    }
+}

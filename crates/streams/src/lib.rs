@@ -1,0 +1,32 @@
+//! Stream processing: Kafka Streams' concepts, names and byte formats in a typed Rust API.
+//!
+//! - [`Topology`] and its handles ([`KStream`], [`KTable`], ...) describe a program; [`TestDriver`] runs it in memory,
+//!   with the same tasks that run in production, deterministically.
+//! - [`record`] is what flows, [`serde`] turns it into bytes and back.
+//! - [`topology`] is the graph under Kafka Streams' names, cut into subtopologies.
+//! - [`runtime`] runs one subtopology for one partition number, as a plain machine; [`state`] is what it remembers.
+//!
+//! Where the semantics are not obvious they are Kafka Streams': records are processed depth-first one at a time, in order
+//! of event time per task; stream time is kept per operator; tables follow their topic's order. What is different by
+//! choice is said where it is.
+
+pub mod error;
+pub mod record;
+pub mod serde;
+
+mod dsl;
+mod operator;
+pub mod state;
+pub mod topology;
+
+mod driver;
+pub mod runtime;
+
+pub use driver::{Input, TestDriver, TestRecord};
+pub use dsl::{
+    Branches, Consumed, ErrorPolicy, JoinWindows, KGroupedStream, KGroupedTable, KStream, KTable,
+    Materialized, Produced, TimeWindowedKStream, TimeWindows, Topology,
+};
+pub use error::{ProcessingError, TopologyError};
+pub use record::{Record, Window, Windowed};
+pub use serde::{Json, Serde, SerdeOf, StreamType};

@@ -1,0 +1,193 @@
+//! Sources: bytes become records, and records of a table's topic become changes.
+
+use std::sync::Arc;
+
+use crate::dsl::Extractor;
+use crate::error::Cause;
+use crate::record::{Change, Data, Record};
+use crate::runtime::{
+    Assembly, Cx, Down, Fan, Flusher, Problem, RawRecord, SourceEntry, StoreSlot,
+};
+use crate::serde::SerdeOf;
+use crate::state::{KvStore, Stamped};
+use crate::topology::NodeId;
+
+/// Reads a topic.
+pub(crate) struct Source<K, V> {
+    pub(crate) node: Arc<str>,
+    pub(crate) key: SerdeOf<K>,
+    pub(crate) value: SerdeOf<V>,
+    pub(crate) extractor: Option<Extractor>,
+    pub(crate) children: Fan<K, V>,
+}
+
+impl<K: Data, V: Data> SourceEntry for Source<K, V> {
+    fn timestamp(&self, record: &RawRecord, partition_time: i64) -> i64 {
+        match &self.extractor {
+            Some(extractor) => extractor(record, partition_time),
+            None => record.timestamp,
+        }
+    }
+
+    fn push(&mut self, raw: RawRecord, cx: &mut Cx) -> Result<(), Problem> {
+        let has_null = raw.key.is_none() || raw.value.is_none();
+        let read = self.key.read(&raw.topic, &raw.headers, raw.key).and_then(|key| {
+            let value = self.value.read(&raw.topic, &raw.headers, raw.value)?;
+            Ok((key, value))
+        });
+        match read {
+            Ok((key, value)) => {
+                let record =
+                    Record { key, value, timestamp: cx.origin().timestamp, headers: raw.headers };
+                self.children.push(record, cx)
+            }
+            // The program chose types that cannot be null, and so asked for these records to be left out.
+            Err(_) if has_null => {
+                cx.drop_record("null key or value");
+                Ok(())
+            }
+            Err(error) => cx.absorb(Problem::new(&self.node, Cause::Deserialize(Arc::new(error)))),
+        }
+    }
+}
+
+/// Turns the records of a table's topic into changes, through the table's store if it has one.
+pub(crate) struct TableSource<K, V> {
+    node: Arc<str>,
+    emit: TableEmit<K, V>,
+}
+
+impl<K: Data, V: Data> TableSource<K, V> {
+    pub(crate) fn new(assembly: &mut Assembly<'_>, id: NodeId) -> Self {
+        Self { node: assembly.name(id), emit: TableEmit::new(assembly, id) }
+    }
+}
+
+impl<K: Data, V: Data> Down<K, Option<V>> for TableSource<K, V> {
+    fn push(&mut self, record: Record<K, Option<V>>, cx: &mut Cx) -> Result<(), Problem> {
+        let timestamp = record.timestamp;
+        let Some(slot) = self.emit.slot else {
+            let change = Change::new(record.value, None);
+            return self.emit.forward(
+                Record { key: record.key, value: change, timestamp, headers: record.headers },
+                cx,
+            );
+        };
+        let (store, _) = cx.store(slot);
+        let old = store.get(&record.key).map_err(|error| Problem::store(&self.node, error))?;
+        if let Some(old) = &old
+            && old.timestamp > timestamp
+        {
+            // Applied all the same: a table follows its topic's order, not event time.
+            tracing::debug!(node = %self.node, "table update out of order");
+        }
+        let new = record.value;
+        self.emit.update(
+            record.key,
+            old.map(|old| old.value),
+            new.map(|value| Stamped { value, timestamp }),
+            timestamp,
+            record.headers,
+            cx,
+        )
+    }
+}
+
+/// The end of every node that makes a table: writes the store, and sends the change on, at once or at the next flush.
+pub(crate) struct TableEmit<K, V> {
+    node: Arc<str>,
+    pub(crate) slot: Option<StoreSlot<KvStore<K, V>>>,
+    sends_old: bool,
+    /// `None` where the flusher owns the children.
+    children: Option<Fan<K, Change<V>>>,
+}
+
+impl<K: Data, V: Data> TableEmit<K, V> {
+    pub(crate) fn new(assembly: &mut Assembly<'_>, id: NodeId) -> Self {
+        let node = assembly.name(id);
+        let sends_old = assembly.node(id).sends_old;
+        let children = assembly.children(id);
+        let Some(store) = assembly.node(id).table_store.clone() else {
+            return Self { node, slot: None, sends_old, children: Some(children) };
+        };
+        let slot = assembly.store(&store);
+        let children = if assembly.plan.stores[&store].cached {
+            let flusher = TableFlusher { node: node.clone(), slot, sends_old, children };
+            assembly.add_flusher(&store, Box::new(flusher));
+            None
+        } else {
+            Some(children)
+        };
+        Self { node, slot: Some(slot), sends_old, children }
+    }
+
+    /// Whether children see old values.
+    pub(crate) fn sends_old(&self) -> bool {
+        self.sends_old
+    }
+
+    /// Writes the new value to the store, if there is one, and sends the change.
+    pub(crate) fn update(
+        &mut self,
+        key: K,
+        old: Option<V>,
+        new: Option<Stamped<V>>,
+        timestamp: i64,
+        headers: crate::record::Headers,
+        cx: &mut Cx,
+    ) -> Result<(), Problem> {
+        if let Some(slot) = self.slot {
+            let (store, origin) = cx.store(slot);
+            store
+                .put(&key, new.clone(), timestamp, origin)
+                .map_err(|error| Problem::store(&self.node, error))?;
+        }
+        let old = if self.sends_old { old } else { None };
+        self.forward(
+            Record { key, value: Change::new(new.map(|new| new.value), old), timestamp, headers },
+            cx,
+        )
+    }
+
+    /// Sends a change, unless the flusher will.
+    pub(crate) fn forward(
+        &mut self,
+        record: Record<K, Change<V>>,
+        cx: &mut Cx,
+    ) -> Result<(), Problem> {
+        match &mut self.children {
+            Some(children) => children.push(record, cx),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Sends the changes of a cached table at each flush.
+struct TableFlusher<K, V> {
+    node: Arc<str>,
+    slot: StoreSlot<KvStore<K, V>>,
+    sends_old: bool,
+    children: Fan<K, Change<V>>,
+}
+
+impl<K: Data, V: Data> Flusher for TableFlusher<K, V> {
+    fn flush(&mut self, cx: &mut Cx) -> Result<(), Problem> {
+        let (store, _) = cx.store(self.slot);
+        let flushed =
+            store.flush(self.sends_old).map_err(|error| Problem::store(&self.node, error))?;
+        for change in flushed {
+            let headers = change.origin.headers.clone();
+            let timestamp =
+                change.new.as_ref().map_or(change.origin.timestamp, |new| new.timestamp);
+            cx.origin = *change.origin;
+            let record = Record {
+                key: change.key,
+                value: Change::new(change.new.map(|new| new.value), change.old),
+                timestamp,
+                headers,
+            };
+            self.children.push(record, cx)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,142 @@
+//! Operators on tables, and how the current value of a derived table is found.
+
+use std::sync::Arc;
+
+use super::source::TableEmit;
+use crate::record::{Change, Data, Record};
+use crate::runtime::{Cx, Down, Fan, Problem, StoreSlot};
+use crate::serde::Marker;
+use crate::state::{KvStore, Stamped, StoreError};
+
+/// Looks up the current value of a table's key.
+pub(crate) trait Getter<K, V>: Send {
+    fn get(&mut self, key: &K, cx: &mut Cx) -> Result<Option<Stamped<V>>, StoreError>;
+}
+
+/// Looks into a store.
+pub(crate) struct StoreGetter<K, V> {
+    pub(crate) slot: StoreSlot<KvStore<K, V>>,
+}
+
+impl<K: Data, V: Data> Getter<K, V> for StoreGetter<K, V> {
+    fn get(&mut self, key: &K, cx: &mut Cx) -> Result<Option<Stamped<V>>, StoreError> {
+        cx.store(self.slot).0.get(key)
+    }
+}
+
+/// Looks into the parent and filters.
+pub(crate) struct FilterGetter<K, V, F> {
+    pub(crate) parent: Box<dyn Getter<K, V>>,
+    pub(crate) predicate: F,
+}
+
+impl<K: Data, V: Data, F: FnMut(&K, &V) -> bool + Send> Getter<K, V> for FilterGetter<K, V, F> {
+    fn get(&mut self, key: &K, cx: &mut Cx) -> Result<Option<Stamped<V>>, StoreError> {
+        let value = self.parent.get(key, cx)?;
+        Ok(value.filter(|stamped| (self.predicate)(key, &stamped.value)))
+    }
+}
+
+/// Looks into the parent and maps.
+pub(crate) struct MapGetter<K, V, F> {
+    pub(crate) parent: Box<dyn Getter<K, V>>,
+    pub(crate) mapper: F,
+}
+
+impl<K: Data, V: Data, W: Data, F: FnMut(&K, &V) -> W + Send> Getter<K, W> for MapGetter<K, V, F> {
+    fn get(&mut self, key: &K, cx: &mut Cx) -> Result<Option<Stamped<W>>, StoreError> {
+        let value = self.parent.get(key, cx)?;
+        Ok(value.map(|stamped| Stamped {
+            value: (self.mapper)(key, &stamped.value),
+            timestamp: stamped.timestamp,
+        }))
+    }
+}
+
+/// A filter without a store: a row that is filtered out is sent as a deletion, even if it was never there, because
+/// nobody remembers.
+pub(crate) struct TableFilter<K, V, F> {
+    pub(crate) predicate: F,
+    pub(crate) sends_old: bool,
+    pub(crate) children: Fan<K, Change<V>>,
+}
+
+impl<K: Data, V: Data, F> Down<K, Change<V>> for TableFilter<K, V, F>
+where
+    F: FnMut(&K, &V) -> bool + Send,
+{
+    fn push(&mut self, record: Record<K, Change<V>>, cx: &mut Cx) -> Result<(), Problem> {
+        let key = &record.key;
+        let new = record.value.new.filter(|value| (self.predicate)(key, value));
+        let old = match record.value.old {
+            Some(old) if self.sends_old && (self.predicate)(key, &old) => Some(old),
+            _ => None,
+        };
+        if self.sends_old && old.is_none() && new.is_none() {
+            return Ok(());
+        }
+        let change = Change { old, new, is_latest: record.value.is_latest };
+        self.children.push(
+            Record {
+                key: record.key,
+                value: change,
+                timestamp: record.timestamp,
+                headers: record.headers,
+            },
+            cx,
+        )
+    }
+}
+
+/// A map of values without a store.
+pub(crate) struct TableMap<K, V, W, F> {
+    pub(crate) mapper: F,
+    pub(crate) sends_old: bool,
+    pub(crate) children: Fan<K, Change<W>>,
+    pub(crate) input: Marker<V>,
+}
+
+impl<K: Data, V: Data, W: Data, F> Down<K, Change<V>> for TableMap<K, V, W, F>
+where
+    F: FnMut(&K, &V) -> W + Send,
+{
+    fn push(&mut self, record: Record<K, Change<V>>, cx: &mut Cx) -> Result<(), Problem> {
+        let key = &record.key;
+        let new = record.value.new.map(|value| (self.mapper)(key, &value));
+        let old =
+            record.value.old.filter(|_| self.sends_old).map(|value| (self.mapper)(key, &value));
+        let change = Change { old, new, is_latest: record.value.is_latest };
+        self.children.push(
+            Record {
+                key: record.key,
+                value: change,
+                timestamp: record.timestamp,
+                headers: record.headers,
+            },
+            cx,
+        )
+    }
+}
+
+/// Takes a stream's records as updates of a table.
+pub(crate) struct ToTable<K, V> {
+    pub(crate) node: Arc<str>,
+    pub(crate) emit: TableEmit<K, V>,
+}
+
+impl<K: Data, V: Data> Down<K, V> for ToTable<K, V> {
+    fn push(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
+        let timestamp = record.timestamp;
+        let old = match self.emit.slot {
+            Some(slot) if self.emit.sends_old() => cx
+                .store(slot)
+                .0
+                .get(&record.key)
+                .map_err(|error| Problem::store(&self.node, error))?
+                .map(|old| old.value),
+            _ => None,
+        };
+        let new = Stamped { value: record.value, timestamp };
+        self.emit.update(record.key, old, Some(new), timestamp, record.headers, cx)
+    }
+}

@@ -1,0 +1,184 @@
+//! Aggregation by key and window.
+
+use std::sync::Arc;
+
+use super::table::Getter;
+use crate::dsl::TimeWindows;
+use crate::record::{Change, Data, Record, Window, Windowed};
+use crate::runtime::{Assembly, Cx, Down, Fan, Flusher, Problem, StoreSlot};
+use crate::serde::{Marker, StreamType};
+use crate::state::{Stamped, StoreError, WindowStore};
+use crate::topology::NodeId;
+
+/// Folds each record into every window that contains its time and is not closed.
+pub(crate) struct WindowAggregate<K, V, A, F> {
+    pub(crate) windows: TimeWindows,
+    pub(crate) on_close: bool,
+    pub(crate) aggregator: F,
+    pub(crate) emit: WindowEmit<K, A>,
+    /// The highest event time this operator saw: stream time is per operator.
+    pub(crate) observed_ms: i64,
+    /// Windows that end up to here were sent, with `on_close`.
+    pub(crate) emitted_until: i64,
+    pub(crate) input: Marker<V>,
+}
+
+impl<K: StreamType, V: Data, A: Data, F> Down<K, V> for WindowAggregate<K, V, A, F>
+where
+    F: FnMut(&K, V, Option<A>) -> A + Send,
+{
+    fn push(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
+        if record.key.is_null() {
+            cx.drop_record("null key");
+            return Ok(());
+        }
+        let timestamp = record.timestamp;
+        self.observed_ms = self.observed_ms.max(timestamp);
+        let closed_until = self.observed_ms.saturating_sub(self.windows.grace_ms);
+        for start in self.windows.starts_of(timestamp) {
+            let end = start + self.windows.size_ms;
+            if end <= closed_until {
+                cx.drop_record("window closed");
+                continue;
+            }
+            self.update(&record, Window { start, end }, cx)?;
+        }
+        if self.on_close {
+            self.emit_closed(closed_until, cx)?;
+        }
+        Ok(())
+    }
+}
+
+impl<K: StreamType, V: Data, A: Data, F> WindowAggregate<K, V, A, F>
+where
+    F: FnMut(&K, V, Option<A>) -> A + Send,
+{
+    fn update(
+        &mut self,
+        record: &Record<K, V>,
+        window: Window,
+        cx: &mut Cx,
+    ) -> Result<(), Problem> {
+        let node = &self.emit.node;
+        let (store, _) = cx.store(self.emit.slot);
+        let old =
+            store.get(&record.key, window.start).map_err(|error| Problem::store(node, error))?;
+        let timestamp =
+            old.as_ref().map_or(record.timestamp, |old| old.timestamp.max(record.timestamp));
+        let old = old.map(|old| old.value);
+        let value = (self.aggregator)(&record.key, record.value.clone(), old.clone());
+        let new = Stamped { value, timestamp };
+        let (store, origin) = cx.store(self.emit.slot);
+        store
+            .put(&record.key, window.start, new.clone(), origin)
+            .map_err(|error| Problem::store(node, error))?;
+        let old = if self.emit.sends_old { old } else { None };
+        match &mut self.emit.children {
+            Some(children) if !self.on_close => children.push(
+                Record {
+                    key: Windowed { key: record.key.clone(), window },
+                    value: Change::new(Some(new.value), old),
+                    timestamp,
+                    headers: record.headers.clone(),
+                },
+                cx,
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends windows that closed since the last time, by start and key.
+    fn emit_closed(&mut self, closed_until: i64, cx: &mut Cx) -> Result<(), Problem> {
+        if closed_until <= self.emitted_until {
+            return Ok(());
+        }
+        let size = self.windows.size_ms;
+        // A window is closed when its end is at most `closed_until`.
+        let from = self.emitted_until.saturating_sub(size).saturating_add(1);
+        let to = closed_until.saturating_sub(size);
+        self.emitted_until = closed_until;
+        let (store, _) = cx.store(self.emit.slot);
+        let closed = store.fetch_all(from, to);
+        let Some(children) = &mut self.emit.children else {
+            return Ok(());
+        };
+        for (key, stamped) in closed {
+            let record =
+                Record::new(key, Change::new(Some(stamped.value), None), stamped.timestamp);
+            children.push(record, cx)?;
+        }
+        Ok(())
+    }
+}
+
+/// The children of a windowed table, or the flusher that has them.
+pub(crate) struct WindowEmit<K, A> {
+    node: Arc<str>,
+    slot: StoreSlot<WindowStore<K, A>>,
+    sends_old: bool,
+    children: Option<Fan<Windowed<K>, Change<A>>>,
+}
+
+impl<K: Data, A: Data> WindowEmit<K, A> {
+    pub(crate) fn new(
+        assembly: &mut Assembly<'_>,
+        id: NodeId,
+        store: &str,
+        on_close: bool,
+    ) -> Self {
+        let node = assembly.name(id);
+        let sends_old = assembly.node(id).sends_old;
+        let slot = assembly.store(store);
+        let children = assembly.children(id);
+        let cached = assembly.plan.stores[store].cached;
+        // Results on close are sent by the operator; its cache only saves writes.
+        let (own, flushed) = match (cached, on_close) {
+            (false, _) | (true, true) => (Some(children), Fan::None),
+            (true, false) => (None, children),
+        };
+        if cached {
+            let flusher = WindowFlusher { node: node.clone(), slot, sends_old, children: flushed };
+            assembly.add_flusher(store, Box::new(flusher));
+        }
+        Self { node, slot, sends_old, children: own }
+    }
+}
+
+struct WindowFlusher<K, A> {
+    node: Arc<str>,
+    slot: StoreSlot<WindowStore<K, A>>,
+    sends_old: bool,
+    children: Fan<Windowed<K>, Change<A>>,
+}
+
+impl<K: Data, A: Data> Flusher for WindowFlusher<K, A> {
+    fn flush(&mut self, cx: &mut Cx) -> Result<(), Problem> {
+        let (store, _) = cx.store(self.slot);
+        let flushed = store.flush().map_err(|error| Problem::store(&self.node, error))?;
+        for change in flushed {
+            let headers = change.origin.headers.clone();
+            cx.origin = *change.origin;
+            let old = change.old.filter(|_| self.sends_old);
+            let record = Record {
+                key: change.key,
+                value: Change::new(Some(change.new.value), old),
+                timestamp: change.new.timestamp,
+                headers,
+            };
+            self.children.push(record, cx)?;
+        }
+        Ok(())
+    }
+}
+
+/// Looks up a window.
+pub(crate) struct WindowGetter<K, V> {
+    pub(crate) slot: StoreSlot<WindowStore<K, V>>,
+}
+
+impl<K: Data, V: Data> Getter<Windowed<K>, V> for WindowGetter<K, V> {
+    fn get(&mut self, key: &Windowed<K>, cx: &mut Cx) -> Result<Option<Stamped<V>>, StoreError> {
+        cx.store(self.slot).0.get(&key.key, key.window.start)
+    }
+}

@@ -1,0 +1,143 @@
+//! From a plan to the running nodes of one task: children first, then their parents.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::node::Shared;
+use super::{Down, Fan, Flusher, SourceEntry};
+use crate::record::Data;
+use crate::state::AnyStore;
+use crate::topology::{Kind, Node, NodeId, Plan};
+
+/// Where a store of type `S` stands in a task.
+pub(crate) struct StoreSlot<S> {
+    index: usize,
+    store: PhantomData<fn() -> S>,
+}
+
+impl<S> Clone for StoreSlot<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for StoreSlot<S> {}
+
+impl<S> StoreSlot<S> {
+    pub(crate) fn index(self) -> usize {
+        self.index
+    }
+}
+
+/// A task while it is put together.
+pub(crate) struct Assembly<'a> {
+    pub(crate) plan: &'a Plan,
+    /// Built nodes that wait for their parents: a `Box<dyn Down<K, V>>`, or a `Shared` of it.
+    built: BTreeMap<NodeId, Box<dyn Any + Send>>,
+    stores: BTreeMap<String, usize>,
+    flushers: Vec<(String, Box<dyn Flusher>)>,
+}
+
+/// The parts of a finished task.
+pub(crate) struct Assembled {
+    pub(crate) sources: BTreeMap<NodeId, Box<dyn SourceEntry>>,
+    pub(crate) stores: Vec<(String, Box<dyn AnyStore>)>,
+    /// In the order in which caches must be flushed: a store before those that its changes reach.
+    pub(crate) flushers: Vec<Box<dyn Flusher>>,
+}
+
+impl<'a> Assembly<'a> {
+    /// Builds the nodes and stores of one subtopology. `globals` are stores that every task sees.
+    pub(crate) fn build(plan: &'a Plan, nodes: &[NodeId], stores: &[&str]) -> Assembled {
+        let built_stores: Vec<(String, Box<dyn AnyStore>)> = stores
+            .iter()
+            .map(|name| {
+                let spec = &plan.stores[*name];
+                let topic = plan.changelog_of(name).unwrap_or_else(|| (*name).to_owned());
+                ((*name).to_owned(), (spec.build)(spec, &topic))
+            })
+            .collect();
+        let mut assembly = Assembly {
+            plan,
+            built: BTreeMap::new(),
+            stores: stores
+                .iter()
+                .enumerate()
+                .map(|(index, name)| ((*name).to_owned(), index))
+                .collect(),
+            flushers: Vec::new(),
+        };
+        let mut sources = BTreeMap::new();
+        // Nodes are numbered in the order of their creation, parents before children.
+        for id in nodes.iter().rev() {
+            let node = &plan.nodes[*id];
+            let built = (node.build)(&mut assembly, *id);
+            if matches!(node.kind, Kind::Source { .. }) {
+                let source = built
+                    .downcast::<Box<dyn SourceEntry>>()
+                    .expect("source nodes build source entries");
+                sources.insert(*id, *source);
+            } else {
+                assembly.built.insert(*id, built);
+            }
+        }
+        // Children were assembled before their parents.
+        let mut flushers = assembly.flushers;
+        flushers.reverse();
+        Assembled {
+            sources,
+            stores: built_stores,
+            flushers: flushers.into_iter().map(|(_, flusher)| flusher).collect(),
+        }
+    }
+
+    pub(crate) fn node(&self, id: NodeId) -> &Node {
+        &self.plan.nodes[id]
+    }
+
+    pub(crate) fn name(&self, id: NodeId) -> Arc<str> {
+        Arc::from(self.plan.nodes[id].name.as_str())
+    }
+
+    /// The children of a node, as receivers of what it sends.
+    pub(crate) fn children<K: Data, V: Data>(&mut self, id: NodeId) -> Fan<K, V> {
+        let children = self.plan.nodes[id].children.clone();
+        Fan::of(children.into_iter().map(|child| self.receiver(child)).collect())
+    }
+
+    fn receiver<K: Data, V: Data>(&mut self, id: NodeId) -> Box<dyn Down<K, V>> {
+        let built = self.built.remove(&id).expect("children are built before their parents");
+        let shared = match built.downcast::<Box<dyn Down<K, V>>>() {
+            Ok(own) if self.plan.nodes[id].parents.len() <= 1 => return *own,
+            Ok(own) => Arc::new(Mutex::new(*own)),
+            Err(shared) => {
+                shared
+                    .downcast::<Shared<K, V>>()
+                    .expect("a node's parents send what it takes: the DSL is typed")
+                    .0
+            }
+        };
+        self.built.insert(id, Box::new(Shared(shared.clone())) as Box<dyn Any + Send>);
+        Box::new(Shared(shared))
+    }
+
+    /// The slot of a store that the node is connected to.
+    pub(crate) fn store<S: 'static>(&self, name: &str) -> StoreSlot<S> {
+        StoreSlot {
+            index: *self
+                .stores
+                .get(name)
+                .expect("a store belongs to the subtopology of the nodes that use it"),
+            store: PhantomData,
+        }
+    }
+
+    /// Registers what sends a cached store's changes on.
+    pub(crate) fn add_flusher(&mut self, store: &str, flusher: Box<dyn Flusher>) {
+        self.flushers.push((store.to_owned(), flusher));
+    }
+}

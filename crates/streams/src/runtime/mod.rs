@@ -1,0 +1,18 @@
+//! What runs: a task is one subtopology for one partition number, as a plain machine.
+//!
+//! Records go in with [`Task::add`], are processed depth-first one at a time in order of event time, and what leaves
+//! (output and changelog records, offsets to commit) is taken out by whoever drives the task: the deterministic
+//! [`crate::TestDriver`] or the threads of a running application. No clock, socket or task scheduler in here.
+
+mod assembly;
+mod context;
+mod node;
+mod queues;
+mod task;
+
+pub(crate) use assembly::{Assembly, StoreSlot};
+pub use context::{Cx, Origin};
+pub(crate) use context::{Outgoing, OutgoingTopic, Problem};
+pub(crate) use node::{Down, Fan, Flusher, SourceEntry};
+pub use queues::RawRecord;
+pub(crate) use task::{Task, TaskId};

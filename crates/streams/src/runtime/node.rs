@@ -1,0 +1,89 @@
+//! Running nodes: typed pushes from parent to child.
+//!
+//! Types are erased when a task is assembled, not per record: a node holds its children as `Box<dyn Down<K, V>>` of
+//! the very type that it sends.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Cx, Problem, RawRecord};
+use crate::record::{Data, Record};
+
+/// A node that takes records of one type.
+pub(crate) trait Down<K, V>: Send {
+    fn push(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem>;
+}
+
+/// A source node: takes bytes.
+pub(crate) trait SourceEntry: Send {
+    /// Event time of a record, asked when it is queued, so that queues can be ordered.
+    fn timestamp(&self, record: &RawRecord, partition_time: i64) -> i64;
+
+    fn push(&mut self, record: RawRecord, cx: &mut Cx) -> Result<(), Problem>;
+}
+
+/// Sends what a cache collected.
+pub(crate) trait Flusher: Send {
+    fn flush(&mut self, cx: &mut Cx) -> Result<(), Problem>;
+}
+
+/// The children of a node.
+pub(crate) enum Fan<K, V> {
+    None,
+    One(Box<dyn Down<K, V>>),
+    /// In the order in which they were attached. All but the last get a clone.
+    Many(Vec<Box<dyn Down<K, V>>>),
+}
+
+impl<K: Data, V: Data> Fan<K, V> {
+    pub(crate) fn of(mut children: Vec<Box<dyn Down<K, V>>>) -> Self {
+        match children.len() {
+            0 => Self::None,
+            1 => Self::One(children.remove(0)),
+            _ => Self::Many(children),
+        }
+    }
+
+    pub(crate) fn push(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
+        match self {
+            Self::None => Ok(()),
+            Self::One(child) => child.push(record, cx),
+            Self::Many(children) => {
+                let Some((last, others)) = children.split_last_mut() else {
+                    return Ok(());
+                };
+                for child in others {
+                    child.push(record.clone(), cx)?;
+                }
+                last.push(record, cx)
+            }
+        }
+    }
+
+    /// Sends to one child by position; splits use it.
+    pub(crate) fn push_to(
+        &mut self,
+        child: usize,
+        record: Record<K, V>,
+        cx: &mut Cx,
+    ) -> Result<(), Problem> {
+        match self {
+            Self::One(only) if child == 0 => only.push(record, cx),
+            Self::Many(children) => match children.get_mut(child) {
+                Some(child) => child.push(record, cx),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A node with several parents. The graph has no cycles, so the lock is never contended: a task is one thread.
+pub(crate) struct Shared<K, V>(pub(crate) Arc<Mutex<Box<dyn Down<K, V>>>>);
+
+impl<K: Data, V: Data> Down<K, V> for Shared<K, V> {
+    fn push(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
+        self.0.lock().push(record, cx)
+    }
+}

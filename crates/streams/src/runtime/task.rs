@@ -1,0 +1,220 @@
+//! One task: queues, nodes, stores.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::assembly::Assembly;
+use super::context::{Cx, Origin, Outgoing, OutgoingTopic};
+use super::queues::{Queues, UNKNOWN_TIME};
+use super::{Flusher, RawRecord, SourceEntry};
+use crate::error::ProcessingError;
+use crate::record::Headers;
+use crate::state::{AnyStore, Logged, StoreError};
+use crate::topology::{Kind, NodeId, Plan};
+
+/// A task's name: subtopology and partition number, written `0_3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TaskId {
+    pub(crate) subtopology: u32,
+    pub(crate) partition: i32,
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}", self.subtopology, self.partition)
+    }
+}
+
+/// One subtopology for one partition number.
+pub(crate) struct Task {
+    id: TaskId,
+    queues: Queues,
+    sources: BTreeMap<NodeId, Box<dyn SourceEntry>>,
+    flushers: Vec<Box<dyn Flusher>>,
+    stores: Vec<StoreEntry>,
+    cx: Cx,
+}
+
+struct StoreEntry {
+    name: String,
+    changelog: Option<Arc<str>>,
+}
+
+/// What a commit makes durable.
+#[derive(Debug, Default)]
+pub(crate) struct Commit {
+    /// Output and changelog records in the order they were made.
+    pub(crate) outgoing: Vec<Outgoing>,
+    /// Topic and next offset to read, of partitions that moved.
+    pub(crate) offsets: Vec<(Arc<str>, i64)>,
+}
+
+impl Task {
+    pub(crate) fn new(plan: &Plan, id: TaskId) -> Self {
+        let part = &plan.subtopologies()[id.subtopology as usize];
+        let names: Vec<&str> = part.stores.iter().map(String::as_str).collect();
+        let assembled = Assembly::build(plan, &part.nodes, &names);
+        let mut queues = Queues::default();
+        for node in &part.nodes {
+            if let Kind::Source { topics, .. } = &plan.nodes[*node].kind {
+                for topic in topics {
+                    queues.open(Arc::from(plan.decorated(topic)), *node);
+                }
+            }
+        }
+        let (entries, stores) = assembled
+            .stores
+            .into_iter()
+            .map(|(name, store)| {
+                let spec = &plan.stores[&name];
+                // A source topic that serves as changelog is not written to again.
+                let changelog = (spec.source_topic.is_none())
+                    .then(|| plan.changelog_of(&name))
+                    .flatten()
+                    .map(Arc::from);
+                (StoreEntry { name, changelog }, store)
+            })
+            .unzip();
+        Self {
+            id,
+            queues,
+            sources: assembled.sources,
+            flushers: assembled.flushers,
+            stores: entries,
+            cx: Cx {
+                origin: Origin {
+                    topic: Arc::from(""),
+                    partition: id.partition,
+                    offset: -1,
+                    timestamp: UNKNOWN_TIME,
+                    headers: Headers::default(),
+                },
+                now_ms: 0,
+                partition: id.partition,
+                emit_interval_ms: 0,
+                outgoing: Vec::new(),
+                stores,
+                dropped: Vec::new(),
+                on_error: plan.on_error.clone(),
+                raw: (None, None),
+            },
+        }
+    }
+
+    pub(crate) fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// Queues a record. Records of topics that the task does not read are a mistake of the driver's.
+    pub(crate) fn add(&mut self, record: RawRecord) {
+        let queue = self
+            .queues
+            .find(&record.topic)
+            .expect("a driver gives a task records of its own topics");
+        let source = &self.sources[&queue.source];
+        let timestamp = source.timestamp(&record, queue.partition_time);
+        if timestamp < 0 {
+            // As in Kafka Streams, a negative time asks for the record to be skipped; its offset still counts.
+            queue.position = Some(record.offset + 1);
+            self.cx.drop_record("negative timestamp");
+            return;
+        }
+        queue.push(timestamp, record);
+    }
+
+    /// Processes the queued record with the lowest event time. Returns whether there was one.
+    pub(crate) fn process(&mut self, now_ms: i64) -> Result<bool, ProcessingError> {
+        let Some(queue) = self.queues.next() else {
+            return Ok(false);
+        };
+        let source = queue.source;
+        let Some((timestamp, record)) = queue.pop() else {
+            return Ok(false);
+        };
+        self.cx.now_ms = now_ms;
+        self.cx.origin = Origin {
+            topic: record.topic.clone(),
+            partition: record.partition,
+            offset: record.offset,
+            timestamp,
+            headers: record.headers.clone(),
+        };
+        self.cx.raw = (record.key.clone(), record.value.clone());
+        let entry = self.sources.get_mut(&source).expect("queues belong to sources");
+        entry.push(record, &mut self.cx).map_err(|problem| problem.at(&self.cx.origin))?;
+        Ok(true)
+    }
+
+    /// Flushes caches and gives everything that a commit makes durable.
+    pub(crate) fn commit(&mut self) -> Result<Commit, ProcessingError> {
+        for flusher in &mut self.flushers {
+            flusher.flush(&mut self.cx).map_err(|problem| problem.at(&self.cx.origin))?;
+        }
+        let offsets = self
+            .queues
+            .iter()
+            .filter_map(|queue| Some((queue.topic.clone(), queue.position?)))
+            .collect();
+        Ok(Commit { outgoing: self.take_outgoing(), offsets })
+    }
+
+    /// The records made since the last call, caches left alone.
+    pub(crate) fn take_outgoing(&mut self) -> Vec<Outgoing> {
+        let mut outgoing = Vec::new();
+        for (entry, store) in self.stores.iter().zip(&mut self.cx.stores) {
+            let logged = store.take_changelog();
+            let Some(changelog) = &entry.changelog else {
+                continue;
+            };
+            outgoing.extend(logged.into_iter().map(|record| Outgoing {
+                topic: OutgoingTopic {
+                    name: changelog.clone(),
+                    partition: Some(self.id.partition),
+                },
+                key: Some(record.key),
+                value: record.value,
+                timestamp: record.timestamp,
+                headers: Headers::default(),
+            }));
+        }
+        outgoing.append(&mut self.cx.outgoing);
+        outgoing
+    }
+
+    /// Applies a changelog record to a store.
+    pub(crate) fn restore(&mut self, store: &str, record: Logged) -> Result<(), StoreError> {
+        let index = self
+            .stores
+            .iter()
+            .position(|entry| entry.name == store)
+            .expect("a driver restores stores of the task");
+        self.cx.stores[index].restore(record)
+    }
+
+    /// A store by name, for queries.
+    pub(crate) fn store(&mut self, name: &str) -> Option<&mut dyn AnyStore> {
+        let index = self.stores.iter().position(|entry| entry.name == name)?;
+        Some(self.cx.stores[index].as_mut())
+    }
+
+    /// Bytes held by caches, approximately.
+    pub(crate) fn cached_bytes(&self) -> usize {
+        self.cx.stores.iter().map(|store| store.cached_bytes()).sum()
+    }
+
+    /// Records that wait.
+    pub(crate) fn queued(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Topics whose next record the task has not seen.
+    pub(crate) fn empty_topics(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.queues.empty_topics()
+    }
+
+    /// Records dropped so far, by reason.
+    pub(crate) fn dropped(&self) -> &[(&'static str, u64)] {
+        &self.cx.dropped
+    }
+}

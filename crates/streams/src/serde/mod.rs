@@ -1,0 +1,168 @@
+//! From bytes and back: the [`Serde`] trait, the default serde of a type ([`StreamType`]), and the built-in ones.
+//!
+//! Byte layouts are Kafka's own serializers': integers and floats big-endian, strings UTF-8, `()` nothing at all.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::record::Headers;
+
+mod builtin;
+mod change;
+mod json;
+mod windowed;
+
+pub use builtin::{BytesSerde, FixedSerde, NothingSerde, NullableSerde, TextSerde};
+pub use change::ChangeSerde;
+pub use json::Json;
+pub use windowed::{SessionWindowedSerde, TimeWindowedSerde};
+
+/// Writes and reads values of one type. The topic and headers are context, as a schema registry needs it.
+pub trait Serde<T>: Send + Sync + 'static {
+    /// Appends the bytes of `value`, or answers [`Presence::Null`] and appends nothing.
+    fn serialize(
+        &self,
+        topic: &str,
+        headers: &mut Headers,
+        value: &T,
+        out: &mut Vec<u8>,
+    ) -> Result<Presence, SerdeError>;
+
+    /// Reads a value; `None` are the bytes of a null.
+    fn deserialize(
+        &self,
+        topic: &str,
+        headers: &Headers,
+        bytes: Option<Bytes>,
+    ) -> Result<T, SerdeError>;
+}
+
+/// Whether a value has bytes or is null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// The bytes were appended.
+    Present,
+    /// The value is null; null and empty differ in Kafka.
+    Null,
+}
+
+/// A value that could not be written or read.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SerdeError {
+    message: String,
+}
+
+impl SerdeError {
+    /// An error with a message that says what was expected and what was found.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string() }
+    }
+}
+
+/// A type with a usual representation, so that most programs name no serde at all.
+pub trait StreamType: Sized + Clone + Send + 'static {
+    /// The representation.
+    type Serde: Serde<Self> + Default;
+
+    /// Whether this value is what Kafka calls null. Only `Option` and `()` can be.
+    fn is_null(&self) -> bool {
+        false
+    }
+}
+
+/// A shared serde of `T`.
+pub struct SerdeOf<T>(Arc<dyn Serde<T>>);
+
+impl<T> Clone for SerdeOf<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: 'static> SerdeOf<T> {
+    /// Shares a serde.
+    pub fn new(serde: impl Serde<T>) -> Self {
+        Self(Arc::new(serde))
+    }
+
+    /// The same serde with null for `None`.
+    pub fn nullable(&self) -> SerdeOf<Option<T>> {
+        SerdeOf::new(NullableSerde(self.clone()))
+    }
+
+    /// The bytes of `value`, or `None` for null.
+    pub fn to_bytes(
+        &self,
+        topic: &str,
+        headers: &mut Headers,
+        value: &T,
+    ) -> Result<Option<Bytes>, SerdeError> {
+        let mut out = Vec::new();
+        Ok(match self.0.serialize(topic, headers, value, &mut out)? {
+            Presence::Present => Some(Bytes::from(out)),
+            Presence::Null => None,
+        })
+    }
+
+    /// Appends the bytes of `value` to `out`.
+    pub fn write(
+        &self,
+        topic: &str,
+        headers: &mut Headers,
+        value: &T,
+        out: &mut Vec<u8>,
+    ) -> Result<Presence, SerdeError> {
+        self.0.serialize(topic, headers, value, out)
+    }
+
+    /// Reads a value.
+    pub fn read(
+        &self,
+        topic: &str,
+        headers: &Headers,
+        bytes: Option<Bytes>,
+    ) -> Result<T, SerdeError> {
+        self.0.deserialize(topic, headers, bytes)
+    }
+}
+
+impl<T: 'static> Serde<T> for SerdeOf<T> {
+    fn serialize(
+        &self,
+        topic: &str,
+        headers: &mut Headers,
+        value: &T,
+        out: &mut Vec<u8>,
+    ) -> Result<Presence, SerdeError> {
+        self.0.serialize(topic, headers, value, out)
+    }
+
+    fn deserialize(
+        &self,
+        topic: &str,
+        headers: &Headers,
+        bytes: Option<Bytes>,
+    ) -> Result<T, SerdeError> {
+        self.0.deserialize(topic, headers, bytes)
+    }
+}
+
+impl<T: StreamType> SerdeOf<T> {
+    /// The usual serde of the type.
+    pub fn usual() -> Self {
+        Self::new(T::Serde::default())
+    }
+}
+
+impl<T> fmt::Debug for SerdeOf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SerdeOf")
+    }
+}
+
+/// Keeps a type parameter without owning a value of it.
+pub(crate) type Marker<T> = PhantomData<fn() -> T>;

@@ -1,0 +1,95 @@
+//! The write-back cache in front of a backend: typed values by key bytes.
+//!
+//! It makes an update of a hot key cost a hash lookup and no serialization, and it coalesces what tables send
+//! downstream: between two flushes each dirty key is forwarded once. Dirty keys are flushed in the order in which they
+//! first became dirty, as Kafka Streams' cache does.
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+
+use super::Stamped;
+use crate::runtime::Origin;
+
+/// Values read or written since the cache was last emptied.
+pub(crate) struct Cache<V> {
+    entries: HashMap<Bytes, Entry<V>>,
+    dirty: Vec<Bytes>,
+    bytes: usize,
+}
+
+/// One cached key.
+pub(crate) struct Entry<V> {
+    /// The value; `None` is a deleted or absent key.
+    pub(crate) value: Option<Stamped<V>>,
+    /// The input record that wrote it last, if the backend does not have it yet.
+    pub(crate) dirty: Option<Box<Origin>>,
+}
+
+impl<V> Default for Cache<V> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), dirty: Vec::new(), bytes: 0 }
+    }
+}
+
+impl<V> Cache<V> {
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Entry<V>> {
+        self.entries.get(key)
+    }
+
+    /// Remembers what the backend has.
+    pub(crate) fn fill(&mut self, key: Bytes, value: Option<Stamped<V>>) {
+        self.bytes += Self::size(&key);
+        self.entries.insert(key, Entry { value, dirty: None });
+    }
+
+    /// Writes a key; the backend hears of it at the next flush.
+    pub(crate) fn write(&mut self, key: &[u8], value: Option<Stamped<V>>, origin: Origin) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.value = value;
+            match &mut entry.dirty {
+                Some(dirty) => **dirty = origin,
+                None => {
+                    entry.dirty = Some(Box::new(origin));
+                    self.dirty.push(Bytes::copy_from_slice(key));
+                }
+            }
+            return;
+        }
+        let key = Bytes::copy_from_slice(key);
+        self.bytes += Self::size(&key);
+        self.dirty.push(key.clone());
+        self.entries.insert(key, Entry { value, dirty: Some(Box::new(origin)) });
+    }
+
+    /// The dirty keys, which become clean.
+    pub(crate) fn take_dirty(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Takes the mark off a key and gives what it holds.
+    pub(crate) fn clean(&mut self, key: &[u8]) -> Option<(&Option<Stamped<V>>, Box<Origin>)> {
+        let entry = self.entries.get_mut(key)?;
+        let origin = entry.dirty.take()?;
+        Some((&entry.value, origin))
+    }
+
+    /// All cached keys with their values, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Bytes, &Entry<V>)> {
+        self.entries.iter()
+    }
+
+    /// Forgets clean entries. Called after a flush, when the budget is used up.
+    pub(crate) fn forget_clean(&mut self) {
+        self.entries.retain(|_, entry| entry.dirty.is_some());
+        self.bytes = self.entries.keys().map(Self::size).sum();
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What an entry costs, without the heap behind a value, which only its type knows.
+    fn size(key: &Bytes) -> usize {
+        key.len() + size_of::<Bytes>() + size_of::<Entry<V>>() + size_of::<Origin>()
+    }
+}

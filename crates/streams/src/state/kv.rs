@@ -1,0 +1,241 @@
+//! Key-value stores, timestamped as those of the DSL.
+//!
+//! ```text
+//! store:      key -> | timestamp: i64 | value ... |
+//! changelog:  key -> | value ... |, the record's timestamp being the value's
+//! ```
+
+use std::any::Any;
+use std::ops::Bound;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::cache::Cache;
+use super::{AnyStore, Backend, Logged, Stamped, StoreError};
+use crate::record::Headers;
+use crate::runtime::Origin;
+use crate::serde::{Presence, SerdeOf};
+
+/// A key-value store of one task.
+pub(crate) struct KvStore<K, V> {
+    settings: KvStoreSettings<K, V>,
+    backend: Box<dyn Backend>,
+    cache: Cache<V>,
+    changelog: Vec<Logged>,
+    key: Vec<u8>,
+}
+
+/// What a key-value store is made from.
+pub(crate) struct KvStoreSettings<K, V> {
+    pub(crate) name: String,
+    /// The changelog topic, which serdes are told.
+    pub(crate) topic: String,
+    pub(crate) key: SerdeOf<K>,
+    pub(crate) value: SerdeOf<V>,
+    pub(crate) logged: bool,
+    pub(crate) cached: bool,
+}
+
+/// A key flushed out of the cache.
+pub(crate) struct Flushed<K, V> {
+    pub(crate) key: K,
+    pub(crate) old: Option<V>,
+    pub(crate) new: Option<Stamped<V>>,
+    pub(crate) origin: Box<Origin>,
+}
+
+impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
+    pub(crate) fn new(settings: KvStoreSettings<K, V>, backend: Box<dyn Backend>) -> Self {
+        Self { settings, backend, cache: Cache::default(), changelog: Vec::new(), key: Vec::new() }
+    }
+
+    pub(crate) fn get(&mut self, key: &K) -> Result<Option<Stamped<V>>, StoreError> {
+        self.write_key(key)?;
+        if let Some(entry) = self.cache.get(&self.key) {
+            return Ok(entry.value.clone());
+        }
+        let value = match self.backend.get(&self.key) {
+            Some(bytes) => Some(self.decode(bytes)?),
+            None => None,
+        };
+        if self.settings.cached {
+            self.cache.fill(Bytes::copy_from_slice(&self.key), value.clone());
+        }
+        Ok(value)
+    }
+
+    /// Sets a key, or removes it, because of a record with this time.
+    pub(crate) fn put(
+        &mut self,
+        key: &K,
+        value: Option<Stamped<V>>,
+        timestamp: i64,
+        origin: &Origin,
+    ) -> Result<(), StoreError> {
+        self.write_key(key)?;
+        if self.settings.cached {
+            // A join may have given the record another time than its input record has.
+            let origin = Origin { timestamp, ..origin.clone() };
+            self.cache.write(&self.key, value, origin);
+            return Ok(());
+        }
+        let timestamp = value.as_ref().map_or(timestamp, |value| value.timestamp);
+        let key = Bytes::copy_from_slice(&self.key);
+        self.write_through(key, value.as_ref(), timestamp)
+    }
+
+    /// Writes dirty keys through and gives them to the caller, old values only if asked for.
+    pub(crate) fn flush(&mut self, old_wanted: bool) -> Result<Vec<Flushed<K, V>>, StoreError> {
+        let mut flushed = Vec::new();
+        for key in self.cache.take_dirty() {
+            let Some((value, origin)) = self.cache.clean(&key) else {
+                continue;
+            };
+            let new = value.clone();
+            let old = match self.backend.get(&key) {
+                Some(bytes) => Some(bytes),
+                // Written and removed again since the last flush: nobody has seen the key.
+                None if new.is_none() => continue,
+                None => None,
+            };
+            let old = match old {
+                Some(bytes) if old_wanted => Some(self.decode(bytes)?.value),
+                _ => None,
+            };
+            let timestamp = new.as_ref().map_or(origin.timestamp, |value| value.timestamp);
+            self.write_through(key.clone(), new.as_ref(), timestamp)?;
+            flushed.push(Flushed {
+                key: self.settings.key.read(
+                    &self.settings.topic,
+                    &Headers::default(),
+                    Some(key),
+                )?,
+                old,
+                new,
+                origin,
+            });
+        }
+        Ok(flushed)
+    }
+
+    /// Forgets what the backend has too. Only after a flush.
+    pub(crate) fn shrink(&mut self) {
+        self.cache.forget_clean();
+    }
+
+    pub(crate) fn is_cached(&self) -> bool {
+        self.settings.cached
+    }
+
+    /// All pairs in the order of their key bytes.
+    pub(crate) fn all(&mut self) -> Result<Vec<(K, Stamped<V>)>, StoreError> {
+        let mut pairs: std::collections::BTreeMap<Bytes, Option<Stamped<V>>> = Default::default();
+        for (key, bytes) in self.backend.range(Bound::Unbounded, Bound::Unbounded) {
+            let value = self.decode(bytes)?;
+            pairs.insert(key, Some(value));
+        }
+        for (key, entry) in self.cache.iter() {
+            pairs.insert(key.clone(), entry.value.clone());
+        }
+        pairs
+            .into_iter()
+            .filter_map(|(key, value)| value.map(|value| (key, value)))
+            .map(|(key, value)| {
+                let key =
+                    self.settings.key.read(&self.settings.topic, &Headers::default(), Some(key))?;
+                Ok((key, value))
+            })
+            .collect()
+    }
+
+    fn write_key(&mut self, key: &K) -> Result<(), StoreError> {
+        self.key.clear();
+        self.settings.key.write(
+            &self.settings.topic,
+            &mut Headers::default(),
+            key,
+            &mut self.key,
+        )?;
+        Ok(())
+    }
+
+    fn write_through(
+        &mut self,
+        key: Bytes,
+        value: Option<&Stamped<V>>,
+        timestamp: i64,
+    ) -> Result<(), StoreError> {
+        let stored = match value {
+            Some(stamped) => self.encode(stamped)?,
+            None => None,
+        };
+        if self.settings.logged {
+            self.changelog.push(Logged {
+                key: key.clone(),
+                value: stored.as_ref().map(|bytes| bytes.slice(STAMP..)),
+                timestamp,
+            });
+        }
+        self.backend.put(key, stored);
+        Ok(())
+    }
+
+    fn encode(&self, stamped: &Stamped<V>) -> Result<Option<Bytes>, StoreError> {
+        let mut out = Vec::with_capacity(STAMP + 16);
+        out.put_i64(stamped.timestamp);
+        let presence = self.settings.value.write(
+            &self.settings.topic,
+            &mut Headers::default(),
+            &stamped.value,
+            &mut out,
+        )?;
+        Ok((presence == Presence::Present).then(|| Bytes::from(out)))
+    }
+
+    fn decode(&self, mut bytes: Bytes) -> Result<Stamped<V>, StoreError> {
+        if bytes.len() < STAMP {
+            return Err(StoreError::Damaged {
+                store: self.settings.name.clone(),
+                what: "a value shorter than its timestamp",
+            });
+        }
+        let mut stamp = [0; STAMP];
+        stamp.copy_from_slice(&bytes.split_to(STAMP));
+        Ok(Stamped {
+            timestamp: i64::from_be_bytes(stamp),
+            value: self.settings.value.read(
+                &self.settings.topic,
+                &Headers::default(),
+                Some(bytes),
+            )?,
+        })
+    }
+}
+
+/// Bytes of the timestamp in front of a stored value.
+const STAMP: usize = size_of::<i64>();
+
+impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for KvStore<K, V> {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn take_changelog(&mut self) -> Vec<Logged> {
+        std::mem::take(&mut self.changelog)
+    }
+
+    fn restore(&mut self, record: Logged) -> Result<(), StoreError> {
+        let stored = record.value.map(|value| {
+            let mut stored = BytesMut::with_capacity(STAMP + value.len());
+            stored.put_i64(record.timestamp);
+            stored.extend_from_slice(&value);
+            stored.freeze()
+        });
+        self.backend.put(record.key, stored);
+        Ok(())
+    }
+
+    fn cached_bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+}

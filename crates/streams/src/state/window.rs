@@ -1,0 +1,334 @@
+//! Window stores: values by key and the window's start, dropped once their retention is over.
+//!
+//! ```text
+//! changelog:  | key ... | start: i64 | sequence: u32 | -> value; the record's timestamp is the value's
+//! ```
+//!
+//! Windows are kept by start time, so that expiry cuts off whole windows and a lookup over a span of time touches
+//! only the windows in it. A write older than the retention is refused, as by Kafka Streams' in-memory store, and
+//! counted.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+
+use bytes::{BufMut, Bytes};
+
+use super::{AnyStore, Logged, Stamped, StoreError};
+use crate::record::{Headers, Window, Windowed};
+use crate::runtime::Origin;
+use crate::serde::{Presence, SerdeOf};
+
+/// A window store of one task.
+pub(crate) struct WindowStore<K, V> {
+    settings: WindowStoreSettings<K, V>,
+    windows: BTreeMap<i64, BTreeMap<WindowKey, Slot<K, V>>>,
+    changelog: Vec<Logged>,
+    dirty: Vec<(i64, WindowKey)>,
+    observed_ms: i64,
+    sequence: u32,
+    expired: u64,
+}
+
+/// What a window store is made from.
+pub(crate) struct WindowStoreSettings<K, V> {
+    pub(crate) name: String,
+    pub(crate) topic: String,
+    pub(crate) key: SerdeOf<K>,
+    pub(crate) value: SerdeOf<V>,
+    pub(crate) size_ms: i64,
+    pub(crate) retention_ms: i64,
+    /// Whether several values of one key and start are kept, as stream joins need.
+    pub(crate) duplicates: bool,
+    pub(crate) logged: bool,
+    pub(crate) cached: bool,
+}
+
+/// Key bytes, and a number that tells duplicates apart.
+type WindowKey = (Bytes, u32);
+
+struct Slot<K, V> {
+    key: K,
+    value: Stamped<V>,
+    /// The value as last flushed, while the slot is dirty.
+    flushed: Option<Option<V>>,
+    origin: Option<Box<Origin>>,
+}
+
+/// A window flushed out of the cache.
+pub(crate) struct FlushedWindow<K, V> {
+    pub(crate) key: Windowed<K>,
+    pub(crate) old: Option<V>,
+    pub(crate) new: Stamped<V>,
+    pub(crate) origin: Box<Origin>,
+}
+
+impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
+    pub(crate) fn new(settings: WindowStoreSettings<K, V>) -> Self {
+        Self {
+            settings,
+            windows: BTreeMap::new(),
+            changelog: Vec::new(),
+            dirty: Vec::new(),
+            observed_ms: i64::MIN,
+            sequence: 0,
+            expired: 0,
+        }
+    }
+
+    /// The value of a key in the window that begins at `start_ms`.
+    pub(crate) fn get(&mut self, key: &K, start_ms: i64) -> Result<Option<Stamped<V>>, StoreError> {
+        let key = self.key_bytes(key)?;
+        Ok(self
+            .windows
+            .get(&start_ms)
+            .and_then(|window| window.get(&(key, 0)))
+            .map(|slot| slot.value.clone()))
+    }
+
+    /// Sets the value of a key in a window. Returns whether the window was young enough to be kept.
+    pub(crate) fn put(
+        &mut self,
+        key: &K,
+        start_ms: i64,
+        value: Stamped<V>,
+        origin: &Origin,
+    ) -> Result<bool, StoreError> {
+        let sequence = if self.settings.duplicates {
+            self.sequence = self.sequence.wrapping_add(1) & 0x7fff_ffff;
+            self.sequence
+        } else {
+            0
+        };
+        let bytes = self.key_bytes(key)?;
+        if !self.settings.cached {
+            // Logged even if it has expired, as by Kafka Streams, whose log sits in front of the store.
+            self.log(&bytes, start_ms, sequence, &value)?;
+        }
+        self.observe(start_ms);
+        if start_ms <= self.observed_ms.saturating_sub(self.settings.retention_ms) {
+            self.expired += 1;
+            return Ok(false);
+        }
+        let cached = self.settings.cached;
+        let window = self.windows.entry(start_ms).or_default();
+        let slot_key = (bytes, sequence);
+        match window.get_mut(&slot_key) {
+            Some(slot) => {
+                let old = std::mem::replace(&mut slot.value, value);
+                if cached {
+                    if slot.origin.is_none() {
+                        slot.flushed = Some(Some(old.value));
+                        self.dirty.push((start_ms, slot_key));
+                    }
+                    slot.origin = Some(Box::new(origin.clone()));
+                }
+            }
+            None => {
+                if cached {
+                    self.dirty.push((start_ms, slot_key.clone()));
+                }
+                window.insert(
+                    slot_key,
+                    Slot {
+                        key: key.clone(),
+                        value,
+                        flushed: cached.then_some(None),
+                        origin: cached.then(|| Box::new(origin.clone())),
+                    },
+                );
+            }
+        }
+        Ok(true)
+    }
+
+    /// The values of a key in windows that begin within `from_ms..=to_ms`, by start.
+    pub(crate) fn fetch(
+        &mut self,
+        key: &K,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<(i64, Stamped<V>)>, StoreError> {
+        if from_ms > to_ms {
+            return Ok(Vec::new());
+        }
+        let key = self.key_bytes(key)?;
+        let mut found = Vec::new();
+        for (start, window) in self.windows.range(from_ms..=to_ms) {
+            let of_key = (key.clone(), 0)..=(key.clone(), u32::MAX);
+            found.extend(window.range(of_key).map(|(_, slot)| (*start, slot.value.clone())));
+        }
+        Ok(found)
+    }
+
+    /// Every key in windows that begin within `from_ms..=to_ms`, by start and key bytes.
+    pub(crate) fn fetch_all(&self, from_ms: i64, to_ms: i64) -> Vec<(Windowed<K>, Stamped<V>)> {
+        if from_ms > to_ms {
+            return Vec::new();
+        }
+        self.windows
+            .range(from_ms..=to_ms)
+            .flat_map(|(start, window)| {
+                window.values().map(|slot| {
+                    let key = Windowed { key: slot.key.clone(), window: self.window(*start) };
+                    (key, slot.value.clone())
+                })
+            })
+            .collect()
+    }
+
+    /// Logs dirty windows and gives them to the caller.
+    pub(crate) fn flush(&mut self) -> Result<Vec<FlushedWindow<K, V>>, StoreError> {
+        let mut flushed = Vec::new();
+        for (start, key) in std::mem::take(&mut self.dirty) {
+            // Windows that expired meanwhile were flushed before they were dropped.
+            let Some(slot) = self.windows.get_mut(&start).and_then(|window| window.get_mut(&key))
+            else {
+                continue;
+            };
+            let Some(origin) = slot.origin.take() else {
+                continue;
+            };
+            let old = slot.flushed.take().flatten();
+            let (plain_key, value) = (slot.key.clone(), slot.value.clone());
+            self.log(&key.0, start, key.1, &value)?;
+            flushed.push(FlushedWindow {
+                key: Windowed { key: plain_key, window: self.window(start) },
+                old,
+                new: value,
+                origin,
+            });
+        }
+        self.expire();
+        Ok(flushed)
+    }
+
+    pub(crate) fn is_cached(&self) -> bool {
+        self.settings.cached
+    }
+
+    /// Writes refused because their window was older than the retention.
+    pub(crate) fn expired(&self) -> u64 {
+        self.expired
+    }
+
+    fn window(&self, start: i64) -> Window {
+        Window { start, end: start.saturating_add(self.settings.size_ms) }
+    }
+
+    fn observe(&mut self, start_ms: i64) {
+        if start_ms > self.observed_ms {
+            self.observed_ms = start_ms;
+            if !self.settings.cached {
+                self.expire();
+            }
+        }
+    }
+
+    /// Drops windows older than the retention. With a cache only after a flush, so that nothing dirty is lost.
+    fn expire(&mut self) {
+        let oldest = self.observed_ms.saturating_sub(self.settings.retention_ms).saturating_add(1);
+        if self.windows.first_key_value().is_some_and(|(start, _)| *start < oldest) {
+            self.windows = self.windows.split_off(&oldest);
+        }
+    }
+
+    fn key_bytes(&self, key: &K) -> Result<Bytes, StoreError> {
+        let mut out = Vec::new();
+        self.settings.key.write(&self.settings.topic, &mut Headers::default(), key, &mut out)?;
+        Ok(Bytes::from(out))
+    }
+
+    fn log(
+        &mut self,
+        key: &[u8],
+        start_ms: i64,
+        sequence: u32,
+        value: &Stamped<V>,
+    ) -> Result<(), StoreError> {
+        if !self.settings.logged {
+            return Ok(());
+        }
+        let mut logged = Vec::with_capacity(key.len() + SUFFIX);
+        logged.extend_from_slice(key);
+        logged.put_i64(start_ms);
+        logged.put_u32(sequence);
+        let mut bytes = Vec::new();
+        let presence = self.settings.value.write(
+            &self.settings.topic,
+            &mut Headers::default(),
+            &value.value,
+            &mut bytes,
+        )?;
+        self.changelog.push(Logged {
+            key: Bytes::from(logged),
+            value: (presence == Presence::Present).then(|| Bytes::from(bytes)),
+            timestamp: value.timestamp,
+        });
+        Ok(())
+    }
+
+    fn damaged(&self, what: &'static str) -> StoreError {
+        StoreError::Damaged { store: self.settings.name.clone(), what }
+    }
+}
+
+/// Bytes of start and sequence behind the key in a changelog.
+const SUFFIX: usize = size_of::<i64>() + size_of::<u32>();
+
+impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowStore<K, V> {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn take_changelog(&mut self) -> Vec<Logged> {
+        std::mem::take(&mut self.changelog)
+    }
+
+    fn restore(&mut self, record: Logged) -> Result<(), StoreError> {
+        let mut key = record.key;
+        let Some(length) = key.len().checked_sub(SUFFIX) else {
+            return Err(self.damaged("a key shorter than its window"));
+        };
+        let suffix = key.split_off(length);
+        let (start, sequence) = suffix.split_at(size_of::<i64>());
+        let start = i64::from_be_bytes(start.try_into().map_err(|_| self.damaged("its start"))?);
+        let sequence =
+            u32::from_be_bytes(sequence.try_into().map_err(|_| self.damaged("its sequence"))?);
+        self.observe(start);
+        self.sequence = self.sequence.max(sequence);
+        let headers = Headers::default();
+        match record.value {
+            Some(value) => {
+                let slot = Slot {
+                    key: self.settings.key.read(
+                        &self.settings.topic,
+                        &headers,
+                        Some(key.clone()),
+                    )?,
+                    value: Stamped {
+                        value: self.settings.value.read(
+                            &self.settings.topic,
+                            &headers,
+                            Some(value),
+                        )?,
+                        timestamp: record.timestamp,
+                    },
+                    flushed: None,
+                    origin: None,
+                };
+                self.windows.entry(start).or_default().insert((key, sequence), slot);
+            }
+            None => {
+                if let Some(window) = self.windows.get_mut(&start) {
+                    window.remove(&(key, sequence));
+                }
+            }
+        }
+        self.expire();
+        Ok(())
+    }
+
+    fn cached_bytes(&self) -> usize {
+        self.dirty.len() * (size_of::<Slot<K, V>>() + 64)
+    }
+}

@@ -1,0 +1,228 @@
+//! Nodes and stores while the program is being written.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::dsl::ErrorPolicy;
+use crate::error::TopologyError;
+use crate::runtime::Assembly;
+use crate::state::AnyStore;
+
+/// Position of a node in [`Graph::nodes`].
+pub(crate) type NodeId = usize;
+
+/// The graph that all handles of one program share.
+pub(crate) type SharedGraph = Arc<Mutex<Graph>>;
+
+/// Makes the running form of a node for one task, its children being made already.
+pub(crate) type NodeBuilder =
+    Arc<dyn Fn(&mut Assembly<'_>, NodeId) -> Box<dyn Any + Send> + Send + Sync>;
+
+/// Makes a store for one task.
+pub(crate) type StoreBuilder = Arc<dyn Fn(&StoreSpec, &str) -> Box<dyn AnyStore> + Send + Sync>;
+
+/// Everything a program declared so far.
+pub(crate) struct Graph {
+    pub(crate) application: String,
+    /// In the order in which they were added, which decides the numbers of subtopologies.
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) stores: BTreeMap<String, StoreSpec>,
+    /// Repartition topics by undecorated name, with the number of partitions if the program set one.
+    pub(crate) repartitions: BTreeMap<String, Option<i32>>,
+    pub(crate) copartitions: Vec<Copartition>,
+    /// Errors found while the program was written; the first is reported when it is built.
+    pub(crate) errors: Vec<TopologyError>,
+    pub(crate) on_error: ErrorPolicy,
+    index: u32,
+}
+
+/// Source nodes that must have the same number of partitions.
+#[derive(Clone, Debug)]
+pub(crate) struct Copartition {
+    pub(crate) sources: BTreeSet<NodeId>,
+}
+
+/// One node.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) parents: Vec<NodeId>,
+    pub(crate) children: Vec<NodeId>,
+    pub(crate) stores: BTreeSet<String>,
+    pub(crate) build: NodeBuilder,
+    /// Whether children of a table's node see the value before a change.
+    pub(crate) sends_old: bool,
+    /// The store that holds a table's node, if it has one.
+    pub(crate) table_store: Option<String>,
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    Source { topics: Vec<String>, global: bool },
+    Processor,
+    Sink(SinkTopic),
+}
+
+/// Where a sink writes.
+#[derive(Clone, Debug)]
+pub(crate) enum SinkTopic {
+    Fixed(String),
+    Chosen,
+}
+
+/// One store.
+#[derive(Clone)]
+pub(crate) struct StoreSpec {
+    pub(crate) name: String,
+    pub(crate) build: StoreBuilder,
+    pub(crate) logged: bool,
+    pub(crate) cached: bool,
+    pub(crate) changelog: ChangelogKind,
+    /// Topic settings that the program set for the changelog.
+    pub(crate) changelog_config: BTreeMap<String, String>,
+    /// A source topic that serves as changelog, undecorated.
+    pub(crate) source_topic: Option<String>,
+    pub(crate) global: bool,
+}
+
+/// How a changelog is cleaned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChangelogKind {
+    KeyValue,
+    Window {
+        retention_ms: i64,
+        /// Stream-join stores keep duplicates and are never compacted.
+        duplicates: bool,
+    },
+}
+
+impl Graph {
+    pub(crate) fn new(application: &str) -> Self {
+        Self {
+            application: application.to_owned(),
+            nodes: Vec::new(),
+            stores: BTreeMap::new(),
+            repartitions: BTreeMap::new(),
+            copartitions: Vec::new(),
+            errors: Vec::new(),
+            on_error: ErrorPolicy::default(),
+            index: 0,
+        }
+    }
+
+    /// The next generated name, for example `KSTREAM-FILTER-0000000003`.
+    pub(crate) fn next_name(&mut self, prefix: &str) -> String {
+        let name = format!("{prefix}{:010}", self.index);
+        self.index += 1;
+        name
+    }
+
+    /// The next generated store name, for example `KSTREAM-AGGREGATE-STATE-STORE-0000000003`.
+    pub(crate) fn next_store_name(&mut self, prefix: &str) -> String {
+        self.next_name(&format!("{prefix}STATE-STORE-"))
+    }
+
+    /// The given name, or the next generated one. A given name burns no number.
+    pub(crate) fn name_or(&mut self, given: Option<&str>, prefix: &str) -> String {
+        match given {
+            Some(name) => self.checked(name),
+            None => self.next_name(prefix),
+        }
+    }
+
+    fn checked(&mut self, name: &str) -> String {
+        if !is_valid_name(name) {
+            self.errors.push(TopologyError::InvalidName(name.to_owned()));
+        }
+        name.to_owned()
+    }
+
+    /// The source node that already reads exactly these topics. A topic that another set of topics contains cannot be
+    /// read once more.
+    pub(crate) fn source_of(&self, topics: &[String]) -> Result<Option<NodeId>, TopologyError> {
+        for (id, node) in self.nodes.iter().enumerate() {
+            let Kind::Source { topics: known, .. } = &node.kind else {
+                continue;
+            };
+            if known == topics {
+                return Ok(Some(id));
+            }
+            if let Some(topic) = topics.iter().find(|topic| known.contains(topic)) {
+                return Err(TopologyError::ReadTwice(topic.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn add_node(
+        &mut self,
+        name: String,
+        kind: Kind,
+        parents: &[NodeId],
+        build: NodeBuilder,
+    ) -> NodeId {
+        if self.nodes.iter().any(|node| node.name == name) {
+            self.errors.push(TopologyError::NameTaken(name.clone()));
+        }
+        let id = self.nodes.len();
+        for parent in parents {
+            self.nodes[*parent].children.push(id);
+        }
+        self.nodes.push(Node {
+            name,
+            kind,
+            parents: parents.to_vec(),
+            children: Vec::new(),
+            stores: BTreeSet::new(),
+            build,
+            sends_old: false,
+            table_store: None,
+        });
+        id
+    }
+
+    pub(crate) fn add_store(&mut self, spec: StoreSpec) {
+        let name = self.checked(&spec.name);
+        if self.stores.insert(name.clone(), spec).is_some() {
+            self.errors.push(TopologyError::NameTaken(name));
+        }
+    }
+
+    pub(crate) fn connect(&mut self, node: NodeId, store: &str) {
+        if !self.stores.contains_key(store) {
+            self.errors.push(TopologyError::UnknownStore(store.to_owned()));
+        }
+        self.nodes[node].stores.insert(store.to_owned());
+    }
+
+    /// Requires that the sources of a join have the same number of partitions.
+    pub(crate) fn copartition(&mut self, sources: BTreeSet<NodeId>) {
+        if sources.len() > 1 {
+            self.copartitions.push(Copartition { sources });
+        }
+    }
+
+    /// The full name of an internal topic, and any other name unchanged.
+    pub(crate) fn decorated(&self, topic: &str) -> String {
+        if self.repartitions.contains_key(topic) {
+            format!("{}-{topic}", self.application)
+        } else {
+            topic.to_owned()
+        }
+    }
+}
+
+/// Whether something can be part of a topic's name.
+fn is_valid_name(name: &str) -> bool {
+    (1..=249).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}

@@ -1,0 +1,252 @@
+//! The finished graph, cut into subtopologies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{ChangelogKind, Copartition, Graph, Kind, Node, NodeId, StoreSpec};
+use crate::dsl::ErrorPolicy;
+use crate::error::TopologyError;
+
+/// A finished topology: what tasks are made from.
+pub struct Plan {
+    pub(crate) application: String,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) stores: BTreeMap<String, StoreSpec>,
+    pub(crate) repartitions: BTreeMap<String, Option<i32>>,
+    pub(crate) copartitions: Vec<Copartition>,
+    pub(crate) on_error: ErrorPolicy,
+    subtopologies: Vec<Subtopology>,
+}
+
+/// A connected part of the graph; one task runs it for one partition number of its source topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subtopology {
+    /// Its number, the first half of a task's id.
+    pub id: u32,
+    /// Whether it only fills a global store, which every instance does for itself.
+    pub global: bool,
+    /// Full names of the topics it reads, internal ones included.
+    pub source_topics: BTreeSet<String>,
+    /// Full names of the topics it is known to write; topics chosen per record are not among them.
+    pub sink_topics: BTreeSet<String>,
+    /// Repartition topics that it reads.
+    pub repartition_topics: Vec<InternalTopic>,
+    /// Changelog topics of its stores.
+    pub changelog_topics: Vec<InternalTopic>,
+    /// Its stores.
+    pub stores: BTreeSet<String>,
+    pub(crate) nodes: Vec<NodeId>,
+}
+
+/// A topic that belongs to the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InternalTopic {
+    /// Its full name.
+    pub name: String,
+    /// The number of partitions, where the program set one.
+    pub partitions: Option<i32>,
+    /// How it is cleaned.
+    pub cleanup: TopicCleanup,
+    /// Further topic settings.
+    pub config: BTreeMap<String, String>,
+}
+
+/// The cleaning of an internal topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicCleanup {
+    /// Repartition topics: deleted by the program once processed.
+    Purged,
+    /// Changelogs of key-value stores.
+    Compact,
+    /// Changelogs of window stores.
+    CompactDelete,
+    /// Changelogs of stream-join stores.
+    Delete,
+}
+
+impl Plan {
+    /// Freezes a graph.
+    pub(crate) fn of(graph: &Graph) -> Result<Arc<Self>, TopologyError> {
+        if let Some(error) = graph.errors.first() {
+            return Err(error.clone());
+        }
+        if graph.nodes.is_empty() {
+            return Err(TopologyError::Empty);
+        }
+        let mut plan = Self {
+            application: graph.application.clone(),
+            nodes: graph.nodes.clone(),
+            stores: graph.stores.clone(),
+            repartitions: graph.repartitions.clone(),
+            copartitions: graph.copartitions.clone(),
+            on_error: graph.on_error.clone(),
+            subtopologies: Vec::new(),
+        };
+        plan.subtopologies = plan
+            .groups()
+            .into_iter()
+            .enumerate()
+            .map(|(id, nodes)| plan.subtopology(id as u32, nodes))
+            .collect();
+        Ok(Arc::new(plan))
+    }
+
+    /// The program's application id.
+    pub fn application_id(&self) -> &str {
+        &self.application
+    }
+
+    /// All subtopologies, by number.
+    pub fn subtopologies(&self) -> &[Subtopology] {
+        &self.subtopologies
+    }
+
+    /// The full name of a topic that the program reads or writes.
+    pub(crate) fn decorated(&self, topic: &str) -> String {
+        if self.repartitions.contains_key(topic) {
+            format!("{}-{topic}", self.application)
+        } else {
+            topic.to_owned()
+        }
+    }
+
+    /// The changelog topic of a store, if it has one.
+    pub fn changelog_of(&self, store: &str) -> Option<String> {
+        let spec = self.stores.get(store)?;
+        if let Some(topic) = &spec.source_topic {
+            return Some(self.decorated(topic));
+        }
+        spec.logged.then(|| format!("{}-{store}-changelog", self.application))
+    }
+
+    /// Nodes connected by edges or by a store, numbered by their first node. Global stores connect nothing: every
+    /// task sees them.
+    fn groups(&self) -> Vec<Vec<NodeId>> {
+        let mut root: Vec<NodeId> = (0..self.nodes.len()).collect();
+        fn find(root: &mut [NodeId], mut node: NodeId) -> NodeId {
+            while root[node] != node {
+                root[node] = root[root[node]];
+                node = root[node];
+            }
+            node
+        }
+        let mut first_of_store: BTreeMap<&str, NodeId> = BTreeMap::new();
+        for (id, node) in self.nodes.iter().enumerate() {
+            let mut joined: Vec<NodeId> = node.parents.clone();
+            for store in &node.stores {
+                if self.stores.get(store).is_some_and(|spec| spec.global) {
+                    continue;
+                }
+                joined.push(*first_of_store.entry(store).or_insert(id));
+            }
+            for other in joined {
+                let (a, b) = (find(&mut root, id), find(&mut root, other));
+                root[a.max(b)] = a.min(b);
+            }
+        }
+        let mut groups: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+        for id in 0..self.nodes.len() {
+            let group = find(&mut root, id);
+            groups.entry(group).or_default().push(id);
+        }
+        groups.into_values().collect()
+    }
+
+    fn subtopology(&self, id: u32, nodes: Vec<NodeId>) -> Subtopology {
+        let mut part = Subtopology {
+            id,
+            global: false,
+            source_topics: BTreeSet::new(),
+            sink_topics: BTreeSet::new(),
+            repartition_topics: Vec::new(),
+            changelog_topics: Vec::new(),
+            stores: BTreeSet::new(),
+            nodes,
+        };
+        for node in part.nodes.iter().map(|id| &self.nodes[*id]) {
+            match &node.kind {
+                Kind::Source { topics, global } => {
+                    part.global |= global;
+                    for topic in topics {
+                        part.source_topics.insert(self.decorated(topic));
+                        if let Some(partitions) = self.repartitions.get(topic) {
+                            part.repartition_topics.push(InternalTopic {
+                                name: self.decorated(topic),
+                                partitions: *partitions,
+                                cleanup: TopicCleanup::Purged,
+                                config: repartition_config(),
+                            });
+                        }
+                    }
+                }
+                Kind::Sink(super::SinkTopic::Fixed(topic)) => {
+                    part.sink_topics.insert(self.decorated(topic));
+                }
+                Kind::Sink(super::SinkTopic::Chosen) | Kind::Processor => {}
+            }
+            part.stores.extend(
+                node.stores
+                    .iter()
+                    .filter(|store| part.global || !self.stores[*store].global)
+                    .cloned(),
+            );
+        }
+        part.changelog_topics = part
+            .stores
+            .iter()
+            .filter_map(|store| self.changelog_topic(&self.stores[store]))
+            .collect();
+        part
+    }
+
+    fn changelog_topic(&self, spec: &StoreSpec) -> Option<InternalTopic> {
+        if !spec.logged || spec.source_topic.is_some() {
+            return None;
+        }
+        let mut config = BTreeMap::new();
+        let mut set = |key: &str, value: String| config.insert(key.to_owned(), value);
+        let cleanup = match spec.changelog {
+            ChangelogKind::KeyValue => TopicCleanup::Compact,
+            ChangelogKind::Window { retention_ms, duplicates } => {
+                set("retention.ms", (retention_ms + DAY_MS).to_string());
+                if duplicates { TopicCleanup::Delete } else { TopicCleanup::CompactDelete }
+            }
+        };
+        set("cleanup.policy", cleanup.policy().to_owned());
+        set("message.timestamp.type", "CreateTime".to_owned());
+        config.extend(spec.changelog_config.clone());
+        Some(InternalTopic {
+            name: format!("{}-{}-changelog", self.application, spec.name),
+            partitions: None,
+            cleanup,
+            config,
+        })
+    }
+}
+
+impl TopicCleanup {
+    /// The topic setting `cleanup.policy`.
+    pub fn policy(self) -> &'static str {
+        match self {
+            Self::Purged | Self::Delete => "delete",
+            Self::Compact => "compact",
+            Self::CompactDelete => "compact,delete",
+        }
+    }
+}
+
+/// Kept until the program deletes what it has processed; small segments, so that deleting frees space soon.
+fn repartition_config() -> BTreeMap<String, String> {
+    [
+        ("cleanup.policy", "delete"),
+        ("segment.bytes", "52428800"),
+        ("retention.ms", "-1"),
+        ("message.timestamp.type", "CreateTime"),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect()
+}
+
+/// Added to a window store's retention, so that the broker's clock and event time may differ.
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
