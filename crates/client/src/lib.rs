@@ -37,6 +37,7 @@ pub use cluster::{BrokerInfo, Cluster, PartitionInfo, TopicInfo};
 pub use config::{ClientConfig, ConsumerConfig, ProducerConfig, Properties};
 pub use consumer::Consumer;
 pub use error::{Advice, Error, Result};
+pub use fleuve_protocol::ErrorCode;
 pub use producer::{Producer, Record};
 
 /// A boxed future, for traits that must stay object-safe.

@@ -22,7 +22,10 @@ pub mod topology;
 mod driver;
 pub mod runtime;
 
-pub use driver::{Input, TestDriver, TestRecord};
+mod app;
+
+pub use app::{Guarantee, Settings, Streams, StreamsError};
+pub use driver::{Input, TestDriver, TestRecord, TestRecords};
 pub use dsl::{
     Branches, Consumed, ErrorPolicy, JoinWindows, KGroupedStream, KGroupedTable, KStream, KTable,
     Materialized, Produced, TimeWindowedKStream, TimeWindows, Topology,

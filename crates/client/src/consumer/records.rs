@@ -166,6 +166,11 @@ impl Records {
         Iter { batches: self.batches.iter(), current: None, first_offset: self.first_offset }
     }
 
+    /// Gives the records one by one, each keeping its bytes: slices of what was fetched, not copies.
+    pub fn into_owned(mut self) -> impl Iterator<Item = OwnedRecord> {
+        std::iter::from_fn(move || self.take_batch()).flatten()
+    }
+
     /// Returns the last offset of every batch; a reader by batches of [`Records::iter`] can stop
     /// and go on there.
     pub(super) fn take_batch(&mut self) -> Option<VecDeque<OwnedRecord>> {

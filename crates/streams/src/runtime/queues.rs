@@ -77,6 +77,10 @@ impl Queues {
         self.queues.iter()
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Queue> {
+        self.queues.iter_mut()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.queues.iter().map(|queue| queue.records.len()).sum()
     }

@@ -182,6 +182,25 @@ impl Task {
         outgoing
     }
 
+    /// Tells that what the last [`Self::commit`] gave is durable.
+    pub(crate) fn committed(&mut self) {
+        for queue in self.queues.iter_mut() {
+            queue.position = None;
+        }
+    }
+
+    /// Forgets what caches hold beyond their stores. Only after a commit.
+    pub(crate) fn shrink_caches(&mut self) {
+        for store in &mut self.cx.stores {
+            store.shrink_cache();
+        }
+    }
+
+    /// Topics with the number of records that wait.
+    pub(crate) fn queue_lengths(&self) -> impl Iterator<Item = (&Arc<str>, usize)> {
+        self.queues.iter().map(|queue| (&queue.topic, queue.len()))
+    }
+
     /// Applies a changelog record to a store.
     pub(crate) fn restore(&mut self, store: &str, record: Logged) -> Result<(), StoreError> {
         let index = self

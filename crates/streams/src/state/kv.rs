@@ -118,15 +118,6 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         Ok(flushed)
     }
 
-    /// Forgets what the backend has too. Only after a flush.
-    pub(crate) fn shrink(&mut self) {
-        self.cache.forget_clean();
-    }
-
-    pub(crate) fn is_cached(&self) -> bool {
-        self.settings.cached
-    }
-
     /// All pairs in the order of their key bytes.
     pub(crate) fn all(&mut self) -> Result<Vec<(K, Stamped<V>)>, StoreError> {
         let mut pairs: std::collections::BTreeMap<Bytes, Option<Stamped<V>>> = Default::default();
@@ -233,6 +224,10 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for KvStore<
         });
         self.backend.put(record.key, stored);
         Ok(())
+    }
+
+    fn shrink_cache(&mut self) {
+        self.cache.forget_clean();
     }
 
     fn cached_bytes(&self) -> usize {

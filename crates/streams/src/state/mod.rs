@@ -65,6 +65,9 @@ pub(crate) trait AnyStore: Any + Send {
     /// Applies a record of the changelog, without logging it again.
     fn restore(&mut self, record: Logged) -> Result<(), StoreError>;
 
+    /// Forgets what the cache holds beyond the store. Only after a flush.
+    fn shrink_cache(&mut self) {}
+
     /// Bytes that the cache holds, approximately.
     fn cached_bytes(&self) -> usize;
 }

@@ -26,7 +26,6 @@ pub(crate) struct WindowStore<K, V> {
     dirty: Vec<(i64, WindowKey)>,
     observed_ms: i64,
     sequence: u32,
-    expired: u64,
 }
 
 /// What a window store is made from.
@@ -71,7 +70,6 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             dirty: Vec::new(),
             observed_ms: i64::MIN,
             sequence: 0,
-            expired: 0,
         }
     }
 
@@ -106,7 +104,6 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         }
         self.observe(start_ms);
         if start_ms <= self.observed_ms.saturating_sub(self.settings.retention_ms) {
-            self.expired += 1;
             return Ok(false);
         }
         let cached = self.settings.cached;
@@ -200,15 +197,6 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         }
         self.expire();
         Ok(flushed)
-    }
-
-    pub(crate) fn is_cached(&self) -> bool {
-        self.settings.cached
-    }
-
-    /// Writes refused because their window was older than the retention.
-    pub(crate) fn expired(&self) -> u64 {
-        self.expired
     }
 
     fn window(&self, start: i64) -> Window {

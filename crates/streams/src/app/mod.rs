@@ -1,0 +1,189 @@
+//! A topology running against a cluster.
+//!
+//! Threads are members of one consumer group, named after the application. Each runs the tasks that the group gives
+//! it: poll, process, and from time to time commit. More instances of the program, on this machine or others, join the
+//! same group and take their share.
+
+mod assignor;
+mod restore;
+mod thread;
+mod topics;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleuve_client::config::OffsetReset;
+use fleuve_client::{Admin, Client};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::dsl::Topology;
+use crate::error::{ProcessingError, TopologyError};
+use crate::state::StoreError;
+
+/// What a record's effects are worth when the program dies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Guarantee {
+    /// A record may be processed again after a crash.
+    #[default]
+    AtLeastOnce,
+    /// Output, state and progress are written in one transaction.
+    ExactlyOnce,
+}
+
+/// How an application runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `num.stream.threads`. The default is 1.
+    pub threads: usize,
+    /// `processing.guarantee`.
+    pub guarantee: Guarantee,
+    /// `commit.interval.ms`: 30 seconds, or 100 ms with exactly once, unless set.
+    pub commit_interval: Option<Duration>,
+    /// `statestore.cache.max.bytes`, shared among the threads. The default is 10 MiB.
+    pub cache_bytes_max: usize,
+    /// `replication.factor` of internal topics; -1 takes the cluster's default.
+    pub replication_factor: i16,
+    /// `auto.offset.reset` where nothing is committed. The default is the beginning.
+    pub offset_reset: OffsetReset,
+    /// `session.timeout.ms`.
+    pub session_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            threads: 1,
+            guarantee: Guarantee::AtLeastOnce,
+            commit_interval: None,
+            cache_bytes_max: 10 << 20,
+            replication_factor: -1,
+            offset_reset: OffsetReset::Earliest,
+            session_timeout: Duration::from_secs(45),
+        }
+    }
+}
+
+impl Settings {
+    fn commit_interval(&self) -> Duration {
+        self.commit_interval.unwrap_or(match self.guarantee {
+            Guarantee::AtLeastOnce => Duration::from_secs(30),
+            Guarantee::ExactlyOnce => Duration::from_millis(100),
+        })
+    }
+}
+
+/// Why an application did not start, or stopped.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StreamsError {
+    /// The topology is not valid.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// A source topic is missing.
+    #[error("topic {0} does not exist; create it before the application starts")]
+    MissingTopic(String),
+    /// Topics that must have the same number of partitions differ.
+    #[error(
+        "{what} need the same number of partitions, but have {counts}; repartition one of the streams"
+    )]
+    Copartition {
+        /// The topics.
+        what: String,
+        /// Their numbers of partitions.
+        counts: String,
+    },
+    /// An internal topic exists with another number of partitions than the topology needs.
+    #[error(
+        "internal topic {topic} has {found} partitions where {needed} are needed; reset the application"
+    )]
+    InternalTopic {
+        /// The topic.
+        topic: String,
+        /// What it has.
+        found: usize,
+        /// What it needs.
+        needed: usize,
+    },
+    /// A record could not be processed.
+    #[error(transparent)]
+    Processing(#[from] ProcessingError),
+    /// A store could not be restored.
+    #[error("restoring {store}: {cause}")]
+    Restore {
+        /// The store.
+        store: String,
+        /// What happened.
+        cause: Arc<StoreError>,
+    },
+    /// The cluster.
+    #[error(transparent)]
+    Client(#[from] fleuve_client::Error),
+    /// A thread panicked.
+    #[error("a stream thread panicked: {0}")]
+    Panic(String),
+}
+
+/// A running application.
+#[derive(Debug)]
+pub struct Streams {
+    stop: watch::Sender<bool>,
+    threads: JoinSet<Result<(), StreamsError>>,
+}
+
+impl Streams {
+    /// Creates the internal topics and starts the threads.
+    pub async fn start(
+        topology: &Topology,
+        client: Client,
+        settings: Settings,
+    ) -> Result<Self, StreamsError> {
+        let plan = topology.build()?;
+        let counts = topics::prepare(&plan, &Admin::new(client.clone()), &settings).await?;
+        let counts = Arc::new(counts);
+        let (stop, _) = watch::channel(false);
+        let mut threads = JoinSet::new();
+        for number in 0..settings.threads.max(1) {
+            let thread = thread::Thread::new(
+                thread::Setup {
+                    number,
+                    plan: plan.clone(),
+                    counts: counts.clone(),
+                    client: client.clone(),
+                    settings: settings.clone(),
+                },
+                stop.subscribe(),
+            )
+            .await?;
+            threads.spawn(thread.run());
+        }
+        Ok(Self { stop, threads })
+    }
+
+    /// Waits until a thread ends, which it does only after an error or [`Self::close`].
+    pub async fn failed(&mut self) -> Option<StreamsError> {
+        let ended = self.threads.join_next().await?;
+        flatten(ended).err()
+    }
+
+    /// Commits, leaves the group and ends. Returns the first error of a thread.
+    pub async fn close(mut self) -> Result<(), StreamsError> {
+        self.stop.send_replace(true);
+        let mut result = Ok(());
+        while let Some(ended) = self.threads.join_next().await {
+            let ended = flatten(ended);
+            if result.is_ok() {
+                result = ended;
+            }
+        }
+        result
+    }
+}
+
+fn flatten(
+    ended: Result<Result<(), StreamsError>, tokio::task::JoinError>,
+) -> Result<(), StreamsError> {
+    match ended {
+        Ok(result) => result,
+        Err(error) => Err(StreamsError::Panic(error.to_string())),
+    }
+}

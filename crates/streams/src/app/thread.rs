@@ -1,0 +1,507 @@
+//! One stream thread: a member of the group, its tasks, one producer.
+//!
+//! ```text
+//! poll -> queue records -> process -> send output -> (commit) -> poll
+//! ```
+//!
+//! Rebalances arrive as events between two steps: revoked tasks are committed before the group goes on, new ones are
+//! restored in the background while the others run.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fleuve_client::config::IsolationLevel;
+use fleuve_client::consumer::{Committed, OwnedRecord, RebalanceListener};
+use fleuve_client::producer::{Delivery, Header};
+use fleuve_client::{
+    BoxFuture, Client, Consumer, ConsumerConfig, Producer, ProducerConfig, Record,
+};
+use fleuve_types::TopicPartition;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::assignor::{TaskAssignor, partitions_by_task};
+use super::restore::restored;
+use super::topics::Counts;
+use super::{Guarantee, Settings, StreamsError};
+use crate::record;
+use crate::runtime::{Outgoing, RawRecord, Task, TaskId};
+use crate::topology::Plan;
+
+/// What a thread is made from.
+pub(super) struct Setup {
+    pub(super) number: usize,
+    pub(super) plan: Arc<Plan>,
+    pub(super) counts: Arc<Counts>,
+    pub(super) client: Client,
+    pub(super) settings: Settings,
+}
+
+/// A stream thread.
+pub(super) struct Thread {
+    setup: Setup,
+    consumer: Consumer,
+    producer: Producer,
+    events: mpsc::UnboundedReceiver<Event>,
+    restored: mpsc::UnboundedReceiver<Result<Task, StreamsError>>,
+    restoring: mpsc::UnboundedSender<Result<Task, StreamsError>>,
+    stop: watch::Receiver<bool>,
+    /// The partitions of every task of the topology.
+    partitions: BTreeMap<TaskId, Vec<TopicPartition>>,
+    owner: HashMap<TopicPartition, TaskId>,
+    tasks: BTreeMap<TaskId, Running>,
+    /// Deliveries of the batches sent since the last commit.
+    deliveries: Vec<Delivery>,
+    in_transaction: bool,
+    last_commit: Instant,
+    /// Partitions with enough records waiting.
+    paused: HashSet<TopicPartition>,
+}
+
+/// A task of this thread.
+enum Running {
+    Restoring,
+    Ready(Box<Task>),
+}
+
+/// What the group tells.
+enum Event {
+    Assigned(Vec<TopicPartition>),
+    Revoked(Vec<TopicPartition>, oneshot::Sender<()>),
+    Lost(Vec<TopicPartition>),
+}
+
+struct Listener(mpsc::UnboundedSender<Event>);
+
+impl RebalanceListener for Listener {
+    fn assigned<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
+        // A closed channel is a thread that has ended.
+        let _ = self.0.send(Event::Assigned(partitions.to_vec()));
+        Box::pin(std::future::ready(()))
+    }
+
+    fn revoked<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
+        Box::pin(async {
+            let (done, committed) = oneshot::channel();
+            if self.0.send(Event::Revoked(partitions.to_vec(), done)).is_ok() {
+                let _ = committed.await;
+            }
+        })
+    }
+
+    fn lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
+        let _ = self.0.send(Event::Lost(partitions.to_vec()));
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl Thread {
+    pub(super) async fn new(
+        setup: Setup,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, StreamsError> {
+        let exactly_once = setup.settings.guarantee == Guarantee::ExactlyOnce;
+        let application = setup.plan.application_id().to_owned();
+        let config = ConsumerConfig {
+            group_id: Some(application.clone()),
+            auto_commit: false,
+            offset_reset: setup.settings.offset_reset,
+            session_timeout: setup.settings.session_timeout,
+            isolation_level: if exactly_once {
+                IsolationLevel::ReadCommitted
+            } else {
+                IsolationLevel::ReadUncommitted
+            },
+            ..ConsumerConfig::default()
+        };
+        let assignor = TaskAssignor::new(&setup.plan, &setup.counts);
+        let consumer =
+            Consumer::with_assignors(setup.client.clone(), config, vec![Arc::new(assignor)])?;
+        let producer = Producer::new(
+            setup.client.clone(),
+            ProducerConfig {
+                transactional_id: exactly_once
+                    .then(|| format!("{application}-{:016x}-{}", unique(), setup.number)),
+                linger: Duration::from_millis(100),
+                ..ProducerConfig::default()
+            },
+        )?;
+        if exactly_once {
+            producer.init_transactions().await?;
+        }
+        let (told, events) = mpsc::unbounded_channel();
+        consumer.set_rebalance_listener(Arc::new(Listener(told)));
+        let topics: Vec<&str> = setup
+            .plan
+            .subtopologies()
+            .iter()
+            .filter(|part| !part.global)
+            .flat_map(|part| part.source_topics.iter().map(String::as_str))
+            .collect();
+        consumer.subscribe(&topics)?;
+        let partitions = partitions_by_task(&setup.plan, &setup.counts);
+        let owner = partitions
+            .iter()
+            .flat_map(|(id, reads)| reads.iter().map(|partition| (partition.clone(), *id)))
+            .collect();
+        let (restoring, restored) = mpsc::unbounded_channel();
+        Ok(Self {
+            setup,
+            consumer,
+            producer,
+            events,
+            restored,
+            restoring,
+            stop,
+            partitions,
+            owner,
+            tasks: BTreeMap::new(),
+            deliveries: Vec::new(),
+            in_transaction: false,
+            last_commit: Instant::now(),
+            paused: HashSet::new(),
+        })
+    }
+
+    /// Runs until it is told to stop, or fails.
+    pub(super) async fn run(mut self) -> Result<(), StreamsError> {
+        let result = self.work().await;
+        match &result {
+            Ok(()) => {}
+            Err(error) => tracing::error!(thread = self.setup.number, %error, "stream thread ends"),
+        }
+        // After an error nothing is committed: what was not committed is processed again.
+        if result.is_err() && self.in_transaction {
+            let _ = self.producer.abort_transaction().await;
+        }
+        self.tasks.clear();
+        let listener = self.events;
+        drop(listener);
+        let closed = self.consumer.close().await;
+        let flushed = self.producer.close().await;
+        result.and(closed.map_err(Into::into)).and(flushed.map_err(Into::into))
+    }
+
+    async fn work(&mut self) -> Result<(), StreamsError> {
+        loop {
+            let wait = if self.queued() > 0 { Duration::ZERO } else { self.until_commit() };
+            tokio::select! {
+                biased;
+                event = self.events.recv() => {
+                    if let Some(event) = event {
+                        self.handle(event).await?;
+                    }
+                }
+                task = self.restored.recv() => {
+                    if let Some(task) = task {
+                        self.take_restored(task?)?;
+                    }
+                }
+                _ = self.stop.changed() => return self.commit().await,
+                records = self.consumer.poll(wait) => {
+                    if let Some(records) = records? {
+                        self.queue(records.into_owned());
+                    }
+                }
+            }
+            self.process().await?;
+            self.limit_queues();
+            let interval = self.setup.settings.commit_interval();
+            if self.last_commit.elapsed() >= interval {
+                self.commit().await?;
+            } else if self.cached_bytes() > self.cache_budget() {
+                self.commit().await?;
+                self.for_each_task(|task| task.shrink_caches());
+            }
+        }
+    }
+
+    async fn handle(&mut self, event: Event) -> Result<(), StreamsError> {
+        match event {
+            Event::Assigned(partitions) => {
+                for id in self.tasks_of(&partitions) {
+                    if self.tasks.contains_key(&id) {
+                        continue;
+                    }
+                    for partition in &self.partitions[&id] {
+                        // A partition that has gone already is told in a later event.
+                        let _ = self.consumer.pause(partition);
+                    }
+                    self.tasks.insert(id, Running::Restoring);
+                    let done = self.restoring.clone();
+                    let task = restored(
+                        self.setup.plan.clone(),
+                        id,
+                        self.setup.client.clone(),
+                        self.setup.settings.guarantee,
+                    );
+                    tokio::spawn(async move {
+                        // The thread may have ended meanwhile.
+                        let _ = done.send(task.await);
+                    });
+                }
+            }
+            Event::Revoked(partitions, done) => {
+                let result = self.commit().await;
+                for id in self.tasks_of(&partitions) {
+                    self.tasks.remove(&id);
+                }
+                self.paused.retain(|partition| !partitions.contains(partition));
+                let _ = done.send(());
+                result?;
+            }
+            Event::Lost(partitions) => {
+                if self.in_transaction {
+                    self.producer.abort_transaction().await?;
+                    self.in_transaction = false;
+                }
+                for id in self.tasks_of(&partitions) {
+                    self.tasks.remove(&id);
+                }
+                self.paused.retain(|partition| !partitions.contains(partition));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_restored(&mut self, task: Task) -> Result<(), StreamsError> {
+        let id = task.id();
+        // Given up while it was restored, or given up and assigned again, with another restoration to come.
+        let Some(running @ Running::Restoring) = self.tasks.get_mut(&id) else {
+            return Ok(());
+        };
+        *running = Running::Ready(Box::new(task));
+        for partition in &self.partitions[&id] {
+            let _ = self.consumer.resume(partition);
+        }
+        Ok(())
+    }
+
+    fn tasks_of(&self, partitions: &[TopicPartition]) -> Vec<TaskId> {
+        let mut ids: Vec<TaskId> =
+            partitions.iter().filter_map(|partition| self.owner.get(partition)).copied().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    fn queue(&mut self, records: impl Iterator<Item = OwnedRecord>) {
+        for record in records {
+            let partition = TopicPartition::new(record.topic.clone(), record.partition);
+            let Some(Running::Ready(task)) =
+                self.owner.get(&partition).and_then(|id| self.tasks.get_mut(id))
+            else {
+                continue;
+            };
+            task.add(RawRecord {
+                topic: record.topic,
+                partition: record.partition,
+                offset: record.offset,
+                timestamp: record.timestamp,
+                key: record.key,
+                value: record.value,
+                headers: record
+                    .headers
+                    .into_iter()
+                    .map(|(key, value)| record::Header { key, value })
+                    .collect(),
+            });
+        }
+    }
+
+    /// Processes what is queued, as long as no partition is missing whose next record may be older.
+    async fn process(&mut self) -> Result<(), StreamsError> {
+        let now_ms = now_ms();
+        let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
+        for id in ids {
+            let mut processed = 0;
+            while processed < RECORDS_PER_TURN {
+                let Some(Running::Ready(task)) = self.tasks.get_mut(&id) else {
+                    break;
+                };
+                if task.queued() == 0 || !is_ready(task, id, &self.consumer) {
+                    break;
+                }
+                if !task.process(now_ms)? {
+                    break;
+                }
+                processed += 1;
+            }
+            if processed > 0
+                && let Some(Running::Ready(task)) = self.tasks.get_mut(&id)
+            {
+                let outgoing = task.take_outgoing();
+                self.send(outgoing).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, outgoing: Vec<Outgoing>) -> Result<(), StreamsError> {
+        if outgoing.is_empty() {
+            return Ok(());
+        }
+        self.begin()?;
+        for out in &outgoing {
+            let headers: Vec<Header<'_>> = out
+                .headers
+                .iter()
+                .map(|header| Header::new(&header.key, header.value.as_deref()))
+                .collect();
+            let mut record = Record::new(&out.topic.name).timestamp(out.timestamp).headers(&headers);
+            if let Some(key) = &out.key {
+                record = record.key(key);
+            }
+            if let Some(value) = &out.value {
+                record = record.value(value);
+            }
+            if let Some(partition) = out.topic.partition {
+                record = record.partition(partition);
+            }
+            let delivery = self.producer.send(record).await?;
+            match self.deliveries.last_mut() {
+                Some(last) if last.shares_batch_with(&delivery) => *last = delivery,
+                _ => self.deliveries.push(delivery),
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), StreamsError> {
+        if self.setup.settings.guarantee == Guarantee::ExactlyOnce && !self.in_transaction {
+            self.producer.begin_transaction()?;
+            self.in_transaction = true;
+        }
+        Ok(())
+    }
+
+    /// Makes everything processed so far durable: output, changelogs, offsets.
+    async fn commit(&mut self) -> Result<(), StreamsError> {
+        self.last_commit = Instant::now();
+        let mut offsets: HashMap<TopicPartition, Committed> = HashMap::new();
+        let mut outgoing = Vec::new();
+        for (id, running) in &mut self.tasks {
+            let Running::Ready(task) = running else {
+                continue;
+            };
+            let commit = task.commit()?;
+            outgoing.extend(commit.outgoing);
+            for (topic, offset) in commit.offsets {
+                offsets.insert(TopicPartition::new(topic, id.partition), Committed::at(offset));
+            }
+        }
+        self.send(outgoing).await?;
+        if offsets.is_empty() && self.deliveries.is_empty() {
+            return Ok(());
+        }
+        match self.setup.settings.guarantee {
+            Guarantee::ExactlyOnce => {
+                self.begin()?;
+                let group = self.consumer.group_metadata()?;
+                self.producer.send_offsets(&offsets, &group).await?;
+                self.producer.commit_transaction().await?;
+                self.in_transaction = false;
+                self.deliveries.clear();
+            }
+            Guarantee::AtLeastOnce => {
+                self.producer.flush().await?;
+                for delivery in self.deliveries.drain(..) {
+                    delivery.await?;
+                }
+                self.consumer.commit_with_metadata(offsets).await?;
+            }
+        }
+        for running in self.tasks.values_mut() {
+            if let Running::Ready(task) = running {
+                task.committed();
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops fetching partitions whose records wait for those of others.
+    fn limit_queues(&mut self) {
+        for (id, running) in &self.tasks {
+            let Running::Ready(task) = running else {
+                continue;
+            };
+            for (topic, length) in task.queue_lengths() {
+                let partition = TopicPartition::new(topic.clone(), id.partition);
+                // Pausing what has just been revoked fails, and does not matter.
+                if length > QUEUE_MAX && self.paused.insert(partition.clone()) {
+                    let _ = self.consumer.pause(&partition);
+                } else if length < QUEUE_MAX / 2 && self.paused.remove(&partition) {
+                    let _ = self.consumer.resume(&partition);
+                }
+            }
+        }
+    }
+
+    fn for_each_task(&mut self, mut act: impl FnMut(&mut Task)) {
+        for running in self.tasks.values_mut() {
+            if let Running::Ready(task) = running {
+                act(task);
+            }
+        }
+    }
+
+    fn queued(&self) -> usize {
+        self.ready().map(Task::queued).sum()
+    }
+
+    fn cached_bytes(&self) -> usize {
+        self.ready().map(Task::cached_bytes).sum()
+    }
+
+    fn ready(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.values().filter_map(|running| match running {
+            Running::Ready(task) => Some(&**task),
+            Running::Restoring => None,
+        })
+    }
+
+    fn cache_budget(&self) -> usize {
+        self.setup.settings.cache_bytes_max / self.setup.settings.threads.max(1)
+    }
+
+    fn until_commit(&self) -> Duration {
+        self.setup
+            .settings
+            .commit_interval()
+            .saturating_sub(self.last_commit.elapsed())
+            .min(POLL_MAX)
+    }
+}
+
+/// Whether the task may process its next record: every partition has one, or nothing more to give for now.
+fn is_ready(task: &Task, id: TaskId, consumer: &Consumer) -> bool {
+    task.empty_topics().all(|topic| {
+        let partition = TopicPartition::new(topic.clone(), id.partition);
+        match (consumer.high_watermark(&partition), consumer.position(&partition)) {
+            (Some(end), Some(position)) => position >= end,
+            // Not ours, as a partition that the topic does not have, or not fetched yet.
+            (_, None) => true,
+            (None, Some(_)) => false,
+        }
+    })
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// A number that other processes do not have.
+fn unique() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    hasher.finish()
+}
+
+/// Records that one task processes before the others have their turn.
+const RECORDS_PER_TURN: usize = 10_000;
+/// Records of one partition that wait before it is no longer fetched.
+const QUEUE_MAX: usize = 20_000;
+/// The longest wait for records, so that a stop is noticed soon.
+const POLL_MAX: Duration = Duration::from_millis(100);
