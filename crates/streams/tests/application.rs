@@ -28,10 +28,8 @@ async fn create_topics(broker: &Embedded) {
         NewTopic::new("lines").partitions(PARTITIONS),
         NewTopic::new("counts").partitions(PARTITIONS),
     ];
-    for (topic, result) in Admin::new(broker.client())
-        .create_topics(&topics, false)
-        .await
-        .expect("an answer")
+    for (topic, result) in
+        Admin::new(broker.client()).create_topics(&topics, false).await.expect("an answer")
     {
         result.unwrap_or_else(|error| panic!("{topic}: {error}"));
     }
@@ -40,9 +38,7 @@ async fn create_topics(broker: &Embedded) {
 async fn send_lines(broker: &Embedded, lines: &[String]) {
     let producer = Producer::new(broker.client(), ProducerConfig::default()).expect("a producer");
     for (number, line) in lines.iter().enumerate() {
-        let record = Record::new("lines")
-            .partition(number as i32 % PARTITIONS)
-            .value(line);
+        let record = Record::new("lines").partition(number as i32 % PARTITIONS).value(line);
         drop(producer.send(record).await.expect("a place in a batch"));
     }
     producer.close().await.expect("all delivered");
@@ -62,11 +58,10 @@ async fn wait_for_counts(broker: &Embedded, expected: &BTreeMap<String, i64>) ->
     let mut counts: BTreeMap<String, i64> = BTreeMap::new();
     let mut read = 0;
     while counts != *expected {
-        let records = consumer
-            .poll(Duration::from_secs(60))
-            .await
-            .expect("a readable topic")
-            .unwrap_or_else(|| panic!("no more counts after {counts:?}, expected {expected:?}"));
+        let records =
+            consumer.poll(Duration::from_secs(60)).await.expect("a readable topic").unwrap_or_else(
+                || panic!("no more counts after {counts:?}, expected {expected:?}"),
+            );
         for record in records.into_owned() {
             let word = String::from_utf8(record.key.expect("a word").to_vec()).expect("text");
             let count = record.value.expect("a count").as_ref().try_into().expect("8 bytes");
@@ -93,7 +88,8 @@ fn lines(count: usize) -> (Vec<String>, BTreeMap<String, i64>) {
     let mut expected = BTreeMap::new();
     let lines = (0..count)
         .map(|number| {
-            let line: Vec<&str> = (0..4).map(|n| words[(number * 7 + n * n) % words.len()]).collect();
+            let line: Vec<&str> =
+                (0..4).map(|n| words[(number * 7 + n * n) % words.len()]).collect();
             for word in &line {
                 *expected.entry((*word).to_owned()).or_insert(0) += 1;
             }

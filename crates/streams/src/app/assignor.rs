@@ -68,9 +68,9 @@ impl Assignor for TaskAssignor {
             let partitions = &self.tasks[&id];
             let winner = &members[winner];
             // Somebody else still runs the task: it is given up now, and given out in the next rebalance.
-            let held = members.iter().any(|member| {
-                member.member_id != winner.member_id && owns(member, partitions)
-            });
+            let held = members
+                .iter()
+                .any(|member| member.member_id != winner.member_id && owns(member, partitions));
             if !held && let Some(given) = assignment.get_mut(&winner.member_id) {
                 given.extend(partitions.iter().cloned());
             }
@@ -144,10 +144,7 @@ mod tests {
         }
     }
 
-    fn numbers(
-        assignment: &HashMap<String, Vec<TopicPartition>>,
-        id: &str,
-    ) -> Vec<i32> {
+    fn numbers(assignment: &HashMap<String, Vec<TopicPartition>>, id: &str) -> Vec<i32> {
         assignment[id].iter().map(|partition| partition.partition).collect()
     }
 
@@ -160,7 +157,8 @@ mod tests {
     #[test]
     fn a_second_member_first_waits_for_what_moves() {
         let assignor = assignor(4);
-        let first = assignor.assign(&BTreeMap::new(), &[member("x", &[0, 1, 2, 3]), member("y", &[])]);
+        let first =
+            assignor.assign(&BTreeMap::new(), &[member("x", &[0, 1, 2, 3]), member("y", &[])]);
         assert_eq!(numbers(&first, "x"), [0, 1]);
         assert!(numbers(&first, "y").is_empty());
         let second = assignor.assign(&BTreeMap::new(), &[member("x", &[0, 1]), member("y", &[])]);

@@ -64,8 +64,7 @@ pub(super) async fn restored(
                 let (Some(key), store) = (record.key, stores[&partition]) else {
                     continue;
                 };
-                let logged =
-                    Logged { key, value: record.value, timestamp: record.timestamp };
+                let logged = Logged { key, value: record.value, timestamp: record.timestamp };
                 task.restore(store, logged).map_err(|cause| StreamsError::Restore {
                     store: store.clone(),
                     cause: Arc::new(cause),

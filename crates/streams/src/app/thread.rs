@@ -349,7 +349,8 @@ impl Thread {
                 .iter()
                 .map(|header| Header::new(&header.key, header.value.as_deref()))
                 .collect();
-            let mut record = Record::new(&out.topic.name).timestamp(out.timestamp).headers(&headers);
+            let mut record =
+                Record::new(&out.topic.name).timestamp(out.timestamp).headers(&headers);
             if let Some(key) = &out.key {
                 record = record.key(key);
             }

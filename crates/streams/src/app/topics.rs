@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleuve_client::{Admin, ErrorCode};
 use fleuve_client::admin::NewTopic;
+use fleuve_client::{Admin, ErrorCode};
 
 use super::{Settings, StreamsError};
 use crate::topology::{InternalTopic, Kind, Plan};
@@ -47,18 +47,15 @@ pub(super) async fn prepare(
 
 /// A subtopology has as many tasks as its largest source topic has partitions.
 pub(super) fn tasks_of(part: &crate::topology::Subtopology, counts: &Counts) -> usize {
-    part.source_topics
-        .iter()
-        .filter_map(|topic| counts.get(topic))
-        .copied()
-        .max()
-        .unwrap_or(0)
+    part.source_topics.iter().filter_map(|topic| counts.get(topic)).copied().max().unwrap_or(0)
 }
 
 async fn count_of(admin: &Admin, topic: &str) -> Result<usize, StreamsError> {
     match admin.client().topic(topic, false).await {
         Ok(info) => Ok(info.partitions.len()),
-        Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => Err(StreamsError::MissingTopic(topic.to_owned())),
+        Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {
+            Err(StreamsError::MissingTopic(topic.to_owned()))
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -92,9 +89,8 @@ fn decide(plan: &Plan, internal: &BTreeMap<&str, &InternalTopic>, counts: &mut C
                 continue;
             }
             for topic in &part.sink_topics {
-                let set = internal
-                    .get(topic.as_str())
-                    .is_some_and(|topic| topic.partitions.is_some());
+                let set =
+                    internal.get(topic.as_str()).is_some_and(|topic| topic.partitions.is_some());
                 if internal.contains_key(topic.as_str()) && !set && !is_bound(plan, internal, topic)
                 {
                     let count = counts.entry(topic.clone()).or_insert(tasks);

@@ -16,10 +16,13 @@ pub(crate) struct Sink<K, V> {
     pub(crate) partitioner: Option<Partitioner<K, V>>,
 }
 
+/// Names a record's topic.
+pub(crate) type Choose<K, V> = Box<dyn FnMut(&Record<K, V>) -> String + Send>;
+
 /// Which topic.
 pub(crate) enum Target<K, V> {
     Fixed(Arc<str>),
-    Chosen(Box<dyn FnMut(&Record<K, V>) -> String + Send>),
+    Chosen(Choose<K, V>),
 }
 
 /// Chooses partitions from key and value: `None` for the usual choice, several for a multicast, none to drop.

@@ -44,6 +44,9 @@ struct Waiting<K, L, Q> {
     events: Vec<Either<L, Q>>,
 }
 
+/// Events without a partner, with their keys and times.
+type Closed<K, L, Q> = Vec<(K, i64, Either<L, Q>)>;
+
 /// The times that both sides of a join share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tracker {
@@ -107,7 +110,7 @@ impl<K: Clone + Send + 'static, L: Clone + Send + 'static, Q: Clone + Send + 'st
     pub(crate) fn take_closed(
         &mut self,
         windows: JoinWindows,
-    ) -> Result<Vec<(K, i64, Either<L, Q>)>, StoreError> {
+    ) -> Result<Closed<K, L, Q>, StoreError> {
         self.tracker.min_time = i64::MAX;
         let (mut left_open, mut right_open) = (false, false);
         let mut closed = Vec::new();
