@@ -23,15 +23,17 @@ from results import Results
 HOME = CACHE / "librdkafka-suite" / "tests"
 KAFKA_LEVEL = "4.3.0"
 AT_ONCE = 8
+# One test of two dozen APIs, which ends at its first failure: run once for each of these words in its sub-tests' names.
+PARTS = {"0081_admin": ["Topics", "Partitions", "Configs", "Records", "Groups", "Offsets", "Cluster", "Scram", "unclean", "Acls"]}
 # The longest come first; the rest fits in beside them.
-LONGEST = ["0113", "0174", "0172", "0170", "0171", "0098", "0181", "0178", "0173", "0177", "0176", "0077", "0185", "0179"]
+LONGEST = ["0113", "0174", "0172", "0170", "0171", "0098", "0181", "0178", "0173", "0177", "0176", "0077", "0185", "0179", "0081"]
 # The runner's own limits, which it multiplies, are the real ones; this is for a runner that hangs after its tests.
 NUMBER_SECONDS_MAX = 900
 # librdkafka itself multiplies its limits by about this when it runs five tests at once.
 PATIENCE = 2.5
-# These change what the whole cluster does, or measure time, so that they get the broker for themselves.
-ALONE = {"0038", "0055", "0081"}
-SUMMARY = re.compile(r"^\|\s*(\w+)\s+\|\s*([A-Z]+)\s+\|\s*([\d.]+)s\s*\|\s*(.*)$", re.MULTILINE)
+# These measure time, so that they get the broker for themselves.
+ALONE = {"0038", "0055"}
+SUMMARY = re.compile(r"^\|\s*(\w+)\s+\|\s*([A-Z]+)\s+\|\s*([\d.]+)s[ \t]*\|[ \t]*(.*)$", re.MULTILINE)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -42,6 +44,18 @@ class Test:
     name: str
     flags: frozenset[str]
     scenario: str
+    # The sub-tests it is limited to.
+    part: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What exceptions and `--tests` call it."""
+        return f"{self.name}:{self.part}" if self.part else self.name
+
+    @property
+    def job(self) -> tuple[str, str]:
+        """Tests of one number share a process."""
+        return self.number, self.part
 
     @property
     def number(self) -> str:
@@ -66,7 +80,8 @@ def table() -> list[Test]:
     for entry in re.split(r"\b_TEST\(", source)[1:]:
         scenario = re.search(r'\.scenario\s*=\s*"([^"]*)"', entry)
         name, flags = (part.strip() for part in re.match(r"(\w+),([^,)]*)", entry).groups())
-        tests.append(Test(name, frozenset(flags.replace("|", " ").split()), scenario.group(1) if scenario else "default"))
+        for part in PARTS.get(name, [""]):
+            tests.append(Test(name, frozenset(flags.replace("|", " ").split()), scenario.group(1) if scenario else "default", part))
     return tests
 
 
@@ -79,10 +94,10 @@ def run(broker: Broker, logs: Path, only: list[str], *, protocol: str, scenario:
         link(HOME.parent / beside, home / beside)
     wanted = [test for test in table() if scenario in test.scenario.split(",")]
     if only:
-        wanted = [test for test in wanted if test.name in only or test.number in only]
+        wanted = [test for test in wanted if {test.identity, test.name, test.number} & set(only)]
     else:
         wanted = [test for test in wanted if test.offered and not test.local and not (protocol == "consumer" and "_share_" in test.name)]
-    numbers = sorted({test.number for test in wanted}, key=lambda number: (LONGEST.index(number) if number in LONGEST else len(LONGEST), number))
+    jobs = sorted({test.job for test in wanted}, key=lambda job: (LONGEST.index(job[0]) if job[0] in LONGEST else len(LONGEST), job))
     environment = {
         **os.environ,
         "RDKAFKA_TEST_CONF": str(home / "test.conf"),
@@ -98,22 +113,23 @@ def run(broker: Broker, logs: Path, only: list[str], *, protocol: str, scenario:
 
     options = [*(["-Q"] if quick else []), *([] if any(test.local for test in wanted) else ["-L"])]
 
-    def one(number: str) -> tuple[str, str]:
-        return number, run_number(number, home, environment, options)
+    def one(job: tuple[str, str]) -> tuple[tuple[str, str], str]:
+        return job, run_job(*job, home, environment, options)
 
-    outputs: dict[str, str] = {}
+    outputs: dict[tuple[str, str], str] = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        outputs.update(pool.map(one, [number for number in numbers if number not in ALONE]))
-    outputs.update(one(number) for number in numbers if number in ALONE)
+        outputs.update(pool.map(one, [job for job in jobs if job[0] not in ALONE]))
+    outputs.update(one(job) for job in jobs if job[0] in ALONE)
     results = Results()
     for test in wanted:
-        judge(test, outputs[test.number], results)
+        judge(test, outputs[test.job], results)
     return results
 
 
-def run_number(number: str, home: Path, environment: dict[str, str], options: list[str]) -> str:
+def run_job(number: str, part: str, home: Path, environment: dict[str, str], options: list[str]) -> str:
     """Runs all tests of a number in one process and returns what they printed, without colours."""
-    place = home / number
+    place = home / f"{number}{part}"
+    environment = {**environment, "TESTS": number, **({"SUBTESTS": part} if part else {})}
     place.mkdir(exist_ok=True)
     # Tests look for their fixtures, plugins and Java programs beside themselves.
     for entry in HOME.iterdir():
@@ -124,7 +140,7 @@ def run_number(number: str, home: Path, environment: dict[str, str], options: li
     started = time.monotonic()
     with open(place / "output", "w+b") as output:
         process = subprocess.Popen(
-            command, cwd=place, env={**environment, "TESTS": number}, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
         try:
             process.wait(NUMBER_SECONDS_MAX)
@@ -145,14 +161,16 @@ def judge(test: Test, output: str, results: Results) -> None:
     if not state:
         verdict = re.search(rf"=+ Test {test.name} (PASSED|FAILED|SKIPPED) =+", output)
         state = verdict.group(1) if verdict else "MISSING"
-    if state == "PASSED":
-        results.passed.append(test.name)
+    if state == "PASSED" and test.part and ": PASS (" not in output:
+        results.failed[test.identity] = f"no sub-test has {test.part} in its name"
+    elif state == "PASSED":
+        results.passed.append(test.identity)
     elif state == "SKIPPED":
-        results.skipped[test.name] = detail
+        results.skipped[test.identity] = detail
     else:
         failure = re.search(rf'### Test "{test.name}\b[^\n]*###\n([^\n]*)', output)
         ended = re.search(r"\(runner [^\n]*\)\s*$", output)
-        results.failed[test.name] = detail or (failure.group(1) if failure else f"{state.lower()} {ended.group(0).strip() if ended else ''}")
+        results.failed[test.identity] = detail or (failure.group(1) if failure else f"{state.lower()} {ended.group(0).strip() if ended else ''}")
 
 
 def kafka_home(broker: Broker, home: Path) -> Path:
