@@ -1,5 +1,5 @@
 //! Work that nobody asked for: retention, compaction, checkpoints, flushes by time, timers of
-//! groups.
+//! groups and transactions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::compaction;
+use crate::markers;
 use crate::moving;
 use crate::node::Node;
 
@@ -42,6 +43,9 @@ pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
         every(node, expiration, expiration, |node| node.expire_producers()),
         every(node, LAG_LOOK_INTERVAL, LAG_LOOK_INTERVAL, |node| node.lags.tick()),
         keep_group_time(node),
+        keep_transaction_time(node),
+        keep_producer_ids(node),
+        tokio::spawn(markers::deliver(Arc::clone(node))),
     ];
     tasks.extend(compaction::start(node));
     tasks.push(moving::start(node));
@@ -92,4 +96,14 @@ fn look_after_directories(node: &Arc<Node>) -> JoinHandle<()> {
 fn keep_group_time(node: &Arc<Node>) -> JoinHandle<()> {
     let node = Arc::clone(node);
     tokio::spawn(async move { node.groups.keep_time().await })
+}
+
+fn keep_transaction_time(node: &Arc<Node>) -> JoinHandle<()> {
+    let node = Arc::clone(node);
+    tokio::spawn(async move { node.transactions.keep_time().await })
+}
+
+fn keep_producer_ids(node: &Arc<Node>) -> JoinHandle<()> {
+    let node = Arc::clone(node);
+    tokio::spawn(async move { node.keep_producer_ids().await })
 }

@@ -52,6 +52,8 @@ macro_rules! apis {
 mod requests {
     //! The request types, gathered so that the table reads as one.
     pub(super) use fleuve_protocol::messages::{
+        add_offsets_to_txn_request::AddOffsetsToTxnRequest,
+        add_partitions_to_txn_request::AddPartitionsToTxnRequest,
         add_raft_voter_request::AddRaftVoterRequest,
         alter_client_quotas_request::AlterClientQuotasRequest,
         alter_configs_request::AlterConfigsRequest,
@@ -73,10 +75,12 @@ mod requests {
         describe_delegation_token_request::DescribeDelegationTokenRequest,
         describe_groups_request::DescribeGroupsRequest,
         describe_log_dirs_request::DescribeLogDirsRequest,
+        describe_producers_request::DescribeProducersRequest,
         describe_quorum_request::DescribeQuorumRequest,
         describe_topic_partitions_request::DescribeTopicPartitionsRequest,
+        describe_transactions_request::DescribeTransactionsRequest,
         describe_user_scram_credentials_request::DescribeUserScramCredentialsRequest,
-        elect_leaders_request::ElectLeadersRequest,
+        elect_leaders_request::ElectLeadersRequest, end_txn_request::EndTxnRequest,
         expire_delegation_token_request::ExpireDelegationTokenRequest, fetch_request::FetchRequest,
         find_coordinator_request::FindCoordinatorRequest, heartbeat_request::HeartbeatRequest,
         incremental_alter_configs_request::IncrementalAlterConfigsRequest,
@@ -85,15 +89,18 @@ mod requests {
         list_config_resources_request::ListConfigResourcesRequest,
         list_groups_request::ListGroupsRequest, list_offsets_request::ListOffsetsRequest,
         list_partition_reassignments_request::ListPartitionReassignmentsRequest,
-        metadata_request::MetadataRequest, offset_commit_request::OffsetCommitRequest,
-        offset_delete_request::OffsetDeleteRequest, offset_fetch_request::OffsetFetchRequest,
+        list_transactions_request::ListTransactionsRequest, metadata_request::MetadataRequest,
+        offset_commit_request::OffsetCommitRequest, offset_delete_request::OffsetDeleteRequest,
+        offset_fetch_request::OffsetFetchRequest,
         offset_for_leader_epoch_request::OffsetForLeaderEpochRequest,
         produce_request::ProduceRequest, remove_raft_voter_request::RemoveRaftVoterRequest,
         renew_delegation_token_request::RenewDelegationTokenRequest,
         streams_group_describe_request::StreamsGroupDescribeRequest,
         streams_group_heartbeat_request::StreamsGroupHeartbeatRequest,
-        sync_group_request::SyncGroupRequest, unregister_broker_request::UnregisterBrokerRequest,
+        sync_group_request::SyncGroupRequest, txn_offset_commit_request::TxnOffsetCommitRequest,
+        unregister_broker_request::UnregisterBrokerRequest,
         update_features_request::UpdateFeaturesRequest,
+        write_txn_markers_request::WriteTxnMarkersRequest,
     };
 }
 use requests::*;
@@ -120,6 +127,11 @@ apis! {
     DeleteRecords(DeleteRecordsRequest): 0..=2 => handlers::delete_records::handle;
     InitProducerId(InitProducerIdRequest): 0..=5 => handlers::init_producer_id::handle;
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest): 2..=4 => handlers::offset_for_leader_epoch::handle;
+    AddPartitionsToTxn(AddPartitionsToTxnRequest): 0..=5 => handlers::add_partitions_to_txn::handle;
+    AddOffsetsToTxn(AddOffsetsToTxnRequest): 0..=4 => handlers::add_offsets_to_txn::handle;
+    EndTxn(EndTxnRequest): 0..=5 => handlers::end_txn::handle;
+    WriteTxnMarkers(WriteTxnMarkersRequest): 1..=2 => handlers::write_txn_markers::handle;
+    TxnOffsetCommit(TxnOffsetCommitRequest): 0..=5 => handlers::txn_offset_commit::handle;
     DescribeAcls(DescribeAclsRequest): 1..=3 => handlers::describe_acls::handle;
     CreateAcls(CreateAclsRequest): 1..=3 => handlers::create_acls::handle;
     DeleteAcls(DeleteAclsRequest): 1..=3 => handlers::delete_acls::handle;
@@ -149,7 +161,10 @@ apis! {
     DescribeQuorum(DescribeQuorumRequest): 0..=2 => handlers::quorum::describe;
     UpdateFeatures(UpdateFeaturesRequest): 0..=2 => handlers::update_features::handle;
     DescribeCluster(DescribeClusterRequest): 0..=2 => handlers::describe_cluster::handle;
+    DescribeProducers(DescribeProducersRequest): 0..=0 => handlers::describe_producers::handle;
     UnregisterBroker(UnregisterBrokerRequest): 0..=0 => handlers::unregister_broker::handle;
+    DescribeTransactions(DescribeTransactionsRequest): 0..=0 => handlers::describe_transactions::handle;
+    ListTransactions(ListTransactionsRequest): 0..=2 => handlers::list_transactions::handle;
     ConsumerGroupHeartbeat(ConsumerGroupHeartbeatRequest): 0..=1 => handlers::consumer_group_heartbeat::handle;
     ConsumerGroupDescribe(ConsumerGroupDescribeRequest): 0..=1 => handlers::consumer_group_describe::handle;
     ListConfigResources(ListConfigResourcesRequest): 0..=1

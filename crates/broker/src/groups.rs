@@ -19,20 +19,25 @@ use fleuve_coordinator::{
     Response, Step, Token, TopicView, Write,
 };
 use fleuve_os::{Clock, Random};
-use fleuve_protocol::records::{BatchBuilder, BatchOptions, NewRecord};
+use fleuve_protocol::records::{BatchBuilder, BatchOptions, BatchProducer, NewRecord};
+use fleuve_storage::TransactionCheck;
 use fleuve_types::TimestampMs;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use crate::lags::Lags;
+use crate::markers::{self, Marker, MarkerError};
 use crate::partition::Partition;
 use crate::purgatory::{AckWait, Purgatory};
-use crate::replay::{self, ReplayError};
+use crate::replay::{self, Entry, ReplayError};
 use crate::request::Pending;
 
 /// The topic whose partitions hold groups and offsets.
 pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// The sequence of batches that are not counted.
+const NO_SEQUENCE: i32 = -1;
 
 /// Stands for "no deadline" where a number is needed.
 const NEVER: i64 = i64::MAX;
@@ -74,6 +79,8 @@ pub(crate) struct Shard {
 struct State {
     machine: GroupCoordinator,
     waiting: HashMap<Token, oneshot::Sender<Answer>>,
+    /// What the records that the request under way wants to write in a transaction must show.
+    check: TransactionCheck,
 }
 
 #[derive(Debug)]
@@ -119,7 +126,11 @@ impl Groups {
             let machine = GroupCoordinator::new(settings.clone(), Arc::clone(&self.random));
             shards.push(Arc::new(Shard {
                 partition: Arc::clone(partition),
-                state: Mutex::new(State { machine, waiting: HashMap::new() }),
+                state: Mutex::new(State {
+                    machine,
+                    waiting: HashMap::new(),
+                    check: TransactionCheck::Waived,
+                }),
             }));
         }
         shards[known..].to_vec()
@@ -132,9 +143,18 @@ impl Groups {
     pub(crate) fn load(&self, shard: &Shard) -> Result<(), ReplayError> {
         let settings = self.rules.read().settings.clone();
         let mut machine = GroupCoordinator::new(settings, Arc::clone(&self.random));
-        replay::for_each_record(&shard.partition, |offset, key, value| {
-            let Some(key) = key else { return };
-            if let Err(error) = machine.replay(key, value, offset) {
+        replay::for_each_entry(&shard.partition, |offset, entry| {
+            let replayed = match entry {
+                Entry::Record { key: Some(key), value, producer } => {
+                    machine.replay_in(key, value, offset, producer).map(drop)
+                }
+                Entry::Record { key: None, .. } => Ok(()),
+                Entry::Marker { producer, committed } => {
+                    machine.replay_marker(producer, committed, offset);
+                    Ok(())
+                }
+            };
+            if let Err(error) = replayed {
                 // One unreadable record must not make all groups of the shard unreachable.
                 tracing::error!(partition = %shard.partition.name(), %offset, %error,
                     "a record about groups cannot be read");
@@ -226,6 +246,42 @@ impl Groups {
         })
     }
 
+    /// Hands a request to the machine of one shard whose records belong to a transaction, and must
+    /// show what `check` asks for.
+    pub(crate) fn request_in_transaction(
+        self: &Arc<Self>,
+        shard: Arc<Shard>,
+        check: TransactionCheck,
+        call: impl FnOnce(&mut GroupCoordinator, Now, Token) -> Step,
+    ) -> Pending<Result<Response, GroupError>> {
+        let answer = self.submit_with(&shard, check, call);
+        let groups = Arc::clone(self);
+        Box::pin(async move { groups.receive(&shard, answer).await })
+    }
+
+    /// Appends a marker that ends a transaction to the partition of one shard, and tells the
+    /// machine; returns where the high watermark has to be for it to be durable.
+    pub(crate) fn append_marker(
+        &self,
+        index: i32,
+        marker: Marker,
+        now: TimestampMs,
+    ) -> Result<i64, MarkerError> {
+        let shards = self.shards();
+        let shard = usize::try_from(index).ok().and_then(|index| shards.get(index));
+        let shard = shard.ok_or(MarkerError::Gone)?;
+        let mut state = shard.state.lock();
+        if !state.machine.is_serving() {
+            return Err(MarkerError::Unavailable);
+        }
+        let batch = markers::batch(marker, now);
+        let appended = shard.partition.append_marker(batch, marker.raises_epoch);
+        let appended = appended.map_err(|error| MarkerError::of(&shard.partition, error))?;
+        let offset = appended.base_offset.into();
+        state.machine.handle_marker(marker.producer.id, marker.end.committed, offset);
+        Ok(appended.next_offset)
+    }
+
     /// Hands a request to the machine of one shard.
     pub(crate) fn request_shard(
         self: &Arc<Self>,
@@ -315,13 +371,24 @@ impl Groups {
         shard: &Shard,
         call: impl FnOnce(&mut GroupCoordinator, Now, Token) -> Step,
     ) -> oneshot::Receiver<Answer> {
+        self.submit_with(shard, TransactionCheck::Waived, call)
+    }
+
+    fn submit_with(
+        &self,
+        shard: &Shard,
+        check: TransactionCheck,
+        call: impl FnOnce(&mut GroupCoordinator, Now, Token) -> Step,
+    ) -> oneshot::Receiver<Answer> {
         let (sender, receiver) = oneshot::channel();
         let token = Token(self.tokens.fetch_add(1, Ordering::Relaxed));
         let mut state = shard.state.lock();
         state.waiting.insert(token, sender);
         let now = self.now();
         let step = call(&mut state.machine, now, token);
+        state.check = check;
         self.carry_out(shard, &mut state, now, step);
+        state.check = TransactionCheck::Waived;
         drop(state);
         self.plan(shard);
         receiver
@@ -339,7 +406,7 @@ impl Groups {
     fn carry_out(&self, shard: &Shard, state: &mut State, now: Now, step: Step) {
         let mut writes = VecDeque::from(state.take_effects(step));
         while let Some(write) = writes.pop_front() {
-            let step = match append(&shard.partition, now, &write) {
+            let step = match append(&shard.partition, now, &write, state.check) {
                 Ok(base_offset) => {
                     self.lags.appended(write.records());
                     state.machine.handle_appended(now, write, base_offset.into())
@@ -366,6 +433,11 @@ impl Shard {
     /// Looks at the machine.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&GroupCoordinator) -> T) -> T {
         look(&self.state.lock().machine)
+    }
+
+    /// Where the machine's records are.
+    pub(crate) fn partition(&self) -> &Arc<Partition> {
+        &self.partition
     }
 
     fn deadline_ms(&self) -> i64 {
@@ -396,8 +468,20 @@ pub(crate) fn shard_index(group_id: &str, shards: usize) -> usize {
 }
 
 /// Appends the records of a write as one batch and returns the offset of the first.
-fn append(partition: &Arc<Partition>, now: Now, write: &Write) -> Result<i64, AppendError> {
-    let mut builder = BatchBuilder::new(BatchOptions::default());
+fn append(
+    partition: &Arc<Partition>,
+    now: Now,
+    write: &Write,
+    check: TransactionCheck,
+) -> Result<i64, AppendError> {
+    let producer = write.producer().map(|producer| BatchProducer {
+        id: producer.id,
+        epoch: producer.epoch,
+        base_sequence: NO_SEQUENCE,
+    });
+    let transactional = producer.is_some();
+    let options = BatchOptions { producer, transactional, ..BatchOptions::default() };
+    let mut builder = BatchBuilder::new(options);
     for record in write.records() {
         let (key, value) = record.encode().map_err(|error| {
             tracing::error!(%error, "a record about groups cannot be written");
@@ -412,12 +496,23 @@ fn append(partition: &Arc<Partition>, now: Now, write: &Write) -> Result<i64, Ap
         builder.append(&record).map_err(|_| AppendError::TooLarge)?;
     }
     let batch: Bytes = builder.finish();
-    match partition.append_internal(batch) {
+    let appended = match transactional {
+        true => partition.append_in_transaction(batch, check),
+        false => partition.append_internal(batch),
+    };
+    match appended {
         Ok(appended) => Ok(appended.base_offset),
         Err(error) => {
             use fleuve_storage::AppendError as Refusal;
             let name = partition.name();
-            tracing::error!(partition = %name, %error, "records about groups are not stored");
+            match &error {
+                // The fault lies with the producer.
+                Refusal::InvalidProducerEpoch { .. } => return Err(AppendError::ProducerFenced),
+                Refusal::NotInTransaction { .. } => return Err(AppendError::NotInTransaction),
+                _ => tracing::error!(
+                    partition = %name, %error, "records about groups are not stored"
+                ),
+            }
             Err(match error {
                 Refusal::BatchTooLarge { .. } | Refusal::AppendTooLarge { .. } => {
                     AppendError::TooLarge

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fleuve_coordinator::offsets::DeletedTopic as ForgottenTopic;
+use fleuve_coordinator::transaction::ProducerIds;
 use fleuve_metadata::checkpoint::Voter;
 use fleuve_metadata::config::{BrokerSettings, Layers};
 use fleuve_metadata::controller::{
@@ -18,7 +19,7 @@ use fleuve_os::{Clock, Random};
 use fleuve_protocol::Str;
 use fleuve_storage::LogConfig;
 use fleuve_types::{NodeId, TopicPartition, Uuid};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use crate::compaction::Compaction;
 use crate::fetch_session::SessionCache;
@@ -34,10 +35,13 @@ use crate::metadata_log::{
 };
 use crate::metrics::{Counter, Distribution, RequestCounters, TopicCounters};
 use crate::partition::{Partition, Surroundings};
+use crate::producer_ids::ProducerIdBlock;
 use crate::purgatory::{AckWait, Purgatory};
 use crate::request_log::RequestLog;
 use crate::streams_topics::StreamsTopics;
 use crate::topics::{Topic, Topics, is_internal};
+use crate::transaction_settings::transaction_settings;
+use crate::transactions::{TRANSACTION_TOPIC, Transactions};
 
 /// Where clients of one listener are told to connect to.
 #[derive(Clone, Debug)]
@@ -65,6 +69,7 @@ pub(crate) struct Node {
     pub(crate) sessions: SessionCache,
     pub(crate) purgatory: Arc<Purgatory>,
     pub(crate) groups: Arc<Groups>,
+    pub(crate) transactions: Arc<Transactions>,
     pub(crate) metadata: MetadataLog,
     /// This node as a voter of the metadata quorum.
     pub(crate) voter: Voter,
@@ -89,7 +94,7 @@ pub(crate) struct Node {
     pub(crate) settings: RwLock<Arc<BrokerSettings>>,
     /// Internal topics of streams applications that are being created.
     pub(crate) streams_topics: StreamsTopics,
-    pub(crate) producer_ids: Mutex<std::ops::Range<i64>>,
+    pub(crate) producer_ids: Arc<ProducerIdBlock>,
     pub(crate) compaction: Compaction,
     pub(crate) stopping: AtomicBool,
 }
@@ -141,6 +146,9 @@ impl Node {
         if **name == *OFFSETS_TOPIC {
             return self.create_offsets_topic().await;
         }
+        if **name == *TRANSACTION_TOPIC {
+            return self.create_transaction_topic().await;
+        }
         self.create_missing_topic(NewTopic {
             name: name.detach(),
             partitions: -1,
@@ -171,6 +179,28 @@ impl Node {
                     Str::from("segment.bytes"),
                     value(settings.offsets.topic_segment_bytes.to_string()),
                 ),
+            ],
+        })
+        .await
+    }
+
+    /// Creates the topic that keeps transactional ids, unless it exists.
+    pub(crate) async fn create_transaction_topic(self: &Arc<Self>) -> Result<(), AutoCreateError> {
+        let settings = self.settings().transactions;
+        let config = |key: &'static str, value: String| (Str::from(key), Some(Str::from(value)));
+        self.create_missing_topic(NewTopic {
+            name: Str::from(TRANSACTION_TOPIC),
+            partitions: settings.topic_partitions,
+            replication_factor: settings
+                .topic_replication_factor
+                .min(self.image().brokers().len() as i16),
+            assignments: Vec::new(),
+            configs: vec![
+                config("unclean.leader.election.enable", "false".to_owned()),
+                config("compression.type", "uncompressed".to_owned()),
+                config("cleanup.policy", "compact".to_owned()),
+                config("min.insync.replicas", settings.topic_min_isr.to_string()),
+                config("segment.bytes", settings.topic_segment_bytes.to_string()),
             ],
         })
         .await
@@ -227,26 +257,35 @@ impl Node {
         self.change(move |controller| controller.alter_configs(&replacements, validate_only)).await
     }
 
-    /// A producer id that nobody has, if the block at hand holds one.
-    pub(crate) fn next_producer_id(&self) -> Option<i64> {
-        self.producer_ids.lock().next()
-    }
-
-    /// A producer id that nobody has, from a new block if need be.
-    pub(crate) async fn allocate_producer_id(self: &Arc<Self>) -> Result<i64, MetadataError> {
-        loop {
-            if let Some(id) = self.next_producer_id() {
-                return Ok(id);
-            }
+    /// Sees to it that the block of producer ids is not empty.
+    pub(crate) async fn refill_producer_ids(self: &Arc<Self>) -> Result<(), MetadataError> {
+        if self.producer_ids.is_empty() {
             let (node, epoch) = (NodeId(self.id), self.broker_epoch);
             let block = self
                 .change(move |controller| controller.allocate_producer_ids(node, epoch))
                 .await?;
             let block = block.ok_or(MetadataError::Stopped)?;
-            let mut ids = self.producer_ids.lock();
-            // Two may have asked at once; the smaller part of a block is then left unused.
-            if ids.is_empty() {
-                *ids = block.first.0..block.first.0 + block.count;
+            self.producer_ids.refill(block.first.0..block.first.0 + block.count);
+        }
+        Ok(())
+    }
+
+    /// A producer id that nobody has, from a new block if need be.
+    pub(crate) async fn allocate_producer_id(self: &Arc<Self>) -> Result<i64, MetadataError> {
+        loop {
+            if let Some(id) = self.producer_ids.next() {
+                return Ok(id.0);
+            }
+            self.refill_producer_ids().await?;
+        }
+    }
+
+    /// Fetches blocks of producer ids whenever one is used up, until the future is dropped.
+    pub(crate) async fn keep_producer_ids(self: &Arc<Self>) {
+        loop {
+            self.producer_ids.wanted().await;
+            if let Err(error) = self.refill_producer_ids().await {
+                tracing::warn!(%error, "no producer ids can be had");
             }
         }
     }
@@ -284,6 +323,8 @@ impl Node {
                 tracing::error!(%error, "groups cannot be loaded");
             }
         }
+        // After the groups, which markers may be for.
+        self.transactions.load_new();
     }
 
     /// Deletes what no retention keeps; blocks.
@@ -435,8 +476,8 @@ impl Node {
                 Change::ConfigChanged(resource) => {
                     reconfigured.insert(resource);
                 }
+                Change::FeatureChanged(_) => self.take_transaction_settings(&image),
                 Change::BrokerChanged(_)
-                | Change::FeatureChanged(_)
                 | Change::QuotaChanged(_)
                 | Change::CredentialChanged(_)
                 | Change::AclAdded(_)
@@ -492,6 +533,12 @@ impl Node {
             Err(error) => tracing::error!(%error, "dynamic configs are not in force"),
         }
         self.take_group_settings(image);
+        self.take_transaction_settings(image);
+    }
+
+    /// Shows transaction coordinators the settings in force and the protocol of the cluster.
+    fn take_transaction_settings(&self, image: &Image) {
+        self.transactions.set_settings(transaction_settings(&self.settings(), image));
     }
 
     /// Shows group coordinators the settings in force and what is set on single groups.
@@ -571,6 +618,9 @@ impl Node {
         if *topic.name == *OFFSETS_TOPIC {
             return self.groups.adopt(&topic.partitions);
         }
+        if *topic.name == *TRANSACTION_TOPIC {
+            self.transactions.adopt(&topic.partitions);
+        }
         Vec::new()
     }
 
@@ -583,6 +633,8 @@ impl Node {
         }
         if *topic.name == *OFFSETS_TOPIC {
             self.groups.abandon();
+        } else if *topic.name == *TRANSACTION_TOPIC {
+            self.transactions.abandon();
         } else {
             let name = topic.name.clone();
             self.groups.forget_topics(&[ForgottenTopic { name, topic_id: topic.id }]);

@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 
 use bytes::Bytes;
 use fleuve_storage::{
-    Append, AppendError, CleanError, CleanOutcome, Cleaner, Dirtiness, FlushJob, FlushMark,
-    FlushTarget, Flusher, Log, LogConfig, LogError, LogPoints, Pace, ReadRequest,
+    AbortedTransaction, Append, AppendError, CleanError, CleanOutcome, Cleaner, Dirtiness,
+    FlushJob, FlushMark, FlushTarget, Flusher, Log, LogConfig, LogError, LogPoints, Pace,
+    ProducerView, ReadRequest, TransactionCheck, VerificationGuard,
 };
-use fleuve_types::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
+use fleuve_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs, TopicPartition};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -30,6 +31,8 @@ pub(crate) struct Partition {
     name: TopicPartition,
     pub(crate) state: Mutex<State>,
     high_watermark: AtomicI64,
+    /// Changed under the lock of the state, and never beyond the high watermark.
+    last_stable: AtomicI64,
     log_start: AtomicI64,
     log_end: AtomicI64,
     leader_epoch: AtomicI32,
@@ -95,16 +98,19 @@ pub(crate) struct TimedOffset {
 
 impl Partition {
     /// Takes over an opened log.
-    pub(crate) fn new(log: Log, leader_epoch: i32, surroundings: &Surroundings) -> Self {
+    pub(crate) fn new(mut log: Log, leader_epoch: i32, surroundings: &Surroundings) -> Self {
         let log_end = log.log_end_offset().0;
         let high_watermark = match surroundings.flush_before_ack {
             true => log.flushed_offset().0,
             false => log_end,
         };
+        log.note_high_watermark(Offset(high_watermark));
+        let stable = last_stable(&log, high_watermark);
         let (start, failed) = (log.log_start_offset().0, log.failure().is_some());
         let name = log.partition().clone();
         let partition = Self::with(name, Some(log), leader_epoch, surroundings);
         partition.high_watermark.store(high_watermark, Ordering::Release);
+        partition.last_stable.store(stable, Ordering::Release);
         partition.log_start.store(start, Ordering::Release);
         partition.log_end.store(log_end, Ordering::Release);
         partition.failed.store(failed, Ordering::Release);
@@ -132,6 +138,7 @@ impl Partition {
         Self {
             name,
             high_watermark: AtomicI64::new(0),
+            last_stable: AtomicI64::new(0),
             log_start: AtomicI64::new(0),
             log_end: AtomicI64::new(0),
             leader_epoch: AtomicI32::new(leader_epoch),
@@ -162,6 +169,12 @@ impl Partition {
     /// The offset below which consumers may read.
     pub(crate) fn high_watermark(&self) -> i64 {
         self.high_watermark.load(Ordering::Acquire)
+    }
+
+    /// The offset below which no transaction is undecided: consumers of committed records read so
+    /// far. To be asked for before the high watermark, which it then does not exceed.
+    pub(crate) fn last_stable_offset(&self) -> i64 {
+        self.last_stable.load(Ordering::Acquire)
     }
 
     /// The first offset there is.
@@ -215,9 +228,11 @@ impl Partition {
         self: &Arc<Self>,
         records: Bytes,
         frame_bytes: usize,
+        check: TransactionCheck,
     ) -> Result<Appended, AppendError> {
         let epoch = LeaderEpoch(self.leader_epoch());
-        self.append(Append::from_client(records, epoch).in_frame_of(frame_bytes))
+        let append = Append::from_client(records, epoch);
+        self.append(append.in_frame_of(frame_bytes).with_check(check))
     }
 
     /// Appends batches that this broker made.
@@ -227,6 +242,61 @@ impl Partition {
     ) -> Result<Appended, AppendError> {
         let epoch = LeaderEpoch(self.leader_epoch());
         self.append(Append::from_coordinator(records, epoch))
+    }
+
+    /// Appends a batch that this broker made in the name of a producer, in its transaction.
+    pub(crate) fn append_in_transaction(
+        self: &Arc<Self>,
+        records: Bytes,
+        check: TransactionCheck,
+    ) -> Result<Appended, AppendError> {
+        let epoch = LeaderEpoch(self.leader_epoch());
+        self.append(Append::from_coordinator(records, epoch).with_check(check))
+    }
+
+    /// Appends the marker that ends a transaction; `raises_epoch` if that is of version 2.
+    pub(crate) fn append_marker(
+        self: &Arc<Self>,
+        marker: Bytes,
+        raises_epoch: bool,
+    ) -> Result<Appended, AppendError> {
+        let epoch = LeaderEpoch(self.leader_epoch());
+        self.append(Append::from_coordinator(marker, epoch).raising_epoch(raises_epoch))
+    }
+
+    /// Prepares for the first batch of a producer's transaction; `None` when the transaction is
+    /// open in this partition, and nobody has to be asked.
+    pub(crate) fn begin_verification(
+        &self,
+        producer_id: ProducerId,
+        epoch: ProducerEpoch,
+        sequence: i32,
+        bumps_epoch: bool,
+    ) -> Option<VerificationGuard> {
+        let mut state = self.state.lock();
+        state.log.as_mut()?.begin_verification(producer_id, epoch, sequence, bumps_epoch)
+    }
+
+    /// What is known of the producers that write to the partition.
+    pub(crate) fn producers(&self) -> Vec<ProducerView> {
+        let state = self.state.lock();
+        state.log.iter().flat_map(Log::producers).collect()
+    }
+
+    /// The aborted transactions that reach into the records from `offset` to before `end`.
+    pub(crate) fn aborted_transactions(
+        &self,
+        offset: i64,
+        end: i64,
+    ) -> Result<Vec<AbortedTransaction>, LogError> {
+        let mut state = self.state.lock();
+        self.usable(&mut state.log)?.aborted_transactions(Offset(offset), Offset(end))
+    }
+
+    /// Reports whether transactions may have been aborted from `offset` on.
+    pub(crate) fn may_have_aborted_transactions(&self, offset: i64) -> bool {
+        let state = self.state.lock();
+        state.log.as_ref().is_some_and(|log| log.may_have_aborted_transactions(Offset(offset)))
     }
 
     fn append(self: &Arc<Self>, append: Append) -> Result<Appended, AppendError> {
@@ -254,12 +324,14 @@ impl Partition {
                 || state.unflushed_records >= log.config().flush_messages as u64;
         }
         let bytes = state.appended_bytes - state.readable_bytes;
+        let mut has_decided = false;
         if !self.flush_before_ack {
             state.readable_bytes = state.appended_bytes;
+            has_decided = self.raise(log, log_end);
         }
         drop(guard);
         if !self.flush_before_ack && !appended.is_duplicate {
-            self.advance(log_end, bytes);
+            self.tell(log_end, bytes, has_decided);
         }
         if flush {
             self.request_flush();
@@ -369,6 +441,7 @@ impl Partition {
         log.delete_records_to(Offset(offset))?;
         let log_start = log.log_start_offset().0;
         self.log_start.store(log_start, Ordering::Release);
+        self.raise(log, self.high_watermark());
         drop(state);
         self.waiters.wake_fetches();
         Ok(log_start)
@@ -382,6 +455,7 @@ impl Partition {
         let deleted = log.enforce_retention(high_watermark);
         let log_start = log.log_start_offset().0;
         self.log_start.store(log_start, Ordering::Release);
+        self.raise(log, high_watermark.0);
         let failed = log.failure().is_some();
         drop(state);
         if failed {
@@ -546,18 +620,33 @@ impl Partition {
 
     /// Says that all records are durable, because the log has just been copied to where they are.
     pub(crate) fn advance_to_end(&self, state: &mut State) {
-        let Some(log) = state.log.as_ref().filter(|log| !log.needs_flush()) else { return };
+        let Some(log) = state.log.as_mut().filter(|log| !log.needs_flush()) else { return };
         let (end, bytes) = (log.log_end_offset().0, state.appended_bytes - state.readable_bytes);
+        let has_decided = self.raise(log, end);
         state.readable_bytes = state.appended_bytes;
         state.flushing_bytes = state.appended_bytes;
         state.unflushed_records = 0;
         state.unflushed_since_ms = None;
-        self.advance(end, bytes);
+        self.tell(end, bytes, has_decided);
     }
 
-    fn advance(&self, high_watermark: i64, bytes: i64) {
-        self.high_watermark.fetch_max(high_watermark, Ordering::AcqRel);
+    /// Moves the high watermark, and the last stable offset after it, under the lock of the log;
+    /// reports whether that has decided a transaction.
+    fn raise(&self, log: &mut Log, high_watermark: i64) -> bool {
+        let before = self.high_watermark.fetch_max(high_watermark, Ordering::AcqRel);
+        let high_watermark = high_watermark.max(before);
+        let has_decided = log.note_high_watermark(Offset(high_watermark));
+        self.last_stable.store(last_stable(log, high_watermark), Ordering::Release);
+        has_decided
+    }
+
+    /// Lets everybody know who waits for the high watermark.
+    fn tell(&self, high_watermark: i64, bytes: i64, has_decided: bool) {
         self.waiters.advanced(high_watermark, bytes);
+        if has_decided {
+            // More bytes than those just passed have become readable for some.
+            self.waiters.wake_fetches();
+        }
     }
 
     fn note_failure(&self) {
@@ -600,8 +689,9 @@ impl FlushTarget for Partition {
                 let bytes = state.flushing_bytes - state.readable_bytes;
                 if self.flush_before_ack {
                     state.readable_bytes = state.flushing_bytes;
+                    let has_decided = self.raise(log, durable.0);
                     drop(guard);
-                    self.advance(durable.0, bytes);
+                    self.tell(durable.0, bytes, has_decided);
                 }
             }
             Err(_) => {
@@ -611,6 +701,11 @@ impl FlushTarget for Partition {
             }
         }
     }
+}
+
+/// The offset below which a log holds no undecided transaction and nothing that may get lost.
+fn last_stable(log: &Log, high_watermark: i64) -> i64 {
+    log.first_unstable_offset().map_or(high_watermark, |offset| offset.0.min(high_watermark))
 }
 
 /// Reports whether the runtime has other threads to go on with.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleuve_coordinator::transaction::ProducerIds;
 use fleuve_metadata::checkpoint::Voter;
 use fleuve_metadata::config::{BrokerSettings, Layers, Listener as ListenerSettings};
 use fleuve_metadata::controller::{Controller, Registration};
@@ -27,9 +28,12 @@ use crate::metadata_log::{FoundRecords, MetadataError, MetadataLog};
 use crate::metrics::{Counter, Distribution, RequestCounters};
 use crate::node::{Endpoint, ListenerCounters, Node};
 use crate::partition::Partition;
+use crate::producer_ids::ProducerIdBlock;
 use crate::purgatory::Purgatory;
 use crate::request_log::RequestLog;
 use crate::topics::Topics;
+use crate::transaction_settings::transaction_settings;
+use crate::transactions::Transactions;
 
 /// Requests of one connection that may await their answers.
 const OUTSTANDING_PER_CONNECTION_MAX: usize = 1024;
@@ -179,6 +183,14 @@ pub(crate) async fn open_node(
         Duration::from_millis(settings.offsets.commit_timeout_ms),
         Arc::clone(&lags),
     );
+    let producer_ids = Arc::new(ProducerIdBlock::default());
+    let transactions = Transactions::new(
+        Arc::clone(&clock),
+        Arc::clone(&purgatory),
+        Arc::clone(&producer_ids) as Arc<dyn ProducerIds>,
+        transaction_settings(settings, &metadata.image()),
+        Duration::from_millis(settings.offsets.commit_timeout_ms),
+    );
     let node = Arc::new(Node {
         id: settings.node.id.0,
         rack: settings.node.rack.clone().map(Str::from),
@@ -188,6 +200,7 @@ pub(crate) async fn open_node(
         sessions: SessionCache::new(settings.fetch.sessions_max),
         purgatory,
         groups: Arc::new(groups),
+        transactions: Arc::new(transactions),
         metadata,
         voter,
         logs,
@@ -210,7 +223,7 @@ pub(crate) async fn open_node(
         static_settings: Arc::clone(settings),
         settings: parking_lot::RwLock::new(Arc::clone(settings)),
         streams_topics: Default::default(),
-        producer_ids: Default::default(),
+        producer_ids,
         compaction: Default::default(),
         stopping: Default::default(),
     });

@@ -1,6 +1,7 @@
 //! Kafka's codes for what the rooms below report.
 
 use fleuve_coordinator::GroupError;
+use fleuve_coordinator::transaction::TransactionError;
 use fleuve_metadata::controller::{
     AlterConfigsError, CreatePartitionsError, CreateTopicError, DeleteTopicError, PlacementError,
 };
@@ -73,6 +74,13 @@ pub(crate) fn group_outcome<T>(outcome: &Result<T, GroupError>) -> i16 {
         Ok(_) => ErrorCode::None.code(),
         Err(error) => group(*error).code(),
     }
+}
+
+/// The code for what the transaction coordinator reports; it knows the codes by their names.
+pub(crate) fn transaction(error: TransactionError) -> ErrorCode {
+    let name = error.kafka_name();
+    let found = ErrorCode::ALL.iter().find(|code| code.name() == name);
+    found.copied().unwrap_or(ErrorCode::UnknownServerError)
 }
 
 /// The code for a change of metadata that could not be stored.

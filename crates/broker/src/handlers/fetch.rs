@@ -2,8 +2,7 @@
 //!
 //! Departs from Kafka in that fetches of followers (a replica id from 0 on) are answered with
 //! `NOT_LEADER_OR_FOLLOWER`, because no partition has followers: reading beyond the high
-//! watermark must not be had by naming oneself a replica. The last stable offset is the high
-//! watermark as long as transactions are not served.
+//! watermark must not be had by naming oneself a replica.
 //!
 //! A fetch that finds too few bytes hangs in the lists of its partitions until an append feeds
 //! it; nothing polls.
@@ -14,10 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use fleuve_protocol::messages::fetch_request::FetchRequest;
 use fleuve_protocol::messages::fetch_response::{
-    EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint,
-    PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch,
+    NodeEndpoint, PartitionData,
 };
+use fleuve_protocol::records::{BatchHeader, layout};
 use fleuve_protocol::{ErrorCode, Str};
+use fleuve_storage::LogError;
 use fleuve_types::Uuid;
 use tokio::time::{Instant, timeout_at};
 
@@ -147,6 +148,7 @@ impl Work {
         self.targets.iter().zip(&reading.partitions).any(|(target, part)| match target {
             Target::Found { partition, .. } => {
                 partition.high_watermark() != part.data.high_watermark
+                    || partition.last_stable_offset() != part.data.last_stable_offset
             }
             Target::Missing(_) => false,
         })
@@ -187,11 +189,12 @@ impl Work {
         if let Some(code) = errors::epoch(wanted.leader_epoch, partition.leader_epoch()) {
             return failure(wanted.partition, code);
         }
+        let last_stable_offset = partition.last_stable_offset();
         let high_watermark = partition.high_watermark();
         let mut data = PartitionData {
             partition_index: wanted.partition,
             high_watermark,
-            last_stable_offset: high_watermark,
+            last_stable_offset,
             log_start_offset: partition.log_start_offset(),
             aborted_transactions: self.read_committed.then(Vec::new),
             ..Default::default()
@@ -209,7 +212,16 @@ impl Work {
             }
         }
         let bytes_max = wanted.bytes_max.min(room).max(0) as usize;
-        match partition.read(wanted.fetch_offset, bytes_max, high_watermark, whole_first) {
+        let limit = if self.read_committed { last_stable_offset } else { high_watermark };
+        let read = partition.read(wanted.fetch_offset, bytes_max, limit, whole_first);
+        let read = read.and_then(|records| {
+            if self.read_committed && !records.is_empty() {
+                let aborted = aborted_in(partition, wanted.fetch_offset, &records, limit)?;
+                data.aborted_transactions = Some(aborted);
+            }
+            Ok(records)
+        });
+        match read {
             Ok(records) => {
                 let bytes = records.iter().map(Bytes::len).sum();
                 Part { data, records, bytes }
@@ -363,6 +375,53 @@ fn find_target(context: &Context, wanted: &Wanted, replica_id: i32) -> Target {
         return Target::Missing(ErrorCode::NotLeaderOrFollower);
     }
     Target::Found { topic, partition }
+}
+
+/// The aborted transactions that a consumer has to skip in `records`, which were read from `offset`
+/// on.
+fn aborted_in(
+    partition: &Partition,
+    offset: i64,
+    records: &[Bytes],
+    limit: i64,
+) -> Result<Vec<AbortedTransaction>, LogError> {
+    if !partition.may_have_aborted_transactions(offset) {
+        return Ok(Vec::new());
+    }
+    let end = end_of_batches(records).map_or(limit, |end| end.min(limit));
+    let aborted = partition.aborted_transactions(offset, end)?;
+    Ok(aborted
+        .into_iter()
+        .map(|aborted| AbortedTransaction {
+            producer_id: aborted.producer_id.0,
+            first_offset: aborted.first_offset.0,
+        })
+        .collect())
+}
+
+/// The offset behind the last of whole batches that lie in several pieces.
+fn end_of_batches(pieces: &[Bytes]) -> Option<i64> {
+    let mut end = None;
+    let mut skip = 0;
+    let mut header = Vec::with_capacity(layout::HEADER_SIZE);
+    for piece in pieces {
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            let passed = skip.min(rest.len());
+            skip -= passed;
+            rest = &rest[passed..];
+            let wanted = (layout::HEADER_SIZE - header.len()).min(rest.len());
+            header.extend_from_slice(&rest[..wanted]);
+            rest = &rest[wanted..];
+            if header.len() == layout::HEADER_SIZE {
+                let found = BatchHeader::parse(&header).ok()?;
+                end = Some(found.next_offset().0);
+                skip = found.size() - layout::HEADER_SIZE;
+                header.clear();
+            }
+        }
+    }
+    end
 }
 
 fn failure(partition_index: i32, code: ErrorCode) -> Part {

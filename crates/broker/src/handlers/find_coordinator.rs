@@ -1,7 +1,7 @@
-//! FindCoordinator, versions 0–6: which broker coordinates a group.
+//! FindCoordinator, versions 0–6: which broker coordinates a group or a transactional id.
 //!
-//! The topic that keeps groups is made when the first coordinator is asked for. Coordinators of
-//! transactions and share groups are not served: the answer is `UNSUPPORTED_VERSION`, which
+//! The topics that keep groups and transactional ids are made when the first coordinator is asked
+//! for. Coordinators of share groups are not served: the answer is `UNSUPPORTED_VERSION`, which
 //! clients take as final, where "not available" would have them ask for ever.
 
 use fleuve_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
@@ -24,20 +24,28 @@ pub(crate) fn handle(
     let many = context.version >= MANY_FROM;
     let keys = if many { request.coordinator_keys } else { vec![request.key] };
     let refusal = match request.key_type {
-        GROUP => None,
-        TRANSACTION => Some((ErrorCode::UnsupportedVersion, "transactions are not served")),
+        GROUP | TRANSACTION => None,
         SHARE => Some((ErrorCode::UnsupportedVersion, "share groups are not served")),
         _ => Some((ErrorCode::InvalidRequest, "unknown kind of coordinator")),
     };
-    if refusal.is_some() || context.node.groups.shard_count() > 0 {
+    let node = &context.node;
+    let kind = request.key_type;
+    let shards = match kind {
+        TRANSACTION => node.transactions.shard_count(),
+        _ => node.groups.shard_count(),
+    };
+    if refusal.is_some() || shards > 0 {
         return Outcome::Now(respond(context, many, keys, refusal));
     }
     let context = context.clone();
     Outcome::barrier(async move {
-        let created = context.node.create_offsets_topic().await;
+        let created = match kind {
+            TRANSACTION => context.node.create_transaction_topic().await,
+            _ => context.node.create_offsets_topic().await,
+        };
         let refusal = created.err().map(|error| {
-            tracing::warn!(%error, "the topic for committed offsets cannot be created");
-            (ErrorCode::CoordinatorNotAvailable, "the topic for committed offsets is missing")
+            tracing::warn!(%error, "the topic that coordinators need cannot be created");
+            (ErrorCode::CoordinatorNotAvailable, "the topic that it needs is missing")
         });
         respond(&context, many, keys, refusal)
     })

@@ -1,14 +1,15 @@
-//! InitProducerId, versions 0–5: ids for idempotent producers.
-//!
-//! Departs from Kafka in that a transactional id is refused with `UNSUPPORTED_VERSION`, as long
-//! as the APIs of transactions are not advertised.
+//! InitProducerId, versions 0–5: ids for idempotent producers, and who a transactional producer is.
 
+use fleuve_coordinator::transaction::{InitRequest, Producer, Response, TransactionError};
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::init_producer_id_request::InitProducerIdRequest;
 use fleuve_protocol::messages::init_producer_id_response::InitProducerIdResponse;
+use fleuve_types::{ProducerEpoch, ProducerId};
 
+use super::errors;
 use crate::request::{Context, Outcome};
 
+const PRODUCER_FENCED_FROM: i16 = 4;
 const NONE: i64 = -1;
 const NO_EPOCH: i16 = -1;
 
@@ -16,31 +17,69 @@ pub(crate) fn handle(
     context: &Context,
     request: InitProducerIdRequest,
 ) -> Outcome<InitProducerIdResponse> {
-    let refusal = match &request.transactional_id {
-        Some(id) if id.is_empty() => Some(ErrorCode::InvalidRequest),
-        Some(_) => Some(ErrorCode::UnsupportedVersion),
-        None if (request.producer_id == NONE) != (request.producer_epoch == NO_EPOCH) => {
-            Some(ErrorCode::InvalidRequest)
-        }
-        None => None,
-    };
-    if let Some(code) = refusal {
-        return Outcome::Now(failure(code));
+    let has_id = request.producer_id != NONE;
+    if has_id != (request.producer_epoch != NO_EPOCH) {
+        return Outcome::Now(failure(ErrorCode::InvalidRequest));
     }
-    // Without a transactional id every call gets a new id, also one that names an old id.
-    if let Some(producer_id) = context.node.next_producer_id() {
-        return Outcome::Now(InitProducerIdResponse { producer_id, ..Default::default() });
-    }
+    let expected = has_id.then_some(Producer {
+        id: ProducerId(request.producer_id),
+        epoch: ProducerEpoch(request.producer_epoch),
+    });
+    let knows_producer_fenced = context.version >= PRODUCER_FENCED_FROM;
+    let initialise = request.transactional_id.map(|transactional_id| InitRequest {
+        transactional_id,
+        timeout_ms: request.transaction_timeout_ms,
+        expected,
+        knows_producer_fenced,
+    });
     let context = context.clone();
     Outcome::barrier(async move {
-        match context.node.allocate_producer_id().await {
-            Ok(producer_id) => InitProducerIdResponse { producer_id, ..Default::default() },
-            Err(error) => {
-                tracing::error!(%error, "no producer ids can be had");
-                failure(ErrorCode::CoordinatorLoadInProgress)
-            }
+        let outcome = match initialise {
+            Some(request) => initialise_transactional(&context, request).await,
+            None => new_id(&context).await,
+        };
+        match outcome {
+            Ok(Producer { id, epoch }) => InitProducerIdResponse {
+                producer_id: id.0,
+                producer_epoch: epoch.0,
+                ..Default::default()
+            },
+            Err(error) => failure(errors::transaction(error)),
         }
     })
+}
+
+async fn initialise_transactional(
+    context: &Context,
+    request: InitRequest,
+) -> Result<Producer, TransactionError> {
+    // The machine takes new ids from the block at hand.
+    refill(context).await;
+    let transactions = &context.node.transactions;
+    let answer = transactions.request(&request.transactional_id, |machine, now, token| {
+        machine.handle_init_producer_id(now, token, &request)
+    });
+    match answer.await? {
+        Response::InitProducerId(outcome) => outcome,
+        other => unreachable!("an initialisation is not answered with {other:?}"),
+    }
+}
+
+/// Without a transactional id every call gets a new id, also one that names an old id.
+async fn new_id(context: &Context) -> Result<Producer, TransactionError> {
+    match context.node.allocate_producer_id().await {
+        Ok(id) => Ok(Producer { id: ProducerId(id), epoch: ProducerEpoch(0) }),
+        Err(error) => {
+            tracing::error!(%error, "no producer ids can be had");
+            Err(TransactionError::NoProducerId)
+        }
+    }
+}
+
+async fn refill(context: &Context) {
+    if let Err(error) = context.node.refill_producer_ids().await {
+        tracing::error!(%error, "no producer ids can be had");
+    }
 }
 
 fn failure(code: ErrorCode) -> InitProducerIdResponse {

@@ -24,6 +24,7 @@ use crate::request::{Context, Outcome};
 /// From here on responses tell the leader epoch.
 const EPOCHS_FROM: i16 = 4;
 const NO_EPOCH: i32 = -1;
+const READ_COMMITTED: i8 = 1;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
@@ -45,6 +46,7 @@ pub(crate) fn handle(
             }
         }
     }
+    let read_committed = request.isolation_level == READ_COMMITTED;
     let tells_epoch = context.version >= EPOCHS_FROM;
     let mut response = ListOffsetsResponse::default();
     for topic in request.topics {
@@ -58,7 +60,7 @@ pub(crate) fn handle(
             let Some(partition) = partition else {
                 return failure(index, ErrorCode::UnknownTopicOrPartition);
             };
-            match look_up(partition, wanted, context.version) {
+            match look_up(partition, wanted, context.version, read_committed) {
                 Ok(found) => ListOffsetsPartitionResponse {
                     partition_index: index,
                     timestamp: found.timestamp,
@@ -79,6 +81,7 @@ fn look_up(
     partition: &Partition,
     wanted: &ListOffsetsPartition,
     version: i16,
+    read_committed: bool,
 ) -> Result<TimedOffset, ErrorCode> {
     if let Some(code) = errors::epoch(wanted.current_leader_epoch, partition.leader_epoch()) {
         return Err(code);
@@ -91,7 +94,10 @@ fn look_up(
     if partition.is_offline() {
         return Err(ErrorCode::KafkaStorageError);
     }
-    let end = partition.high_watermark();
+    let end = match read_committed {
+        true => partition.last_stable_offset(),
+        false => partition.high_watermark(),
+    };
     let found = match wanted.timestamp {
         LATEST => {
             Some(TimedOffset { timestamp: -1, offset: end, leader_epoch: partition.leader_epoch() })
@@ -108,7 +114,7 @@ fn look_up(
             partition.offset_for_timestamp(timestamp).map_err(|e| read_failure(partition, &e))?
         }
     };
-    // A record above the high watermark is as good as not there.
+    // A record that the client may not read is as good as not there.
     let readable = found.filter(|found| found.timestamp < 0 || found.offset < end);
     Ok(readable.unwrap_or(TimedOffset { timestamp: -1, offset: -1, leader_epoch: -1 }))
 }

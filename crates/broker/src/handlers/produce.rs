@@ -1,8 +1,7 @@
 //! Produce, versions 3–13: appending record batches.
 //!
-//! Clients are told of versions from 0 on, see the table in `dispatch`. Departs from Kafka in
-//! that transactional batches are refused with `UNSUPPORTED_VERSION`, as long as the APIs of
-//! transactions are not advertised. Hints at another leader (KIP-951) are never given, because
+//! Clients are told of versions from 0 on, see the table in `dispatch`. Departs from Kafka in that
+//! a transaction cannot begin with a request that wants no acknowledgement. Hints at another leader (KIP-951) are never given, because
 //! every partition is led here.
 //!
 //! Appends happen here and now, in the order of the requests. What may come later is the answer
@@ -20,10 +19,11 @@ use fleuve_protocol::messages::produce_response::{
 };
 use fleuve_protocol::records::{BatchHeader, Compression};
 use fleuve_protocol::{ErrorCode, Str};
-use fleuve_storage::{AppendError, LogError};
+use fleuve_storage::{AppendError, LogError, TransactionCheck};
 use tokio::time::timeout;
 
 use super::errors;
+use super::produce_transactions::{self, Admission, Checks};
 use crate::connection::CloseReason;
 use crate::metrics::TopicCounters;
 use crate::partition::{Appended, Partition};
@@ -71,14 +71,40 @@ struct Unacknowledged {
 }
 
 pub(crate) fn handle(context: &Context, request: ProduceRequest) -> Outcome<ProduceResponse> {
-    let ProduceRequest { acks, timeout_ms, transactional_id, topic_data } = request;
-    let refusal = if !matches!(acks, ACKS_ALL | ACKS_LEADER | ACKS_NONE) {
-        Some(ErrorCode::InvalidRequiredAcks)
-    } else if transactional_id.is_some() {
-        Some(ErrorCode::UnsupportedVersion)
-    } else {
-        None
+    let refuse_all = |request, code| produce(context, request, Some(code), &Checks::default());
+    if !matches!(request.acks, ACKS_ALL | ACKS_LEADER | ACKS_NONE) {
+        return refuse_all(request, ErrorCode::InvalidRequiredAcks);
+    }
+    let question = match produce_transactions::admit(context, &request) {
+        Admission::Ready(checks) => return produce(context, request, None, &checks),
+        Admission::Refused(code) => return refuse_all(request, code),
+        Admission::Ask(_) if request.acks == ACKS_NONE => {
+            return refuse_all(request, ErrorCode::InvalidRequiredAcks);
+        }
+        Admission::Ask(question) => question,
     };
+    let context = context.clone();
+    // The producer's next batches must not overtake these.
+    Outcome::barrier(async move {
+        let checks = question.ask(&context).await;
+        match produce(&context, request, None, &checks) {
+            Outcome::Now(response) => response,
+            Outcome::Later(response) | Outcome::Barrier(response) => response.await,
+            Outcome::Silence | Outcome::Close(_) => {
+                unreachable!("only requests without acknowledgement get no answer")
+            }
+        }
+    })
+}
+
+/// Appends what the request brings, or refuses all of it.
+fn produce(
+    context: &Context,
+    request: ProduceRequest,
+    refusal: Option<ErrorCode>,
+    checks: &Checks,
+) -> Outcome<ProduceResponse> {
+    let ProduceRequest { acks, timeout_ms, topic_data, .. } = request;
     let mut unacknowledged = Vec::new();
     let mut failures = 0;
     let mut response = ProduceResponse::default();
@@ -95,7 +121,10 @@ pub(crate) fn handle(context: &Context, request: ProduceRequest) -> Outcome<Prod
         for (partition_index, data) in topic_data.partition_data.into_iter().enumerate() {
             let index = data.index;
             let outcome = match &topic {
-                Ok(topic) => append(context, topic, data),
+                Ok(topic) => checks
+                    .of((topic_index, partition_index))
+                    .map_err(|(code, message)| Refusal::new(code, message))
+                    .and_then(|check| append(context, topic, data, check)),
                 Err(code) => Err(Refusal::new(*code, code.message())),
             };
             let partition_response = match outcome {
@@ -158,7 +187,10 @@ pub(crate) fn handle(context: &Context, request: ProduceRequest) -> Outcome<Prod
     })
 }
 
-fn find_topic(context: &Context, data: &TopicProduceData) -> Result<Arc<Topic>, ErrorCode> {
+pub(super) fn find_topic(
+    context: &Context,
+    data: &TopicProduceData,
+) -> Result<Arc<Topic>, ErrorCode> {
     let topics = &context.node.topics;
     if context.version >= TOPIC_IDS_FROM {
         topics.by_id(&data.topic_id).ok_or(ErrorCode::UnknownTopicId)
@@ -171,6 +203,7 @@ fn append(
     context: &Context,
     topic: &Arc<Topic>,
     data: PartitionProduceData,
+    check: TransactionCheck,
 ) -> Result<(Arc<Partition>, Appended), Refusal> {
     let all = &context.node.counters;
     topic.counters.produce_requests.add(1);
@@ -189,7 +222,7 @@ fn append(
         }
         let (count, bytes) = (header.count.max(0) as u64, records.len() as u64);
         let appended =
-            partition.append_from_client(records, context.frame_bytes).map_err(|error| {
+            partition.append_from_client(records, context.frame_bytes, check).map_err(|error| {
                 if partition.is_gone() {
                     let code = ErrorCode::UnknownTopicOrPartition;
                     return Refusal::new(code, code.message());
@@ -244,10 +277,6 @@ fn check_batch(version: i16, records: &Bytes) -> Result<BatchHeader, Refusal> {
         .map_err(|error| Refusal::new(ErrorCode::CorruptMessage, error.to_string()))?;
     if records.len() > header.size() {
         return Err(invalid("more than one record batch for a partition".to_owned()));
-    }
-    if header.attributes.is_transactional() {
-        let message = "transactions are not served".to_owned();
-        return Err(Refusal::new(ErrorCode::UnsupportedVersion, message));
     }
     if version < ZSTD_FROM && matches!(header.attributes.compression(), Ok(Compression::Zstd)) {
         let message = format!("zstd needs Produce version {ZSTD_FROM}");

@@ -13,7 +13,7 @@ use super::problem::{ConfigError, Origin, Problem, Problems};
 use super::properties;
 use super::settings::{
     BrokerSettings, FetchSettings, HostPort, LogSettings, MetadataLogSettings, MetricsSettings,
-    NetworkSettings, NodeSettings, OffsetSettings, TopicRules,
+    NetworkSettings, NodeSettings, OffsetSettings, TopicRules, TransactionSettings,
 };
 use super::topic::TopicSettings;
 use super::value::Value;
@@ -205,6 +205,7 @@ pub(super) fn resolve(
                 .min(REPLICAS_OF_ONE_NODE) as i16,
             topic_segment_bytes: layers.integer("offsets.topic.segment.bytes") as i32,
         },
+        transactions: resolve_transactions(layers),
         metrics: resolve_metrics(layers, problems),
         statics: layers.statics.clone(),
         host_name: host_name.to_owned(),
@@ -223,6 +224,25 @@ fn resolve_metadata_log(layers: &Layers<'_>) -> MetadataLogSettings {
             .filter(|interval| *interval > 0),
         retention_bytes: limit(layers, "metadata.max.retention.bytes"),
         retention_ms: Some(layers.integer("metadata.max.retention.ms")).filter(|ms| *ms >= 0),
+    }
+}
+
+fn resolve_transactions(layers: &Layers<'_>) -> TransactionSettings {
+    TransactionSettings {
+        timeout_max_ms: layers.integer("transaction.max.timeout.ms") as i32,
+        id_expiration_ms: layers.integer("transactional.id.expiration.ms"),
+        abort_timed_out_interval_ms: layers
+            .integer("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
+        remove_expired_interval_ms: layers
+            .integer("transaction.remove.expired.transaction.cleanup.interval.ms"),
+        add_partitions_wait_ms: layers.integer("add.partitions.to.txn.retry.backoff.max.ms"),
+        partitions_are_verified: layers.boolean("transaction.partition.verification.enable"),
+        topic_partitions: layers.integer("transaction.state.log.num.partitions") as i32,
+        topic_replication_factor: layers
+            .integer("transaction.state.log.replication.factor")
+            .min(REPLICAS_OF_ONE_NODE) as i16,
+        topic_min_isr: layers.integer("transaction.state.log.min.isr") as i32,
+        topic_segment_bytes: layers.integer("transaction.state.log.segment.bytes") as i32,
     }
 }
 

@@ -46,7 +46,7 @@ pub use reference::reference_markdown;
 pub use settings::{
     BrokerSettings, ConsumerGroupSettings, FetchSettings, GroupSettings, HostPort, LogSettings,
     MetadataLogSettings, MetricsSettings, MigrationPolicy, NetworkSettings, NodeSettings,
-    OffsetSettings, ProtocolSettings, StreamsGroupSettings, TopicRules,
+    OffsetSettings, ProtocolSettings, StreamsGroupSettings, TopicRules, TransactionSettings,
 };
 pub use topic::{
     CleanupPolicy, CompressionType, TimestampType, TopicConfigError, TopicSettings,

@@ -38,6 +38,8 @@ pub struct BrokerSettings {
     pub streams_groups: StreamsGroupSettings,
     /// Committed offsets.
     pub offsets: OffsetSettings,
+    /// Transactions.
+    pub transactions: TransactionSettings,
     /// The endpoint for metrics.
     pub metrics: MetricsSettings,
     /// What the operator wrote, key by key, for `DescribeConfigs`.
@@ -235,6 +237,31 @@ pub struct OffsetSettings {
     /// `offsets.topic.replication.factor`.
     pub topic_replication_factor: i16,
     /// `offsets.topic.segment.bytes`.
+    pub topic_segment_bytes: i32,
+}
+
+/// Limits of transactions, and the topic that keeps them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransactionSettings {
+    /// `transaction.max.timeout.ms`.
+    pub timeout_max_ms: i32,
+    /// `transactional.id.expiration.ms`.
+    pub id_expiration_ms: i64,
+    /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`.
+    pub abort_timed_out_interval_ms: i64,
+    /// `transaction.remove.expired.transaction.cleanup.interval.ms`.
+    pub remove_expired_interval_ms: i64,
+    /// `add.partitions.to.txn.retry.backoff.max.ms`.
+    pub add_partitions_wait_ms: i64,
+    /// `transaction.partition.verification.enable`.
+    pub partitions_are_verified: bool,
+    /// `transaction.state.log.num.partitions`.
+    pub topic_partitions: i32,
+    /// `transaction.state.log.replication.factor`.
+    pub topic_replication_factor: i16,
+    /// `transaction.state.log.min.isr`.
+    pub topic_min_isr: i32,
+    /// `transaction.state.log.segment.bytes`.
     pub topic_segment_bytes: i32,
 }
 

@@ -33,6 +33,8 @@ pub const SUPPORTED_FEATURES: &[(&str, FeatureRange)] = &[
     ),
     // Level 1 is the streams group protocol of KIP-1071.
     ("streams.version", FeatureRange { min: 0, max: 1 }),
+    // Level 2 is KIP-890: each transaction has an epoch of its own.
+    (crate::image::TRANSACTION_VERSION, FeatureRange { min: 0, max: 2 }),
 ];
 
 /// The most partitions that one request may create, as in Kafka.

@@ -155,6 +155,8 @@ pub enum ApplyError {
 }
 
 /// The feature that says which records may stand in the log.
+/// The feature that says which protocol of transactions is in use.
+pub const TRANSACTION_VERSION: &str = "transaction.version";
 pub(crate) const METADATA_VERSION: &str = "metadata.version";
 
 /// Kafka 4.3-IV0.

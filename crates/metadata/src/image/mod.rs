@@ -20,6 +20,7 @@ mod foreign_tests;
 mod tests;
 
 pub use acls::{Acl, AclOperation, AclPatternType, AclPermission, AclResourceType, Acls};
+pub use apply::TRANSACTION_VERSION;
 pub use apply::{ApplyError, Change, Image};
 pub(crate) use apply::{METADATA_VERSION, METADATA_VERSION_LEVEL};
 pub use cluster::{Broker, Endpoint, FeatureRange};
