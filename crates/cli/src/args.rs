@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     acl, bench, cluster, completions, config, consume, demo, doctor, group, log, produce, quota,
-    serve, topic, user,
+    serve, topic, transaction, user,
 };
 
 /// A streaming data platform in one binary: a Kafka-compatible broker and its tools.
@@ -103,6 +103,11 @@ pub(crate) enum Command {
     Acl {
         #[command(subcommand)]
         command: acl::Acl,
+    },
+    /// List, describe and end transactions.
+    Transaction {
+        #[command(subcommand)]
+        command: transaction::Transaction,
     },
     /// Look into log files, without a broker.
     Log {

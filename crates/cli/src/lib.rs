@@ -55,6 +55,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Quota { command } => commands::quota::run(command, &common).await,
             Command::User { command } => commands::user::run(command, &common).await,
             Command::Acl { command } => commands::acl::run(command, &common).await,
+            Command::Transaction { command } => commands::transaction::run(command, &common).await,
             Command::Log { command } => commands::log::run(command, &common).await,
             Command::Doctor(doctor) => commands::doctor::run(doctor, &common).await,
             Command::Bench { command } => commands::bench::run(command, &common).await,

@@ -13,3 +13,4 @@ mod produce_and_fetch;
 mod streams_groups;
 mod support;
 mod topics;
+mod transactions;

@@ -239,6 +239,9 @@ pub(super) fn values(response: &FetchResponse) -> Vec<String> {
             let records = partition.records.clone().unwrap_or_default();
             for batch in Batches::new(records) {
                 let batch = batch.expect("a whole batch");
+                if batch.header.attributes.is_control() {
+                    continue;
+                }
                 for record in RecordIter::new(&batch.header, &batch.payload()) {
                     let record = record.expect("a whole record");
                     let value = record.value.expect("a value");

@@ -14,4 +14,5 @@ pub(crate) mod produce;
 pub(crate) mod quota;
 pub(crate) mod serve;
 pub(crate) mod topic;
+pub(crate) mod transaction;
 pub(crate) mod user;

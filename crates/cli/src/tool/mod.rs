@@ -13,6 +13,7 @@ mod perf;
 mod server;
 mod small;
 mod topics;
+mod transactions;
 
 use clap::{Args, Parser};
 use fleuve_client::Properties;
@@ -43,6 +44,7 @@ pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
     let Tool { name, arguments } = tool;
     match name.as_str() {
         "kafka-topics" => topics::run(parse(&name, arguments)?).await,
+        "kafka-transactions" => transactions::run(parse(&name, arguments)?).await,
         "kafka-acls" => acls::run(parse(&name, arguments)?).await,
         "kafka-client-metrics" => cluster::client_metrics(parse(&name, arguments)?).await,
         "kafka-features" => cluster::features(parse(&name, arguments)?).await,

@@ -17,6 +17,7 @@ mod quotas;
 mod resources;
 mod scram;
 mod topics;
+mod transactions;
 
 use crate::client::Client;
 
@@ -31,6 +32,9 @@ pub use quorum::{QuorumDescription, QuorumReplica};
 pub use quotas::{EntityQuotas, QuotaEntity, QuotaFilter};
 pub use scram::{ScramMechanism, ScramUser};
 pub use topics::{DescribedPartition, NewTopic, TopicDescription};
+pub use transactions::{
+    AbortedProducer, ActiveProducer, TransactionDescription, TransactionFilter, TransactionListing,
+};
 
 /// An administrator's view of a cluster; clones share the client.
 ///
