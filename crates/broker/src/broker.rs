@@ -83,6 +83,16 @@ pub enum StartError {
         /// What the system says.
         error: io::Error,
     },
+    /// The address for metrics cannot be bound, and somebody asked for it.
+    #[error("fleuve.metrics.listen: cannot listen on {host}:{port}: {error}")]
+    Metrics {
+        /// The host as written.
+        host: String,
+        /// The port.
+        port: u16,
+        /// What the system says.
+        error: io::Error,
+    },
     /// A data directory cannot be used.
     #[error("{0}")]
     Logs(#[from] LogsError),
@@ -159,7 +169,7 @@ impl Broker {
             .collect();
         let node =
             startup::open_node(&settings, &components, &listeners, &flusher, &flush_times).await?;
-        let http = start_http(&settings, &node).await;
+        let http = start_http(&settings, &node).await?;
 
         let (stop, stopped) = watch::channel(false);
         let (alive, connections) = mpsc::channel(1);
@@ -216,7 +226,7 @@ impl Broker {
     pub fn connect_in_process(&self) -> InProcessConnection {
         let (connection, peer) = connection::in_process();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let dispatcher = Dispatcher::new(Arc::clone(&self.node), Peer { address, listener: 0 });
+        let dispatcher = Dispatcher::new(Arc::clone(&self.node), Peer::new(address, 0));
         let (limits, stopped, alive) = (self.limits, self.stop.subscribe(), self.alive.clone());
         tokio::spawn(async move {
             let reason = connection::serve_in_process(peer, dispatcher, limits, stopped).await;
@@ -268,9 +278,12 @@ impl Broker {
 }
 
 /// Starts the endpoint for metrics. A broker without metrics is better than none, so that a taken
-/// port only earns a warning.
-async fn start_http(settings: &BrokerSettings, node: &Arc<Node>) -> Option<Server> {
-    let HostPort { host, port } = settings.metrics.listen.clone()?;
+/// port only earns a warning, unless somebody asked for that very port.
+async fn start_http(
+    settings: &BrokerSettings,
+    node: &Arc<Node>,
+) -> Result<Option<Server>, StartError> {
+    let Some(HostPort { host, port }) = settings.metrics.listen.clone() else { return Ok(None) };
     let host = if host.is_empty() { "0.0.0.0".to_owned() } else { host };
     let probe = Arc::new(NodeProbe::new(Arc::clone(node)));
     let started = async {
@@ -279,10 +292,13 @@ async fn start_http(settings: &BrokerSettings, node: &Arc<Node>) -> Option<Serve
         Server::start(address, probe).await
     };
     match started.await {
-        Ok(server) => Some(server),
+        Ok(server) => Ok(Some(server)),
+        Err(error) if settings.metrics.listen_is_explicit => {
+            Err(StartError::Metrics { host, port, error })
+        }
         Err(error) => {
             tracing::warn!(%host, port, %error, "metrics are not served");
-            None
+            Ok(None)
         }
     }
 }
@@ -309,7 +325,7 @@ async fn accept(acceptor: Acceptor) {
         };
         let (stream, admission) = accepted;
         let Ok(address) = stream.peer_addr() else { continue };
-        let dispatcher = Dispatcher::new(Arc::clone(&node), Peer { address, listener: index });
+        let dispatcher = Dispatcher::new(Arc::clone(&node), Peer::new(address, index));
         node.listeners[index].opened.add(1);
         let stopped = connection_stopped.clone();
         let alive = alive.clone();

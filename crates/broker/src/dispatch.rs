@@ -82,7 +82,9 @@ mod requests {
         describe_user_scram_credentials_request::DescribeUserScramCredentialsRequest,
         elect_leaders_request::ElectLeadersRequest, end_txn_request::EndTxnRequest,
         expire_delegation_token_request::ExpireDelegationTokenRequest, fetch_request::FetchRequest,
-        find_coordinator_request::FindCoordinatorRequest, heartbeat_request::HeartbeatRequest,
+        find_coordinator_request::FindCoordinatorRequest,
+        get_telemetry_subscriptions_request::GetTelemetrySubscriptionsRequest,
+        heartbeat_request::HeartbeatRequest,
         incremental_alter_configs_request::IncrementalAlterConfigsRequest,
         init_producer_id_request::InitProducerIdRequest, join_group_request::JoinGroupRequest,
         leave_group_request::LeaveGroupRequest,
@@ -93,7 +95,8 @@ mod requests {
         offset_commit_request::OffsetCommitRequest, offset_delete_request::OffsetDeleteRequest,
         offset_fetch_request::OffsetFetchRequest,
         offset_for_leader_epoch_request::OffsetForLeaderEpochRequest,
-        produce_request::ProduceRequest, remove_raft_voter_request::RemoveRaftVoterRequest,
+        produce_request::ProduceRequest, push_telemetry_request::PushTelemetryRequest,
+        remove_raft_voter_request::RemoveRaftVoterRequest,
         renew_delegation_token_request::RenewDelegationTokenRequest,
         streams_group_describe_request::StreamsGroupDescribeRequest,
         streams_group_heartbeat_request::StreamsGroupHeartbeatRequest,
@@ -167,6 +170,9 @@ apis! {
     ListTransactions(ListTransactionsRequest): 0..=2 => handlers::list_transactions::handle;
     ConsumerGroupHeartbeat(ConsumerGroupHeartbeatRequest): 0..=1 => handlers::consumer_group_heartbeat::handle;
     ConsumerGroupDescribe(ConsumerGroupDescribeRequest): 0..=1 => handlers::consumer_group_describe::handle;
+    GetTelemetrySubscriptions(GetTelemetrySubscriptionsRequest): 0..=0
+        => handlers::get_telemetry_subscriptions::handle;
+    PushTelemetry(PushTelemetryRequest): 0..=0 => handlers::push_telemetry::handle;
     ListConfigResources(ListConfigResourcesRequest): 0..=1
         => handlers::list_config_resources::handle;
     DescribeTopicPartitions(DescribeTopicPartitionsRequest): 0..=0 => handlers::describe_topic_partitions::handle;

@@ -44,6 +44,7 @@ mod request;
 mod request_log;
 mod startup;
 mod streams_topics;
+mod telemetry;
 mod topics;
 mod transaction_settings;
 mod transactions;

@@ -39,6 +39,7 @@ use crate::producer_ids::ProducerIdBlock;
 use crate::purgatory::{AckWait, Purgatory};
 use crate::request_log::RequestLog;
 use crate::streams_topics::StreamsTopics;
+use crate::telemetry::Telemetry;
 use crate::topics::{Topic, Topics, is_internal};
 use crate::transaction_settings::transaction_settings;
 use crate::transactions::{TRANSACTION_TOPIC, Transactions};
@@ -71,6 +72,8 @@ pub(crate) struct Node {
     pub(crate) groups: Arc<Groups>,
     pub(crate) transactions: Arc<Transactions>,
     pub(crate) metadata: MetadataLog,
+    /// What clients push about themselves.
+    pub(crate) telemetry: Telemetry,
     /// This node as a voter of the metadata quorum.
     pub(crate) voter: Voter,
     pub(crate) logs: Logs,

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use fleuve_protocol::messages::ApiKey;
@@ -37,6 +37,15 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// Which of our listeners it came to, as an index; replies name the addresses of that one.
     pub(crate) listener: usize,
+    /// The name and version of its library, once it has told.
+    pub(crate) software: OnceLock<(Str, Str)>,
+}
+
+impl Peer {
+    /// Somebody who has not said anything yet.
+    pub(crate) fn new(address: SocketAddr, listener: usize) -> Self {
+        Self { address, listener, software: OnceLock::new() }
+    }
 }
 
 /// What a handler makes of a request.

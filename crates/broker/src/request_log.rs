@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_flood_of_slow_requests_is_one_warning() {
         let log = RequestLog::new(Duration::from_millis(100));
-        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), listener: 0 };
+        let peer = Peer::new(([127, 0, 0, 1], 1).into(), 0);
         for _ in 0..5 {
             log.warn(ApiKey::Produce, &receipt(200, 0), &peer, "c");
         }

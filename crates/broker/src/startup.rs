@@ -31,6 +31,7 @@ use crate::partition::Partition;
 use crate::producer_ids::ProducerIdBlock;
 use crate::purgatory::Purgatory;
 use crate::request_log::RequestLog;
+use crate::telemetry::Telemetry;
 use crate::topics::Topics;
 use crate::transaction_settings::transaction_settings;
 use crate::transactions::Transactions;
@@ -201,6 +202,7 @@ pub(crate) async fn open_node(
         purgatory,
         groups: Arc::new(groups),
         transactions: Arc::new(transactions),
+        telemetry: Telemetry::new(settings.network.telemetry_bytes_max),
         metadata,
         voter,
         logs,

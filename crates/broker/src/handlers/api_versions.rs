@@ -30,6 +30,10 @@ pub(crate) fn handle(
         let error_code = ErrorCode::InvalidRequest as i16;
         return Outcome::Now(ApiVersionsResponse { error_code, ..Default::default() });
     }
+    if context.version >= NAMES_CLIENT_FROM {
+        let name = request.client_software_name.detach();
+        context.peer.software.get_or_init(|| (name, request.client_software_version.detach()));
+    }
     let image = context.node.image();
     let known = SUPPORTED_FEATURES.iter().chain([&QUORUM_FEATURE]);
     let supported = known.filter_map(|(name, range)| {

@@ -101,6 +101,7 @@ impl Probe for NodeProbe {
         groups::write(page, node);
         server::write(page, self);
         node.compaction.write(page, &*node.clock);
+        node.telemetry.write(page, node.clock.wall_ms());
     }
 
     fn readiness(&self) -> Result<(), String> {

@@ -11,6 +11,8 @@ use fleuve_protocol::messages::{
     describe_quorum_request as quorum,
     describe_user_scram_credentials_request::DescribeUserScramCredentialsRequest,
     elect_leaders_request as elect, expire_delegation_token_request as expire,
+    get_telemetry_subscriptions_request::GetTelemetrySubscriptionsRequest,
+    incremental_alter_configs_request as incremental, push_telemetry_request::PushTelemetryRequest,
     remove_raft_voter_request as remove_voter, renew_delegation_token_request as renew,
     unregister_broker_request as unregister, update_features_request as features,
 };
@@ -300,5 +302,46 @@ async fn without_security_kafka_says_so() {
         |_, response| assert_eq!(response.error_code, not_allowed),
     )
     .await;
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_asked_for_metrics_and_their_pushes_taken() {
+    let broker = TestBroker::start(&[]).await;
+    let client = &mut broker.connect().await;
+    let ask = GetTelemetrySubscriptionsRequest::default();
+    let nothing = client.call(&ask, 0).await;
+    assert_eq!((nothing.error_code, nothing.requested_metrics.len()), (0, 0));
+    assert!(!nothing.client_instance_id.is_zero());
+
+    let subscribe = incremental::IncrementalAlterConfigsRequest {
+        resources: vec![incremental::AlterConfigsResource {
+            resource_type: 16,
+            resource_name: Str::from("all"),
+            configs: vec![incremental::AlterableConfig {
+                name: Str::from("metrics"),
+                config_operation: 0,
+                value: Some(Str::from("*")),
+            }],
+        }],
+        validate_only: false,
+    };
+    assert_eq!(client.call(&subscribe, 1).await.responses[0].error_code, 0);
+    let mut push = PushTelemetryRequest {
+        client_instance_id: nothing.client_instance_id,
+        subscription_id: nothing.subscription_id,
+        ..Default::default()
+    };
+    let outdated = client.call(&push, 0).await.error_code;
+    assert_eq!(outdated, ErrorCode::UnknownSubscriptionId.code());
+    let again = GetTelemetrySubscriptionsRequest { client_instance_id: push.client_instance_id };
+    let granted = client.call(&again, 0).await;
+    assert_eq!((granted.error_code, granted.requested_metrics), (0, vec![Str::from("*")]));
+    push.subscription_id = granted.subscription_id;
+    assert_eq!(client.call(&push, 0).await.error_code, 0);
+    assert_eq!(client.call(&push, 0).await.error_code, ErrorCode::ThrottlingQuotaExceeded.code());
+    push.terminating = true;
+    push.metrics = Bytes::from_static(b"\xff");
+    assert_eq!(client.call(&push, 0).await.error_code, ErrorCode::InvalidRecord.code());
     broker.stop().await;
 }

@@ -147,14 +147,13 @@ impl From<Mechanism> for ScramMechanism {
 }
 
 async fn mechanisms_of(admin: &Admin, name: &str) -> Result<Vec<ScramMechanism>, Failure> {
-    for (_, user) in admin.describe_scram_users(&[name]).await? {
-        return match user {
-            Ok(user) => Ok(user.credentials.iter().map(|(mechanism, _)| *mechanism).collect()),
-            Err(error) if error.code() == Some(ErrorCode::ResourceNotFound) => Ok(Vec::new()),
-            Err(error) => Err(error.into()),
-        };
+    let found = admin.describe_scram_users(&[name]).await?.into_iter().next();
+    match found.map(|(_, user)| user) {
+        Some(Ok(user)) => Ok(user.credentials.iter().map(|(mechanism, _)| *mechanism).collect()),
+        Some(Err(error)) if error.code() == Some(ErrorCode::ResourceNotFound) => Ok(Vec::new()),
+        Some(Err(error)) => Err(error.into()),
+        None => Ok(Vec::new()),
     }
-    Ok(Vec::new())
 }
 
 async fn set(admin: &Admin, options: Password, verb: &str) -> Result<(), Failure> {

@@ -282,8 +282,11 @@ fn read_json(path: &Path) -> Result<Value, Failure> {
     serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))
 }
 
+/// Partitions, with the replicas they are to have where any are given.
+type Plan = Vec<(TopicPartition, Option<Vec<i32>>)>;
+
 /// Reads partitions, with their replicas where they have any.
-fn read_plan(path: &Path) -> Result<Vec<(TopicPartition, Option<Vec<i32>>)>, Failure> {
+fn read_plan(path: &Path) -> Result<Plan, Failure> {
     let bad = |reason: String| Failure::new(format!("{}: {reason}", path.display()));
     let value = read_json(path)?;
     let mut plan = Vec::new();

@@ -84,6 +84,13 @@ pub fn describe_topic(overrides: &ConfigMap, layers: &Layers<'_>) -> Vec<Descrip
         .collect()
 }
 
+/// Keys of brokers with those that hold in their absence, in coarser units.
+const FINER_KEYS: [&[(&str, i64)]; 3] = [
+    &[("log.retention.ms", 1), ("log.retention.minutes", 1), ("log.retention.hours", 1)],
+    &[("log.roll.ms", 1), ("log.roll.hours", 1)],
+    &[("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", 1)],
+];
+
 /// Describes all keys of this broker.
 pub fn describe_broker(layers: &Layers<'_>) -> Vec<Description> {
     BROKER_KEYS
@@ -91,7 +98,11 @@ pub fn describe_broker(layers: &Layers<'_>) -> Vec<Description> {
         .filter(|key| !key.internal || layers.is_set(key.name))
         .map(|key| {
             let value = layers.value(key.name).map(|value| value.to_string());
-            let synonyms = broker_synonyms(&[(key.name, 1)], layers);
+            let same = FINER_KEYS.iter().find(|keys| keys[0].0 == key.name);
+            let synonyms = match same {
+                Some(keys) => broker_synonyms(keys, layers),
+                None => broker_synonyms(&[(key.name, 1)], layers),
+            };
             describe(key, value, synonyms, key.update == UpdateMode::ReadOnly)
         })
         .collect()

@@ -359,6 +359,7 @@ fn resolve_network(
     problems: &mut Problems,
 ) -> NetworkSettings {
     NetworkSettings {
+        telemetry_bytes_max: count(layers, "telemetry.max.bytes"),
         listeners: listeners::resolve(layers, host_name, problems),
         connections_max: count(layers, "max.connections"),
         connections_per_ip_max: count(layers, "max.connections.per.ip"),

@@ -76,6 +76,8 @@ pub struct NodeSettings {
 /// Listeners, connections and requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkSettings {
+    /// `telemetry.max.bytes`.
+    pub telemetry_bytes_max: usize,
     /// All listeners.
     pub listeners: Listeners,
     /// `max.connections`.
