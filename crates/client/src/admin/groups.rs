@@ -284,6 +284,6 @@ impl Admin {
 const DEAD: &str = "Dead";
 
 /// Keeps a code only if trying again may help; others belong to the item and not to the call.
-fn retriable(code: i16) -> i16 {
+pub(super) fn retriable(code: i16) -> i16 {
     if crate::error::code_of(code).is_retriable() { code } else { 0 }
 }

@@ -16,6 +16,7 @@ mod quorum;
 mod quotas;
 mod resources;
 mod scram;
+mod streams_groups;
 mod topics;
 mod transactions;
 
@@ -31,6 +32,9 @@ pub use log_dirs::{LogDir, LogDirReplica};
 pub use quorum::{QuorumDescription, QuorumReplica};
 pub use quotas::{EntityQuotas, QuotaEntity, QuotaFilter};
 pub use scram::{ScramMechanism, ScramUser};
+pub use streams_groups::{
+    StreamsGroupDescription, StreamsGroupMember, StreamsSubtopology, StreamsTasks,
+};
 pub use topics::{DescribedPartition, NewTopic, TopicDescription};
 pub use transactions::{
     AbortedProducer, ActiveProducer, TransactionDescription, TransactionFilter, TransactionListing,
