@@ -5,6 +5,7 @@ use fleuve_protocol::Str;
 use crate::admin::{GroupState, ListFilter};
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
+use crate::history::Rebalance;
 use crate::ledger::CommittedOffset;
 
 /// What there is to chart about a group.
@@ -37,6 +38,17 @@ impl GroupCoordinator {
             group_type: listing.group_type,
         };
         Ok(listings.into_iter().map(overview).collect())
+    }
+
+    /// The last rebalances of a group, oldest first, whatever its protocol.
+    pub fn rebalances(&self, group_id: &str) -> Result<Vec<Rebalance>, GroupError> {
+        self.check_serving()?;
+        match self.groups.get(group_id) {
+            Some(Group::Classic(group)) => Ok(group.describe().rebalances),
+            Some(Group::Consumer(companion)) => Ok(companion.history.to_vec()),
+            Some(Group::Streams(companion)) => Ok(companion.common.history.to_vec()),
+            None => Err(GroupError::GroupIdNotFound),
+        }
     }
 
     /// What a group has committed, by topic and partition.

@@ -209,7 +209,7 @@ fn partition_status(partition: &PartitionLag, owners: &Owners) -> Value {
 }
 
 /// Replaces `%2F` and the like; what is no valid escape stays as it is.
-fn percent_decoded(text: &str) -> String {
+pub(super) fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut index = 0;

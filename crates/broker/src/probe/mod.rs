@@ -6,6 +6,7 @@
 mod burrow;
 mod groups;
 mod partitions;
+mod rebalances;
 mod server;
 
 use std::sync::Arc;
@@ -120,6 +121,6 @@ impl Probe for NodeProbe {
     }
 
     fn page(&self, host: &str, path: &str) -> Option<Page> {
-        burrow::page(&self.node, host, path)
+        rebalances::page(&self.node, path).or_else(|| burrow::page(&self.node, host, path))
     }
 }

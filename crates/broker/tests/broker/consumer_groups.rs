@@ -281,3 +281,32 @@ async fn set_group_config(client: &mut TestClient, name: &'static str, value: &'
     };
     client.call(&request, 1).await.responses[0].error_code
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_group_rebalanced_is_told_over_http() {
+    let keys = [FEW, &[("fleuve.metrics.listen", "127.0.0.1:0")]].concat();
+    let broker = TestBroker::start(&keys).await;
+    let client = &mut broker.connect().await;
+    let topic = client.create_topic("words", 2).await;
+    find_coordinator(client).await;
+    Member::join(client, "first", topic).await;
+    let second = Member::join(client, "second", topic).await;
+    assert_eq!(call(client, &heartbeat(second.id.clone(), -1)).await.error_code, 0);
+
+    let answer = broker.get("/groups/readers/rebalances").await;
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.contains(" 200 "), "{head}");
+    let told: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    let rows = told["rebalances"].as_array().expect("a list");
+    let row = |index: usize| {
+        let row = &rows[index];
+        (row["ended_epoch"].as_i64(), row["cause"].as_str(), row["member"].as_str())
+    };
+    assert_eq!(rows.len(), 3);
+    assert_eq!(row(0), (Some(0), Some("a new member joined"), Some("first")));
+    assert_eq!(row(1), (Some(1), Some("a new member joined"), Some("second")));
+    assert_eq!(row(2), (Some(2), Some("members left"), Some("second")));
+    let unknown = broker.get("/groups/nobody/rebalances").await;
+    assert!(unknown.starts_with("HTTP/1.1 404"), "{unknown}");
+    broker.stop().await;
+}
