@@ -1,12 +1,13 @@
 //! ConsumerGroupDescribe, versions 0–1: consumer groups in detail (KIP-848).
 
 use fleuve_coordinator::consumer;
-use fleuve_protocol::Str;
 use fleuve_protocol::messages::consumer_group_describe_request::ConsumerGroupDescribeRequest;
 use fleuve_protocol::messages::consumer_group_describe_response::{
     Assignment, ConsumerGroupDescribeResponse, DescribedGroup, Member, TopicPartitions,
 };
+use fleuve_protocol::{ErrorCode, Str};
 
+use super::consumer_group_heartbeat::FEATURE;
 use super::{errors, operations};
 use crate::request::{Context, Outcome};
 
@@ -18,7 +19,12 @@ pub(crate) fn handle(
     context: &Context,
     request: ConsumerGroupDescribeRequest,
 ) -> Outcome<ConsumerGroupDescribeResponse> {
+    let is_served = errors::has_feature(context, FEATURE);
     let groups = request.group_ids.into_iter().map(|group_id| {
+        if !is_served {
+            let error_code = ErrorCode::UnsupportedVersion.code();
+            return DescribedGroup { group_id, error_code, ..Default::default() };
+        }
         let mut group = describe(context, group_id);
         if request.include_authorized_operations && group.error_code == 0 {
             group.authorized_operations = operations::GROUP;

@@ -5,14 +5,17 @@
 
 use fleuve_coordinator::consumer::ConsumerHeartbeatRequest;
 use fleuve_coordinator::{GroupError, Response};
-use fleuve_protocol::Str;
 use fleuve_protocol::messages::consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest;
 use fleuve_protocol::messages::consumer_group_heartbeat_response::{
     Assignment, ConsumerGroupHeartbeatResponse, TopicPartitions,
 };
+use fleuve_protocol::{ErrorCode, Str};
 
 use super::errors;
 use crate::request::{Context, Outcome};
+
+/// The feature that this API is a part of.
+pub(super) const FEATURE: &str = "group.version";
 
 /// From here on members make their ids themselves (KIP-1082).
 const OWN_MEMBER_ID_FROM: i16 = 1;
@@ -21,6 +24,12 @@ pub(crate) fn handle(
     context: &Context,
     request: ConsumerGroupHeartbeatRequest,
 ) -> Outcome<ConsumerGroupHeartbeatResponse> {
+    if !errors::has_feature(context, FEATURE) {
+        return Outcome::Now(ConsumerGroupHeartbeatResponse {
+            error_code: ErrorCode::UnsupportedVersion.code(),
+            ..Default::default()
+        });
+    }
     let owned = request
         .topic_partitions
         .map(|topics| topics.into_iter().map(|topic| (topic.topic_id, topic.partitions)).collect());

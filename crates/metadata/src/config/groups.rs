@@ -10,7 +10,7 @@ use super::layers::{ConfigMap, Layers};
 use super::load::count;
 use super::problem::Problems;
 use super::settings::{
-    ConsumerGroupSettings, GroupSettings, MigrationPolicy, ProtocolSettings, StreamsGroupSettings,
+    ConsumerGroupSettings, GroupSettings, ProtocolSettings, StreamsGroupSettings,
 };
 use super::value::Value;
 
@@ -96,13 +96,11 @@ pub(super) fn resolve_consumer_groups(
             ),
         }
     }
-    let policy = layers.text("group.consumer.migration.policy").unwrap_or_default();
     ConsumerGroupSettings {
         protocol: resolve_protocol("consumer", layers, problems),
         assignors,
         regex_refresh_interval_ms: layers.integer("group.consumer.regex.refresh.interval.ms")
             as i32,
-        migration: MigrationPolicy::from_name(&policy),
     }
 }
 

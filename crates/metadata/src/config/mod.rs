@@ -45,8 +45,8 @@ pub use properties::{Property, SyntaxError, decode_text, parse as parse_properti
 pub use reference::reference_markdown;
 pub use settings::{
     BrokerSettings, ConsumerGroupSettings, FetchSettings, GroupSettings, HostPort, LogSettings,
-    MetadataLogSettings, MetricsSettings, MigrationPolicy, NetworkSettings, NodeSettings,
-    OffsetSettings, ProtocolSettings, StreamsGroupSettings, TopicRules, TransactionSettings,
+    MetadataLogSettings, MetricsSettings, NetworkSettings, NodeSettings, OffsetSettings,
+    ProtocolSettings, StreamsGroupSettings, TopicRules, TransactionSettings,
 };
 pub use topic::{
     CleanupPolicy, CompressionType, TimestampType, TopicConfigError, TopicSettings,

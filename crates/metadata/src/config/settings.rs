@@ -188,26 +188,6 @@ pub struct ConsumerGroupSettings {
     pub assignors: Vec<String>,
     /// `group.consumer.regex.refresh.interval.ms`.
     pub regex_refresh_interval_ms: i32,
-    /// `group.consumer.migration.policy`.
-    pub migration: MigrationPolicy,
-}
-
-/// Which groups with members may change between the classic and the consumer protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MigrationPolicy {
-    /// Classic groups become consumer groups when a member of the new protocol joins.
-    pub upgrade: bool,
-    /// Consumer groups become classic ones when their last member of the new protocol leaves.
-    pub downgrade: bool,
-}
-
-impl MigrationPolicy {
-    /// Finds the policy of that name, in any case.
-    pub(super) fn from_name(name: &str) -> Self {
-        let is = |other: &str| name.eq_ignore_ascii_case(other);
-        let both = is("BIDIRECTIONAL");
-        Self { upgrade: both || is("UPGRADE"), downgrade: both || is("DOWNGRADE") }
-    }
 }
 
 /// Limits of streams groups (KIP-1071).
