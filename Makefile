@@ -45,6 +45,7 @@ foreign: build
 	python3 tests/foreign/run.py --broker $(BROKER)
 	python3 tests/foreign/restarts.py --broker $(BROKER)
 	python3 tests/foreign/observability.py
+	python3 tests/foreign/streams.py --broker $(BROKER)
 
 # 20 random kills; `python3 tests/reliability/kill.py --long` for 200.
 crash: build
