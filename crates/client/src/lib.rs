@@ -23,6 +23,8 @@ mod cluster;
 mod timing;
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod scripted;
 
 pub mod client;

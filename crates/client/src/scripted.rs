@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fleuve_protocol::frame::{RequestFrame, decode_request_header, encode_response};
@@ -23,6 +24,8 @@ use crate::transport::{Link, Transport, stream_link};
 pub(crate) enum Reply {
     /// Sends these bytes, which are a whole frame or not.
     Send(Vec<Bytes>),
+    /// Sends these bytes after a while; answers behind it wait.
+    After(Duration, Vec<Bytes>),
     /// Keeps silent.
     Nothing,
     /// Closes the connection.
@@ -81,6 +84,12 @@ impl ScriptedBroker {
                 let reply = script.lock().expect("no panic")(request);
                 match reply {
                     Reply::Send(mut segments) => {
+                        if link.sender.send(&mut segments).await.is_err() {
+                            return;
+                        }
+                    }
+                    Reply::After(pause, mut segments) => {
+                        tokio::time::sleep(pause).await;
                         if link.sender.send(&mut segments).await.is_err() {
                             return;
                         }

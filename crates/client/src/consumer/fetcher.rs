@@ -173,7 +173,8 @@ impl Fetcher {
             }
         }
         self.start_refresh(now);
-        if self.refresh.wanted {
+        // One that runs already reports by itself; waking up for it would only burn time.
+        if self.refresh.wanted && !self.refresh.running {
             at_latest(self.refresh.not_before);
         }
         look_again

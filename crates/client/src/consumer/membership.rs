@@ -304,20 +304,35 @@ impl Membership {
         }
         tokio::pin!(future);
         loop {
-            let heartbeat_at = self.next_heartbeat;
             tokio::select! {
                 result = &mut future => return result,
-                () = tokio::time::sleep_until(heartbeat_at) => match self.protocol() {
-                    GroupProtocol::Classic => {
-                        if let Err(error) = self.beat_classic().await {
-                            tracing::debug!(%error, "heartbeat during a rebalance");
-                        }
-                        let interval = self.shared.config.heartbeat_interval;
-                        self.next_heartbeat = Instant::now() + interval;
-                    }
-                    GroupProtocol::Consumer => self.beat_in_between().await,
-                }
+                () = tokio::time::sleep_until(self.next_heartbeat) => {}
             }
+            // Both go on at the same time: the future may hold what the heartbeat waits for, such
+            // as the right to open a connection.
+            let beat = self.beat_once();
+            tokio::pin!(beat);
+            let result = tokio::select! {
+                result = &mut future => Some(result),
+                () = &mut beat => None,
+            };
+            if let Some(result) = result {
+                beat.await;
+                return result;
+            }
+        }
+    }
+
+    /// Sends one heartbeat while something else is going on.
+    async fn beat_once(&mut self) {
+        match self.protocol() {
+            GroupProtocol::Classic => {
+                if let Err(error) = self.beat_classic().await {
+                    tracing::debug!(%error, "heartbeat during a rebalance");
+                }
+                self.next_heartbeat = Instant::now() + self.shared.config.heartbeat_interval;
+            }
+            GroupProtocol::Consumer => self.beat_in_between().await,
         }
     }
 

@@ -405,3 +405,58 @@ const ANSWERS_AHEAD_MAX: usize = 8;
 
 /// Longer than any consumer runs, and short enough to be added to a time.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A partition with records up to 100 given out and up to 150 fetched, all of epoch 3, while a
+    /// new leader is asked.
+    fn unchecked() -> (State, TopicPartition) {
+        let partition = TopicPartition::new("t", 0);
+        let mut state = State::new();
+        state.add(partition.clone(), Start::Offset(0));
+        let assigned = state.assigned_mut(&partition).expect("added");
+        assigned.consumed = Place { offset: 100, epoch: 3 };
+        assigned.fetch = Place { offset: 150, epoch: 3 };
+        assigned.position = Position::Unchecked;
+        (state, partition)
+    }
+
+    fn after(end: Option<i64>, policy: OffsetReset) -> (Position, i64, Option<Error>) {
+        let (mut state, partition) = unchecked();
+        let version = state.partitions[&partition].version;
+        let end = end.map(|offset| Place { offset, epoch: 3 });
+        state.checked(&partition, version, end, policy);
+        let assigned = &state.partitions[&partition];
+        (assigned.position, assigned.fetch.offset, state.errors.pop_front())
+    }
+
+    #[test]
+    fn a_log_that_goes_as_far_as_we_read_changes_nothing() {
+        for end in [150, 200] {
+            let (position, fetch, error) = after(Some(end), OffsetReset::None);
+            assert_eq!((position, fetch), (Position::Known, 150));
+            assert!(error.is_none());
+        }
+    }
+
+    #[test]
+    fn what_was_fetched_of_a_lost_branch_is_fetched_anew() {
+        let (position, fetch, error) = after(Some(120), OffsetReset::None);
+        assert_eq!((position, fetch), (Position::Known, 100), "from where the application is");
+        assert!(error.is_none());
+    }
+
+    #[test]
+    fn records_given_out_that_are_lost_are_told_or_reset() {
+        let (position, fetch, error) = after(Some(60), OffsetReset::Latest);
+        assert_eq!((position, fetch), (Position::Known, 60), "where the branches part");
+        assert!(error.is_none());
+        let (_, _, error) = after(Some(60), OffsetReset::None);
+        let error = error.expect("told").to_string();
+        assert!(error.contains("the new leader's log goes to 60"), "{error}");
+        let (position, _, _) = after(None, OffsetReset::Earliest);
+        assert_eq!(position, Position::Lookup(EARLIEST), "the leader never had our epoch");
+    }
+}

@@ -223,7 +223,9 @@ impl Queue {
 
     /// Returns when the oldest waiting batch expires.
     pub(super) fn expires_at(&self, timeout: Duration) -> Option<Instant> {
-        let oldest = self.retry.front().into_iter().chain(self.closed.front());
+        // What is to be sent again cannot expire before everything in flight has come back.
+        let retry = self.retry.front().filter(|_| self.in_flight.is_empty());
+        let oldest = retry.into_iter().chain(self.closed.front());
         oldest.map(|batch| batch.created + timeout).min()
     }
 

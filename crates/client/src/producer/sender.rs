@@ -46,6 +46,8 @@ pub(super) struct Sender {
 struct Broker {
     connection: Option<Connection>,
     connecting: bool,
+    /// Not to be connected to before this time, after a failure.
+    not_before: Option<Instant>,
     in_flight: usize,
 }
 
@@ -186,7 +188,8 @@ impl Sender {
             }
         }
         self.start_refresh(now);
-        if self.refresh.wanted {
+        // One that runs already reports by itself; waking up for it would only burn time.
+        if self.refresh.wanted && !self.refresh.running {
             look_again = earliest(look_again, Some(self.refresh.not_before));
         }
         look_again
@@ -287,7 +290,12 @@ impl Sender {
             let broker = self.brokers.entry(leader).or_default();
             if broker.connection.as_ref().is_none_or(Connection::is_closed) {
                 broker.connection = None;
-                harvest.connect.insert(leader);
+                match broker.not_before {
+                    Some(at) if at > now => {
+                        harvest.look_again = earliest(harvest.look_again, Some(at));
+                    }
+                    _ => drop(harvest.connect.insert(leader)),
+                }
                 continue;
             }
             let size = queue.next_size();
@@ -415,6 +423,8 @@ impl Sender {
                     Ok(connection) => state.connection = Some(connection),
                     Err(error) => {
                         tracing::debug!(broker, %error, "no connection to a leader");
+                        // Some failures come at once, as that nobody knows the broker's address.
+                        state.not_before = Some(now + self.shared.client.config().retry_backoff);
                         self.refresh.wanted = true;
                     }
                 }
@@ -598,6 +608,7 @@ impl Sender {
         }
         let names = self.shared.accumulator.topic_names();
         if names.is_empty() {
+            self.refresh.wanted = false;
             return;
         }
         self.refresh = RefreshState {

@@ -1,0 +1,391 @@
+//! The whole client against a broker that fails in every way we could think of, in virtual time.
+//!
+//! [`model`] is a small honest broker: a topic with two partitions, an idempotent producer's
+//! numbers, one group by either protocol. A [`Fault`] stands between it and the client. Whatever
+//! happens, a run has to end, what was acknowledged has to be in the log once and in order, and
+//! what is in the log has to be read, unless the application was told why not.
+
+mod model;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use fleuve_protocol::{ApiKey, ErrorCode};
+use tokio::time::Instant;
+
+use crate::client::Client;
+use crate::config::{ClientConfig, ConsumerConfig, GroupProtocol, OffsetReset, ProducerConfig};
+use crate::consumer::Consumer;
+use crate::error::Error;
+use crate::producer::{Producer, Record};
+use crate::scripted::{Reply, ScriptedBroker};
+
+use model::Model;
+
+/// What happens to one exchange.
+#[derive(Clone, Debug)]
+enum Fault {
+    /// Nothing.
+    None,
+    /// The answer carries this code, and the broker did nothing.
+    Refused(ErrorCode),
+    /// The answer carries this code, although the broker did what it was asked to.
+    DoneAndRefused(ErrorCode),
+    /// The connection ends before the broker has seen the request.
+    LostBefore,
+    /// The connection ends after the broker did what it was asked to.
+    LostAfter,
+    /// The answer comes late.
+    Late(Duration),
+    /// The answer never comes.
+    Silence,
+    /// The answer comes with other bytes from this place on.
+    Garbled { at: usize, with: u64 },
+}
+
+/// Chooses what happens to an exchange of this kind.
+type Chooser = Box<dyn FnMut(ApiKey) -> Fault + Send>;
+
+/// Records that every run writes.
+const RECORDS: i32 = 8;
+/// Virtual time after which a run counts as hanging.
+const HANGING: Duration = Duration::from_secs(1800);
+
+/// What a run came to.
+struct Run {
+    /// What was acknowledged, by value: partition and offset.
+    acknowledged: HashMap<String, (i32, i64)>,
+    /// Values that certainly were not written.
+    refused: Vec<String>,
+    consumed: Vec<(i32, String)>,
+    /// Whether the consumer reported an error or gave up.
+    told: bool,
+    model: Arc<Mutex<Model>>,
+}
+
+async fn run(protocol: GroupProtocol, chooser: Chooser) -> Run {
+    let model = Arc::new(Mutex::new(Model::default()));
+    let broker = faulty(model.clone(), chooser);
+    let config = ClientConfig {
+        bootstrap_servers: vec!["broker:9092".to_owned()],
+        request_timeout: Duration::from_secs(5),
+        api_timeout: Duration::from_secs(20),
+        ..ClientConfig::default()
+    };
+    let client = Client::with_transport(config, Arc::new(broker));
+    let mut run = Run {
+        acknowledged: HashMap::new(),
+        refused: Vec::new(),
+        consumed: Vec::new(),
+        told: false,
+        model,
+    };
+    let whole = async {
+        run.produce(client.clone()).await;
+        run.consume(client, protocol).await;
+    };
+    assert!(tokio::time::timeout(HANGING, whole).await.is_ok(), "it hangs");
+    run
+}
+
+impl Run {
+    async fn produce(&mut self, client: Client) {
+        let config = ProducerConfig {
+            linger: Duration::ZERO,
+            delivery_timeout: Duration::from_secs(60),
+            max_block: Duration::from_secs(20),
+            // A batch per record, so that several are in flight.
+            batch_size: 1,
+            ..ProducerConfig::default()
+        };
+        let producer = Producer::new(client, config).expect("valid");
+        let mut deliveries = Vec::new();
+        for index in 0..RECORDS {
+            let value = index.to_string();
+            let record = Record::new("t").partition(index % 2).value(&value);
+            match producer.send(record).await {
+                Ok(delivery) => deliveries.push((value, delivery)),
+                Err(_) => self.refused.push(value),
+            }
+        }
+        for (value, delivery) in deliveries {
+            match delivery.await {
+                Ok(written) => {
+                    let place = (written.partition.partition, written.offset.unwrap_or(-1));
+                    self.acknowledged.insert(value, place);
+                }
+                Err(Error::DeliveryTimeout { maybe_written: false, .. }) => {
+                    self.refused.push(value)
+                }
+                Err(_) => {}
+            }
+        }
+        // What failed was told already.
+        producer.close().await.ok();
+    }
+
+    async fn consume(&mut self, client: Client, protocol: GroupProtocol) {
+        let config = ConsumerConfig {
+            group_id: Some("g".to_owned()),
+            group_protocol: protocol,
+            offset_reset: OffsetReset::Earliest,
+            auto_commit_interval: Duration::from_secs(1),
+            // Bounds how long a join is waited for.
+            max_poll_interval: Duration::from_secs(20),
+            ..ConsumerConfig::default()
+        };
+        let consumer = Consumer::new(client, config).expect("valid");
+        consumer.subscribe(&["t"]).expect("a group");
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(300) && !self.is_complete() {
+            match consumer.poll(Duration::from_secs(10)).await {
+                Ok(Some(records)) => {
+                    let partition = records.partition().partition;
+                    for record in &records {
+                        let value = String::from_utf8_lossy(record.value.unwrap_or_default());
+                        self.consumed.push((partition, value.into_owned()));
+                    }
+                }
+                Ok(None) => {}
+                Err(_) => self.told = true,
+            }
+        }
+        if consumer.commit().await.is_err() || consumer.close().await.is_err() {
+            self.told = true;
+        }
+    }
+
+    /// Reports whether everything in the log was read.
+    fn is_complete(&self) -> bool {
+        let model = self.model.lock().expect("no panic");
+        let logged: BTreeSet<_> =
+            model.values().into_iter().map(|(p, _, value)| (p, value)).collect();
+        let consumed: BTreeSet<_> = self.consumed.iter().cloned().collect();
+        consumed.is_superset(&logged)
+    }
+
+    /// Checks what must hold however the broker failed, as long as it did not lie.
+    fn check(&self, context: &str) {
+        let logged = self.model.lock().expect("no panic").values();
+        let mut places: HashMap<&str, Vec<(i32, i64)>> = HashMap::new();
+        for (partition, offset, value) in &logged {
+            places.entry(value).or_default().push((*partition, *offset));
+        }
+        for (value, found) in &places {
+            assert_eq!(found.len(), 1, "{value} stands in the log twice: {context}");
+        }
+        for (value, (partition, offset)) in &self.acknowledged {
+            let found = places.get(value.as_str());
+            let found = found.unwrap_or_else(|| panic!("{value} was acknowledged: {context}"));
+            assert_eq!(found[0].0, *partition, "{context}");
+            // A broker that was asked again may not say where the first attempt went.
+            assert!(*offset < 0 || found[0].1 == *offset, "{value} is elsewhere: {context}");
+        }
+        for value in &self.refused {
+            assert!(
+                !places.contains_key(value.as_str()),
+                "{value} is there all the same: {context}"
+            );
+        }
+        for partition in 0..2 {
+            let of_partition = logged.iter().filter(|(p, _, _)| *p == partition);
+            let numbers: Vec<i32> =
+                of_partition.map(|(_, _, value)| value.parse().expect("a number")).collect();
+            assert!(numbers.is_sorted(), "order was lost: {numbers:?}, {context}");
+        }
+        assert!(self.told || self.is_complete(), "records were not read in silence: {context}");
+    }
+}
+
+/// Puts faults between the client and an honest broker.
+fn faulty(model: Arc<Mutex<Model>>, mut chooser: Chooser) -> ScriptedBroker {
+    ScriptedBroker::raw(move |request| {
+        let mut model = model.lock().expect("no panic");
+        match chooser(request.key) {
+            Fault::None => model.answer(&request, None),
+            Fault::Refused(code) => model.refuse(&request, code),
+            Fault::DoneAndRefused(code) => model.answer(&request, Some(code)),
+            Fault::LostBefore => Reply::HangUp,
+            Fault::LostAfter => {
+                drop(model.answer(&request, None));
+                Reply::HangUp
+            }
+            Fault::Late(pause) => match model.answer(&request, None) {
+                Reply::Send(segments) => Reply::After(pause, segments),
+                Reply::After(before, segments) => Reply::After(before + pause, segments),
+                other => other,
+            },
+            Fault::Silence => Reply::Nothing,
+            Fault::Garbled { at, with } => match model.answer(&request, None) {
+                Reply::Send(segments) | Reply::After(_, segments) => {
+                    Reply::Send(vec![garbled(&segments, at, with)])
+                }
+                other => other,
+            },
+        }
+    })
+}
+
+/// Writes other bytes into a frame, behind its length and correlation id.
+fn garbled(segments: &[Bytes], at: usize, with: u64) -> Bytes {
+    const BEHIND_CORRELATION_ID: usize = 8;
+    let mut frame = BytesMut::from(&segments.concat()[..]);
+    let body = frame.len().saturating_sub(BEHIND_CORRELATION_ID);
+    if body > 0 {
+        let start = BEHIND_CORRELATION_ID + at % body;
+        for (byte, other) in frame[start..].iter_mut().zip(with.to_be_bytes()) {
+            *byte = other;
+        }
+    }
+    frame.freeze()
+}
+
+/// The requests that a run sends.
+const SENT: &[ApiKey] = &[
+    ApiKey::Metadata,
+    ApiKey::InitProducerId,
+    ApiKey::Produce,
+    ApiKey::FindCoordinator,
+    ApiKey::OffsetFetch,
+    ApiKey::ListOffsets,
+    ApiKey::Fetch,
+    ApiKey::OffsetCommit,
+];
+const SENT_CLASSIC: &[ApiKey] =
+    &[ApiKey::JoinGroup, ApiKey::SyncGroup, ApiKey::Heartbeat, ApiKey::LeaveGroup];
+
+/// Lets the first so many exchanges of one kind fail, and no others.
+fn first(key: ApiKey, mut count: usize, fault: Fault) -> Chooser {
+    Box::new(move |asked| {
+        if asked != key || count == 0 {
+            return Fault::None;
+        }
+        count -= 1;
+        fault.clone()
+    })
+}
+
+fn kinds() -> impl Iterator<Item = (GroupProtocol, ApiKey)> {
+    let classic = SENT.iter().chain(SENT_CLASSIC).map(|key| (GroupProtocol::Classic, *key));
+    let modern = [ApiKey::ConsumerGroupHeartbeat, ApiKey::OffsetCommit, ApiKey::OffsetFetch];
+    classic.chain(modern.map(|key| (GroupProtocol::Consumer, key)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_honest_broker_loses_nothing() {
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        let run = run(protocol, Box::new(|_| Fault::None)).await;
+        run.check("no faults");
+        assert_eq!(run.acknowledged.len() as i32, RECORDS);
+        assert!(!run.told);
+        assert_eq!(run.consumed.len() as i32, RECORDS, "nothing comes twice");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_error_code_in_every_response_is_survived_or_told() {
+    for (protocol, key) in kinds() {
+        for &code in ErrorCode::ALL {
+            // A leader that calls a batch a duplicate has it; this one would lie.
+            let lie = (key, code) == (ApiKey::Produce, ErrorCode::DuplicateSequenceNumber);
+            if code == ErrorCode::None || lie {
+                continue;
+            }
+            let context = format!("{code:?} once in {key:?}, {protocol:?}");
+            run(protocol, first(key, 1, Fault::Refused(code))).await.check(&context);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_after_the_deed_write_nothing_twice() {
+    for &code in ErrorCode::ALL {
+        // A leader that says so has not written the batch; this one lies, and then a retry under
+        // new numbers is right.
+        if code == ErrorCode::None || !code.is_retriable() {
+            continue;
+        }
+        for count in [1, 3] {
+            let chooser = first(ApiKey::Produce, count, Fault::DoneAndRefused(code));
+            let run = run(GroupProtocol::Classic, chooser).await;
+            run.check(&format!("{code:?} {count} times after writing"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_late_and_missing_answers_are_survived() {
+    let faults = [
+        Fault::LostBefore,
+        Fault::LostAfter,
+        Fault::Late(Duration::from_secs(3)),
+        Fault::Late(Duration::from_secs(9)),
+        Fault::Silence,
+    ];
+    for (protocol, key) in kinds() {
+        for fault in &faults {
+            for count in [1, 4] {
+                let context = format!("{fault:?} {count} times in {key:?}, {protocol:?}");
+                run(protocol, first(key, count, fault.clone())).await.check(&context);
+            }
+        }
+    }
+}
+
+/// A generator of numbers that is the same everywhere.
+struct Dice(u64);
+
+impl Dice {
+    fn draw(&mut self, below: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_storms_of_faults_lose_and_double_nothing() {
+    for seed in 0..150 {
+        let protocol = if seed % 2 == 0 { GroupProtocol::Classic } else { GroupProtocol::Consumer };
+        let mut dice = Dice(seed);
+        let mut left = 40;
+        let chooser: Chooser = Box::new(move |_| {
+            if left == 0 || dice.draw(3) > 0 {
+                return Fault::None;
+            }
+            left -= 1;
+            match dice.draw(6) {
+                0 => Fault::LostBefore,
+                1 => Fault::LostAfter,
+                2 => Fault::Late(Duration::from_millis(dice.draw(8000))),
+                3 => Fault::Silence,
+                4 => Fault::Refused(ErrorCode::NotLeaderOrFollower),
+                _ => Fault::Refused(ErrorCode::NotCoordinator),
+            }
+        });
+        run(protocol, chooser).await.check(&format!("seed {seed}"));
+    }
+}
+
+/// Against lies nothing can be promised but that the client lives, ends and stays within memory.
+#[tokio::test(start_paused = true)]
+async fn lying_brokers_are_outlived() {
+    for seed in 0..400 {
+        let protocol = if seed % 2 == 0 { GroupProtocol::Classic } else { GroupProtocol::Consumer };
+        let mut dice = Dice(seed + 1000);
+        let chooser: Chooser = Box::new(move |_| {
+            if dice.draw(4) > 0 {
+                return Fault::None;
+            }
+            let extreme = [0, u64::MAX, 0x7fff_ffff_7fff_ffff, 0x8000_0000_8000_0000];
+            let with = match dice.draw(2) {
+                0 => extreme[dice.draw(4) as usize],
+                _ => dice.draw(u64::MAX),
+            };
+            Fault::Garbled { at: dice.draw(400) as usize, with }
+        });
+        drop(run(protocol, chooser).await);
+    }
+}
