@@ -35,10 +35,12 @@ unit:
 	python3 tests/reliability/test_history.py
 	python3 tests/reliability/checker/test_analysis.py
 
-# The native client's suite, also part of `unit`, against another broker: make client BROKER=kafka
+# The native client's suite, also part of `unit`, against another broker, and in groups with librdkafka
+# and Java: make client BROKER=kafka
 client: build
 	scripts/setup.sh python kafka
 	python3 tests/client/run.py --broker $(BROKER)
+	.cache/venv/bin/python tests/client/interop.py --broker $(BROKER)
 
 foreign: build
 	scripts/setup.sh foreign
