@@ -11,6 +11,7 @@ use crate::compaction;
 use crate::markers;
 use crate::moving;
 use crate::node::Node;
+use crate::share;
 
 /// How often files are removed whose delay is over.
 const REMOVAL_INTERVAL: Duration = Duration::from_secs(5);
@@ -33,6 +34,8 @@ pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
         log.recovery_point_checkpoint_interval_ms.min(log.start_offset_checkpoint_interval_ms),
     );
     let expiration = Duration::from_millis(log.producer_id_expiration_check_interval_ms);
+    let settings = node.settings();
+    let prune = Duration::from_millis(settings.share_groups.topic_prune_interval_ms);
     let mut tasks = vec![
         every(node, retention, initial_delay, |node| node.enforce_retention()),
         every(node, checkpoint, checkpoint, |node| node.checkpoint_logs()),
@@ -46,6 +49,9 @@ pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
         keep_transaction_time(node),
         keep_producer_ids(node),
         tokio::spawn(markers::deliver(Arc::clone(node))),
+        tokio::spawn(share::keep_time(Arc::clone(node))),
+        tokio::spawn(share::run_errands(Arc::clone(node))),
+        every(node, prune, prune, |node| node.shares.states.prune()),
     ];
     tasks.extend(compaction::start(node));
     tasks.push(moving::start(node));

@@ -253,6 +253,7 @@ impl Broker {
         }
         self.node.groups.abandon();
         self.node.transactions.abandon();
+        self.node.shares.retire_all();
         // Connections end by themselves after the drain time; this is a second line of defence.
         if timeout(2 * DRAIN_MAX, self.connections.recv()).await.is_err() {
             tracing::warn!("some connections did not end in time");

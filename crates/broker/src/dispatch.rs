@@ -59,6 +59,7 @@ mod requests {
         alter_configs_request::AlterConfigsRequest,
         alter_partition_reassignments_request::AlterPartitionReassignmentsRequest,
         alter_replica_log_dirs_request::AlterReplicaLogDirsRequest,
+        alter_share_group_offsets_request::AlterShareGroupOffsetsRequest,
         alter_user_scram_credentials_request::AlterUserScramCredentialsRequest,
         api_versions_request::ApiVersionsRequest,
         consumer_group_describe_request::ConsumerGroupDescribeRequest,
@@ -68,6 +69,7 @@ mod requests {
         create_partitions_request::CreatePartitionsRequest,
         create_topics_request::CreateTopicsRequest, delete_acls_request::DeleteAclsRequest,
         delete_groups_request::DeleteGroupsRequest, delete_records_request::DeleteRecordsRequest,
+        delete_share_group_offsets_request::DeleteShareGroupOffsetsRequest,
         delete_topics_request::DeleteTopicsRequest, describe_acls_request::DescribeAclsRequest,
         describe_client_quotas_request::DescribeClientQuotasRequest,
         describe_cluster_request::DescribeClusterRequest,
@@ -77,6 +79,7 @@ mod requests {
         describe_log_dirs_request::DescribeLogDirsRequest,
         describe_producers_request::DescribeProducersRequest,
         describe_quorum_request::DescribeQuorumRequest,
+        describe_share_group_offsets_request::DescribeShareGroupOffsetsRequest,
         describe_topic_partitions_request::DescribeTopicPartitionsRequest,
         describe_transactions_request::DescribeTransactionsRequest,
         describe_user_scram_credentials_request::DescribeUserScramCredentialsRequest,
@@ -98,6 +101,9 @@ mod requests {
         produce_request::ProduceRequest, push_telemetry_request::PushTelemetryRequest,
         remove_raft_voter_request::RemoveRaftVoterRequest,
         renew_delegation_token_request::RenewDelegationTokenRequest,
+        share_acknowledge_request::ShareAcknowledgeRequest, share_fetch_request::ShareFetchRequest,
+        share_group_describe_request::ShareGroupDescribeRequest,
+        share_group_heartbeat_request::ShareGroupHeartbeatRequest,
         streams_group_describe_request::StreamsGroupDescribeRequest,
         streams_group_heartbeat_request::StreamsGroupHeartbeatRequest,
         sync_group_request::SyncGroupRequest, txn_offset_commit_request::TxnOffsetCommitRequest,
@@ -176,10 +182,20 @@ apis! {
     ListConfigResources(ListConfigResourcesRequest): 0..=1
         => handlers::list_config_resources::handle;
     DescribeTopicPartitions(DescribeTopicPartitionsRequest): 0..=0 => handlers::describe_topic_partitions::handle;
+    ShareGroupHeartbeat(ShareGroupHeartbeatRequest): 1..=1 => handlers::share_group_heartbeat::handle;
+    ShareGroupDescribe(ShareGroupDescribeRequest): 1..=1 => handlers::share_group_describe::handle;
+    ShareFetch(ShareFetchRequest): 1..=2 => handlers::share_fetch::handle;
+    ShareAcknowledge(ShareAcknowledgeRequest): 1..=2 => handlers::share_acknowledge::handle;
     AddRaftVoter(AddRaftVoterRequest): 0..=1 => handlers::quorum::add_voter;
     RemoveRaftVoter(RemoveRaftVoterRequest): 0..=0 => handlers::quorum::remove_voter;
     StreamsGroupHeartbeat(StreamsGroupHeartbeatRequest): 0..=0 => handlers::streams_group_heartbeat::handle;
     StreamsGroupDescribe(StreamsGroupDescribeRequest): 0..=0 => handlers::streams_group_describe::handle;
+    DescribeShareGroupOffsets(DescribeShareGroupOffsetsRequest): 0..=1
+        => handlers::describe_share_group_offsets::handle;
+    AlterShareGroupOffsets(AlterShareGroupOffsetsRequest): 0..=0
+        => handlers::alter_share_group_offsets::handle;
+    DeleteShareGroupOffsets(DeleteShareGroupOffsetsRequest): 0..=0
+        => handlers::delete_share_group_offsets::handle;
 }
 
 /// Finds the row of an API and its index in the table.
@@ -209,6 +225,15 @@ impl Dispatcher {
             self.client_id = Str::copy_from(sent);
         }
         self.client_id.clone()
+    }
+}
+
+impl Drop for Dispatcher {
+    /// The connection has ended: members of share groups give back what they had over it.
+    fn drop(&mut self) {
+        for (group, member) in self.node.shares.sessions.end_of_connection(&self.peer) {
+            self.node.shares.member_gone(&self.node, &group, &member);
+        }
     }
 }
 

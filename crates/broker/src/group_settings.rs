@@ -3,8 +3,8 @@
 
 use fleuve_coordinator::consumer::Assignor;
 use fleuve_coordinator::{
-    ConsumerSettings, GroupConfig, GroupConfigs, GroupSettings, StreamsConfig, StreamsSettings,
-    Timing,
+    ConsumerSettings, GroupConfig, GroupConfigs, GroupSettings, ShareSettings, StreamsConfig,
+    StreamsSettings, Timing,
 };
 use fleuve_metadata::config::{BrokerSettings, GroupOverrides, ProtocolSettings};
 use fleuve_metadata::image::{Image, ResourceKind};
@@ -14,7 +14,8 @@ use fleuve_types::NodeId;
 /// What holds for groups unless they have configs of their own.
 pub(crate) fn group_settings(settings: &BrokerSettings) -> GroupSettings {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let (consumer, streams) = (&settings.consumer_groups, &settings.streams_groups);
+    let (consumer, share) = (&settings.consumer_groups, &settings.share_groups);
+    let streams = &settings.streams_groups;
     let assignors = consumer.assignors.iter().filter_map(|name| Assignor::from_name(name));
     GroupSettings {
         min_session_timeout_ms: settings.groups.session_timeout_min_ms,
@@ -29,6 +30,11 @@ pub(crate) fn group_settings(settings: &BrokerSettings) -> GroupSettings {
             max_size: consumer.protocol.members_max,
             assignors: assignors.collect(),
             regex_refresh_interval_ms: consumer.regex_refresh_interval_ms,
+        },
+        share: ShareSettings {
+            timing: timing(&share.protocol),
+            max_size: share.protocol.members_max,
+            initialize_retry_interval_ms: share.initialize_retry_interval_ms,
         },
         streams: StreamsSettings {
             timing: timing(&streams.protocol),
@@ -66,6 +72,7 @@ fn group_config(overrides: &GroupOverrides<'_>) -> GroupConfig {
     };
     GroupConfig {
         consumer: timing("consumer"),
+        share: timing("share"),
         streams: StreamsConfig {
             timing: timing("streams"),
             standby_replicas: overrides.integer("streams.num.standby.replicas"),

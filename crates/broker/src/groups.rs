@@ -19,6 +19,7 @@ use fleuve_coordinator::{
     Response, Step, Token, TopicView, Write,
 };
 use fleuve_os::{Clock, Random};
+use fleuve_protocol::EncodeError;
 use fleuve_protocol::records::{BatchBuilder, BatchOptions, BatchProducer, NewRecord};
 use fleuve_storage::TransactionCheck;
 use fleuve_types::TimestampMs;
@@ -59,6 +60,9 @@ pub(crate) struct Groups {
     /// When the ticking task means to wake up, in monotonic milliseconds.
     planned_ms: AtomicI64,
     replan: Notify,
+    /// What machines want done in other logs than theirs; at most a few for each group.
+    errands: Mutex<VecDeque<Effect>>,
+    errand_given: Notify,
 }
 
 /// What operators set about groups.
@@ -111,6 +115,8 @@ impl Groups {
             tokens: AtomicU64::new(0),
             planned_ms: AtomicI64::new(NEVER),
             replan: Notify::new(),
+            errands: Mutex::default(),
+            errand_given: Notify::new(),
         }
     }
 
@@ -338,6 +344,31 @@ impl Groups {
         }
     }
 
+    /// The next errand, once there is one.
+    pub(crate) async fn next_errand(&self) -> Effect {
+        loop {
+            if let Some(errand) = self.errands.lock().pop_front() {
+                return errand;
+            }
+            self.errand_given.notified().await;
+        }
+    }
+
+    /// Hands something that has happened to the machine of `group_id`; nobody waits for an answer.
+    pub(crate) fn tell(
+        &self,
+        group_id: &str,
+        call: impl FnOnce(&mut GroupCoordinator, Now) -> Step,
+    ) {
+        let Ok(shard) = self.shard_of(group_id) else { return };
+        let mut state = shard.state.lock();
+        let now = self.now();
+        let step = call(&mut state.machine, now);
+        self.carry_out(&shard, &mut state, now, step);
+        drop(state);
+        self.plan(&shard);
+    }
+
     /// Ticks the machines at their deadlines, until the future is dropped.
     pub(crate) async fn keep_time(&self) {
         loop {
@@ -404,7 +435,7 @@ impl Groups {
 
     /// Does what a step asks for, and what follows from it.
     fn carry_out(&self, shard: &Shard, state: &mut State, now: Now, step: Step) {
-        let mut writes = VecDeque::from(state.take_effects(step));
+        let mut writes = VecDeque::from(self.take_effects(state, step));
         while let Some(write) = writes.pop_front() {
             let step = match append(&shard.partition, now, &write, state.check) {
                 Ok(base_offset) => {
@@ -413,8 +444,25 @@ impl Groups {
                 }
                 Err(error) => state.machine.handle_append_failed(now, write, error),
             };
-            writes.extend(state.take_effects(step));
+            writes.extend(self.take_effects(state, step));
         }
+    }
+
+    /// Gives the answers of a step to those who wait, puts what concerns other logs on the list of
+    /// errands, and returns what the step wants written.
+    fn take_effects(&self, state: &mut State, step: Step) -> Vec<Write> {
+        for effect in step.effects {
+            let Effect::Reply { token, response, after } = effect else {
+                self.errands.lock().push_back(effect);
+                self.errand_given.notify_one();
+                continue;
+            };
+            if let Some(waiting) = state.waiting.remove(&token) {
+                // Whoever asked may be gone.
+                let _ = waiting.send(Answer { response, after: after.map(|offset| offset.0) });
+            }
+        }
+        step.writes
     }
 
     /// Wakes the ticking task if a shard now wants attention earlier than planned.
@@ -445,20 +493,6 @@ impl Shard {
     }
 }
 
-impl State {
-    /// Gives the answers of a step to those who wait, and returns what it wants written.
-    fn take_effects(&mut self, step: Step) -> Vec<Write> {
-        for effect in step.effects {
-            let Effect::Reply { token, response, after } = effect;
-            if let Some(waiting) = self.waiting.remove(&token) {
-                // Whoever asked may be gone.
-                let _ = waiting.send(Answer { response, after: after.map(|offset| offset.0) });
-            }
-        }
-        step.writes
-    }
-}
-
 /// The shard of a group: Java's hash of the name, so that a data directory of Kafka's fits.
 pub(crate) fn shard_index(group_id: &str, shards: usize) -> usize {
     let hash = group_id
@@ -479,26 +513,43 @@ fn append(
         epoch: producer.epoch,
         base_sequence: NO_SEQUENCE,
     });
-    let transactional = producer.is_some();
-    let options = BatchOptions { producer, transactional, ..BatchOptions::default() };
+    let check = producer.is_some().then_some(check);
+    let options =
+        BatchOptions { producer, transactional: check.is_some(), ..BatchOptions::default() };
+    let records = write.records().iter().map(|record| record.encode());
+    append_batch(partition, now.wall, options, check, records)
+}
+
+/// Appends records, each a key and perhaps a value, as one batch; returns the offset of the first.
+pub(crate) fn append_records(
+    partition: &Arc<Partition>,
+    timestamp: TimestampMs,
+    records: impl IntoIterator<Item = Result<(Bytes, Option<Bytes>), EncodeError>>,
+) -> Result<i64, AppendError> {
+    append_batch(partition, timestamp, BatchOptions::default(), None, records)
+}
+
+fn append_batch(
+    partition: &Arc<Partition>,
+    timestamp: TimestampMs,
+    options: BatchOptions,
+    check: Option<TransactionCheck>,
+    records: impl IntoIterator<Item = Result<(Bytes, Option<Bytes>), EncodeError>>,
+) -> Result<i64, AppendError> {
     let mut builder = BatchBuilder::new(options);
-    for record in write.records() {
-        let (key, value) = record.encode().map_err(|error| {
+    for record in records {
+        let (key, value) = record.map_err(|error| {
             tracing::error!(%error, "a record about groups cannot be written");
             AppendError::TooLarge
         })?;
-        let record = NewRecord {
-            timestamp: TimestampMs(now.wall.0),
-            key: Some(&key),
-            value: value.as_deref(),
-            headers: &[],
-        };
+        let record =
+            NewRecord { timestamp, key: Some(&key), value: value.as_deref(), headers: &[] };
         builder.append(&record).map_err(|_| AppendError::TooLarge)?;
     }
     let batch: Bytes = builder.finish();
-    let appended = match transactional {
-        true => partition.append_in_transaction(batch, check),
-        false => partition.append_internal(batch),
+    let appended = match check {
+        Some(check) => partition.append_in_transaction(batch, check),
+        None => partition.append_internal(batch),
     };
     match appended {
         Ok(appended) => Ok(appended.base_offset),

@@ -42,6 +42,7 @@ mod purgatory;
 mod replay;
 mod request;
 mod request_log;
+mod share;
 mod startup;
 mod streams_topics;
 mod telemetry;

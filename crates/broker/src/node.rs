@@ -38,6 +38,7 @@ use crate::partition::{Partition, Surroundings};
 use crate::producer_ids::ProducerIdBlock;
 use crate::purgatory::{AckWait, Purgatory};
 use crate::request_log::RequestLog;
+use crate::share::{STATE_TOPIC, Shares, StateShard};
 use crate::streams_topics::StreamsTopics;
 use crate::telemetry::Telemetry;
 use crate::topics::{Topic, Topics, is_internal};
@@ -59,6 +60,15 @@ pub(crate) struct ListenerCounters {
     pub(crate) closed: Counter,
 }
 
+/// A log that somebody's state has to be read from.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// Groups and offsets.
+    Groups(Arc<Shard>),
+    /// What share groups did with records.
+    ShareStates(Arc<StateShard>),
+}
+
 /// The state of a broker.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -71,6 +81,7 @@ pub(crate) struct Node {
     pub(crate) purgatory: Arc<Purgatory>,
     pub(crate) groups: Arc<Groups>,
     pub(crate) transactions: Arc<Transactions>,
+    pub(crate) shares: Shares,
     pub(crate) metadata: MetadataLog,
     /// What clients push about themselves.
     pub(crate) telemetry: Telemetry,
@@ -152,6 +163,9 @@ impl Node {
         if **name == *TRANSACTION_TOPIC {
             return self.create_transaction_topic().await;
         }
+        if **name == *STATE_TOPIC {
+            return self.create_share_state_topic().await;
+        }
         self.create_missing_topic(NewTopic {
             name: name.detach(),
             partitions: -1,
@@ -204,6 +218,30 @@ impl Node {
                 config("cleanup.policy", "compact".to_owned()),
                 config("min.insync.replicas", settings.topic_min_isr.to_string()),
                 config("segment.bytes", settings.topic_segment_bytes.to_string()),
+            ],
+        })
+        .await
+    }
+
+    /// Creates the topic that keeps what share groups did with records, unless it exists.
+    pub(crate) async fn create_share_state_topic(self: &Arc<Self>) -> Result<(), AutoCreateError> {
+        let settings = self.settings();
+        let share = &settings.share_groups;
+        let value = |text: &str| Some(Str::copy_from(text));
+        self.create_missing_topic(NewTopic {
+            name: Str::from(STATE_TOPIC),
+            partitions: share.topic_partitions,
+            // More replicas than brokers cannot be had, and a single broker must do.
+            replication_factor: share
+                .topic_replication_factor
+                .min(self.image().brokers().len() as i16),
+            assignments: Vec::new(),
+            configs: vec![
+                // Records are deleted when snapshots have made them redundant, and not before.
+                (Str::from("cleanup.policy"), value("delete")),
+                (Str::from("compression.type"), value("producer")),
+                (Str::from("retention.ms"), value("-1")),
+                (Str::from("segment.bytes"), value(&share.topic_segment_bytes.to_string())),
             ],
         })
         .await
@@ -294,7 +332,7 @@ impl Node {
     }
 
     /// Opens the logs of every topic in the image and returns the groups to load.
-    pub(crate) fn open_all_topics(&self) -> Vec<Arc<Shard>> {
+    pub(crate) fn open_all_topics(&self) -> Vec<Unread> {
         self.show_topics_to_groups();
         let shards =
             self.image().topics().iter().flat_map(|topic| self.open_topic(topic)).collect();
@@ -319,10 +357,17 @@ impl Node {
         wait.done().await;
     }
 
-    /// Loads groups from their logs; blocks.
-    pub(crate) fn load_groups(&self, shards: Vec<Arc<Shard>>) {
-        for shard in shards {
-            if let Err(error) = self.groups.load(&shard) {
+    /// Loads groups and the states of share groups from their logs; blocks.
+    pub(crate) fn load_groups(&self, unread: Vec<Unread>) {
+        let (states, groups): (Vec<Unread>, Vec<Unread>) =
+            unread.into_iter().partition(|unread| matches!(unread, Unread::ShareStates(_)));
+        // Groups may have errands for the states as soon as they are loaded.
+        for shard in states.into_iter().chain(groups) {
+            let loaded = match &shard {
+                Unread::Groups(shard) => self.groups.load(shard),
+                Unread::ShareStates(shard) => self.shares.states.load(shard),
+            };
+            if let Err(error) = loaded {
                 tracing::error!(%error, "groups cannot be loaded");
             }
         }
@@ -565,7 +610,7 @@ impl Node {
 
     /// Opens the logs of a topic's partitions that are not open yet, and returns the groups in
     /// them, which have to be loaded.
-    fn open_topic(&self, image_topic: &TopicImage) -> Vec<Arc<Shard>> {
+    fn open_topic(&self, image_topic: &TopicImage) -> Vec<Unread> {
         let image = self.image();
         let known = self.topics.by_id(&image_topic.id);
         let config = self.log_config(&image, &image_topic.name);
@@ -619,7 +664,12 @@ impl Node {
             counters: known.map_or_else(Arc::default, |topic| Arc::clone(&topic.counters)),
         });
         if *topic.name == *OFFSETS_TOPIC {
-            return self.groups.adopt(&topic.partitions);
+            let shards = self.groups.adopt(&topic.partitions);
+            return shards.into_iter().map(Unread::Groups).collect();
+        }
+        if *topic.name == *STATE_TOPIC {
+            let shards = self.shares.states.adopt(&topic.partitions);
+            return shards.into_iter().map(Unread::ShareStates).collect();
         }
         if *topic.name == *TRANSACTION_TOPIC {
             self.transactions.adopt(&topic.partitions);
@@ -638,7 +688,12 @@ impl Node {
             self.groups.abandon();
         } else if *topic.name == *TRANSACTION_TOPIC {
             self.transactions.abandon();
+        } else if *topic.name == *STATE_TOPIC {
+            self.shares.states.abandon();
+            self.shares.retire_all();
         } else {
+            self.shares.retire_topic(topic.id);
+            self.shares.states.forget_topic(topic.id);
             let name = topic.name.clone();
             self.groups.forget_topics(&[ForgottenTopic { name, topic_id: topic.id }]);
         }

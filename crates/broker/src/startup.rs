@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleuve_coordinator::share_state::ShareStateSettings;
 use fleuve_coordinator::transaction::ProducerIds;
 use fleuve_metadata::checkpoint::Voter;
 use fleuve_metadata::config::{BrokerSettings, Layers, Listener as ListenerSettings};
@@ -31,6 +32,7 @@ use crate::partition::Partition;
 use crate::producer_ids::ProducerIdBlock;
 use crate::purgatory::Purgatory;
 use crate::request_log::RequestLog;
+use crate::share::{ShareStates, Shares};
 use crate::telemetry::Telemetry;
 use crate::topics::Topics;
 use crate::transaction_settings::transaction_settings;
@@ -192,6 +194,17 @@ pub(crate) async fn open_node(
         transaction_settings(settings, &metadata.image()),
         Duration::from_millis(settings.offsets.commit_timeout_ms),
     );
+    let share = &settings.share_groups;
+    let states = ShareStates::new(
+        Arc::clone(&clock),
+        Arc::clone(&purgatory),
+        ShareStateSettings {
+            updates_per_snapshot: share.updates_per_snapshot,
+            cold_after_ms: share.cold_snapshot_interval_ms,
+        },
+        Duration::from_millis(share.write_timeout_ms),
+    );
+    let shares = Shares::new(states, share.sessions_max, Arc::clone(&clock));
     let node = Arc::new(Node {
         id: settings.node.id.0,
         rack: settings.node.rack.clone().map(Str::from),
@@ -203,6 +216,7 @@ pub(crate) async fn open_node(
         groups: Arc::new(groups),
         transactions: Arc::new(transactions),
         telemetry: Telemetry::new(settings.network.telemetry_bytes_max),
+        shares,
         metadata,
         voter,
         logs,

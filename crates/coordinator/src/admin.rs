@@ -11,6 +11,7 @@ use crate::consumer::{self, ConsumerState};
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
 use crate::history::Rebalance;
+use crate::share::{self, ShareGroupState};
 use crate::streams::{self, StreamsState};
 
 /// The name of the classic protocol where Kafka names the types of groups.
@@ -22,6 +23,9 @@ pub const CONSUMER_GROUP_TYPE: &str = "consumer";
 /// The name of the streams protocol where Kafka names the types of groups.
 pub const STREAMS_GROUP_TYPE: &str = "streams";
 
+/// The name of the share group protocol where Kafka names the types of groups.
+pub const SHARE_GROUP_TYPE: &str = "share";
+
 /// The state of a group, whatever its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupState {
@@ -31,6 +35,8 @@ pub enum GroupState {
     Consumer(ConsumerState),
     /// Of a streams group.
     Streams(StreamsState),
+    /// Of a share group.
+    Share(ShareGroupState),
 }
 
 impl GroupState {
@@ -40,6 +46,7 @@ impl GroupState {
             Self::Classic(state) => state.name(),
             Self::Consumer(state) => state.name(),
             Self::Streams(state) => state.name(),
+            Self::Share(state) => state.name(),
         }
     }
 }
@@ -143,6 +150,16 @@ impl GroupCoordinator {
                 ),
                 group_type: STREAMS_GROUP_TYPE,
             },
+            Group::Share(_) => Listing {
+                group_id: id.clone(),
+                protocol_type: share::PROTOCOL_TYPE.into(),
+                state: GroupState::Share(
+                    self.ledger()
+                        .share_group(id)
+                        .map_or(ShareGroupState::Empty, |group| group.state()),
+                ),
+                group_type: SHARE_GROUP_TYPE,
+            },
         });
         let is_allowed = |listing: &Listing| {
             allows(&filter.types, listing.group_type)
@@ -159,7 +176,9 @@ impl GroupCoordinator {
         self.check_serving()?;
         match self.groups.get(group_id) {
             Some(Group::Classic(group)) => Ok(group.describe()),
-            Some(Group::Consumer(_) | Group::Streams(_)) | None => Err(GroupError::GroupIdNotFound),
+            Some(Group::Consumer(_) | Group::Share(_) | Group::Streams(_)) | None => {
+                Err(GroupError::GroupIdNotFound)
+            }
         }
     }
 

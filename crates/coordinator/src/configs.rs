@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use fleuve_protocol::Str;
 
-use crate::settings::{ConsumerSettings, StreamsSettings};
+use crate::settings::{ConsumerSettings, ShareSettings, StreamsSettings};
 
 /// The configs of all groups that have any, by group.
 pub type GroupConfigs = BTreeMap<Str, GroupConfig>;
@@ -18,6 +18,8 @@ pub type GroupConfigs = BTreeMap<Str, GroupConfig>;
 pub struct GroupConfig {
     /// The keys `consumer.*`.
     pub consumer: Timing<Option<i32>>,
+    /// The keys `share.*`.
+    pub share: Timing<Option<i32>>,
     /// The keys `streams.*`.
     pub streams: StreamsConfig,
 }
@@ -62,6 +64,13 @@ impl Timing<i32> {
         let interval_ms = i64::from(self.assignment_interval_ms);
         // An interval of zero helps when the wall clock was set far back.
         last_ms == 0 || interval_ms == 0 || now_ms >= last_ms.saturating_add(interval_ms)
+    }
+}
+
+impl ShareSettings {
+    /// What holds for a group.
+    pub(crate) fn timing_of(&self, group: &str, configs: &GroupConfigs) -> Timing<i32> {
+        configs.get(group).map_or(self.timing, |config| self.timing.with(config.share))
     }
 }
 

@@ -25,7 +25,8 @@ use crate::ledger::Ledger;
 use crate::modern::{Companion, FENCE_RETRY_MS};
 use crate::record::{Record, RecordError};
 use crate::settings::{GroupSettings, StreamsSettings};
-use crate::step::{Now, Response, Step, Then, Token, Write};
+use crate::share::{ShareGroup, ShareRecord};
+use crate::step::{Effect, Now, Response, Step, Then, Token, Write};
 use crate::streams::{self, StreamsCompanion};
 use crate::timers::{Purpose, Timers};
 use crate::topics::{NoTopics, TopicView};
@@ -33,12 +34,14 @@ use crate::topics::{NoTopics, TopicView};
 /// Most records in a write whose records may be appended separately.
 pub(crate) const RECORDS_PER_WRITE: usize = 1_000;
 
-/// A group by its protocol. Share groups will be a further variant.
+/// A group by its protocol.
 #[derive(Debug)]
 pub(crate) enum Group {
     Classic(Box<ClassicGroup>),
     /// The soft side of a consumer group; the group itself is in the ledger.
     Consumer(Companion),
+    /// The soft side of a share group; the group itself is in the ledger.
+    Share(Companion),
     /// The soft side of a streams group.
     Streams(Box<StreamsCompanion>),
 }
@@ -48,7 +51,7 @@ impl Group {
     fn companion_mut(&mut self) -> Option<&mut Companion> {
         match self {
             Self::Classic(_) => None,
-            Self::Consumer(companion) => Some(companion),
+            Self::Consumer(companion) | Self::Share(companion) => Some(companion),
             Self::Streams(companion) => Some(&mut companion.common),
         }
     }
@@ -218,6 +221,18 @@ impl GroupCoordinator {
                 (Purpose::Revocation { group: id.clone(), member: member.clone() }, timeout_ms)
             }));
         }
+        for (id, group) in self.ledger.share_groups() {
+            let since = Some(now.monotonic_ms).filter(|_| !group.initializing().is_empty());
+            let mut companion = Companion::default();
+            companion.initializing_since_ms = since;
+            self.groups.insert(id.clone(), Group::Share(companion));
+            let timeout_ms = self.share_timing(id).session_timeout_ms;
+            sessions.extend(group.member_ids().map(|member| {
+                (Purpose::Heartbeat { group: id.clone(), member: member.clone() }, timeout_ms)
+            }));
+            // Whoever was at it before the restart is not any more.
+            step.effects.extend(unfinished_shares(id, group));
+        }
         let (groups, mut cx) = self.split(now, &mut step);
         for group in groups.values_mut() {
             if let Group::Classic(group) = group {
@@ -279,7 +294,7 @@ impl GroupCoordinator {
             let (groups, mut cx) = self.split(now, &mut step);
             match groups.get_mut(&request.group_id) {
                 Some(Group::Classic(group)) => group.sync(&mut cx, token, request),
-                Some(Group::Consumer(_) | Group::Streams(_)) | None => {
+                Some(Group::Consumer(_) | Group::Share(_) | Group::Streams(_)) | None => {
                     Err(GroupError::UnknownMemberId)
                 }
             }
@@ -301,7 +316,7 @@ impl GroupCoordinator {
                 let (groups, mut cx) = self.split(now, &mut step);
                 match groups.get_mut(&request.group_id) {
                     Some(Group::Classic(group)) => group.heartbeat_received(&mut cx, request),
-                    Some(Group::Consumer(_) | Group::Streams(_)) | None => {
+                    Some(Group::Consumer(_) | Group::Share(_) | Group::Streams(_)) | None => {
                         Err(GroupError::UnknownMemberId)
                     }
                 }
@@ -325,7 +340,9 @@ impl GroupCoordinator {
             let (groups, mut cx) = self.split(now, &mut step);
             match groups.get_mut(&request.group_id) {
                 Some(Group::Classic(group)) => group.leave(&mut cx, &request.members),
-                Some(Group::Consumer(_) | Group::Streams(_)) | None => strangers(request),
+                Some(Group::Consumer(_) | Group::Share(_) | Group::Streams(_)) | None => {
+                    strangers(request)
+                }
             }
         });
         step.reply(token, Response::Leave(outcome));
@@ -442,6 +459,7 @@ impl GroupCoordinator {
         let mut step = Step::default();
         let mut expired: BTreeMap<Str, BTreeMap<Str, RebalanceCause>> = BTreeMap::new();
         let mut assigning = Vec::new();
+        let mut expired_sharers: BTreeMap<Str, BTreeSet<Str>> = BTreeMap::new();
         while let Some(purpose) = self.timers.pop_due(now.monotonic_ms) {
             let (groups, mut cx) = self.split(now, &mut step);
             match purpose {
@@ -461,6 +479,9 @@ impl GroupCoordinator {
                         let cause = RebalanceCause::HeartbeatExpired;
                         expired.entry(group).or_default().insert(member, cause);
                     }
+                    Some(Group::Share(_)) => {
+                        expired_sharers.entry(group).or_default().insert(member);
+                    }
                     None => {}
                 },
                 Purpose::Revocation { group, member } => {
@@ -476,6 +497,7 @@ impl GroupCoordinator {
             }
         }
         self.expire_members(now, expired, assigning, &mut step);
+        self.expire_share_members(now, expired_sharers, &mut step);
         step
     }
 
@@ -542,6 +564,11 @@ impl GroupCoordinator {
     /// Whether something will happen at some time.
     pub(crate) fn is_scheduled(&self, purpose: &Purpose) -> bool {
         self.timers.is_scheduled(purpose)
+    }
+
+    /// The periods that hold for a share group.
+    pub(crate) fn share_timing(&self, group: &str) -> Timing<i32> {
+        self.settings.share.timing_of(group, &self.configs)
     }
 
     /// The periods of a consumer group.
@@ -620,6 +647,9 @@ impl GroupCoordinator {
             }
             records = streams::group_tombstones(&request.group_id);
         }
+        if let Some(Group::Share(_)) = self.groups.get(&request.group_id) {
+            return Err(refuse(GroupError::InconsistentGroupProtocol));
+        }
         let (groups, mut cx) = self.split(now, step);
         if let Some(Group::Classic(group)) = groups.get_mut(&request.group_id) {
             return group.join(&mut cx, token, request);
@@ -673,6 +703,7 @@ impl GroupCoordinator {
                         Group::Classic(_) | Group::Streams(_) => {
                             place.insert(Group::Consumer(Companion::stored(end)));
                         }
+                        Group::Share(_) => {}
                     },
                     Entry::Vacant(place) if exists => {
                         place.insert(Group::Consumer(Companion::stored(end)));
@@ -696,6 +727,7 @@ impl GroupCoordinator {
                     }
                     Entry::Occupied(mut place) => match place.get_mut() {
                         Group::Streams(companion) => companion.common.stored_until = Some(end),
+                        Group::Share(_) => {}
                         Group::Classic(_) | Group::Consumer(_) if record.is_tombstone() => {}
                         Group::Classic(_) | Group::Consumer(_) => {
                             place.insert(stored());
@@ -707,6 +739,7 @@ impl GroupCoordinator {
                     Entry::Vacant(_) => {}
                 }
             }
+            Record::Share { group, record } => self.follow_share(now, group, record, end, step),
             Record::Offset { key, value } => {
                 if value.is_some()
                     && let Entry::Vacant(place) = groups.entry(key.group.clone())
@@ -717,6 +750,61 @@ impl GroupCoordinator {
             }
         }
     }
+}
+
+impl GroupCoordinator {
+    /// Keeps a share group's companion in step with a record that was just applied.
+    fn follow_share(
+        &mut self,
+        now: Now,
+        id: &Str,
+        record: &ShareRecord,
+        end: Offset,
+        step: &mut Step,
+    ) {
+        let Some(group) = self.ledger.share_group(id) else {
+            if matches!(self.groups.get(id), Some(Group::Share(_))) {
+                self.groups.remove(id);
+            }
+            return;
+        };
+        let place = self.groups.entry(id.detach());
+        let created = || Group::Share(Companion::stored(end));
+        let Group::Share(companion) = place.or_insert_with(created) else { return };
+        companion.stored_until = Some(end);
+        match record {
+            ShareRecord::StatePartitions(_) => {
+                // Heartbeats look at what is there to assign.
+                companion.checked = None;
+                let waits = !group.initializing().is_empty();
+                companion.initializing_since_ms = waits.then_some(now.monotonic_ms);
+                // Deletions are in the hands of whoever asked for them.
+                let is_begin = |effect: &Effect| matches!(effect, Effect::InitializeShares { .. });
+                step.effects.extend(unfinished_shares(id, group).filter(is_begin));
+            }
+            ShareRecord::Member { member, value: None } => {
+                step.effects.push(Effect::ShareMemberGone {
+                    group: id.detach(),
+                    member: member.detach(),
+                    was_last: !group.has_members(),
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What has to be done about share-partitions whose states are half begun or half deleted.
+fn unfinished_shares(id: &Str, group: &ShareGroup) -> impl Iterator<Item = Effect> {
+    let partitions = group.initializing();
+    let topics = group.deleting();
+    let begin = (!partitions.is_empty()).then(|| Effect::InitializeShares {
+        group: id.detach(),
+        state_epoch: group.epoch(),
+        partitions,
+    });
+    let delete = (!topics.is_empty()).then(|| Effect::DeleteShares { group: id.detach(), topics });
+    begin.into_iter().chain(delete)
 }
 
 /// The outcome of leaving a group that does not exist.

@@ -78,6 +78,9 @@ pub enum GroupError {
     /// The group's protocol needs a later version of the request: `UNSUPPORTED_VERSION`.
     #[error("members of a consumer group must use a later version of this request")]
     UnsupportedVersion,
+    /// There is no such topic or partition: `UNKNOWN_TOPIC_OR_PARTITION`.
+    #[error("the topic or partition does not exist")]
+    UnknownTopicOrPartition,
     /// The log will never take this record, as it is too large: `UNKNOWN_SERVER_ERROR`.
     #[error("the record is too large for the offsets topic")]
     RecordTooLarge,
@@ -117,6 +120,7 @@ impl GroupError {
             Self::InvalidRequest(_) => "INVALID_REQUEST",
             Self::StreamsInvalidTopology(_) => "STREAMS_INVALID_TOPOLOGY",
             Self::UnsupportedVersion => "UNSUPPORTED_VERSION",
+            Self::UnknownTopicOrPartition => "UNKNOWN_TOPIC_OR_PARTITION",
             Self::RecordTooLarge => "UNKNOWN_SERVER_ERROR",
             Self::InvalidProducerEpoch => "INVALID_PRODUCER_EPOCH",
             Self::NotInTransaction => "INVALID_TXN_STATE",

@@ -17,6 +17,7 @@ use fleuve_types::{Offset, ProducerId, TimestampMs, Uuid};
 use crate::consumer::{ConsumerGroup, ConsumerRecord};
 use crate::offsets::PendingOffsets;
 use crate::record::{NO_EXPIRY, Record};
+use crate::share::{ShareGroup, ShareRecord};
 use crate::streams::{StreamsGroup, StreamsRecord};
 
 /// Groups and committed offsets as the log has them.
@@ -28,6 +29,8 @@ pub struct Ledger {
     consumer_groups: BTreeMap<Str, ConsumerGroup>,
     /// Streams groups; none of them is also among the others.
     streams_groups: BTreeMap<Str, StreamsGroup>,
+    /// Share groups; they commit no offsets.
+    share_groups: BTreeMap<Str, ShareGroup>,
     offsets: BTreeMap<Str, TopicOffsets>,
     /// Offsets of transactions that have not ended.
     pending: PendingOffsets,
@@ -72,6 +75,7 @@ impl Ledger {
                 if !self.groups.contains_key(&key.group)
                     && !self.consumer_groups.contains_key(&key.group)
                     && !self.streams_groups.contains_key(&key.group)
+                    && !self.share_groups.contains_key(&key.group)
                 {
                     self.groups.insert(key.group.detach(), None);
                 }
@@ -110,6 +114,7 @@ impl Ledger {
             }
             Record::Consumer { group, record } => self.apply_consumer(group, record),
             Record::Streams { group, record } => self.apply_streams(group, record),
+            Record::Share { group, record } => self.apply_share(group, record),
         }
     }
 
@@ -159,6 +164,16 @@ impl Ledger {
     /// Every streams group.
     pub(crate) fn streams_groups(&self) -> impl Iterator<Item = (&Str, &StreamsGroup)> {
         self.streams_groups.iter()
+    }
+
+    /// A share group.
+    pub(crate) fn share_group(&self, group: &str) -> Option<&ShareGroup> {
+        self.share_groups.get(group)
+    }
+
+    /// Every share group.
+    pub(crate) fn share_groups(&self) -> impl Iterator<Item = (&Str, &ShareGroup)> {
+        self.share_groups.iter()
     }
 
     /// Whether the log has a record of a classic group, and not only offsets of it.
@@ -220,6 +235,24 @@ impl Ledger {
         let mut created = StreamsGroup::default();
         created.apply(record);
         self.streams_groups.insert(group.detach(), created);
+    }
+
+    fn apply_share(&mut self, group: &Str, record: &ShareRecord) {
+        if *record == ShareRecord::Epoch(None) {
+            self.share_groups.remove(group);
+            return;
+        }
+        if let Some(known) = self.share_groups.get_mut(group) {
+            known.apply(record);
+            return;
+        }
+        // What compaction left of a group that is gone.
+        if record.is_tombstone() {
+            return;
+        }
+        let mut created = ShareGroup::default();
+        created.apply(record);
+        self.share_groups.insert(group.detach(), created);
     }
 
     /// Number of offsets in the ledger.

@@ -85,8 +85,8 @@
 //!
 //! # Room for what comes next
 //!
-//! Share groups become a module beside [`classic`], [`consumer`] and [`streams`], a variant of the
-//! coordinator's group enum and of [`Record`], and a further section of the ledger; they share
+//! Another protocol would become a module beside [`classic`], [`consumer`], [`share`] and [`streams`], a
+//! variant of the coordinator's group enum and of [`Record`], and a further section of the ledger; they share
 //! [`offsets`], timers, steps and the driver. Offsets of transactions become a second section of
 //! the ledger that a commit marker moves into the first.
 
@@ -94,6 +94,9 @@ pub mod classic;
 pub mod consumer;
 pub mod lag;
 pub mod offsets;
+pub mod share;
+pub mod share_partition;
+pub mod share_state;
 pub mod streams;
 pub mod transaction;
 
@@ -114,7 +117,7 @@ mod topics;
 
 pub use admin::{
     CLASSIC_GROUP_TYPE, CONSUMER_GROUP_TYPE, Description, GroupState, ListFilter, Listing,
-    MemberDescription, STREAMS_GROUP_TYPE,
+    MemberDescription, SHARE_GROUP_TYPE, STREAMS_GROUP_TYPE,
 };
 pub use classic::State;
 pub use configs::{GroupConfig, GroupConfigs, StreamsConfig, Timing};
@@ -124,6 +127,6 @@ pub use history::{HISTORY_LENGTH, Rebalance, RebalanceCause};
 pub use ledger::{CommittedOffset, Ledger};
 pub use overview::Overview;
 pub use record::{Record, RecordError};
-pub use settings::{ConsumerSettings, GroupSettings, StreamsSettings};
+pub use settings::{ConsumerSettings, GroupSettings, ShareSettings, StreamsSettings};
 pub use step::{Effect, Now, Response, Step, Token, Write};
 pub use topics::{NoTopics, TopicInfo, TopicView};

@@ -71,6 +71,9 @@ impl GroupCoordinator {
             Some(Group::Streams(_)) => {
                 self.ledger().streams_group(group_id).map_or(0, |group| group.members().len())
             }
+            Some(Group::Share(_)) => {
+                self.ledger().share_group(group_id).map_or(0, |group| group.member_ids().count())
+            }
             None => 0,
         }
     }

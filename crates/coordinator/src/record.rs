@@ -8,11 +8,12 @@
 //! type 1  offset of a group      OffsetCommitKey, OffsetCommitValue
 //! type 2  classic group          GroupMetadataKey, GroupMetadataValue
 //! type 3 to 8, and 16: consumer groups, see ConsumerRecord
+//! type 10 to 15: share groups, see ShareRecord
 //! type 17, and 19 to 23: streams groups, see StreamsRecord
 //! ```
 //!
-//! Types 10 to 15 belong to share groups and will get a room of their own; until then they are
-//! reported as unknown and the loader skips them, as Kafka does with types that it does not know.
+//! Others, which only a later broker can have written, are reported as unknown; the loader skips them,
+//! as Kafka does with types that it does not know.
 
 use bytes::Bytes;
 use fleuve_protocol::messages::group_metadata_key::GroupMetadataKey;
@@ -25,6 +26,7 @@ use fleuve_protocol::messages::offset_commit_value::OffsetCommitValue;
 use fleuve_protocol::{DecodeError, EncodeError, Message, Reader, Str, Writer};
 
 use crate::consumer::ConsumerRecord;
+use crate::share::ShareRecord;
 use crate::streams::StreamsRecord;
 
 const LEGACY_OFFSET_COMMIT: i16 = 0;
@@ -77,6 +79,13 @@ pub enum Record {
         /// The part.
         record: StreamsRecord,
     },
+    /// Part of a share group.
+    Share {
+        /// The group's id.
+        group: Str,
+        /// The part.
+        record: ShareRecord,
+    },
 }
 
 /// Why bytes are not a record that we can apply.
@@ -114,6 +123,7 @@ impl Record {
             }
             Self::Consumer { group, record } => record.encode(group),
             Self::Streams { group, record } => record.encode(group),
+            Self::Share { group, record } => record.encode(group),
         }
     }
 
@@ -141,6 +151,10 @@ impl Record {
                 });
                 Ok(Self::Offset { key: OffsetCommitKey { group, topic, partition }, value })
             }
+            kind @ 10..=15 => match ShareRecord::decode(kind, &mut key, value)? {
+                Some((group, record)) => Ok(Self::Share { group, record }),
+                None => Err(RecordError::UnknownType(kind)),
+            },
             other => {
                 if let Some((group, record)) =
                     ConsumerRecord::decode(other, &mut key, value.clone())?

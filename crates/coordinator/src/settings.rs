@@ -30,6 +30,8 @@ pub struct GroupSettings {
     pub consumer: ConsumerSettings,
     /// What holds for streams groups.
     pub streams: StreamsSettings,
+    /// What holds for share groups.
+    pub share: ShareSettings,
 }
 
 /// Limits and periods of consumer groups, the keys `group.consumer.*`.
@@ -66,6 +68,24 @@ const DEFAULT_TIMING: Timing<i32> = Timing {
     heartbeat_interval_ms: 5_000,
     assignment_interval_ms: 1_000,
 };
+
+/// Limits and periods of share groups, the keys `group.share.*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShareSettings {
+    /// Periods, unless a group has its own.
+    pub timing: Timing<i32>,
+    /// `group.share.max.size`: members that one group may have.
+    pub max_size: usize,
+    /// `group.share.initialize.retry.interval.ms`: how long to wait for the state of a
+    /// share-partition before it is asked for again.
+    pub initialize_retry_interval_ms: i32,
+}
+
+impl Default for ShareSettings {
+    fn default() -> Self {
+        Self { timing: DEFAULT_TIMING, max_size: 200, initialize_retry_interval_ms: 30_000 }
+    }
+}
 
 impl ConsumerSettings {
     /// The assignor of groups whose members do not care.
@@ -108,6 +128,7 @@ impl Default for GroupSettings {
             offsets_retention_check_interval_ms: 600_000,
             consumer: ConsumerSettings::default(),
             streams: StreamsSettings::default(),
+            share: ShareSettings::default(),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use fleuve_protocol::Str;
-use fleuve_types::{Offset, TimestampMs};
+use fleuve_types::{Offset, TimestampMs, Uuid};
 
 use crate::classic::{JoinRefusal, Joined, LeaverOutcome, Protocol, Synced};
 use crate::consumer::ConsumerHeartbeatReply;
@@ -13,6 +13,7 @@ use crate::error::GroupError;
 use crate::modern::Aftermath;
 use crate::offsets::TopicOutcomes;
 use crate::record::Record;
+use crate::share::{ShareAlteration, ShareHeartbeatReply, ShareOffsetsDeletion};
 use crate::streams::StreamsHeartbeatReply;
 use crate::transaction::Producer;
 
@@ -63,6 +64,35 @@ pub enum Effect {
         /// none when it tells nothing that a crash could take back.
         after: Option<Offset>,
     },
+    /// Begin the states of share-partitions in `__share_group_state`, of those that have none, wait
+    /// until they are durable, and tell [`crate::GroupCoordinator::handle_shares_initialized`].
+    ///
+    /// It may be asked for the same more than once.
+    InitializeShares {
+        /// The group.
+        group: Str,
+        /// The epoch of the states.
+        state_epoch: i32,
+        /// The partitions by topic.
+        partitions: Vec<(Uuid, Vec<i32>)>,
+    },
+    /// Delete the states of topics that an administrator had begun to delete, and tell
+    /// [`crate::GroupCoordinator::handle_shares_deleted`].
+    DeleteShares {
+        /// The group.
+        group: Str,
+        /// The topics.
+        topics: Vec<Uuid>,
+    },
+    /// A member of a share group is gone: whatever it has acquired is to be given back.
+    ShareMemberGone {
+        /// The group.
+        group: Str,
+        /// The member.
+        member: Str,
+        /// Whether the group has no members left.
+        was_last: bool,
+    },
 }
 
 /// Answers to the requests that carry a token.
@@ -80,6 +110,12 @@ pub enum Response {
     ConsumerHeartbeat(Result<ConsumerHeartbeatReply, GroupError>),
     /// To StreamsGroupHeartbeat.
     StreamsHeartbeat(Result<Box<StreamsHeartbeatReply>, GroupError>),
+    /// To ShareGroupHeartbeat.
+    ShareHeartbeat(Result<ShareHeartbeatReply, GroupError>),
+    /// To the first half of AlterShareGroupOffsets.
+    ShareAlter(Result<ShareAlteration, GroupError>),
+    /// To the first half of DeleteShareGroupOffsets.
+    ShareOffsetsDelete(Result<ShareOffsetsDeletion, GroupError>),
     /// To OffsetCommit, in the order of the request.
     OffsetCommit(Result<Vec<TopicOutcomes>, GroupError>),
     /// To OffsetDelete, in the order of the request.
@@ -98,6 +134,9 @@ impl Response {
             Self::Leave(_) => Self::Leave(Err(error)),
             Self::ConsumerHeartbeat(_) => Self::ConsumerHeartbeat(Err(error)),
             Self::StreamsHeartbeat(_) => Self::StreamsHeartbeat(Err(error)),
+            Self::ShareHeartbeat(_) => Self::ShareHeartbeat(Err(error)),
+            Self::ShareAlter(_) => Self::ShareAlter(Err(error)),
+            Self::ShareOffsetsDelete(_) => Self::ShareOffsetsDelete(Err(error)),
             Self::OffsetCommit(_) => Self::OffsetCommit(Err(error)),
             Self::OffsetDelete(_) => Self::OffsetDelete(Err(error)),
             Self::DeleteGroups(outcomes) => Self::DeleteGroups(

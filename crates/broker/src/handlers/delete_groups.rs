@@ -1,6 +1,7 @@
 //! DeleteGroups, versions 0–2: groups without members go, with their offsets.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use fleuve_coordinator::{GroupError, Response};
 use fleuve_protocol::Str;
@@ -9,8 +10,10 @@ use fleuve_protocol::messages::delete_groups_response::{
     DeletableGroupResult, DeleteGroupsResponse,
 };
 
+use super::delete_share_group_offsets::forget_states;
 use super::errors;
-use crate::groups::shard_index;
+use crate::groups::{Shard, shard_index};
+use crate::node::Node;
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(
@@ -29,18 +32,17 @@ pub(crate) fn handle(
     for group in request.groups_names {
         by_shard.entry(shard_index(&group, shards.len())).or_default().push(group);
     }
-    let answers: Vec<_> = by_shard
-        .into_iter()
-        .map(|(index, names)| {
+    let node = Arc::clone(&context.node);
+    let groups = Arc::clone(groups);
+    let deletion = async move {
+        for (index, names) in by_shard {
             let shard = shards[index].clone();
+            for name in &names {
+                forget_shares(&node, &shard, name).await;
+            }
             let answer = groups.request_shard(shard, |machine, _now, token| {
                 machine.handle_delete_groups(token, &names)
             });
-            (names, answer)
-        })
-        .collect();
-    Outcome::later(async move {
-        for (names, answer) in answers {
             let outcomes = match answer.await {
                 Ok(Response::DeleteGroups(outcomes)) => outcomes,
                 Ok(other) => unreachable!("a deletion is not answered with {other:?}"),
@@ -50,7 +52,25 @@ pub(crate) fn handle(
             response.results.extend(results);
         }
         response
-    })
+    };
+    Outcome::barrier(deletion)
+}
+
+/// Deletes what a share group without members did with records; the group itself comes after that,
+/// so that nothing is left behind that nobody knows of.
+async fn forget_shares(node: &Arc<Node>, shard: &Shard, group: &Str) {
+    let is_meant = shard.read(|machine| machine.is_empty_share_group(group));
+    let Ok(partitions) = shard.read(|machine| machine.share_partitions(group)) else { return };
+    if !is_meant {
+        return;
+    }
+    for partition in partitions {
+        let (topic_id, index) = (partition.topic_id, partition.partition);
+        if let Err(error) = forget_states(node, group, topic_id, &[index]).await {
+            tracing::warn!(%group, %error, "what a share group did is not deleted");
+        }
+    }
+    node.shares.retire_group(group);
 }
 
 fn result(group_id: Str, outcome: Result<(), GroupError>) -> DeletableGroupResult {

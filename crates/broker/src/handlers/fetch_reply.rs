@@ -1,4 +1,4 @@
-//! A fetch response whose records stay where they are.
+//! A response to a fetch, or a share fetch, whose records stay where they are.
 //!
 //! What a partition gives a consumer usually lies in several pieces of memory: the batches of
 //! several produce requests, each with its header apart. A response message has one run of bytes
@@ -24,20 +24,20 @@ const PLACEHOLDER_BYTES_MAX: usize = 64 << 20;
 
 /// A response and the records that belong into it.
 #[derive(Debug, Default)]
-pub(crate) struct FetchReply {
-    response: FetchResponse,
+pub(crate) struct FetchReply<M = FetchResponse> {
+    response: M,
     /// What stands for each placeholder, in the order of the response.
     pieces: Vec<Vec<Bytes>>,
 }
 
-impl FetchReply {
+impl<M> FetchReply<M> {
     /// Makes a reply without partitions.
-    pub(crate) fn new(response: FetchResponse) -> Self {
+    pub(crate) fn new(response: M) -> Self {
         Self { response, pieces: Vec::new() }
     }
 
     /// The message, apart from its records.
-    pub(crate) fn response(&mut self) -> &mut FetchResponse {
+    pub(crate) fn response(&mut self) -> &mut M {
         &mut self.response
     }
 
@@ -56,7 +56,7 @@ impl FetchReply {
     }
 }
 
-impl IntoFrame for FetchReply {
+impl<M: Message + Send + 'static> IntoFrame for FetchReply<M> {
     fn error_codes(&self, each: &mut dyn FnMut(i16)) {
         Message::error_codes(&self.response, each);
     }
@@ -100,7 +100,7 @@ mod tests {
         let partitions =
             [pieces(&[61, 5000]), pieces(&[]), pieces(&[10, 20]), pieces(&[61, 1, 7000, 3])];
         for version in 4..=18 {
-            let mut reply = FetchReply::default();
+            let mut reply: FetchReply = FetchReply::default();
             let mut joined = FetchResponse::default();
             for records in &partitions {
                 let whole = Bytes::from(records.concat());

@@ -1,12 +1,13 @@
 //! FindCoordinator, versions 0–6: which broker coordinates a group or a transactional id.
 //!
-//! The topics that keep groups and transactional ids are made when the first coordinator is asked
-//! for. Coordinators of share groups are not served: the answer is `UNSUPPORTED_VERSION`, which
+//! The topics that keep groups, transactional ids and what share groups do are made when the first
+//! coordinator is asked for. Other kinds are answered with `INVALID_REQUEST`, which
 //! clients take as final, where "not available" would have them ask for ever.
 
 use fleuve_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
 use fleuve_protocol::messages::find_coordinator_response::{Coordinator, FindCoordinatorResponse};
 use fleuve_protocol::{ErrorCode, Str};
+use fleuve_types::Uuid;
 
 use crate::request::{Context, Outcome};
 
@@ -25,13 +26,17 @@ pub(crate) fn handle(
     let keys = if many { request.coordinator_keys } else { vec![request.key] };
     let refusal = match request.key_type {
         GROUP | TRANSACTION => None,
-        SHARE => Some((ErrorCode::UnsupportedVersion, "share groups are not served")),
+        SHARE if keys.iter().any(|key| !names_share_partition(key)) => {
+            Some((ErrorCode::InvalidRequest, "the key must be GROUP:TOPIC_ID:PARTITION"))
+        }
+        SHARE => None,
         _ => Some((ErrorCode::InvalidRequest, "unknown kind of coordinator")),
     };
     let node = &context.node;
     let kind = request.key_type;
     let shards = match kind {
         TRANSACTION => node.transactions.shard_count(),
+        SHARE => node.shares.states.shard_count(),
         _ => node.groups.shard_count(),
     };
     if refusal.is_some() || shards > 0 {
@@ -41,6 +46,7 @@ pub(crate) fn handle(
     Outcome::barrier(async move {
         let created = match kind {
             TRANSACTION => context.node.create_transaction_topic().await,
+            SHARE => context.node.create_share_state_topic().await,
             _ => context.node.create_offsets_topic().await,
         };
         let refusal = created.err().map(|error| {
@@ -49,6 +55,15 @@ pub(crate) fn handle(
         });
         respond(&context, many, keys, refusal)
     })
+}
+
+/// Reports whether a key of a share coordinator is well formed.
+fn names_share_partition(key: &str) -> bool {
+    let mut parts = key.rsplitn(3, ':');
+    let partition = parts.next().and_then(|text| text.parse::<i32>().ok());
+    let topic = parts.next().and_then(|text| text.parse::<Uuid>().ok());
+    let group = parts.next().filter(|group| !group.is_empty());
+    partition.is_some_and(|partition| partition >= 0) && topic.is_some() && group.is_some()
 }
 
 fn respond(

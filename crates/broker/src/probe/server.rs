@@ -108,6 +108,12 @@ fn write_waiting(page: &mut Exposition, node: &Node) {
 
 fn write_sessions(page: &mut Exposition, node: &Node) {
     let (sessions, cached, evictions) = node.sessions.usage();
+    page.family(
+        "kafka_server_sharesessioncache_sharesessionscount",
+        Kind::Gauge,
+        "Share sessions.",
+    )
+    .sample(&[], node.shares.sessions.count() as f64);
     let prefix = "kafka_server_fetchsessioncache";
     page.family(&format!("{prefix}_numincrementalfetchsessions"), Kind::Gauge, "Sessions.")
         .sample(&[], sessions as f64);

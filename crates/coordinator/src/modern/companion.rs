@@ -25,6 +25,8 @@ pub(crate) struct Companion {
     pub(crate) resolved: Option<(i64, i64)>,
     /// One past the group's last record in the log; replies that tell its content wait for it.
     pub(crate) stored_until: Option<Offset>,
+    /// Of a share group: since when states of share-partitions are waited for.
+    pub(crate) initializing_since_ms: Option<i64>,
 }
 
 /// What follows when the records of a decision are in the log, or turn out not to be.

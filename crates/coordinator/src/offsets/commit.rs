@@ -75,6 +75,10 @@ impl GroupCoordinator {
             // See `commit_rule`. Commits do not count as heartbeats there.
             return Ok(());
         }
+        if let Some(Group::Share(_)) = self.groups.get(&request.group_id) {
+            // Share groups have no committed offsets.
+            return Err(GroupError::GroupIdNotFound);
+        }
         let is_member_of_none = request.generation < 0;
         let (groups, mut cx) = self.split(now, step);
         let Some(Group::Classic(group)) = groups.get_mut(&request.group_id) else {

@@ -9,6 +9,7 @@ use crate::consumer;
 use crate::coordinator::{Group, GroupCoordinator, RECORDS_PER_WRITE};
 use crate::error::GroupError;
 use crate::record::Record;
+use crate::share;
 use crate::step::{Response, Step, Then, Token};
 use crate::streams;
 
@@ -80,6 +81,7 @@ impl GroupCoordinator {
             }
         }
         self.counters.offset_deletions += records.len() as u64;
+        self.forget_share_topics(deleted, &mut records);
         step.write_in_chunks(records);
         step
     }
@@ -110,7 +112,7 @@ impl GroupCoordinator {
         let group = match self.groups.get(&request.group_id) {
             Some(Group::Classic(group)) => group,
             Some(Group::Consumer(_) | Group::Streams(_)) => return Ok(()),
-            None => return Err(GroupError::GroupIdNotFound),
+            Some(Group::Share(_)) | None => return Err(GroupError::GroupIdNotFound),
         };
         // Of other members than consumers we cannot tell which topics they use.
         if group.state() != State::Empty && !group.is_of_consumers() {
@@ -136,7 +138,7 @@ impl GroupCoordinator {
                 .ledger()
                 .streams_group(&request.group_id)
                 .is_some_and(|group| group.is_subscribed_to(topic)),
-            None => false,
+            Some(Group::Share(_)) | None => false,
         };
         if is_subscribed {
             return Err(GroupError::GroupSubscribedToTopic);
@@ -161,6 +163,13 @@ impl GroupCoordinator {
             None => Err(GroupError::GroupIdNotFound),
             Some(Group::Classic(group)) if group.state() == State::Empty => Ok(()),
             Some(Group::Classic(_)) => Err(GroupError::NonEmptyGroup),
+            Some(Group::Share(_)) => {
+                let group = self.ledger().share_group(group);
+                if group.is_some_and(|group| group.has_members()) {
+                    return Err(GroupError::NonEmptyGroup);
+                }
+                Ok(())
+            }
             Some(Group::Consumer(_)) => {
                 let group = self.ledger().consumer_group(group);
                 if group.is_some_and(|group| !group.members().is_empty()) {
@@ -184,6 +193,8 @@ impl GroupCoordinator {
             records.extend(consumer::group_tombstones(group, consumer));
         } else if self.ledger().streams_group(group).is_some() {
             records.extend(streams::group_tombstones(group));
+        } else if self.is_share_group(group) {
+            records.extend(share::group_tombstones(group));
         } else {
             records.push(Record::group_tombstone(group));
         }

@@ -31,6 +31,8 @@ impl GroupCoordinator {
         for (id, group) in &self.groups {
             let group = match group {
                 Group::Classic(group) => Expiring::Classic(group),
+                // Without offsets there is nothing to expire; the group stays until it is deleted.
+                Group::Share(_) => continue,
                 Group::Consumer(_) => match self.ledger().consumer_group(id) {
                     Some(group) => Expiring::Consumer(group),
                     None => continue,

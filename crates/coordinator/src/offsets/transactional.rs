@@ -76,6 +76,8 @@ impl GroupCoordinator {
             Some(Group::Consumer(_) | Group::Streams(_)) => {
                 self.commit_rule(request).map_err(as_generation)
             }
+            // Share groups have no committed offsets.
+            Some(Group::Share(_)) => Err(GroupError::GroupIdNotFound),
         }
     }
 }

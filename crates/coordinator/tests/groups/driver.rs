@@ -55,6 +55,8 @@ pub(crate) struct Driver {
     /// Answered requests, in order, with the time of their answer.
     pub(crate) answers: Vec<(i64, Token, Response)>,
     pub(crate) topics: Topics,
+    /// Members of share groups that went, and what is to be done about states of share-partitions.
+    pub(crate) share_effects: Vec<Effect>,
     held: Vec<(Offset, Token, Response)>,
     /// Requests by whether they were answered.
     tokens: BTreeMap<Token, bool>,
@@ -75,6 +77,7 @@ impl Driver {
             high_watermark: None,
             answers: Vec::new(),
             topics: Topics::default(),
+            share_effects: Vec::new(),
             held: Vec::new(),
             tokens: BTreeMap::new(),
             settings,
@@ -109,7 +112,11 @@ impl Driver {
     pub(crate) fn carry_out(&mut self, step: Step) {
         let mut steps = VecDeque::from([step]);
         while let Some(step) = steps.pop_front() {
-            for Effect::Reply { token, response, after } in step.effects {
+            for effect in step.effects {
+                let Effect::Reply { token, response, after } = effect else {
+                    self.share_effects.push(effect);
+                    continue;
+                };
                 match (after, self.high_watermark) {
                     (Some(after), Some(high_watermark)) if after > high_watermark => {
                         self.held.push((after, token, response));

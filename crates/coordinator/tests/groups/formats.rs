@@ -135,9 +135,9 @@ fn offsets_of_old_brokers_are_read() {
 #[test]
 fn records_of_other_rooms_are_passed_over_and_damaged_ones_reported() {
     let mut shard = GroupCoordinator::new(GroupSettings::default(), Arc::new(Counting::default()));
-    let share_group = bytes("000a000167");
-    assert_eq!(Record::decode(share_group.clone(), None), Err(RecordError::UnknownType(10)));
-    assert_eq!(shard.replay(share_group, None, Offset(0)), Ok(false));
+    let later = bytes("0018000167");
+    assert_eq!(Record::decode(later.clone(), None), Err(RecordError::UnknownType(24)));
+    assert_eq!(shard.replay(later, None, Offset(0)), Ok(false));
     for damaged in ["", "00", "0002", "00020005", "0001000167", "0005000167"] {
         let outcome = shard.replay(bytes(damaged), None, Offset(1));
         assert!(matches!(outcome, Err(RecordError::Damaged(_))), "{damaged} was taken for a key");

@@ -9,6 +9,7 @@ mod formats;
 mod golden;
 mod invariants;
 mod script;
+mod share;
 mod storm;
 mod streams;
 mod streams_histories;

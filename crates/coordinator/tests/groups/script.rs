@@ -556,6 +556,8 @@ impl Script {
                 }
                 Record::Consumer { group, record } => print_record(group, record),
                 Record::Streams { group, record } => print_streams_record(group, record),
+                // The scripts' language has no words for share groups.
+                Record::Share { group, record } => format!("  share group {group}: {record:?}"),
                 Record::Offset { key, value } => {
                     let offset = match value {
                         None => "is gone".to_owned(),
@@ -740,6 +742,9 @@ fn outcome(response: &Response) -> String {
             Err(error) => name(Err(*error)),
             Ok(topics) => topics.iter().map(topic_outcomes).collect::<Vec<_>>().join(", "),
         },
+        Response::ShareHeartbeat(_) | Response::ShareAlter(_) | Response::ShareOffsetsDelete(_) => {
+            unreachable!("no script asks for {response:?}")
+        }
         Response::DeleteGroups(outcomes) => {
             let each = |(group, outcome): &(Str, _)| format!("{group} {}", name(*outcome));
             outcomes.iter().map(each).collect::<Vec<_>>().join(", ")

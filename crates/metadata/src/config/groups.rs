@@ -10,7 +10,8 @@ use super::layers::{ConfigMap, Layers};
 use super::load::count;
 use super::problem::Problems;
 use super::settings::{
-    ConsumerGroupSettings, GroupSettings, ProtocolSettings, StreamsGroupSettings,
+    ConsumerGroupSettings, GroupSettings, ProtocolSettings, ShareGroupSettings,
+    StreamsGroupSettings,
 };
 use super::value::Value;
 
@@ -39,6 +40,57 @@ impl GroupOverrides<'_> {
         let key = find(GROUP_KEYS, name)?;
         Value::parse(key, self.configs.get(name)?).ok()
     }
+}
+
+/// Where a share group begins to read a partition: `share.auto.offset.reset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetReset {
+    /// At the first record there is.
+    Earliest,
+    /// After the last record there is.
+    Latest,
+    /// At the first record that is at most so old.
+    ByDuration {
+        /// The age in milliseconds.
+        ms: i64,
+    },
+}
+
+impl OffsetReset {
+    /// Reads a value that the key's rule allows.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "earliest" => Some(Self::Earliest),
+            "latest" => Some(Self::Latest),
+            other => {
+                let (_, duration) = other.split_once(':')?;
+                Some(Self::ByDuration { ms: duration_ms(duration)? })
+            }
+        }
+    }
+}
+
+/// Reads a duration such as `P1DT2H3M4.5S`, in any case.
+fn duration_ms(text: &str) -> Option<i64> {
+    let text = text.to_ascii_lowercase();
+    let mut seconds = 0.0;
+    let mut number = String::new();
+    for character in text.strip_prefix('p')?.chars() {
+        let unit_seconds = match character {
+            't' => continue,
+            'd' => 86_400.0,
+            'h' => 3_600.0,
+            'm' => 60.0,
+            's' => 1.0,
+            digit => {
+                number.push(digit);
+                continue;
+            }
+        };
+        seconds += std::mem::take(&mut number).parse::<f64>().ok()? * unit_seconds;
+    }
+    // A number too large for the type becomes the largest one, and that is old enough.
+    number.is_empty().then_some((seconds * 1_000.0) as i64)
 }
 
 /// The broker's bound for a group's key, with the name of the key that says so:
@@ -101,6 +153,46 @@ pub(super) fn resolve_consumer_groups(
         assignors,
         regex_refresh_interval_ms: layers.integer("group.consumer.regex.refresh.interval.ms")
             as i32,
+    }
+}
+
+pub(super) fn resolve_share_groups(
+    layers: &Layers<'_>,
+    problems: &mut Problems,
+) -> ShareGroupSettings {
+    for rest in ["delivery.count.limit", "record.lock.duration.ms", "partition.max.record.locks"] {
+        let names = ["group.share.", "group.share.min.", "group.share.max."];
+        let [name, min_name, max_name] = names.map(|prefix| format!("{prefix}{rest}"));
+        let value = layers.integer(&name);
+        let (min, max) = (layers.integer(&min_name), layers.integer(&max_name));
+        if !(min..=max).contains(&value) {
+            let origin =
+                [&name, &min_name, &max_name].into_iter().find_map(|key| layers.origin(key));
+            problems.error(
+                origin,
+                format!(
+                    "`{name}` ({value}) must lie between `{min_name}` ({min}) and `{max_name}` \
+                     ({max})"
+                ),
+            );
+        }
+    }
+    let integer = |name: &str| layers.integer(&format!("group.share.{name}"));
+    let coordinator = |name: &str| layers.integer(&format!("share.coordinator.{name}"));
+    ShareGroupSettings {
+        protocol: resolve_protocol("share", layers, problems),
+        delivery_count_max: integer("delivery.count.limit") as i16,
+        record_lock_ms: integer("record.lock.duration.ms") as i32,
+        record_locks_max: integer("partition.max.record.locks") as i32,
+        sessions_max: count(layers, "group.share.max.share.sessions"),
+        initialize_retry_interval_ms: integer("initialize.retry.interval.ms") as i32,
+        updates_per_snapshot: coordinator("snapshot.update.records.per.snapshot") as u32,
+        cold_snapshot_interval_ms: coordinator("cold.partition.snapshot.interval.ms"),
+        write_timeout_ms: coordinator("write.timeout.ms") as u64,
+        topic_partitions: coordinator("state.topic.num.partitions") as i32,
+        topic_prune_interval_ms: coordinator("state.topic.prune.interval.ms") as u64,
+        topic_replication_factor: coordinator("state.topic.replication.factor") as i16,
+        topic_segment_bytes: coordinator("state.topic.segment.bytes") as i32,
     }
 }
 
@@ -203,6 +295,16 @@ mod tests {
         assert_eq!(overrides.integer("streams.num.standby.replicas"), Some(2));
         assert_eq!(overrides.integer("streams.session.timeout.ms"), None);
         assert_eq!(overrides.integer("consumer.assignment.interval.ms"), None);
+    }
+
+    #[test]
+    fn resets_are_words_or_durations() {
+        let parse = OffsetReset::parse;
+        assert_eq!(parse("earliest"), Some(OffsetReset::Earliest));
+        assert_eq!(parse("by_duration:P1DT1H"), Some(OffsetReset::ByDuration { ms: 90_000_000 }));
+        assert_eq!(parse("by_duration:PT1M1.5S"), Some(OffsetReset::ByDuration { ms: 61_500 }));
+        assert_eq!(parse("by_duration:PT1"), None);
+        assert_eq!(parse("soon"), None);
     }
 
     #[test]

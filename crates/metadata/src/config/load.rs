@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use fleuve_types::NodeId;
 
-use super::groups::{resolve_consumer_groups, resolve_groups, resolve_streams_groups};
+use super::groups::{
+    resolve_consumer_groups, resolve_groups, resolve_share_groups, resolve_streams_groups,
+};
 use super::judge::{judge_status, judge_unknown};
 use super::keys::{BROKER_KEYS, TOPIC_KEYS, find};
 use super::layers::{Layers, Setting, StaticConfig};
@@ -192,6 +194,7 @@ pub(super) fn resolve(
         },
         groups: resolve_groups(layers, problems),
         consumer_groups: resolve_consumer_groups(layers, problems),
+        share_groups: resolve_share_groups(layers, problems),
         streams_groups: resolve_streams_groups(layers, problems),
         offsets: OffsetSettings {
             metadata_bytes_max: count(layers, "offset.metadata.max.bytes"),

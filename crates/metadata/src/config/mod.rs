@@ -35,7 +35,7 @@ pub use describe::{
     Description, Source, Synonym, describe_broker, describe_client_metrics,
     describe_cluster_defaults, describe_group, describe_topic,
 };
-pub use groups::GroupOverrides;
+pub use groups::{GroupOverrides, OffsetReset};
 pub use key::{Key, Rule, Status, UpdateMode, ValueType};
 pub use layers::{ConfigMap, Layers, Setting, StaticConfig};
 pub use listeners::{AdvertisedListener, Listener, Listeners, SecurityProtocol};
@@ -46,7 +46,7 @@ pub use reference::reference_markdown;
 pub use settings::{
     BrokerSettings, ConsumerGroupSettings, FetchSettings, GroupSettings, HostPort, LogSettings,
     MetadataLogSettings, MetricsSettings, NetworkSettings, NodeSettings, OffsetSettings,
-    ProtocolSettings, StreamsGroupSettings, TopicRules, TransactionSettings,
+    ProtocolSettings, ShareGroupSettings, StreamsGroupSettings, TopicRules, TransactionSettings,
 };
 pub use topic::{
     CleanupPolicy, CompressionType, TimestampType, TopicConfigError, TopicSettings,

@@ -34,6 +34,8 @@ pub struct BrokerSettings {
     pub groups: GroupSettings,
     /// Limits of consumer groups.
     pub consumer_groups: ConsumerGroupSettings,
+    /// Limits of share groups.
+    pub share_groups: ShareGroupSettings,
     /// Limits of streams groups.
     pub streams_groups: StreamsGroupSettings,
     /// Committed offsets.
@@ -188,6 +190,37 @@ pub struct ConsumerGroupSettings {
     pub assignors: Vec<String>,
     /// `group.consumer.regex.refresh.interval.ms`.
     pub regex_refresh_interval_ms: i32,
+}
+
+/// Limits of share groups (KIP-932), and the topic that keeps what they did with records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareGroupSettings {
+    /// `group.share.*` as other protocols have it too.
+    pub protocol: ProtocolSettings,
+    /// `group.share.delivery.count.limit`.
+    pub delivery_count_max: i16,
+    /// `group.share.record.lock.duration.ms`.
+    pub record_lock_ms: i32,
+    /// `group.share.partition.max.record.locks`.
+    pub record_locks_max: i32,
+    /// `group.share.max.share.sessions`.
+    pub sessions_max: usize,
+    /// `group.share.initialize.retry.interval.ms`.
+    pub initialize_retry_interval_ms: i32,
+    /// `share.coordinator.snapshot.update.records.per.snapshot`.
+    pub updates_per_snapshot: u32,
+    /// `share.coordinator.cold.partition.snapshot.interval.ms`.
+    pub cold_snapshot_interval_ms: i64,
+    /// `share.coordinator.write.timeout.ms`.
+    pub write_timeout_ms: u64,
+    /// `share.coordinator.state.topic.num.partitions`.
+    pub topic_partitions: i32,
+    /// `share.coordinator.state.topic.prune.interval.ms`.
+    pub topic_prune_interval_ms: u64,
+    /// `share.coordinator.state.topic.replication.factor`.
+    pub topic_replication_factor: i16,
+    /// `share.coordinator.state.topic.segment.bytes`.
+    pub topic_segment_bytes: i32,
 }
 
 /// Limits of streams groups (KIP-1071).

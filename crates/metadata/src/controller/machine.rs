@@ -31,6 +31,8 @@ pub const SUPPORTED_FEATURES: &[(&str, FeatureRange)] = &[
         crate::image::METADATA_VERSION,
         FeatureRange { min: 7, max: crate::image::METADATA_VERSION_LEVEL },
     ),
+    // Level 1 is the share group protocol of KIP-932.
+    ("share.version", FeatureRange { min: 0, max: 1 }),
     // Level 1 is the streams group protocol of KIP-1071.
     ("streams.version", FeatureRange { min: 0, max: 1 }),
     // Level 2 is KIP-890: each transaction has an epoch of its own.

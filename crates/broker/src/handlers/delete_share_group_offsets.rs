@@ -1,0 +1,96 @@
+//! DeleteShareGroupOffsets, version 0: a share group without members forgets topics (KIP-932).
+
+use std::sync::Arc;
+
+use fleuve_coordinator::Response;
+use fleuve_coordinator::share::ShareOffsetsDeletion;
+use fleuve_coordinator::share_state::ShareKey;
+use fleuve_protocol::Str;
+use fleuve_protocol::messages::delete_share_group_offsets_request::DeleteShareGroupOffsetsRequest;
+use fleuve_protocol::messages::delete_share_group_offsets_response::{
+    DeleteShareGroupOffsetsResponse, DeleteShareGroupOffsetsResponseTopic,
+};
+use fleuve_types::Uuid;
+
+use super::errors;
+use super::share_acknowledgements::{Refusal, live_error};
+use crate::node::Node;
+use crate::request::{Context, Outcome};
+use crate::share::StateError;
+
+pub(crate) fn handle(
+    context: &Context,
+    request: DeleteShareGroupOffsetsRequest,
+) -> Outcome<DeleteShareGroupOffsetsResponse> {
+    let group = request.group_id.detach();
+    let topics: Vec<Str> = request.topics.into_iter().map(|topic| topic.topic_name).collect();
+    let node = Arc::clone(&context.node);
+    Outcome::barrier(async move {
+        let answer = node.groups.request(&group, |machine, _, token| {
+            machine.handle_share_offsets_delete(token, &group, &topics)
+        });
+        match answer.await {
+            Ok(Response::ShareOffsetsDelete(Ok(deletion))) => delete(&node, &group, deletion).await,
+            Ok(Response::ShareOffsetsDelete(Err(error))) | Err(error) => {
+                DeleteShareGroupOffsetsResponse {
+                    error_code: errors::group(error).code(),
+                    error_message: Some(Str::from(error.to_string())),
+                    ..Default::default()
+                }
+            }
+            Ok(other) => unreachable!("a deletion is not answered with {other:?}"),
+        }
+    })
+}
+
+async fn delete(
+    node: &Arc<Node>,
+    group: &Str,
+    deletion: ShareOffsetsDeletion,
+) -> DeleteShareGroupOffsetsResponse {
+    let mut response = DeleteShareGroupOffsetsResponse::default();
+    let mut deleted = Vec::new();
+    for (topic_name, topic_id, outcome) in deletion.topics {
+        let outcome: Result<(), Refusal> = match outcome {
+            Ok(partitions) => forget_states(node, group, topic_id, &partitions)
+                .await
+                .map_err(|error| live_error(&error.into())),
+            Err(error) => Err((errors::group(error), Some(Str::from(error.to_string())))),
+        };
+        let mut topic =
+            DeleteShareGroupOffsetsResponseTopic { topic_name, topic_id, ..Default::default() };
+        match outcome {
+            Ok(()) => deleted.push(topic_id),
+            Err((code, message)) => {
+                topic.error_code = code.code();
+                topic.error_message = message;
+            }
+        }
+        response.responses.push(topic);
+    }
+    node.shares.retire_group(group);
+    node.groups.tell(group, |machine, _| machine.handle_shares_deleted(group, &deleted));
+    response
+}
+
+/// Deletes states of a group and waits until that survives a crash.
+pub(super) async fn forget_states(
+    node: &Arc<Node>,
+    group: &Str,
+    topic_id: Uuid,
+    partitions: &[i32],
+) -> Result<(), StateError> {
+    let states = &node.shares.states;
+    if states.shard_count() == 0 {
+        return Ok(());
+    }
+    let mut stored = Vec::new();
+    for partition in partitions {
+        let key = ShareKey { group: group.clone(), topic_id, partition: *partition };
+        stored.extend(states.delete(&key)?);
+    }
+    for stored in &stored {
+        states.durable(stored).await?;
+    }
+    Ok(())
+}

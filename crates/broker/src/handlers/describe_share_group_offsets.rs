@@ -1,0 +1,127 @@
+//! DescribeShareGroupOffsets, versions 0–1: where share groups stand (KIP-932).
+
+use fleuve_coordinator::share_state::ShareKey;
+use fleuve_protocol::messages::describe_share_group_offsets_request::{
+    DescribeShareGroupOffsetsRequest, DescribeShareGroupOffsetsRequestGroup,
+};
+use fleuve_protocol::messages::describe_share_group_offsets_response::{
+    DescribeShareGroupOffsetsResponse, DescribeShareGroupOffsetsResponseGroup,
+    DescribeShareGroupOffsetsResponsePartition, DescribeShareGroupOffsetsResponseTopic,
+};
+use fleuve_protocol::{ErrorCode, Str};
+use fleuve_types::Uuid;
+
+use super::errors;
+use super::share_acknowledgements::live_error;
+use crate::request::{Context, Outcome};
+
+const UNKNOWN: i64 = -1;
+
+pub(crate) fn handle(
+    context: &Context,
+    request: DescribeShareGroupOffsetsRequest,
+) -> Outcome<DescribeShareGroupOffsetsResponse> {
+    let groups = request.groups.into_iter().map(|group| describe(context, group));
+    Outcome::Now(DescribeShareGroupOffsetsResponse {
+        groups: groups.collect(),
+        ..Default::default()
+    })
+}
+
+fn describe(
+    context: &Context,
+    request: DescribeShareGroupOffsetsRequestGroup,
+) -> DescribeShareGroupOffsetsResponseGroup {
+    let group_id = request.group_id;
+    let shard = context.node.groups.shard_of(&group_id);
+    let known = shard.and_then(|shard| shard.read(|machine| machine.share_partitions(&group_id)));
+    let known = match known {
+        Ok(known) => known,
+        Err(error) => {
+            return DescribeShareGroupOffsetsResponseGroup {
+                error_code: errors::group(error).code(),
+                error_message: Some(Str::from(format!("Group {group_id}: {error}."))),
+                group_id,
+                ..Default::default()
+            };
+        }
+    };
+    let mut response = DescribeShareGroupOffsetsResponseGroup { group_id, ..Default::default() };
+    match request.topics {
+        Some(topics) => {
+            for topic in topics {
+                let found = context.node.topics.by_name(&topic.topic_name);
+                let topic_id = found.map_or(Uuid::ZERO, |found| found.id);
+                let partitions = topic.partitions.into_iter();
+                let partitions = partitions
+                    .map(|index| describe_partition(context, &response.group_id, topic_id, index));
+                response.topics.push(DescribeShareGroupOffsetsResponseTopic {
+                    topic_name: topic.topic_name,
+                    topic_id,
+                    partitions: partitions.collect(),
+                });
+            }
+        }
+        None => {
+            for partition in known {
+                let described = describe_partition(
+                    context,
+                    &response.group_id,
+                    partition.topic_id,
+                    partition.partition,
+                );
+                match response.topics.last_mut() {
+                    Some(topic) if topic.topic_id == partition.topic_id => {
+                        topic.partitions.push(described);
+                    }
+                    _ => response.topics.push(DescribeShareGroupOffsetsResponseTopic {
+                        topic_name: partition.topic,
+                        topic_id: partition.topic_id,
+                        partitions: vec![described],
+                    }),
+                }
+            }
+        }
+    }
+    response
+}
+
+fn describe_partition(
+    context: &Context,
+    group: &Str,
+    topic_id: Uuid,
+    index: i32,
+) -> DescribeShareGroupOffsetsResponsePartition {
+    let mut described = DescribeShareGroupOffsetsResponsePartition {
+        partition_index: index,
+        start_offset: UNKNOWN,
+        leader_epoch: 0,
+        lag: UNKNOWN,
+        ..Default::default()
+    };
+    let topic = context.node.topics.by_id(&topic_id);
+    let Some(partition) = topic.as_ref().and_then(|topic| topic.partition(index)) else {
+        described.error_code = ErrorCode::UnknownTopicOrPartition.code();
+        return described;
+    };
+    let key = ShareKey { group: group.clone(), topic_id, partition: index };
+    match context.node.shares.states.summary(&key) {
+        // A group without a state for the partition has yet to begin there.
+        Ok(None) => {}
+        Ok(Some(summary)) => {
+            described.leader_epoch = summary.leader_epoch;
+            described.start_offset = summary.start_offset;
+            if summary.start_offset >= 0 && summary.delivery_complete_count >= 0 {
+                let ahead = partition.high_watermark() - summary.start_offset;
+                let lag = ahead - i64::from(summary.delivery_complete_count);
+                described.lag = lag.max(0);
+            }
+        }
+        Err(error) => {
+            let (code, message) = live_error(&error.into());
+            described.error_code = code.code();
+            described.error_message = message;
+        }
+    }
+    described
+}

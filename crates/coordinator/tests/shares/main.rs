@@ -1,0 +1,4 @@
+//! Share-partitions and the states that are kept of them, without a broker.
+
+mod model;
+mod states;
