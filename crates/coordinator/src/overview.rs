@@ -45,7 +45,9 @@ impl GroupCoordinator {
         self.check_serving()?;
         match self.groups.get(group_id) {
             Some(Group::Classic(group)) => Ok(group.describe().rebalances),
-            Some(Group::Consumer(companion)) => Ok(companion.history.to_vec()),
+            Some(Group::Consumer(companion) | Group::Share(companion)) => {
+                Ok(companion.history.to_vec())
+            }
             Some(Group::Streams(companion)) => Ok(companion.common.history.to_vec()),
             None => Err(GroupError::GroupIdNotFound),
         }

@@ -1,4 +1,4 @@
-//! `fleuve group`: consumer groups and their offsets.
+//! `fleuve group`: consumer groups and share groups, and their offsets.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,6 +9,7 @@ use fleuve_client::consumer::{Committed, LATEST};
 use fleuve_types::TopicPartition;
 use serde_json::json;
 
+use super::share;
 use super::topic::{log_ends, report};
 use crate::args::{Common, Format};
 use crate::context::Context;
@@ -16,7 +17,7 @@ use crate::failure::Failure;
 use crate::output::{line, note, print, print_table, print_value};
 use crate::quantities::parse_time;
 
-/// List, describe, reset and delete consumer groups.
+/// List, describe, reset and delete consumer and share groups.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Group {
     /// List groups.
@@ -107,10 +108,17 @@ pub(crate) async fn run(command: Group, common: &Common) -> Result<(), Failure> 
     match command {
         Group::List => list(&admin, common.output).await,
         Group::Describe { name, members: true } => members(&admin, &name, common.output).await,
-        Group::Describe { name, members: false } => describe(&admin, &name, common.output).await,
+        Group::Describe { name, members: false } => match admin.is_share_group(&name).await? {
+            true => share::describe(&admin, &name, common.output).await,
+            false => describe(&admin, &name, common.output).await,
+        },
         Group::ResetOffsets { name, scope, to, execute, dry_run: _ } => {
             let target = parse_target(&to)?;
-            let committed = admin.group_offsets(&name).await?;
+            let is_share = admin.is_share_group(&name).await?;
+            let committed = match is_share {
+                true => share::starts(&admin, &name).await?,
+                false => admin.group_offsets(&name).await?,
+            };
             let partitions = if scope.all_topics {
                 committed.keys().map(|partition| partition.topic.to_string()).collect()
             } else {
@@ -119,7 +127,9 @@ pub(crate) async fn run(command: Group, common: &Common) -> Result<(), Failure> 
             let partitions = expand(&admin, &partitions).await?;
             let plan = plan(&admin, target, &partitions, &committed).await?;
             show_plan(&plan, &committed, common.output)?;
-            if execute {
+            if execute && is_share {
+                admin.alter_share_group_offsets(&name, &plan).await?;
+            } else if execute {
                 admin.alter_group_offsets(&name, &plan).await?;
             } else if common.output == Format::Table {
                 note("nothing was changed: pass --execute to do it");
@@ -133,6 +143,15 @@ pub(crate) async fn run(command: Group, common: &Common) -> Result<(), Failure> 
                 results.push((name, result));
             }
             report(results, "deleted group", None)
+        }
+        Group::DeleteOffsets { name, topic } if admin.is_share_group(&name).await? => {
+            if topic.contains(':') {
+                return Err(Failure::new(
+                    "a share group forgets whole topics: leave the partition out",
+                ));
+            }
+            let results = admin.delete_share_group_offsets(&name, &[topic]).await?;
+            report(results, &format!("group {name} forgot its offsets of"), None)
         }
         Group::DeleteOffsets { name, topic } => {
             let partitions = expand(&admin, &[topic]).await?;
@@ -246,7 +265,10 @@ async fn describe(admin: &Admin, name: &str, format: Format) -> Result<(), Failu
 }
 
 async fn members(admin: &Admin, name: &str, format: Format) -> Result<(), Failure> {
-    let group = admin.describe_group(name).await?;
+    let group = match admin.is_share_group(name).await? {
+        true => admin.describe_share_group(name).await?,
+        false => admin.describe_group(name).await?,
+    };
     let value = group
         .members
         .iter()

@@ -13,6 +13,7 @@ pub(crate) mod log;
 pub(crate) mod produce;
 pub(crate) mod quota;
 pub(crate) mod serve;
+pub(crate) mod share;
 pub(crate) mod topic;
 pub(crate) mod transaction;
 pub(crate) mod user;

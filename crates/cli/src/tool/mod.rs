@@ -11,6 +11,7 @@ mod groups;
 mod leaders;
 mod perf;
 mod server;
+mod shares;
 mod small;
 mod streams_groups;
 mod topics;
@@ -57,6 +58,7 @@ pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
         "kafka-console-producer" => console::produce(parse(&name, arguments)?).await,
         "kafka-console-consumer" => console::consume(parse(&name, arguments)?).await,
         "kafka-consumer-groups" => groups::run(parse(&name, arguments)?).await,
+        "kafka-share-groups" => shares::run(parse(&name, arguments)?).await,
         "kafka-streams-groups" => streams_groups::run(parse(&name, arguments)?).await,
         "kafka-get-offsets" => small::get_offsets(parse(&name, arguments)?).await,
         "kafka-delete-records" => small::delete_records(parse(&name, arguments)?).await,

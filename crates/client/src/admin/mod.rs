@@ -16,6 +16,7 @@ mod quorum;
 mod quotas;
 mod resources;
 mod scram;
+mod shares;
 mod streams_groups;
 mod topics;
 mod transactions;
@@ -32,6 +33,7 @@ pub use log_dirs::{LogDir, LogDirReplica};
 pub use quorum::{QuorumDescription, QuorumReplica};
 pub use quotas::{EntityQuotas, QuotaEntity, QuotaFilter};
 pub use scram::{ScramMechanism, ScramUser};
+pub use shares::ShareOffset;
 pub use streams_groups::{
     StreamsGroupDescription, StreamsGroupMember, StreamsSubtopology, StreamsTasks,
 };
