@@ -169,7 +169,7 @@ mod tests {
 
     fn peer() -> Arc<Peer> {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        Arc::new(Peer { address, listener: 0 })
+        Arc::new(Peer { address, listener: 0, software: Default::default() })
     }
 
     const A: Wanted = (Uuid([1; 16]), 0);
