@@ -15,7 +15,7 @@ QUICK ?=
 BENCH ?= --write
 FILES ?=
 
-.PHONY: run build test unit client foreign crash dump suites bench
+.PHONY: run build test unit client foreign crash copier dump suites bench
 
 # On a terminal it goes on until Ctrl-C; elsewhere it reads everything once and says what it did.
 run: build
@@ -25,7 +25,7 @@ run: build
 build:
 	cargo build --release --bin fleuve
 
-test: unit build foreign crash checker dump
+test: unit build foreign crash copier checker dump
 
 unit:
 	cargo fmt --all --check
@@ -53,6 +53,11 @@ foreign: build
 crash: build
 	scripts/setup.sh python
 	python3 tests/reliability/kill.py --broker $(BROKER)
+
+# 6 random kills of copiers and broker; `python3 tests/reliability/copier.py --long` for 60.
+copier: build
+	scripts/setup.sh python kafka
+	python3 tests/reliability/copier.py --broker $(BROKER)
 
 # 5 random seeds, plain records until transactions are served; `python3 tests/reliability/checker/check.py --long` for 100.
 checker: build

@@ -49,6 +49,20 @@ consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": f"dump-{round_n
 consumer.subscribe(["dumped"])
 assert len(consumer.consume(1000, 30)) == 1000
 consumer.commit(asynchronous=False)
+transactional = Producer({"bootstrap.servers": bootstrap, "transactional.id": f"dumper-{round_number}"})
+transactional.init_transactions(30)
+for transaction in range(6):
+    transactional.begin_transaction()
+    for number in range(60):
+        transactional.produce("dumped", key=str(number), value=str(transaction) * 50, partition=number % 3)
+    transactional.send_offsets_to_transaction([TopicPartition("dumped", 0, transaction)], consumer.consumer_group_metadata(), 30)
+    if transaction % 3 == 1:
+        transactional.flush(30)
+        transactional.abort_transaction(30)
+    else:
+        transactional.commit_transaction(30)
+# Markers follow the answer; who takes over the transactional id waits for the last of them.
+Producer({"bootstrap.servers": bootstrap, "transactional.id": f"dumper-{round_number}"}).init_transactions(30)
 for partition in range(3):
     print(partition, *consumer.get_watermark_offsets(TopicPartition("dumped", partition), 30))
 consumer.close()
@@ -106,7 +120,11 @@ def dump(files: list[Path], *options: str) -> Findings:
 def examine(data: Path) -> tuple[list[str], dict[str, int], int]:
     """Dumps every file of a data directory; returns complaints, records by partition folder, and the count of files."""
     by_suffix = {suffix: sorted(data.glob(f"*/*{suffix}")) for suffix in (".log", ".index", ".timeindex", ".txnindex", ".snapshot")}
-    internal = {"__consumer_offsets": "--offsets-decoder", "__cluster_metadata": "--cluster-metadata-decoder"}
+    internal = {
+        "__consumer_offsets": "--offsets-decoder",
+        "__transaction_state": "--transaction-log-decoder",
+        "__cluster_metadata": "--cluster-metadata-decoder",
+    }
     complaints: list[str] = []
     records: dict[str, int] = {}
 
