@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Kafka Streams on the streams group protocol (KIP-1071), unmodified, against the broker under test.
+"""Kafka Streams, unmodified, against the broker under test: on the streams group protocol (KIP-1071), and exactly-once.
 
     tests/foreign/streams.py [--broker fleuve|kafka] [--keep]
 
 Two instances of a word count: one begins, the other joins, the broker is killed and comes back, the first leaves.
-Afterwards every word has been counted, and Apache's kafka-streams-groups.sh sees what went on.
+Afterwards every word has been counted, and Apache's kafka-streams-groups.sh sees what went on. A second application
+of the same kind counts exactly once on the classic group protocol, whatever is killed.
 Needs `scripts/setup.sh streams python`, a JDK and a release build of Fleuve.
 """
 
@@ -65,12 +66,12 @@ def wait_until(condition, what: str):
 class Instance:
     """One process of the application."""
 
-    def __init__(self, name: str, broker: Broker, folder: Path):
+    def __init__(self, name: str, broker: Broker, folder: Path, *settings: str):
         self.name = name
         self.tasks = 0
         self.states: list[str] = []
         self.trouble: list[str] = []
-        command = [*JAVA, str(HERE / "java" / "WordCount.java"), broker.bootstrap, str(folder / f"state-{name}"), "group.protocol=streams"]
+        command = [*JAVA, str(HERE / "java" / "WordCount.java"), broker.bootstrap, str(folder / f"state-{name}"), *settings]
         self.log = open(folder / f"{name}.stderr", "wb")
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.reader = threading.Thread(target=self.read, daemon=True)
@@ -106,7 +107,7 @@ class Instance:
 class Run:
     """The application and what has been said to it so far."""
 
-    def __init__(self, broker: Broker):
+    def __init__(self, broker: Broker, isolation: str = "read_uncommitted"):
         from confluent_kafka import Consumer, Producer
         from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -121,6 +122,7 @@ class Run:
         self.producer = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "linger.ms": 5})
         self.consumer = Consumer({
             "bootstrap.servers": broker.bootstrap, "group.id": "word-count-check", "auto.offset.reset": "earliest", "enable.auto.commit": False,
+            "isolation.level": isolation,
         })  # fmt: skip
         self.consumer.subscribe(["counts"])
 
@@ -165,7 +167,7 @@ class Run:
 
 def word_count(broker: Broker, folder: Path, note) -> None:
     run = Run(broker)
-    first = Instance("first", broker, folder)
+    first = Instance("first", broker, folder, "group.protocol=streams")
     second = None
     try:
         run.say()
@@ -173,7 +175,7 @@ def word_count(broker: Broker, folder: Path, note) -> None:
         run.check_counted(exactly=True)
         note("one instance counts; its internal topics were made by the broker")
 
-        second = Instance("second", broker, folder)
+        second = Instance("second", broker, folder, "group.protocol=streams")
         wait_until(lambda: first.has(TASKS // 2) and second.has(TASKS // 2), "two instances share the tasks")
         run.say()
         run.check_counted(exactly=True)
@@ -214,9 +216,39 @@ def word_count(broker: Broker, folder: Path, note) -> None:
         run.consumer.close()
 
 
+def exactly_once(broker: Broker, folder: Path, note) -> None:
+    run = Run(broker, "read_committed")
+    settings = ["group.protocol=classic", "processing.guarantee=exactly_once_v2", "session.timeout.ms=6000"]
+    instances = [Instance("once-0", broker, folder, *settings)]
+    try:
+        run.say()
+        wait_until(lambda: instances[-1].has(TASKS), "the first instance has all tasks")
+        run.check_counted(exactly=True)
+        note("an instance with exactly_once_v2 on the classic protocol counts")
+
+        broker.kill()
+        broker.start()
+        run.say()
+        run.check_counted(exactly=True)
+        note("the broker is killed and comes back, and every word is counted once")
+
+        run.say()
+        instances[-1].end()
+        instances.append(Instance("once-1", broker, folder, *settings))
+        run.say()
+        run.check_counted(exactly=True)
+        note("the instance is killed at work, and its successor counts every word once")
+        instances[-1].leave()
+    finally:
+        for instance in instances:
+            instance.end()
+        run.consumer.close()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_broker_argument(parser)
+    parser.add_argument("--only", choices=["word_count", "exactly_once"])
     options = parser.parse_args()
     python = CACHE / "venv" / "bin" / "python"
     if Path(sys.prefix).resolve() != (CACHE / "venv").resolve():
@@ -224,15 +256,18 @@ def main() -> int:
     started = time.monotonic()
     failed = 0
     with Workspace("streams", options.keep) as workspace:
-        broker = workspace.broker(options.broker, SETTINGS)
-        try:
-            broker.start()
-            word_count(broker, workspace.path, lambda text: print(f"ok     streams       {text}", flush=True))
-            broker.stop()
-        except (Failed, BrokerFailed, subprocess.TimeoutExpired) as failure:
-            failed = 1
-            workspace.keep = True
-            print(f"FAILED streams       {failure}", flush=True)
+        for work in (word_count, exactly_once):
+            if options.only not in (None, work.__name__):
+                continue
+            broker = workspace.broker(options.broker, SETTINGS, data=f"data-{work.__name__}")
+            try:
+                broker.start()
+                work(broker, workspace.path, lambda text: print(f"ok     streams       {text}", flush=True))
+                broker.stop()
+            except (Failed, BrokerFailed, subprocess.TimeoutExpired) as failure:
+                failed = 1
+                workspace.keep = True
+                print(f"FAILED streams       {failure}", flush=True)
     print(f"Kafka Streams: {'failed' if failed else 'passed'} ({time.monotonic() - started:.0f} s)")
     return failed
 

@@ -87,7 +87,7 @@
 //!
 //! Another protocol would become a module beside [`classic`], [`consumer`], [`share`] and [`streams`], a
 //! variant of the coordinator's group enum and of [`Record`], and a further section of the ledger; they share
-//! [`offsets`], timers, steps and the driver. Offsets of transactions become a second section of
+//! [`offsets`], timers, steps and the driver. Offsets of transactions are a second section of
 //! the ledger that a commit marker moves into the first.
 
 pub mod classic;
