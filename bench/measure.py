@@ -11,6 +11,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 
+import saturate
 import wire
 from harness.broker import CACHE, Broker, free_port
 from machine import Stopwatch, memory_mib
@@ -22,6 +23,8 @@ SIZES = (100, 1024)
 LATENCY_BYTES = 1024
 LOAD_BYTES_MAX = 4 << 30
 MANY_PARTITIONS = 1000
+VERY_MANY_PARTITIONS = 10_000
+RESTART_SECONDS_MAX = 600.0
 READY_SECONDS_MAX = 120.0
 IDLE_SECONDS = 5
 
@@ -163,6 +166,28 @@ def measure_throughput(broker: Broker, plan: Plan, rows: set[str]) -> Figures:
     return figures
 
 
+def measure_saturation(broker: Broker, plan: Plan) -> Figures:
+    """What the broker takes and gives when the generator costs next to nothing."""
+    figures = Figures()
+    create_topic(broker, "saturate", PARTITIONS)
+    create_topic(broker, "saturate-warm-up", PARTITIONS)
+    # The record that create_topic writes into the last partition would shift its offsets.
+    lanes = PARTITIONS - 1
+    saturate.produce(broker.port, "saturate-warm-up", lanes, 3)
+    watch = Stopwatch(broker.pid)
+    sizes, seconds = saturate.produce(broker.port, "saturate", lanes, plan.load_seconds)
+    usage = watch.stop()
+    figures.values["saturated_produce_mb"] = sum(sizes) / 1e6 / seconds
+    figures.values["saturated_produce_cpu"] = usage.broker_seconds / (sum(sizes) / 1e9)
+    watch = Stopwatch(broker.pid)
+    sizes, seconds = saturate.drain(broker.port, "saturate", sizes)
+    usage = watch.stop()
+    figures.values["saturated_consume_mb"] = sum(sizes) / 1e6 / seconds
+    figures.values["saturated_consume_cpu"] = usage.broker_seconds / (sum(sizes) / 1e9)
+    # The generator's threads are no strangers, but no children that could be told from them either.
+    return figures
+
+
 def latency(broker: Broker, plan: Plan, topic: str, rate: int) -> dict:
     arguments = [broker.bootstrap, topic, str(PARTITIONS), str(LATENCY_BYTES), str(rate)]
     arguments += [str(plan.latency_seconds), str(plan.latency_warmup_seconds), "all"]
@@ -191,13 +216,15 @@ def measure_latency(broker: Broker, plan: Plan, rate: int) -> Figures:
     return figures
 
 
-def measure_restart(broker: Broker, plan: Plan) -> Figures:
+def measure_restart(broker: Broker, partitions: int, label: str, records_each: int) -> Figures:
     """With many partitions: clean stop, then SIGKILL; each time from process start to a record read and one acknowledged."""
     figures = Figures()
+    # Kafka takes minutes to close ten thousand partitions.
+    broker.stop_seconds_max = RESTART_SECONDS_MAX
     broker.start()
-    create_topic(broker, "many", plan.many_partitions)
-    command = [PERFORMANCE, "-P", "-b", broker.bootstrap, "-t", "many", "-s", "1024", "-a", "-1", "-c", str(plan.many_partitions * 100)]
-    generate(plan, command)
+    create_topic(broker, "many", partitions)
+    command = [PERFORMANCE, "-P", "-b", broker.bootstrap, "-t", "many", "-s", "1024", "-a", "-1", "-c", str(partitions * records_each)]
+    generate(Plan(), command)
     client = wire.Client(broker.port)
     client.produce("many", 0)
     client.close()
@@ -205,18 +232,18 @@ def measure_restart(broker: Broker, plan: Plan) -> Figures:
     def serves(attempt: wire.Client) -> None:
         attempt.fetch("many", 0)
         attempt.produce("many", 0)
-        attempt.produce("many", plan.many_partitions - 1)
+        attempt.produce("many", partitions - 1)
 
-    for name, end in (("restart_clean_ms", broker.stop), ("restart_kill_ms", broker.kill)):
+    for name, end in ((f"{label}_clean_ms", broker.stop), (f"{label}_kill_ms", broker.kill)):
         if end == broker.kill:
             # Something unflushed and unfinished, as a crash under load would leave it.
-            generate(plan, command)
+            generate(Plan(), command)
         end()
         began = time.monotonic()
         broker.spawn()
-        figures.values[name] = (wire.until_done(broker.port, READY_SECONDS_MAX, serves) - began) * 1000
+        figures.values[name] = (wire.until_done(broker.port, RESTART_SECONDS_MAX, serves) - began) * 1000
         broker.await_ready()
-    figures.values["rss_many_mib"] = memory_mib(broker.pid, "VmRSS")
+    figures.values[f"{label}_rss_mib"] = memory_mib(broker.pid, "VmRSS")
     broker.stop()
     return figures
 

@@ -30,6 +30,10 @@ ROWS = [
     Row("consume_mb_1024", "consume 1 KiB, MB/s", 1, True),
     Row("consume_cpu_100", "consume 100 B, broker CPU-s/GB", 2, False, "≤ 0.4"),
     Row("consume_cpu_1024", "consume 1 KiB, broker CPU-s/GB", 2, False, "≤ 0.4"),
+    Row("saturated_produce_mb", "produce saturation (encoded batches of 1 KiB records), MB/s", 1, True),
+    Row("saturated_produce_cpu", "produce saturation, broker CPU-s/GB", 2, False),
+    Row("saturated_consume_mb", "consume saturation (nothing parsed), MB/s", 1, True),
+    Row("saturated_consume_cpu", "consume saturation, broker CPU-s/GB", 2, False),
     Row("latency_p50_ms", "end to end p50, ms", 2, False),
     Row("latency_p99_ms", "end to end p99, ms", 2, False, "≤ 0.5"),
     Row("latency_p999_ms", "end to end p99.9, ms", 2, False),
@@ -39,7 +43,10 @@ ROWS = [
     Row("start_ms", "start to first acknowledged record, ms", 1, False, "≤ 0.05"),
     Row("restart_clean_ms", "restart with 1,000 partitions, clean, ms", 0, False),
     Row("restart_kill_ms", "restart with 1,000 partitions, after SIGKILL, ms", 0, False),
-    Row("rss_many_mib", "resident memory with 1,000 partitions, MiB", 1, False),
+    Row("restart_rss_mib", "resident memory with 1,000 partitions, MiB", 1, False),
+    Row("restart10k_clean_ms", "restart with 10,000 partitions, clean, ms", 0, False, "≤ 0.1"),
+    Row("restart10k_kill_ms", "restart with 10,000 partitions, after SIGKILL, ms", 0, False),
+    Row("restart10k_rss_mib", "resident memory with 10,000 partitions, MiB", 1, False),
 ]
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fleuve beside Apache Kafka on this machine: same generators, same flush settings, in turn.
 
-    bench/run.py [--short|--quick] [--pairs N] [--modes page-cache,flush] [--rows start,memory,produce,consume,latency,restart] [--write]
+    bench/run.py [--short|--quick] [--pairs N] [--modes page-cache,flush] [--rows start,memory,produce,consume,saturate,latency,restart,restart10k] [--write]
 
 Needs `scripts/setup.sh bench` and a release build. Prints a Markdown table of ratios; --write also puts it into
 docs/benchmarks.md. The raw figures stay in .cache/bench/. Nothing else should run meanwhile: the report says what did.
@@ -37,7 +37,7 @@ MODES = {
         {"kafka": {"log.flush.interval.messages": "1"}, "fleuve": {}},
     ),
 }
-ROW_GROUPS = ("start", "memory", "produce", "consume", "latency", "restart")
+ROW_GROUPS = ("start", "memory", "produce", "consume", "saturate", "latency", "restart", "restart10k")
 NOISE_SHARE_MAX = 0.10
 COMMON = {"group.initial.rebalance.delay.ms": "0"}
 
@@ -70,10 +70,12 @@ class Run:
         with Workspace(f"bench-{side}") as workspace:
             broker = self.broker(workspace, side, mode)
             self.take(values, measure.measure_start(broker, self.plan))
-            if self.rows & {"memory", "produce", "consume", "latency"}:
+            if self.rows & {"memory", "produce", "consume", "saturate", "latency"}:
                 measure.warm_up(broker, self.plan)
                 if self.rows & {"produce", "consume"}:
                     self.take(values, measure.measure_throughput(broker, self.plan, self.rows))
+                if "saturate" in self.rows:
+                    self.take(values, measure.measure_saturation(broker, self.plan))
                 if "latency" in self.rows:
                     if mode not in self.latency_rates:
                         self.latency_rates[mode] = max(measure.peak_rate(broker, self.plan) // 2, 1)
@@ -87,10 +89,14 @@ class Run:
             values.pop("rss_idle_mib", None), values.pop("rss_peak_mib", None)
         return values
 
-    def restart(self, side: str) -> dict[str, float]:
+    def restart(self, side: str, label: str) -> dict[str, float]:
         values: dict[str, float] = {}
+        partitions, each = self.plan.many_partitions, 100
+        if label == "restart10k":
+            partitions, each = measure.VERY_MANY_PARTITIONS, 10
         with Workspace(f"bench-{side}") as workspace:
-            self.take(values, measure.measure_restart(self.broker(workspace, side, "page-cache"), self.plan))
+            broker = self.broker(workspace, side, "page-cache")
+            self.take(values, measure.measure_restart(broker, partitions, label, each))
         return values
 
     def take(self, values: dict[str, float], figures: measure.Figures) -> None:
@@ -117,11 +123,12 @@ class Run:
 
     def all(self) -> dict[str, list]:
         results = {}
-        if self.rows - {"restart"}:
+        if self.rows - {"restart", "restart10k"}:
             for mode in self.options.modes.split(","):
                 results[mode] = self.pairs(mode, lambda side, mode=mode: self.visit(side, mode))
-        if "restart" in self.rows:
-            results["restart"] = self.pairs("restart", self.restart)
+        for label in ("restart", "restart10k"):
+            if label in self.rows:
+                results[label] = self.pairs(label, lambda side, label=label: self.restart(side, label))
         return results
 
 
@@ -151,6 +158,9 @@ def markdown(run: Run, results: dict[str, list], scratch: Path) -> str:
     if "restart" in results:
         lines += ["", f"## Restart with {plan.many_partitions:,} partitions", "", "From process start until one record was read and two were acknowledged, page-cache mode.", ""]
         lines += report.table(results["restart"])
+    if "restart10k" in results:
+        lines += ["", f"## Restart with {measure.VERY_MANY_PARTITIONS:,} partitions", "", "The same with ten records in each.", ""]
+        lines += report.table(results["restart10k"])
     lines += [
         "",
         "## How",

@@ -56,6 +56,7 @@ class Broker:
         # Put before the broker's command, for pinning it to cores.
         self.command_prefix: list[str] = []
         self.process: subprocess.Popen | None = None
+        self.stop_seconds_max: float = STOP_SECONDS_MAX
         self.log_path = data.with_name(data.name + ".broker.log")
 
     @property
@@ -108,11 +109,11 @@ class Broker:
             raise BrokerFailed(f"{self.name} had already ended by itself with {process.returncode}\n{self.log_tail()}")
         process.send_signal(how)
         try:
-            process.wait(STOP_SECONDS_MAX)
+            process.wait(self.stop_seconds_max)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise BrokerFailed(f"{self.name} did not stop within {STOP_SECONDS_MAX} s of {how.name}\n{self.log_tail()}")
+            raise BrokerFailed(f"{self.name} did not stop within {self.stop_seconds_max:.0f} s of {how.name}\n{self.log_tail()}")
 
     def check_alive(self) -> None:
         if self.process is not None and self.process.poll() is not None:
