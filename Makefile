@@ -46,6 +46,7 @@ foreign: build
 	scripts/setup.sh foreign
 	python3 tests/foreign/run.py --broker $(BROKER)
 	python3 tests/foreign/restarts.py --broker $(BROKER)
+	python3 tests/foreign/share.py --broker $(BROKER)
 	python3 tests/foreign/observability.py
 	python3 tests/foreign/streams.py --broker $(BROKER)
 

@@ -1,8 +1,8 @@
 //! FindCoordinator, versions 0–6: which broker coordinates a group or a transactional id.
 //!
 //! The topics that keep groups, transactional ids and what share groups do are made when the first
-//! coordinator is asked for. Other kinds are answered with `INVALID_REQUEST`, which
-//! clients take as final, where "not available" would have them ask for ever.
+//! coordinator is asked for. Other kinds are answered with `INVALID_REQUEST`, which clients take as
+//! final, where "not available" would have them ask for ever.
 
 use fleuve_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
 use fleuve_protocol::messages::find_coordinator_response::{Coordinator, FindCoordinatorResponse};
