@@ -53,6 +53,8 @@ TRANSACTION_TIMEOUT_MS = 6000
 CLOCK_SECONDS_MAX = 2700
 LONG_SEEDS = 100
 SETTLE_SECONDS = 45
+# Longer than all the waits of one operation together.
+STUCK_SECONDS = 60
 SETTINGS = {
     "group.initial.rebalance.delay.ms": "0",
     "offsets.topic.num.partitions": "4",
@@ -92,7 +94,7 @@ class Worker(threading.Thread):
     """Drives one client through random operations and keeps their history."""
 
     def __init__(self, client, transactional: bool, chance: random.Random, bootstrap: str, protocol: str, until: threading.Event):
-        super().__init__(name=client.name)
+        super().__init__(name=client.name, daemon=True)
         self.client = client
         self.transactional = transactional
         self.chance = chance
@@ -328,8 +330,10 @@ def run_seed(seed: int, java: JavaClients, options: argparse.Namespace) -> bool:
             finally:
                 until.set()
                 for worker in workers:
-                    worker.join()
+                    worker.join(STUCK_SECONDS)
             for worker in workers:
+                if worker.is_alive():
+                    raise BrokerFailed(f"{worker.name} hangs; so far it met {worker.problems[-3:]}")
                 if worker.failure is not None:
                     raise worker.failure
                 worker.client.do({"do": "close"})
