@@ -12,10 +12,13 @@
 mod args;
 mod commands;
 mod context;
+mod decode;
 mod failure;
 mod histogram;
 mod output;
+mod patterns;
 mod quantities;
+mod reset;
 mod tool;
 
 use std::process::ExitCode;

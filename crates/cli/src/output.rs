@@ -64,6 +64,13 @@ pub(crate) fn line(text: impl AsRef<str>) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
+/// Prints text as it is to stdout.
+pub(crate) fn out(text: impl AsRef<str>) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_ref().as_bytes())?;
+    Ok(out.flush()?)
+}
+
 /// Prints one line about the work to stderr.
 pub(crate) fn note(text: impl AsRef<str>) {
     let mut err = io::stderr().lock();

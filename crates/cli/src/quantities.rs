@@ -82,6 +82,28 @@ pub(crate) fn parse_time(text: &str) -> Option<i64> {
     Some(minutes * 60_000 + (second * 1000.0).round() as i64)
 }
 
+/// Reads a duration into milliseconds: ISO 8601 as Kafka's tools take it (`P1DT2H`, `PT30M`,
+/// `PT1.5S`), or short (`1d2h`, `30m`, `90s`, `500ms`).
+pub(crate) fn parse_duration(text: &str) -> Option<i64> {
+    let upper = text.trim().to_ascii_uppercase();
+    let body = upper.strip_prefix('P').unwrap_or(&upper);
+    if body.is_empty() {
+        return None;
+    }
+    let mut total_ms = 0.0;
+    let mut rest = body.replace('T', "");
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        let units =
+            [("MS", 1.0), ("D", 86_400_000.0), ("H", 3_600_000.0), ("M", 60_000.0), ("S", 1000.0)];
+        let (unit, ms) = units.into_iter().find(|(unit, _)| rest[digits..].starts_with(unit))?;
+        total_ms += number * ms;
+        rest = rest[digits + unit.len()..].to_owned();
+    }
+    Some(total_ms.round() as i64)
+}
+
 /// Writes a time as `2026-11-21T10:00:00.123Z`.
 pub(crate) fn format_time(ms: i64) -> String {
     let days = ms.div_euclid(86_400_000);
@@ -134,6 +156,23 @@ mod tests {
         assert_eq!(format_time(951_827_400_000), "2000-02-29T12:30:00.000Z");
         for ms in (-200_000_000_000..4_000_000_000_000).step_by(86_399_123_457) {
             assert_eq!(parse_time(&format_time(ms)), Some(ms));
+        }
+    }
+
+    #[test]
+    fn durations_are_read_in_both_ways() {
+        for (text, ms) in [
+            ("PT1H", 3_600_000),
+            ("P1DT2H3M4.5S", 93_784_500),
+            ("P2D", 172_800_000),
+            ("90s", 90_000),
+            ("1h30m", 5_400_000),
+            ("500ms", 500),
+        ] {
+            assert_eq!(parse_duration(text), Some(ms), "{text}");
+        }
+        for text in ["", "P", "1", "x", "PT1", "1y"] {
+            assert_eq!(parse_duration(text), None, "{text}");
         }
     }
 

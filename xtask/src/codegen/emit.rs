@@ -31,9 +31,25 @@ pub(crate) fn message(schema: &Schema) -> Result<String> {
     if used("Uuid") {
         out.push_str("use fleuve_types::Uuid;\n");
     }
-    out.push_str("\nuse crate::message::*;\n#[cfg(feature = \"testing\")]\nuse crate::testing::{Sample, Sampler};\nuse crate::wire::*;\n\n");
+    out.push('\n');
+    if is_stored(schema.kind) {
+        out.push_str("#[cfg(feature = \"json\")]\nuse crate::json::Json;\n");
+    }
+    out.push_str("use crate::message::*;\n#[cfg(feature = \"testing\")]\nuse crate::testing::{Sample, Sampler};\nuse crate::wire::*;\n\n");
     out.push_str(&body);
     Ok(out)
+}
+
+/// Kafka's schemas begin some names with a capital; what its tools print never does.
+fn lower_first(name: &str) -> String {
+    let mut letters = name.chars();
+    let first = letters.next().map(|first| first.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
+}
+
+/// Reports whether messages of this kind stand in logs, where tools show them.
+fn is_stored(kind: Kind) -> bool {
+    matches!(kind, Kind::Data | Kind::Metadata | Kind::CoordinatorKey | Kind::CoordinatorValue)
 }
 
 fn message_impl(schema: &Schema, out: &mut String) -> Result<()> {
@@ -151,7 +167,38 @@ impl Emitter<'_> {
         out.push_str("}\n\nfn write(&self, w: &mut Writer, v: Version, _: Field) {\n");
         self.write(&fields, out)?;
         writeln!(out, "}} }}\n\nimpl Struct for {name} {{}}\n")?;
-        self.sample(&fields, out)
+        self.sample(&fields, out)?;
+        if is_stored(self.schema.kind) { self.json(&fields, out) } else { Ok(()) }
+    }
+
+    /// Writes what tools show of stored messages: the fields of a version, tagged ones if set.
+    fn json(&self, fields: &[&Field], out: &mut String) -> Result<()> {
+        let v = if fields.is_empty() { "_" } else { "v" };
+        writeln!(
+            out,
+            "#[cfg(feature = \"json\")]\nimpl Json for {} {{\n\
+             fn json(&self, {v}: Version) -> serde_json::Value {{\n\
+             {} fields = serde_json::Map::new();",
+            self.item.name,
+            if fields.is_empty() { "let" } else { "let mut" }
+        )?;
+        for field in fields {
+            let name = field_name(&field.name);
+            let put = format!("fields.insert(\"{}\".to_owned(), self.{name}.json(v));", field.name);
+            let is_set = match field.tag {
+                Some(_) => Some(negated(&is_default(field)?)),
+                None => None,
+            };
+            let conditions: Vec<_> =
+                self.condition(field.versions).into_iter().chain(is_set).collect();
+            if conditions.is_empty() {
+                writeln!(out, "{put}")?;
+            } else {
+                writeln!(out, "if {} {{ {put} }}", conditions.join(" && "))?;
+            }
+        }
+        out.push_str("serde_json::Value::Object(fields) } }\n\n");
+        Ok(())
     }
 
     fn declaration(&self, fields: &[&Field], out: &mut String) -> Result<()> {

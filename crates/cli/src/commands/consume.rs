@@ -19,8 +19,9 @@ use super::produce::unescape;
 use super::topic::log_ends;
 use crate::args::{Common, Format};
 use crate::context::Context;
+use crate::decode::Decoder;
 use crate::failure::Failure;
-use crate::output::note;
+use crate::output::{note, yaml};
 use crate::quantities::{parse_time, summary};
 
 /// Read records.
@@ -64,6 +65,15 @@ pub(crate) struct Consume {
     /// Say nothing when done.
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    /// Further topics, which only the drop-in scripts can ask for.
+    #[arg(skip)]
+    pub(crate) more_topics: Vec<String>,
+}
+
+impl Consume {
+    fn topics(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.topic).chain(&self.more_topics).map(String::as_str)
+    }
 }
 
 /// How long one wait for records lasts, before looking whether to stop.
@@ -73,7 +83,8 @@ const WRITE_BYTES: usize = 128 << 10;
 
 pub(crate) async fn run(consume: Consume, common: &Common) -> Result<(), Failure> {
     let style = match (common.output, consume.key_separator.as_deref()) {
-        (Format::Json | Format::Yaml, _) => Style::Json,
+        (Format::Json, _) => Style::Json,
+        (Format::Yaml, _) => Style::Yaml,
         (Format::Table, Some(separator)) => {
             Style::Parts(Parts { key: true, separator: unescape(separator), ..Parts::default() })
         }
@@ -104,8 +115,11 @@ pub(crate) async fn run_in(
     }
     let start = parse_start(&consume.from)?;
     let client = context.client().await?;
-    let topic = client.topic(&consume.topic, false).await?;
-    let partitions = choose_partitions(&consume, topic.partitions.len())?;
+    let mut partitions = Vec::new();
+    for name in consume.topics() {
+        let topic = client.topic(name, false).await?;
+        partitions.extend(choose_partitions(&consume, name, topic.partitions.len())?);
+    }
     // Taken before reading: whoever does not follow ends here.
     let mut ends = HashMap::new();
     if !consume.follow {
@@ -119,8 +133,12 @@ pub(crate) async fn run_in(
     let out = BufWriter::with_capacity(WRITE_BYTES, io::stdout().lock());
     let printer = Printer { out, style };
     let began = Instant::now();
-    let mut reading = Reading { printer, records: 0, bytes: 0 };
+    let mut reading = Reading { printer, records: 0, bytes: 0, left_over: None };
     let outcome = reading.read(&consume, &consumer, &ends).await;
+    if let Some((partition, offset)) = reading.left_over.take() {
+        // What was fetched and not printed must not count as read by the group.
+        consumer.seek(&partition, Start::Offset(offset))?;
+    }
     let closed = consumer.close().await;
     outcome?;
     closed?;
@@ -131,6 +149,8 @@ struct Reading {
     printer: Printer,
     records: u64,
     bytes: u64,
+    /// The first record that was fetched and not printed.
+    left_over: Option<(TopicPartition, i64)>,
 }
 
 impl Reading {
@@ -177,6 +197,7 @@ impl Reading {
         let partition = records.partition();
         for record in records {
             if self.records >= limit || end.is_some_and(|end| record.offset.0 >= end) {
+                self.left_over = Some((partition.clone(), record.offset.0));
                 break;
             }
             self.printer.print(partition, &record)?;
@@ -203,8 +224,14 @@ impl Reading {
 pub(crate) enum Style {
     /// Parts of it in text.
     Parts(Parts),
-    /// All of it in JSON.
+    /// All of it in JSON, a line each.
     Json,
+    /// All of it in YAML, an item of one list each.
+    Yaml,
+    /// What a record of the system's topics says, in JSON.
+    Decoded(Decoder),
+    /// Nothing.
+    Silent,
 }
 
 /// The parts of a record that are printed, in the order of Kafka's console consumer.
@@ -212,10 +239,18 @@ pub(crate) struct Parts {
     pub(crate) timestamp: bool,
     pub(crate) partition: bool,
     pub(crate) offset: bool,
+    pub(crate) epoch: bool,
     pub(crate) headers: bool,
     pub(crate) key: bool,
     pub(crate) value: bool,
     pub(crate) separator: String,
+    pub(crate) header_separator: String,
+    pub(crate) line_end: String,
+    /// What stands for a missing key or value.
+    pub(crate) null: String,
+    pub(crate) key_form: Form,
+    pub(crate) value_form: Form,
+    pub(crate) header_form: Form,
 }
 
 impl Default for Parts {
@@ -224,10 +259,66 @@ impl Default for Parts {
             timestamp: false,
             partition: false,
             offset: false,
+            epoch: false,
             headers: false,
             key: false,
             value: true,
             separator: "\t".to_owned(),
+            header_separator: ",".to_owned(),
+            line_end: "\n".to_owned(),
+            null: "null".to_owned(),
+            key_form: Form::Text,
+            value_form: Form::Text,
+            header_form: Form::Text,
+        }
+    }
+}
+
+/// How bytes are shown: as text, or as what Kafka's deserializer of that name makes of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Text,
+    Integer(usize),
+    Float,
+    Double,
+    Boolean,
+}
+
+impl Form {
+    /// Finds the form by the name of a Java class.
+    pub(crate) fn of_class(name: &str) -> Result<Self, Failure> {
+        let short = name.rsplit('.').next().unwrap_or_default();
+        Ok(match short.strip_suffix("Deserializer").unwrap_or(short) {
+            "String" | "ByteArray" | "Bytes" | "ByteBuffer" => Self::Text,
+            "Short" => Self::Integer(2),
+            "Integer" => Self::Integer(4),
+            "Long" => Self::Integer(8),
+            "Float" => Self::Float,
+            "Double" => Self::Double,
+            "Boolean" => Self::Boolean,
+            _ => {
+                return Err(Failure::new(format!(
+                    "deserializer {name}: use String, ByteArray, Short, Integer, Long, Float, \
+                     Double or Boolean"
+                )));
+            }
+        })
+    }
+
+    fn write(self, out: &mut impl Write, bytes: Option<&[u8]>, null: &str) -> io::Result<()> {
+        let Some(bytes) = bytes else { return out.write_all(null.as_bytes()) };
+        let number = || {
+            let negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
+            let start = if negative { -1 } else { 0 };
+            bytes.iter().fold(start, |number: i64, byte| number << 8 | i64::from(*byte))
+        };
+        match self {
+            Self::Integer(size) if bytes.len() == size => write!(out, "{}", number()),
+            Self::Float if bytes.len() == 4 => write!(out, "{}", f32::from_bits(number() as u32)),
+            Self::Double if bytes.len() == 8 => write!(out, "{}", f64::from_bits(number() as u64)),
+            Self::Boolean if bytes.len() == 1 => write!(out, "{}", bytes[0] != 0),
+            // Other sizes are not of this form; the bytes tell more than an error.
+            _ => out.write_all(bytes),
         }
     }
 }
@@ -242,8 +333,20 @@ impl Printer {
         match &self.style {
             Style::Parts(parts) => write_parts(&mut self.out, parts, partition, record)?,
             Style::Json => write_json(&mut self.out, partition, record)?,
+            Style::Yaml => {
+                let item = [record_value(partition, record)].into_iter().collect();
+                return self.out.write_all(yaml(&item).as_bytes());
+            }
+            Style::Decoded(decoder) => {
+                let Some(value) = decoder.decode(record.key, record.value) else { return Ok(()) };
+                serde_json::to_writer(&mut self.out, &value)?;
+            }
+            Style::Silent => return Ok(()),
         }
-        self.out.write_all(b"\n")
+        match &self.style {
+            Style::Parts(parts) => self.out.write_all(parts.line_end.as_bytes()),
+            _ => self.out.write_all(b"\n"),
+        }
     }
 }
 
@@ -254,11 +357,16 @@ fn write_parts(
     record: &Record<'_>,
 ) -> io::Result<()> {
     let separator = parts.separator.as_bytes();
-    let mut rest =
-        [parts.timestamp, parts.partition, parts.offset, parts.headers, parts.key, parts.value]
-            .into_iter()
-            .filter(|wanted| *wanted)
-            .count();
+    let wanted = [
+        parts.timestamp,
+        parts.partition,
+        parts.offset,
+        parts.epoch,
+        parts.headers,
+        parts.key,
+        parts.value,
+    ];
+    let mut rest = wanted.into_iter().filter(|wanted| *wanted).count();
     let mut end_part = |out: &mut dyn Write| {
         rest -= 1;
         if rest > 0 { out.write_all(separator) } else { Ok(()) }
@@ -275,25 +383,59 @@ fn write_parts(
         write!(out, "Offset:{}", record.offset.0)?;
         end_part(out)?;
     }
+    if parts.epoch {
+        // Kafka's console consumer loses it on the way, too.
+        out.write_all(b"Epoch:NOT_PRESENT")?;
+        end_part(out)?;
+    }
     if parts.headers {
         if record.headers.len() == 0 {
             out.write_all(b"NO_HEADERS")?;
         }
         for (index, header) in record.headers.enumerate() {
-            out.write_all(if index == 0 { b"" } else { b"," })?;
+            if index > 0 {
+                out.write_all(parts.header_separator.as_bytes())?;
+            }
             write!(out, "{}:", header.key_text())?;
-            out.write_all(header.value.unwrap_or(NULL))?;
+            parts.header_form.write(out, header.value, &parts.null)?;
         }
         end_part(out)?;
     }
     if parts.key {
-        out.write_all(record.key.unwrap_or(NULL))?;
+        parts.key_form.write(out, record.key, &parts.null)?;
         end_part(out)?;
     }
     if parts.value {
-        out.write_all(record.value.unwrap_or(NULL))?;
+        parts.value_form.write(out, record.value, &parts.null)?;
     }
     Ok(())
+}
+
+/// A record as the value that JSON and YAML show.
+fn record_value(partition: &TopicPartition, record: &Record<'_>) -> serde_json::Value {
+    let headers: Vec<_> = record
+        .headers
+        .map(|header| {
+            serde_json::json!({ "key": header.key_text(), "value": text_value(header.value) })
+        })
+        .collect();
+    serde_json::json!({
+        "topic": *partition.topic, "partition": partition.partition, "offset": record.offset.0,
+        "timestamp": record.timestamp.0, "key": text_value(record.key),
+        "value": text_value(record.value), "headers": headers,
+    })
+}
+
+/// Text as a string, and other bytes as `{"hex": "..."}`.
+fn text_value(bytes: Option<&[u8]>) -> serde_json::Value {
+    let Some(bytes) = bytes else { return serde_json::Value::Null };
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            serde_json::json!({ "hex": hex })
+        }
+    }
 }
 
 /// What stands for a missing key or value, as in Kafka's console consumer.
@@ -368,12 +510,15 @@ fn begin(
         }
     };
     let consumer = Consumer::new(client, config)?;
-    consumer.subscribe(&[&consume.topic])?;
+    consumer.subscribe(&consume.topics().collect::<Vec<_>>())?;
     Ok(consumer)
 }
 
-fn choose_partitions(consume: &Consume, count: usize) -> Result<Vec<TopicPartition>, Failure> {
-    let topic = consume.topic.as_str();
+fn choose_partitions(
+    consume: &Consume,
+    topic: &str,
+    count: usize,
+) -> Result<Vec<TopicPartition>, Failure> {
     if let Some(missing) =
         consume.partition.iter().find(|&&index| usize::try_from(index).is_ok_and(|i| i >= count))
     {
@@ -428,6 +573,40 @@ mod tests {
             "key": {"hex": "ff00"}, "value": "dit \"ça\"", "headers": [],
         });
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn yaml_items_make_one_list_of_what_json_tells() {
+        let record = Record {
+            offset: Offset(7),
+            timestamp: TimestampMs(1),
+            key: None,
+            value: Some(b"a: b"),
+            headers: Headers::default(),
+        };
+        let value = record_value(&TopicPartition::new("t", 2), &record);
+        let mut out = Vec::new();
+        write_json(&mut out, &TopicPartition::new("t", 2), &record).expect("memory");
+        assert_eq!(value, serde_json::from_slice::<serde_json::Value>(&out).expect("JSON"));
+        let item = yaml(&[value].into_iter().collect());
+        assert!(item.starts_with("- topic: t\n  partition: 2\n  offset: 7\n"), "{item}");
+        assert!(item.contains("\n  key: null\n  value: \"a: b\"\n  headers: []\n"), "{item}");
+    }
+
+    #[test]
+    fn forms_are_those_of_kafkas_deserializers() {
+        let shown = |class: &str, bytes: &[u8]| {
+            let mut out = Vec::new();
+            let form = Form::of_class(class).expect("known");
+            form.write(&mut out, Some(bytes), "null").expect("memory");
+            String::from_utf8(out).expect("text")
+        };
+        let class = "org.apache.kafka.common.serialization.LongDeserializer";
+        assert_eq!(shown(class, &(-5i64).to_be_bytes()), "-5");
+        assert_eq!(shown("IntegerDeserializer", &77i32.to_be_bytes()), "77");
+        assert_eq!(shown("DoubleDeserializer", &1.5f64.to_be_bytes()), "1.5");
+        assert_eq!(shown("LongDeserializer", b"odd"), "odd");
+        assert!(Form::of_class("com.example.Mine").is_err());
     }
 
     #[test]

@@ -1,43 +1,62 @@
 //! `fleuve group`: consumer groups and share groups, and their offsets.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use fleuve_client::Admin;
-use fleuve_client::config::IsolationLevel;
-use fleuve_client::consumer::{Committed, LATEST};
+use fleuve_client::consumer::Committed;
+use fleuve_client::{Admin, Error};
+use fleuve_protocol::ErrorCode;
 use fleuve_types::TopicPartition;
 use serde_json::json;
 
 use super::share;
-use super::topic::{log_ends, report};
+use super::topic::report;
 use crate::args::{Common, Format};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{line, note, print, print_table, print_value};
-use crate::quantities::parse_time;
+use crate::output::{line, note, out, print, print_table, print_value};
+use crate::quantities::{now_ms, parse_duration, parse_time};
+use crate::reset::{Plan, Target, ends_of, expand, from_csv, plan, to_csv, within_logs};
 
 /// List, describe, reset and delete consumer and share groups.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Group {
     /// List groups.
-    List,
+    #[command(after_help = "Examples:\n  \
+        fleuve group list\n  \
+        fleuve group list --state stable,empty --type consumer")]
+    List {
+        /// Only groups in these states, separated by commas.
+        #[arg(long, value_delimiter = ',')]
+        state: Vec<String>,
+        /// Only groups of these types: classic, consumer, share, streams.
+        #[arg(long = "type", value_delimiter = ',')]
+        kind: Vec<String>,
+    },
     /// Show a group: committed offsets, lag and who reads what.
     #[command(after_help = "Examples:\n  \
         fleuve group describe readers\n  \
-        fleuve group describe readers --members")]
+        fleuve group describe readers --members\n  \
+        fleuve group describe readers --state -o json")]
     Describe {
         /// The group.
         name: String,
         /// Show the members instead of the offsets.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "state")]
         members: bool,
+        /// Show state, assignor, coordinator and epochs instead of the offsets.
+        #[arg(long)]
+        state: bool,
     },
     /// Move what a group has committed; shows the plan unless --execute is given.
     #[command(after_help = "Examples:\n  \
         fleuve group reset-offsets readers --topic greetings --to beginning\n  \
         fleuve group reset-offsets readers --all-topics --to 2026-11-21T10:00:00Z --execute\n  \
-        fleuve group reset-offsets readers --topic greetings:0 --shift-by -10 --execute")]
+        fleuve group reset-offsets readers --topic greetings --by-duration 2h --execute\n  \
+        fleuve group reset-offsets readers --topic greetings:0 --shift-by -10 --execute\n  \
+        fleuve group reset-offsets readers --all-topics --to current --export > offsets.csv\n  \
+        fleuve group reset-offsets readers --from-file offsets.csv --execute")]
     ResetOffsets {
         /// The group.
         name: String,
@@ -45,6 +64,9 @@ pub(crate) enum Group {
         scope: Scope,
         #[command(flatten)]
         to: To,
+        /// Print the plan as lines for --from-file.
+        #[arg(long)]
+        export: bool,
         /// Do it.
         #[arg(long)]
         execute: bool,
@@ -57,22 +79,28 @@ pub(crate) enum Group {
         /// The groups.
         #[arg(required = true)]
         names: Vec<String>,
+        /// Only say what would be deleted.
+        #[arg(long)]
+        dry_run: bool,
     },
-    /// Make a group forget what it has committed for a topic.
+    /// Make a group forget what it has committed for topics.
     DeleteOffsets {
         /// The group.
         name: String,
-        /// The topic, or a partition of it as TOPIC:PARTITION.
+        /// A topic, or partitions of it as TOPIC:0,1; may be repeated.
+        #[arg(long, required = true)]
+        topic: Vec<String>,
+        /// Only say what would be forgotten.
         #[arg(long)]
-        topic: String,
+        dry_run: bool,
     },
 }
 
 /// Which partitions to reset.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(required = false, multiple = false)]
 pub(crate) struct Scope {
-    /// A topic, or a partition of it as TOPIC:PARTITION; may be repeated.
+    /// A topic, or partitions of it as TOPIC:0,1; may be repeated.
     #[arg(long)]
     topic: Vec<String>,
     /// All topics the group has committed for.
@@ -90,71 +118,84 @@ pub(crate) struct To {
     /// So many records on, or back if negative.
     #[arg(long, allow_hyphen_values = true)]
     shift_by: Option<i64>,
-}
-
-/// How the new offset of a partition is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    Beginning,
-    End,
-    Current,
-    Offset(i64),
-    Time(i64),
-    Shift(i64),
+    /// To the records of so long ago: 2h, 1d12h, PT90S.
+    #[arg(long)]
+    by_duration: Option<String>,
+    /// To what a file says: lines TOPIC,PARTITION,OFFSET, as --export prints them.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["topic", "all_topics"])]
+    from_file: Option<PathBuf>,
 }
 
 pub(crate) async fn run(command: Group, common: &Common) -> Result<(), Failure> {
     let admin = Context::new(common)?.admin().await?;
     match command {
-        Group::List => list(&admin, common.output).await,
-        Group::Describe { name, members: true } => members(&admin, &name, common.output).await,
-        Group::Describe { name, members: false } => match admin.is_share_group(&name).await? {
+        Group::List { state, kind } => list(&admin, &state, &kind, common.output).await,
+        Group::Describe { name, members: true, .. } => members(&admin, &name, common.output).await,
+        Group::Describe { name, state: true, .. } => state(&admin, &name, common.output).await,
+        Group::Describe { name, .. } => match admin.is_share_group(&name).await? {
             true => share::describe(&admin, &name, common.output).await,
             false => describe(&admin, &name, common.output).await,
         },
-        Group::ResetOffsets { name, scope, to, execute, dry_run: _ } => {
-            let target = parse_target(&to)?;
+        Group::ResetOffsets { name, scope, to, export, execute, dry_run: _ } => {
             let is_share = admin.is_share_group(&name).await?;
             let committed = match is_share {
                 true => share::starts(&admin, &name).await?,
                 false => admin.group_offsets(&name).await?,
             };
-            let partitions = if scope.all_topics {
-                committed.keys().map(|partition| partition.topic.to_string()).collect()
+            let plan = make_plan(&admin, &name, &scope, &to, &committed).await?;
+            if export {
+                let plans = BTreeMap::from([(name.clone(), plan.clone())]);
+                out(to_csv(&plans))?;
             } else {
-                scope.topic
-            };
-            let partitions = expand(&admin, &partitions).await?;
-            let plan = plan(&admin, target, &partitions, &committed).await?;
-            show_plan(&plan, &committed, common.output)?;
+                show_plan(&plan, &committed, common.output)?;
+            }
+            let offsets = plan.into_iter().collect();
             if execute && is_share {
-                admin.alter_share_group_offsets(&name, &plan).await?;
+                admin.alter_share_group_offsets(&name, &offsets).await?;
             } else if execute {
-                admin.alter_group_offsets(&name, &plan).await?;
-            } else if common.output == Format::Table {
+                admin.alter_group_offsets(&name, &offsets).await?;
+            } else if common.output == Format::Table && !export {
                 note("nothing was changed: pass --execute to do it");
             }
             Ok(())
         }
-        Group::Delete { names } => {
+        Group::Delete { names, dry_run } => {
             let mut results = Vec::new();
             for name in names {
-                let result = admin.delete_group(&name).await;
+                let result = if dry_run {
+                    could_delete(&admin, &name).await
+                } else {
+                    admin.delete_group(&name).await
+                };
                 results.push((name, result));
             }
-            report(results, "deleted group", None)
+            report(results, if dry_run { "would delete group" } else { "deleted group" }, None)
         }
-        Group::DeleteOffsets { name, topic } if admin.is_share_group(&name).await? => {
-            if topic.contains(':') {
+        Group::DeleteOffsets { name, topic, dry_run: false }
+            if admin.is_share_group(&name).await? =>
+        {
+            if topic.iter().any(|topic| topic.contains(':')) {
                 return Err(Failure::new(
                     "a share group forgets whole topics: leave the partition out",
                 ));
             }
-            let results = admin.delete_share_group_offsets(&name, &[topic]).await?;
+            let results = admin.delete_share_group_offsets(&name, &topic).await?;
             report(results, &format!("group {name} forgot its offsets of"), None)
         }
-        Group::DeleteOffsets { name, topic } => {
-            let partitions = expand(&admin, &[topic]).await?;
+        Group::DeleteOffsets { name, topic, dry_run } => {
+            let partitions = expand(&admin, &topic).await?;
+            if dry_run {
+                let committed = match admin.is_share_group(&name).await? {
+                    true => share::starts(&admin, &name).await?,
+                    false => admin.group_offsets(&name).await?,
+                };
+                return partitions
+                    .iter()
+                    .filter(|partition| committed.contains_key(partition))
+                    .try_for_each(|partition| {
+                        line(format!("group {name} would forget its offset of {partition}"))
+                    });
+            }
             let results = admin.delete_group_offsets(&name, &partitions).await?;
             let results = results.into_iter().map(|(p, result)| (p.to_string(), result));
             report(results, &format!("group {name} forgot its offset of"), None)
@@ -162,8 +203,58 @@ pub(crate) async fn run(command: Group, common: &Common) -> Result<(), Failure> 
     }
 }
 
-async fn list(admin: &Admin, format: Format) -> Result<(), Failure> {
-    let groups = admin.list_groups().await?;
+/// Says what the deletion of a group would meet.
+async fn could_delete(admin: &Admin, name: &str) -> fleuve_client::Result<()> {
+    let group = admin.describe_group(name).await?;
+    let code = match group.state.as_str() {
+        "Empty" => return Ok(()),
+        "Dead" => ErrorCode::GroupIdNotFound,
+        _ => ErrorCode::NonEmptyGroup,
+    };
+    Err(Error::Broker { subject: format!("group {name}"), code, message: None })
+}
+
+async fn make_plan(
+    admin: &Admin,
+    name: &str,
+    scope: &Scope,
+    to: &To,
+    committed: &HashMap<TopicPartition, Committed>,
+) -> Result<Plan, Failure> {
+    if let Some(path) = &to.from_file {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::new(format!("cannot read {}: {error}: check --from-file", path.display()))
+        })?;
+        let mut plans = from_csv(&text, &[name.to_owned()])?;
+        let plan = plans.remove(name).ok_or_else(|| {
+            Failure::new(format!("{}: it says nothing of group {name}", path.display()))
+        })?;
+        return within_logs(admin, plan).await;
+    }
+    let target = parse_target(to)?;
+    let partitions = if scope.all_topics {
+        let mut partitions: Vec<_> = committed.keys().cloned().collect();
+        partitions.sort_unstable();
+        partitions
+    } else if scope.topic.is_empty() {
+        return Err(Failure::new("which partitions? pass --topic NAME or --all-topics"));
+    } else {
+        expand(admin, &scope.topic).await?
+    };
+    plan(admin, target, &partitions, committed).await
+}
+
+async fn list(
+    admin: &Admin,
+    states: &[String],
+    kinds: &[String],
+    format: Format,
+) -> Result<(), Failure> {
+    let allows = |wanted: &[String], value: &str| {
+        wanted.is_empty() || wanted.iter().any(|one| one.trim().eq_ignore_ascii_case(value))
+    };
+    let mut groups = admin.list_groups().await?;
+    groups.retain(|group| allows(states, &group.state) && allows(kinds, &group.kind));
     let value = groups
         .iter()
         .map(|group| {
@@ -177,6 +268,31 @@ async fn list(admin: &Admin, format: Format) -> Result<(), Failure> {
         vec![group.id.clone(), group.state.clone(), group.kind.clone(), group.protocol_type.clone()]
     });
     print(format, &value, &["group", "state", "type", "protocol"], rows)
+}
+
+async fn state(admin: &Admin, name: &str, format: Format) -> Result<(), Failure> {
+    let group = admin.describe_group(name).await?;
+    if group.state == "Dead" {
+        return Err(Failure::new(format!("group {name} does not exist: see `fleuve group list`")));
+    }
+    let (epoch, target_epoch) = group.epochs.unzip();
+    let value = json!({
+        "group": group.id, "state": group.state, "protocol_type": group.protocol_type,
+        "assignor": group.assignor, "coordinator": group.coordinator,
+        "members": group.members.len(), "epoch": epoch, "target_epoch": target_epoch,
+    });
+    let number = |number: Option<i32>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
+    let row = vec![
+        group.id,
+        group.state,
+        group.assignor,
+        group.coordinator.to_string(),
+        group.members.len().to_string(),
+        number(epoch),
+        number(target_epoch),
+    ];
+    let headers = ["group", "state", "assignor", "coordinator", "members", "epoch", "target epoch"];
+    print(format, &value, &headers, [row])
 }
 
 /// One partition of a group's description.
@@ -210,18 +326,12 @@ pub(crate) async fn lags(admin: &Admin, name: &str) -> Result<(String, Vec<Lag>)
     }
     let partitions: BTreeSet<TopicPartition> =
         committed.keys().chain(readers.keys()).cloned().collect();
-    let asked = partitions.iter().map(|partition| (partition.clone(), LATEST)).collect();
-    let mut ends = match admin.list_offsets(&asked, IsolationLevel::ReadUncommitted).await {
-        Ok(ends) => ends,
-        // A topic that was deleted keeps committed offsets for a while.
-        Err(error) if error.code().is_some() => HashMap::new(),
-        Err(error) => return Err(error.into()),
-    };
+    let ends = ends_of(admin, &partitions).await?;
     let lags = partitions
         .into_iter()
         .map(|partition| Lag {
             committed: committed.get(&partition).map(|committed| committed.offset),
-            end: ends.remove(&partition).and_then(Result::ok).map(|end| end.offset),
+            end: ends.get(&partition).copied(),
             reader: readers.remove(&partition),
             partition,
         })
@@ -277,6 +387,10 @@ async fn members(admin: &Admin, name: &str, format: Format) -> Result<(), Failur
             json!({
                 "member": member.id, "instance_id": member.instance_id, "host": member.host,
                 "client_id": member.client_id, "topics": member.topics, "assignment": assignment,
+                "epoch": member.target.as_ref().map(|(epoch, _)| epoch),
+                "target": member.target.as_ref().map(|(_, target)| {
+                    target.iter().map(ToString::to_string).collect::<Vec<_>>()
+                }),
             })
         })
         .collect();
@@ -293,36 +407,14 @@ async fn members(admin: &Admin, name: &str, format: Format) -> Result<(), Failur
     print(format, &value, &["member", "host", "client", "partitions", "assignment"], rows)
 }
 
-/// Reads `TOPIC` and `TOPIC:PARTITION` texts.
-pub(crate) async fn expand(
-    admin: &Admin,
-    texts: &[String],
-) -> Result<Vec<TopicPartition>, Failure> {
-    let mut partitions = BTreeSet::new();
-    for text in texts {
-        let (topic, indexes) = match text.split_once(':') {
-            Some((topic, indexes)) => (topic, Some(indexes)),
-            None => (text.as_str(), None),
-        };
-        let count = admin.client().topic(topic, false).await?.partitions.len() as i32;
-        let indexes: Vec<i32> = match indexes {
-            None => (0..count).collect(),
-            Some(indexes) => indexes
-                .split(',')
-                .map(|index| index.parse().ok().filter(|index| (0..count).contains(index)))
-                .collect::<Option<_>>()
-                .ok_or_else(|| {
-                    Failure::new(format!("{text}: topic {topic} has partitions 0 to {}", count - 1))
-                })?,
-        };
-        partitions.extend(indexes.into_iter().map(|index| TopicPartition::new(topic, index)));
-    }
-    Ok(partitions.into_iter().collect())
-}
-
 fn parse_target(to: &To) -> Result<Target, Failure> {
     if let Some(shift) = to.shift_by {
         return Ok(Target::Shift(shift));
+    }
+    if let Some(text) = &to.by_duration {
+        return parse_duration(text).map(|ms| Target::Time(now_ms() - ms)).ok_or_else(|| {
+            Failure::new(format!("--by-duration {text}: expected 2h, 1d12h or PT90S"))
+        });
     }
     let text = to.to.as_deref().unwrap_or_default();
     match text {
@@ -342,46 +434,11 @@ fn parse_target(to: &To) -> Result<Target, Failure> {
     })
 }
 
-/// Finds the new offset of each partition, within what its log holds.
-pub(crate) async fn plan(
-    admin: &Admin,
-    target: Target,
-    partitions: &[TopicPartition],
-    committed: &HashMap<TopicPartition, Committed>,
-) -> Result<HashMap<TopicPartition, i64>, Failure> {
-    let ends = log_ends(admin, partitions).await?;
-    let mut at_time = HashMap::new();
-    if let Target::Time(time) = target {
-        let asked = partitions.iter().map(|partition| (partition.clone(), time)).collect();
-        at_time = admin.list_offsets(&asked, IsolationLevel::ReadUncommitted).await?;
-    }
-    let mut plan = HashMap::new();
-    for partition in partitions {
-        let (first, next) = ends[partition];
-        let current = committed.get(partition).map(|committed| committed.offset);
-        let offset = match target {
-            Target::Beginning => first,
-            Target::End => next,
-            Target::Current => current.unwrap_or(next),
-            Target::Offset(offset) => offset,
-            Target::Shift(by) => current.unwrap_or(next).saturating_add(by),
-            Target::Time(_) => match at_time.remove(partition) {
-                Some(found) => Some(found?.offset).filter(|&offset| offset >= 0).unwrap_or(next),
-                None => next,
-            },
-        };
-        plan.insert(partition.clone(), offset.clamp(first, next));
-    }
-    Ok(plan)
-}
-
 fn show_plan(
-    plan: &HashMap<TopicPartition, i64>,
+    plan: &Plan,
     committed: &HashMap<TopicPartition, Committed>,
     format: Format,
 ) -> Result<(), Failure> {
-    let mut plan: Vec<_> = plan.iter().collect();
-    plan.sort_unstable();
     let current = |partition| committed.get(partition).map(|committed| committed.offset);
     let value = plan
         .iter()

@@ -1,4 +1,4 @@
-//! `fleuve log dump`: what stands in the files of a partition, without a broker.
+//! `fleuve log`: what stands in the files of a partition, without a broker.
 //!
 //! The lines are those of Apache Kafka's `DumpLogSegments`, so that scripts written for it work.
 
@@ -16,20 +16,25 @@ use fleuve_protocol::records::{
 use serde_json::json;
 
 use crate::args::{Common, Format};
+use crate::decode::Decoder;
 use crate::failure::Failure;
+use crate::output::line;
 
 /// Look into log files, without a broker.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Log {
     /// Show batches, records and index entries.
     Dump(Dump),
+    /// Hold index files against the log beside them.
+    VerifyIndex(VerifyIndex),
 }
 
 /// Show batches, records and index entries.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = "Examples:\n  \
     fleuve log dump fleuve-data/greetings-0                       all files of a partition\n  \
     fleuve log dump --records fleuve-data/greetings-0/*.log       records too\n  \
+    fleuve log dump --data fleuve-data/__consumer_offsets-7       groups and offsets, decoded\n  \
     fleuve log dump -o json fleuve-data/greetings-0/00000000000000000000.log")]
 pub(crate) struct Dump {
     /// Files (.log, .index, .timeindex, .txnindex, .snapshot, checkpoints) or partition directories.
@@ -38,17 +43,122 @@ pub(crate) struct Dump {
     /// Also the records of each batch.
     #[arg(long)]
     pub(crate) records: bool,
-    /// Also keys and values; implies --records.
+    /// Also keys and values; implies --records. Those of the system's topics are read.
     #[arg(long)]
     pub(crate) data: bool,
+    /// Show keys and values as they are, also those of the system's topics.
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Which topic's records are read, whatever the directory's name says.
+    #[arg(skip)]
+    pub(crate) decoder: Option<Decoder>,
+    /// Leave out what stands beside key and value.
+    #[arg(skip)]
+    pub(crate) skip_metadata: bool,
+    /// Stop after so many bytes of batches.
+    #[arg(skip)]
+    pub(crate) bytes_max: Option<u64>,
+}
+
+/// Hold index files against the log beside them.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  fleuve log verify-index fleuve-data/greetings-0")]
+pub(crate) struct VerifyIndex {
+    /// .index and .timeindex files or partition directories.
+    #[arg(required = true)]
+    pub(crate) paths: Vec<PathBuf>,
 }
 
 /// No batch may grow larger than this when decompressed.
 const DECOMPRESSED_BYTES_MAX: usize = 1 << 30;
 
 pub(crate) async fn run(command: Log, common: &Common) -> Result<(), Failure> {
-    let Log::Dump(dump) = command;
-    run_dump(&dump, common.output != Format::Table)
+    match command {
+        Log::Dump(dump) => run_dump(&dump, common.output != Format::Table),
+        Log::VerifyIndex(verify) => verify_indexes(&verify.paths),
+    }
+}
+
+/// Looks whether every entry of the indexes points at a batch that holds its offset.
+pub(crate) fn verify_indexes(paths: &[PathBuf]) -> Result<(), Failure> {
+    let mut wrong = 0;
+    for path in files(paths)? {
+        let kind = Kind::of(&path);
+        if !matches!(kind, Some(Kind::OffsetIndex | Kind::TimeIndex)) {
+            continue;
+        }
+        let shown = path.display();
+        line(format!("Dumping {shown}"))?;
+        let problems = verify_index(&path, kind == Some(Kind::TimeIndex))?;
+        if problems.is_empty() {
+            line(format!("{shown} passed the check."))?;
+        }
+        for problem in &problems {
+            line(format!("  {problem}"))?;
+        }
+        wrong += usize::from(!problems.is_empty());
+    }
+    match wrong {
+        0 => Ok(()),
+        count => Err(Failure::new(format!(
+            "{count} indexes do not fit their logs: remove them while the broker is stopped, and it \
+             makes them anew"
+        ))),
+    }
+}
+
+fn verify_index(path: &Path, is_time_index: bool) -> Result<Vec<String>, Failure> {
+    let unreadable = |error| Failure::new(format!("cannot read {}: {error}", path.display()));
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let log_path = path.with_extension("log");
+    let log = File::open(&log_path)
+        .map_err(|error| Failure::new(format!("cannot read {}: {error}", log_path.display())))?;
+    let size = log.metadata().map_err(unreadable)?.len();
+    // First and last offset and highest time of every batch, by position.
+    let mut batches = std::collections::BTreeMap::new();
+    let mut position = 0;
+    while position < size {
+        let Ok(batch) = read_batch(&log, position, size) else { break };
+        let header = batch.header;
+        let range = (header.base_offset.0, header.last_offset().0, header.max_timestamp.0);
+        batches.insert(position, range);
+        position += header.size() as u64;
+    }
+    let base_offset = base_offset(path);
+    let mut problems = Vec::new();
+    if is_time_index {
+        let entries = bytes.as_chunks::<12>().0.iter().map(|entry| {
+            let relative = i32::from_be_bytes(first(entry, 8));
+            (i64::from_be_bytes(first(entry, 0)), base_offset + i64::from(relative))
+        });
+        for (timestamp, offset) in rising(entries, |entry| entry.0) {
+            let highest = batches
+                .values()
+                .filter(|(first, _, _)| *first <= offset)
+                .map(|(_, _, highest)| *highest)
+                .max();
+            if highest != Some(timestamp) {
+                problems.push(format!(
+                    "timestamp {timestamp} at offset {offset}: the log has {}",
+                    highest.map_or_else(|| "none".to_owned(), |highest| highest.to_string())
+                ));
+            }
+        }
+    } else {
+        let entries = bytes.as_chunks::<8>().0.iter().map(|entry| {
+            let [relative, position] = fields(entry);
+            (base_offset + i64::from(relative), position)
+        });
+        for (offset, position) in rising(entries, |entry| i64::from(entry.1)) {
+            let batch = u64::try_from(position).ok().and_then(|position| batches.get(&position));
+            if !batch.is_some_and(|(first, last, _)| (*first..=*last).contains(&offset)) {
+                problems.push(format!(
+                    "offset {offset} at position {position}: no batch there holds it"
+                ));
+            }
+        }
+    }
+    Ok(problems)
 }
 
 /// Dumps files; fails at the end if one of them was damaged.
@@ -56,8 +166,13 @@ pub(crate) fn run_dump(dump: &Dump, as_json: bool) -> Result<(), Failure> {
     let mut printer = Printer {
         out: BufWriter::new(io::stdout().lock()),
         as_json,
-        records: dump.records || dump.data,
-        data: dump.data,
+        records: dump.records || dump.data || dump.decoder.is_some(),
+        data: dump.data || dump.decoder.is_some(),
+        raw: dump.raw,
+        wanted_decoder: dump.decoder,
+        decoder: None,
+        skip_metadata: dump.skip_metadata,
+        bytes_max: dump.bytes_max.unwrap_or(u64::MAX),
     };
     let mut damaged = 0;
     for path in files(&dump.paths)? {
@@ -126,6 +241,25 @@ struct Printer {
     as_json: bool,
     records: bool,
     data: bool,
+    raw: bool,
+    wanted_decoder: Option<Decoder>,
+    /// How the records of the present file are read.
+    decoder: Option<Decoder>,
+    skip_metadata: bool,
+    bytes_max: u64,
+}
+
+/// How the records of a topic are read, told by the name of the directory that its log lies in.
+fn decoder_of(path: &Path) -> Option<Decoder> {
+    let absolute = std::fs::canonicalize(path).ok()?;
+    let directory = absolute.parent()?.file_name()?.to_str()?;
+    match directory.rsplit_once('-')?.0 {
+        "__consumer_offsets" => Some(Decoder::Coordinator),
+        "__transaction_state" => Some(Decoder::Transactions),
+        "__share_group_state" => Some(Decoder::Shares),
+        "__cluster_metadata" => Some(Decoder::Metadata),
+        _ => None,
+    }
 }
 
 impl Printer {
@@ -142,6 +276,8 @@ impl Printer {
             writeln!(self.out, "Dumping {shown}")?;
         }
         if kind == Kind::Log {
+            let named = if self.raw { None } else { decoder_of(path) };
+            self.decoder = self.wanted_decoder.or(named);
             return self.dump_log(path);
         }
         let bytes = std::fs::read(path)
@@ -220,7 +356,7 @@ impl Printer {
         let mut decompressor = Decompressor::new(DECOMPRESSED_BYTES_MAX);
         let mut position = 0;
         let mut whole = true;
-        while position < size {
+        while position < size.min(self.bytes_max) {
             let batch = match read_batch(&file, position, size) {
                 Ok(batch) => batch,
                 Err(reason) => {
@@ -339,19 +475,40 @@ impl Printer {
             Ok(kind) => format!("{kind:?}").to_uppercase(),
             Err(error) => error.to_string(),
         });
+        if is_control && self.skip_metadata {
+            return Ok(());
+        }
         let data = self.data && !is_control;
+        let decoder = self.decoder.filter(|_| data);
+        let decoded = decoder.and_then(|decoder| decoder.parts(record.key, record.value));
+        let skip_metadata = self.skip_metadata;
+        let payload_of = |value: &serde_json::Value| match value {
+            serde_json::Value::Null => "<DELETE>".to_owned(),
+            value => value.to_string(),
+        };
         self.line(
             || {
-                let mut line = format!(
-                    "| offset: {} {}: {} keySize: {} valueSize: {} sequence: {sequence} \
+                let mut line = if skip_metadata {
+                    "|".to_owned()
+                } else {
+                    format!(
+                        "| offset: {} {}: {} keySize: {} valueSize: {} sequence: {sequence} \
                      headerKeys: [{}]",
-                    record.offset,
-                    time_name(header),
-                    record.timestamp,
-                    size(record.key),
-                    size(record.value),
-                    names.join(","),
-                );
+                        record.offset,
+                        time_name(header),
+                        record.timestamp,
+                        size(record.key),
+                        size(record.value),
+                        names.join(","),
+                    )
+                };
+                if let Some((key, value)) = &decoded {
+                    if !key.is_null() {
+                        line.push_str(&format!(" key: {key}"));
+                    }
+                    line.push_str(&format!(" payload: {}", payload_of(value)));
+                    return line;
+                }
                 if let Some(kind) = &control {
                     line.push_str(&format!(" endTxnMarker: {kind}"));
                 }
@@ -372,7 +529,10 @@ impl Printer {
                 if let Some(kind) = &control {
                     value["control"] = kind.as_str().into();
                 }
-                if data {
+                if let Some((key, decoded)) = &decoded {
+                    value["key"] = key.clone();
+                    value["value"] = decoded.clone();
+                } else if data {
                     value["key"] = text(record.key).into();
                     value["value"] = text(record.value).into();
                 }

@@ -53,6 +53,45 @@ pub(crate) struct Produce {
     /// Say nothing when done.
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    /// How headers stand on a line, which only the drop-in scripts can say.
+    #[arg(skip)]
+    pub(crate) line_headers: Option<LineHeaders>,
+    /// Keys and header values that read like `null_value` are null, too.
+    #[arg(skip)]
+    pub(crate) null_everywhere: bool,
+    /// A line that cannot be taken apart is a value, instead of an error.
+    #[arg(skip)]
+    pub(crate) ignore_errors: bool,
+}
+
+/// Headers at the beginning of a line: `name:value,name:value`, then the delimiter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LineHeaders {
+    /// What stands behind the headers.
+    pub(crate) delimiter: String,
+    /// What stands between two headers.
+    pub(crate) separator: String,
+    /// What stands between name and value.
+    pub(crate) name_separator: String,
+}
+
+impl LineHeaders {
+    /// Takes the headers off a line.
+    fn split<'a>(&self, line: &'a [u8]) -> Option<(Vec<(String, &'a [u8])>, &'a [u8])> {
+        let (texts, rest) = split(line, &self.delimiter)?;
+        let mut headers = Vec::new();
+        let mut texts = texts?;
+        while !texts.is_empty() {
+            let (header, others) = match split(texts, &self.separator) {
+                Some((header, others)) => (header?, others),
+                None => (texts, &b""[..]),
+            };
+            let (name, value) = split(header, &self.name_separator)?;
+            headers.push((String::from_utf8_lossy(name?).into_owned(), value));
+            texts = others;
+        }
+        Some((headers, rest))
+    }
 }
 
 /// Deliveries that are waited for at most; beyond them, the oldest is awaited first.
@@ -94,23 +133,42 @@ pub(crate) async fn run_in(produce: Produce, mut context: Context) -> Result<(),
             }
             input.progress.inc(text.len() as u64);
             let text = trim_line_end(&text);
-            let (key, value) = match &separator {
-                Some(separator) => split(text, separator).ok_or_else(|| {
-                    Failure::new(format!(
-                        "line {} of {} has no key separator: check --key-separator",
-                        work.records + 1,
-                        input.name
-                    ))
-                })?,
-                None => (None, text),
+            let wrong = |what: &str, option: &str| {
+                Failure::new(format!(
+                    "line {} of {} has no {what}: check {option}",
+                    work.records + 1,
+                    input.name
+                ))
             };
-            let is_null =
-                produce.null_value.as_deref().is_some_and(|null| null.as_bytes() == value);
+            let (line_headers, rest) = match &produce.line_headers {
+                None => (Vec::new(), text),
+                Some(format) => match format.split(text) {
+                    Some(parts) => parts,
+                    None if produce.ignore_errors => (Vec::new(), text),
+                    None => return Err(wrong("headers", "headers.delimiter and its siblings")),
+                },
+            };
+            let (key, value) = match &separator {
+                None => (None, rest),
+                Some(separator) => match split(rest, separator) {
+                    Some(parts) => parts,
+                    None if produce.ignore_errors => (None, rest),
+                    None => return Err(wrong("key separator", "--key-separator")),
+                },
+            };
+            let is_null = |part: &[u8]| {
+                produce.null_value.as_deref().is_some_and(|null| null.as_bytes() == part)
+            };
+            let is_null_too = |part: &[u8]| produce.null_everywhere && is_null(part);
+            let own_headers: Vec<Header<'_>> = line_headers
+                .iter()
+                .map(|(name, value)| Header::new(name, (!is_null_too(value)).then_some(*value)))
+                .collect();
             let record = Record {
                 partition: produce.partition,
-                key,
-                value: (!is_null).then_some(value),
-                headers: &headers,
+                key: key.filter(|key| !is_null_too(key)),
+                value: (!is_null(value)).then_some(value),
+                headers: if own_headers.is_empty() { &headers } else { &own_headers },
                 ..Record::new(&produce.topic)
             };
             if let Err(error) = work.send(record).await {
@@ -260,6 +318,21 @@ pub(crate) fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_stand_before_key_and_value() {
+        let format = LineHeaders {
+            delimiter: "\t".to_owned(),
+            separator: ",".to_owned(),
+            name_separator: ":".to_owned(),
+        };
+        let (headers, rest) = format.split(b"a:1,b:\tk\tv").expect("well formed");
+        assert_eq!(headers, [("a".to_owned(), &b"1"[..]), ("b".to_owned(), &b""[..])]);
+        assert_eq!(rest, b"k\tv");
+        assert_eq!(format.split(b"\tv").expect("none"), (vec![], &b"v"[..]));
+        assert_eq!(format.split(b"a\tv"), None, "a header without a value");
+        assert_eq!(format.split(b"v"), None, "no delimiter");
+    }
 
     #[test]
     fn lines_are_cut_at_the_first_separator() {

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use fleuve_broker::{Broker, BrokerSettings, Components, LogsError, StartError};
 use fleuve_metadata::config::{ConfigFile, Override, Sources, load};
 use fleuve_storage::DirectoryError;
@@ -22,7 +22,8 @@ use crate::output::{line, note};
     fleuve serve --listen 127.0.0.1:0                   any free port\n  \
     fleuve serve --config server.properties             settings of Apache Kafka's file\n  \
     fleuve serve --set num.partitions=12 --data-dir /var/lib/fleuve\n\n\
-    Logs go to stderr; RUST_LOG=debug makes them talk.")]
+    Logs go to stderr; --log-level debug makes them talk, and RUST_LOG says it room by room:\n    \
+    RUST_LOG=info,kafka.request.logger=debug          every request with its timing")]
 pub(crate) struct Serve {
     /// A file of broker properties, as Apache Kafka's server.properties.
     #[arg(long, value_name = "FILE")]
@@ -36,11 +37,47 @@ pub(crate) struct Serve {
     /// A broker property, over the file; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// How log lines are written.
+    #[arg(long, value_enum, value_name = "FORMAT", env = "FLEUVE_LOG_FORMAT", default_value_t)]
+    pub(crate) log_format: LogFormat,
+    /// From which level on log lines are written; RUST_LOG overrides it.
+    #[arg(long, value_enum, value_name = "LEVEL", ignore_case = true, default_value_t)]
+    pub(crate) log_level: LogLevel,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The levels of Kafka's log4j files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// Everything.
+    #[value(alias = "all")]
+    Trace,
+    /// Every request.
+    Debug,
+    /// What an operator may want to know.
+    #[default]
+    Info,
+    /// What may need attention.
+    Warn,
+    /// What somebody has to look at.
+    #[value(alias = "fatal")]
+    Error,
+    /// Nothing.
+    Off,
 }
 
 pub(crate) async fn run(serve: Serve) -> Result<(), Failure> {
     let began = Instant::now();
-    init_logging();
+    init_logging(serve.log_format, serve.log_level);
     raise_file_limit();
     let settings = settings(&serve)?;
     // Before the start, so that a signal during a long recovery is not missed.
@@ -143,16 +180,26 @@ fn explain(error: &StartError) -> Failure {
     Failure::new(format!("{error}: {remedy}"))
 }
 
-/// Sends logs to stderr, at `info` unless `RUST_LOG` says otherwise.
-pub(crate) fn init_logging() {
+/// Sends logs to stderr, from `level` on unless `RUST_LOG` says otherwise.
+pub(crate) fn init_logging(format: LogFormat, level: LogLevel) {
+    let level = match level {
+        LogLevel::Trace => "trace",
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+        LogLevel::Off => "off",
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call, from an embedded broker, leaves the first one's choice.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .try_init();
+    let _ = match format {
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+        }
+    };
 }
 
 /// Takes as many file descriptors as the system lets us: a partition needs several.

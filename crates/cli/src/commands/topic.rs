@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use fleuve_client::Admin;
-use fleuve_client::admin::{Alteration, NewTopic, Resource, TopicDescription};
+use fleuve_client::admin::{Alteration, DescribedPartition, NewTopic, Resource, TopicDescription};
 use fleuve_client::config::IsolationLevel;
 use fleuve_client::consumer::{EARLIEST, LATEST};
 use fleuve_protocol::ErrorCode;
@@ -15,6 +15,7 @@ use crate::args::{Common, Format};
 use crate::context::Context;
 use crate::failure::{Failure, explain};
 use crate::output::{line, note, print};
+use crate::patterns::{TopicPattern, pick};
 
 /// Create, list, describe, change and delete topics.
 #[derive(Debug, Subcommand)]
@@ -46,15 +47,21 @@ pub(crate) enum Topic {
     /// List topics.
     #[command(after_help = "Example:\n  fleuve topic list -o json | jq -r '.[].name'")]
     List {
+        /// Only topics whose whole name fits one of these regular expressions.
+        patterns: Vec<String>,
         /// Also the system's own topics.
         #[arg(long)]
         internal: bool,
     },
     /// Describe topics: partitions, leaders, replicas, offsets and changed configurations.
-    #[command(after_help = "Example:\n  fleuve topic describe greetings")]
+    #[command(after_help = "Examples:\n  \
+        fleuve topic describe greetings\n  \
+        fleuve topic describe 'events-.*' --under-replicated")]
     Describe {
-        /// The names; all topics if there is none.
+        /// Names or regular expressions for names; all topics if there is none.
         names: Vec<String>,
+        #[command(flatten)]
+        only: Only,
     },
     /// Change a topic: more partitions, other configurations.
     #[command(after_help = "Examples:\n  \
@@ -74,14 +81,22 @@ pub(crate) enum Topic {
         delete_config: Vec<String>,
     },
     /// Delete topics with all their records.
-    #[command(after_help = "Example:\n  fleuve topic delete greetings events")]
+    #[command(after_help = "Examples:\n  \
+        fleuve topic delete greetings events\n  \
+        fleuve topic delete --regex 'test-.*' --dry-run")]
     Delete {
         /// The names.
         #[arg(required = true)]
         names: Vec<String>,
+        /// The names are regular expressions.
+        #[arg(long)]
+        regex: bool,
         /// Do not mind if it is not there.
         #[arg(long)]
         if_exists: bool,
+        /// Only say what would be deleted.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Show first and next offset of each partition.
     #[command(after_help = "Example:\n  fleuve topic offsets greetings")]
@@ -101,7 +116,42 @@ pub(crate) enum Topic {
         /// The first offset to keep; -1 deletes everything.
         #[arg(long, allow_hyphen_values = true)]
         before: i64,
+        /// Only say what would be deleted.
+        #[arg(long)]
+        dry_run: bool,
     },
+}
+
+/// Which partitions to show; without any of them, all.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Only {
+    /// Only partitions with replicas out of sync.
+    #[arg(long)]
+    under_replicated: bool,
+    /// Only partitions without a leader.
+    #[arg(long)]
+    unavailable: bool,
+    /// Only partitions with fewer replicas in sync than min.insync.replicas.
+    #[arg(long)]
+    under_min_isr: bool,
+    /// Only partitions with exactly min.insync.replicas in sync.
+    #[arg(long)]
+    at_min_isr: bool,
+}
+
+impl Only {
+    fn is_set(&self) -> bool {
+        self.under_replicated || self.unavailable || self.under_min_isr || self.at_min_isr
+    }
+
+    fn wants(&self, partition: &DescribedPartition, min_isr: usize) -> bool {
+        let (in_sync, leaderless) = (partition.isr.len(), partition.leader.is_none());
+        !self.is_set()
+            || (self.under_replicated && in_sync < partition.replicas.len())
+            || (self.unavailable && leaderless)
+            || (self.under_min_isr && (leaderless || in_sync < min_isr))
+            || (self.at_min_isr && in_sync == min_isr)
+    }
 }
 
 pub(crate) async fn run(command: Topic, common: &Common) -> Result<(), Failure> {
@@ -123,22 +173,32 @@ pub(crate) async fn run(command: Topic, common: &Common) -> Result<(), Failure> 
             let verb = if dry_run { "could create topic" } else { "created topic" };
             report(results.into_iter().map(|(n, r)| (n, r.map(drop))), verb, accepted)
         }
-        Topic::List { internal } => list(&admin, internal, common.output).await,
-        Topic::Describe { names } => describe(&admin, names, common.output).await,
+        Topic::List { patterns, internal } => {
+            list(&admin, &patterns, internal, common.output).await
+        }
+        Topic::Describe { names, only } => describe(&admin, &names, &only, common.output).await,
         Topic::Alter { name, partitions, config, delete_config } => {
             alter(&admin, &name, partitions, &config, delete_config).await
         }
-        Topic::Delete { names, if_exists } => {
-            let names: Vec<_> = names.iter().map(String::as_str).collect();
-            let results = admin.delete_topics(&names).await?;
-            let accepted = if_exists.then_some(ErrorCode::UnknownTopicOrPartition);
-            report(results, "deleted topic", accepted)
+        Topic::Delete { names, regex, if_exists, dry_run } => {
+            delete(&admin, names, regex, if_exists, dry_run).await
         }
         Topic::Offsets { name } => offsets(&admin, &name, common.output).await,
-        Topic::DeleteRecords { name, partition, before } => {
+        Topic::DeleteRecords { name, partition, before, dry_run } => {
             let topic = admin.client().topic(&name, false).await?;
             let all = 0..topic.partitions.len() as i32;
-            let partitions = partition.map_or_else(|| all.collect(), |one| vec![one]);
+            let partitions: Vec<i32> = partition.map_or_else(|| all.collect(), |one| vec![one]);
+            if dry_run {
+                let asked: Vec<_> =
+                    partitions.iter().map(|index| TopicPartition::new(&*name, *index)).collect();
+                let ends = log_ends(&admin, &asked).await?;
+                return asked.iter().try_for_each(|partition| {
+                    let (first, next) = ends[partition];
+                    let start = if before < 0 { next } else { before.clamp(first, next) };
+                    let count = start - first;
+                    line(format!("{partition} would begin at offset {start}, {count} further on"))
+                });
+            }
             let before = partitions
                 .into_iter()
                 .map(|partition| (TopicPartition::new(&*name, partition), before))
@@ -210,10 +270,65 @@ pub(crate) async fn log_ends(
     Ok(ends)
 }
 
-async fn list(admin: &Admin, internal: bool, format: Format) -> Result<(), Failure> {
+async fn delete(
+    admin: &Admin,
+    names: Vec<String>,
+    regex: bool,
+    if_exists: bool,
+    dry_run: bool,
+) -> Result<(), Failure> {
+    let names = if regex { matching(admin, &names).await? } else { names };
+    if dry_run {
+        let known = admin.list_topics().await?;
+        for name in &names {
+            match known.iter().find(|topic| *topic.name == **name) {
+                Some(topic) => {
+                    line(format!(
+                        "would delete topic {name} ({} partitions)",
+                        topic.partitions.len()
+                    ))?;
+                }
+                None if if_exists => {}
+                None => {
+                    return Err(Failure::new(format!(
+                        "there is no topic {name}: see `fleuve topic list`"
+                    )));
+                }
+            }
+        }
+        return Ok(());
+    }
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let results = admin.delete_topics(&names).await?;
+    let accepted = if_exists.then_some(ErrorCode::UnknownTopicOrPartition);
+    report(results, "deleted topic", accepted)
+}
+
+/// The names that fit regular expressions; the system's topics have to be named.
+async fn matching(admin: &Admin, patterns: &[String]) -> Result<Vec<String>, Failure> {
+    let patterns: Vec<_> =
+        patterns.iter().map(|text| TopicPattern::new(text)).collect::<Result<_, _>>()?;
     let topics = admin.list_topics().await?;
-    let topics: Vec<_> =
-        topics.into_iter().filter(|topic| internal || !topic.is_internal).collect();
+    let named = |name: &str| patterns.iter().any(|pattern| pattern.text() == name);
+    let picked = pick(&topics, &patterns)?;
+    let picked = picked.into_iter().filter(|topic| !topic.is_internal || named(&topic.name));
+    Ok(picked.map(|topic| topic.name.to_string()).collect())
+}
+
+async fn list(
+    admin: &Admin,
+    patterns: &[String],
+    internal: bool,
+    format: Format,
+) -> Result<(), Failure> {
+    let patterns: Vec<_> =
+        patterns.iter().map(|text| TopicPattern::new(text)).collect::<Result<_, _>>()?;
+    let topics = admin.list_topics().await?;
+    let fits = |name: &str| patterns.is_empty() || patterns.iter().any(|one| one.fits(name));
+    let topics: Vec<_> = topics
+        .into_iter()
+        .filter(|topic| (internal || !topic.is_internal) && fits(&topic.name))
+        .collect();
     let replicas =
         |topic: &fleuve_client::TopicInfo| topic.partitions.first().map_or(0, |p| p.replicas.len());
     let value = topics
@@ -235,20 +350,27 @@ async fn list(admin: &Admin, internal: bool, format: Format) -> Result<(), Failu
     print(format, &value, &["name", "partitions", "replicas"], rows)
 }
 
-async fn describe(admin: &Admin, names: Vec<String>, format: Format) -> Result<(), Failure> {
-    let names = if names.is_empty() {
-        let topics = admin.list_topics().await?;
-        topics.iter().filter(|t| !t.is_internal).map(|topic| topic.name.to_string()).collect()
-    } else {
-        names
-    };
+async fn describe(
+    admin: &Admin,
+    names: &[String],
+    only: &Only,
+    format: Format,
+) -> Result<(), Failure> {
+    let names = matching(admin, names).await?;
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     if names.is_empty() {
         return print(format, &json!([]), &["partition"], []);
     }
     let mut values = Vec::new();
     for (_, result) in admin.describe_topics(&names).await? {
-        let topic = result?;
+        let mut topic = result?;
+        if only.is_set() {
+            let min_isr = min_isr(admin, &topic.name).await?;
+            topic.partitions.retain(|partition| only.wants(partition, min_isr));
+            if topic.partitions.is_empty() {
+                continue;
+            }
+        }
         let partitions: Vec<_> = topic
             .partitions
             .iter()
@@ -326,6 +448,12 @@ fn topic_value(
         "name": topic.name, "id": topic.id.to_string(), "internal": topic.is_internal,
         "configs": configs, "partitions": partitions,
     })
+}
+
+async fn min_isr(admin: &Admin, topic: &str) -> Result<usize, Failure> {
+    let entries = admin.describe_configs(&Resource::Topic(topic.to_owned()), false).await?;
+    let entry = entries.iter().find(|entry| entry.name == "min.insync.replicas");
+    Ok(entry.and_then(|entry| entry.value.as_ref()?.parse().ok()).unwrap_or(1))
 }
 
 async fn changed_configs(admin: &Admin, topic: &str) -> Result<BTreeMap<String, String>, Failure> {

@@ -1,15 +1,19 @@
 //! `kafka-console-producer.sh` and `kafka-console-consumer.sh`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use clap::Parser;
+use fleuve_client::Properties;
 
 use super::Connect;
-use crate::commands::consume::{Consume, Parts, Style, run_in as consume_in};
-use crate::commands::produce::{Produce, run_in as produce_in, unescape};
+use crate::commands::consume::{Consume, Form, Parts, Style, run_in as consume_in};
+use crate::commands::produce::{LineHeaders, Produce, run_in as produce_in, unescape};
 use crate::commands::topic::parse_assignments;
+use crate::decode::Decoder;
 use crate::failure::Failure;
 use crate::output::note;
+use crate::patterns::{TopicPattern, pick};
 
 /// Read lines from stdin and send them.
 #[derive(Debug, Parser)]
@@ -19,9 +23,16 @@ pub(super) struct ConsoleProducer {
     /// The topic.
     #[arg(long)]
     topic: String,
-    /// How lines are read: parse.key, key.separator, null.marker.
+    /// How lines are read: parse.key, parse.headers, key.separator, headers.delimiter,
+    /// headers.separator, headers.key.separator, null.marker, ignore.error.
     #[arg(long = "reader-property", visible_alias = "property")]
     reader_property: Vec<String>,
+    /// A file of such properties.
+    #[arg(long)]
+    reader_config: Option<PathBuf>,
+    /// Accepted: lines are read one record each.
+    #[arg(long)]
+    line_reader: Option<String>,
     /// Producer properties.
     #[arg(long = "command-property", visible_alias = "producer-property")]
     producer_property: Vec<String>,
@@ -29,8 +40,17 @@ pub(super) struct ConsoleProducer {
     #[arg(long, num_args = 0..=1, default_missing_value = "gzip")]
     compression_codec: Option<String>,
     /// How many replicas must have a record.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     request_required_acks: Option<String>,
+    /// How long the broker may take to acknowledge, in ms.
+    #[arg(long)]
+    request_timeout_ms: Option<u64>,
+    /// How often a record is sent again.
+    #[arg(long)]
+    message_send_max_retries: Option<u64>,
+    /// The pause before sending again, in ms.
+    #[arg(long)]
+    retry_backoff_ms: Option<u64>,
     /// How long a batch waits for more, in ms.
     #[arg(long)]
     timeout: Option<u64>,
@@ -38,28 +58,57 @@ pub(super) struct ConsoleProducer {
     #[arg(long)]
     sync: bool,
     /// The size of batches in bytes.
-    #[arg(long)]
+    #[arg(long, visible_alias = "max-partition-memory-bytes")]
     batch_size: Option<usize>,
+    /// Memory for records that wait to be sent.
+    #[arg(long)]
+    max_memory_bytes: Option<u64>,
+    /// How long a send may wait for memory and metadata, in ms.
+    #[arg(long)]
+    max_block_ms: Option<u64>,
+    /// How old metadata may become, in ms.
+    #[arg(long)]
+    metadata_expiry_ms: Option<u64>,
+    /// Accepted: the system sizes socket buffers.
+    #[arg(long)]
+    socket_buffer_size: Option<u64>,
 }
 
 pub(super) async fn produce(options: ConsoleProducer) -> Result<(), Failure> {
     let mut context = options.connect.context()?;
+    let numbers = [
+        ("linger.ms", options.timeout),
+        ("batch.size", options.batch_size.map(|size| size as u64)),
+        ("request.timeout.ms", options.request_timeout_ms),
+        ("retries", options.message_send_max_retries),
+        ("retry.backoff.ms", options.retry_backoff_ms),
+        ("buffer.memory", options.max_memory_bytes),
+        ("max.block.ms", options.max_block_ms),
+        ("metadata.max.age.ms", options.metadata_expiry_ms),
+    ];
+    for (key, number) in numbers {
+        if let Some(number) = number {
+            context.set(key, &number.to_string())?;
+        }
+    }
     for (key, value) in parse_assignments(&options.producer_property)? {
         context.set(&key, &value)?;
     }
-    if let Some(linger) = options.timeout {
-        context.set("linger.ms", &linger.to_string())?;
-    }
-    if let Some(size) = options.batch_size {
-        context.set("batch.size", &size.to_string())?;
-    }
-    let reader = parse_assignments(&options.reader_property)?;
-    let has_keys = reader.get("parse.key").is_some_and(|value| value == "true");
-    let separator = reader.get("key.separator").map_or("\t", String::as_str);
+    let reader = with_file(options.reader_config, &options.reader_property)?;
+    let is_set = |name: &str| reader.get(name).is_some_and(|value| value == "true");
+    let text =
+        |name: &str, default: &str| unescape(reader.get(name).map_or(default, String::as_str));
     let produce = Produce {
         topic: options.topic,
-        key_separator: has_keys.then(|| separator.to_owned()),
+        key_separator: is_set("parse.key").then(|| text("key.separator", "\t")),
+        line_headers: is_set("parse.headers").then(|| LineHeaders {
+            delimiter: text("headers.delimiter", "\t"),
+            separator: text("headers.separator", ","),
+            name_separator: text("headers.key.separator", ":"),
+        }),
+        ignore_errors: is_set("ignore.error"),
         null_value: reader.get("null.marker").cloned(),
+        null_everywhere: true,
         compression: options.compression_codec,
         acks: options.request_required_acks,
         quiet: true,
@@ -68,14 +117,34 @@ pub(super) async fn produce(options: ConsoleProducer) -> Result<(), Failure> {
     produce_in(produce, context).await
 }
 
-/// Print the records of a topic.
+/// Reads a file of properties and puts those of the command line over them.
+fn with_file(file: Option<PathBuf>, given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut all = BTreeMap::new();
+    if let Some(path) = file {
+        let properties = Properties::load(&path)?;
+        all.extend(properties.iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
+    for text in given {
+        // A separator may itself be or hold blanks, so nothing is trimmed here.
+        let (key, value) = text.split_once('=').ok_or_else(|| {
+            Failure::new(format!("{text}: expected KEY=VALUE, as parse.key=true"))
+        })?;
+        all.insert(key.trim().to_owned(), value.to_owned());
+    }
+    Ok(all)
+}
+
+/// Print the records of topics.
 #[derive(Debug, Parser)]
 pub(super) struct ConsoleConsumer {
     #[command(flatten)]
     connect: Connect,
     /// The topic.
-    #[arg(long)]
-    topic: String,
+    #[arg(long, conflicts_with = "include", required_unless_present = "include")]
+    topic: Option<String>,
+    /// A regular expression for topics.
+    #[arg(long, visible_alias = "whitelist")]
+    include: Option<String>,
     /// Begin with the oldest record.
     #[arg(long)]
     from_beginning: bool,
@@ -83,7 +152,7 @@ pub(super) struct ConsoleConsumer {
     #[arg(long)]
     partition: Option<i32>,
     /// An offset, earliest or latest.
-    #[arg(long)]
+    #[arg(long, requires = "partition")]
     offset: Option<String>,
     /// The consumer group.
     #[arg(long)]
@@ -98,55 +167,133 @@ pub(super) struct ConsoleConsumer {
     #[arg(long)]
     isolation_level: Option<String>,
     /// What is printed: print.key, print.value, print.timestamp, print.partition, print.offset,
-    /// print.headers, key.separator.
+    /// print.epoch, print.headers, key.separator, line.separator, headers.separator, null.literal,
+    /// key.deserializer, value.deserializer, headers.deserializer.
     #[arg(long = "formatter-property", visible_alias = "property")]
     formatter_property: Vec<String>,
+    /// A file of such properties.
+    #[arg(long)]
+    formatter_config: Option<PathBuf>,
+    /// DefaultMessageFormatter, LoggingMessageFormatter, NoOpMessageFormatter,
+    /// OffsetsMessageFormatter, GroupMetadataMessageFormatter or TransactionLogMessageFormatter.
+    #[arg(long)]
+    formatter: Option<String>,
+    /// String, Long, Integer, ... Deserializer for keys.
+    #[arg(long)]
+    key_deserializer: Option<String>,
+    /// The same for values.
+    #[arg(long)]
+    value_deserializer: Option<String>,
     /// Consumer properties.
     #[arg(long = "command-property", visible_alias = "consumer-property")]
     consumer_property: Vec<String>,
     /// Accepted: unreadable records are reported.
     #[arg(long)]
     skip_message_on_error: bool,
+    /// Accepted: events are in the log.
+    #[arg(long)]
+    enable_systest_events: bool,
 }
 
 pub(super) async fn consume(options: ConsoleConsumer) -> Result<(), Failure> {
     let mut context = options.connect.context()?;
-    for (key, value) in parse_assignments(&options.consumer_property)? {
-        context.set(&key, &value)?;
+    let mut properties = parse_assignments(&options.consumer_property)?;
+    // It hides the system's topics from patterns, and ours are asked for by name.
+    properties.remove("exclude.internal.topics");
+    let group = options.group.clone().or_else(|| properties.remove("group.id"));
+    let reset = properties.remove("auto.offset.reset");
+    for (key, value) in &properties {
+        context.set(key, value)?;
     }
     if let Some(level) = &options.isolation_level {
         context.set("isolation.level", level)?;
     }
-    let from = match (&options.offset, options.from_beginning) {
-        (Some(offset), _) => offset.clone(),
-        (None, true) => "beginning".to_owned(),
-        (None, false) => "end".to_owned(),
+    let from = match (&options.offset, options.from_beginning, reset.as_deref()) {
+        (Some(offset), ..) => offset.clone(),
+        (None, true, _) | (None, _, Some("earliest")) => "beginning".to_owned(),
+        _ => "end".to_owned(),
     };
+    let mut topics = match (&options.topic, &options.include) {
+        (Some(topic), _) => vec![topic.clone()],
+        (None, include) => {
+            let listed = context.admin().await?.list_topics().await?;
+            let pattern = TopicPattern::new(include.as_deref().unwrap_or_default())?;
+            let picked = pick(&listed, &[pattern])?;
+            let picked = picked.into_iter().filter(|topic| !topic.is_internal);
+            picked.map(|topic| topic.name.to_string()).collect()
+        }
+    };
+    if topics.is_empty() {
+        return Err(Failure::new("no topic fits --include: see kafka-topics.sh --list"));
+    }
+    let style = style(&options)?;
     let consume = Consume {
-        topic: options.topic,
+        topic: topics.remove(0),
+        more_topics: topics,
         from,
         max_messages: options.max_messages,
-        group: options.group,
+        group,
         follow: true,
         partition: options.partition.into_iter().collect(),
         timeout_ms: options.timeout_ms,
         ..Consume::default()
     };
-    let style = Style::Parts(parts(&parse_assignments(&options.formatter_property)?));
     let (records, _, _) = consume_in(consume, context, style).await?;
     note(format!("Processed a total of {records} messages"));
     Ok(())
 }
 
-fn parts(properties: &BTreeMap<String, String>) -> Parts {
+fn style(options: &ConsoleConsumer) -> Result<Style, Failure> {
+    let mut properties = with_file(options.formatter_config.clone(), &options.formatter_property)?;
+    for (name, class) in [
+        ("key.deserializer", &options.key_deserializer),
+        ("value.deserializer", &options.value_deserializer),
+    ] {
+        if let Some(class) = class {
+            properties.insert(name.to_owned(), class.clone());
+        }
+    }
+    let class = options.formatter.as_deref().unwrap_or("DefaultMessageFormatter");
+    match class.rsplit(['.', '$']).next().unwrap_or_default() {
+        "DefaultMessageFormatter" => Ok(Style::Parts(parts(&properties)?)),
+        "LoggingMessageFormatter" => Ok(Style::Parts(Parts {
+            timestamp: true,
+            key: true,
+            separator: ", ".to_owned(),
+            ..parts(&properties)?
+        })),
+        "NoOpMessageFormatter" => Ok(Style::Silent),
+        "OffsetsMessageFormatter" => Ok(Style::Decoded(Decoder::Offsets)),
+        "GroupMetadataMessageFormatter" => Ok(Style::Decoded(Decoder::Groups)),
+        "TransactionLogMessageFormatter" => Ok(Style::Decoded(Decoder::Transactions)),
+        _ => Err(Failure::new(format!(
+            "--formatter {class}: use DefaultMessageFormatter, LoggingMessageFormatter, \
+             NoOpMessageFormatter, OffsetsMessageFormatter, GroupMetadataMessageFormatter or \
+             TransactionLogMessageFormatter"
+        ))),
+    }
+}
+
+fn parts(properties: &BTreeMap<String, String>) -> Result<Parts, Failure> {
     let asked = |name: &str, default| properties.get(name).map_or(default, |value| value == "true");
-    Parts {
+    let text =
+        |name: &str, default: &str| unescape(properties.get(name).map_or(default, String::as_str));
+    let form =
+        |name: &str| properties.get(name).map_or(Ok(Form::Text), |class| Form::of_class(class));
+    Ok(Parts {
         timestamp: asked("print.timestamp", false),
         partition: asked("print.partition", false),
         offset: asked("print.offset", false),
+        epoch: asked("print.epoch", false),
         headers: asked("print.headers", false),
         key: asked("print.key", false),
         value: asked("print.value", true),
-        separator: unescape(properties.get("key.separator").map_or("\t", String::as_str)),
-    }
+        separator: text("key.separator", "\t"),
+        header_separator: text("headers.separator", ","),
+        line_end: text("line.separator", "\n"),
+        null: text("null.literal", "null"),
+        key_form: form("key.deserializer")?,
+        value_form: form("value.deserializer")?,
+        header_form: form("headers.deserializer")?,
+    })
 }

@@ -13,15 +13,18 @@ mod perf;
 mod server;
 mod shares;
 mod small;
+mod storage;
 mod streams_groups;
 mod topics;
 mod transactions;
+mod verifiable;
 
 use clap::{Args, Parser};
 use fleuve_client::Properties;
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::output::line;
 
 /// One of Apache Kafka's tools with its arguments.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +47,9 @@ impl Tool {
 
 pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
     let Tool { name, arguments } = tool;
+    if arguments == ["--version"] {
+        return line(format!("{} (Fleuve, speaks Kafka 4.3)", env!("CARGO_PKG_VERSION")));
+    }
     match name.as_str() {
         "kafka-topics" => topics::run(parse(&name, arguments)?).await,
         "kafka-transactions" => transactions::run(parse(&name, arguments)?).await,
@@ -57,6 +63,7 @@ pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
         "kafka-configs" => configs::run(parse(&name, arguments)?).await,
         "kafka-console-producer" => console::produce(parse(&name, arguments)?).await,
         "kafka-console-consumer" => console::consume(parse(&name, arguments)?).await,
+        "kafka-groups" => groups::list_all(parse(&name, arguments)?).await,
         "kafka-consumer-groups" => groups::run(parse(&name, arguments)?).await,
         "kafka-share-groups" => shares::run(parse(&name, arguments)?).await,
         "kafka-streams-groups" => streams_groups::run(parse(&name, arguments)?).await,
@@ -67,6 +74,9 @@ pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
         "kafka-dump-log" => small::dump_log(parse(&name, arguments)?),
         "kafka-producer-perf-test" => perf::produce(parse(&name, arguments)?).await,
         "kafka-consumer-perf-test" => perf::consume(parse(&name, arguments)?).await,
+        "kafka-verifiable-producer" => verifiable::produce(parse(&name, arguments)?).await,
+        "kafka-verifiable-consumer" => verifiable::consume(parse(&name, arguments)?).await,
+        "kafka-storage" => storage::run(parse(&name, arguments)?),
         "kafka-server-start" => server::start(parse(&name, arguments)?).await,
         "kafka-server-stop" => server::stop(),
         _ => Err(Failure::new(format!("there is no tool {name}: see the scripts in bin/"))),

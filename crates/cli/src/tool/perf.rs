@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::Connect;
 use crate::commands::bench::payload;
+use crate::commands::produce::unescape;
 use crate::commands::topic::parse_assignments;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -33,6 +34,12 @@ pub(super) struct ProducerPerformance {
     /// Records to send, one per line, in turn.
     #[arg(long)]
     payload_file: Option<PathBuf>,
+    /// What stands between records in --payload-file (\n for a line end).
+    #[arg(long, default_value = "\\n")]
+    payload_delimiter: String,
+    /// Send rising numbers.
+    #[arg(long, conflicts_with_all = ["record_size", "payload_file"])]
+    payload_monotonic: bool,
     /// Records a second; -1 for as many as possible.
     #[arg(long, default_value_t = -1.0, allow_hyphen_values = true)]
     throughput: f64,
@@ -73,9 +80,11 @@ pub(super) async fn produce(options: ProducerPerformance) -> Result<(), Failure>
             let text = std::fs::read(path).map_err(|error| {
                 Failure::new(format!("cannot read {}: {error}", path.display()))
             })?;
-            text.split(|&byte| byte == b'\n')
-                .filter(|l| !l.is_empty())
-                .map(<[u8]>::to_vec)
+            let text = String::from_utf8_lossy(&text);
+            let delimiter = unescape(&options.payload_delimiter);
+            text.split(delimiter.as_str())
+                .filter(|payload| !payload.is_empty())
+                .map(|payload| payload.as_bytes().to_vec())
                 .collect()
         }
         None => vec![payload(options.record_size.unwrap_or(100))],
@@ -96,7 +105,12 @@ pub(super) async fn produce(options: ProducerPerformance) -> Result<(), Failure>
                 tokio::time::sleep(wait).await;
             }
         }
-        let value = &values[index as usize % values.len()];
+        let number = index.to_string();
+        let value = if options.payload_monotonic {
+            number.as_bytes()
+        } else {
+            &values[index as usize % values.len()]
+        };
         size += value.len() as u64;
         let at = Instant::now();
         let delivery = producer.send(Record::new(&options.topic).value(value)).await?;
@@ -185,6 +199,12 @@ pub(super) struct ConsumerPerformance {
     /// Leave the heading out.
     #[arg(long)]
     hide_header: bool,
+    /// Accepted: the system sizes socket buffers.
+    #[arg(long)]
+    socket_buffer_size: Option<i32>,
+    /// Accepted: times are printed as 2026-11-21T10:00:00.000Z.
+    #[arg(long)]
+    date_format: Option<String>,
     /// Accepted: only totals are printed.
     #[arg(long)]
     show_detailed_stats: bool,

@@ -12,24 +12,25 @@ use fleuve_types::TopicPartition;
 use serde_json::Value;
 
 use super::Connect;
-use crate::commands::group::expand;
-use crate::commands::log::{Dump, run_dump};
+use crate::commands::log::{Dump, run_dump, verify_indexes};
+use crate::decode::Decoder;
 use crate::failure::Failure;
 use crate::output::line;
+use crate::patterns::PartitionPattern;
 
 /// Show the offsets of partitions.
 #[derive(Debug, Parser)]
 pub(super) struct GetOffsets {
     #[command(flatten)]
     connect: Connect,
-    /// The topic; all if not given.
+    /// A regular expression for topics; all topics if not given.
     #[arg(long)]
     topic: Option<String>,
     /// Partitions, separated by commas.
     #[arg(long)]
     partitions: Option<String>,
-    /// Topics with partitions, as t1:0,t2:1.
-    #[arg(long)]
+    /// Patterns for partitions, separated by commas: t1:1, t2:0-3, t3, t4:5-, :-3.
+    #[arg(long, conflicts_with_all = ["topic", "partitions"])]
     topic_partitions: Option<String>,
     /// earliest or -2, latest or -1, max-timestamp or -3, or a timestamp in ms.
     #[arg(long, default_value = "latest", allow_hyphen_values = true)]
@@ -44,33 +45,59 @@ pub(super) async fn get_offsets(options: GetOffsets) -> Result<(), Failure> {
         "latest" => LATEST,
         "earliest" => EARLIEST,
         "max-timestamp" => MAX_TIMESTAMP,
+        // What Kafka's tiered storage tells apart: everything is local here.
+        "earliest-local" => -4,
+        "latest-tiered" => -5,
+        "earliest-pending-upload" => -6,
         text => text.parse().map_err(|_| {
             Failure::new(format!("--time {text}: expected earliest, latest, max-timestamp or ms"))
         })?,
     };
-    let admin = options.connect.context()?.admin().await?;
-    let names: Vec<String> = match (&options.topic_partitions, &options.topic) {
-        (Some(several), _) => several.split(',').map(|name| name.trim().to_owned()).collect(),
-        (None, Some(topic)) => {
-            let suffix = options.partitions.as_ref().map(|p| format!(":{p}")).unwrap_or_default();
-            vec![format!("{topic}{suffix}")]
+    let patterns: Vec<PartitionPattern> = match (&options.topic_partitions, &options.topic) {
+        (Some(patterns), _) => {
+            patterns.split(',').map(PartitionPattern::new).collect::<Result<_, _>>()?
         }
-        (None, None) => {
-            let topics = admin.list_topics().await?;
-            let shown =
-                topics.iter().filter(|t| !(options.exclude_internal_topics && t.is_internal));
-            shown.map(|topic| topic.name.to_string()).collect()
-        }
+        (None, Some(topic)) => vec![PartitionPattern::new(topic)?],
+        (None, None) => vec![PartitionPattern::new("")?],
     };
-    let partitions = expand(&admin, &names).await?;
+    let only: Option<Vec<i32>> = match &options.partitions {
+        Some(indexes) => {
+            let indexes = indexes.split(',').map(|index| index.trim().parse().ok());
+            Some(indexes.collect::<Option<_>>().ok_or_else(|| {
+                Failure::new("--partitions: expected numbers separated by commas, as 0,1,2")
+            })?)
+        }
+        None => None,
+    };
+    let admin = options.connect.context()?.admin().await?;
+    let topics = admin.list_topics().await?;
+    let mut partitions: Vec<TopicPartition> = Vec::new();
+    for topic in &topics {
+        if options.exclude_internal_topics && topic.is_internal {
+            continue;
+        }
+        let all = (0..topic.partitions.len() as i32).map(|i| TopicPartition::new(&*topic.name, i));
+        partitions.extend(all.filter(|partition| {
+            patterns.iter().any(|pattern| pattern.fits(partition))
+                && only.as_ref().is_none_or(|only| only.contains(&partition.partition))
+        }));
+    }
+    if partitions.is_empty() {
+        return Err(Failure::new(
+            "Could not match any topic-partitions with the specified filters",
+        ));
+    }
+    partitions.sort_unstable();
     let asked: HashMap<_, _> =
         partitions.iter().map(|partition| (partition.clone(), time)).collect();
     let mut found = admin.list_offsets(&asked, IsolationLevel::ReadUncommitted).await?;
     for partition in partitions {
         if let Some(result) = found.remove(&partition) {
             let offset = result?.offset;
-            let offset = if offset < 0 { String::new() } else { offset.to_string() };
-            line(format!("{}:{}:{offset}", partition.topic, partition.partition))?;
+            // Where there is no such record, Kafka's tool says nothing.
+            if offset >= 0 {
+                line(format!("{}:{}:{offset}", partition.topic, partition.partition))?;
+            }
         }
     }
     Ok(())
@@ -219,19 +246,59 @@ pub(super) struct DumpLog {
     /// Show records.
     #[arg(long)]
     deep_iteration: bool,
-    /// Accepted: structure is always checked.
+    /// Look whether indexes fit their logs, without printing them.
     #[arg(long)]
     index_sanity_check: bool,
-    /// Accepted: structure is always checked.
+    /// Look whether indexes fit their logs, without printing them.
     #[arg(long)]
     verify_index_only: bool,
+    /// Read records of __consumer_offsets.
+    #[arg(long)]
+    offsets_decoder: bool,
+    /// Read records of __transaction_state.
+    #[arg(long)]
+    transaction_log_decoder: bool,
+    /// Read records of __share_group_state.
+    #[arg(long)]
+    share_group_state_decoder: bool,
+    /// Read records of __cluster_metadata.
+    #[arg(long)]
+    cluster_metadata_decoder: bool,
+    /// Show only keys and values of records, and no control records.
+    #[arg(long)]
+    skip_record_metadata: bool,
+    /// Stop after so many bytes of batches.
+    #[arg(long)]
+    max_bytes: Option<u64>,
+    /// Accepted: memory follows what a batch holds.
+    #[arg(long)]
+    max_message_size: Option<u64>,
+    /// Accepted: keys are shown as text.
+    #[arg(long, num_args = 0..=1, default_missing_value = "")]
+    key_decoder_class: Option<String>,
+    /// Accepted: values are shown as text.
+    #[arg(long, num_args = 0..=1, default_missing_value = "")]
+    value_decoder_class: Option<String>,
 }
 
 pub(super) fn dump_log(options: DumpLog) -> Result<(), Failure> {
+    if options.index_sanity_check || options.verify_index_only {
+        return verify_indexes(&options.files);
+    }
+    let decoders = [
+        (options.offsets_decoder, Decoder::Coordinator),
+        (options.transaction_log_decoder, Decoder::Transactions),
+        (options.share_group_state_decoder, Decoder::Shares),
+        (options.cluster_metadata_decoder, Decoder::Metadata),
+    ];
     let dump = Dump {
         paths: options.files,
         records: options.deep_iteration,
         data: options.print_data_log,
+        raw: true,
+        decoder: decoders.into_iter().find_map(|(asked, decoder)| asked.then_some(decoder)),
+        skip_metadata: options.skip_record_metadata,
+        bytes_max: options.max_bytes,
     };
     run_dump(&dump, false)
 }

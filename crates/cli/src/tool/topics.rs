@@ -2,13 +2,16 @@
 
 use clap::{ArgGroup, Parser};
 use fleuve_client::Admin;
-use fleuve_client::admin::{ConfigSource, NewTopic, Resource, TopicDescription};
+use fleuve_client::admin::{
+    ConfigSource, DescribedPartition, NewTopic, Resource, TopicDescription,
+};
 use fleuve_protocol::ErrorCode;
 
 use super::Connect;
 use crate::commands::topic::{join, parse_assignments};
 use crate::failure::Failure;
 use crate::output::line;
+use crate::patterns::TopicPattern;
 
 /// Create, delete, describe or change topics.
 #[derive(Debug, Parser)]
@@ -19,7 +22,7 @@ pub(super) struct Topics {
     /// Create a topic.
     #[arg(long)]
     create: bool,
-    /// Delete a topic.
+    /// Delete topics.
     #[arg(long)]
     delete: bool,
     /// Describe topics.
@@ -31,9 +34,12 @@ pub(super) struct Topics {
     /// Change the number of partitions.
     #[arg(long)]
     alter: bool,
-    /// The topic; several separated by commas.
+    /// The topic; except for --create also a regular expression for topics.
     #[arg(long)]
     topic: Option<String>,
+    /// The id of the topic to describe.
+    #[arg(long)]
+    topic_id: Option<String>,
     /// How many partitions.
     #[arg(long)]
     partitions: Option<i32>,
@@ -64,42 +70,109 @@ pub(super) struct Topics {
     /// Only partitions without a leader.
     #[arg(long)]
     unavailable_partitions: bool,
+    /// Only partitions with fewer replicas in sync than min.insync.replicas.
+    #[arg(long)]
+    under_min_isr_partitions: bool,
+    /// Only partitions with exactly min.insync.replicas in sync.
+    #[arg(long)]
+    at_min_isr_partitions: bool,
+    /// Accepted: answers are read page by page as large as the broker makes them.
+    #[arg(long)]
+    partition_size_limit_per_response: Option<i32>,
 }
 
 pub(super) async fn run(topics: Topics) -> Result<(), Failure> {
+    let done = act(&topics).await;
+    match done {
+        Err(Failure::Message(message)) => {
+            // Scripts look for this sentence on stdout, where Kafka's tool writes it.
+            line(format!("Error while executing topic command : {message}"))?;
+            Err(Failure::Said)
+        }
+        done => done,
+    }
+}
+
+async fn act(topics: &Topics) -> Result<(), Failure> {
     let admin = topics.connect.context()?.admin().await?;
     if topics.create {
-        create(&topics, &admin).await
-    } else if topics.list {
-        for topic in admin.list_topics().await? {
-            if is_named(&topics, &topic.name) && !(topics.exclude_internal && topic.is_internal) {
-                line(&*topic.name)?;
-            }
-        }
-        Ok(())
-    } else if topics.describe {
-        describe(&topics, &admin).await
-    } else if topics.delete {
-        let name = name(&topics)?;
-        for (_, result) in admin.delete_topics(&[name]).await? {
-            accept(result, topics.if_exists.then_some(ErrorCode::UnknownTopicOrPartition))?;
-        }
-        Ok(())
-    } else {
-        let name = name(&topics)?;
-        let count = topics.partitions.ok_or_else(|| {
-            Failure::new("--alter needs --partitions; kafka-configs.sh changes configurations")
-        })?;
-        for (_, result) in admin.create_partitions(&[(name, count)], false).await? {
-            accept(result, topics.if_exists.then_some(ErrorCode::UnknownTopicOrPartition))?;
-        }
-        Ok(())
+        return create(topics, &admin).await;
     }
+    let names = matching(topics, &admin).await?;
+    if topics.list {
+        return names.iter().try_for_each(line);
+    }
+    let is_id = topics.topic_id.is_some();
+    if names.is_empty() && (topics.topic.is_some() || is_id) && !topics.if_exists {
+        let (what, wanted) = match (&topics.topic_id, &topics.topic) {
+            (Some(id), _) => ("TopicId", id),
+            (None, Some(name)) => ("Topic", name),
+            (None, None) => return Ok(()),
+        };
+        return Err(Failure::new(format!("{what} '{wanted}' does not exist as expected")));
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    if topics.describe {
+        if names.is_empty() {
+            return Ok(());
+        }
+        for (_, result) in admin.describe_topics(&names).await? {
+            show(topics, &admin, &result?).await?;
+        }
+        return Ok(());
+    }
+    name(topics)?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    if topics.delete {
+        for (_, result) in admin.delete_topics(&names).await? {
+            result?;
+        }
+        return Ok(());
+    }
+    let count = topics.partitions.ok_or_else(|| {
+        Failure::new("--alter needs --partitions; kafka-configs.sh changes configurations")
+    })?;
+    if topics.replica_assignment.is_some() {
+        return Err(Failure::new(
+            "--replica-assignment is not served with --alter: leave it out, the one broker has \
+             every replica",
+        ));
+    }
+    let growing: Vec<_> = names.iter().map(|name| (*name, count)).collect();
+    for (_, result) in admin.create_partitions(&growing, false).await? {
+        result?;
+    }
+    Ok(())
+}
+
+/// The names of the topics that the options mean, sorted.
+async fn matching(topics: &Topics, admin: &Admin) -> Result<Vec<String>, Failure> {
+    let pattern = topics.topic.as_deref().map(TopicPattern::new).transpose()?;
+    let fits = |topic: &fleuve_client::TopicInfo| match &topics.topic_id {
+        Some(id) => topic.id.to_string() == *id,
+        None => {
+            pattern.as_ref().is_none_or(|pattern| pattern.fits(&topic.name))
+                && !(topics.exclude_internal && topic.is_internal)
+        }
+    };
+    let listed = admin.list_topics().await?;
+    let mut names: Vec<_> =
+        listed.iter().filter(|topic| fits(topic)).map(|topic| topic.name.to_string()).collect();
+    names.sort_unstable();
+    Ok(names)
 }
 
 async fn create(topics: &Topics, admin: &Admin) -> Result<(), Failure> {
     let name = name(topics)?;
     let assignments = topics.replica_assignment.as_deref().map(parse_replicas).transpose()?;
+    if name.contains(['.', '_']) {
+        line(
+            "WARNING: Due to limitations in metric names, topics with a period ('.') or underscore \
+             ('_') could collide. To avoid issues it is best to use either, but not both.",
+        )?;
+    }
     let topic = NewTopic {
         partitions: topics.partitions,
         replication_factor: topics.replication_factor,
@@ -108,30 +181,15 @@ async fn create(topics: &Topics, admin: &Admin) -> Result<(), Failure> {
         ..NewTopic::new(name)
     };
     for (name, result) in admin.create_topics(&[topic], false).await? {
-        let accepted = topics.if_not_exists.then_some(ErrorCode::TopicAlreadyExists);
-        if accept(result, accepted)?.is_some() {
-            line(format!("Created topic {name}."))?;
+        match result {
+            Ok(_) => line(format!("Created topic {name}."))?,
+            Err(error)
+                if topics.if_not_exists && error.code() == Some(ErrorCode::TopicAlreadyExists) => {}
+            Err(error) if error.code() == Some(ErrorCode::TopicAlreadyExists) => {
+                return Err(Failure::new(format!("Topic '{name}' already exists.")));
+            }
+            Err(error) => return Err(error.into()),
         }
-    }
-    Ok(())
-}
-
-async fn describe(topics: &Topics, admin: &Admin) -> Result<(), Failure> {
-    let listed = admin.list_topics().await?;
-    let listed = listed.iter().filter(|topic| !(topics.exclude_internal && topic.is_internal));
-    let names: Vec<_> =
-        listed.map(|topic| &*topic.name).filter(|name| is_named(topics, name)).collect();
-    if let Some(wanted) = &topics.topic
-        && names.is_empty()
-        && !topics.if_exists
-    {
-        return Err(Failure::new(format!("Topic '{wanted}' does not exist as expected")));
-    }
-    if names.is_empty() {
-        return Ok(());
-    }
-    for (_, result) in admin.describe_topics(&names).await? {
-        show(topics, admin, &result?).await?;
     }
     Ok(())
 }
@@ -143,7 +201,12 @@ async fn show(topics: &Topics, admin: &Admin, topic: &TopicDescription) -> Resul
         .filter(|entry| entry.source == ConfigSource::Topic)
         .map(|entry| format!("{}={}", entry.name, entry.value.as_deref().unwrap_or_default()))
         .collect();
-    let only_some = topics.under_replicated_partitions || topics.unavailable_partitions;
+    let min_isr = entries.iter().find(|entry| entry.name == "min.insync.replicas");
+    let min_isr = min_isr.and_then(|entry| entry.value.as_ref()?.parse().ok()).unwrap_or(1);
+    let only_some = topics.under_replicated_partitions
+        || topics.unavailable_partitions
+        || topics.under_min_isr_partitions
+        || topics.at_min_isr_partitions;
     if topics.topics_with_overrides && configs.is_empty() {
         return Ok(());
     }
@@ -161,11 +224,7 @@ async fn show(topics: &Topics, admin: &Admin, topic: &TopicDescription) -> Resul
         return Ok(());
     }
     for partition in &topic.partitions {
-        let lagging = partition.isr.len() < partition.replicas.len();
-        let leaderless = partition.leader.is_none();
-        if (topics.under_replicated_partitions && !lagging)
-            || (topics.unavailable_partitions && !leaderless)
-        {
+        if only_some && !is_wanted(topics, partition, min_isr) {
             continue;
         }
         line(format!(
@@ -182,24 +241,18 @@ async fn show(topics: &Topics, admin: &Admin, topic: &TopicDescription) -> Resul
     Ok(())
 }
 
+/// Reports whether a partition is in one of the states asked for.
+fn is_wanted(topics: &Topics, partition: &DescribedPartition, min_isr: usize) -> bool {
+    let in_sync = partition.isr.len();
+    let leaderless = partition.leader.is_none();
+    (topics.under_replicated_partitions && in_sync < partition.replicas.len())
+        || (topics.unavailable_partitions && leaderless)
+        || (topics.under_min_isr_partitions && (leaderless || in_sync < min_isr))
+        || (topics.at_min_isr_partitions && in_sync == min_isr)
+}
+
 fn name(topics: &Topics) -> Result<&str, Failure> {
     topics.topic.as_deref().ok_or_else(|| Failure::new("missing required argument \"[topic]\""))
-}
-
-fn is_named(topics: &Topics, name: &str) -> bool {
-    topics.topic.as_ref().is_none_or(|wanted| wanted.split(',').any(|part| part.trim() == name))
-}
-
-/// Passes a success on, swallows an accepted error, fails otherwise.
-fn accept<T>(
-    result: fleuve_client::Result<T>,
-    accepted: Option<ErrorCode>,
-) -> Result<Option<T>, Failure> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if accepted.is_some() && error.code() == accepted => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 fn parse_replicas(text: &str) -> Result<Vec<Vec<i32>>, Failure> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::consumer_group_describe_request::ConsumerGroupDescribeRequest;
+use fleuve_protocol::messages::consumer_group_describe_response::Assignment;
 use fleuve_protocol::messages::delete_groups_request::DeleteGroupsRequest;
 use fleuve_protocol::messages::describe_groups_request::DescribeGroupsRequest;
 use fleuve_protocol::messages::list_groups_request::ListGroupsRequest;
@@ -45,6 +46,8 @@ pub struct GroupDescription {
     pub coordinator: i32,
     /// The members by id.
     pub members: Vec<GroupMember>,
+    /// The group's epoch and that of its target assignment; of the KIP-848 protocol only.
+    pub epochs: Option<(i32, i32)>,
 }
 
 /// A member of a group.
@@ -62,6 +65,8 @@ pub struct GroupMember {
     pub topics: Vec<String>,
     /// What it reads.
     pub assignment: Vec<TopicPartition>,
+    /// Its epoch, and what it is to read; of the KIP-848 protocol only.
+    pub target: Option<(i32, Vec<TopicPartition>)>,
 }
 
 impl Admin {
@@ -124,19 +129,14 @@ impl Admin {
         let mut members: Vec<_> = described
             .members
             .into_iter()
-            .map(|member| {
-                let assignment = member.assignment.topic_partitions.iter().flat_map(|topic| {
-                    let name: Arc<str> = (&*topic.topic_name).into();
-                    topic.partitions.iter().map(move |&p| TopicPartition::new(name.clone(), p))
-                });
-                GroupMember {
-                    assignment: assignment.collect(),
-                    id: member.member_id.to_string(),
-                    instance_id: member.instance_id.map(|id| id.to_string()),
-                    client_id: member.client_id.to_string(),
-                    host: member.client_host.to_string(),
-                    topics: member.subscribed_topic_names.iter().map(ToString::to_string).collect(),
-                }
+            .map(|member| GroupMember {
+                assignment: partitions_of(&member.assignment),
+                target: Some((member.member_epoch, partitions_of(&member.target_assignment))),
+                id: member.member_id.to_string(),
+                instance_id: member.instance_id.map(|id| id.to_string()),
+                client_id: member.client_id.to_string(),
+                host: member.client_host.to_string(),
+                topics: member.subscribed_topic_names.iter().map(ToString::to_string).collect(),
             })
             .collect();
         members.sort_unstable_by(|left, right| left.id.cmp(&right.id));
@@ -147,6 +147,7 @@ impl Admin {
             assignor: described.assignor_name.to_string(),
             coordinator: self.client.coordinator(group).await?,
             members,
+            epochs: Some((described.group_epoch, described.assignment_epoch)),
         })
     }
 
@@ -175,6 +176,7 @@ impl Admin {
                 assignor: String::new(),
                 coordinator: self.client.coordinator(group).await?,
                 members: Vec::new(),
+                epochs: None,
             });
         }
         let words = described.error_message.as_deref();
@@ -195,6 +197,7 @@ impl Admin {
                     client_id: member.client_id.to_string(),
                     host: member.client_host.to_string(),
                     id,
+                    target: None,
                 }
             })
             .collect();
@@ -206,6 +209,7 @@ impl Admin {
             assignor: described.protocol_data.to_string(),
             coordinator: self.client.coordinator(group).await?,
             members,
+            epochs: None,
         })
     }
 
@@ -278,6 +282,14 @@ impl Admin {
         }
         Ok(results)
     }
+}
+
+fn partitions_of(assignment: &Assignment) -> Vec<TopicPartition> {
+    let partitions = assignment.topic_partitions.iter().flat_map(|topic| {
+        let name: Arc<str> = (&*topic.topic_name).into();
+        topic.partitions.iter().map(move |&p| TopicPartition::new(name.clone(), p))
+    });
+    partitions.collect()
 }
 
 /// The state of a group that does not exist.

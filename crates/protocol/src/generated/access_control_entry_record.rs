@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -81,6 +83,22 @@ impl Sample for AccessControlEntryRecord {
             operation: s.get(v),
             permission_type: s.get(v),
         }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for AccessControlEntryRecord {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Id".to_owned(), self.id.json(v));
+        fields.insert("ResourceType".to_owned(), self.resource_type.json(v));
+        fields.insert("ResourceName".to_owned(), self.resource_name.json(v));
+        fields.insert("PatternType".to_owned(), self.pattern_type.json(v));
+        fields.insert("Principal".to_owned(), self.principal.json(v));
+        fields.insert("Host".to_owned(), self.host.json(v));
+        fields.insert("Operation".to_owned(), self.operation.json(v));
+        fields.insert("PermissionType".to_owned(), self.permission_type.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

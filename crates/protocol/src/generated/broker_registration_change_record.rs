@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -125,6 +127,28 @@ impl Sample for BrokerRegistrationChangeRecord {
             log_dirs: if v.number >= 2 { s.get(v) } else { Default::default() },
             cordoned_log_dirs: if v.number >= 3 { s.get(v) } else { Default::default() },
         }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for BrokerRegistrationChangeRecord {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("BrokerId".to_owned(), self.broker_id.json(v));
+        fields.insert("BrokerEpoch".to_owned(), self.broker_epoch.json(v));
+        if self.fenced != 0 {
+            fields.insert("Fenced".to_owned(), self.fenced.json(v));
+        }
+        if v.number >= 1 && self.in_controlled_shutdown != 0 {
+            fields.insert("InControlledShutdown".to_owned(), self.in_controlled_shutdown.json(v));
+        }
+        if v.number >= 2 && !self.log_dirs.is_empty() {
+            fields.insert("LogDirs".to_owned(), self.log_dirs.json(v));
+        }
+        if v.number >= 3 && self.cordoned_log_dirs.is_some() {
+            fields.insert("CordonedLogDirs".to_owned(), self.cordoned_log_dirs.json(v));
+        }
+        serde_json::Value::Object(fields)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -81,6 +83,22 @@ impl Sample for ConsumerGroupCurrentMemberAssignmentValue {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for ConsumerGroupCurrentMemberAssignmentValue {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("MemberEpoch".to_owned(), self.member_epoch.json(v));
+        fields.insert("PreviousMemberEpoch".to_owned(), self.previous_member_epoch.json(v));
+        fields.insert("State".to_owned(), self.state.json(v));
+        fields.insert("AssignedPartitions".to_owned(), self.assigned_partitions.json(v));
+        fields.insert(
+            "PartitionsPendingRevocation".to_owned(),
+            self.partitions_pending_revocation.json(v),
+        );
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`ConsumerGroupCurrentMemberAssignmentValue`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicPartitions {
@@ -154,6 +172,19 @@ impl Struct for TopicPartitions {}
 impl Sample for TopicPartitions {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { topic_id: s.get(v), partitions: s.get(v), assignment_epochs: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for TopicPartitions {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
+        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        if !self.assignment_epochs.as_ref().is_some_and(|value| value.is_empty()) {
+            fields.insert("AssignmentEpochs".to_owned(), self.assignment_epochs.json(v));
+        }
+        serde_json::Value::Object(fields)
     }
 }
 

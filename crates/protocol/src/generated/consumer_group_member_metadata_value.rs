@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -140,6 +142,25 @@ impl Sample for ConsumerGroupMemberMetadataValue {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for ConsumerGroupMemberMetadataValue {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("InstanceId".to_owned(), self.instance_id.json(v));
+        fields.insert("RackId".to_owned(), self.rack_id.json(v));
+        fields.insert("ClientId".to_owned(), self.client_id.json(v));
+        fields.insert("ClientHost".to_owned(), self.client_host.json(v));
+        fields.insert("SubscribedTopicNames".to_owned(), self.subscribed_topic_names.json(v));
+        fields.insert("SubscribedTopicRegex".to_owned(), self.subscribed_topic_regex.json(v));
+        fields.insert("RebalanceTimeoutMs".to_owned(), self.rebalance_timeout_ms.json(v));
+        fields.insert("ServerAssignor".to_owned(), self.server_assignor.json(v));
+        if self.classic_member_metadata.as_ref() != Some(&ClassicMemberMetadata::default()) {
+            fields.insert("ClassicMemberMetadata".to_owned(), self.classic_member_metadata.json(v));
+        }
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`ConsumerGroupMemberMetadataValue`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClassicMemberMetadata {
@@ -185,6 +206,16 @@ impl Sample for ClassicMemberMetadata {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for ClassicMemberMetadata {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("SessionTimeoutMs".to_owned(), self.session_timeout_ms.json(v));
+        fields.insert("SupportedProtocols".to_owned(), self.supported_protocols.json(v));
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`ConsumerGroupMemberMetadataValue`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClassicProtocol {
@@ -217,6 +248,16 @@ impl Struct for ClassicProtocol {}
 impl Sample for ClassicProtocol {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { name: s.get(v), metadata: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for ClassicProtocol {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Name".to_owned(), self.name.json(v));
+        fields.insert("Metadata".to_owned(), self.metadata.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

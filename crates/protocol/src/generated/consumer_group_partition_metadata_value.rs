@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -35,6 +37,15 @@ impl Struct for ConsumerGroupPartitionMetadataValue {}
 impl Sample for ConsumerGroupPartitionMetadataValue {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { topics: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for ConsumerGroupPartitionMetadataValue {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Topics".to_owned(), self.topics.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 
@@ -97,6 +108,18 @@ impl Sample for TopicMetadata {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for TopicMetadata {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
+        fields.insert("TopicName".to_owned(), self.topic_name.json(v));
+        fields.insert("NumPartitions".to_owned(), self.num_partitions.json(v));
+        fields.insert("PartitionMetadata".to_owned(), self.partition_metadata.json(v));
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`ConsumerGroupPartitionMetadataValue`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PartitionMetadata {
@@ -134,6 +157,16 @@ impl Struct for PartitionMetadata {}
 impl Sample for PartitionMetadata {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { partition: s.get(v), racks: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for PartitionMetadata {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Partition".to_owned(), self.partition.json(v));
+        fields.insert("Racks".to_owned(), self.racks.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

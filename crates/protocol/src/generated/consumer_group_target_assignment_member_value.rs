@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -40,6 +42,15 @@ impl Struct for ConsumerGroupTargetAssignmentMemberValue {}
 impl Sample for ConsumerGroupTargetAssignmentMemberValue {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { topic_partitions: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for ConsumerGroupTargetAssignmentMemberValue {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("TopicPartitions".to_owned(), self.topic_partitions.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 
@@ -85,6 +96,16 @@ impl Struct for TopicPartition {}
 impl Sample for TopicPartition {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { topic_id: s.get(v), partitions: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for TopicPartition {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
+        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

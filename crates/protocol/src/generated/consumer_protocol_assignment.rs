@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -40,6 +42,16 @@ impl Sample for ConsumerProtocolAssignment {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for ConsumerProtocolAssignment {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("AssignedPartitions".to_owned(), self.assigned_partitions.json(v));
+        fields.insert("UserData".to_owned(), self.user_data.json(v));
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`ConsumerProtocolAssignment`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopicPartition {
@@ -70,6 +82,16 @@ impl Struct for TopicPartition {}
 impl Sample for TopicPartition {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { topic: s.get(v), partitions: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for TopicPartition {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Topic".to_owned(), self.topic.json(v));
+        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -88,6 +90,25 @@ impl Sample for ConsumerProtocolSubscription {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for ConsumerProtocolSubscription {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Topics".to_owned(), self.topics.json(v));
+        fields.insert("UserData".to_owned(), self.user_data.json(v));
+        if v.number >= 1 {
+            fields.insert("OwnedPartitions".to_owned(), self.owned_partitions.json(v));
+        }
+        if v.number >= 2 {
+            fields.insert("GenerationId".to_owned(), self.generation_id.json(v));
+        }
+        if v.number >= 3 {
+            fields.insert("RackId".to_owned(), self.rack_id.json(v));
+        }
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`ConsumerProtocolSubscription`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopicPartition {
@@ -118,6 +139,16 @@ impl Struct for TopicPartition {}
 impl Sample for TopicPartition {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { topic: s.get(v), partitions: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for TopicPartition {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Topic".to_owned(), self.topic.json(v));
+        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

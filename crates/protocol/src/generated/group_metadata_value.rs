@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -81,6 +83,22 @@ impl Sample for GroupMetadataValue {
             current_state_timestamp: if v.number >= 2 { s.get(v) } else { -1 },
             members: s.get(v),
         }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for GroupMetadataValue {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("protocolType".to_owned(), self.protocol_type.json(v));
+        fields.insert("generation".to_owned(), self.generation.json(v));
+        fields.insert("protocol".to_owned(), self.protocol.json(v));
+        fields.insert("leader".to_owned(), self.leader.json(v));
+        if v.number >= 2 {
+            fields.insert("currentStateTimestamp".to_owned(), self.current_state_timestamp.json(v));
+        }
+        fields.insert("members".to_owned(), self.members.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 
@@ -193,6 +211,26 @@ impl Sample for MemberMetadata {
             subscription: s.get(v),
             assignment: s.get(v),
         }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for MemberMetadata {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("memberId".to_owned(), self.member_id.json(v));
+        if v.number >= 3 {
+            fields.insert("groupInstanceId".to_owned(), self.group_instance_id.json(v));
+        }
+        fields.insert("clientId".to_owned(), self.client_id.json(v));
+        fields.insert("clientHost".to_owned(), self.client_host.json(v));
+        if v.number >= 1 {
+            fields.insert("rebalanceTimeout".to_owned(), self.rebalance_timeout.json(v));
+        }
+        fields.insert("sessionTimeout".to_owned(), self.session_timeout.json(v));
+        fields.insert("subscription".to_owned(), self.subscription.json(v));
+        fields.insert("assignment".to_owned(), self.assignment.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

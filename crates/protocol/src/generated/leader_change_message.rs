@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -47,6 +49,18 @@ impl Struct for LeaderChangeMessage {}
 impl Sample for LeaderChangeMessage {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { version: s.get(v), leader_id: s.get(v), voters: s.get(v), granting_voters: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for LeaderChangeMessage {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Version".to_owned(), self.version.json(v));
+        fields.insert("LeaderId".to_owned(), self.leader_id.json(v));
+        fields.insert("Voters".to_owned(), self.voters.json(v));
+        fields.insert("GrantingVoters".to_owned(), self.granting_voters.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 
@@ -97,6 +111,18 @@ impl Sample for Voter {
             voter_id: s.get(v),
             voter_directory_id: if v.number >= 1 { s.get(v) } else { Default::default() },
         }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for Voter {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("VoterId".to_owned(), self.voter_id.json(v));
+        if v.number >= 1 {
+            fields.insert("VoterDirectoryId".to_owned(), self.voter_directory_id.json(v));
+        }
+        serde_json::Value::Object(fields)
     }
 }
 

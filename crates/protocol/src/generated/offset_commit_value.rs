@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -90,6 +92,26 @@ impl Sample for OffsetCommitValue {
             expire_timestamp: if v.number == 1 { s.get(v) } else { -1 },
             topic_id: if v.number >= 4 { s.get(v) } else { Default::default() },
         }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for OffsetCommitValue {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("offset".to_owned(), self.offset.json(v));
+        if v.number >= 3 {
+            fields.insert("leaderEpoch".to_owned(), self.leader_epoch.json(v));
+        }
+        fields.insert("metadata".to_owned(), self.metadata.json(v));
+        fields.insert("commitTimestamp".to_owned(), self.commit_timestamp.json(v));
+        if v.number == 1 {
+            fields.insert("expireTimestamp".to_owned(), self.expire_timestamp.json(v));
+        }
+        if v.number >= 4 && !self.topic_id.is_zero() {
+            fields.insert("topicId".to_owned(), self.topic_id.json(v));
+        }
+        serde_json::Value::Object(fields)
     }
 }
 

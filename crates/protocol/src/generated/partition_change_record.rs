@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -186,6 +188,44 @@ impl Sample for PartitionChangeRecord {
             eligible_leader_replicas: if v.number >= 2 { s.get(v) } else { Default::default() },
             last_known_elr: if v.number >= 2 { s.get(v) } else { Default::default() },
         }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for PartitionChangeRecord {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("PartitionId".to_owned(), self.partition_id.json(v));
+        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
+        if self.isr.is_some() {
+            fields.insert("Isr".to_owned(), self.isr.json(v));
+        }
+        if self.leader != -2 {
+            fields.insert("Leader".to_owned(), self.leader.json(v));
+        }
+        if self.replicas.is_some() {
+            fields.insert("Replicas".to_owned(), self.replicas.json(v));
+        }
+        if self.removing_replicas.is_some() {
+            fields.insert("RemovingReplicas".to_owned(), self.removing_replicas.json(v));
+        }
+        if self.adding_replicas.is_some() {
+            fields.insert("AddingReplicas".to_owned(), self.adding_replicas.json(v));
+        }
+        if self.leader_recovery_state != -1 {
+            fields.insert("LeaderRecoveryState".to_owned(), self.leader_recovery_state.json(v));
+        }
+        if v.number >= 1 && self.directories.is_some() {
+            fields.insert("Directories".to_owned(), self.directories.json(v));
+        }
+        if v.number >= 2 && self.eligible_leader_replicas.is_some() {
+            fields
+                .insert("EligibleLeaderReplicas".to_owned(), self.eligible_leader_replicas.json(v));
+        }
+        if v.number >= 2 && self.last_known_elr.is_some() {
+            fields.insert("LastKnownElr".to_owned(), self.last_known_elr.json(v));
+        }
+        serde_json::Value::Object(fields)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -128,6 +130,29 @@ impl Sample for QuorumStateData {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for QuorumStateData {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        if v.number <= 0 {
+            fields.insert("ClusterId".to_owned(), self.cluster_id.json(v));
+        }
+        fields.insert("LeaderId".to_owned(), self.leader_id.json(v));
+        fields.insert("LeaderEpoch".to_owned(), self.leader_epoch.json(v));
+        fields.insert("VotedId".to_owned(), self.voted_id.json(v));
+        if v.number >= 1 {
+            fields.insert("VotedDirectoryId".to_owned(), self.voted_directory_id.json(v));
+        }
+        if v.number <= 0 {
+            fields.insert("AppliedOffset".to_owned(), self.applied_offset.json(v));
+        }
+        if v.number <= 0 {
+            fields.insert("CurrentVoters".to_owned(), self.current_voters.json(v));
+        }
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`QuorumStateData`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Voter {
@@ -156,6 +181,15 @@ impl Struct for Voter {}
 impl Sample for Voter {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { voter_id: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for Voter {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("VoterId".to_owned(), self.voter_id.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -170,6 +172,33 @@ impl Sample for RegisterBrokerRecord {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for RegisterBrokerRecord {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("BrokerId".to_owned(), self.broker_id.json(v));
+        if v.number >= 2 {
+            fields.insert("IsMigratingZkBroker".to_owned(), self.is_migrating_zk_broker.json(v));
+        }
+        fields.insert("IncarnationId".to_owned(), self.incarnation_id.json(v));
+        fields.insert("BrokerEpoch".to_owned(), self.broker_epoch.json(v));
+        fields.insert("EndPoints".to_owned(), self.end_points.json(v));
+        fields.insert("Features".to_owned(), self.features.json(v));
+        fields.insert("Rack".to_owned(), self.rack.json(v));
+        fields.insert("Fenced".to_owned(), self.fenced.json(v));
+        if v.number >= 1 {
+            fields.insert("InControlledShutdown".to_owned(), self.in_controlled_shutdown.json(v));
+        }
+        if v.number >= 3 && !self.log_dirs.is_empty() {
+            fields.insert("LogDirs".to_owned(), self.log_dirs.json(v));
+        }
+        if v.number >= 4 && self.cordoned_log_dirs.is_some() {
+            fields.insert("CordonedLogDirs".to_owned(), self.cordoned_log_dirs.json(v));
+        }
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`RegisterBrokerRecord`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BrokerEndpoint {
@@ -211,6 +240,18 @@ impl Struct for BrokerEndpoint {}
 impl Sample for BrokerEndpoint {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { name: s.get(v), host: s.get(v), port: s.get(v), security_protocol: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for BrokerEndpoint {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Name".to_owned(), self.name.json(v));
+        fields.insert("Host".to_owned(), self.host.json(v));
+        fields.insert("Port".to_owned(), self.port.json(v));
+        fields.insert("SecurityProtocol".to_owned(), self.security_protocol.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 
@@ -260,6 +301,17 @@ impl Struct for BrokerFeature {}
 impl Sample for BrokerFeature {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { name: s.get(v), min_supported_version: s.get(v), max_supported_version: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for BrokerFeature {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Name".to_owned(), self.name.json(v));
+        fields.insert("MinSupportedVersion".to_owned(), self.min_supported_version.json(v));
+        fields.insert("MaxSupportedVersion".to_owned(), self.max_supported_version.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

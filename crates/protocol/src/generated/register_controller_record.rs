@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -60,6 +62,19 @@ impl Sample for RegisterControllerRecord {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for RegisterControllerRecord {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("ControllerId".to_owned(), self.controller_id.json(v));
+        fields.insert("IncarnationId".to_owned(), self.incarnation_id.json(v));
+        fields.insert("ZkMigrationReady".to_owned(), self.zk_migration_ready.json(v));
+        fields.insert("EndPoints".to_owned(), self.end_points.json(v));
+        fields.insert("Features".to_owned(), self.features.json(v));
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`RegisterControllerRecord`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ControllerEndpoint {
@@ -105,6 +120,18 @@ impl Struct for ControllerEndpoint {}
 impl Sample for ControllerEndpoint {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { name: s.get(v), host: s.get(v), port: s.get(v), security_protocol: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for ControllerEndpoint {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Name".to_owned(), self.name.json(v));
+        fields.insert("Host".to_owned(), self.host.json(v));
+        fields.insert("Port".to_owned(), self.port.json(v));
+        fields.insert("SecurityProtocol".to_owned(), self.security_protocol.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 
@@ -154,6 +181,17 @@ impl Struct for ControllerFeature {}
 impl Sample for ControllerFeature {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { name: s.get(v), min_supported_version: s.get(v), max_supported_version: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for ControllerFeature {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Name".to_owned(), self.name.json(v));
+        fields.insert("MinSupportedVersion".to_owned(), self.min_supported_version.json(v));
+        fields.insert("MaxSupportedVersion".to_owned(), self.max_supported_version.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

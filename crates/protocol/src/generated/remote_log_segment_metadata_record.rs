@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -134,6 +136,27 @@ impl Sample for RemoteLogSegmentMetadataRecord {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for RemoteLogSegmentMetadataRecord {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("RemoteLogSegmentId".to_owned(), self.remote_log_segment_id.json(v));
+        fields.insert("StartOffset".to_owned(), self.start_offset.json(v));
+        fields.insert("EndOffset".to_owned(), self.end_offset.json(v));
+        fields.insert("BrokerId".to_owned(), self.broker_id.json(v));
+        fields.insert("MaxTimestampMs".to_owned(), self.max_timestamp_ms.json(v));
+        fields.insert("EventTimestampMs".to_owned(), self.event_timestamp_ms.json(v));
+        fields.insert("SegmentLeaderEpochs".to_owned(), self.segment_leader_epochs.json(v));
+        fields.insert("SegmentSizeInBytes".to_owned(), self.segment_size_in_bytes.json(v));
+        fields.insert("CustomMetadata".to_owned(), self.custom_metadata.json(v));
+        fields.insert("RemoteLogSegmentState".to_owned(), self.remote_log_segment_state.json(v));
+        if self.txn_index_empty {
+            fields.insert("TxnIndexEmpty".to_owned(), self.txn_index_empty.json(v));
+        }
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`RemoteLogSegmentMetadataRecord`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RemoteLogSegmentIdEntry {
@@ -171,6 +194,16 @@ impl Struct for RemoteLogSegmentIdEntry {}
 impl Sample for RemoteLogSegmentIdEntry {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { topic_id_partition: s.get(v), id: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for RemoteLogSegmentIdEntry {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("TopicIdPartition".to_owned(), self.topic_id_partition.json(v));
+        fields.insert("Id".to_owned(), self.id.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 
@@ -214,6 +247,17 @@ impl Sample for TopicIdPartitionEntry {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for TopicIdPartitionEntry {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Name".to_owned(), self.name.json(v));
+        fields.insert("Id".to_owned(), self.id.json(v));
+        fields.insert("Partition".to_owned(), self.partition.json(v));
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`RemoteLogSegmentMetadataRecord`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SegmentLeaderEpochEntry {
@@ -251,6 +295,16 @@ impl Struct for SegmentLeaderEpochEntry {}
 impl Sample for SegmentLeaderEpochEntry {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { leader_epoch: s.get(v), offset: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for SegmentLeaderEpochEntry {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("LeaderEpoch".to_owned(), self.leader_epoch.json(v));
+        fields.insert("Offset".to_owned(), self.offset.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

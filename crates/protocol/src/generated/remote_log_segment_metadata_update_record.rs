@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -82,6 +84,19 @@ impl Sample for RemoteLogSegmentMetadataUpdateRecord {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for RemoteLogSegmentMetadataUpdateRecord {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("RemoteLogSegmentId".to_owned(), self.remote_log_segment_id.json(v));
+        fields.insert("BrokerId".to_owned(), self.broker_id.json(v));
+        fields.insert("EventTimestampMs".to_owned(), self.event_timestamp_ms.json(v));
+        fields.insert("CustomMetadata".to_owned(), self.custom_metadata.json(v));
+        fields.insert("RemoteLogSegmentState".to_owned(), self.remote_log_segment_state.json(v));
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`RemoteLogSegmentMetadataUpdateRecord`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RemoteLogSegmentIdEntry {
@@ -121,6 +136,16 @@ impl Struct for RemoteLogSegmentIdEntry {}
 impl Sample for RemoteLogSegmentIdEntry {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { topic_id_partition: s.get(v), id: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for RemoteLogSegmentIdEntry {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("TopicIdPartition".to_owned(), self.topic_id_partition.json(v));
+        fields.insert("Id".to_owned(), self.id.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 
@@ -165,6 +190,17 @@ impl Struct for TopicIdPartitionEntry {}
 impl Sample for TopicIdPartitionEntry {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { name: s.get(v), id: s.get(v), partition: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for TopicIdPartitionEntry {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Name".to_owned(), self.name.json(v));
+        fields.insert("Id".to_owned(), self.id.json(v));
+        fields.insert("Partition".to_owned(), self.partition.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -75,6 +77,21 @@ impl Sample for RemotePartitionDeleteMetadataRecord {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for RemotePartitionDeleteMetadataRecord {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("TopicIdPartition".to_owned(), self.topic_id_partition.json(v));
+        fields.insert("BrokerId".to_owned(), self.broker_id.json(v));
+        fields.insert("EventTimestampMs".to_owned(), self.event_timestamp_ms.json(v));
+        fields.insert(
+            "RemotePartitionDeleteState".to_owned(),
+            self.remote_partition_delete_state.json(v),
+        );
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`RemotePartitionDeleteMetadataRecord`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopicIdPartitionEntry {
@@ -116,6 +133,17 @@ impl Struct for TopicIdPartitionEntry {}
 impl Sample for TopicIdPartitionEntry {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { name: s.get(v), id: s.get(v), partition: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for TopicIdPartitionEntry {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Name".to_owned(), self.name.json(v));
+        fields.insert("Id".to_owned(), self.id.json(v));
+        fields.insert("Partition".to_owned(), self.partition.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -35,6 +37,15 @@ impl Struct for RemoveAccessControlEntryRecord {}
 impl Sample for RemoveAccessControlEntryRecord {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { id: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for RemoveAccessControlEntryRecord {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Id".to_owned(), self.id.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

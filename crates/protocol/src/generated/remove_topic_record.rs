@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -35,6 +37,15 @@ impl Struct for RemoveTopicRecord {}
 impl Sample for RemoveTopicRecord {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { topic_id: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for RemoveTopicRecord {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -65,6 +67,18 @@ impl Sample for ShareGroupCurrentMemberAssignmentValue {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for ShareGroupCurrentMemberAssignmentValue {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("MemberEpoch".to_owned(), self.member_epoch.json(v));
+        fields.insert("PreviousMemberEpoch".to_owned(), self.previous_member_epoch.json(v));
+        fields.insert("State".to_owned(), self.state.json(v));
+        fields.insert("AssignedPartitions".to_owned(), self.assigned_partitions.json(v));
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`ShareGroupCurrentMemberAssignmentValue`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopicPartitions {
@@ -103,6 +117,16 @@ impl Struct for TopicPartitions {}
 impl Sample for TopicPartitions {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { topic_id: s.get(v), partitions: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for TopicPartitions {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
+        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

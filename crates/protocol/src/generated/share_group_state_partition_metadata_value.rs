@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -60,6 +62,17 @@ impl Sample for ShareGroupStatePartitionMetadataValue {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for ShareGroupStatePartitionMetadataValue {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("InitializingTopics".to_owned(), self.initializing_topics.json(v));
+        fields.insert("InitializedTopics".to_owned(), self.initialized_topics.json(v));
+        fields.insert("DeletingTopics".to_owned(), self.deleting_topics.json(v));
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`ShareGroupStatePartitionMetadataValue`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopicPartitionsInfo {
@@ -114,6 +127,17 @@ impl Sample for TopicPartitionsInfo {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for TopicPartitionsInfo {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
+        fields.insert("TopicName".to_owned(), self.topic_name.json(v));
+        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`ShareGroupStatePartitionMetadataValue`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopicInfo {
@@ -146,6 +170,16 @@ impl Struct for TopicInfo {}
 impl Sample for TopicInfo {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { topic_id: s.get(v), topic_name: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for TopicInfo {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
+        fields.insert("TopicName".to_owned(), self.topic_name.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -41,6 +43,17 @@ impl Struct for ShareUpdateKey {}
 impl Sample for ShareUpdateKey {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { group_id: s.get(v), topic_id: s.get(v), partition: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for ShareUpdateKey {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("GroupId".to_owned(), self.group_id.json(v));
+        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
+        fields.insert("Partition".to_owned(), self.partition.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

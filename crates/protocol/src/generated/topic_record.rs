@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -39,6 +41,16 @@ impl Struct for TopicRecord {}
 impl Sample for TopicRecord {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { name: s.get(v), topic_id: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for TopicRecord {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Name".to_owned(), self.name.json(v));
+        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -62,6 +64,20 @@ impl Sample for UserScramCredentialRecord {
             server_key: s.get(v),
             iterations: s.get(v),
         }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for UserScramCredentialRecord {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Name".to_owned(), self.name.json(v));
+        fields.insert("Mechanism".to_owned(), self.mechanism.json(v));
+        fields.insert("Salt".to_owned(), self.salt.json(v));
+        fields.insert("StoredKey".to_owned(), self.stored_key.json(v));
+        fields.insert("ServerKey".to_owned(), self.server_key.json(v));
+        fields.insert("Iterations".to_owned(), self.iterations.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

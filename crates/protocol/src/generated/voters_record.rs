@@ -2,6 +2,8 @@
 
 use fleuve_types::Uuid;
 
+#[cfg(feature = "json")]
+use crate::json::Json;
 use crate::message::*;
 #[cfg(feature = "testing")]
 use crate::testing::{Sample, Sampler};
@@ -39,6 +41,16 @@ impl Struct for VotersRecord {}
 impl Sample for VotersRecord {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { version: s.get(v), voters: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for VotersRecord {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Version".to_owned(), self.version.json(v));
+        fields.insert("Voters".to_owned(), self.voters.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 
@@ -90,6 +102,18 @@ impl Sample for Voter {
     }
 }
 
+#[cfg(feature = "json")]
+impl Json for Voter {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("VoterId".to_owned(), self.voter_id.json(v));
+        fields.insert("VoterDirectoryId".to_owned(), self.voter_directory_id.json(v));
+        fields.insert("Endpoints".to_owned(), self.endpoints.json(v));
+        fields.insert("KRaftVersionFeature".to_owned(), self.kraft_version_feature.json(v));
+        serde_json::Value::Object(fields)
+    }
+}
+
 /// Part of [`VotersRecord`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Endpoint {
@@ -126,6 +150,17 @@ impl Struct for Endpoint {}
 impl Sample for Endpoint {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { name: s.get(v), host: s.get(v), port: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for Endpoint {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("Name".to_owned(), self.name.json(v));
+        fields.insert("Host".to_owned(), self.host.json(v));
+        fields.insert("Port".to_owned(), self.port.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 
@@ -171,6 +206,16 @@ impl Struct for KRaftVersionFeature {}
 impl Sample for KRaftVersionFeature {
     fn sample(s: &mut Sampler, v: Version) -> Self {
         Self { min_supported_version: s.get(v), max_supported_version: s.get(v) }
+    }
+}
+
+#[cfg(feature = "json")]
+impl Json for KRaftVersionFeature {
+    fn json(&self, v: Version) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        fields.insert("MinSupportedVersion".to_owned(), self.min_supported_version.json(v));
+        fields.insert("MaxSupportedVersion".to_owned(), self.max_supported_version.json(v));
+        serde_json::Value::Object(fields)
     }
 }
 

@@ -1,0 +1,198 @@
+//! Where to move what a group has committed.
+//!
+//! A plan is made first and carried out later, if at all: it can be shown, written to a file and
+//! read back.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use fleuve_client::Admin;
+use fleuve_client::config::IsolationLevel;
+use fleuve_client::consumer::{Committed, LATEST};
+use fleuve_types::TopicPartition;
+
+use crate::commands::topic::log_ends;
+use crate::failure::Failure;
+
+/// New offsets by partition.
+pub(crate) type Plan = BTreeMap<TopicPartition, i64>;
+
+/// How the new offset of a partition is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Beginning,
+    End,
+    Current,
+    Offset(i64),
+    Time(i64),
+    Shift(i64),
+}
+
+/// Finds the new offset of each partition, within what its log holds.
+pub(crate) async fn plan(
+    admin: &Admin,
+    target: Target,
+    partitions: &[TopicPartition],
+    committed: &HashMap<TopicPartition, Committed>,
+) -> Result<Plan, Failure> {
+    let ends = log_ends(admin, partitions).await?;
+    let mut at_time = HashMap::new();
+    if let Target::Time(time) = target {
+        let asked = partitions.iter().map(|partition| (partition.clone(), time)).collect();
+        at_time = admin.list_offsets(&asked, IsolationLevel::ReadUncommitted).await?;
+    }
+    let mut plan = Plan::new();
+    for partition in partitions {
+        let Some(&(first, next)) = ends.get(partition) else { continue };
+        let current = committed.get(partition).map(|committed| committed.offset);
+        let offset = match target {
+            Target::Beginning => first,
+            Target::End => next,
+            Target::Current => current.unwrap_or(next),
+            Target::Offset(offset) => offset,
+            Target::Shift(by) => current
+                .ok_or_else(|| {
+                    Failure::new(format!(
+                        "cannot shift {partition}: the group has committed nothing for it; pass \
+                         --to beginning or end"
+                    ))
+                })?
+                .saturating_add(by),
+            Target::Time(_) => match at_time.remove(partition) {
+                Some(found) => Some(found?.offset).filter(|&offset| offset >= 0).unwrap_or(next),
+                None => next,
+            },
+        };
+        plan.insert(partition.clone(), offset.clamp(first, next));
+    }
+    Ok(plan)
+}
+
+/// Holds a plan's offsets to what the logs hold.
+pub(crate) async fn within_logs(admin: &Admin, plan: Plan) -> Result<Plan, Failure> {
+    let partitions: Vec<_> = plan.keys().cloned().collect();
+    let ends = log_ends(admin, &partitions).await?;
+    let clamp = |(partition, offset): (TopicPartition, i64)| {
+        let (first, next) = ends.get(&partition).copied().unwrap_or((offset, offset));
+        (partition, offset.clamp(first, next))
+    };
+    Ok(plan.into_iter().map(clamp).collect())
+}
+
+/// Reads `TOPIC` and `TOPIC:0,1` texts.
+pub(crate) async fn expand(
+    admin: &Admin,
+    texts: &[String],
+) -> Result<Vec<TopicPartition>, Failure> {
+    let mut partitions = BTreeSet::new();
+    for text in texts {
+        let (topic, indexes) = match text.split_once(':') {
+            Some((topic, indexes)) => (topic, Some(indexes)),
+            None => (text.as_str(), None),
+        };
+        let count = admin.client().topic(topic, false).await?.partitions.len() as i32;
+        let indexes: Vec<i32> = match indexes {
+            None => (0..count).collect(),
+            Some(indexes) => indexes
+                .split(',')
+                .map(|index| index.parse().ok().filter(|index| (0..count).contains(index)))
+                .collect::<Option<_>>()
+                .ok_or_else(|| {
+                    Failure::new(format!("{text}: topic {topic} has partitions 0 to {}", count - 1))
+                })?,
+        };
+        partitions.extend(indexes.into_iter().map(|index| TopicPartition::new(topic, index)));
+    }
+    Ok(partitions.into_iter().collect())
+}
+
+/// The partitions whose ends are known, with the end of each.
+pub(crate) async fn ends_of(
+    admin: &Admin,
+    partitions: &BTreeSet<TopicPartition>,
+) -> Result<HashMap<TopicPartition, i64>, Failure> {
+    let asked = partitions.iter().map(|partition| (partition.clone(), LATEST)).collect();
+    match admin.list_offsets(&asked, IsolationLevel::ReadUncommitted).await {
+        Ok(ends) => Ok(ends
+            .into_iter()
+            .filter_map(|(partition, end)| Some((partition, end.ok()?.offset)))
+            .collect()),
+        // A topic that was deleted keeps committed offsets for a while.
+        Err(error) if error.code().is_some() => Ok(HashMap::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads a plan from lines `TOPIC,PARTITION,OFFSET` or `GROUP,TOPIC,PARTITION,OFFSET`, which are
+/// what [`to_csv`] and Kafka's `--export` write. Lines of one group may leave its name out.
+pub(crate) fn from_csv(text: &str, groups: &[String]) -> Result<BTreeMap<String, Plan>, Failure> {
+    let mut plans: BTreeMap<String, Plan> = BTreeMap::new();
+    for (number, line) in text.lines().enumerate() {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let wrong = || {
+            Failure::new(format!(
+                "line {}: `{line}`: expected TOPIC,PARTITION,OFFSET, or GROUP before that",
+                number + 1
+            ))
+        };
+        let fields: Vec<_> = line.split(',').map(|field| field.trim().trim_matches('"')).collect();
+        let (group, fields) = match (fields.as_slice(), groups) {
+            ([group, rest @ ..], _) if rest.len() == 3 => ((*group).to_owned(), rest),
+            (rest, [group]) if rest.len() == 3 => (group.clone(), rest),
+            _ => return Err(wrong()),
+        };
+        let [topic, partition, offset] = fields else { return Err(wrong()) };
+        let partition = partition.parse().map_err(|_| wrong())?;
+        let offset = offset.parse().map_err(|_| wrong())?;
+        let plan = plans.entry(group).or_default();
+        plan.insert(TopicPartition::new(*topic, partition), offset);
+    }
+    if plans.is_empty() {
+        return Err(Failure::new("the file names no partitions"));
+    }
+    Ok(plans)
+}
+
+/// Writes plans as lines that [`from_csv`] reads; one group is not named.
+pub(crate) fn to_csv(plans: &BTreeMap<String, Plan>) -> String {
+    let mut text = String::new();
+    for (group, plan) in plans {
+        for (partition, offset) in plan {
+            if plans.len() > 1 {
+                text.push_str(group);
+                text.push(',');
+            }
+            text.push_str(&format!("{},{},{offset}\n", partition.topic, partition.partition));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(offset: i64) -> Plan {
+        Plan::from([(TopicPartition::new("t", 2), offset)])
+    }
+
+    #[test]
+    fn plans_survive_a_file() {
+        let one = BTreeMap::from([("g".to_owned(), plan(7))]);
+        assert_eq!(to_csv(&one), "t,2,7\n");
+        assert_eq!(from_csv("t,2,7\n\n", &["g".to_owned()]).expect("valid"), one);
+        let two = BTreeMap::from([("g".to_owned(), plan(7)), ("h".to_owned(), plan(8))]);
+        assert_eq!(to_csv(&two), "g,t,2,7\nh,t,2,8\n");
+        assert_eq!(from_csv(&to_csv(&two), &[]).expect("valid"), two);
+        assert_eq!(from_csv("\"g\",\"t\",2,7", &[]).expect("quoted").len(), 1);
+    }
+
+    #[test]
+    fn lines_that_say_too_little_are_named() {
+        let wrong = from_csv("t,2,7", &[]).expect_err("whose?").to_string();
+        assert!(wrong.starts_with("line 1: `t,2,7`"), "{wrong}");
+        assert!(from_csv("t,x,7", &["g".to_owned()]).is_err());
+        assert!(from_csv("\n", &["g".to_owned()]).is_err());
+    }
+}

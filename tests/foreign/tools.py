@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+"""The same command line through Apache's tools and through ours, against one broker: the same output.
+
+    tests/foreign/tools.py [--broker fleuve|HOST:PORT] [--only WORD] [--long] [--keep]
+
+Needs `scripts/setup.sh kafka` and a release build. Commands that change nothing run through both and are compared line by
+line; commands that change something run through both on twins of the same making. One line per check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness.broker import KAFKA_LIBS, ROOT, Workspace, add_broker_argument  # noqa: E402
+
+LOGGING = ROOT / "tests" / "harness" / "log4j2.properties"
+JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", f"-Dlog4j2.configurationFile={LOGGING}", "-cp", f"{KAFKA_LIBS}/*"]
+PACKAGE = "org.apache.kafka.tools."
+CLASSES = {
+    "kafka-topics": "TopicCommand",
+    "kafka-consumer-groups": "consumer.group.ConsumerGroupCommand",
+    "kafka-groups": "GroupsCommand",
+    "kafka-get-offsets": "GetOffsetShell",
+    "kafka-console-consumer": "consumer.ConsoleConsumer",
+    "kafka-console-producer": "ConsoleProducer",
+    "kafka-delete-records": "DeleteRecordsCommand",
+    "kafka-dump-log": "DumpLogSegments",
+}
+FLEUVE = ""
+AT_ONCE = 2
+
+
+def run(command: list[str], stdin: str = "", deadline: int = 60) -> str:
+    """Stdout and whether it succeeded, with what differs by nature cut out."""
+    environment = {**os.environ, "FLEUVE": FLEUVE}
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=deadline, env=environment)
+    return done.stdout
+
+
+def ours(tool: str, *arguments: str, stdin: str = "") -> str:
+    return run([str(ROOT / "bin" / f"{tool}.sh"), *arguments], stdin)
+
+
+def apaches(tool: str, *arguments: str, stdin: str = "") -> str:
+    return run([*JAVA, PACKAGE + CLASSES[tool], *arguments], stdin)
+
+
+def plain(text: str) -> list[str]:
+    """Lines without trailing blanks, blank lines and the order of partitions, which Java takes from a hash map."""
+    lines = [line.rstrip() for line in text.splitlines()]
+    return sorted(line for line in lines if line)
+
+
+def columns(text: str) -> list[list[str]]:
+    """Cells of a table whose widths may differ."""
+    return [line.split() for line in plain(text)]
+
+
+class Report:
+    def __init__(self):
+        self.passed = 0
+        self.failed = 0
+
+    def check(self, fine: bool, text: str, theirs: object = "", mine: object = "") -> None:
+        self.passed += bool(fine)
+        self.failed += not fine
+        print(f"{'ok' if fine else 'FAILED':6} {text}", flush=True)
+        if not fine:
+            print(f"       Apache: {theirs}\n       ours:   {mine}", flush=True)
+
+
+def prepare(server: str) -> None:
+    """Topics, groups and records that both tools look at, and a pair of twins for what changes something."""
+    b = ["--bootstrap-server", server]
+    for topic, partitions, config in [("words", 3, []), ("words2", 1, ["--config", "retention.ms=86400000"]), ("headed", 1, [])]:
+        ours("kafka-topics", *b, "--create", "--topic", topic, "--partitions", str(partitions), *config)
+    lines = "".join(f"k{number}:v{number}\n" for number in range(60))
+    ours("kafka-console-producer", *b, "--topic", "words", "--reader-property", "parse.key=true", "--reader-property", "key.separator=:", stdin=lines)
+    # The second is written by Apache's producer below, through the same bytes on stdin.
+    for group in ("first", "twin-a", "twin-b"):
+        ours("kafka-console-consumer", *b, "--topic", "words", "--group", group, "--from-beginning", "--max-messages", "30")
+
+
+HEADED = "h1:v1,h2:v2\tk\tv\nh3:\tk2\tNUL\n"
+READER = [*"--reader-property parse.key=true --reader-property parse.headers=true --reader-property null.marker=NUL".split()]
+FORMATTER = [
+    argument
+    for name in ("timestamp=false", "key=true", "offset=true", "partition=true", "headers=true", "epoch=true")
+    for argument in ("--formatter-property", f"print.{name}")
+]
+FORMATTER += ["--formatter-property", "null.literal=NIX", "--formatter-property", "key.separator=|", "--formatter-property", "headers.separator=;"]
+
+# Name, tool, arguments, how the outputs are compared.
+LOOKS = [
+    ("list topics by a pattern", "kafka-topics", "--list --topic wor.*", plain),
+    ("describe topics by a pattern", "kafka-topics", "--describe --topic words.*", plain),
+    ("describe topics with overrides", "kafka-topics", "--describe --topics-with-overrides --exclude-internal", plain),
+    ("describe partitions at min ISR", "kafka-topics", "--describe --at-min-isr-partitions --exclude-internal", plain),
+    ("describe under-replicated partitions", "kafka-topics", "--describe --under-replicated-partitions", plain),
+    ("describe a topic that is not there", "kafka-topics", "--describe --topic nothing", plain),
+    ("create a topic that is there", "kafka-topics", "--create --topic words", plain),
+    ("delete a topic that is not there", "kafka-topics", "--delete --topic nothing", plain),
+    ("list groups", "kafka-consumer-groups", "--list", plain),
+    ("list groups with states and types", "kafka-consumer-groups", "--list --state --type", columns),
+    ("list stable groups", "kafka-consumer-groups", "--list --state stable", columns),
+    ("describe offsets", "kafka-consumer-groups", "--describe --group first", columns),
+    ("describe offsets at length", "kafka-consumer-groups", "--describe --group first --verbose", columns),
+    ("describe the state", "kafka-consumer-groups", "--describe --group first --state", columns),
+    ("describe all groups", "kafka-consumer-groups", "--describe --all-groups", columns),
+    ("plan a reset to the start", "kafka-consumer-groups", "--reset-offsets --group first --all-topics --to-earliest --dry-run", columns),
+    ("plan a reset of one partition", "kafka-consumer-groups", "--reset-offsets --group first --topic words:1 --to-offset 3 --dry-run", columns),
+    ("plan a shift beyond the start", "kafka-consumer-groups", "--reset-offsets --group first --all-topics --shift-by -1000 --dry-run", columns),
+    ("plan a reset by duration", "kafka-consumer-groups", "--reset-offsets --group first --topic words --by-duration PT1H --dry-run", "reset"),
+    ("export a plan", "kafka-consumer-groups", "--reset-offsets --group first --all-topics --to-current --export --dry-run", plain),
+    ("export plans of two groups", "kafka-consumer-groups", "--reset-offsets --group first --group twin-a --all-topics --to-latest --export --dry-run", plain),
+    ("list groups of all kinds", "kafka-groups", "--list", columns),
+    ("list groups of consumers", "kafka-groups", "--list --consumer", columns),
+    ("offsets by a pattern", "kafka-get-offsets", "--topic wor.*", plain),
+    ("offsets of partitions by range", "kafka-get-offsets", "--topic-partitions words:0-2,words2 --time -2", plain),
+    ("offsets of some partitions", "kafka-get-offsets", "--topic words --partitions 0,2", plain),
+    ("offsets of the newest records", "kafka-get-offsets", "--topic words2 --time max-timestamp", plain),
+    ("print a partition", "kafka-console-consumer", "--topic words --partition 1 --offset earliest --timeout-ms 4000 --formatter-property print.key=true", plain),
+]
+
+
+# What is looked at without --long, to keep the run short: a JVM starts for each.
+SHORT = {
+    "describe topics by a pattern", "describe partitions at min ISR", "describe a topic that is not there",
+    "list groups with states and types", "describe all groups", "describe the state", "plan a shift beyond the start",
+    "export plans of two groups", "list groups of consumers", "offsets of partitions by range",
+}
+
+
+def reset_rows(text: str) -> list[list[str]]:
+    """The table of a plan, without Apache's remarks on empty partitions."""
+    return [row for row in columns(text) if row[0] in ("GROUP", "first")]
+
+
+def look(case: tuple, server: str) -> tuple[str, object, object]:
+    name, tool, arguments, compare = case
+    arguments = ["--bootstrap-server", server, *arguments.split()]
+    compare = reset_rows if compare == "reset" else compare
+    return name, compare(apaches(tool, *arguments)), compare(ours(tool, *arguments))
+
+
+def change(server: str, report: Report, long: bool) -> None:
+    """What one tool did to a twin, the other did to its own: afterwards the twins are alike."""
+    b = ["--bootstrap-server", server]
+
+    def offsets(group: str) -> list[list[str]]:
+        rows = columns(ours("kafka-consumer-groups", *b, "--describe", "--group", group))
+        return [row[1:4] for row in rows if row[0] == group]
+
+    changes = ["--reset-offsets --topic words --shift-by 2 --execute", "--delete-offsets --topic words:0", "--reset-offsets --topic words:1,2 --to-earliest --execute"]
+    for text in changes if long else changes[:1]:
+        theirs = columns(apaches("kafka-consumer-groups", *b, "--group", "twin-a", *text.split()))
+        mine = columns(ours("kafka-consumer-groups", *b, "--group", "twin-b", *text.split()))
+        alike = [[cell.replace("twin-a", "twin-b") for cell in row] for row in theirs]
+        report.check(alike == mine, f"says the same of {text.split()[0]}", alike, mine)
+        report.check(offsets("twin-a") == offsets("twin-b"), "and has done the same", offsets("twin-a"), offsets("twin-b"))
+    if long:
+        theirs = plain(apaches("kafka-consumer-groups", *b, "--delete", "--group", "twin-a"))
+        mine = plain(ours("kafka-consumer-groups", *b, "--delete", "--group", "twin-b"))
+        report.check([line.replace("twin-a", "twin-b") for line in theirs] == mine, "deletes a group", theirs, mine)
+
+    apaches("kafka-console-producer", *b, "--topic", "headed", *READER, stdin=HEADED)
+    ours("kafka-console-producer", *b, "--topic", "headed", *READER, stdin=HEADED)
+    arguments = [*b, "--topic", "headed", "--from-beginning", "--max-messages", "4", *FORMATTER]
+    theirs, mine = plain(apaches("kafka-console-consumer", *arguments)), plain(ours("kafka-console-consumer", *arguments))
+    report.check(len(theirs) == 4 and theirs == mine, "prints headers, nulls and offsets alike", theirs, mine)
+    without = [re.sub(r"Offset:\d+", "", line) for line in mine]
+    report.check(sorted(without[:2]) == sorted(set(without)) or without.count(without[0]) == 2, "both producers have written the same", mine, mine)
+
+
+def dump(workspace_data: Path, report: Report) -> None:
+    """The decoders, on files of a stopped broker."""
+    logs = sorted(workspace_data.glob("__consumer_offsets-*/*.log"), key=lambda path: -path.stat().st_size)
+    metadata = workspace_data / "__cluster_metadata-0" / "00000000000000000000.log"
+    for name, path, flag in [("offsets", logs[0], "--offsets-decoder"), ("metadata", metadata, "--cluster-metadata-decoder")]:
+        theirs = apaches("kafka-dump-log", "--files", str(path), flag).splitlines()
+        mine = ours("kafka-dump-log", "--files", str(path), flag).splitlines()
+        # Apache's tool writes numbers of types as text, and takes subscriptions apart; the rest is the same.
+        normal = [re.sub(r'"(type|version)":"(\d+)"', r'"\1":\2', line) for line in theirs]
+        opaque = re.compile(r'"(subscription|assignment)":(\{[^{}]*(\{[^{}]*\}[^{}]*)*\}|"[^"]*"|null)')
+        normal, shown = ([opaque.sub(r'"\1":_', line) for line in lines] for lines in (normal, mine))
+        differing = [(a, b) for a, b in zip(normal, shown) if a != b]
+        report.check(len(normal) == len(shown) > 5 and not differing, f"dumps {name} alike", differing[:1], (len(normal), len(shown)))
+
+
+def main() -> int:
+    global FLEUVE
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_broker_argument(parser)
+    parser.add_argument("--only", default="", metavar="WORD", help="only looks whose name holds this")
+    parser.add_argument("--long", action="store_true", help="everything there is to compare")
+    options = parser.parse_args()
+    FLEUVE = os.environ.get("FLEUVE_BINARY", str(ROOT / "target" / "release" / "fleuve"))
+    report = Report()
+    started = time.monotonic()
+    with Workspace("tools", options.keep) as workspace:
+        settings = {"group.initial.rebalance.delay.ms": "0", "fleuve.metrics.listen": "", "offsets.topic.num.partitions": "3"}
+        broker = workspace.broker(options.broker, settings)
+        broker.start()
+        prepare(broker.bootstrap)
+        cases = [case for case in LOOKS if options.only in case[0] and (options.long or options.only or case[0] in SHORT)]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for name, theirs, mine in pool.map(lambda case: look(case, broker.bootstrap), cases):
+                report.check(theirs == mine, name, theirs, mine)
+        if not options.only:
+            change(broker.bootstrap, report, options.long)
+            if broker.name == "fleuve":
+                broker.stop()
+                dump(broker.data, report)
+    print(f"{report.passed} passed, {report.failed} failed in {time.monotonic() - started:.0f} s")
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
