@@ -184,7 +184,10 @@ impl Emitter<'_> {
         )?;
         for field in fields {
             let name = field_name(&field.name);
-            let put = format!("fields.insert(\"{}\".to_owned(), self.{name}.json(v));", field.name);
+            let put = format!(
+                "fields.insert(\"{}\".to_owned(), self.{name}.json(v));",
+                lower_first(&field.name)
+            );
             let is_set = match field.tag {
                 Some(_) => Some(negated(&is_default(field)?)),
                 None => None,

@@ -64,6 +64,9 @@ pub(crate) struct Produce {
     pub(crate) ignore_errors: bool,
 }
 
+/// Names and values of the headers that stand on a line.
+type OwnHeaders<'a> = Vec<(String, &'a [u8])>;
+
 /// Headers at the beginning of a line: `name:value,name:value`, then the delimiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LineHeaders {
@@ -77,7 +80,7 @@ pub(crate) struct LineHeaders {
 
 impl LineHeaders {
     /// Takes the headers off a line.
-    fn split<'a>(&self, line: &'a [u8]) -> Option<(Vec<(String, &'a [u8])>, &'a [u8])> {
+    fn split<'a>(&self, line: &'a [u8]) -> Option<(OwnHeaders<'a>, &'a [u8])> {
         let (texts, rest) = split(line, &self.delimiter)?;
         let mut headers = Vec::new();
         let mut texts = texts?;

@@ -11,12 +11,12 @@ use fleuve_protocol::ErrorCode;
 use fleuve_types::TopicPartition;
 use serde_json::json;
 
-use super::group::expand;
 use crate::args::Common;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{note, print};
 use crate::quantities::{format_time, now_ms};
+use crate::reset::expand;
 
 /// List, describe and end transactions.
 #[derive(Debug, Subcommand)]

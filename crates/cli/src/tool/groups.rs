@@ -169,7 +169,7 @@ async fn list(groups: &Groups, admin: &Admin) -> Result<(), Failure> {
         .list_groups()
         .await?
         .into_iter()
-        .filter(|group| is_of_consumers(group))
+        .filter(is_of_consumers)
         .filter(|group| allows(&groups.state, &group.state) && allows(&groups.kind, &group.kind))
         .collect();
     if groups.state.is_none() && groups.kind.is_none() {

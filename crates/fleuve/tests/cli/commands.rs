@@ -129,3 +129,57 @@ fn completions_and_help_come_without_a_broker() {
         assert!(help.contains("Usage: fleuve"), "{command}");
     }
 }
+
+#[test]
+fn patterns_pick_topics_and_dry_runs_leave_them() {
+    let broker = Broker::start();
+    broker.run(&["topic", "create", "test-a", "test-b", "other"]);
+    assert_eq!(broker.json(&["topic", "list", "test-.*"]).as_array().map(Vec::len), Some(2));
+    let described = broker.json(&["topic", "describe", "test-.*", "--at-min-isr"]);
+    assert_eq!(described[1]["name"], "test-b");
+    assert_eq!(broker.json(&["topic", "describe", "--under-replicated"]), serde_json::json!([]));
+    let said = broker.run(&["topic", "delete", "--regex", "test-.*", "--dry-run"]);
+    assert_eq!(
+        said,
+        "would delete topic test-a (1 partitions)\nwould delete topic test-b (1 partitions)\n"
+    );
+    broker.run(&["topic", "delete", "--regex", "test-.*"]);
+    assert_eq!(broker.json(&["topic", "list"]).as_array().map(Vec::len), Some(1));
+    let failure = broker.fail(&["topic", "delete", "--regex", "test-.*"]);
+    assert!(failure.contains("there is no topic like test-.*"), "{failure}");
+    let failure = broker.fail(&["topic", "describe", "a("]);
+    assert!(failure.contains("no regular expression"), "{failure}");
+}
+
+#[test]
+fn logs_are_decoded_and_indexes_verified() {
+    let broker = Broker::start();
+    broker.run(&["topic", "create", "words"]);
+    broker.run_with(&["produce", "words"], b"a\n");
+    broker.run(&["consume", "words", "--group", "readers", "-q"]);
+    let yaml = broker.run(&["consume", "words", "-q", "-o", "yaml"]);
+    assert!(yaml.starts_with("- topic: words\n  partition: 0\n  offset: 0\n"), "{yaml}");
+    let (_, directory) = broker.stop("-TERM");
+    let run = |arguments: &[&str]| {
+        let done = std::process::Command::new(crate::broker::FLEUVE).args(arguments).output();
+        let done = done.expect("the binary runs");
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).expect("text")
+    };
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let metadata = run(&["log", "dump", "--data", &path("__cluster_metadata-0")]);
+    assert!(
+        metadata.contains("{\"type\":\"TOPIC_RECORD\",\"version\":0,\"data\":{\"name\":\"words\"")
+    );
+    let groups = (0..50).map(|index| path(&format!("__consumer_offsets-{index}")));
+    let groups: Vec<_> = groups.collect();
+    let mut arguments = vec!["log", "dump", "--data"];
+    arguments.extend(groups.iter().map(String::as_str));
+    let decoded = run(&arguments);
+    assert!(
+        decoded.contains("\"group\":\"readers\",\"topic\":\"words\",\"partition\":0"),
+        "{decoded}"
+    );
+    let verified = run(&["log", "verify-index", &path("words-0")]);
+    assert!(verified.contains("passed the check"), "{verified}");
+}

@@ -99,3 +99,41 @@ fn a_member_that_leaves_has_committed_what_it_printed() {
     }
     assert_eq!(broker.json(&["group", "describe", "g"])["partitions"][0]["lag"], 0);
 }
+
+#[test]
+fn plans_for_resets_go_to_files_and_back() {
+    let broker = Broker::start();
+    broker.run(&["topic", "create", "words"]);
+    broker.run_with(&["produce", "words"], b"a\nb\nc\nd\n");
+    // What was fetched and not printed does not count as read.
+    let read = broker.run(&["consume", "words", "--group", "readers", "-n", "3", "-q"]);
+    assert_eq!(read, "a\nb\nc\n");
+    let committed = |offset: i64| {
+        let described = broker.json(&["group", "describe", "readers"]);
+        assert_eq!(described["partitions"][0]["committed_offset"], offset);
+    };
+    committed(3);
+    fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
+        [&["group", "reset-offsets", "readers"][..], more].concat()
+    }
+    let exported = broker.run(&with(&["--all-topics", "--to", "current", "--export"]));
+    assert_eq!(exported, "words,0,3\n");
+    let file = broker.directory.path().join("plan.csv");
+    std::fs::write(&file, "words,0,1\n").expect("room");
+    let file = file.display().to_string();
+    broker.run(&with(&["--from-file", &file]));
+    committed(3);
+    broker.run(&with(&["--from-file", &file, "--execute"]));
+    committed(1);
+    broker.run(&with(&["--topic", "words", "--by-duration", "1h", "--execute"]));
+    committed(0);
+    let failure = broker.fail(&with(&["--topic", "words", "--by-duration", "soon"]));
+    assert!(failure.contains("expected 2h"), "{failure}");
+    let failure = broker.fail(&with(&["--to", "end"]));
+    assert!(failure.contains("--topic NAME or --all-topics"), "{failure}");
+    assert_eq!(broker.json(&["group", "list", "--state", "empty"])[0]["group"], "readers");
+    assert_eq!(broker.json(&["group", "list", "--type", "share"]), serde_json::json!([]));
+    let said = broker.run(&["group", "delete", "readers", "--dry-run"]);
+    assert_eq!(said, "would delete group readers\n");
+    committed(0);
+}

@@ -52,7 +52,7 @@ impl Json for AbortTransactionRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
         if self.reason.is_some() {
-            fields.insert("Reason".to_owned(), self.reason.json(v));
+            fields.insert("reason".to_owned(), self.reason.json(v));
         }
         serde_json::Value::Object(fields)
     }

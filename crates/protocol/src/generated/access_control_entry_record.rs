@@ -90,14 +90,14 @@ impl Sample for AccessControlEntryRecord {
 impl Json for AccessControlEntryRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Id".to_owned(), self.id.json(v));
-        fields.insert("ResourceType".to_owned(), self.resource_type.json(v));
-        fields.insert("ResourceName".to_owned(), self.resource_name.json(v));
-        fields.insert("PatternType".to_owned(), self.pattern_type.json(v));
-        fields.insert("Principal".to_owned(), self.principal.json(v));
-        fields.insert("Host".to_owned(), self.host.json(v));
-        fields.insert("Operation".to_owned(), self.operation.json(v));
-        fields.insert("PermissionType".to_owned(), self.permission_type.json(v));
+        fields.insert("id".to_owned(), self.id.json(v));
+        fields.insert("resourceType".to_owned(), self.resource_type.json(v));
+        fields.insert("resourceName".to_owned(), self.resource_name.json(v));
+        fields.insert("patternType".to_owned(), self.pattern_type.json(v));
+        fields.insert("principal".to_owned(), self.principal.json(v));
+        fields.insert("host".to_owned(), self.host.json(v));
+        fields.insert("operation".to_owned(), self.operation.json(v));
+        fields.insert("permissionType".to_owned(), self.permission_type.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -52,7 +52,7 @@ impl Json for BeginTransactionRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
         if self.name.is_some() {
-            fields.insert("Name".to_owned(), self.name.json(v));
+            fields.insert("name".to_owned(), self.name.json(v));
         }
         serde_json::Value::Object(fields)
     }

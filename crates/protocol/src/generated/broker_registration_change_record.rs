@@ -134,19 +134,19 @@ impl Sample for BrokerRegistrationChangeRecord {
 impl Json for BrokerRegistrationChangeRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("BrokerId".to_owned(), self.broker_id.json(v));
-        fields.insert("BrokerEpoch".to_owned(), self.broker_epoch.json(v));
+        fields.insert("brokerId".to_owned(), self.broker_id.json(v));
+        fields.insert("brokerEpoch".to_owned(), self.broker_epoch.json(v));
         if self.fenced != 0 {
-            fields.insert("Fenced".to_owned(), self.fenced.json(v));
+            fields.insert("fenced".to_owned(), self.fenced.json(v));
         }
         if v.number >= 1 && self.in_controlled_shutdown != 0 {
-            fields.insert("InControlledShutdown".to_owned(), self.in_controlled_shutdown.json(v));
+            fields.insert("inControlledShutdown".to_owned(), self.in_controlled_shutdown.json(v));
         }
         if v.number >= 2 && !self.log_dirs.is_empty() {
-            fields.insert("LogDirs".to_owned(), self.log_dirs.json(v));
+            fields.insert("logDirs".to_owned(), self.log_dirs.json(v));
         }
         if v.number >= 3 && self.cordoned_log_dirs.is_some() {
-            fields.insert("CordonedLogDirs".to_owned(), self.cordoned_log_dirs.json(v));
+            fields.insert("cordonedLogDirs".to_owned(), self.cordoned_log_dirs.json(v));
         }
         serde_json::Value::Object(fields)
     }

@@ -42,7 +42,7 @@ impl Sample for ClearElrRecord {
 impl Json for ClearElrRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TopicName".to_owned(), self.topic_name.json(v));
+        fields.insert("topicName".to_owned(), self.topic_name.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -54,10 +54,10 @@ impl Sample for ClientQuotaRecord {
 impl Json for ClientQuotaRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Entity".to_owned(), self.entity.json(v));
-        fields.insert("Key".to_owned(), self.key.json(v));
-        fields.insert("Value".to_owned(), self.value.json(v));
-        fields.insert("Remove".to_owned(), self.remove.json(v));
+        fields.insert("entity".to_owned(), self.entity.json(v));
+        fields.insert("key".to_owned(), self.key.json(v));
+        fields.insert("value".to_owned(), self.value.json(v));
+        fields.insert("remove".to_owned(), self.remove.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -107,8 +107,8 @@ impl Sample for EntityData {
 impl Json for EntityData {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("EntityType".to_owned(), self.entity_type.json(v));
-        fields.insert("EntityName".to_owned(), self.entity_name.json(v));
+        fields.insert("entityType".to_owned(), self.entity_type.json(v));
+        fields.insert("entityName".to_owned(), self.entity_name.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -65,10 +65,10 @@ impl Sample for ConfigRecord {
 impl Json for ConfigRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("ResourceType".to_owned(), self.resource_type.json(v));
-        fields.insert("ResourceName".to_owned(), self.resource_name.json(v));
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("Value".to_owned(), self.value.json(v));
+        fields.insert("resourceType".to_owned(), self.resource_type.json(v));
+        fields.insert("resourceName".to_owned(), self.resource_name.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("value".to_owned(), self.value.json(v));
         serde_json::Value::Object(fields)
     }
 }

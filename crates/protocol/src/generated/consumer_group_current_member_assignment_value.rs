@@ -87,12 +87,12 @@ impl Sample for ConsumerGroupCurrentMemberAssignmentValue {
 impl Json for ConsumerGroupCurrentMemberAssignmentValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("MemberEpoch".to_owned(), self.member_epoch.json(v));
-        fields.insert("PreviousMemberEpoch".to_owned(), self.previous_member_epoch.json(v));
-        fields.insert("State".to_owned(), self.state.json(v));
-        fields.insert("AssignedPartitions".to_owned(), self.assigned_partitions.json(v));
+        fields.insert("memberEpoch".to_owned(), self.member_epoch.json(v));
+        fields.insert("previousMemberEpoch".to_owned(), self.previous_member_epoch.json(v));
+        fields.insert("state".to_owned(), self.state.json(v));
+        fields.insert("assignedPartitions".to_owned(), self.assigned_partitions.json(v));
         fields.insert(
-            "PartitionsPendingRevocation".to_owned(),
+            "partitionsPendingRevocation".to_owned(),
             self.partitions_pending_revocation.json(v),
         );
         serde_json::Value::Object(fields)
@@ -179,10 +179,10 @@ impl Sample for TopicPartitions {
 impl Json for TopicPartitions {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
-        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        fields.insert("topicId".to_owned(), self.topic_id.json(v));
+        fields.insert("partitions".to_owned(), self.partitions.json(v));
         if !self.assignment_epochs.as_ref().is_some_and(|value| value.is_empty()) {
-            fields.insert("AssignmentEpochs".to_owned(), self.assignment_epochs.json(v));
+            fields.insert("assignmentEpochs".to_owned(), self.assignment_epochs.json(v));
         }
         serde_json::Value::Object(fields)
     }

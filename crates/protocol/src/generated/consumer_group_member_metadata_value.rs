@@ -146,16 +146,16 @@ impl Sample for ConsumerGroupMemberMetadataValue {
 impl Json for ConsumerGroupMemberMetadataValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("InstanceId".to_owned(), self.instance_id.json(v));
-        fields.insert("RackId".to_owned(), self.rack_id.json(v));
-        fields.insert("ClientId".to_owned(), self.client_id.json(v));
-        fields.insert("ClientHost".to_owned(), self.client_host.json(v));
-        fields.insert("SubscribedTopicNames".to_owned(), self.subscribed_topic_names.json(v));
-        fields.insert("SubscribedTopicRegex".to_owned(), self.subscribed_topic_regex.json(v));
-        fields.insert("RebalanceTimeoutMs".to_owned(), self.rebalance_timeout_ms.json(v));
-        fields.insert("ServerAssignor".to_owned(), self.server_assignor.json(v));
+        fields.insert("instanceId".to_owned(), self.instance_id.json(v));
+        fields.insert("rackId".to_owned(), self.rack_id.json(v));
+        fields.insert("clientId".to_owned(), self.client_id.json(v));
+        fields.insert("clientHost".to_owned(), self.client_host.json(v));
+        fields.insert("subscribedTopicNames".to_owned(), self.subscribed_topic_names.json(v));
+        fields.insert("subscribedTopicRegex".to_owned(), self.subscribed_topic_regex.json(v));
+        fields.insert("rebalanceTimeoutMs".to_owned(), self.rebalance_timeout_ms.json(v));
+        fields.insert("serverAssignor".to_owned(), self.server_assignor.json(v));
         if self.classic_member_metadata.as_ref() != Some(&ClassicMemberMetadata::default()) {
-            fields.insert("ClassicMemberMetadata".to_owned(), self.classic_member_metadata.json(v));
+            fields.insert("classicMemberMetadata".to_owned(), self.classic_member_metadata.json(v));
         }
         serde_json::Value::Object(fields)
     }
@@ -210,8 +210,8 @@ impl Sample for ClassicMemberMetadata {
 impl Json for ClassicMemberMetadata {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("SessionTimeoutMs".to_owned(), self.session_timeout_ms.json(v));
-        fields.insert("SupportedProtocols".to_owned(), self.supported_protocols.json(v));
+        fields.insert("sessionTimeoutMs".to_owned(), self.session_timeout_ms.json(v));
+        fields.insert("supportedProtocols".to_owned(), self.supported_protocols.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -255,8 +255,8 @@ impl Sample for ClassicProtocol {
 impl Json for ClassicProtocol {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("Metadata".to_owned(), self.metadata.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("metadata".to_owned(), self.metadata.json(v));
         serde_json::Value::Object(fields)
     }
 }

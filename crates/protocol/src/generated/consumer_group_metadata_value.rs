@@ -55,9 +55,9 @@ impl Sample for ConsumerGroupMetadataValue {
 impl Json for ConsumerGroupMetadataValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Epoch".to_owned(), self.epoch.json(v));
+        fields.insert("epoch".to_owned(), self.epoch.json(v));
         if self.metadata_hash != 0 {
-            fields.insert("MetadataHash".to_owned(), self.metadata_hash.json(v));
+            fields.insert("metadataHash".to_owned(), self.metadata_hash.json(v));
         }
         serde_json::Value::Object(fields)
     }

@@ -44,7 +44,7 @@ impl Sample for ConsumerGroupPartitionMetadataValue {
 impl Json for ConsumerGroupPartitionMetadataValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Topics".to_owned(), self.topics.json(v));
+        fields.insert("topics".to_owned(), self.topics.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -112,10 +112,10 @@ impl Sample for TopicMetadata {
 impl Json for TopicMetadata {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
-        fields.insert("TopicName".to_owned(), self.topic_name.json(v));
-        fields.insert("NumPartitions".to_owned(), self.num_partitions.json(v));
-        fields.insert("PartitionMetadata".to_owned(), self.partition_metadata.json(v));
+        fields.insert("topicId".to_owned(), self.topic_id.json(v));
+        fields.insert("topicName".to_owned(), self.topic_name.json(v));
+        fields.insert("numPartitions".to_owned(), self.num_partitions.json(v));
+        fields.insert("partitionMetadata".to_owned(), self.partition_metadata.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -164,8 +164,8 @@ impl Sample for PartitionMetadata {
 impl Json for PartitionMetadata {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Partition".to_owned(), self.partition.json(v));
-        fields.insert("Racks".to_owned(), self.racks.json(v));
+        fields.insert("partition".to_owned(), self.partition.json(v));
+        fields.insert("racks".to_owned(), self.racks.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -45,8 +45,8 @@ impl Sample for ConsumerGroupRegularExpressionKey {
 impl Json for ConsumerGroupRegularExpressionKey {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("GroupId".to_owned(), self.group_id.json(v));
-        fields.insert("RegularExpression".to_owned(), self.regular_expression.json(v));
+        fields.insert("groupId".to_owned(), self.group_id.json(v));
+        fields.insert("regularExpression".to_owned(), self.regular_expression.json(v));
         serde_json::Value::Object(fields)
     }
 }

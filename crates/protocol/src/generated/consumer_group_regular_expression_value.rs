@@ -50,9 +50,9 @@ impl Sample for ConsumerGroupRegularExpressionValue {
 impl Json for ConsumerGroupRegularExpressionValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Topics".to_owned(), self.topics.json(v));
-        fields.insert("Version".to_owned(), self.version.json(v));
-        fields.insert("Timestamp".to_owned(), self.timestamp.json(v));
+        fields.insert("topics".to_owned(), self.topics.json(v));
+        fields.insert("version".to_owned(), self.version.json(v));
+        fields.insert("timestamp".to_owned(), self.timestamp.json(v));
         serde_json::Value::Object(fields)
     }
 }

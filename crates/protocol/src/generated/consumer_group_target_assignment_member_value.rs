@@ -49,7 +49,7 @@ impl Sample for ConsumerGroupTargetAssignmentMemberValue {
 impl Json for ConsumerGroupTargetAssignmentMemberValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TopicPartitions".to_owned(), self.topic_partitions.json(v));
+        fields.insert("topicPartitions".to_owned(), self.topic_partitions.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -103,8 +103,8 @@ impl Sample for TopicPartition {
 impl Json for TopicPartition {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
-        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        fields.insert("topicId".to_owned(), self.topic_id.json(v));
+        fields.insert("partitions".to_owned(), self.partitions.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -40,7 +40,7 @@ impl Sample for ConsumerGroupTargetAssignmentMetadataKey {
 impl Json for ConsumerGroupTargetAssignmentMetadataKey {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("GroupId".to_owned(), self.group_id.json(v));
+        fields.insert("groupId".to_owned(), self.group_id.json(v));
         serde_json::Value::Object(fields)
     }
 }

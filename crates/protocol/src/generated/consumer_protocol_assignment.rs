@@ -46,8 +46,8 @@ impl Sample for ConsumerProtocolAssignment {
 impl Json for ConsumerProtocolAssignment {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("AssignedPartitions".to_owned(), self.assigned_partitions.json(v));
-        fields.insert("UserData".to_owned(), self.user_data.json(v));
+        fields.insert("assignedPartitions".to_owned(), self.assigned_partitions.json(v));
+        fields.insert("userData".to_owned(), self.user_data.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -89,8 +89,8 @@ impl Sample for TopicPartition {
 impl Json for TopicPartition {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Topic".to_owned(), self.topic.json(v));
-        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        fields.insert("topic".to_owned(), self.topic.json(v));
+        fields.insert("partitions".to_owned(), self.partitions.json(v));
         serde_json::Value::Object(fields)
     }
 }

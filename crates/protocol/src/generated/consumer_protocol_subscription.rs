@@ -94,16 +94,16 @@ impl Sample for ConsumerProtocolSubscription {
 impl Json for ConsumerProtocolSubscription {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Topics".to_owned(), self.topics.json(v));
-        fields.insert("UserData".to_owned(), self.user_data.json(v));
+        fields.insert("topics".to_owned(), self.topics.json(v));
+        fields.insert("userData".to_owned(), self.user_data.json(v));
         if v.number >= 1 {
-            fields.insert("OwnedPartitions".to_owned(), self.owned_partitions.json(v));
+            fields.insert("ownedPartitions".to_owned(), self.owned_partitions.json(v));
         }
         if v.number >= 2 {
-            fields.insert("GenerationId".to_owned(), self.generation_id.json(v));
+            fields.insert("generationId".to_owned(), self.generation_id.json(v));
         }
         if v.number >= 3 {
-            fields.insert("RackId".to_owned(), self.rack_id.json(v));
+            fields.insert("rackId".to_owned(), self.rack_id.json(v));
         }
         serde_json::Value::Object(fields)
     }
@@ -146,8 +146,8 @@ impl Sample for TopicPartition {
 impl Json for TopicPartition {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Topic".to_owned(), self.topic.json(v));
-        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        fields.insert("topic".to_owned(), self.topic.json(v));
+        fields.insert("partitions".to_owned(), self.partitions.json(v));
         serde_json::Value::Object(fields)
     }
 }

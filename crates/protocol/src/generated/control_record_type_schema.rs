@@ -40,7 +40,7 @@ impl Sample for ControlRecordTypeSchema {
 impl Json for ControlRecordTypeSchema {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Type".to_owned(), self.r#type.json(v));
+        fields.insert("type".to_owned(), self.r#type.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -50,9 +50,9 @@ impl Sample for DefaultPrincipalData {
 impl Json for DefaultPrincipalData {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Type".to_owned(), self.r#type.json(v));
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("TokenAuthenticated".to_owned(), self.token_authenticated.json(v));
+        fields.insert("type".to_owned(), self.r#type.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("tokenAuthenticated".to_owned(), self.token_authenticated.json(v));
         serde_json::Value::Object(fields)
     }
 }

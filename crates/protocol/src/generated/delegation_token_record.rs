@@ -82,13 +82,13 @@ impl Sample for DelegationTokenRecord {
 impl Json for DelegationTokenRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Owner".to_owned(), self.owner.json(v));
-        fields.insert("Requester".to_owned(), self.requester.json(v));
-        fields.insert("Renewers".to_owned(), self.renewers.json(v));
-        fields.insert("IssueTimestamp".to_owned(), self.issue_timestamp.json(v));
-        fields.insert("MaxTimestamp".to_owned(), self.max_timestamp.json(v));
-        fields.insert("ExpirationTimestamp".to_owned(), self.expiration_timestamp.json(v));
-        fields.insert("TokenId".to_owned(), self.token_id.json(v));
+        fields.insert("owner".to_owned(), self.owner.json(v));
+        fields.insert("requester".to_owned(), self.requester.json(v));
+        fields.insert("renewers".to_owned(), self.renewers.json(v));
+        fields.insert("issueTimestamp".to_owned(), self.issue_timestamp.json(v));
+        fields.insert("maxTimestamp".to_owned(), self.max_timestamp.json(v));
+        fields.insert("expirationTimestamp".to_owned(), self.expiration_timestamp.json(v));
+        fields.insert("tokenId".to_owned(), self.token_id.json(v));
         serde_json::Value::Object(fields)
     }
 }

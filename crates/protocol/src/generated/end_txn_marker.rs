@@ -40,7 +40,7 @@ impl Sample for EndTxnMarker {
 impl Json for EndTxnMarker {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("CoordinatorEpoch".to_owned(), self.coordinator_epoch.json(v));
+        fields.insert("coordinatorEpoch".to_owned(), self.coordinator_epoch.json(v));
         serde_json::Value::Object(fields)
     }
 }

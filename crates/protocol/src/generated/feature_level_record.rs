@@ -46,8 +46,8 @@ impl Sample for FeatureLevelRecord {
 impl Json for FeatureLevelRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("FeatureLevel".to_owned(), self.feature_level.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("featureLevel".to_owned(), self.feature_level.json(v));
         serde_json::Value::Object(fields)
     }
 }

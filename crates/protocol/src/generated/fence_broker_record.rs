@@ -46,8 +46,8 @@ impl Sample for FenceBrokerRecord {
 impl Json for FenceBrokerRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Id".to_owned(), self.id.json(v));
-        fields.insert("Epoch".to_owned(), self.epoch.json(v));
+        fields.insert("id".to_owned(), self.id.json(v));
+        fields.insert("epoch".to_owned(), self.epoch.json(v));
         serde_json::Value::Object(fields)
     }
 }

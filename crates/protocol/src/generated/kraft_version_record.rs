@@ -46,8 +46,8 @@ impl Sample for KRaftVersionRecord {
 impl Json for KRaftVersionRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Version".to_owned(), self.version.json(v));
-        fields.insert("KRaftVersion".to_owned(), self.kraft_version.json(v));
+        fields.insert("version".to_owned(), self.version.json(v));
+        fields.insert("kRaftVersion".to_owned(), self.kraft_version.json(v));
         serde_json::Value::Object(fields)
     }
 }

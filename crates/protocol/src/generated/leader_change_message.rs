@@ -56,10 +56,10 @@ impl Sample for LeaderChangeMessage {
 impl Json for LeaderChangeMessage {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Version".to_owned(), self.version.json(v));
-        fields.insert("LeaderId".to_owned(), self.leader_id.json(v));
-        fields.insert("Voters".to_owned(), self.voters.json(v));
-        fields.insert("GrantingVoters".to_owned(), self.granting_voters.json(v));
+        fields.insert("version".to_owned(), self.version.json(v));
+        fields.insert("leaderId".to_owned(), self.leader_id.json(v));
+        fields.insert("voters".to_owned(), self.voters.json(v));
+        fields.insert("grantingVoters".to_owned(), self.granting_voters.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -118,9 +118,9 @@ impl Sample for Voter {
 impl Json for Voter {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("VoterId".to_owned(), self.voter_id.json(v));
+        fields.insert("voterId".to_owned(), self.voter_id.json(v));
         if v.number >= 1 {
-            fields.insert("VoterDirectoryId".to_owned(), self.voter_directory_id.json(v));
+            fields.insert("voterDirectoryId".to_owned(), self.voter_directory_id.json(v));
         }
         serde_json::Value::Object(fields)
     }

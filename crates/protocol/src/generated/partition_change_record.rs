@@ -195,35 +195,35 @@ impl Sample for PartitionChangeRecord {
 impl Json for PartitionChangeRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("PartitionId".to_owned(), self.partition_id.json(v));
-        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
+        fields.insert("partitionId".to_owned(), self.partition_id.json(v));
+        fields.insert("topicId".to_owned(), self.topic_id.json(v));
         if self.isr.is_some() {
-            fields.insert("Isr".to_owned(), self.isr.json(v));
+            fields.insert("isr".to_owned(), self.isr.json(v));
         }
         if self.leader != -2 {
-            fields.insert("Leader".to_owned(), self.leader.json(v));
+            fields.insert("leader".to_owned(), self.leader.json(v));
         }
         if self.replicas.is_some() {
-            fields.insert("Replicas".to_owned(), self.replicas.json(v));
+            fields.insert("replicas".to_owned(), self.replicas.json(v));
         }
         if self.removing_replicas.is_some() {
-            fields.insert("RemovingReplicas".to_owned(), self.removing_replicas.json(v));
+            fields.insert("removingReplicas".to_owned(), self.removing_replicas.json(v));
         }
         if self.adding_replicas.is_some() {
-            fields.insert("AddingReplicas".to_owned(), self.adding_replicas.json(v));
+            fields.insert("addingReplicas".to_owned(), self.adding_replicas.json(v));
         }
         if self.leader_recovery_state != -1 {
-            fields.insert("LeaderRecoveryState".to_owned(), self.leader_recovery_state.json(v));
+            fields.insert("leaderRecoveryState".to_owned(), self.leader_recovery_state.json(v));
         }
         if v.number >= 1 && self.directories.is_some() {
-            fields.insert("Directories".to_owned(), self.directories.json(v));
+            fields.insert("directories".to_owned(), self.directories.json(v));
         }
         if v.number >= 2 && self.eligible_leader_replicas.is_some() {
             fields
-                .insert("EligibleLeaderReplicas".to_owned(), self.eligible_leader_replicas.json(v));
+                .insert("eligibleLeaderReplicas".to_owned(), self.eligible_leader_replicas.json(v));
         }
         if v.number >= 2 && self.last_known_elr.is_some() {
-            fields.insert("LastKnownElr".to_owned(), self.last_known_elr.json(v));
+            fields.insert("lastKnownElr".to_owned(), self.last_known_elr.json(v));
         }
         serde_json::Value::Object(fields)
     }

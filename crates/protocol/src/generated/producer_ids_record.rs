@@ -60,9 +60,9 @@ impl Sample for ProducerIdsRecord {
 impl Json for ProducerIdsRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("BrokerId".to_owned(), self.broker_id.json(v));
-        fields.insert("BrokerEpoch".to_owned(), self.broker_epoch.json(v));
-        fields.insert("NextProducerId".to_owned(), self.next_producer_id.json(v));
+        fields.insert("brokerId".to_owned(), self.broker_id.json(v));
+        fields.insert("brokerEpoch".to_owned(), self.broker_epoch.json(v));
+        fields.insert("nextProducerId".to_owned(), self.next_producer_id.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -44,8 +44,8 @@ impl Sample for ProducerSnapshot {
 impl Json for ProducerSnapshot {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Crc".to_owned(), self.crc.json(v));
-        fields.insert("ProducerEntries".to_owned(), self.producer_entries.json(v));
+        fields.insert("crc".to_owned(), self.crc.json(v));
+        fields.insert("producerEntries".to_owned(), self.producer_entries.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -134,14 +134,14 @@ impl Sample for ProducerEntry {
 impl Json for ProducerEntry {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("ProducerId".to_owned(), self.producer_id.json(v));
-        fields.insert("Epoch".to_owned(), self.epoch.json(v));
-        fields.insert("LastSequence".to_owned(), self.last_sequence.json(v));
-        fields.insert("LastOffset".to_owned(), self.last_offset.json(v));
-        fields.insert("OffsetDelta".to_owned(), self.offset_delta.json(v));
-        fields.insert("Timestamp".to_owned(), self.timestamp.json(v));
-        fields.insert("CoordinatorEpoch".to_owned(), self.coordinator_epoch.json(v));
-        fields.insert("CurrentTxnFirstOffset".to_owned(), self.current_txn_first_offset.json(v));
+        fields.insert("producerId".to_owned(), self.producer_id.json(v));
+        fields.insert("epoch".to_owned(), self.epoch.json(v));
+        fields.insert("lastSequence".to_owned(), self.last_sequence.json(v));
+        fields.insert("lastOffset".to_owned(), self.last_offset.json(v));
+        fields.insert("offsetDelta".to_owned(), self.offset_delta.json(v));
+        fields.insert("timestamp".to_owned(), self.timestamp.json(v));
+        fields.insert("coordinatorEpoch".to_owned(), self.coordinator_epoch.json(v));
+        fields.insert("currentTxnFirstOffset".to_owned(), self.current_txn_first_offset.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -135,19 +135,19 @@ impl Json for QuorumStateData {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
         if v.number <= 0 {
-            fields.insert("ClusterId".to_owned(), self.cluster_id.json(v));
+            fields.insert("clusterId".to_owned(), self.cluster_id.json(v));
         }
-        fields.insert("LeaderId".to_owned(), self.leader_id.json(v));
-        fields.insert("LeaderEpoch".to_owned(), self.leader_epoch.json(v));
-        fields.insert("VotedId".to_owned(), self.voted_id.json(v));
+        fields.insert("leaderId".to_owned(), self.leader_id.json(v));
+        fields.insert("leaderEpoch".to_owned(), self.leader_epoch.json(v));
+        fields.insert("votedId".to_owned(), self.voted_id.json(v));
         if v.number >= 1 {
-            fields.insert("VotedDirectoryId".to_owned(), self.voted_directory_id.json(v));
+            fields.insert("votedDirectoryId".to_owned(), self.voted_directory_id.json(v));
         }
         if v.number <= 0 {
-            fields.insert("AppliedOffset".to_owned(), self.applied_offset.json(v));
+            fields.insert("appliedOffset".to_owned(), self.applied_offset.json(v));
         }
         if v.number <= 0 {
-            fields.insert("CurrentVoters".to_owned(), self.current_voters.json(v));
+            fields.insert("currentVoters".to_owned(), self.current_voters.json(v));
         }
         serde_json::Value::Object(fields)
     }
@@ -188,7 +188,7 @@ impl Sample for Voter {
 impl Json for Voter {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("VoterId".to_owned(), self.voter_id.json(v));
+        fields.insert("voterId".to_owned(), self.voter_id.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -176,24 +176,24 @@ impl Sample for RegisterBrokerRecord {
 impl Json for RegisterBrokerRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("BrokerId".to_owned(), self.broker_id.json(v));
+        fields.insert("brokerId".to_owned(), self.broker_id.json(v));
         if v.number >= 2 {
-            fields.insert("IsMigratingZkBroker".to_owned(), self.is_migrating_zk_broker.json(v));
+            fields.insert("isMigratingZkBroker".to_owned(), self.is_migrating_zk_broker.json(v));
         }
-        fields.insert("IncarnationId".to_owned(), self.incarnation_id.json(v));
-        fields.insert("BrokerEpoch".to_owned(), self.broker_epoch.json(v));
-        fields.insert("EndPoints".to_owned(), self.end_points.json(v));
-        fields.insert("Features".to_owned(), self.features.json(v));
-        fields.insert("Rack".to_owned(), self.rack.json(v));
-        fields.insert("Fenced".to_owned(), self.fenced.json(v));
+        fields.insert("incarnationId".to_owned(), self.incarnation_id.json(v));
+        fields.insert("brokerEpoch".to_owned(), self.broker_epoch.json(v));
+        fields.insert("endPoints".to_owned(), self.end_points.json(v));
+        fields.insert("features".to_owned(), self.features.json(v));
+        fields.insert("rack".to_owned(), self.rack.json(v));
+        fields.insert("fenced".to_owned(), self.fenced.json(v));
         if v.number >= 1 {
-            fields.insert("InControlledShutdown".to_owned(), self.in_controlled_shutdown.json(v));
+            fields.insert("inControlledShutdown".to_owned(), self.in_controlled_shutdown.json(v));
         }
         if v.number >= 3 && !self.log_dirs.is_empty() {
-            fields.insert("LogDirs".to_owned(), self.log_dirs.json(v));
+            fields.insert("logDirs".to_owned(), self.log_dirs.json(v));
         }
         if v.number >= 4 && self.cordoned_log_dirs.is_some() {
-            fields.insert("CordonedLogDirs".to_owned(), self.cordoned_log_dirs.json(v));
+            fields.insert("cordonedLogDirs".to_owned(), self.cordoned_log_dirs.json(v));
         }
         serde_json::Value::Object(fields)
     }
@@ -247,10 +247,10 @@ impl Sample for BrokerEndpoint {
 impl Json for BrokerEndpoint {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("Host".to_owned(), self.host.json(v));
-        fields.insert("Port".to_owned(), self.port.json(v));
-        fields.insert("SecurityProtocol".to_owned(), self.security_protocol.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("host".to_owned(), self.host.json(v));
+        fields.insert("port".to_owned(), self.port.json(v));
+        fields.insert("securityProtocol".to_owned(), self.security_protocol.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -308,9 +308,9 @@ impl Sample for BrokerFeature {
 impl Json for BrokerFeature {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("MinSupportedVersion".to_owned(), self.min_supported_version.json(v));
-        fields.insert("MaxSupportedVersion".to_owned(), self.max_supported_version.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("minSupportedVersion".to_owned(), self.min_supported_version.json(v));
+        fields.insert("maxSupportedVersion".to_owned(), self.max_supported_version.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -66,11 +66,11 @@ impl Sample for RegisterControllerRecord {
 impl Json for RegisterControllerRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("ControllerId".to_owned(), self.controller_id.json(v));
-        fields.insert("IncarnationId".to_owned(), self.incarnation_id.json(v));
-        fields.insert("ZkMigrationReady".to_owned(), self.zk_migration_ready.json(v));
-        fields.insert("EndPoints".to_owned(), self.end_points.json(v));
-        fields.insert("Features".to_owned(), self.features.json(v));
+        fields.insert("controllerId".to_owned(), self.controller_id.json(v));
+        fields.insert("incarnationId".to_owned(), self.incarnation_id.json(v));
+        fields.insert("zkMigrationReady".to_owned(), self.zk_migration_ready.json(v));
+        fields.insert("endPoints".to_owned(), self.end_points.json(v));
+        fields.insert("features".to_owned(), self.features.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -127,10 +127,10 @@ impl Sample for ControllerEndpoint {
 impl Json for ControllerEndpoint {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("Host".to_owned(), self.host.json(v));
-        fields.insert("Port".to_owned(), self.port.json(v));
-        fields.insert("SecurityProtocol".to_owned(), self.security_protocol.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("host".to_owned(), self.host.json(v));
+        fields.insert("port".to_owned(), self.port.json(v));
+        fields.insert("securityProtocol".to_owned(), self.security_protocol.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -188,9 +188,9 @@ impl Sample for ControllerFeature {
 impl Json for ControllerFeature {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("MinSupportedVersion".to_owned(), self.min_supported_version.json(v));
-        fields.insert("MaxSupportedVersion".to_owned(), self.max_supported_version.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("minSupportedVersion".to_owned(), self.min_supported_version.json(v));
+        fields.insert("maxSupportedVersion".to_owned(), self.max_supported_version.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -140,18 +140,18 @@ impl Sample for RemoteLogSegmentMetadataRecord {
 impl Json for RemoteLogSegmentMetadataRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("RemoteLogSegmentId".to_owned(), self.remote_log_segment_id.json(v));
-        fields.insert("StartOffset".to_owned(), self.start_offset.json(v));
-        fields.insert("EndOffset".to_owned(), self.end_offset.json(v));
-        fields.insert("BrokerId".to_owned(), self.broker_id.json(v));
-        fields.insert("MaxTimestampMs".to_owned(), self.max_timestamp_ms.json(v));
-        fields.insert("EventTimestampMs".to_owned(), self.event_timestamp_ms.json(v));
-        fields.insert("SegmentLeaderEpochs".to_owned(), self.segment_leader_epochs.json(v));
-        fields.insert("SegmentSizeInBytes".to_owned(), self.segment_size_in_bytes.json(v));
-        fields.insert("CustomMetadata".to_owned(), self.custom_metadata.json(v));
-        fields.insert("RemoteLogSegmentState".to_owned(), self.remote_log_segment_state.json(v));
+        fields.insert("remoteLogSegmentId".to_owned(), self.remote_log_segment_id.json(v));
+        fields.insert("startOffset".to_owned(), self.start_offset.json(v));
+        fields.insert("endOffset".to_owned(), self.end_offset.json(v));
+        fields.insert("brokerId".to_owned(), self.broker_id.json(v));
+        fields.insert("maxTimestampMs".to_owned(), self.max_timestamp_ms.json(v));
+        fields.insert("eventTimestampMs".to_owned(), self.event_timestamp_ms.json(v));
+        fields.insert("segmentLeaderEpochs".to_owned(), self.segment_leader_epochs.json(v));
+        fields.insert("segmentSizeInBytes".to_owned(), self.segment_size_in_bytes.json(v));
+        fields.insert("customMetadata".to_owned(), self.custom_metadata.json(v));
+        fields.insert("remoteLogSegmentState".to_owned(), self.remote_log_segment_state.json(v));
         if self.txn_index_empty {
-            fields.insert("TxnIndexEmpty".to_owned(), self.txn_index_empty.json(v));
+            fields.insert("txnIndexEmpty".to_owned(), self.txn_index_empty.json(v));
         }
         serde_json::Value::Object(fields)
     }
@@ -201,8 +201,8 @@ impl Sample for RemoteLogSegmentIdEntry {
 impl Json for RemoteLogSegmentIdEntry {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TopicIdPartition".to_owned(), self.topic_id_partition.json(v));
-        fields.insert("Id".to_owned(), self.id.json(v));
+        fields.insert("topicIdPartition".to_owned(), self.topic_id_partition.json(v));
+        fields.insert("id".to_owned(), self.id.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -251,9 +251,9 @@ impl Sample for TopicIdPartitionEntry {
 impl Json for TopicIdPartitionEntry {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("Id".to_owned(), self.id.json(v));
-        fields.insert("Partition".to_owned(), self.partition.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("id".to_owned(), self.id.json(v));
+        fields.insert("partition".to_owned(), self.partition.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -302,8 +302,8 @@ impl Sample for SegmentLeaderEpochEntry {
 impl Json for SegmentLeaderEpochEntry {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("LeaderEpoch".to_owned(), self.leader_epoch.json(v));
-        fields.insert("Offset".to_owned(), self.offset.json(v));
+        fields.insert("leaderEpoch".to_owned(), self.leader_epoch.json(v));
+        fields.insert("offset".to_owned(), self.offset.json(v));
         serde_json::Value::Object(fields)
     }
 }

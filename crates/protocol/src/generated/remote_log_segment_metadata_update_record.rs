@@ -88,11 +88,11 @@ impl Sample for RemoteLogSegmentMetadataUpdateRecord {
 impl Json for RemoteLogSegmentMetadataUpdateRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("RemoteLogSegmentId".to_owned(), self.remote_log_segment_id.json(v));
-        fields.insert("BrokerId".to_owned(), self.broker_id.json(v));
-        fields.insert("EventTimestampMs".to_owned(), self.event_timestamp_ms.json(v));
-        fields.insert("CustomMetadata".to_owned(), self.custom_metadata.json(v));
-        fields.insert("RemoteLogSegmentState".to_owned(), self.remote_log_segment_state.json(v));
+        fields.insert("remoteLogSegmentId".to_owned(), self.remote_log_segment_id.json(v));
+        fields.insert("brokerId".to_owned(), self.broker_id.json(v));
+        fields.insert("eventTimestampMs".to_owned(), self.event_timestamp_ms.json(v));
+        fields.insert("customMetadata".to_owned(), self.custom_metadata.json(v));
+        fields.insert("remoteLogSegmentState".to_owned(), self.remote_log_segment_state.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -143,8 +143,8 @@ impl Sample for RemoteLogSegmentIdEntry {
 impl Json for RemoteLogSegmentIdEntry {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TopicIdPartition".to_owned(), self.topic_id_partition.json(v));
-        fields.insert("Id".to_owned(), self.id.json(v));
+        fields.insert("topicIdPartition".to_owned(), self.topic_id_partition.json(v));
+        fields.insert("id".to_owned(), self.id.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -197,9 +197,9 @@ impl Sample for TopicIdPartitionEntry {
 impl Json for TopicIdPartitionEntry {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("Id".to_owned(), self.id.json(v));
-        fields.insert("Partition".to_owned(), self.partition.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("id".to_owned(), self.id.json(v));
+        fields.insert("partition".to_owned(), self.partition.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -81,11 +81,11 @@ impl Sample for RemotePartitionDeleteMetadataRecord {
 impl Json for RemotePartitionDeleteMetadataRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TopicIdPartition".to_owned(), self.topic_id_partition.json(v));
-        fields.insert("BrokerId".to_owned(), self.broker_id.json(v));
-        fields.insert("EventTimestampMs".to_owned(), self.event_timestamp_ms.json(v));
+        fields.insert("topicIdPartition".to_owned(), self.topic_id_partition.json(v));
+        fields.insert("brokerId".to_owned(), self.broker_id.json(v));
+        fields.insert("eventTimestampMs".to_owned(), self.event_timestamp_ms.json(v));
         fields.insert(
-            "RemotePartitionDeleteState".to_owned(),
+            "remotePartitionDeleteState".to_owned(),
             self.remote_partition_delete_state.json(v),
         );
         serde_json::Value::Object(fields)
@@ -140,9 +140,9 @@ impl Sample for TopicIdPartitionEntry {
 impl Json for TopicIdPartitionEntry {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("Id".to_owned(), self.id.json(v));
-        fields.insert("Partition".to_owned(), self.partition.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("id".to_owned(), self.id.json(v));
+        fields.insert("partition".to_owned(), self.partition.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -44,7 +44,7 @@ impl Sample for RemoveAccessControlEntryRecord {
 impl Json for RemoveAccessControlEntryRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Id".to_owned(), self.id.json(v));
+        fields.insert("id".to_owned(), self.id.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -42,7 +42,7 @@ impl Sample for RemoveDelegationTokenRecord {
 impl Json for RemoveDelegationTokenRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TokenId".to_owned(), self.token_id.json(v));
+        fields.insert("tokenId".to_owned(), self.token_id.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -44,7 +44,7 @@ impl Sample for RemoveTopicRecord {
 impl Json for RemoveTopicRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
+        fields.insert("topicId".to_owned(), self.topic_id.json(v));
         serde_json::Value::Object(fields)
     }
 }

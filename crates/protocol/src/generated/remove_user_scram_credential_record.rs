@@ -46,8 +46,8 @@ impl Sample for RemoveUserScramCredentialRecord {
 impl Json for RemoveUserScramCredentialRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("Mechanism".to_owned(), self.mechanism.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("mechanism".to_owned(), self.mechanism.json(v));
         serde_json::Value::Object(fields)
     }
 }

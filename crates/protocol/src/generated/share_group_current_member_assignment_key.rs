@@ -44,8 +44,8 @@ impl Sample for ShareGroupCurrentMemberAssignmentKey {
 impl Json for ShareGroupCurrentMemberAssignmentKey {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("GroupId".to_owned(), self.group_id.json(v));
-        fields.insert("MemberId".to_owned(), self.member_id.json(v));
+        fields.insert("groupId".to_owned(), self.group_id.json(v));
+        fields.insert("memberId".to_owned(), self.member_id.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -71,10 +71,10 @@ impl Sample for ShareGroupCurrentMemberAssignmentValue {
 impl Json for ShareGroupCurrentMemberAssignmentValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("MemberEpoch".to_owned(), self.member_epoch.json(v));
-        fields.insert("PreviousMemberEpoch".to_owned(), self.previous_member_epoch.json(v));
-        fields.insert("State".to_owned(), self.state.json(v));
-        fields.insert("AssignedPartitions".to_owned(), self.assigned_partitions.json(v));
+        fields.insert("memberEpoch".to_owned(), self.member_epoch.json(v));
+        fields.insert("previousMemberEpoch".to_owned(), self.previous_member_epoch.json(v));
+        fields.insert("state".to_owned(), self.state.json(v));
+        fields.insert("assignedPartitions".to_owned(), self.assigned_partitions.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -124,8 +124,8 @@ impl Sample for TopicPartitions {
 impl Json for TopicPartitions {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
-        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        fields.insert("topicId".to_owned(), self.topic_id.json(v));
+        fields.insert("partitions".to_owned(), self.partitions.json(v));
         serde_json::Value::Object(fields)
     }
 }

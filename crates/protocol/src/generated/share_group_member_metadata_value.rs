@@ -75,10 +75,10 @@ impl Sample for ShareGroupMemberMetadataValue {
 impl Json for ShareGroupMemberMetadataValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("RackId".to_owned(), self.rack_id.json(v));
-        fields.insert("ClientId".to_owned(), self.client_id.json(v));
-        fields.insert("ClientHost".to_owned(), self.client_host.json(v));
-        fields.insert("SubscribedTopicNames".to_owned(), self.subscribed_topic_names.json(v));
+        fields.insert("rackId".to_owned(), self.rack_id.json(v));
+        fields.insert("clientId".to_owned(), self.client_id.json(v));
+        fields.insert("clientHost".to_owned(), self.client_host.json(v));
+        fields.insert("subscribedTopicNames".to_owned(), self.subscribed_topic_names.json(v));
         serde_json::Value::Object(fields)
     }
 }

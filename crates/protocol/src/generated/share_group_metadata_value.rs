@@ -46,8 +46,8 @@ impl Sample for ShareGroupMetadataValue {
 impl Json for ShareGroupMetadataValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Epoch".to_owned(), self.epoch.json(v));
-        fields.insert("MetadataHash".to_owned(), self.metadata_hash.json(v));
+        fields.insert("epoch".to_owned(), self.epoch.json(v));
+        fields.insert("metadataHash".to_owned(), self.metadata_hash.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -66,9 +66,9 @@ impl Sample for ShareGroupStatePartitionMetadataValue {
 impl Json for ShareGroupStatePartitionMetadataValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("InitializingTopics".to_owned(), self.initializing_topics.json(v));
-        fields.insert("InitializedTopics".to_owned(), self.initialized_topics.json(v));
-        fields.insert("DeletingTopics".to_owned(), self.deleting_topics.json(v));
+        fields.insert("initializingTopics".to_owned(), self.initializing_topics.json(v));
+        fields.insert("initializedTopics".to_owned(), self.initialized_topics.json(v));
+        fields.insert("deletingTopics".to_owned(), self.deleting_topics.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -131,9 +131,9 @@ impl Sample for TopicPartitionsInfo {
 impl Json for TopicPartitionsInfo {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
-        fields.insert("TopicName".to_owned(), self.topic_name.json(v));
-        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        fields.insert("topicId".to_owned(), self.topic_id.json(v));
+        fields.insert("topicName".to_owned(), self.topic_name.json(v));
+        fields.insert("partitions".to_owned(), self.partitions.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -177,8 +177,8 @@ impl Sample for TopicInfo {
 impl Json for TopicInfo {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
-        fields.insert("TopicName".to_owned(), self.topic_name.json(v));
+        fields.insert("topicId".to_owned(), self.topic_id.json(v));
+        fields.insert("topicName".to_owned(), self.topic_name.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -45,7 +45,7 @@ impl Sample for ShareGroupTargetAssignmentMemberValue {
 impl Json for ShareGroupTargetAssignmentMemberValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TopicPartitions".to_owned(), self.topic_partitions.json(v));
+        fields.insert("topicPartitions".to_owned(), self.topic_partitions.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -94,8 +94,8 @@ impl Sample for TopicPartition {
 impl Json for TopicPartition {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
-        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        fields.insert("topicId".to_owned(), self.topic_id.json(v));
+        fields.insert("partitions".to_owned(), self.partitions.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -68,9 +68,9 @@ impl Sample for ShareGroupTargetAssignmentMetadataValue {
 impl Json for ShareGroupTargetAssignmentMetadataValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("AssignmentEpoch".to_owned(), self.assignment_epoch.json(v));
+        fields.insert("assignmentEpoch".to_owned(), self.assignment_epoch.json(v));
         if self.assignment_timestamp != 0 {
-            fields.insert("AssignmentTimestamp".to_owned(), self.assignment_timestamp.json(v));
+            fields.insert("assignmentTimestamp".to_owned(), self.assignment_timestamp.json(v));
         }
         serde_json::Value::Object(fields)
     }

@@ -50,9 +50,9 @@ impl Sample for ShareUpdateKey {
 impl Json for ShareUpdateKey {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("GroupId".to_owned(), self.group_id.json(v));
-        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
-        fields.insert("Partition".to_owned(), self.partition.json(v));
+        fields.insert("groupId".to_owned(), self.group_id.json(v));
+        fields.insert("topicId".to_owned(), self.topic_id.json(v));
+        fields.insert("partition".to_owned(), self.partition.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -99,13 +99,13 @@ impl Sample for ShareUpdateValue {
 impl Json for ShareUpdateValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("SnapshotEpoch".to_owned(), self.snapshot_epoch.json(v));
-        fields.insert("LeaderEpoch".to_owned(), self.leader_epoch.json(v));
-        fields.insert("StartOffset".to_owned(), self.start_offset.json(v));
+        fields.insert("snapshotEpoch".to_owned(), self.snapshot_epoch.json(v));
+        fields.insert("leaderEpoch".to_owned(), self.leader_epoch.json(v));
+        fields.insert("startOffset".to_owned(), self.start_offset.json(v));
         if self.delivery_complete_count != -1 {
-            fields.insert("DeliveryCompleteCount".to_owned(), self.delivery_complete_count.json(v));
+            fields.insert("deliveryCompleteCount".to_owned(), self.delivery_complete_count.json(v));
         }
-        fields.insert("StateBatches".to_owned(), self.state_batches.json(v));
+        fields.insert("stateBatches".to_owned(), self.state_batches.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -162,10 +162,10 @@ impl Sample for StateBatch {
 impl Json for StateBatch {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("FirstOffset".to_owned(), self.first_offset.json(v));
-        fields.insert("LastOffset".to_owned(), self.last_offset.json(v));
-        fields.insert("DeliveryState".to_owned(), self.delivery_state.json(v));
-        fields.insert("DeliveryCount".to_owned(), self.delivery_count.json(v));
+        fields.insert("firstOffset".to_owned(), self.first_offset.json(v));
+        fields.insert("lastOffset".to_owned(), self.last_offset.json(v));
+        fields.insert("deliveryState".to_owned(), self.delivery_state.json(v));
+        fields.insert("deliveryCount".to_owned(), self.delivery_count.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -42,7 +42,7 @@ impl Sample for SnapshotFooterRecord {
 impl Json for SnapshotFooterRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Version".to_owned(), self.version.json(v));
+        fields.insert("version".to_owned(), self.version.json(v));
         serde_json::Value::Object(fields)
     }
 }

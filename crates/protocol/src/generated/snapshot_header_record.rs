@@ -51,9 +51,9 @@ impl Sample for SnapshotHeaderRecord {
 impl Json for SnapshotHeaderRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Version".to_owned(), self.version.json(v));
+        fields.insert("version".to_owned(), self.version.json(v));
         fields.insert(
-            "LastContainedLogTimestamp".to_owned(),
+            "lastContainedLogTimestamp".to_owned(),
             self.last_contained_log_timestamp.json(v),
         );
         serde_json::Value::Object(fields)

@@ -114,22 +114,22 @@ impl Sample for StreamsGroupCurrentMemberAssignmentValue {
 impl Json for StreamsGroupCurrentMemberAssignmentValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("MemberEpoch".to_owned(), self.member_epoch.json(v));
-        fields.insert("PreviousMemberEpoch".to_owned(), self.previous_member_epoch.json(v));
-        fields.insert("State".to_owned(), self.state.json(v));
-        fields.insert("ActiveTasks".to_owned(), self.active_tasks.json(v));
-        fields.insert("StandbyTasks".to_owned(), self.standby_tasks.json(v));
-        fields.insert("WarmupTasks".to_owned(), self.warmup_tasks.json(v));
+        fields.insert("memberEpoch".to_owned(), self.member_epoch.json(v));
+        fields.insert("previousMemberEpoch".to_owned(), self.previous_member_epoch.json(v));
+        fields.insert("state".to_owned(), self.state.json(v));
+        fields.insert("activeTasks".to_owned(), self.active_tasks.json(v));
+        fields.insert("standbyTasks".to_owned(), self.standby_tasks.json(v));
+        fields.insert("warmupTasks".to_owned(), self.warmup_tasks.json(v));
         fields.insert(
-            "ActiveTasksPendingRevocation".to_owned(),
+            "activeTasksPendingRevocation".to_owned(),
             self.active_tasks_pending_revocation.json(v),
         );
         fields.insert(
-            "StandbyTasksPendingRevocation".to_owned(),
+            "standbyTasksPendingRevocation".to_owned(),
             self.standby_tasks_pending_revocation.json(v),
         );
         fields.insert(
-            "WarmupTasksPendingRevocation".to_owned(),
+            "warmupTasksPendingRevocation".to_owned(),
             self.warmup_tasks_pending_revocation.json(v),
         );
         serde_json::Value::Object(fields)
@@ -213,10 +213,10 @@ impl Sample for TaskIds {
 impl Json for TaskIds {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("SubtopologyId".to_owned(), self.subtopology_id.json(v));
-        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        fields.insert("subtopologyId".to_owned(), self.subtopology_id.json(v));
+        fields.insert("partitions".to_owned(), self.partitions.json(v));
         if !self.assignment_epochs.as_ref().is_some_and(|value| value.is_empty()) {
-            fields.insert("AssignmentEpochs".to_owned(), self.assignment_epochs.json(v));
+            fields.insert("assignmentEpochs".to_owned(), self.assignment_epochs.json(v));
         }
         serde_json::Value::Object(fields)
     }

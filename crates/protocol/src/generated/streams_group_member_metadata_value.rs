@@ -115,15 +115,15 @@ impl Sample for StreamsGroupMemberMetadataValue {
 impl Json for StreamsGroupMemberMetadataValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("InstanceId".to_owned(), self.instance_id.json(v));
-        fields.insert("RackId".to_owned(), self.rack_id.json(v));
-        fields.insert("ClientId".to_owned(), self.client_id.json(v));
-        fields.insert("ClientHost".to_owned(), self.client_host.json(v));
-        fields.insert("RebalanceTimeoutMs".to_owned(), self.rebalance_timeout_ms.json(v));
-        fields.insert("TopologyEpoch".to_owned(), self.topology_epoch.json(v));
-        fields.insert("ProcessId".to_owned(), self.process_id.json(v));
-        fields.insert("UserEndpoint".to_owned(), self.user_endpoint.json(v));
-        fields.insert("ClientTags".to_owned(), self.client_tags.json(v));
+        fields.insert("instanceId".to_owned(), self.instance_id.json(v));
+        fields.insert("rackId".to_owned(), self.rack_id.json(v));
+        fields.insert("clientId".to_owned(), self.client_id.json(v));
+        fields.insert("clientHost".to_owned(), self.client_host.json(v));
+        fields.insert("rebalanceTimeoutMs".to_owned(), self.rebalance_timeout_ms.json(v));
+        fields.insert("topologyEpoch".to_owned(), self.topology_epoch.json(v));
+        fields.insert("processId".to_owned(), self.process_id.json(v));
+        fields.insert("userEndpoint".to_owned(), self.user_endpoint.json(v));
+        fields.insert("clientTags".to_owned(), self.client_tags.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -167,8 +167,8 @@ impl Sample for Endpoint {
 impl Json for Endpoint {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Host".to_owned(), self.host.json(v));
-        fields.insert("Port".to_owned(), self.port.json(v));
+        fields.insert("host".to_owned(), self.host.json(v));
+        fields.insert("port".to_owned(), self.port.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -212,8 +212,8 @@ impl Sample for KeyValue {
 impl Json for KeyValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Key".to_owned(), self.key.json(v));
-        fields.insert("Value".to_owned(), self.value.json(v));
+        fields.insert("key".to_owned(), self.key.json(v));
+        fields.insert("value".to_owned(), self.value.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -99,14 +99,14 @@ impl Sample for StreamsGroupMetadataValue {
 impl Json for StreamsGroupMetadataValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Epoch".to_owned(), self.epoch.json(v));
-        fields.insert("MetadataHash".to_owned(), self.metadata_hash.json(v));
+        fields.insert("epoch".to_owned(), self.epoch.json(v));
+        fields.insert("metadataHash".to_owned(), self.metadata_hash.json(v));
         if self.validated_topology_epoch != -1 {
             fields
-                .insert("ValidatedTopologyEpoch".to_owned(), self.validated_topology_epoch.json(v));
+                .insert("validatedTopologyEpoch".to_owned(), self.validated_topology_epoch.json(v));
         }
         if !self.last_assignment_configs.as_ref().is_some_and(|value| value.is_empty()) {
-            fields.insert("LastAssignmentConfigs".to_owned(), self.last_assignment_configs.json(v));
+            fields.insert("lastAssignmentConfigs".to_owned(), self.last_assignment_configs.json(v));
         }
         serde_json::Value::Object(fields)
     }
@@ -151,8 +151,8 @@ impl Sample for LastAssignmentConfig {
 impl Json for LastAssignmentConfig {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Key".to_owned(), self.key.json(v));
-        fields.insert("Value".to_owned(), self.value.json(v));
+        fields.insert("key".to_owned(), self.key.json(v));
+        fields.insert("value".to_owned(), self.value.json(v));
         serde_json::Value::Object(fields)
     }
 }

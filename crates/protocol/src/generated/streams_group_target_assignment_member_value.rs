@@ -50,9 +50,9 @@ impl Sample for StreamsGroupTargetAssignmentMemberValue {
 impl Json for StreamsGroupTargetAssignmentMemberValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("ActiveTasks".to_owned(), self.active_tasks.json(v));
-        fields.insert("StandbyTasks".to_owned(), self.standby_tasks.json(v));
-        fields.insert("WarmupTasks".to_owned(), self.warmup_tasks.json(v));
+        fields.insert("activeTasks".to_owned(), self.active_tasks.json(v));
+        fields.insert("standbyTasks".to_owned(), self.standby_tasks.json(v));
+        fields.insert("warmupTasks".to_owned(), self.warmup_tasks.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -101,8 +101,8 @@ impl Sample for TaskIds {
 impl Json for TaskIds {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("SubtopologyId".to_owned(), self.subtopology_id.json(v));
-        fields.insert("Partitions".to_owned(), self.partitions.json(v));
+        fields.insert("subtopologyId".to_owned(), self.subtopology_id.json(v));
+        fields.insert("partitions".to_owned(), self.partitions.json(v));
         serde_json::Value::Object(fields)
     }
 }

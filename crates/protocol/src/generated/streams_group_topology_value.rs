@@ -46,8 +46,8 @@ impl Sample for StreamsGroupTopologyValue {
 impl Json for StreamsGroupTopologyValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Epoch".to_owned(), self.epoch.json(v));
-        fields.insert("Subtopologies".to_owned(), self.subtopologies.json(v));
+        fields.insert("epoch".to_owned(), self.epoch.json(v));
+        fields.insert("subtopologies".to_owned(), self.subtopologies.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -152,13 +152,13 @@ impl Sample for Subtopology {
 impl Json for Subtopology {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("SubtopologyId".to_owned(), self.subtopology_id.json(v));
-        fields.insert("SourceTopics".to_owned(), self.source_topics.json(v));
-        fields.insert("SourceTopicRegex".to_owned(), self.source_topic_regex.json(v));
-        fields.insert("StateChangelogTopics".to_owned(), self.state_changelog_topics.json(v));
-        fields.insert("RepartitionSinkTopics".to_owned(), self.repartition_sink_topics.json(v));
-        fields.insert("RepartitionSourceTopics".to_owned(), self.repartition_source_topics.json(v));
-        fields.insert("CopartitionGroups".to_owned(), self.copartition_groups.json(v));
+        fields.insert("subtopologyId".to_owned(), self.subtopology_id.json(v));
+        fields.insert("sourceTopics".to_owned(), self.source_topics.json(v));
+        fields.insert("sourceTopicRegex".to_owned(), self.source_topic_regex.json(v));
+        fields.insert("stateChangelogTopics".to_owned(), self.state_changelog_topics.json(v));
+        fields.insert("repartitionSinkTopics".to_owned(), self.repartition_sink_topics.json(v));
+        fields.insert("repartitionSourceTopics".to_owned(), self.repartition_source_topics.json(v));
+        fields.insert("copartitionGroups".to_owned(), self.copartition_groups.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -220,9 +220,9 @@ impl Sample for CopartitionGroup {
 impl Json for CopartitionGroup {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("SourceTopics".to_owned(), self.source_topics.json(v));
-        fields.insert("SourceTopicRegex".to_owned(), self.source_topic_regex.json(v));
-        fields.insert("RepartitionSourceTopics".to_owned(), self.repartition_source_topics.json(v));
+        fields.insert("sourceTopics".to_owned(), self.source_topics.json(v));
+        fields.insert("sourceTopicRegex".to_owned(), self.source_topic_regex.json(v));
+        fields.insert("repartitionSourceTopics".to_owned(), self.repartition_source_topics.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -329,10 +329,10 @@ impl Sample for TopicInfo {
 impl Json for TopicInfo {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("Partitions".to_owned(), self.partitions.json(v));
-        fields.insert("ReplicationFactor".to_owned(), self.replication_factor.json(v));
-        fields.insert("TopicConfigs".to_owned(), self.topic_configs.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("partitions".to_owned(), self.partitions.json(v));
+        fields.insert("replicationFactor".to_owned(), self.replication_factor.json(v));
+        fields.insert("topicConfigs".to_owned(), self.topic_configs.json(v));
         serde_json::Value::Object(fields)
     }
 }

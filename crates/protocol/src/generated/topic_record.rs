@@ -48,8 +48,8 @@ impl Sample for TopicRecord {
 impl Json for TopicRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("TopicId".to_owned(), self.topic_id.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("topicId".to_owned(), self.topic_id.json(v));
         serde_json::Value::Object(fields)
     }
 }

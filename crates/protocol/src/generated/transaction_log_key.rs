@@ -40,7 +40,7 @@ impl Sample for TransactionLogKey {
 impl Json for TransactionLogKey {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("TransactionalId".to_owned(), self.transactional_id.json(v));
+        fields.insert("transactionalId".to_owned(), self.transactional_id.json(v));
         serde_json::Value::Object(fields)
     }
 }

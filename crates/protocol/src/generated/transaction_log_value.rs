@@ -198,31 +198,31 @@ impl Sample for TransactionLogValue {
 impl Json for TransactionLogValue {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("ProducerId".to_owned(), self.producer_id.json(v));
+        fields.insert("producerId".to_owned(), self.producer_id.json(v));
         if v.number >= 1 && self.previous_producer_id != -1 {
-            fields.insert("PreviousProducerId".to_owned(), self.previous_producer_id.json(v));
+            fields.insert("previousProducerId".to_owned(), self.previous_producer_id.json(v));
         }
         if v.number >= 1 && self.next_producer_id != -1 {
-            fields.insert("NextProducerId".to_owned(), self.next_producer_id.json(v));
+            fields.insert("nextProducerId".to_owned(), self.next_producer_id.json(v));
         }
-        fields.insert("ProducerEpoch".to_owned(), self.producer_epoch.json(v));
+        fields.insert("producerEpoch".to_owned(), self.producer_epoch.json(v));
         if v.number >= 1 && self.next_producer_epoch != -1 {
-            fields.insert("NextProducerEpoch".to_owned(), self.next_producer_epoch.json(v));
+            fields.insert("nextProducerEpoch".to_owned(), self.next_producer_epoch.json(v));
         }
-        fields.insert("TransactionTimeoutMs".to_owned(), self.transaction_timeout_ms.json(v));
-        fields.insert("TransactionStatus".to_owned(), self.transaction_status.json(v));
-        fields.insert("TransactionPartitions".to_owned(), self.transaction_partitions.json(v));
+        fields.insert("transactionTimeoutMs".to_owned(), self.transaction_timeout_ms.json(v));
+        fields.insert("transactionStatus".to_owned(), self.transaction_status.json(v));
+        fields.insert("transactionPartitions".to_owned(), self.transaction_partitions.json(v));
         fields.insert(
-            "TransactionLastUpdateTimestampMs".to_owned(),
+            "transactionLastUpdateTimestampMs".to_owned(),
             self.transaction_last_update_timestamp_ms.json(v),
         );
         fields.insert(
-            "TransactionStartTimestampMs".to_owned(),
+            "transactionStartTimestampMs".to_owned(),
             self.transaction_start_timestamp_ms.json(v),
         );
         if v.number >= 1 && self.client_transaction_version != 0 {
             fields.insert(
-                "ClientTransactionVersion".to_owned(),
+                "clientTransactionVersion".to_owned(),
                 self.client_transaction_version.json(v),
             );
         }
@@ -269,8 +269,8 @@ impl Sample for PartitionsSchema {
 impl Json for PartitionsSchema {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Topic".to_owned(), self.topic.json(v));
-        fields.insert("PartitionIds".to_owned(), self.partition_ids.json(v));
+        fields.insert("topic".to_owned(), self.topic.json(v));
+        fields.insert("partitionIds".to_owned(), self.partition_ids.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -46,8 +46,8 @@ impl Sample for UnregisterBrokerRecord {
 impl Json for UnregisterBrokerRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("BrokerId".to_owned(), self.broker_id.json(v));
-        fields.insert("BrokerEpoch".to_owned(), self.broker_epoch.json(v));
+        fields.insert("brokerId".to_owned(), self.broker_id.json(v));
+        fields.insert("brokerEpoch".to_owned(), self.broker_epoch.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -71,12 +71,12 @@ impl Sample for UserScramCredentialRecord {
 impl Json for UserScramCredentialRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("Mechanism".to_owned(), self.mechanism.json(v));
-        fields.insert("Salt".to_owned(), self.salt.json(v));
-        fields.insert("StoredKey".to_owned(), self.stored_key.json(v));
-        fields.insert("ServerKey".to_owned(), self.server_key.json(v));
-        fields.insert("Iterations".to_owned(), self.iterations.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("mechanism".to_owned(), self.mechanism.json(v));
+        fields.insert("salt".to_owned(), self.salt.json(v));
+        fields.insert("storedKey".to_owned(), self.stored_key.json(v));
+        fields.insert("serverKey".to_owned(), self.server_key.json(v));
+        fields.insert("iterations".to_owned(), self.iterations.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -48,8 +48,8 @@ impl Sample for VotersRecord {
 impl Json for VotersRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Version".to_owned(), self.version.json(v));
-        fields.insert("Voters".to_owned(), self.voters.json(v));
+        fields.insert("version".to_owned(), self.version.json(v));
+        fields.insert("voters".to_owned(), self.voters.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -106,10 +106,10 @@ impl Sample for Voter {
 impl Json for Voter {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("VoterId".to_owned(), self.voter_id.json(v));
-        fields.insert("VoterDirectoryId".to_owned(), self.voter_directory_id.json(v));
-        fields.insert("Endpoints".to_owned(), self.endpoints.json(v));
-        fields.insert("KRaftVersionFeature".to_owned(), self.kraft_version_feature.json(v));
+        fields.insert("voterId".to_owned(), self.voter_id.json(v));
+        fields.insert("voterDirectoryId".to_owned(), self.voter_directory_id.json(v));
+        fields.insert("endpoints".to_owned(), self.endpoints.json(v));
+        fields.insert("kRaftVersionFeature".to_owned(), self.kraft_version_feature.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -157,9 +157,9 @@ impl Sample for Endpoint {
 impl Json for Endpoint {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("Name".to_owned(), self.name.json(v));
-        fields.insert("Host".to_owned(), self.host.json(v));
-        fields.insert("Port".to_owned(), self.port.json(v));
+        fields.insert("name".to_owned(), self.name.json(v));
+        fields.insert("host".to_owned(), self.host.json(v));
+        fields.insert("port".to_owned(), self.port.json(v));
         serde_json::Value::Object(fields)
     }
 }
@@ -213,8 +213,8 @@ impl Sample for KRaftVersionFeature {
 impl Json for KRaftVersionFeature {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("MinSupportedVersion".to_owned(), self.min_supported_version.json(v));
-        fields.insert("MaxSupportedVersion".to_owned(), self.max_supported_version.json(v));
+        fields.insert("minSupportedVersion".to_owned(), self.min_supported_version.json(v));
+        fields.insert("maxSupportedVersion".to_owned(), self.max_supported_version.json(v));
         serde_json::Value::Object(fields)
     }
 }

@@ -42,7 +42,7 @@ impl Sample for ZkMigrationStateRecord {
 impl Json for ZkMigrationStateRecord {
     fn json(&self, v: Version) -> serde_json::Value {
         let mut fields = serde_json::Map::new();
-        fields.insert("ZkMigrationState".to_owned(), self.zk_migration_state.json(v));
+        fields.insert("zkMigrationState".to_owned(), self.zk_migration_state.json(v));
         serde_json::Value::Object(fields)
     }
 }
