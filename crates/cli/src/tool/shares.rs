@@ -6,11 +6,11 @@ use clap::{ArgGroup, Parser};
 use fleuve_client::Admin;
 
 use super::Connect;
-use crate::commands::group::{Target, expand, plan};
 use crate::commands::share::starts;
 use crate::failure::Failure;
 use crate::output::line;
 use crate::quantities::parse_time;
+use crate::reset::{Target, expand, plan};
 
 /// List, describe, delete share groups, or reset and delete their offsets.
 #[derive(Debug, Parser)]
@@ -171,7 +171,8 @@ async fn reset(shares: &Shares, admin: &Admin, name: &str) -> Result<(), Failure
         false => shares.topic.clone(),
     };
     let partitions = expand(admin, &topics).await?;
-    let plan = plan(admin, target, &partitions, &current).await?;
+    let plan: HashMap<_, _> =
+        plan(admin, target, &partitions, &current).await?.into_iter().collect();
     if shares.execute {
         admin.alter_share_group_offsets(name, &plan).await?;
     }

@@ -69,6 +69,7 @@ impl Admin {
                 client_id: member.client_id.to_string(),
                 host: member.client_host.to_string(),
                 topics: member.subscribed_topic_names.iter().map(ToString::to_string).collect(),
+                target: None,
             }
         });
         Ok(GroupDescription {
@@ -78,6 +79,7 @@ impl Admin {
             protocol_type: SHARE.to_owned(),
             assignor: described.assignor_name.to_string(),
             coordinator: self.client.coordinator(group).await?,
+            epochs: None,
         })
     }
 
