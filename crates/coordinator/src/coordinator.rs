@@ -223,8 +223,7 @@ impl GroupCoordinator {
         }
         for (id, group) in self.ledger.share_groups() {
             let since = Some(now.monotonic_ms).filter(|_| !group.initializing().is_empty());
-            let mut companion = Companion::default();
-            companion.initializing_since_ms = since;
+            let companion = Companion { initializing_since_ms: since, ..Companion::default() };
             self.groups.insert(id.clone(), Group::Share(companion));
             let timeout_ms = self.share_timing(id).session_timeout_ms;
             sessions.extend(group.member_ids().map(|member| {

@@ -103,7 +103,9 @@ fn walk_error_codes(schema: &Schema, item: &Struct, owner: &str) -> String {
     for field in item.fields.iter().filter(|field| !field.versions.is_empty()) {
         let name = field_name(&field.name);
         match &field.kind {
-            FieldKind::Plain(Plain::Int16) if matches!(&*name, "error_code" | "partition_error_code") => {
+            FieldKind::Plain(Plain::Int16)
+                if matches!(&*name, "error_code" | "partition_error_code") =>
+            {
                 walk.push_str(&format!("each({owner}.{name});"));
             }
             FieldKind::Struct(kind) => {
@@ -114,8 +116,9 @@ fn walk_error_codes(schema: &Schema, item: &Struct, owner: &str) -> String {
                 };
                 match inner {
                     inner if inner.is_empty() => {}
-                    inner if is_option(field) => walk
-                        .push_str(&format!("if let Some(part) = &{owner}.{name} {{ {inner} }}")),
+                    inner if is_option(field) => {
+                        walk.push_str(&format!("if let Some(part) = &{owner}.{name} {{ {inner} }}"))
+                    }
                     inner => walk.push_str(&inner),
                 }
             }
