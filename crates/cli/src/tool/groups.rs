@@ -275,7 +275,12 @@ fn describe_state(admin: &Admin, group: &GroupDescription, verbose: bool) -> Res
     }
     columns.push(("#MEMBERS", 0, false));
     let mut grid = Grid::new(&columns);
-    let mut row = vec![group.id.clone(), coordinator, group.assignor.clone(), group.state.clone()];
+    let mut row = vec![
+        group.id.clone(),
+        coordinator,
+        if group.assignor.is_empty() { "-".to_owned() } else { group.assignor.clone() },
+        group.state.clone(),
+    ];
     if verbose {
         let epoch = |epoch: Option<i32>| epoch.map_or("-".to_owned(), |epoch| epoch.to_string());
         row.push(epoch(group.epochs.map(|epochs| epochs.0)));
