@@ -90,8 +90,11 @@ pub(crate) fn handle(context: &Context, mut request: ShareFetchRequest) -> Outco
     Outcome::later(work.run(acknowledged, deadline))
 }
 
+/// Partitions by their topics' ids.
+type Partitions = Vec<(Uuid, i32)>;
+
 /// Takes the topics of a request apart: acknowledgements, what is asked for, and what no longer.
-fn take_topics(request: &mut ShareFetchRequest) -> (Vec<Sent>, Vec<(Uuid, i32)>, Vec<(Uuid, i32)>) {
+fn take_topics(request: &mut ShareFetchRequest) -> (Vec<Sent>, Partitions, Partitions) {
     let (mut sent, mut wanted, mut forgotten) = (Vec::new(), Vec::new(), Vec::new());
     for topic in std::mem::take(&mut request.topics) {
         for partition in topic.partitions {
