@@ -242,7 +242,7 @@ fn open_many(directory: &Path, count: i32) {
         let partition = TopicPartition::new("many", number);
         let mut log = opened
             .manager
-            .create(partition, Uuid([1; 16]), config.clone())
+            .create(partition, Uuid([1; 16]), config.clone(), None)
             .expect("the log is made");
         for _ in 0..3 {
             let append = Append::from_client(records.clone(), LeaderEpoch(0));

@@ -273,7 +273,8 @@ pub(crate) fn topology_of(text: &str, epoch: i32) -> StreamsGroupTopologyValue {
         ..TopicInfo::default()
     };
     let subtopologies = parts.iter().map(|part| {
-        let (internal, external): (Vec<(&str, i32)>, Vec<(&str, i32)>) =
+        type Sources<'a> = Vec<(&'a str, i32)>;
+        let (internal, external): (Sources<'_>, Sources<'_>) =
             part.sources.iter().partition(|(name, _)| sinks.contains(name));
         let all = |count: usize| (0..count as i16).collect();
         let copartition = CopartitionGroup {
