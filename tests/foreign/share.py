@@ -32,7 +32,7 @@ KAFKA_SETTINGS = {
 VERIFIED_TOPIC = "share-verified"
 VERIFIED_GROUP = "share-verified-group"
 VERIFIED = 2_000
-DEADLINE_SECONDS = 120
+DEADLINE_SECONDS = 300
 
 
 class Report:
