@@ -48,6 +48,7 @@ foreign: build
 	python3 tests/foreign/restarts.py --broker $(BROKER)
 	python3 tests/foreign/share.py --broker $(BROKER)
 	python3 tests/foreign/observability.py
+	python3 tests/foreign/tools.py
 	python3 tests/foreign/streams.py --broker $(BROKER)
 
 # 20 random kills; `python3 tests/reliability/kill.py --long` for 200.
