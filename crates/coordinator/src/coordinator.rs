@@ -785,7 +785,6 @@ impl GroupCoordinator {
                 step.effects.push(Effect::ShareMemberGone {
                     group: id.detach(),
                     member: member.detach(),
-                    was_last: !group.has_members(),
                 });
             }
             _ => {}

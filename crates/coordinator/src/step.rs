@@ -90,8 +90,6 @@ pub enum Effect {
         group: Str,
         /// The member.
         member: Str,
-        /// Whether the group has no members left.
-        was_last: bool,
     },
 }
 

@@ -289,7 +289,7 @@ impl Work {
     /// Reads where records may be acquired; `before` bytes were read of other partitions.
     fn read(&self, live: &Arc<Live>, before: usize) -> Result<Option<Read>, Refusal> {
         let room = self.bytes_max.saturating_sub(before).min(READ_BYTES_MAX);
-        if room == 0 && before > 0 {
+        if room == 0 {
             return Ok(None);
         }
         let plan = live.plan(&self.terms);

@@ -39,10 +39,10 @@ pub(crate) async fn run_errands(node: Arc<Node>) {
                     tracing::warn!(%group, %error, "states of share-partitions are not deleted");
                 }
             },
-            Effect::ShareMemberGone { group, member, was_last } => {
-                node.shares.member_gone(&node, &group, &member);
-                if was_last {
-                    node.shares.retire_group(&group);
+            Effect::ShareMemberGone { group, member } => {
+                // Who leaves acknowledges its last records after that, and then ends its session.
+                if !node.shares.sessions.is_connected(&group, &member) {
+                    node.shares.member_gone(&node, &group, &member);
                 }
             }
             Effect::Reply { .. } => unreachable!("answers are no errands"),

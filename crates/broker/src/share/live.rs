@@ -173,7 +173,8 @@ impl Shares {
         self.retire(|_| true);
     }
 
-    /// Gives back what a member has, and ends its session.
+    /// Gives back what a member has, and ends its session; with the last one of a group without
+    /// members its share-partitions go out of use.
     pub(crate) fn member_gone(&self, node: &Node, group: &Str, member: &Str) -> Vec<Stored> {
         self.sessions.end(group, member);
         let terms = ShareTerms::of(node, group);
@@ -182,7 +183,14 @@ impl Shares {
             self.put_aside_if_fenced(&live, &released);
             released.ok().flatten()
         });
-        released.collect()
+        let released = released.collect();
+        if !self.sessions.has_any(group)
+            && let Ok(shard) = node.groups.shard_of(group)
+            && shard.read(|machine| machine.is_empty_share_group(group))
+        {
+            self.retire_group(group);
+        }
+        released
     }
 
     /// Forgets a share-partition whose state is no longer the one that it works on.

@@ -129,6 +129,18 @@ impl Sessions {
         Ok(false)
     }
 
+    /// Whether the member has a session whose connection lives.
+    pub(crate) fn is_connected(&self, group: &Str, member: &Str) -> bool {
+        let entries = self.entries.lock();
+        let entry = entries.get(&(group.clone(), member.clone()));
+        entry.is_some_and(|entry| entry.connection.strong_count() > 0)
+    }
+
+    /// Whether any member of the group has a session.
+    pub(crate) fn has_any(&self, group: &str) -> bool {
+        self.entries.lock().keys().any(|(of, _)| **of == *group)
+    }
+
     /// Ends the session of a member, if there is one.
     pub(crate) fn end(&self, group: &Str, member: &Str) {
         self.entries.lock().remove(&(group.clone(), member.clone()));
@@ -194,6 +206,20 @@ mod tests {
         let other = (&Str::from("g"), &Str::from("n"));
         let refused = sessions.fetch(other, 0, (&[], &[]), false, &peer).map(|s| s.wanted);
         assert_eq!(refused, Err(SessionError::LimitReached));
+    }
+
+    #[test]
+    fn a_session_outlives_what_the_group_thinks_of_its_member() {
+        let (sessions, here) = (Sessions::new(9), peer());
+        let (group, member) = (Str::from("g"), Str::from("m"));
+        assert!(!sessions.is_connected(&group, &member) && !sessions.has_any("g"));
+        sessions.fetch((&group, &member), 0, (&[A], &[]), false, &here).expect("there is room");
+        assert!(sessions.is_connected(&group, &member));
+        assert!(sessions.has_any("g") && !sessions.has_any("h"));
+        drop(here);
+        assert!(!sessions.is_connected(&group, &member), "nobody can end it any more");
+        sessions.end(&group, &member);
+        assert!(!sessions.has_any("g"));
     }
 
     #[test]
