@@ -61,10 +61,10 @@ copier: build
 	scripts/setup.sh python kafka
 	python3 tests/reliability/copier.py --broker $(BROKER)
 
-# 5 random seeds, plain records until transactions are served; `python3 tests/reliability/checker/check.py --long` for 100.
+# 5 random seeds; `python3 tests/reliability/checker/check.py --long` for 100.
 checker: build
 	scripts/setup.sh python kafka faketime
-	python3 tests/reliability/checker/check.py --plain --broker $(BROKER)
+	python3 tests/reliability/checker/check.py --broker $(BROKER)
 
 dump: build
 	scripts/setup.sh python kafka

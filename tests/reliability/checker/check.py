@@ -15,6 +15,7 @@ committed records gets past it.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import os
 import random
@@ -333,6 +334,7 @@ def run_seed(seed: int, java: JavaClients, options: argparse.Namespace) -> bool:
                     worker.join(STUCK_SECONDS)
             for worker in workers:
                 if worker.is_alive():
+                    faulthandler.dump_traceback()
                     raise BrokerFailed(f"{worker.name} hangs; so far it met {worker.problems[-3:]}")
                 if worker.failure is not None:
                     raise worker.failure

@@ -132,7 +132,7 @@ class LibrdkafkaClient:
                     raise Rebalanced
                 offsets = [TopicPartition(self.topic, partition, last + 1) for partition, (_, last) in consumed.items()]
                 if offsets:
-                    self.producer.send_offsets_to_transaction(offsets, self.consumer.consumer_group_metadata(), PATIENCE_SECONDS)
+                    self.send_offsets(offsets)
                 answer["group"] = self.group
             if self.producer.flush(PATIENCE_SECONDS):
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "flush"))
@@ -153,6 +153,25 @@ class LibrdkafkaClient:
             answer["dead"] = not aborted
             if aborted:
                 self.rewind(consumed)
+
+    def send_offsets(self, offsets: list[TopicPartition]) -> None:
+        """Gives up where librdkafka does not: it may look for the group's coordinator without end (its issue 5456)."""
+        producer, group = self.producer, self.consumer.consumer_group_metadata()
+        failures: list[KafkaException] = []
+
+        def send() -> None:
+            try:
+                producer.send_offsets_to_transaction(offsets, group, PATIENCE_SECONDS)
+            except KafkaException as error:
+                failures.append(error)
+
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        sender.join(PATIENCE_SECONDS + 2)
+        if sender.is_alive():
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "send_offsets_to_transaction goes on after its timeout"))
+        if failures:
+            raise failures[0]
 
     def commit(self) -> None:
         """A commit that timed out may be asked for again."""
