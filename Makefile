@@ -47,6 +47,7 @@ foreign: build
 	python3 tests/foreign/run.py --broker $(BROKER)
 	python3 tests/foreign/restarts.py --broker $(BROKER)
 	python3 tests/foreign/share.py --broker $(BROKER)
+	python3 tests/foreign/security.py
 	python3 tests/foreign/observability.py
 	python3 tests/foreign/tools.py
 	python3 tests/foreign/streams.py --broker $(BROKER)

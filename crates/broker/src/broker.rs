@@ -18,12 +18,15 @@ use fleuve_metadata::controller::RegistrationError;
 use fleuve_os::{Clock, Disk, OsDisk, OsRandom, Random, SystemClock};
 use fleuve_protocol::Str;
 use fleuve_storage::Flusher;
+use tokio::net::TcpStream;
 use tokio::net::lookup_host;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
-use crate::connection::{self, ConnectionGate, InProcessConnection, Limits, Listener};
+use crate::authentication::{Door, Identity};
+use crate::connection::{self, CloseReason, ConnectionGate, InProcessConnection, Limits, Listener};
 use crate::dispatch::Dispatcher;
 use crate::logs::LogsError;
 use crate::metadata_log::MetadataReplayError;
@@ -35,6 +38,8 @@ use crate::{background, startup};
 
 /// How long connections may take to finish what they are at when the broker stops.
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// How long a TLS handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Flushes that run at the same time, whose commits the file system then merges.
 const FLUSH_THREADS: usize = 4;
 
@@ -82,6 +87,26 @@ pub enum StartError {
         address: SocketAddr,
         /// What the system says.
         error: io::Error,
+    },
+    /// A listener's certificates, users or rules cannot be used.
+    #[error("listener {listener}: {reason}")]
+    Protection {
+        /// The listener's name.
+        listener: String,
+        /// What is wrong, without secrets.
+        reason: String,
+    },
+    /// A listener's host turned out to be an address that other machines reach.
+    #[error(
+        "listener {listener}: {address} is reachable from other machines, and nobody would have \
+         to authenticate; bind it to 127.0.0.1, give it SASL or ssl.client.auth=required, or allow \
+         it with fleuve.allow.unauthenticated.network=true"
+    )]
+    Unprotected {
+        /// The listener's name.
+        listener: String,
+        /// The address.
+        address: SocketAddr,
     },
     /// The address for metrics cannot be bound, and somebody asked for it.
     #[error("fleuve.metrics.listen: cannot listen on {host}:{port}: {error}")]
@@ -158,6 +183,10 @@ impl Broker {
         let begun = Instant::now();
         let settings = Arc::new(settings);
         let sockets = startup::bind(&settings).await?;
+        let mut doors = Vec::new();
+        for listener in &settings.network.listeners.open {
+            doors.push(Arc::new(Door::open(&settings, listener, &*components.random).await?));
+        }
         let flush_times = Arc::<Distribution>::default();
         let times = Arc::clone(&flush_times);
         let flusher = Flusher::start_observed(FLUSH_THREADS, move |took| times.record(took));
@@ -175,11 +204,12 @@ impl Broker {
         let (alive, connections) = mpsc::channel(1);
         let limits = startup::limits(&settings);
         let mut tasks = Tasks(background::start(&node));
-        for (index, (name, socket)) in sockets.into_iter().enumerate() {
+        for (index, ((name, socket), door)) in sockets.into_iter().zip(doors).enumerate() {
             tasks.0.push(tokio::spawn(accept(Acceptor {
                 name,
                 index,
                 socket,
+                door,
                 gate: Arc::clone(&gate),
                 node: Arc::clone(&node),
                 limits,
@@ -309,6 +339,7 @@ struct Acceptor {
     name: String,
     index: usize,
     socket: Listener,
+    door: Arc<Door>,
     gate: Arc<ConnectionGate>,
     node: Arc<Node>,
     limits: Limits,
@@ -317,7 +348,7 @@ struct Acceptor {
 }
 
 async fn accept(acceptor: Acceptor) {
-    let Acceptor { name, index, socket, gate, node, limits, mut stopped, alive } = acceptor;
+    let Acceptor { name, index, socket, door, gate, node, limits, mut stopped, alive } = acceptor;
     let connection_stopped = stopped.clone();
     loop {
         let accepted = tokio::select! {
@@ -326,14 +357,26 @@ async fn accept(acceptor: Acceptor) {
         };
         let (stream, admission) = accepted;
         let Ok(address) = stream.peer_addr() else { continue };
-        let dispatcher = Dispatcher::new(Arc::clone(&node), Peer::new(address, index));
         node.listeners[index].opened.add(1);
         let stopped = connection_stopped.clone();
         let alive = alive.clone();
         let name = name.clone();
-        let node = Arc::clone(&node);
+        let (node, door) = (Arc::clone(&node), Arc::clone(&door));
         tokio::spawn(async move {
-            let reason = connection::serve(stream, dispatcher, limits, stopped).await;
+            let dispatcher = |identity| {
+                Dispatcher::new(Arc::clone(&node), Peer::identified(address, index, identity))
+            };
+            let reason = match &door.tls {
+                Some(tls) => {
+                    Box::pin(serve_encrypted(stream, tls, &door, dispatcher, limits, stopped)).await
+                }
+                None => match door.arrival(None) {
+                    Ok(identity) => {
+                        connection::serve(stream, dispatcher(identity), limits, stopped).await
+                    }
+                    Err(reason) => CloseReason::Handshake(reason),
+                },
+            };
             node.listeners[index].closed.add(1);
             if reason.is_peers_fault() {
                 tracing::warn!(listener = %name, peer = %address, %reason, "connection closed");
@@ -342,5 +385,30 @@ async fn accept(acceptor: Acceptor) {
             }
             drop((admission, alive));
         });
+    }
+}
+
+/// Serves a connection inside TLS, from the handshake on.
+async fn serve_encrypted(
+    stream: TcpStream,
+    tls: &TlsAcceptor,
+    door: &Door,
+    dispatcher: impl FnOnce(Identity) -> Dispatcher,
+    limits: Limits,
+    mut stopped: watch::Receiver<bool>,
+) -> CloseReason {
+    let shaken = tokio::select! {
+        shaken = timeout(HANDSHAKE_MAX, tls.accept(stream)) => shaken,
+        _ = stopped.wait_for(|stop| *stop) => return CloseReason::Shutdown,
+    };
+    let stream = match shaken {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return CloseReason::Handshake(error.to_string()),
+        Err(_) => return CloseReason::Handshake("it took too long".to_owned()),
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    match door.arrival(certificate.map(|certificate| certificate.as_ref())) {
+        Ok(identity) => connection::serve(stream, dispatcher(identity), limits, stopped).await,
+        Err(reason) => CloseReason::Handshake(reason),
     }
 }

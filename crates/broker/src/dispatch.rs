@@ -12,7 +12,7 @@ use fleuve_protocol::frame::{self, RequestFrame};
 use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::{Reader, Request, Str};
 
-use crate::connection::{Answer, CloseReason, Dispatch, Reply};
+use crate::connection::{Answer, CloseReason, Dispatch, Reply, Standing};
 use crate::handlers;
 use crate::metrics::{Called, Receipt};
 use crate::node::Node;
@@ -101,6 +101,8 @@ mod requests {
         produce_request::ProduceRequest, push_telemetry_request::PushTelemetryRequest,
         remove_raft_voter_request::RemoveRaftVoterRequest,
         renew_delegation_token_request::RenewDelegationTokenRequest,
+        sasl_authenticate_request::SaslAuthenticateRequest,
+        sasl_handshake_request::SaslHandshakeRequest,
         share_acknowledge_request::ShareAcknowledgeRequest, share_fetch_request::ShareFetchRequest,
         share_group_describe_request::ShareGroupDescribeRequest,
         share_group_heartbeat_request::ShareGroupHeartbeatRequest,
@@ -130,6 +132,7 @@ apis! {
     SyncGroup(SyncGroupRequest): 0..=5 => handlers::sync_group::handle;
     DescribeGroups(DescribeGroupsRequest): 0..=6 => handlers::describe_groups::handle;
     ListGroups(ListGroupsRequest): 0..=5 => handlers::list_groups::handle;
+    SaslHandshake(SaslHandshakeRequest): 0..=1 => handlers::sasl_handshake::handle;
     ApiVersions(ApiVersionsRequest): 0..=4 => handlers::api_versions::handle;
     CreateTopics(CreateTopicsRequest): 2..=7 => handlers::create_topics::handle;
     DeleteTopics(DeleteTopicsRequest): 1..=6 => handlers::delete_topics::handle;
@@ -148,6 +151,7 @@ apis! {
     AlterConfigs(AlterConfigsRequest): 0..=2 => handlers::alter_configs::handle;
     AlterReplicaLogDirs(AlterReplicaLogDirsRequest): 1..=2 => handlers::alter_replica_log_dirs::handle;
     DescribeLogDirs(DescribeLogDirsRequest): 1..=5 => handlers::describe_log_dirs::handle;
+    SaslAuthenticate(SaslAuthenticateRequest): 0..=2 => handlers::sasl_authenticate::handle;
     CreatePartitions(CreatePartitionsRequest): 0..=3 => handlers::create_partitions::handle;
     CreateDelegationToken(CreateDelegationTokenRequest): 1..=3 => handlers::delegation_tokens::create;
     RenewDelegationToken(RenewDelegationTokenRequest): 1..=2 => handlers::delegation_tokens::renew;
@@ -228,6 +232,31 @@ impl Dispatcher {
     }
 }
 
+impl Dispatcher {
+    /// A message of a SASL mechanism without a header, as it follows SaslHandshake version 0.
+    fn bare_message(&self, message: &[u8]) -> Reply {
+        match self.peer.identity.step(message, &self.node.image()) {
+            Ok(answer) => {
+                let length = Bytes::copy_from_slice(&(answer.len() as u32).to_be_bytes());
+                Reply::Now(Answer::Frame(vec![length, answer], None))
+            }
+            Err(_) => {
+                tracing::info!(peer = %self.peer.address, "a client was not let in");
+                let delay = self.node.failed_authentication_delay();
+                Reply::Barrier(Box::pin(async move {
+                    tokio::time::sleep(delay).await;
+                    Answer::Close(CloseReason::Refused)
+                }))
+            }
+        }
+    }
+}
+
+/// Reports whether an API is served before it is known who asks.
+fn serves_strangers(key: ApiKey) -> bool {
+    matches!(key, ApiKey::ApiVersions | ApiKey::SaslHandshake | ApiKey::SaslAuthenticate)
+}
+
 impl Drop for Dispatcher {
     /// The connection has ended: members of share groups give back what they had over it.
     fn drop(&mut self) {
@@ -239,6 +268,9 @@ impl Drop for Dispatcher {
 
 impl Dispatch for Dispatcher {
     fn dispatch(&mut self, frame: Bytes, arrived: Instant) -> Reply {
+        if self.peer.identity.expects_bare_message() {
+            return self.bare_message(&frame);
+        }
         let begun = Instant::now();
         let request_bytes = frame.len();
         let RequestFrame { key, version, correlation_id, client_id, body } =
@@ -246,6 +278,9 @@ impl Dispatch for Dispatcher {
                 Ok(frame) => frame,
                 Err(error) => return close(CloseReason::Malformed(error.to_string())),
             };
+        if self.standing() == Standing::Unknown && !serves_strangers(key) {
+            return close(CloseReason::Unauthenticated);
+        }
         let Some((index, api)) = find(key) else {
             return close(CloseReason::Unsupported(format!("{key} is not served")));
         };
@@ -282,6 +317,10 @@ impl Dispatch for Dispatcher {
         let api = &APIS[receipt.api];
         self.node.request_counters[receipt.api].called(api).answered(receipt, turn, sent);
         self.node.request_log.answered(api.key, receipt, turn, sent, &self.peer, &self.client_id);
+    }
+
+    fn standing(&self) -> Standing {
+        self.peer.identity.standing()
     }
 }
 

@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod authentication;
 mod background;
 mod broker;
 mod compaction;

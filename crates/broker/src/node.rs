@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use fleuve_coordinator::offsets::DeletedTopic as ForgottenTopic;
 use fleuve_coordinator::transaction::ProducerIds;
@@ -122,6 +123,11 @@ impl Node {
     /// The settings in force.
     pub(crate) fn settings(&self) -> Arc<BrokerSettings> {
         Arc::clone(&self.settings.read())
+    }
+
+    /// How long somebody who failed to authenticate waits for the answer.
+    pub(crate) fn failed_authentication_delay(&self) -> Duration {
+        Duration::from_millis(self.static_settings.network.failed_authentication_delay_ms)
     }
 
     /// The address that clients of a listener are told.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::{EncodeError, Message, Str, frame};
 
+use crate::authentication::Identity;
 use crate::connection::CloseReason;
 use crate::node::Node;
 
@@ -39,12 +40,19 @@ pub(crate) struct Peer {
     pub(crate) listener: usize,
     /// The name and version of its library, once it has told.
     pub(crate) software: OnceLock<(Str, Str)>,
+    /// Who it is, or how far it has come in proving that.
+    pub(crate) identity: Identity,
 }
 
 impl Peer {
-    /// Somebody who has not said anything yet.
+    /// Somebody who need not say who it is, and has not said anything yet.
     pub(crate) fn new(address: SocketAddr, listener: usize) -> Self {
-        Self { address, listener, software: OnceLock::new() }
+        Self::identified(address, listener, Identity::default())
+    }
+
+    /// Somebody who has not said anything yet but what `identity` holds.
+    pub(crate) fn identified(address: SocketAddr, listener: usize, identity: Identity) -> Self {
+        Self { address, listener, software: OnceLock::new(), identity }
     }
 }
 

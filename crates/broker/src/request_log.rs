@@ -118,6 +118,7 @@ impl RequestLog {
             %api,
             client = client_id,
             peer = %peer.address,
+            principal = peer.identity.principal().map(tracing::field::display),
             queue = ?since(receipt.arrived, receipt.begun),
             local = ?since(receipt.begun, receipt.handled),
             remote = ?since(receipt.handled, receipt.ready),

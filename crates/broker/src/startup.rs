@@ -72,7 +72,11 @@ pub(crate) async fn bind(settings: &BrokerSettings) -> Result<Vec<(String, Liste
     for listener in &network.listeners.open {
         let name = listener.name.clone();
         let address = resolve(listener).await?;
-        if !address.ip().is_loopback() {
+        let protected = address.ip().is_loopback() || listener.protection.authenticates();
+        if !protected {
+            if !network.allow_unauthenticated {
+                return Err(StartError::Unprotected { listener: name, address });
+            }
             tracing::warn!(
                 listener = %name, %address,
                 "this listener is reachable from other machines and asks nobody for a password"
@@ -338,6 +342,7 @@ fn endpoints(settings: &BrokerSettings, bound: &[BoundListener]) -> Vec<Endpoint
 pub(crate) fn limits(settings: &BrokerSettings) -> Limits {
     Limits {
         request_bytes_max: settings.network.request_bytes_max,
+        unauthenticated_bytes_max: settings.network.unauthenticated_bytes_max,
         outstanding_max: OUTSTANDING_PER_CONNECTION_MAX,
         outstanding_bytes_max: OUTSTANDING_BYTES_PER_CONNECTION_MAX,
         unwritten_bytes_max: UNWRITTEN_BYTES_PER_CONNECTION_MAX,

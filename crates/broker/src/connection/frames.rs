@@ -38,6 +38,11 @@ impl FrameBuffer {
         Self { bytes: BytesMut::new(), limit, earned: FIRST_READ_BYTES }
     }
 
+    /// Changes how much the frames from now on may hold.
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// Cuts off the next frame, without its length, once it is complete.
     pub(crate) fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
         let Some(length) = self.declared()? else { return Ok(None) };

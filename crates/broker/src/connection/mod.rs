@@ -14,4 +14,4 @@ pub use in_process::InProcessConnection;
 pub(crate) use frames::{FrameBuffer, FrameError};
 pub(crate) use in_process::{in_process, serve_in_process};
 pub(crate) use listener::{ConnectionGate, GateLimits, Listener, SocketOptions};
-pub(crate) use task::{Answer, CloseReason, Dispatch, Limits, Reply, serve};
+pub(crate) use task::{Answer, CloseReason, Dispatch, Limits, Reply, Standing, serve};

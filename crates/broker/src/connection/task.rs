@@ -34,6 +34,22 @@ pub(crate) trait Dispatch: Send {
 
     /// Hears that an answer began to be sent at `turn` and is out of our hands at `sent`.
     fn answered(&mut self, receipt: &Receipt, turn: Instant, sent: Instant);
+
+    /// Tells whether it is known who is at the other end.
+    fn standing(&self) -> Standing {
+        Standing::Known
+    }
+}
+
+/// How far a connection has come in saying who it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has not said; its frames are small.
+    Unknown,
+    /// It is known, or need not be.
+    Known,
+    /// It is not who it said; what it was told is the last thing it hears.
+    Refused,
 }
 
 /// What became of a request.
@@ -74,6 +90,12 @@ pub(crate) enum CloseReason {
     Unsupported(String),
     #[error("a request without acknowledgement failed: {0}")]
     Unacknowledged(String),
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(String),
+    #[error("it did not authenticate first")]
+    Unauthenticated,
+    #[error("authentication failed")]
+    Refused,
     #[error("it was idle")]
     Idle,
     #[error("the broker is shutting down")]
@@ -83,7 +105,10 @@ pub(crate) enum CloseReason {
 impl CloseReason {
     /// Reports whether the peer did something that an operator may want to know of.
     pub(crate) fn is_peers_fault(&self) -> bool {
-        matches!(self, Self::Frame(_) | Self::Malformed(_) | Self::Unsupported(_))
+        matches!(
+            self,
+            Self::Frame(_) | Self::Malformed(_) | Self::Unsupported(_) | Self::Unauthenticated
+        )
     }
 }
 
@@ -92,6 +117,8 @@ impl CloseReason {
 pub(crate) struct Limits {
     /// Largest request frame.
     pub(crate) request_bytes_max: usize,
+    /// Largest request frame before the peer is known.
+    pub(crate) unauthenticated_bytes_max: usize,
     /// Requests that may await their answers.
     pub(crate) outstanding_max: usize,
     /// Request bytes that may await their answers.
@@ -130,7 +157,9 @@ where
         passed_bytes: 0,
         last_read: now,
         last_active: now,
+        unflushed: false,
         draining: false,
+        refused: false,
     };
     match connection.run(shutdown).await {
         Err(reason) => reason,
@@ -153,7 +182,11 @@ struct Connection<S, D> {
     passed_bytes: u64,
     last_read: Instant,
     last_active: Instant,
+    /// Whether the stream may hold back written bytes.
+    unflushed: bool,
     draining: bool,
+    /// Whether it drains because the peer is not who it said.
+    refused: bool,
 }
 
 /// An answer on its way out.
@@ -196,8 +229,12 @@ where
         });
         loop {
             self.take_frames()?;
-            if self.draining && self.outstanding.is_empty() && self.unwritten.is_empty() {
-                return Err(CloseReason::Shutdown);
+            if self.is_drained() {
+                return Err(if self.refused {
+                    CloseReason::Refused
+                } else {
+                    CloseReason::Shutdown
+                });
             }
             let event =
                 poll_fn(|context| self.poll_event(context, timer.as_mut(), stop.as_mut())).await?;
@@ -228,9 +265,18 @@ where
     /// Hands every whole frame to the dispatcher, as far as the limits allow.
     fn take_frames(&mut self) -> Result<(), CloseReason> {
         while self.may_take_more() {
+            self.frames.set_limit(match self.dispatch.standing() {
+                Standing::Known => self.limits.request_bytes_max,
+                Standing::Unknown | Standing::Refused => self.limits.unauthenticated_bytes_max,
+            });
             let Some(frame) = self.frames.next_frame()? else { break };
             let request_bytes = frame.len();
-            let answer = match self.dispatch.dispatch(frame, self.last_read) {
+            let reply = self.dispatch.dispatch(frame, self.last_read);
+            if self.dispatch.standing() == Standing::Refused {
+                // What it is told now is the last thing.
+                (self.draining, self.refused) = (true, true);
+            }
+            let answer = match reply {
                 Reply::Now(answer) if self.outstanding.is_empty() => {
                     self.finish(answer, None)?;
                     continue;
@@ -246,6 +292,11 @@ where
             self.outstanding.push_back(Outstanding { answer, request_bytes });
         }
         Ok(())
+    }
+
+    /// Reports whether everything is said that was to be said before the end.
+    fn is_drained(&self) -> bool {
+        self.draining && self.outstanding.is_empty() && self.unwritten.is_empty() && !self.unflushed
     }
 
     fn may_take_more(&self) -> bool {
@@ -280,7 +331,7 @@ where
         if !self.draining && stop.poll(context).is_ready() {
             return Poll::Ready(Ok(Event::Shutdown));
         }
-        if self.draining && self.outstanding.is_empty() && self.unwritten.is_empty() {
+        if self.is_drained() {
             return Poll::Ready(Ok(Event::Progress));
         }
         if timer.poll(context).is_ready() {
@@ -335,7 +386,6 @@ where
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
-        let mut wrote = false;
         while !self.unwritten.is_empty() {
             let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
             let count = self.unwritten.len().min(WRITE_SLICES_MAX);
@@ -349,12 +399,15 @@ where
                 Poll::Ready(Err(error)) => return Err(CloseReason::Socket(error)),
                 Poll::Pending => return Ok(()),
             }
-            wrote = true;
+            self.unflushed = true;
         }
-        if wrote {
-            // A TLS stream keeps bytes back until it is flushed; a plain socket does nothing here.
-            if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_flush(context) {
-                return Err(CloseReason::Socket(error));
+        if self.unflushed {
+            // A TLS stream keeps bytes back until it is flushed, perhaps more than once; a plain
+            // socket does nothing here.
+            match Pin::new(&mut self.stream).poll_flush(context) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => return Err(CloseReason::Socket(error)),
+                Poll::Pending => {}
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ struct Obedient {
     parked: VecDeque<oneshot::Receiver<()>>,
     seen: std::sync::Arc<std::sync::atomic::AtomicUsize>,
     answered: Answered,
+    standing: Standing,
 }
 
 /// The first bytes of the answers that were sent, in their order.
@@ -48,6 +49,18 @@ impl Dispatch for Obedient {
                 if frame[0] == b'l' { Reply::Later(future) } else { Reply::Barrier(future) }
             }
             b's' => Reply::Now(Answer::Silence),
+            b'k' => {
+                self.standing = Standing::Known;
+                Reply::Now(answer(&body))
+            }
+            b'r' => {
+                self.standing = Standing::Refused;
+                let parked = self.parked.pop_front().expect("the test parked one");
+                Reply::Barrier(Box::pin(async move {
+                    parked.await.expect("the test completes it");
+                    answer(&body)
+                }))
+            }
             _ => Reply::Now(Answer::Close(CloseReason::Malformed("an unknown order".to_owned()))),
         }
     }
@@ -55,6 +68,10 @@ impl Dispatch for Obedient {
     fn answered(&mut self, receipt: &Receipt, turn: Instant, sent: Instant) {
         assert!(receipt.ready <= turn && turn <= sent);
         self.answered.lock().push(receipt.correlation_id);
+    }
+
+    fn standing(&self) -> Standing {
+        self.standing
     }
 }
 
@@ -69,6 +86,7 @@ struct Harness {
 
 const LIMITS: Limits = Limits {
     request_bytes_max: 1000,
+    unauthenticated_bytes_max: 100,
     outstanding_max: 4,
     outstanding_bytes_max: 10_000,
     unwritten_bytes_max: 10_000,
@@ -77,6 +95,10 @@ const LIMITS: Limits = Limits {
 };
 
 fn start(parked: usize, limits: Limits) -> Harness {
+    start_as(Standing::Known, parked, limits)
+}
+
+fn start_as(standing: Standing, parked: usize, limits: Limits) -> Harness {
     let (peer, stream) = duplex(64 * 1024);
     let (release, parked): (VecDeque<_>, VecDeque<_>) =
         (0..parked).map(|_| oneshot::channel()).unzip();
@@ -86,6 +108,7 @@ fn start(parked: usize, limits: Limits) -> Harness {
         parked,
         seen: std::sync::Arc::clone(&seen),
         answered: std::sync::Arc::clone(&answered),
+        standing,
     };
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(serve(stream, dispatch, limits, stopped));
@@ -134,6 +157,36 @@ async fn answers_keep_the_order_of_the_requests() {
     assert_eq!(harness.seen(), 5);
     let answered = harness.answered.lock().clone();
     assert_eq!(answered, b"fstf".map(i32::from), "each was told of once, in their order");
+}
+
+#[tokio::test]
+async fn frames_are_small_until_the_peer_is_known() {
+    let mut harness = start_as(Standing::Unknown, 0, LIMITS);
+    harness.send(b"known").await;
+    assert_eq!(harness.receive().await, b"nown");
+    harness.send(&[b'n'; 1000]).await;
+    assert_eq!(harness.receive().await.len(), 999);
+
+    let mut harness = start_as(Standing::Unknown, 0, LIMITS);
+    harness.send(&[b'n'; 101]).await;
+    let reason = harness.task.await.expect("no panic");
+    assert!(matches!(reason, CloseReason::Frame(FrameError::TooLarge { limit: 100, .. })));
+}
+
+#[tokio::test]
+async fn who_is_refused_is_told_so_and_nothing_more() {
+    let mut harness = start_as(Standing::Unknown, 1, LIMITS);
+    harness.send(b"refused").await;
+    harness.send(b"nmore").await;
+    harness.settle().await;
+    harness.release.pop_back().expect("parked").send(()).expect("awaited");
+    assert_eq!(harness.receive().await, b"efused");
+    let reason = harness.task.await.expect("no panic");
+    assert!(matches!(reason, CloseReason::Refused), "{reason}");
+    assert_eq!(
+        harness.peer.read_i32().await.map_err(|error| error.kind()),
+        Err(io::ErrorKind::UnexpectedEof)
+    );
 }
 
 #[tokio::test]
@@ -222,4 +275,71 @@ async fn shutdown_waits_for_awaited_answers_but_not_for_ever() {
     harness.stop.send_replace(true);
     assert!(matches!(harness.task.await, Ok(CloseReason::Shutdown)));
     assert_eq!(begun.elapsed().as_secs(), 2);
+}
+
+/// Keeps what is written until it is flushed for the second time, as TLS does over a full socket.
+struct Reluctant {
+    inner: DuplexStream,
+    held: Vec<u8>,
+    was_asked: bool,
+}
+
+impl AsyncRead for Reluctant {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Reluctant {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.held.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.held.is_empty() && !this.was_asked {
+            this.was_asked = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        while !this.held.is_empty() {
+            let written = Pin::new(&mut this.inner).poll_write(context, &this.held);
+            let written = std::task::ready!(written)?;
+            this.held.drain(..written);
+        }
+        this.was_asked = false;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_holds_bytes_back_is_flushed_until_it_gives_them() {
+    let (mut peer, inner) = duplex(64 * 1024);
+    let dispatch = Obedient {
+        parked: VecDeque::new(),
+        seen: std::sync::Arc::default(),
+        answered: Answered::default(),
+        standing: Standing::Known,
+    };
+    let (_stop, stopped) = watch::channel(false);
+    let stream = Reluctant { inner, held: Vec::new(), was_asked: false };
+    tokio::spawn(serve(stream, dispatch, LIMITS, stopped));
+    peer.write_all(b"\0\0\0\x02na").await.expect("open");
+    let mut answer = [0; 5];
+    let read = tokio::time::timeout(Duration::from_secs(30), peer.read_exact(&mut answer)).await;
+    read.expect("the answer is not held back").expect("open");
+    assert_eq!(&answer, b"\0\0\0\x01a");
 }

@@ -1,6 +1,6 @@
 //! AlterUserScramCredentials, version 0: passwords for SCRAM, as salted hashes.
 //!
-//! Credentials are written down; no listener asks for them yet.
+//! The next connection that authenticates is compared with them; those that are open stay.
 
 use fleuve_metadata::controller::{AlterScramError, NewScramCredential, ScramAlteration};
 use fleuve_protocol::messages::alter_user_scram_credentials_request::AlterUserScramCredentialsRequest;

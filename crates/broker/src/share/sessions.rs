@@ -181,7 +181,7 @@ mod tests {
 
     fn peer() -> Arc<Peer> {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        Arc::new(Peer { address, listener: 0, software: Default::default() })
+        Arc::new(Peer::new(address, 0))
     }
 
     const A: Wanted = (Uuid([1; 16]), 0);

@@ -173,6 +173,11 @@ fn check_broker_key(scope: Scope, name: &str, all: &ConfigMap) -> Result<(), Alt
         }
         _ => {}
     }
+    if key.status == Status::Served && (name.starts_with("ssl.") || name.starts_with("sasl.")) {
+        return Err(AlterError::NotAllowed(format!(
+            "`{name}` is read at the start only; set it in the broker's configuration file"
+        )));
+    }
     // Kafka's code for it differs from that of topics.
     let value = checked(key, &all[name]).map_err(AlterError::forbid)?;
     if key.status == Status::NotYetAndDangerous && Some(value) != default_value(key) {

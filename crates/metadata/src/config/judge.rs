@@ -8,6 +8,7 @@ use super::key::{Key, Status};
 use super::keys::{BROKER_KEYS, REMOVED_BROKER_KEYS, find, remedy_for_removed};
 use super::layers::{StaticConfig, default_value};
 use super::problem::{Origin, Problems};
+use super::protection::LISTENER_KEYS;
 use super::suggest::nearest;
 use super::value::Value;
 
@@ -50,6 +51,15 @@ pub(super) fn judge_unknown(name: &str, origin: &Origin, problems: &mut Problems
         None => "remove it, or see docs/configuration.md for all keys".to_owned(),
     };
     problems.error(Some(origin), format!("unknown key `{name}`: {remedy}"));
+}
+
+/// Finds the key that a name narrows to one listener, if that is served: the whole name in the form
+/// in which it is kept, and the row of the table unless a mechanism comes between.
+pub(super) fn served_listener_key(name: &str) -> Option<(String, Option<&'static Key>)> {
+    let (listener, rest) = name.strip_prefix(LISTENER_PREFIX)?.split_once('.')?;
+    let rest = LISTENER_KEYS.into_iter().find(|known| *known == rest)?;
+    let own_name = format!("{LISTENER_PREFIX}{}.{rest}", listener.to_lowercase());
+    Some((own_name, find(BROKER_KEYS, rest)))
 }
 
 /// Splits `listener.name.NAME.[MECHANISM.]KEY` into the listener and the key that it narrows.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::key::Key;
 use super::keys::{BROKER_KEYS, find};
 use super::problem::Origin;
+use super::protection::Secret;
 use super::value::Value;
 
 /// Names and values of one resource's dynamic configs, as they stand in the metadata log.
@@ -28,12 +29,24 @@ pub struct Setting {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StaticConfig {
     pub(super) settings: BTreeMap<&'static str, Setting>,
+    /// What was written for single listeners, by the whole key in lower case.
+    pub(super) of_listeners: BTreeMap<String, (Secret, Origin)>,
 }
 
 impl StaticConfig {
     /// Returns what was written for a key, if anything.
     pub fn get(&self, name: &str) -> Option<&Setting> {
         self.settings.get(name)
+    }
+
+    /// Returns what was written for a key of one listener.
+    pub(super) fn of_listener(&self, name: &str) -> Option<&str> {
+        self.of_listeners.get(name).map(|(text, _)| text.expose())
+    }
+
+    /// Returns where a key of one listener was written.
+    pub(super) fn origin_of_listener(&self, name: &str) -> Option<&Origin> {
+        self.of_listeners.get(name).map(|(_, origin)| origin)
     }
 }
 

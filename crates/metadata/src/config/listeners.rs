@@ -15,6 +15,7 @@ use std::net::IpAddr;
 
 use super::layers::Layers;
 use super::problem::{Origin, Problems};
+use super::protection::{self, Protection};
 
 /// What protects the bytes of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub struct Listener {
     pub host: String,
     /// The port; 0 for any free one.
     pub port: u16,
+    /// Certificates, mechanisms and users.
+    pub protection: Protection,
 }
 
 /// An address that clients are told.
@@ -118,12 +121,17 @@ pub(super) fn resolve(layers: &Layers<'_>, host_name: &str, problems: &mut Probl
             continue;
         };
         let Endpoint { name, host, port } = endpoint.clone();
-        let listener = Listener { name, protocol, host, port };
+        let mut listener =
+            Listener { name, protocol, host, port, protection: Protection::default() };
         if controller_names.contains(&listener.name) {
             listeners.controller.push(listener);
         } else {
-            check_protection(&listener, origin("listeners"), problems);
-            check_exposure(&listener, origin("listeners"), problems);
+            let is_loopback = is_loopback(&listener.host);
+            listener.protection =
+                protection::resolve(layers, &listener.name, protocol, is_loopback, problems);
+            if !is_loopback && !layers.boolean(ALLOW_KEY) {
+                check_exposure(&listener, origin("listeners"), problems);
+            }
             listeners.open.push(listener);
         }
     }
@@ -206,33 +214,28 @@ fn check_ports(endpoints: &[Endpoint], origin: Option<&Origin>, problems: &mut P
     }
 }
 
-fn check_protection(listener: &Listener, origin: Option<&Origin>, problems: &mut Problems) {
-    if listener.protocol != SecurityProtocol::Plaintext {
-        problems.error(
-            origin,
-            format!(
-                "listener {} asks for {}, which is not served yet; it would be open without \
-                 protection, so use PLAINTEXT on a trusted network or leave the listener out",
-                listener.name, listener.protocol
-            ),
-        );
-    }
+/// Lets listeners without authentication be reached from other machines.
+const ALLOW_KEY: &str = "fleuve.allow.unauthenticated.network";
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Without authentication, whoever reaches a listener may read, write and delete.
 fn check_exposure(listener: &Listener, origin: Option<&Origin>, problems: &mut Problems) {
-    let is_loopback = listener.host.eq_ignore_ascii_case("localhost")
-        || listener.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    if listener.protocol == SecurityProtocol::Plaintext && !is_loopback {
-        problems.warning(
-            origin,
-            format!(
-                "listener {} accepts other machines without authentication; bind it to localhost \
-                 unless the network is trusted",
-                listener.name
-            ),
-        );
+    if listener.protection.authenticates() {
+        return;
     }
+    problems.error(
+        origin,
+        format!(
+            "listener {} would let other machines read, write and delete without authentication; \
+             bind it to localhost, give it SASL or ssl.client.auth=required, or allow it with \
+             {ALLOW_KEY}=true",
+            listener.name
+        ),
+    );
 }
 
 fn protocol_map(

@@ -7,12 +7,13 @@ use fleuve_types::NodeId;
 use super::groups::{
     resolve_consumer_groups, resolve_groups, resolve_share_groups, resolve_streams_groups,
 };
-use super::judge::{judge_status, judge_unknown};
+use super::judge::{judge_status, judge_unknown, served_listener_key};
 use super::keys::{BROKER_KEYS, TOPIC_KEYS, find};
 use super::layers::{Layers, Setting, StaticConfig};
 use super::listeners;
 use super::problem::{ConfigError, Origin, Problem, Problems};
 use super::properties;
+use super::protection::Secret;
 use super::settings::{
     BrokerSettings, FetchSettings, HostPort, LogSettings, MetadataLogSettings, MetricsSettings,
     NetworkSettings, NodeSettings, OffsetSettings, TopicRules, TransactionSettings,
@@ -133,6 +134,16 @@ fn accept(
     problems: &mut Problems,
 ) {
     let Some(key) = find(BROKER_KEYS, name) else {
+        if let Some((own_name, key)) = served_listener_key(name) {
+            let checked = key.map_or(Ok(()), |key| Value::parse(key, text).map(|_| ()));
+            match checked {
+                Ok(()) => {
+                    statics.of_listeners.insert(own_name, (Secret::new(text), origin));
+                }
+                Err(error) => problems.error(Some(&origin), error.to_string()),
+            }
+            return;
+        }
         return judge_unknown(name, &origin, problems);
     };
     match Value::parse(key, text) {
@@ -363,7 +374,8 @@ fn resolve_network(
 ) -> NetworkSettings {
     NetworkSettings {
         telemetry_bytes_max: count(layers, "telemetry.max.bytes"),
-        listeners: listeners::resolve(layers, host_name, problems),
+        // Open listeners stay as they are, whatever is set while the broker runs.
+        listeners: listeners::resolve(&Layers::of_statics(layers.statics), host_name, problems),
         connections_max: count(layers, "max.connections"),
         connections_per_ip_max: count(layers, "max.connections.per.ip"),
         connections_per_ip_overrides: resolve_ip_overrides(layers, problems),
@@ -371,6 +383,13 @@ fn resolve_network(
         queued_requests_max: count(layers, "queued.max.requests"),
         queued_request_bytes_max: limit(layers, "queued.max.request.bytes").filter(|max| *max > 0),
         request_bytes_max: count(layers, "socket.request.max.bytes"),
+        unauthenticated_bytes_max: count(layers, "sasl.server.max.receive.size"),
+        allow_unauthenticated: layers.boolean("fleuve.allow.unauthenticated.network"),
+        failed_authentication_delay_ms: unsigned(
+            layers,
+            "connection.failed.authentication.delay.ms",
+        ),
+        principal_mapping: layers.text("ssl.principal.mapping.rules").unwrap_or_default(),
         send_buffer_bytes: limit(layers, "socket.send.buffer.bytes").map(|size| size as usize),
         receive_buffer_bytes: limit(layers, "socket.receive.buffer.bytes")
             .map(|size| size as usize),

@@ -20,6 +20,7 @@ mod listeners;
 mod load;
 mod problem;
 mod properties;
+mod protection;
 mod reference;
 mod settings;
 mod suggest;
@@ -42,6 +43,7 @@ pub use listeners::{AdvertisedListener, Listener, Listeners, SecurityProtocol};
 pub use load::{ConfigFile, Override, Sources, load};
 pub use problem::{ConfigError, Origin, Problem, Problems};
 pub use properties::{Property, SyntaxError, decode_text, parse as parse_properties};
+pub use protection::{ClientCertificates, Pem, Protection, SaslSettings, Secret, TlsSettings};
 pub use reference::reference_markdown;
 pub use settings::{
     BrokerSettings, ConsumerGroupSettings, FetchSettings, GroupSettings, HostPort, LogSettings,

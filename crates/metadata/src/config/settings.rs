@@ -96,6 +96,14 @@ pub struct NetworkSettings {
     pub queued_request_bytes_max: Option<u64>,
     /// `socket.request.max.bytes`.
     pub request_bytes_max: usize,
+    /// `sasl.server.max.receive.size`: the largest frame before authentication.
+    pub unauthenticated_bytes_max: usize,
+    /// `fleuve.allow.unauthenticated.network`.
+    pub allow_unauthenticated: bool,
+    /// `connection.failed.authentication.delay.ms`.
+    pub failed_authentication_delay_ms: u64,
+    /// `ssl.principal.mapping.rules`.
+    pub principal_mapping: String,
     /// `socket.send.buffer.bytes`; `None` leaves it to the operating system.
     pub send_buffer_bytes: Option<usize>,
     /// `socket.receive.buffer.bytes`; `None` leaves it to the operating system.

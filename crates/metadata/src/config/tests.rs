@@ -82,7 +82,15 @@ fn answer(settings: &BrokerSettings, question: &str) -> String {
     let listeners = &settings.network.listeners;
     match question {
         "node" => format!("{:?}", settings.node),
-        "open" => format!("{:?}", listeners.open),
+        "open" => {
+            let address =
+                |it: &Listener| format!("{}:{} {}:{}", it.name, it.protocol, it.host, it.port);
+            format!("{:?}", listeners.open.iter().map(address).collect::<Vec<_>>())
+        }
+        "protection" => {
+            let protections = listeners.open.iter().map(|listener| &listener.protection);
+            format!("{:#?}", protections.collect::<Vec<_>>())
+        }
         "controller" => format!("{:?}", listeners.controller),
         "advertised" => format!("{:?}", listeners.advertised),
         "inter broker" => listeners.inter_broker.clone(),

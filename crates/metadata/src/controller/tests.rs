@@ -440,7 +440,7 @@ fn broker_configs_obey_how_they_may_change() {
     assert_eq!(
         cluster.set(broker("1"), "ssl.keystore.location", "/k"),
         refused(
-            "`ssl.keystore.location` is known, but not served yet; setting it would promise what is not kept"
+            "`ssl.keystore.location` is read at the start only; set it in the broker's configuration file"
         )
     );
     assert_eq!(

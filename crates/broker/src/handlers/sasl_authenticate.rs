@@ -1,0 +1,48 @@
+//! SaslAuthenticate, versions 0–2: a message of the mechanism that was agreed upon.
+//!
+//! Sessions do not end by themselves, so that nobody is asked to authenticate again (KIP-368).
+
+use fleuve_protocol::messages::sasl_authenticate_request::SaslAuthenticateRequest;
+use fleuve_protocol::messages::sasl_authenticate_response::SaslAuthenticateResponse;
+use fleuve_protocol::{ErrorCode, Str};
+use tokio::time::sleep;
+
+use crate::authentication::Misstep;
+use crate::connection::CloseReason;
+use crate::request::{Context, Outcome};
+
+pub(crate) fn handle(
+    context: &Context,
+    request: SaslAuthenticateRequest,
+) -> Outcome<SaslAuthenticateResponse> {
+    let peer = &context.peer;
+    let failure = |code: ErrorCode, message: String| SaslAuthenticateResponse {
+        error_code: code.code(),
+        error_message: Some(Str::from(message)),
+        ..Default::default()
+    };
+    match peer.identity.step(&request.auth_bytes, &context.node.image()) {
+        Ok(auth_bytes) => Outcome::Now(SaslAuthenticateResponse {
+            error_message: None,
+            auth_bytes,
+            ..Default::default()
+        }),
+        Err(Misstep::AlreadyKnown) => Outcome::Now(failure(
+            ErrorCode::IllegalSaslState,
+            "SaslAuthenticate request received after successful authentication".to_owned(),
+        )),
+        Err(Misstep::Refused(refusal)) => {
+            tracing::info!(peer = %peer.address, %refusal, "a client was not let in");
+            let response = failure(ErrorCode::SaslAuthenticationFailed, refusal.to_string());
+            let delay = context.node.failed_authentication_delay();
+            // Whoever guesses passwords over one connection after another has to wait each time.
+            Outcome::barrier(async move {
+                sleep(delay).await;
+                response
+            })
+        }
+        Err(Misstep::OutOfTurn | Misstep::Mechanism) => {
+            Outcome::Close(CloseReason::Unauthenticated)
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! How a listener is protected: TLS and SASL, by Kafka's keys, for all listeners or for one.
+//!
+//! ```text
+//! ssl.KEY                                    for every listener with SSL in its protocol
+//! listener.name.NAME.ssl.KEY                 for this one
+//! listener.name.NAME.plain.sasl.jaas.config  the users of PLAIN
+//! ```
+//!
+//! Certificates are named here and read by the broker at its start.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::layers::Layers;
+use super::listeners::SecurityProtocol;
+use super::problem::Problems;
+
+/// Keys that may stand behind `listener.name.NAME.`.
+pub(super) const LISTENER_KEYS: [&str; 13] = [
+    "plain.sasl.jaas.config",
+    "sasl.enabled.mechanisms",
+    "scram-sha-256.sasl.jaas.config",
+    "scram-sha-512.sasl.jaas.config",
+    "ssl.client.auth",
+    "ssl.enabled.protocols",
+    "ssl.keystore.certificate.chain",
+    "ssl.keystore.key",
+    "ssl.keystore.location",
+    "ssl.keystore.type",
+    "ssl.truststore.certificates",
+    "ssl.truststore.location",
+    "ssl.truststore.type",
+];
+
+/// The mechanisms that are served.
+const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// Returns the text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[hidden]")
+    }
+}
+
+/// Where certificates or a key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pem {
+    /// In a file.
+    File(PathBuf),
+    /// In the configuration itself.
+    Inline(Secret),
+}
+
+/// `ssl.client.auth`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// Clients are not asked for one.
+    None,
+    /// Clients without one may connect, too.
+    Requested,
+    /// Clients need one.
+    Required,
+}
+
+/// TLS of one listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The certificate chain.
+    pub chain: Pem,
+    /// The private key.
+    pub key: Pem,
+    /// The authorities of clients' certificates.
+    pub trusted: Option<Pem>,
+    /// Whether clients need a certificate.
+    pub client_certificates: ClientCertificates,
+    /// Whether TLS 1.2 is spoken.
+    pub allow_tls12: bool,
+    /// Whether TLS 1.3 is spoken.
+    pub allow_tls13: bool,
+}
+
+/// SASL of one listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaslSettings {
+    /// The mechanisms, by name, in the order in which clients are told them.
+    pub mechanisms: Vec<&'static str>,
+    /// The users of PLAIN, as a JAAS entry.
+    pub plain_users: Option<Secret>,
+}
+
+/// What protects a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Protection {
+    /// TLS, if connections are encrypted.
+    pub tls: Option<TlsSettings>,
+    /// SASL, if clients have to authenticate by it.
+    pub sasl: Option<SaslSettings>,
+}
+
+impl Protection {
+    /// Reports whether nobody gets in without proving who it is.
+    pub fn authenticates(&self) -> bool {
+        let by_certificate =
+            |tls: &TlsSettings| tls.client_certificates == ClientCertificates::Required;
+        self.sasl.is_some() || self.tls.as_ref().is_some_and(by_certificate)
+    }
+}
+
+/// Reads what protects a listener; problems are reported, and keep the broker from starting.
+pub(super) fn resolve(
+    layers: &Layers<'_>,
+    name: &str,
+    protocol: SecurityProtocol,
+    is_loopback: bool,
+    problems: &mut Problems,
+) -> Protection {
+    let listener = OneListener { layers, name };
+    let (has_tls, has_sasl) = match protocol {
+        SecurityProtocol::Plaintext => (false, false),
+        SecurityProtocol::Ssl => (true, false),
+        SecurityProtocol::SaslPlaintext => (false, true),
+        SecurityProtocol::SaslSsl => (true, true),
+    };
+    let sasl = has_sasl.then(|| resolve_sasl(&listener, problems));
+    let sends_passwords = sasl.as_ref().is_some_and(|sasl| sasl.mechanisms.contains(&"PLAIN"));
+    if sends_passwords && !has_tls && !is_loopback {
+        const KEY: &str = "fleuve.allow.plain.without.tls";
+        if !layers.boolean(KEY) {
+            problems.error(
+                layers.origin("listeners"),
+                format!(
+                    "listener {name} would carry the passwords of PLAIN over the network for \
+                     everybody to read; use SASL_SSL or a SCRAM mechanism, or set {KEY}=true"
+                ),
+            );
+        }
+    }
+    let tls = match has_tls {
+        true => resolve_tls(&listener, has_sasl, problems),
+        false => None,
+    };
+    Protection { tls, sasl }
+}
+
+/// Keys as they hold for one listener.
+struct OneListener<'a> {
+    layers: &'a Layers<'a>,
+    name: &'a str,
+}
+
+impl OneListener<'_> {
+    fn own_key(&self, key: &str) -> String {
+        format!("listener.name.{}.{key}", self.name.to_lowercase())
+    }
+
+    /// What is written for this listener alone.
+    fn own(&self, key: &str) -> Option<String> {
+        self.layers.statics.of_listener(&self.own_key(key)).map(str::to_owned)
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        let text = self.own(key).or_else(|| self.layers.text(key));
+        text.filter(|text| !text.trim().is_empty())
+    }
+
+    fn list(&self, key: &str) -> Vec<String> {
+        match self.own(key) {
+            Some(text) => text
+                .split(',')
+                .map(|item| item.trim().to_owned())
+                .filter(|item| !item.is_empty())
+                .collect(),
+            None => self.layers.list(key),
+        }
+    }
+
+    fn error(&self, key: &str, message: String, problems: &mut Problems) {
+        let origin = self.layers.statics.origin_of_listener(&self.own_key(key));
+        let origin = origin.or_else(|| self.layers.origin(key));
+        let origin = origin.or_else(|| self.layers.origin("listeners"));
+        problems.error(origin, format!("listener {}: {message}", self.name));
+    }
+
+    /// Finds the PEM that `key` holds or that the file of `STORE.location` holds.
+    fn pem(&self, store: &str, key: &str, problems: &mut Problems) -> Option<Pem> {
+        if let Some(text) = self.text(key) {
+            return Some(Pem::Inline(Secret(text)));
+        }
+        let location = self.text(&format!("{store}.location"))?;
+        let type_key = format!("{store}.type");
+        let kind = self.text(&type_key).unwrap_or_default();
+        if !kind.eq_ignore_ascii_case("PEM") {
+            self.error(
+                &type_key,
+                format!(
+                    "`{type_key}` is {kind}, and only PEM is served; convert the store with \
+                     `keytool -importkeystore` to PKCS12 and `openssl pkcs12 -nodes` to PEM"
+                ),
+                problems,
+            );
+        }
+        Some(Pem::File(location.into()))
+    }
+}
+
+fn resolve_sasl(listener: &OneListener<'_>, problems: &mut Problems) -> SaslSettings {
+    const KEY: &str = "sasl.enabled.mechanisms";
+    let mut mechanisms = Vec::new();
+    for name in listener.list(KEY) {
+        match MECHANISMS.into_iter().find(|known| known.eq_ignore_ascii_case(&name)) {
+            Some(known) => mechanisms.push(known),
+            None => listener.error(
+                KEY,
+                format!(
+                    "`{KEY}` has {name}, which is not served; use some of {}",
+                    MECHANISMS.join(", ")
+                ),
+                problems,
+            ),
+        }
+    }
+    if mechanisms.is_empty() && problems.errors.is_empty() {
+        listener.error(KEY, format!("`{KEY}` is empty; nobody could connect"), problems);
+    }
+    const PLAIN_KEY: &str = "plain.sasl.jaas.config";
+    let plain_users = listener.own(PLAIN_KEY).map(Secret);
+    if mechanisms.contains(&"PLAIN") && plain_users.is_none() {
+        listener.error(
+            KEY,
+            format!(
+                "PLAIN has no users; write them to `{}` as `... PlainLoginModule required \
+                 user_NAME=\"PASSWORD\";`, or leave PLAIN out of `{KEY}`",
+                listener.own_key(PLAIN_KEY)
+            ),
+            problems,
+        );
+    }
+    SaslSettings { mechanisms, plain_users }
+}
+
+fn resolve_tls(
+    listener: &OneListener<'_>,
+    has_sasl: bool,
+    problems: &mut Problems,
+) -> Option<TlsSettings> {
+    const AUTH_KEY: &str = "ssl.client.auth";
+    // As in Kafka, clients that authenticate by SASL are asked for a certificate only if the
+    // listener's own key says so.
+    let wanted = if has_sasl { listener.own(AUTH_KEY) } else { listener.text(AUTH_KEY) };
+    let client_certificates = match wanted.as_deref().map(str::trim) {
+        Some("required") => ClientCertificates::Required,
+        Some("requested") => ClientCertificates::Requested,
+        _ => ClientCertificates::None,
+    };
+    let protocols = listener.list("ssl.enabled.protocols");
+    let speaks = |name: &str| protocols.iter().any(|protocol| protocol == name);
+    let (allow_tls12, allow_tls13) = (speaks("TLSv1.2"), speaks("TLSv1.3"));
+    if !allow_tls12 && !allow_tls13 {
+        let key = "ssl.enabled.protocols";
+        let message = format!("`{key}` needs TLSv1.2 or TLSv1.3");
+        listener.error(key, message, problems);
+    }
+    let chain = listener.pem("ssl.keystore", "ssl.keystore.certificate.chain", problems);
+    let key = listener.pem("ssl.keystore", "ssl.keystore.key", problems);
+    let trusted = listener.pem("ssl.truststore", "ssl.truststore.certificates", problems);
+    if client_certificates != ClientCertificates::None && trusted.is_none() {
+        let message = format!("`{AUTH_KEY}` needs a truststore; set ssl.truststore.location");
+        listener.error(AUTH_KEY, message, problems);
+    }
+    let (Some(chain), Some(key)) = (chain, key) else {
+        let message = "TLS needs a certificate and its key; set ssl.keystore.location and \
+                       ssl.keystore.type=PEM";
+        listener.error("ssl.keystore.location", message.to_owned(), problems);
+        return None;
+    };
+    let settings =
+        TlsSettings { chain, key, trusted, client_certificates, allow_tls12, allow_tls13 };
+    Some(settings)
+}
