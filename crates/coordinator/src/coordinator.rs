@@ -782,10 +782,8 @@ impl GroupCoordinator {
                 step.effects.extend(unfinished_shares(id, group).filter(is_begin));
             }
             ShareRecord::Member { member, value: None } => {
-                step.effects.push(Effect::ShareMemberGone {
-                    group: id.detach(),
-                    member: member.detach(),
-                });
+                step.effects
+                    .push(Effect::ShareMemberGone { group: id.detach(), member: member.detach() });
             }
             _ => {}
         }
