@@ -4,16 +4,17 @@
 //! later ones find the transaction open and are appended at once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use fleuve_coordinator::transaction::{Producer, TransactionError};
 use fleuve_protocol::messages::produce_request::ProduceRequest;
 use fleuve_protocol::records::BatchHeader;
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_storage::{TransactionCheck, VerificationGuard};
-use fleuve_types::TopicPartition;
 
 use super::errors;
 use super::produce::find_topic;
+use crate::partition::Partition;
 use crate::request::Context;
 use crate::verification::{self, Client, Unverified};
 
@@ -41,8 +42,17 @@ pub(super) struct Question {
     client: Client,
     transactional_id: Str,
     producer: Producer,
-    /// Position in the request, name, and guard of each partition asked about.
-    partitions: Vec<((usize, usize), TopicPartition, VerificationGuard)>,
+    partitions: Vec<Asked>,
+}
+
+/// A partition that the coordinator is asked about.
+#[derive(Debug)]
+struct Asked {
+    /// Its position in the request.
+    position: (usize, usize),
+    partition: Arc<Partition>,
+    first_sequence: i32,
+    guard: VerificationGuard,
 }
 
 impl Checks {
@@ -87,8 +97,12 @@ pub(super) fn admit(context: &Context, request: &ProduceRequest) -> Admission {
                 partition.begin_verification(found.id, found.epoch, sequence, bumps_epoch)
             });
             if let (Some(partition), Some(guard)) = (partition, guard) {
-                let position = (topic_index, partition_index);
-                partitions.push((position, partition.name().clone(), guard));
+                partitions.push(Asked {
+                    position: (topic_index, partition_index),
+                    partition: partition.clone(),
+                    first_sequence: header.base_sequence,
+                    guard,
+                });
             }
         }
     }
@@ -106,21 +120,37 @@ impl Question {
     /// Asks the coordinator.
     pub(super) async fn ask(self, context: &Context) -> Checks {
         let Self { client, transactional_id, producer, partitions } = self;
-        let names = partitions.iter().map(|(_, name, _)| name.clone()).collect();
+        let names = partitions.iter().map(|asked| asked.partition.name().clone()).collect();
         let node = &context.node;
         let answers = verification::verify(node, client, transactional_id, producer, names).await;
         let mut checks = Checks { is_required: true, ..Checks::default() };
-        for ((position, _, guard), answer) in partitions.into_iter().zip(answers) {
+        for (asked, answer) in partitions.into_iter().zip(answers) {
             match answer {
                 Ok(()) => {
-                    checks.guards.insert(position, guard);
+                    if let Some(guard) = asked.guard_now(client, producer) {
+                        checks.guards.insert(asked.position, guard);
+                    }
                 }
                 Err(error) => {
-                    checks.failures.insert(position, failure(client, error));
+                    checks.failures.insert(asked.position, failure(client, error));
                 }
             }
         }
         checks
+    }
+}
+
+impl Asked {
+    /// The guard to append with, `None` if the transaction is open in the partition by now.
+    ///
+    /// With version 2 the coordinator's word waited for the marker of the transaction before, which
+    /// took the first guard away. The epoch tells the two transactions apart, so that a new guard is
+    /// as good.
+    fn guard_now(&self, client: Client, producer: Producer) -> Option<VerificationGuard> {
+        if client != Client::Version2 {
+            return Some(self.guard);
+        }
+        self.partition.begin_verification(producer.id, producer.epoch, self.first_sequence, true)
     }
 }
 

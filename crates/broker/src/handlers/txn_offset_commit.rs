@@ -84,7 +84,8 @@ async fn commit_offsets(
         let Producer { id, epoch } = request.producer;
         let partition = shard.partition();
         let bumps_epoch = client == Client::Version2;
-        let guard = partition.begin_verification(id, epoch, NO_SEQUENCE, bumps_epoch);
+        let begin = || partition.begin_verification(id, epoch, NO_SEQUENCE, bumps_epoch);
+        let mut guard = begin();
         if guard.is_some() {
             let partitions = vec![partition.name().clone()];
             let verified =
@@ -95,6 +96,11 @@ async fn commit_offsets(
                     Unverified::NotPart if client == Client::Classic => ErrorCode::InvalidTxnState,
                     Unverified::NotPart => ErrorCode::TransactionAbortable,
                 })?;
+            }
+            if client == Client::Version2 {
+                // The addition waited for the marker of the transaction before, which took the guard
+                // away. The epoch tells the two apart, so that a new guard is as good.
+                guard = begin();
             }
         }
         check = TransactionCheck::Required(guard);

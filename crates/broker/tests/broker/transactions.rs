@@ -552,3 +552,32 @@ async fn all_versions_are_answered() {
     .await;
     broker.stop().await;
 }
+
+/// The next transaction of a version 2 client may reach a partition before the marker of the one
+/// before; whoever is asked about it in the meantime must not be told that it does not exist.
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_that_follow_at_once_do_not_trip_over_the_markers_before() {
+    let broker = TestBroker::start(&[]).await;
+    let client = &mut broker.connect().await;
+    start(client).await;
+    let mut producer = initialise(client, 60_000).await;
+    for round in 0..200 {
+        let offset = i64::from(round);
+        // By turns, because the first of the two waits for the other's marker as well.
+        if round % 2 == 0 {
+            assert_eq!(produce(client, &mut producer, 12, &["a"]).await, 0, "round {round}");
+        }
+        let committed = loop {
+            let response = client.call(&commit_offset(producer, offset), 5).await;
+            let code = response.topics[0].partitions[0].error_code;
+            if code != ErrorCode::ConcurrentTransactions.code() {
+                break code;
+            }
+        };
+        assert_eq!(committed, 0, "round {round}");
+        let ended = end(client, producer, 5, round % 3 != 0).await;
+        assert_eq!(ended.error_code, 0, "round {round}");
+        producer = Producer { epoch: ended.producer_epoch, next_sequence: 0, ..producer };
+    }
+    broker.stop().await;
+}
