@@ -134,3 +134,28 @@ async fn a_missing_topic_is_named() {
     );
     broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exactly_once_counts_every_word_once_though_instances_die() {
+    let broker = Embedded::start().await.expect("a broker");
+    create_topics(&broker).await;
+    let mut expected = BTreeMap::new();
+    for _ in 0..3 {
+        let (input, counted) = lines(200);
+        send_lines(&broker, &input).await;
+        for (word, count) in counted {
+            *expected.entry(word).or_insert(0) += count;
+        }
+        let settings = Settings {
+            session_timeout: Duration::from_secs(6),
+            ..settings(Guarantee::ExactlyOnce, 1)
+        };
+        let app =
+            Streams::start(&word_count(), broker.client(), settings).await.expect("an application");
+        // Readers of committed records see each count of a word but once, ever rising.
+        wait_for_counts(&broker, &expected).await;
+        // Dropped where it stands: what was under way is not committed.
+        drop(app);
+    }
+    broker.shutdown().await;
+}
