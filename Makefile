@@ -13,9 +13,10 @@ SUITE ?=
 TESTS ?=
 QUICK ?=
 BENCH ?= --write
+MOUNT ?=
 FILES ?=
 
-.PHONY: run build test unit client foreign crash copier dump suites bench
+.PHONY: run build test unit client foreign crash copier checker dump full-disk suites bench
 
 # On a terminal it goes on until Ctrl-C; elsewhere it reads everything once and says what it did.
 run: build
@@ -25,7 +26,7 @@ run: build
 build:
 	cargo build --release --bin fleuve
 
-test: unit build foreign crash copier checker dump
+test: unit build foreign crash copier checker dump full-disk
 
 unit:
 	cargo fmt --all --check
@@ -66,6 +67,11 @@ copier: build
 checker: build
 	scripts/setup.sh python kafka faketime
 	python3 tests/reliability/checker/check.py --broker $(BROKER)
+
+# Mounts small file systems, and so needs root; MOUNT=--skip-without-mount passes over it where that is not allowed.
+full-disk: build
+	scripts/setup.sh python
+	python3 tests/reliability/full_disk.py $(MOUNT)
 
 dump: build
 	scripts/setup.sh python kafka

@@ -18,6 +18,8 @@ const REMOVAL_INTERVAL: Duration = Duration::from_secs(5);
 /// How often topics with `flush.ms` are looked at, unless the operator says otherwise.
 const FLUSH_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often it is looked how much room is left on the disks.
+const SPACE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is looked whether the metadata needs a checkpoint.
 const METADATA_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time between two looks at the data directories.
@@ -43,6 +45,7 @@ pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
             node.keep_metadata_checkpoints();
         }),
         every(node, REMOVAL_INTERVAL, REMOVAL_INTERVAL, |node| node.remove_deleted_files()),
+        every(node, SPACE_LOOK_INTERVAL, SPACE_LOOK_INTERVAL, |node| node.logs.reserve.look()),
         every(node, expiration, expiration, |node| node.expire_producers()),
         every(node, LAG_LOOK_INTERVAL, LAG_LOOK_INTERVAL, |node| node.lags.tick()),
         keep_group_time(node),

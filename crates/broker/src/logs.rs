@@ -15,7 +15,7 @@ use fleuve_os::Disk;
 use fleuve_protocol::Str;
 use fleuve_storage::{
     DirectoryError, Environment, FailedLog, Flusher, Limits, Log, LogConfig, LogError, LogManager,
-    LogPoints, ManagerOptions, Opened,
+    LogPoints, ManagerOptions, Opened, SpaceReserve,
 };
 use fleuve_types::{TopicPartition, Uuid};
 use parking_lot::Mutex;
@@ -60,6 +60,8 @@ pub(crate) struct Logs {
     environment: Environment,
     disk: Arc<dyn Disk>,
     manager: LogManager,
+    /// What is kept back for ourselves when a disk is full.
+    pub(crate) reserve: Arc<SpaceReserve>,
     /// Logs found at the start that no topic has claimed yet.
     found: Mutex<HashMap<TopicPartition, Log>>,
     metadata_directory: PathBuf,
@@ -112,6 +114,8 @@ impl Logs {
         // Clients name directories by the paths that they were told, so these must be whole.
         let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let directories: Vec<PathBuf> = settings.log.dirs.iter().map(whole).collect();
+        let reserve =
+            SpaceReserve::new(Arc::clone(&world.disk), &directories, settings.log.reserve_bytes);
         let directory = directories.first().cloned().unwrap_or_default();
         let directory = directory.join(format!("{METADATA_TOPIC}-0"));
         // Asked for by the first log that is found, and by then the directories are locked.
@@ -146,6 +150,7 @@ impl Logs {
             },
         )?;
         let Opened { manager, logs, futures, failed, recovery, had_clean_shutdown } = opened;
+        reserve.look();
         let (metadata, _) = metadata.into_inner().unwrap_or_else(read)?;
         if metadata.records.is_empty() && !(logs.is_empty() && failed.is_empty()) {
             let count = logs.len() + failed.len();
@@ -168,6 +173,7 @@ impl Logs {
             environment,
             disk: Arc::clone(&world.disk),
             manager,
+            reserve: Arc::new(reserve),
             found: Mutex::new(found),
             metadata_directory: directory,
             futures: Mutex::new(futures),
@@ -258,6 +264,7 @@ impl Logs {
             flusher: Arc::downgrade(flusher),
             flush_before_ack,
             disk_trouble: Arc::clone(&self.disk_trouble),
+            reserve: Arc::clone(&self.reserve),
         }
     }
 

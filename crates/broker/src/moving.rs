@@ -200,7 +200,11 @@ fn step(node: &Node, partition: &Partition) -> Step {
     if node.is_stopping() {
         return Step::Gone;
     }
-    match partition.step(node.logs.manager()) {
+    let target = partition.copy_state().map(|copy| copy.directory);
+    let room = target.map_or(Ok(()), |target| node.logs.reserve.check(&target.join("copy")));
+    let stepped =
+        room.map_err(AppendError::from).and_then(|()| partition.step(node.logs.manager()));
+    match stepped {
         Ok(Step::Done) => {
             // The start of the log and where it was compacted to must not be forgotten.
             node.checkpoint_logs();

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use fleuve_storage::{
     AbortedTransaction, Append, AppendError, CleanError, CleanOutcome, Cleaner, Dirtiness,
     FlushJob, FlushMark, FlushTarget, Flusher, Log, LogConfig, LogError, LogPoints, Pace,
-    ProducerView, ReadRequest, TransactionCheck, VerificationGuard,
+    ProducerView, ReadRequest, SpaceReserve, TransactionCheck, VerificationGuard,
 };
 use fleuve_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs, TopicPartition};
 use parking_lot::Mutex;
@@ -58,6 +58,8 @@ pub(crate) struct Surroundings {
     pub(crate) flush_before_ack: bool,
     /// Told when a disk refused something, so that somebody looks at the data directory.
     pub(crate) disk_trouble: Arc<Notify>,
+    /// What is left to ourselves when a disk is full.
+    pub(crate) reserve: Arc<SpaceReserve>,
 }
 
 #[derive(Debug)]
@@ -232,7 +234,17 @@ impl Partition {
     ) -> Result<Appended, AppendError> {
         let epoch = LeaderEpoch(self.leader_epoch());
         let append = Append::from_client(records, epoch);
-        self.append(append.in_frame_of(frame_bytes).with_check(check))
+        let reserve = &self.surroundings.reserve;
+        if reserve.is_short_anywhere()
+            && let Some(log) = &self.state.lock().log
+        {
+            reserve.check(log.directory())?;
+        }
+        self.append(append.in_frame_of(frame_bytes).with_check(check)).inspect_err(|error| {
+            if is_out_of_space(error) {
+                self.yield_reserve();
+            }
+        })
     }
 
     /// Appends batches that this broker made.
@@ -241,7 +253,7 @@ impl Partition {
         records: Bytes,
     ) -> Result<Appended, AppendError> {
         let epoch = LeaderEpoch(self.leader_epoch());
-        self.append(Append::from_coordinator(records, epoch))
+        self.append_whatever_it_takes(Append::from_coordinator(records, epoch))
     }
 
     /// Appends a batch that this broker made in the name of a producer, in its transaction.
@@ -251,7 +263,7 @@ impl Partition {
         check: TransactionCheck,
     ) -> Result<Appended, AppendError> {
         let epoch = LeaderEpoch(self.leader_epoch());
-        self.append(Append::from_coordinator(records, epoch).with_check(check))
+        self.append_whatever_it_takes(Append::from_coordinator(records, epoch).with_check(check))
     }
 
     /// Appends the marker that ends a transaction; `raises_epoch` if that is of version 2.
@@ -261,7 +273,8 @@ impl Partition {
         raises_epoch: bool,
     ) -> Result<Appended, AppendError> {
         let epoch = LeaderEpoch(self.leader_epoch());
-        self.append(Append::from_coordinator(marker, epoch).raising_epoch(raises_epoch))
+        let append = Append::from_coordinator(marker, epoch);
+        self.append_whatever_it_takes(append.raising_epoch(raises_epoch))
     }
 
     /// Prepares for the first batch of a producer's transaction; `None` when the transaction is
@@ -297,6 +310,20 @@ impl Partition {
     pub(crate) fn may_have_aborted_transactions(&self, offset: i64) -> bool {
         let state = self.state.lock();
         state.log.as_ref().is_some_and(|log| log.may_have_aborted_transactions(Offset(offset)))
+    }
+
+    /// Appends what the broker itself has to write, if need be in the space kept back for it.
+    fn append_whatever_it_takes(self: &Arc<Self>, append: Append) -> Result<Appended, AppendError> {
+        match self.append(append.clone()) {
+            Err(error) if is_out_of_space(&error) && self.yield_reserve() => self.append(append),
+            outcome => outcome,
+        }
+    }
+
+    /// Gives up the space kept back; reports whether there was any.
+    fn yield_reserve(&self) -> bool {
+        let directory = self.state.lock().log.as_ref().map(|log| log.directory().to_owned());
+        directory.is_some_and(|directory| self.surroundings.reserve.yield_to(&directory))
     }
 
     fn append(self: &Arc<Self>, append: Append) -> Result<Appended, AppendError> {
@@ -701,6 +728,10 @@ impl FlushTarget for Partition {
             }
         }
     }
+}
+
+fn is_out_of_space(error: &AppendError) -> bool {
+    matches!(error, AppendError::Log(error) if error.is_out_of_space())
 }
 
 /// The offset below which a log holds no undecided transaction and nothing that may get lost.

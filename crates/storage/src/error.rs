@@ -50,6 +50,13 @@ pub enum LogError {
         /// The partition without a place.
         partition: TopicPartition,
     },
+    /// The disk is full, and what little is left of it is not for clients' records. It is worth
+    /// trying again.
+    #[error("no space is left for records in `{}`", directory.display())]
+    NoSpace {
+        /// The data directory.
+        directory: PathBuf,
+    },
     /// The directory's name would be longer than file systems take.
     #[error("the name of topic {topic} is too long for its partitions to be moved")]
     NameTooLong {
@@ -69,7 +76,11 @@ pub enum LogError {
 impl LogError {
     /// Reports whether the disk is full: the operation may succeed once there is space.
     pub fn is_out_of_space(&self) -> bool {
-        matches!(self, Self::Disk(error) if error.is_out_of_space())
+        match self {
+            Self::Disk(error) => error.is_out_of_space(),
+            Self::NoSpace { .. } => true,
+            _ => false,
+        }
     }
 }
 

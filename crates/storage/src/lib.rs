@@ -31,6 +31,7 @@ mod manager;
 mod moving;
 mod names;
 mod producers;
+mod reserve;
 mod scan;
 mod segment;
 mod tail_cache;
@@ -53,4 +54,5 @@ pub use log::{
 };
 pub use manager::{DirectoryState, FailedLog, LogManager, LogPoints, ManagerOptions, Opened};
 pub use producers::{ProducerView, TransactionCheck, VerificationGuard};
+pub use reserve::SpaceReserve;
 pub use segment::AbortedTransaction;

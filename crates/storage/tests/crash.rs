@@ -321,6 +321,24 @@ fn a_full_disk_refuses_appends_and_nothing_else() {
 }
 
 #[test]
+fn a_full_disk_at_a_checkpoint_costs_the_checkpoint_alone() {
+    let machine = Machine::new(LogConfig::default());
+    let mut log = machine.open();
+    put(&mut log, &Spec::sized(1, 100));
+    let fault = Fault::on(Operation::Write, Effect::OutOfSpace).path("leader-epoch-checkpoint");
+    machine.disk.inject(fault);
+    log.checkpoint().unwrap();
+    assert_eq!((log.flushed_offset(), log.recovery_point()), (Offset(1), Offset(0)));
+    assert!(log.failure().is_none());
+    put(&mut log, &Spec::sized(1, 100));
+    assert_eq!(log.checkpoint().unwrap(), Offset(2));
+    assert_eq!(log.recovery_point(), Offset(2));
+    machine.disk.crash(Crash::LoseUnsynced);
+    let (log, _) = machine.try_open(false, 2).unwrap();
+    assert_eq!(log.latest_epoch(), Some(LeaderEpoch(1)));
+}
+
+#[test]
 fn a_disk_that_fills_up_anywhere_leaves_a_usable_log() {
     for free in (0..6000).step_by(97) {
         let mut machine = Machine::new(config());

@@ -42,6 +42,7 @@ pub(crate) fn read(error: &LogError) -> ErrorCode {
         LogError::Disk(_)
         | LogError::Failed { .. }
         | LogError::NoDirectory { .. }
+        | LogError::NoSpace { .. }
         | LogError::Malformed { .. } => ErrorCode::KafkaStorageError,
     }
 }

@@ -165,6 +165,20 @@ fn write_logs(page: &mut Exposition, node: &Node) {
             page.sample(&[("log_directory", &directory.path.display().to_string())], free as f64);
         }
     }
+    write_reserves(page, node);
+}
+
+fn write_reserves(page: &mut Exposition, node: &Node) {
+    page.family(
+        "fleuve_log_directory_full",
+        Kind::Gauge,
+        "1 while the disk is full and records from clients are refused.",
+    );
+    for directory in node.logs.manager().directories() {
+        let is_short = node.logs.reserve.is_short(&directory.path);
+        let shown = directory.path.display().to_string();
+        page.sample(&[("log_directory", &shown)], f64::from(is_short));
+    }
 }
 
 fn write_controller(page: &mut Exposition, node: &Node) {

@@ -4,8 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fleuve_broker::{Broker, Components};
-use fleuve_protocol::ErrorCode;
+use fleuve_os::Disk;
+use fleuve_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
+use fleuve_protocol::messages::init_producer_id_request::InitProducerIdRequest;
+use fleuve_protocol::messages::offset_commit_request::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use fleuve_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequest, OffsetFetchRequestGroup,
+};
 use fleuve_protocol::messages::produce_request::ProduceRequest;
+use fleuve_protocol::{ErrorCode, Str};
 use fleuve_sim::{Crash, Effect, Fault, Operation, SimDisk};
 
 use crate::support::{TestClient, batch, produce_request, settings};
@@ -90,26 +99,172 @@ async fn a_failed_sync_is_not_acknowledged_and_ends_the_partition_alone() {
     broker.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_records_until_there_is_room() {
-    let disk = SimDisk::new();
-    let (broker, mut client) = start(&disk).await;
-    client.create_topic("words", 1).await;
-    let large = "x".repeat(100_000);
-    disk.set_capacity(1_000_000);
+const RESERVE: u64 = 256 << 10;
+
+async fn start_with_reserve(disk: &SimDisk) -> (Broker, TestClient) {
+    let components = Components { disk: Arc::new(disk.clone()), ..Components::default() };
+    let reserve = RESERVE.to_string();
+    let keys = [
+        ("fleuve.disk.reserve.bytes", reserve.as_str()),
+        ("offsets.topic.num.partitions", "2"),
+        ("transaction.state.log.num.partitions", "2"),
+    ];
+    let broker = Broker::start(settings(Path::new("/data"), &keys), components).await;
+    let broker = broker.expect("the broker starts");
+    let client = TestClient::connect(broker.listeners()[0].address).await;
+    (broker, client)
+}
+
+/// Sends records of this size until one is refused; returns how many were taken, and the code.
+async fn fill(client: &mut TestClient, size: usize) -> (usize, i16) {
+    let value = "x".repeat(size);
     let mut accepted = 0;
-    let refusal = loop {
-        let answer = client.produce("words", 0, &[large.as_str()]).await;
-        if answer.error_code != 0 {
+    loop {
+        match client.produce("words", 0, &[value.as_str()]).await.error_code {
+            0 => accepted += 1,
+            code => return (accepted, code),
+        }
+    }
+}
+
+async fn commit(client: &mut TestClient, offset: i64) -> i16 {
+    let commit = OffsetCommitRequest {
+        group_id: Str::from("readers"),
+        generation_id_or_member_epoch: -1,
+        topics: vec![OffsetCommitRequestTopic {
+            name: Str::from("words"),
+            partitions: vec![OffsetCommitRequestPartition {
+                committed_offset: offset,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    loop {
+        let code = client.call(&commit, 9).await.topics[0].partitions[0].error_code;
+        if code != ErrorCode::CoordinatorLoadInProgress.code() {
+            return code;
+        }
+    }
+}
+
+async fn committed(client: &mut TestClient) -> i64 {
+    let all = OffsetFetchRequest {
+        groups: vec![OffsetFetchRequestGroup {
+            group_id: Str::from("readers"),
+            topics: None,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    loop {
+        let group = client.call(&all, 9).await.groups.remove(0);
+        if group.error_code != ErrorCode::CoordinatorLoadInProgress.code() {
+            assert_eq!(group.error_code, 0);
+            return group.topics[0].partitions[0].committed_offset;
+        }
+    }
+}
+
+/// Asks for the coordinator, whose topic comes into being by that.
+async fn find_coordinator(client: &mut TestClient, key_type: i8, key: &'static str) {
+    let find = FindCoordinatorRequest {
+        key_type,
+        coordinator_keys: vec![Str::from(key)],
+        ..Default::default()
+    };
+    assert_eq!(client.call(&find, 4).await.coordinators[0].error_code, 0);
+}
+
+async fn initialise(client: &mut TestClient, id: &'static str) -> i16 {
+    find_coordinator(client, 1, id).await;
+    let init = InitProducerIdRequest {
+        transactional_id: Some(Str::from(id)),
+        transaction_timeout_ms: 10_000,
+        producer_id: -1,
+        producer_epoch: -1,
+        ..Default::default()
+    };
+    loop {
+        let code = client.call(&init, 4).await.error_code;
+        if code != ErrorCode::CoordinatorLoadInProgress.code() {
+            return code;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_clients_records_and_nothing_else() {
+    let disk = SimDisk::new();
+    disk.set_capacity(6 << 20);
+    let (broker, mut client) = start_with_reserve(&disk).await;
+    client.create_topic("words", 1).await;
+    let full = ErrorCode::KafkaStorageError.code();
+    let (mut accepted, code) = fill(&mut client, 100_000).await;
+    assert_eq!(code, full);
+    assert!((10..70).contains(&accepted), "{accepted} fitted");
+    // What would fit into the reserve is refused as well: it is not for clients.
+    assert_eq!(fill(&mut client, 10).await, (0, full));
+    assert_eq!(client.fetch("words", 0, 0).await.len(), accepted.min(10));
+    // The broker's own topics come into being, and take what belongs into them.
+    find_coordinator(&mut client, 0, "readers").await;
+    for offset in 1..200 {
+        assert_eq!(commit(&mut client, offset).await, 0, "offset {offset}");
+    }
+    assert_eq!(initialise(&mut client, "writer").await, 0);
+    client.create_topic("others", 1).await;
+    assert_eq!(client.produce("others", 0, &["x"]).await.error_code, full);
+
+    // A start on a full disk is a start like any other, after a clean end and without one.
+    broker.shutdown().await;
+    let (broker, mut client) = start_with_reserve(&disk).await;
+    assert_eq!(fill(&mut client, 10).await, (0, full));
+    assert_eq!(committed(&mut client).await, 199);
+    assert_eq!(commit(&mut client, 200).await, 0);
+    disk.crash(Crash::KeepAll);
+    drop(broker);
+    let (broker, mut client) = start_with_reserve(&disk).await;
+    assert_eq!(fill(&mut client, 10).await, (0, full));
+    assert_eq!(committed(&mut client).await, 200);
+    assert_eq!(initialise(&mut client, "writer").await, 0);
+
+    // Somebody makes room, and nobody restarts anything.
+    disk.set_capacity(12 << 20);
+    let answer = loop {
+        let answer = client.produce("words", 0, &["small"]).await;
+        if answer.error_code == 0 {
             break answer;
         }
-        accepted += 1;
+        assert_eq!(answer.error_code, full);
     };
-    assert_eq!(refusal.error_code, ErrorCode::KafkaStorageError.code());
-    assert!((1..10).contains(&accepted), "{accepted} fitted");
-    assert_eq!(client.fetch("words", 0, 0).await.len(), accepted);
-    disk.set_capacity(1 << 30);
-    let answer = client.produce("words", 0, &["small"]).await;
-    assert_eq!((answer.error_code, answer.base_offset), (0, accepted as i64));
+    assert_eq!(answer.base_offset, accepted as i64);
+    accepted += 1;
+    let (more, code) = fill(&mut client, 100_000).await;
+    assert!(more > 30 && code == full, "{more} more, then {code}");
+    accepted += more;
+    let mut read = 0;
+    while read < accepted {
+        read += client.fetch("words", 0, read as i64).await.len();
+    }
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_others_fill_leaves_the_reserve_to_the_broker() {
+    let disk = SimDisk::new();
+    disk.set_capacity(8 << 20);
+    let (broker, mut client) = start_with_reserve(&disk).await;
+    client.create_topic("words", 1).await;
+    assert_eq!(client.produce("words", 0, &["early"]).await.error_code, 0);
+    find_coordinator(&mut client, 0, "readers").await;
+    // Not a byte is left, from one moment to the next.
+    let (free, total) = (disk.free_space(Path::new("/")), disk.total_space(Path::new("/")));
+    disk.set_capacity(total.expect("known") - free.expect("known"));
+    assert_eq!(commit(&mut client, 1).await, 0);
+    assert_eq!(committed(&mut client).await, 1);
+    let full = ErrorCode::KafkaStorageError.code();
+    assert_eq!(client.produce("words", 0, &["late"]).await.error_code, full);
+    assert_eq!(client.fetch("words", 0, 0).await, ["early"]);
     broker.shutdown().await;
 }

@@ -171,6 +171,7 @@ pub(super) fn resolve(
         log: LogSettings {
             dirs: resolve_dirs(layers, problems),
             flush_before_ack: layers.boolean("fleuve.flush.before.ack"),
+            reserve_bytes: unsigned(layers, "fleuve.disk.reserve.bytes"),
             recovery_threads_per_dir: count(layers, "num.recovery.threads.per.data.dir"),
             initial_task_delay_ms: unsigned(layers, "log.initial.task.delay.ms"),
             retention_check_interval_ms: unsigned(layers, "log.retention.check.interval.ms"),

@@ -119,6 +119,8 @@ pub struct LogSettings {
     pub dirs: Vec<PathBuf>,
     /// `fleuve.flush.before.ack`.
     pub flush_before_ack: bool,
+    /// `fleuve.disk.reserve.bytes`.
+    pub reserve_bytes: u64,
     /// `num.recovery.threads.per.data.dir`.
     pub recovery_threads_per_dir: usize,
     /// `log.initial.task.delay.ms`.

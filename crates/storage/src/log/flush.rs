@@ -16,6 +16,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fleuve_os::{Disk, DiskResult, File, OpenMode};
 use fleuve_types::Offset;
@@ -35,6 +36,8 @@ pub struct FlushJob {
     closed_files: Vec<PathBuf>,
     directories: Vec<PathBuf>,
     epochs: Option<(PathBuf, String)>,
+    /// Whether there was no space for the epochs.
+    lacks_epochs: AtomicBool,
     up_to: i64,
     recovery_point: i64,
     truncations: u64,
@@ -54,7 +57,13 @@ impl FlushJob {
             }
         }
         if let Some((path, content)) = &self.epochs {
-            unless_gone(self.disk.replace_file(path, content.as_bytes()))?;
+            match unless_gone(self.disk.replace_file(path, content.as_bytes())) {
+                // The file is as it was, and whatever else the job is about does not depend on it.
+                Err(error) if error.is_out_of_space() => {
+                    self.lacks_epochs.store(true, Ordering::Relaxed);
+                }
+                replaced => _ = replaced?,
+            }
         }
         for directory in &self.directories {
             unless_gone(self.disk.sync_dir(directory))?;
@@ -134,6 +143,7 @@ impl Log {
             closed_files: std::mem::take(&mut durability.closed_files),
             directories: std::mem::take(&mut durability.directories),
             epochs,
+            lacks_epochs: AtomicBool::new(false),
             up_to: self.next_offset,
             recovery_point,
             truncations: durability.truncations,
@@ -168,7 +178,11 @@ impl Log {
         let durability = &mut self.durability;
         if durability.truncations == job.truncations {
             durability.flushed_offset = durability.flushed_offset.max(job.up_to);
-            durability.recovery_point = durability.recovery_point.max(job.recovery_point);
+            if job.lacks_epochs.load(Ordering::Relaxed) {
+                durability.epochs_changed = true;
+            } else {
+                durability.recovery_point = durability.recovery_point.max(job.recovery_point);
+            }
         } else {
             // The records behind the cut may have been written after the sync began.
             durability.epochs_changed |= job.epochs.is_some();

@@ -79,6 +79,7 @@ pub static BROKER_KEYS: &[Key] = &[
     key("fetch.purgatory.purge.interval.requests", Int, Some("1000"), Any).no_effect(PURGATORY),
     key("fleuve.allow.plain.without.tls", Boolean, Some("false"), Any).served("Lets listeners that other machines reach take the passwords of PLAIN without TLS."),
     key("fleuve.allow.unauthenticated.network", Boolean, Some("false"), Any).served("Lets listeners that other machines reach be open to everybody, without authentication."),
+    key("fleuve.disk.reserve.bytes", Long, Some("16777216"), AtLeast(0)).served("Space kept back in each data directory, at most a sixteenth of its volume: when the disk is full, records from clients are refused, and offsets, transactions, metadata and checkpoints are still written; 0 keeps nothing back."),
     key("fleuve.flush.before.ack", Boolean, Some("true"), Any).served("Acknowledges acks=all and shows records to consumers only once they are on stable storage; false leaves them to the page cache, as Kafka does."),
     key("fleuve.metrics.listen", Text, Some("127.0.0.1:9644"), Any).served("Address of the Prometheus endpoint /metrics; empty switches it off."),
     key("fleuve.slow.request.ms", Long, Some("1000"), AtLeast(0)).served("Requests that take the broker longer are written to its log as warnings, at most one a second; long polls and peers that read slowly do not count; 0 switches it off."),
