@@ -51,6 +51,7 @@ foreign: build
 	python3 tests/foreign/security.py
 	python3 tests/foreign/observability.py
 	python3 tests/foreign/tools.py
+	python3 tests/foreign/quotas.py
 	python3 tests/foreign/streams.py --broker $(BROKER)
 
 # 20 random kills; `python3 tests/reliability/kill.py --long` for 200.

@@ -5,7 +5,7 @@
 //! out is the agreed way of saying "not this".
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fleuve_protocol::frame::{self, RequestFrame};
@@ -310,7 +310,7 @@ impl Dispatch for Dispatcher {
             request_bytes,
             response_bytes: 0,
         };
-        (api.run)(Call { context, receipt }, body)
+        (api.run)(Call { context, receipt, wait_ms: 0 }, body)
     }
 
     fn answered(&mut self, receipt: &Receipt, turn: Instant, sent: Instant) {
@@ -322,12 +322,18 @@ impl Dispatch for Dispatcher {
     fn standing(&self) -> Standing {
         self.peer.identity.standing()
     }
+
+    fn muted_until(&self) -> Option<Instant> {
+        self.peer.mute.until()
+    }
 }
 
 /// A request between its header and its answer.
 struct Call {
     context: Context,
     receipt: Receipt,
+    /// For how long its client has to wait, as far as is known.
+    wait_ms: i64,
 }
 
 fn run<R: Request, A: IntoFrame>(
@@ -339,6 +345,9 @@ fn run<R: Request, A: IntoFrame>(
         Ok(request) => request,
         Err(error) => return close(CloseReason::Malformed(error.to_string())),
     };
+    if R::KEY == ApiKey::Produce {
+        call.charge_bytes();
+    }
     let outcome = handler(&call.context, request);
     match outcome {
         Outcome::Now(response) => Reply::Now(call.finish(R::KEY, response)),
@@ -351,6 +360,7 @@ fn run<R: Request, A: IntoFrame>(
             Reply::Barrier(Box::pin(async move { call.finish_later(R::KEY, response.await) }))
         }
         Outcome::Silence => {
+            call.throttle(R::KEY, None);
             let receipt = &mut call.receipt;
             receipt.handled = Instant::now();
             receipt.ready = receipt.handled;
@@ -365,6 +375,56 @@ impl Call {
     fn counters(&self) -> &Called {
         let index = self.receipt.api;
         self.context.node.request_counters[index].called(&APIS[index])
+    }
+
+    /// Charges the request to the quotas of its client. One who is over them is `told` so in the
+    /// response, and then its connection is not read from for as long.
+    #[inline]
+    fn throttle(&mut self, key: ApiKey, told: Option<&mut i32>) {
+        if self.context.node.quotas.are_set() {
+            self.charge(key, told);
+        }
+    }
+
+    /// Charges the bytes of a produce request before it is handled: answers that await a flush
+    /// would come too late to keep a client from sending on.
+    #[inline]
+    fn charge_bytes(&mut self) {
+        if let Some(client) = self.context.limited_client() {
+            self.wait_ms = self.context.node.quotas.produced(&client, self.context.frame_bytes);
+            self.mute();
+        }
+    }
+
+    /// Reads nothing more from the connection for as long as the client has to wait.
+    fn mute(&self) {
+        if let Ok(wait_ms @ 1..) = u64::try_from(self.wait_ms) {
+            self.context.peer.mute.begin(Duration::from_millis(wait_ms));
+        }
+    }
+
+    fn charge(&mut self, key: ApiKey, told: Option<&mut i32>) {
+        let Some(client) = self.context.limited_client() else { return };
+        let quotas = &self.context.node.quotas;
+        // Handlers may have charged something themselves.
+        let mut wait_ms = told.as_deref().map_or(0, |told| i64::from(*told)).max(self.wait_ms);
+        let is_acknowledged = told.is_some() || key != ApiKey::Produce;
+        // As in Kafka, neither markers nor what nobody waits for pay for their time.
+        if is_acknowledged && key != ApiKey::WriteTxnMarkers {
+            let Receipt { begun, handled, .. } = self.receipt;
+            let worked = if handled > begun { handled - begun } else { begun.elapsed() };
+            wait_ms = wait_ms.max(quotas.worked(&client, worked));
+        }
+        if wait_ms > 0 {
+            if let Some(told) = told {
+                *told = i32::try_from(wait_ms).unwrap_or(i32::MAX);
+            }
+            // The bytes have begun to be paid for already.
+            if wait_ms > self.wait_ms {
+                self.wait_ms = wait_ms;
+                self.mute();
+            }
+        }
     }
 
     /// Writes an answer that was there at once: all its time so far is the handler's.
@@ -382,10 +442,11 @@ impl Call {
     fn write(
         mut self,
         key: ApiKey,
-        response: impl IntoFrame,
+        mut response: impl IntoFrame,
         stamp: impl FnOnce(&mut Receipt),
     ) -> Answer {
         let version = self.context.version;
+        self.throttle(key, response.throttle_time_ms());
         response.error_codes(&mut |code| self.counters().error(code));
         match response.into_frame(key, self.receipt.correlation_id, version) {
             Ok(segments) => {

@@ -161,6 +161,14 @@ impl Fetch {
     pub(crate) fn wanted(&self) -> &[Wanted] {
         &self.wanted
     }
+
+    /// The session that it belongs to, if that was there before.
+    pub(crate) fn session_id(&self) -> i32 {
+        match self.course {
+            Course::Incremental { id, .. } => id,
+            Course::Sessionless | Course::Full { .. } => NO_SESSION,
+        }
+    }
 }
 
 impl SessionCache {

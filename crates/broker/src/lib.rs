@@ -40,6 +40,7 @@ mod partition;
 mod probe;
 mod producer_ids;
 mod purgatory;
+mod quotas;
 mod replay;
 mod request;
 mod request_log;

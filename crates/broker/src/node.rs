@@ -38,6 +38,7 @@ use crate::metrics::{Counter, Distribution, RequestCounters, TopicCounters};
 use crate::partition::{Partition, Surroundings};
 use crate::producer_ids::ProducerIdBlock;
 use crate::purgatory::{AckWait, Purgatory};
+use crate::quotas::Quotas;
 use crate::request_log::RequestLog;
 use crate::share::{STATE_TOPIC, Shares, StateShard};
 use crate::streams_topics::StreamsTopics;
@@ -110,6 +111,7 @@ pub(crate) struct Node {
     /// Internal topics of streams applications that are being created.
     pub(crate) streams_topics: StreamsTopics,
     pub(crate) producer_ids: Arc<ProducerIdBlock>,
+    pub(crate) quotas: Quotas,
     pub(crate) compaction: Compaction,
     pub(crate) stopping: AtomicBool,
 }
@@ -507,6 +509,9 @@ impl Node {
         let image = self.image();
         let mut grown: BTreeSet<Uuid> = BTreeSet::new();
         let mut reconfigured: BTreeSet<Resource> = BTreeSet::new();
+        if changes.iter().any(|change| matches!(change, Change::QuotaChanged(_))) {
+            self.quotas.take(image.quotas());
+        }
         let concerns_groups = |change: &Change| {
             matches!(
                 change,

@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fleuve_protocol::messages::ApiKey;
@@ -12,6 +14,7 @@ use fleuve_protocol::{EncodeError, Message, Str, frame};
 use crate::authentication::Identity;
 use crate::connection::CloseReason;
 use crate::node::Node;
+use crate::quotas::Client;
 
 /// An answer that is not here yet.
 pub(crate) type Pending<R> = Pin<Box<dyn Future<Output = R> + Send>>;
@@ -31,6 +34,17 @@ pub(crate) struct Context {
     pub(crate) frame_bytes: usize,
 }
 
+impl Context {
+    /// Whose quotas the request is charged to; `None` while nobody has any.
+    pub(crate) fn limited_client(&self) -> Option<Client> {
+        if !self.node.quotas.are_set() {
+            return None;
+        }
+        let user = self.peer.identity.principal()?.name();
+        Some(Client { user: Str::copy_from(user), client_id: self.client_id.clone() })
+    }
+}
+
 /// Who is at the other end of a connection.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -42,6 +56,48 @@ pub(crate) struct Peer {
     pub(crate) software: OnceLock<(Str, Str)>,
     /// Who it is, or how far it has come in proving that.
     pub(crate) identity: Identity,
+    /// Until when nothing is read from it.
+    pub(crate) mute: Mute,
+}
+
+/// The time until which a connection is not read from, because its client is over a quota.
+#[derive(Debug)]
+pub(crate) struct Mute {
+    epoch: Instant,
+    /// Microseconds after the epoch; 0 while it is read from.
+    until_us: AtomicU64,
+}
+
+impl Default for Mute {
+    fn default() -> Self {
+        Self { epoch: Instant::now(), until_us: AtomicU64::new(0) }
+    }
+}
+
+impl Mute {
+    /// Begins a pause of at least this length.
+    pub(crate) fn begin(&self, pause: Duration) {
+        let until = self.epoch.elapsed() + pause;
+        let until_us = u64::try_from(until.as_micros()).unwrap_or(u64::MAX);
+        self.until_us.fetch_max(until_us, Ordering::Relaxed);
+    }
+
+    /// The end of the pause, while there is one.
+    #[inline]
+    pub(crate) fn until(&self) -> Option<Instant> {
+        let until_us = self.until_us.load(Ordering::Relaxed);
+        if until_us == 0 {
+            return None;
+        }
+        let until = self.epoch + Duration::from_micros(until_us);
+        if until > Instant::now() {
+            return Some(until);
+        }
+        let order = Ordering::Relaxed;
+        // A pause that has begun meanwhile stays.
+        let _ = self.until_us.compare_exchange(until_us, 0, order, order);
+        None
+    }
 }
 
 impl Peer {
@@ -52,7 +108,7 @@ impl Peer {
 
     /// Somebody who has not said anything yet but what `identity` holds.
     pub(crate) fn identified(address: SocketAddr, listener: usize, identity: Identity) -> Self {
-        Self { address, listener, software: OnceLock::new(), identity }
+        Self { address, listener, software: OnceLock::new(), identity, mute: Mute::default() }
     }
 }
 
@@ -93,6 +149,9 @@ pub(crate) trait IntoFrame: Send + 'static {
     /// Tells `each` every error code in the response, 0 for none.
     fn error_codes(&self, each: &mut dyn FnMut(i16));
 
+    /// Where the response says how long the client has to wait, if it can.
+    fn throttle_time_ms(&mut self) -> Option<&mut i32>;
+
     /// Writes the whole frame, its length included, in pieces for a vectored write.
     fn into_frame(
         self,
@@ -105,6 +164,10 @@ pub(crate) trait IntoFrame: Send + 'static {
 impl<M: Message + Send + 'static> IntoFrame for M {
     fn error_codes(&self, each: &mut dyn FnMut(i16)) {
         Message::error_codes(self, each);
+    }
+
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Message::throttle_time_ms(self)
     }
 
     fn into_frame(

@@ -31,6 +31,7 @@ use crate::node::{Endpoint, ListenerCounters, Node};
 use crate::partition::Partition;
 use crate::producer_ids::ProducerIdBlock;
 use crate::purgatory::Purgatory;
+use crate::quotas::Quotas;
 use crate::request_log::RequestLog;
 use crate::share::{ShareStates, Shares};
 use crate::telemetry::Telemetry;
@@ -244,10 +245,12 @@ pub(crate) async fn open_node(
         settings: parking_lot::RwLock::new(Arc::clone(settings)),
         streams_topics: Default::default(),
         producer_ids,
+        quotas: Quotas::new(Arc::clone(&components.clock), &settings.quotas),
         compaction: Default::default(),
         stopping: Default::default(),
     });
     node.take_dynamic_settings(&node.image());
+    node.quotas.take(node.image().quotas());
     let opening = Arc::clone(&node);
     let opened = tokio::task::spawn_blocking(move || opening.open_all_topics());
     let shards = opened.await.map_err(|_| StartError::Interrupted)?;

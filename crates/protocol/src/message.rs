@@ -24,6 +24,11 @@ pub trait Message: Wire + Default + Clone + std::fmt::Debug + PartialEq {
     /// Tells `each` every error code in the message, 0 for none; of responses only.
     fn error_codes(&self, _each: &mut dyn FnMut(i16)) {}
 
+    /// Where the message says how long the client is throttled; of responses only, and not of all.
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        None
+    }
+
     /// Takes a message of `version` out of `reader`; what follows it stays there.
     fn decode(reader: &mut Reader, version: i16) -> Result<Self, DecodeError> {
         if !Self::VALID_VERSIONS.contains(version) {

@@ -70,7 +70,7 @@ fn message_impl(schema: &Schema, out: &mut String) -> Result<()> {
         }}\n",
         versions.min,
         versions.max,
-        error_codes(schema)
+        error_codes(schema) + &throttle_time(schema)
     )?;
     if schema.kind == Kind::Request {
         let api = api_name(schema)?;
@@ -96,6 +96,19 @@ fn error_codes(schema: &Schema) -> String {
         return walk;
     }
     format!("\nfn error_codes(&self, each: &mut dyn FnMut(i16)) {{ {walk} }}")
+}
+
+/// Writes the way to the throttle time of a response; nothing if it has none.
+fn throttle_time(schema: &Schema) -> String {
+    let root = schema.find(&schema.name);
+    let has_one = root.fields.iter().any(|field| {
+        field_name(&field.name) == "throttle_time_ms" && !field.versions.is_empty()
+    });
+    if schema.kind != Kind::Response || !has_one {
+        return String::new();
+    }
+    "\nfn throttle_time_ms(&mut self) -> Option<&mut i32> { Some(&mut self.throttle_time_ms) }"
+        .to_owned()
 }
 
 fn walk_error_codes(schema: &Schema, item: &Struct, owner: &str) -> String {

@@ -13,6 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use fleuve_protocol::frame::LENGTH_BYTES;
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep_until;
 
 use super::task::{Answer, CloseReason, Dispatch, Limits, Reply};
 
@@ -56,7 +57,10 @@ pub(crate) async fn serve_in_process(
     });
     loop {
         let barrier = matches!(outstanding.back(), Some(Reply::Barrier(_)));
-        let may_take_more = !barrier && outstanding.len() < limits.outstanding_max;
+        let muted_until = dispatch.muted_until();
+        let may_take_more =
+            !barrier && muted_until.is_none() && outstanding.len() < limits.outstanding_max;
+        let end_of_silence = tokio::time::Instant::from(muted_until.unwrap_or_else(Instant::now));
         tokio::select! {
             answer = poll_fn(|context| poll_oldest(&mut outstanding, context)) => match answer {
                 Answer::Frame(segments, receipt) => {
@@ -77,6 +81,7 @@ pub(crate) async fn serve_in_process(
                 }
                 None => return CloseReason::Peer,
             },
+            () = sleep_until(end_of_silence), if muted_until.is_some() => {}
             () = &mut stop => return CloseReason::Shutdown,
         }
     }

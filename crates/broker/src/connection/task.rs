@@ -39,6 +39,11 @@ pub(crate) trait Dispatch: Send {
     fn standing(&self) -> Standing {
         Standing::Known
     }
+
+    /// Until when nothing may be read, because the client has used more than it may.
+    fn muted_until(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// How far a connection has come in saying who it belongs to.
@@ -160,6 +165,7 @@ where
         unflushed: false,
         draining: false,
         refused: false,
+        muted_until: None,
     };
     match connection.run(shutdown).await {
         Err(reason) => reason,
@@ -187,6 +193,8 @@ struct Connection<S, D> {
     draining: bool,
     /// Whether it drains because the peer is not who it said.
     refused: bool,
+    /// Until when nothing is read.
+    muted_until: Option<Instant>,
 }
 
 /// An answer on its way out.
@@ -264,6 +272,7 @@ where
 
     /// Hands every whole frame to the dispatcher, as far as the limits allow.
     fn take_frames(&mut self) -> Result<(), CloseReason> {
+        self.look_whether_muted();
         while self.may_take_more() {
             self.frames.set_limit(match self.dispatch.standing() {
                 Standing::Known => self.limits.request_bytes_max,
@@ -272,6 +281,7 @@ where
             let Some(frame) = self.frames.next_frame()? else { break };
             let request_bytes = frame.len();
             let reply = self.dispatch.dispatch(frame, self.last_read);
+            self.look_whether_muted();
             if self.dispatch.standing() == Standing::Refused {
                 // What it is told now is the last thing.
                 (self.draining, self.refused) = (true, true);
@@ -294,6 +304,14 @@ where
         Ok(())
     }
 
+    fn look_whether_muted(&mut self) {
+        self.muted_until = self.dispatch.muted_until();
+        if let Some(until) = self.muted_until {
+            // Who is silenced is not idle.
+            self.last_active = self.last_active.max(until);
+        }
+    }
+
     /// Reports whether everything is said that was to be said before the end.
     fn is_drained(&self) -> bool {
         self.draining && self.outstanding.is_empty() && self.unwritten.is_empty() && !self.unflushed
@@ -302,6 +320,7 @@ where
     fn may_take_more(&self) -> bool {
         !self.draining
             && !self.barrier
+            && self.muted_until.is_none()
             && self.outstanding.len() < self.limits.outstanding_max
             && self.outstanding_bytes < self.limits.outstanding_bytes_max
             && self.unwritten_bytes < self.limits.unwritten_bytes_max
@@ -310,12 +329,19 @@ where
     fn poll_event(
         &mut self,
         context: &mut Context<'_>,
-        timer: Pin<&mut Sleep>,
+        mut timer: Pin<&mut Sleep>,
         stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Poll<Result<Event, CloseReason>> {
         let mut progress = false;
         let could_take_more = self.may_take_more();
         self.poll_answers(context)?;
+        self.look_whether_muted();
+        if let Some(until) = self.muted_until
+            && !self.draining
+            && timer.deadline() > until.into()
+        {
+            timer.as_mut().reset(until.into());
+        }
         self.poll_write(context)?;
         if self.may_take_more() {
             // Frames may have been left lying when a limit was reached.

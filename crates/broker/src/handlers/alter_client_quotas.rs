@@ -1,6 +1,4 @@
 //! AlterClientQuotas, versions 0–1: what users, clients and addresses may use from now on.
-//!
-//! Quotas are written down; nothing enforces them yet.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -8,7 +8,11 @@ use fleuve_protocol::messages::create_partitions_response::{
 use fleuve_protocol::{ErrorCode, Str};
 
 use super::errors;
+use crate::quotas::Mutations;
 use crate::request::{Context, Outcome};
+
+/// From here on clients understand that a topic is refused for a quota.
+const STRICT_QUOTAS_FROM: i16 = 3;
 
 pub(crate) fn handle(
     context: &Context,
@@ -27,6 +31,13 @@ pub(crate) fn handle(
         .collect();
     let context = context.clone();
     Outcome::barrier(async move {
+        let mut mutations = Mutations::begin(&context, STRICT_QUOTAS_FROM);
+        let (wanted, refused) = pay(&context, &mut mutations, wanted).await;
+        let refused = refused.into_iter().map(|topic| {
+            let code = ErrorCode::ThrottlingQuotaExceeded;
+            let (error_code, error_message) = (code.code(), Some(Str::from(code.message())));
+            CreatePartitionsTopicResult { name: topic.topic, error_code, error_message }
+        });
         let names: Vec<Str> = wanted.iter().map(|topic| topic.topic.clone()).collect();
         let outcomes: Vec<Result<(), (ErrorCode, String)>> =
             match context.node.create_partitions(wanted, validate_only).await {
@@ -47,6 +58,35 @@ pub(crate) fn handle(
             };
             CreatePartitionsTopicResult { name, error_code, error_message }
         });
-        CreatePartitionsResponse { results: results.collect(), ..Default::default() }
+        CreatePartitionsResponse {
+            throttle_time_ms: mutations.wait_ms(),
+            results: results.chain(refused).collect(),
+        }
     })
+}
+
+/// Lets those topics through that the client's quota has room for, and returns the others.
+async fn pay(
+    context: &Context,
+    mutations: &mut Mutations,
+    wanted: Vec<MorePartitions>,
+) -> (Vec<MorePartitions>, Vec<MorePartitions>) {
+    if !mutations.are_limited() {
+        return (wanted, Vec::new());
+    }
+    // Only what can be done is charged, so that is found out first.
+    let Ok(outcome) = context.node.create_partitions(wanted.clone(), true).await else {
+        return (wanted, Vec::new());
+    };
+    let image = context.node.image();
+    let added = |topic: &MorePartitions| {
+        let now = image.topics().by_name(&topic.topic)?.partitions().len();
+        usize::try_from(topic.count).ok()?.checked_sub(now)
+    };
+    let partitions: Vec<Option<usize>> = wanted
+        .iter()
+        .zip(outcome)
+        .map(|(topic, result)| result.ok().and_then(|_| added(topic)))
+        .collect();
+    mutations.divide(wanted, partitions)
 }

@@ -10,7 +10,11 @@ use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::NodeId;
 
 use super::errors;
+use crate::quotas::Mutations;
 use crate::request::{Context, Outcome};
+
+/// From here on clients understand that a topic is refused for a quota.
+const STRICT_QUOTAS_FROM: i16 = 6;
 
 pub(crate) fn handle(
     context: &Context,
@@ -20,9 +24,16 @@ pub(crate) fn handle(
     let wanted: Vec<NewTopic> = topics.into_iter().map(new_topic).collect();
     let context = context.clone();
     Outcome::barrier(async move {
+        let mut mutations = Mutations::begin(&context, STRICT_QUOTAS_FROM);
+        let (wanted, refused) = pay(&context, &mut mutations, wanted).await;
         let names: Vec<Str> = wanted.iter().map(|topic| topic.name.clone()).collect();
         let outcome = context.node.create_topics(wanted, validate_only).await;
-        let mut response = CreateTopicsResponse::default();
+        let throttle_time_ms = mutations.wait_ms();
+        let mut response = CreateTopicsResponse { throttle_time_ms, ..Default::default() };
+        response.topics.extend(refused.into_iter().map(|topic| {
+            let code = ErrorCode::ThrottlingQuotaExceeded;
+            failure(topic.name, code, code.message().to_owned())
+        }));
         match outcome {
             Ok(results) => {
                 for (name, result) in names.into_iter().zip(results) {
@@ -43,6 +54,24 @@ pub(crate) fn handle(
         }
         response
     })
+}
+
+/// Lets those topics through that the client's quota has room for, and returns the others.
+async fn pay(
+    context: &Context,
+    mutations: &mut Mutations,
+    wanted: Vec<NewTopic>,
+) -> (Vec<NewTopic>, Vec<NewTopic>) {
+    if !mutations.are_limited() {
+        return (wanted, Vec::new());
+    }
+    // Only what can be created is charged, so that is found out first.
+    let Ok(outcome) = context.node.create_topics(wanted.clone(), true).await else {
+        return (wanted, Vec::new());
+    };
+    let partitions =
+        outcome.into_iter().map(|result| usize::try_from(result.ok()?.partitions).ok());
+    mutations.divide(wanted, partitions)
 }
 
 fn new_topic(topic: CreatableTopic) -> NewTopic {

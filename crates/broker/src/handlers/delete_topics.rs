@@ -11,12 +11,15 @@ use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::Uuid;
 
 use super::errors;
+use crate::quotas::Mutations;
 use crate::request::{Context, Outcome};
 
 /// From here on topics can be named by id.
 const TOPIC_IDS_FROM: i16 = 6;
 /// From here on a refusal has a code of its own.
 const DISABLED_FROM: i16 = 3;
+/// From here on clients understand that a topic is refused for a quota.
+const STRICT_QUOTAS_FROM: i16 = 5;
 
 pub(crate) fn handle(
     context: &Context,
@@ -43,6 +46,28 @@ pub(crate) fn handle(
     let context = context.clone();
     Outcome::barrier(async move {
         let image = context.node.image();
+        let mut mutations = Mutations::begin(&context, STRICT_QUOTAS_FROM);
+        if mutations.are_limited() {
+            let partitions: Vec<Option<usize>> = selectors
+                .iter()
+                .map(|selector| match selector {
+                    TopicSelector::Name(name) => image.topics().by_name(name),
+                    TopicSelector::Id(id) => image.topics().by_id(*id),
+                })
+                .map(|topic| Some(topic?.partitions().len()))
+                .collect();
+            let (admitted, refused) = mutations.divide(selectors, partitions);
+            selectors = admitted;
+            response.responses.extend(refused.into_iter().map(|selector| {
+                let code = ErrorCode::ThrottlingQuotaExceeded;
+                let (name, id) = match selector {
+                    TopicSelector::Name(name) => (Some(name), Uuid::ZERO),
+                    TopicSelector::Id(id) => (None, id),
+                };
+                failure(name, id, code, code.message().to_owned())
+            }));
+        }
+        response.throttle_time_ms = mutations.wait_ms();
         let wanted = selectors.clone();
         let outcome = context.node.delete_topics(wanted).await;
         let results = match outcome {

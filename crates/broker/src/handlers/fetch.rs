@@ -28,6 +28,7 @@ use crate::fetch_session::{self, Fetch, Seen, SessionError, TopicRef, Wanted};
 use crate::node::Node;
 use crate::partition::Partition;
 use crate::purgatory::{FetchWait, Place};
+use crate::quotas::Client;
 use crate::request::{Context, Outcome};
 use crate::topics::Topic;
 
@@ -46,11 +47,16 @@ pub(crate) fn handle(context: &Context, mut request: FetchRequest) -> Outcome<Fe
     };
     let targets = fetch.wanted().iter().map(|wanted| find_target(context, wanted, replica_id));
     let allowed = context.node.settings().fetch.response_bytes_max;
+    let client = context.limited_client();
+    // More than a quota's window would only make the client wait.
+    let within_quota = client.as_ref().and_then(|it| context.node.quotas.fetch_bytes_max(it));
+    let allowed = within_quota.map_or(allowed, |within| within.min(allowed));
     let bytes_max = request.max_bytes.clamp(0, i32::try_from(allowed).unwrap_or(i32::MAX));
     let work = Work {
         node: Arc::clone(&context.node),
         version: context.version,
         listener: context.peer.listener,
+        client,
         read_committed: request.isolation_level == READ_COMMITTED,
         targets: targets.collect(),
         fetch,
@@ -70,6 +76,8 @@ struct Work {
     node: Arc<Node>,
     version: i16,
     listener: usize,
+    /// Whose quota it is charged to, if anybody has any.
+    client: Option<Client>,
     read_committed: bool,
     fetch: Fetch,
     /// One for each partition that the fetch wants.
@@ -240,6 +248,21 @@ impl Work {
     }
 
     fn respond(&self, reading: Reading) -> FetchReply {
+        if let Some(client) = &self.client {
+            let bytes = usize::try_from(reading.bytes).unwrap_or(0);
+            let throttle_time_ms = self.node.quotas.fetched(client, bytes);
+            if throttle_time_ms > 0 {
+                // The records are read again when the client has waited.
+                self.node.quotas.not_fetched(client, bytes);
+                let throttle_time_ms = i32::try_from(throttle_time_ms).unwrap_or(i32::MAX);
+                let session_id = self.fetch.session_id();
+                return FetchReply::new(FetchResponse {
+                    throttle_time_ms,
+                    session_id,
+                    ..Default::default()
+                });
+            }
+        }
         let seen: Vec<Seen> = reading.partitions.iter().map(summary).collect();
         let now_ms = self.node.clock.wall_ms();
         let random = || self.node.random.next_u64();

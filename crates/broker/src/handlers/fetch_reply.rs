@@ -61,6 +61,10 @@ impl<M: Message + Send + 'static> IntoFrame for FetchReply<M> {
         Message::error_codes(&self.response, each);
     }
 
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        self.response.throttle_time_ms()
+    }
+
     fn into_frame(
         self,
         key: ApiKey,

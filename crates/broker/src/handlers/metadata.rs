@@ -18,6 +18,7 @@ use fleuve_types::Uuid;
 use super::{errors, operations};
 use crate::connection::CloseReason;
 use crate::metadata_log::is_valid_topic_name;
+use crate::quotas::Mutations;
 use crate::request::{Context, Outcome};
 
 /// Before this version an empty list, from it on no list, asks for all topics.
@@ -55,14 +56,19 @@ pub(crate) fn handle(context: &Context, request: MetadataRequest) -> Outcome<Met
     let context = context.clone();
     Outcome::barrier(async move {
         let mut failures = Vec::new();
+        let mut mutations = Mutations::begin_permissive(&context);
         for name in missing {
             if let Err(error) = context.node.auto_create_topic(&name).await {
                 tracing::warn!(topic = %name, %error, "a topic cannot be created on demand");
                 failures.push((name, errors::auto_create(&error)));
+            } else if let Some(topic) = context.node.image().topics().by_name(&name) {
+                mutations.admit(topic.partitions().len());
             }
         }
         let image = context.node.image();
-        respond(&context, &image, &request, asked, &failures)
+        let mut response = respond(&context, &image, &request, asked, &failures);
+        response.throttle_time_ms = mutations.wait_ms();
+        response
     })
 }
 

@@ -26,6 +26,7 @@ use super::share_acknowledgements::{
 };
 use crate::node::Node;
 use crate::purgatory::{FetchWait, Place};
+use crate::quotas::Client;
 use crate::request::{Context, Outcome};
 use crate::share::{Acquisition, Cut, Live, Session, ShareTerms};
 use crate::topics::Topic;
@@ -72,11 +73,15 @@ pub(crate) fn handle(context: &Context, mut request: ShareFetchRequest) -> Outco
         node.shares.member_gone(&node, &group, &member);
     }
     let bytes_allowed = node.settings().fetch.response_bytes_max;
+    let client = context.limited_client();
+    let within_quota = client.as_ref().and_then(|client| node.quotas.fetch_bytes_max(client));
+    let bytes_allowed = within_quota.map_or(bytes_allowed, |within| within.min(bytes_allowed));
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(bytes_allowed);
     let work = Work {
         targets: if may_renew { Vec::new() } else { find_targets(&node, &group, &session, &terms) },
         listed: if session.is_new { session.wanted } else { Vec::new() },
         node,
+        client,
         member: member.detach(),
         terms,
         mode,
@@ -163,6 +168,8 @@ fn find_target(
 /// A share fetch in progress.
 struct Work {
     node: Arc<Node>,
+    /// Whose quota it is charged to, if anybody has any.
+    client: Option<Client>,
     member: Str,
     terms: ShareTerms,
     mode: AcquireMode,
@@ -348,6 +355,12 @@ impl Work {
             acquisition_lock_timeout_ms: self.terms.lock_ms,
             ..Default::default()
         });
+        if let Some(client) = &self.client {
+            // The member has the records already, so it gets them, and waits before it asks again.
+            let bytes = parts.iter().flat_map(|part| &part.records).map(Bytes::len).sum();
+            let wait_ms = self.node.quotas.fetched(client, bytes);
+            reply.response().throttle_time_ms = i32::try_from(wait_ms).unwrap_or(i32::MAX);
+        }
         let mut acknowledged: std::collections::BTreeMap<_, _> = acknowledged.into_iter().collect();
         for (target, part) in self.targets.iter().zip(parts) {
             let place = (target.topic_id, target.index);

@@ -103,6 +103,7 @@ impl Probe for NodeProbe {
         server::write(page, self);
         node.compaction.write(page, &*node.clock);
         node.telemetry.write(page, node.clock.wall_ms());
+        node.quotas.write(page);
     }
 
     fn readiness(&self) -> Result<(), String> {

@@ -10,6 +10,7 @@ mod groups;
 mod idempotence_and_sessions;
 mod lifecycle;
 mod produce_and_fetch;
+mod quotas;
 mod share_groups;
 mod streams_groups;
 mod support;

@@ -39,9 +39,22 @@ impl TestBroker {
 
     /// Starts a broker on a directory that an earlier one may have left.
     pub(super) async fn start_in(directory: Arc<TempDir>, keys: &[(&str, &str)]) -> Self {
+        Self::start_within(directory, keys, Components::default()).await
+    }
+
+    /// Starts a broker in a world of the test's making.
+    pub(super) async fn start_with(keys: &[(&str, &str)], components: Components) -> Self {
+        let directory = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+        Self::start_within(directory, keys, components).await
+    }
+
+    async fn start_within(
+        directory: Arc<TempDir>,
+        keys: &[(&str, &str)],
+        components: Components,
+    ) -> Self {
         let settings = settings(directory.path(), keys);
-        let broker =
-            Broker::start(settings, Components::default()).await.expect("the broker starts");
+        let broker = Broker::start(settings, components).await.expect("the broker starts");
         Self { broker, directory }
     }
 

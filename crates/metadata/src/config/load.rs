@@ -15,7 +15,7 @@ use super::problem::{ConfigError, Origin, Problem, Problems};
 use super::properties;
 use super::protection::Secret;
 use super::settings::{
-    BrokerSettings, FetchSettings, HostPort, LogSettings, MetadataLogSettings, MetricsSettings,
+    BrokerSettings, FetchSettings, HostPort, LogSettings, MetadataLogSettings, MetricsSettings, QuotaSettings,
     NetworkSettings, NodeSettings, OffsetSettings, TopicRules, TransactionSettings,
 };
 use super::topic::TopicSettings;
@@ -221,6 +221,12 @@ pub(super) fn resolve(
             topic_segment_bytes: layers.integer("offsets.topic.segment.bytes") as i32,
         },
         transactions: resolve_transactions(layers),
+        quotas: QuotaSettings {
+            samples: count(layers, "quota.window.num"),
+            sample_ms: layers.integer("quota.window.size.seconds") * 1000,
+            controller_samples: count(layers, "controller.quota.window.num"),
+            controller_sample_ms: layers.integer("controller.quota.window.size.seconds") * 1000,
+        },
         metrics: resolve_metrics(layers, problems),
         statics: layers.statics.clone(),
         host_name: host_name.to_owned(),

@@ -42,6 +42,8 @@ pub struct BrokerSettings {
     pub offsets: OffsetSettings,
     /// Transactions.
     pub transactions: TransactionSettings,
+    /// How quotas are measured.
+    pub quotas: QuotaSettings,
     /// The endpoint for metrics.
     pub metrics: MetricsSettings,
     /// What the operator wrote, key by key, for `DescribeConfigs`.
@@ -288,6 +290,19 @@ pub struct TransactionSettings {
     pub topic_min_isr: i32,
     /// `transaction.state.log.segment.bytes`.
     pub topic_segment_bytes: i32,
+}
+
+/// The windows over which the use of quotas is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotaSettings {
+    /// `quota.window.num`.
+    pub samples: usize,
+    /// `quota.window.size.seconds`, in milliseconds.
+    pub sample_ms: i64,
+    /// `controller.quota.window.num`.
+    pub controller_samples: usize,
+    /// `controller.quota.window.size.seconds`, in milliseconds.
+    pub controller_sample_ms: i64,
 }
 
 /// Metrics, and what the broker writes about requests.

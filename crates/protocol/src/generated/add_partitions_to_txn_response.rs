@@ -257,4 +257,7 @@ impl Message for AddPartitionsToTxnResponse {
             }
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

@@ -211,4 +211,7 @@ impl Message for AlterPartitionReassignmentsResponse {
             }
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

@@ -171,4 +171,7 @@ impl Message for AlterPartitionResponse {
             }
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

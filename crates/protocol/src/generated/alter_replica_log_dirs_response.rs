@@ -145,4 +145,7 @@ impl Message for AlterReplicaLogDirsResponse {
             }
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

@@ -182,4 +182,7 @@ impl Message for AlterShareGroupOffsetsResponse {
             }
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

@@ -258,4 +258,7 @@ impl Message for ApiVersionsResponse {
     fn error_codes(&self, each: &mut dyn FnMut(i16)) {
         each(self.error_code);
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

@@ -172,4 +172,7 @@ impl Message for AssignReplicasToDirsResponse {
             }
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

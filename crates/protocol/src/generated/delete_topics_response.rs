@@ -134,4 +134,7 @@ impl Message for DeleteTopicsResponse {
             each(part.error_code);
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

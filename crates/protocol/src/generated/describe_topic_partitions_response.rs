@@ -333,4 +333,7 @@ impl Message for DescribeTopicPartitionsResponse {
             }
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

@@ -188,4 +188,7 @@ impl Message for DescribeTransactionsResponse {
             each(part.error_code);
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

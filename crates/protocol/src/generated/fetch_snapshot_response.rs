@@ -322,4 +322,7 @@ impl Message for FetchSnapshotResponse {
             }
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

@@ -420,4 +420,7 @@ impl Message for MetadataResponse {
         }
         each(self.error_code);
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

@@ -152,4 +152,7 @@ impl Message for OffsetForLeaderEpochResponse {
             }
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

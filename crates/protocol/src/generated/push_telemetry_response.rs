@@ -49,4 +49,7 @@ impl Message for PushTelemetryResponse {
     fn error_codes(&self, each: &mut dyn FnMut(i16)) {
         each(self.error_code);
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

@@ -263,4 +263,7 @@ impl Message for ShareAcknowledgeResponse {
             }
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

@@ -331,4 +331,7 @@ impl Message for ShareFetchResponse {
             }
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

@@ -626,4 +626,7 @@ impl Message for StreamsGroupDescribeResponse {
             each(part.error_code);
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }

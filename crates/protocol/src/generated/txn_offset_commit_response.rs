@@ -138,4 +138,7 @@ impl Message for TxnOffsetCommitResponse {
             }
         }
     }
+    fn throttle_time_ms(&mut self) -> Option<&mut i32> {
+        Some(&mut self.throttle_time_ms)
+    }
 }
