@@ -8,13 +8,33 @@
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.*;
+import org.apache.kafka.common.header.Header;
+import org.apache.kafka.common.header.internals.RecordHeaders;
 import org.apache.kafka.common.serialization.*;
+import org.apache.kafka.common.utils.Bytes;
 import org.apache.kafka.streams.*;
 import org.apache.kafka.streams.kstream.*;
+import org.apache.kafka.streams.state.*;
 import org.apache.kafka.streams.test.TestRecord;
 
 public class Oracle {
     static final Serde<String> S = Serdes.String();
+
+    static Materialized<String, String, KeyValueStore<Bytes, byte[]>> kept(String name) {
+        return Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as(name).withKeySerde(S).withValueSerde(S);
+    }
+
+    static Materialized<String, String, WindowStore<Bytes, byte[]>> keptWindows(String name) {
+        return Materialized.<String, String, WindowStore<Bytes, byte[]>>as(name).withKeySerde(S).withValueSerde(S);
+    }
+
+    static Materialized<String, String, SessionStore<Bytes, byte[]>> keptSessions(String name) {
+        return Materialized.<String, String, SessionStore<Bytes, byte[]>>as(name).withKeySerde(S).withValueSerde(S);
+    }
+
+    static Duration ms(long ms) {
+        return Duration.ofMillis(ms);
+    }
 
     /** Input topics of a topology; "t:" before a name sends null values too. */
     record Program(List<String> inputs, StreamsBuilder builder) {}
@@ -48,16 +68,14 @@ public class Oracle {
                 a.groupByKey(Grouped.with(S, S)).reduce((x, y) -> x + y, Materialized.as("joined"))
                     .filter((k, v) -> v.length() % 3 != 0).mapValues(v -> v.length() + "").toStream()
                     .to("out", Produced.with(S, S));
-                a.selectKey((k, v) -> v).toTable(Materialized.<String, String, org.apache.kafka.streams.state.KeyValueStore<org.apache.kafka.common.utils.Bytes, byte[]>>as("latest")
-                    .withKeySerde(S).withValueSerde(S)).toStream().to("latest-out", Produced.with(S, S));
+                a.selectKey((k, v) -> v).toTable(kept("latest")).toStream().to("latest-out", Produced.with(S, S));
                 return new Program(List.of("a"), b);
             }
             case "table_aggregate" -> {
                 KTable<String, String> t = b.table("t", text);
                 t.groupBy((k, v) -> KeyValue.pair(v.substring(0, 1), v), Grouped.with(S, S))
                     .aggregate(() -> "", (k, v, agg) -> agg + "+" + v, (k, v, agg) -> agg + "-" + v,
-                        Materialized.<String, String, org.apache.kafka.streams.state.KeyValueStore<org.apache.kafka.common.utils.Bytes, byte[]>>as("agg")
-                            .withKeySerde(S).withValueSerde(S))
+                        kept("agg"))
                     .toStream().to("out", Produced.with(S, S));
                 t.groupBy((k, v) -> KeyValue.pair(v, k), Grouped.with(S, S)).count(Materialized.as("n"))
                     .toStream().to("n-out", Produced.with(S, Serdes.Long()));
@@ -79,8 +97,7 @@ public class Oracle {
                 KTable<String, String> r = b.table("r", text);
                 KTable<String, String> z = b.table("z", text);
                 KTable<String, String> j = l.filter((k, v) -> v.length() != 2).leftJoin(r.mapValues(v -> v + "'"), (x, y) -> x + "," + y,
-                    Materialized.<String, String, org.apache.kafka.streams.state.KeyValueStore<org.apache.kafka.common.utils.Bytes, byte[]>>as("kept")
-                        .withKeySerde(S).withValueSerde(S));
+                    kept("kept"));
                 j.outerJoin(z, (x, y) -> x + ";" + y).groupBy((k, v) -> KeyValue.pair(v.length() + "", v), Grouped.with(S, S))
                     .reduce((x, y) -> x + "+" + y, (x, y) -> x + "-" + y).toStream().to("out", Produced.with(S, S));
                 return new Program(List.of("t:l", "t:r", "t:z"), b);
@@ -108,7 +125,7 @@ public class Oracle {
                 b.stream("a", text).groupByKey(Grouped.with(S, S))
                     .windowedBy(TimeWindows.ofSizeAndGrace(Duration.ofMillis(10), Duration.ofMillis(5)))
                     .emitStrategy(EmitStrategy.onWindowClose())
-                    .count(Materialized.as("closed")).toStream()
+                    .count(Materialized.<String, Long, WindowStore<Bytes, byte[]>>as("closed").withRetention(ms(10000))).toStream()
                     .to("out", Produced.with(WindowedSerdes.timeWindowedSerdeFrom(String.class, 10), Serdes.Long()));
                 return new Program(List.of("a"), b);
             }
@@ -124,6 +141,89 @@ public class Oracle {
                 };
                 j.to("out", Produced.with(S, S));
                 return new Program(List.of("l", "r"), b);
+            }
+            case "sessions" -> {
+                KGroupedStream<String, String> g = b.stream("a", text).groupByKey(Grouped.with(S, S));
+                g.windowedBy(SessionWindows.ofInactivityGapAndGrace(ms(4), ms(6))).count(Materialized.as("counts")).toStream()
+                    .to("counts-out", Produced.with(WindowedSerdes.sessionWindowedSerdeFrom(String.class), Serdes.Long()));
+                g.windowedBy(SessionWindows.ofInactivityGapAndGrace(ms(5), ms(0))).reduce((x, y) -> x + y, Materialized.as("joined")).toStream()
+                    .to("joined-out", Produced.with(WindowedSerdes.sessionWindowedSerdeFrom(String.class), S));
+                g.windowedBy(SessionWindows.ofInactivityGapAndGrace(ms(3), ms(9)))
+                    .aggregate(() -> "|", (k, v, agg) -> agg + v, (k, x, y) -> x + "&" + y, keptSessions("folded"))
+                    .groupBy((w, v) -> KeyValue.pair(w.key() + v.length() % 2, v), Grouped.with(S, S))
+                    .count(Materialized.as("lengths")).toStream().to("lengths-out", Produced.with(S, Serdes.Long()));
+                return new Program(List.of("a"), b);
+            }
+            case "sessions_final" -> {
+                b.stream("a", text).groupByKey(Grouped.with(S, S)).windowedBy(SessionWindows.ofInactivityGapAndGrace(ms(4), ms(6)))
+                    .emitStrategy(EmitStrategy.onWindowClose())
+                    .count(Materialized.<String, Long, SessionStore<Bytes, byte[]>>as("closed").withRetention(ms(10000))).toStream()
+                    .to("out", Produced.with(WindowedSerdes.sessionWindowedSerdeFrom(String.class), Serdes.Long()));
+                return new Program(List.of("a"), b);
+            }
+            case "sliding" -> {
+                KGroupedStream<String, String> g = b.stream("a", text).groupByKey(Grouped.with(S, S));
+                g.windowedBy(SlidingWindows.ofTimeDifferenceAndGrace(ms(5), ms(4)))
+                    .reduce((x, y) -> x + y, Materialized.as("short")).toStream()
+                    .to("short-out", Produced.with(WindowedSerdes.timeWindowedSerdeFrom(String.class, 5), S));
+                g.windowedBy(SlidingWindows.ofTimeDifferenceAndGrace(ms(25), ms(50)))
+                    .count(Materialized.as("long")).toStream()
+                    .to("long-out", Produced.with(WindowedSerdes.timeWindowedSerdeFrom(String.class, 25), Serdes.Long()));
+                return new Program(List.of("a"), b);
+            }
+            case "sliding_final" -> {
+                b.stream("a", text).groupByKey(Grouped.with(S, S)).windowedBy(SlidingWindows.ofTimeDifferenceAndGrace(ms(7), ms(3)))
+                    .emitStrategy(EmitStrategy.onWindowClose())
+                    .aggregate(() -> "", (k, v, agg) -> agg + v, keptWindows("closed").withRetention(ms(10000))).toStream()
+                    .to("out", Produced.with(WindowedSerdes.timeWindowedSerdeFrom(String.class, 7), S));
+                return new Program(List.of("a"), b);
+            }
+            case "suppress_time" -> {
+                KTable<String, String> t = b.table("t", text);
+                t.suppress(Suppressed.untilTimeLimit(ms(6), Suppressed.BufferConfig.unbounded())).toStream().to("out", Produced.with(S, S));
+                KTable<String, String> u = t.mapValues(v -> v + "!")
+                    .suppress(Suppressed.<String>untilTimeLimit(ms(20), Suppressed.BufferConfig.maxRecords(2)).withName("few"));
+                u.filter((k, v) -> v.length() > 2).toStream().to("few-out", Produced.with(S, S));
+                u.join(b.table("r", text), (x, y) -> x + "," + y).toStream().to("joined-out", Produced.with(S, S));
+                t.groupBy((k, v) -> KeyValue.pair(v, k), Grouped.with(S, S)).count(Materialized.as("n"))
+                    .suppress(Suppressed.untilTimeLimit(ms(50), Suppressed.BufferConfig.maxBytes(200))).toStream()
+                    .to("n-out", Produced.with(S, Serdes.Long()));
+                return new Program(List.of("t:t", "t:r"), b);
+            }
+            case "suppress_windows" -> {
+                KGroupedStream<String, String> g = b.stream("a", text).groupByKey(Grouped.with(S, S));
+                g.windowedBy(TimeWindows.ofSizeAndGrace(ms(10), ms(5))).count(Materialized.as("tumbling"))
+                    .filter((k, v) -> v != 3)
+                    .suppress(Suppressed.untilWindowCloses(Suppressed.BufferConfig.unbounded())).toStream()
+                    .to("tumbling-out", Produced.with(WindowedSerdes.timeWindowedSerdeFrom(String.class, 10), Serdes.Long()));
+                g.windowedBy(SessionWindows.ofInactivityGapAndGrace(ms(4), ms(6)))
+                    .reduce((x, y) -> x + y, keptSessions("sessions"))
+                    .suppress(Suppressed.untilWindowCloses(Suppressed.BufferConfig.unbounded())).toStream()
+                    .to("sessions-out", Produced.with(WindowedSerdes.sessionWindowedSerdeFrom(String.class), S));
+                return new Program(List.of("a"), b);
+            }
+            case "cogroup" -> {
+                KGroupedStream<String, String> x = b.stream("a", text).groupByKey(Grouped.with(S, S));
+                KGroupedStream<String, String> y = b.stream("b", text).groupBy((k, v) -> v.substring(0, 1), Grouped.with(S, S));
+                KGroupedStream<String, String> z = b.stream("c", text).filter((k, v) -> v.length() > 1).groupByKey(Grouped.with(S, S));
+                x.<String>cogroup((k, v, agg) -> agg + v).cogroup(y, (k, v, agg) -> agg + "-" + v).cogroup(z, (k, v, agg) -> agg.length() + v)
+                    .aggregate(() -> "0", kept("all")).toStream().to("out", Produced.with(S, S));
+                x.<String>cogroup((k, v, agg) -> agg + "!" + v).cogroup(z, (k, v, agg) -> agg + "?" + v)
+                    .aggregate(() -> "", Materialized.with(S, S)).filter((k, v) -> v.length() % 2 == 0).toStream().to("even-out", Produced.with(S, S));
+                return new Program(List.of("a", "b", "c"), b);
+            }
+            case "cogroup_windows" -> {
+                KGroupedStream<String, String> x = b.stream("a", text).groupByKey(Grouped.with(S, S));
+                KGroupedStream<String, String> y = b.stream("b", text).groupBy((k, v) -> v.substring(0, 1), Grouped.with(S, S));
+                CogroupedKStream<String, String> c = x.<String>cogroup((k, v, agg) -> agg + v).cogroup(y, (k, v, agg) -> agg + "-" + v);
+                c.windowedBy(TimeWindows.ofSizeAndGrace(ms(12), ms(8)).advanceBy(ms(5))).aggregate(() -> "t", keptWindows("time")).toStream()
+                    .to("time-out", Produced.with(WindowedSerdes.timeWindowedSerdeFrom(String.class, 12), S));
+                c.windowedBy(SlidingWindows.ofTimeDifferenceAndGrace(ms(6), ms(30))).aggregate(() -> "s", keptWindows("sliding").withRetention(ms(10000))).toStream()
+                    .to("sliding-out", Produced.with(WindowedSerdes.timeWindowedSerdeFrom(String.class, 6), S));
+                c.windowedBy(SessionWindows.ofInactivityGapAndGrace(ms(5), ms(6)))
+                    .aggregate(() -> "w", (k, one, two) -> one + "&" + two, keptSessions("sessions")).toStream()
+                    .to("sessions-out", Produced.with(WindowedSerdes.sessionWindowedSerdeFrom(String.class), S));
+                return new Program(List.of("a", "b"), b);
             }
             default -> throw new IllegalArgumentException(name);
         }
@@ -143,12 +243,12 @@ public class Oracle {
         out.append(",\"runs\":[");
         for (int run = 0; run < runs; run++) {
             if (run > 0) out.append(",\n");
-            out.append(run(program(args[0]), random, records));
+            out.append(run(program(args[0]), random, records, run % 2 == 0));
         }
         System.out.println(out.append("]}"));
     }
 
-    static String run(Program program, Random random, int records) throws Exception {
+    static String run(Program program, Random random, int records, boolean cached) throws Exception {
         Properties config = new Properties();
         config.put(StreamsConfig.APPLICATION_ID_CONFIG, "app");
         config.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, "nowhere:9092");
@@ -157,6 +257,7 @@ public class Oracle {
         config.put("dsl.store.suppliers.class", "org.apache.kafka.streams.state.BuiltInDslStoreSuppliers$InMemoryDslStoreSuppliers");
         config.put("__emit.interval.ms.kstreams.outer.join.spurious.results.fix__", 0L);
         config.put("__emit.interval.ms.kstreams.windowed.aggregation__", 0L);
+        if (!cached) config.put("statestore.cache.max.bytes", 0L);
         config.put("state.dir", java.nio.file.Files.createTempDirectory("oracle").toString());
         StringBuilder inputs = new StringBuilder();
         StringBuilder outputs = new StringBuilder();
@@ -171,11 +272,13 @@ public class Oracle {
                 long at = Math.max(0, time - (random.nextInt(5) == 0 ? random.nextInt(25) : 0));
                 String key = KEYS[random.nextInt(KEYS.length)];
                 String value = table && random.nextInt(4) == 0 ? null : VALUES[random.nextInt(VALUES.length)];
+                RecordHeaders headers = new RecordHeaders();
+                if (random.nextInt(6) == 0) headers.add("h", new byte[] {(byte) i});
                 topics.computeIfAbsent(topic, t -> driver.createInputTopic(t, new StringSerializer(), new StringSerializer()))
-                    .pipeInput(key, value, at);
+                    .pipeInput(new TestRecord<>(key, value, headers, at));
                 if (i > 0) inputs.append(",");
                 inputs.append("[").append(quote(topic)).append(",").append(quote(key)).append(",")
-                    .append(value == null ? "null" : quote(value)).append(",").append(at).append("]");
+                    .append(value == null ? "null" : quote(value)).append(",").append(at).append(show(headers)).append("]");
             }
             List<String> produced = new ArrayList<>(driver.producedTopicNames());
             Collections.sort(produced);
@@ -190,12 +293,21 @@ public class Oracle {
                     if (!one) outputs.append(",");
                     one = false;
                     outputs.append("[").append(hex(record.key())).append(",").append(hex(record.value())).append(",")
-                        .append(record.timestamp()).append("]");
+                        .append(record.timestamp()).append(show(record.headers())).append("]");
                 }
                 outputs.append("]");
             }
         }
-        return "{\"inputs\":[" + inputs + "],\"outputs\":{" + outputs + "}}";
+        return "{\"cached\":" + cached + ",\"inputs\":[" + inputs + "],\"outputs\":{" + outputs + "}}";
+    }
+
+    /** The headers as one more element, if there are any. */
+    static String show(Iterable<Header> headers) {
+        StringBuilder out = new StringBuilder();
+        for (Header header : headers) {
+            out.append(out.isEmpty() ? ",[" : ",").append("[").append(quote(header.key())).append(",").append(hex(header.value())).append("]");
+        }
+        return out.isEmpty() ? "" : out.append("]").toString();
     }
 
     static String hex(byte[] bytes) {

@@ -95,6 +95,15 @@ impl TestDriver {
         self
     }
 
+    /// Runs with or without caches, which programs have unless they say otherwise. Begins anew: for the start of a test.
+    pub fn caching(mut self, caching: bool) -> Self {
+        if !caching {
+            self.plan = self.plan.without_caching();
+            self.start_tasks();
+        }
+        self
+    }
+
     /// Puts records into a topic.
     pub fn input(&mut self, topic: &str) -> Input<'_> {
         Input {
@@ -240,8 +249,12 @@ impl TestDriver {
                     let Some(key) = record.key.clone() else {
                         continue;
                     };
-                    let logged =
-                        Logged { key, value: record.value.clone(), timestamp: record.timestamp };
+                    let logged = Logged {
+                        key,
+                        value: record.value.clone(),
+                        timestamp: record.timestamp,
+                        headers: record.headers.clone(),
+                    };
                     running
                         .task
                         .restore(&store, logged)
@@ -445,6 +458,12 @@ impl Input<'_> {
     /// Sends the following records to this partition.
     pub fn partition(mut self, partition: i32) -> Self {
         self.partition = Some(partition);
+        self
+    }
+
+    /// Adds a header to the following records.
+    pub fn header(mut self, key: &str, value: impl Into<Bytes>) -> Self {
+        self.headers.add(key, value);
         self
     }
 

@@ -27,8 +27,10 @@ mod app;
 pub use app::{Guarantee, Settings, Streams, StreamsError};
 pub use driver::{Input, TestDriver, TestRecord, TestRecords};
 pub use dsl::{
-    Branches, Consumed, ErrorPolicy, JoinWindows, KGroupedStream, KGroupedTable, KStream, KTable,
-    Materialized, Produced, TimeWindowedKStream, TimeWindows, Topology,
+    Branches, CogroupedKStream, Consumed, ErrorPolicy, JoinWindows, KGroupedStream, KGroupedTable,
+    KStream, KTable, Materialized, Produced, SessionWindowedCogroupedKStream,
+    SessionWindowedKStream, SessionWindows, SlidingWindows, SuppressBuffer, Suppressed,
+    TimeWindowedCogroupedKStream, TimeWindowedKStream, TimeWindows, Topology, Windowing,
 };
 pub use error::{ProcessingError, TopologyError};
 pub use record::{Record, Window, Windowed};

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use fleuve_streams::{
-    JoinWindows, KStream, KTable, Materialized, TestDriver, TimeWindows, Topology,
+    JoinWindows, KStream, KTable, Materialized, SerdeOf, SessionWindows, SlidingWindows,
+    SuppressBuffer, Suppressed, TestDriver, TimeWindows, Topology,
 };
 use serde_json::Value;
 
@@ -122,7 +123,7 @@ fn program(name: &str) -> Topology {
             .group_by_key()
             .windowed_by(TimeWindows::of_ms(10, 5))
             .emit_final()
-            .count("closed")
+            .count_with(Materialized::named("closed").retention_ms(10_000))
             .to_stream()
             .to("out"),
         "stream_join_inner" | "stream_join_left" | "stream_join_outer" => {
@@ -138,6 +139,134 @@ fn program(name: &str) -> Topology {
                 }),
             };
             joined.to("out");
+        }
+        "sessions" => {
+            let grouped = stream("a").group_by_key();
+            grouped
+                .windowed_by(SessionWindows::of_ms(4, 6))
+                .count("counts")
+                .to_stream()
+                .to("counts-out");
+            grouped
+                .windowed_by(SessionWindows::of_ms(5, 0))
+                .reduce("joined", |x, y| x + &y)
+                .to_stream()
+                .to("joined-out");
+            grouped
+                .windowed_by(SessionWindows::of_ms(3, 9))
+                .aggregate(
+                    "folded",
+                    || "|".to_owned(),
+                    |_, value, agg| agg + &value,
+                    |_, x, y| format!("{x}&{y}"),
+                )
+                .group_by(|session, value| {
+                    (format!("{}{}", session.key, value.len() % 2), value.clone())
+                })
+                .count("lengths")
+                .to_stream()
+                .to("lengths-out");
+        }
+        "sessions_final" => stream("a")
+            .group_by_key()
+            .windowed_by(SessionWindows::of_ms(4, 6))
+            .emit_final()
+            .count_with(Materialized::named("closed").retention_ms(10_000))
+            .to_stream()
+            .to("out"),
+        "sliding" => {
+            let grouped = stream("a").group_by_key();
+            grouped
+                .windowed_by(SlidingWindows::of_ms(5, 4))
+                .reduce("short", |x, y| x + &y)
+                .to_stream()
+                .to("short-out");
+            grouped
+                .windowed_by(SlidingWindows::of_ms(25, 50))
+                .count("long")
+                .to_stream()
+                .to("long-out");
+        }
+        "sliding_final" => stream("a")
+            .group_by_key()
+            .windowed_by(SlidingWindows::of_ms(7, 3))
+            .emit_final()
+            .aggregate_with(
+                Materialized::named("closed").retention_ms(10_000),
+                SerdeOf::usual(),
+                String::new,
+                |_, value, agg| agg + &value,
+            )
+            .to_stream()
+            .to("out"),
+        "suppress_time" => {
+            let t = table("t");
+            t.suppress(Suppressed::until_time_limit_ms(6, SuppressBuffer::unbounded()))
+                .to_stream()
+                .to("out");
+            let few = Suppressed::until_time_limit_ms(20, SuppressBuffer::max_records(2));
+            let u = t.map_values(|value| format!("{value}!")).suppress(few.named("few"));
+            u.filter(|_, value| value.len() > 2).to_stream().to("few-out");
+            u.join(&table("r"), |x, y| format!("{x},{y}")).to_stream().to("joined-out");
+            t.group_by(|key, value| (value.clone(), key.clone()))
+                .count("n")
+                .suppress(Suppressed::until_time_limit_ms(50, SuppressBuffer::max_bytes(200)))
+                .to_stream()
+                .to("n-out");
+        }
+        "suppress_windows" => {
+            let grouped = stream("a").group_by_key();
+            grouped
+                .windowed_by(TimeWindows::of_ms(10, 5))
+                .count("tumbling")
+                .filter(|_, count| *count != 3)
+                .suppress(Suppressed::until_window_closes(SuppressBuffer::unbounded()))
+                .to_stream()
+                .to("tumbling-out");
+            grouped
+                .windowed_by(SessionWindows::of_ms(4, 6))
+                .reduce("sessions", |x, y| x + &y)
+                .suppress(Suppressed::until_window_closes(SuppressBuffer::unbounded()))
+                .to_stream()
+                .to("sessions-out");
+        }
+        "cogroup" => {
+            let x = stream("a").group_by_key();
+            let y = stream("b").group_by(|_, value| value[..1].to_owned());
+            let z = stream("c").filter(|_, value| value.len() > 1).group_by_key();
+            x.cogroup(|_, value, agg: String| agg + &value)
+                .cogroup(&y, |_, value, agg| agg + "-" + &value)
+                .cogroup(&z, |_, value, agg| format!("{}{value}", agg.len()))
+                .aggregate("all", || "0".to_owned())
+                .to_stream()
+                .to("out");
+            x.cogroup(|_, value, agg: String| agg + "!" + &value)
+                .cogroup(&z, |_, value, agg| agg + "?" + &value)
+                .aggregate_with(Materialized::unnamed(), String::new)
+                .filter(|_, value| value.len() % 2 == 0)
+                .to_stream()
+                .to("even-out");
+        }
+        "cogroup_windows" => {
+            let x = stream("a").group_by_key();
+            let y = stream("b").group_by(|_, value| value[..1].to_owned());
+            let all = x
+                .cogroup(|_, value, agg: String| agg + &value)
+                .cogroup(&y, |_, value, agg| agg + "-" + &value);
+            all.windowed_by(TimeWindows::of_ms(12, 8).advance_by_ms(5))
+                .aggregate("time", || "t".to_owned())
+                .to_stream()
+                .to("time-out");
+            all.windowed_by(SlidingWindows::of_ms(6, 30))
+                .aggregate_with(Materialized::named("sliding").retention_ms(10_000), || {
+                    "s".to_owned()
+                })
+                .to_stream()
+                .to("sliding-out");
+            all.windowed_by(SessionWindows::of_ms(5, 6))
+                .aggregate("sessions", || "w".to_owned(), |_, one, two| format!("{one}&{two}"))
+                .to_stream()
+                .to("sessions-out");
         }
         other => panic!("no topology {other}"),
     }
@@ -165,14 +294,18 @@ fn check(name: &str) {
         "{name}: describe() is\n{described}\nbut should be\n{expected}"
     );
     for (number, run) in vector["runs"].as_array().expect("runs").iter().enumerate() {
-        let mut driver = TestDriver::new(&program(name)).expect("a valid topology");
+        let cached = run["cached"].as_bool().expect("whether there are caches");
+        let mut driver = TestDriver::new(&program(name)).expect("a valid topology").caching(cached);
         for input in run["inputs"].as_array().expect("inputs") {
             let bytes =
                 |value: &Value| value.as_str().map(|text| Bytes::copy_from_slice(text.as_bytes()));
-            driver
+            let mut topic = driver
                 .input(input[0].as_str().expect("a topic"))
-                .at(input[3].as_i64().expect("a time"))
-                .send_bytes(bytes(&input[1]), bytes(&input[2]));
+                .at(input[3].as_i64().expect("a time"));
+            for header in input[4].as_array().into_iter().flatten() {
+                topic = topic.header(header[0].as_str().expect("a key"), unhex(&header[1]));
+            }
+            topic.send_bytes(bytes(&input[1]), bytes(&input[2]));
             assert!(driver.failure().is_none(), "{name}: {:?}", driver.failure());
         }
         let outputs = run["outputs"].as_object().expect("outputs");
@@ -181,28 +314,73 @@ fn check(name: &str) {
                 .as_array()
                 .expect("records")
                 .iter()
-                .map(|record| show(record[0].as_str(), record[1].as_str(), record[2].as_i64()))
+                .map(|record| {
+                    let headers = record[3]
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .map(|header| format!("{}={}", text(&header[0]), text(&header[1])))
+                        .collect();
+                    show(record[0].as_str(), record[1].as_str(), record[2].as_i64(), headers)
+                })
                 .collect();
             let actual: Vec<String> = driver
                 .raw_output(topic)
                 .into_iter()
                 .map(|record| {
                     let (key, value) = (hex(record.key), hex(record.value));
-                    show(key.as_deref(), value.as_deref(), Some(record.timestamp))
+                    let headers = record
+                        .headers
+                        .iter()
+                        .map(|header| {
+                            let value = hex(header.value.clone());
+                            format!("{}={}", header.key, value.as_deref().unwrap_or("null"))
+                        })
+                        .collect();
+                    show(key.as_deref(), value.as_deref(), Some(record.timestamp), headers)
                 })
                 .collect();
-            assert_eq!(actual, expected, "{name}, run {number}, topic {topic}");
+            let caches = if cached { "with caches" } else { "without caches" };
+            let differ =
+                actual.iter().zip(&expected).position(|(actual, expected)| actual != expected);
+            assert!(
+                actual == expected,
+                "{name}, run {number} {caches}, topic {topic}: {} records instead of {}, the first to differ is {differ:?}: \n{:?}\n{:?}",
+                actual.len(),
+                expected.len(),
+                differ.map(|place| &actual[place.saturating_sub(2)..=place]),
+                differ.map(|place| &expected[place.saturating_sub(2)..=place]),
+            );
         }
     }
 }
 
-fn show(key: Option<&str>, value: Option<&str>, timestamp: Option<i64>) -> String {
+fn show(
+    key: Option<&str>,
+    value: Option<&str>,
+    timestamp: Option<i64>,
+    headers: Vec<String>,
+) -> String {
     format!(
-        "{} -> {} @ {}",
+        "{} -> {} @ {} {}",
         key.unwrap_or("null"),
         value.unwrap_or("null"),
-        timestamp.unwrap_or(-1)
+        timestamp.unwrap_or(-1),
+        headers.join(" ")
     )
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("null")
+}
+
+fn unhex(value: &Value) -> Vec<u8> {
+    let digits = text(value).as_bytes();
+    let pairs = digits.chunks_exact(2);
+    pairs
+        .map(|pair| std::str::from_utf8(pair).expect("digits"))
+        .map(|pair| u8::from_str_radix(pair, 16).expect("hexadecimal digits"))
+        .collect()
 }
 
 fn hex(bytes: Option<Bytes>) -> Option<String> {
@@ -249,4 +427,12 @@ topologies!(
     stream_join_inner,
     stream_join_left,
     stream_join_outer,
+    sessions,
+    sessions_final,
+    sliding,
+    sliding_final,
+    suppress_time,
+    suppress_windows,
+    cogroup,
+    cogroup_windows,
 );

@@ -64,7 +64,16 @@ pub(super) async fn restored(
                 let (Some(key), store) = (record.key, stores[&partition]) else {
                     continue;
                 };
-                let logged = Logged { key, value: record.value, timestamp: record.timestamp };
+                let logged = Logged {
+                    key,
+                    value: record.value,
+                    timestamp: record.timestamp,
+                    headers: record
+                        .headers
+                        .into_iter()
+                        .map(|(key, value)| crate::record::Header { key, value })
+                        .collect(),
+                };
                 task.restore(store, logged).map_err(|cause| StreamsError::Restore {
                     store: store.clone(),
                     cause: Arc::new(cause),

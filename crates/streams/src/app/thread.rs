@@ -349,8 +349,10 @@ impl Thread {
                 .iter()
                 .map(|header| Header::new(&header.key, header.value.as_deref()))
                 .collect();
-            let mut record =
-                Record::new(&out.topic.name).timestamp(out.timestamp).headers(&headers);
+            let mut record = Record::new(&out.topic.name).headers(&headers);
+            if out.timestamp >= 0 {
+                record = record.timestamp(out.timestamp);
+            }
             if let Some(key) = &out.key {
                 record = record.key(key);
             }

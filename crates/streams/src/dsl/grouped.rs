@@ -4,7 +4,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::ktable::{KTable, OwnedTable};
-use super::{Closure, KStream, Materialized, TimeWindowedKStream, TimeWindows, node};
+use super::windowed::Windowing;
+use super::{Closure, KStream, Materialized, node};
 use crate::operator::aggregate::Aggregate;
 use crate::operator::source::TableEmit;
 use crate::record::Data;
@@ -58,6 +59,7 @@ impl<K: StreamType, V: StreamType> KGroupedStream<K, V> {
             "KSTREAM-AGGREGATE-",
             materialized,
             SerdeOf::usual(),
+            || Some(0),
             |_: &K, _: V, count: Option<i64>| Some(count.unwrap_or(0) + 1),
         )
     }
@@ -82,6 +84,7 @@ impl<K: StreamType, V: StreamType> KGroupedStream<K, V> {
             "KSTREAM-REDUCE-",
             materialized,
             self.value.clone(),
+            || None,
             move |_: &K, value: V, aggregate: Option<V>| {
                 Some(match aggregate {
                     Some(aggregate) => reducer(aggregate, value),
@@ -109,11 +112,13 @@ impl<K: StreamType, V: StreamType> KGroupedStream<K, V> {
         mut initial: impl FnMut() -> A + Clone + Send + 'static,
         mut aggregator: impl FnMut(&K, V, A) -> A + Clone + Send + 'static,
     ) -> KTable<K, A> {
+        let mut begin = initial.clone();
         self.aggregated(
             "KSTREAM-AGGREGATE-",
             "KSTREAM-AGGREGATE-",
             materialized,
             serde,
+            move || Some(begin()),
             move |key: &K, value: V, aggregate: Option<A>| {
                 let aggregate = aggregate.unwrap_or_else(&mut initial);
                 Some(aggregator(key, value, aggregate))
@@ -121,9 +126,10 @@ impl<K: StreamType, V: StreamType> KGroupedStream<K, V> {
         )
     }
 
-    /// Groups further by windows of event time.
-    pub fn windowed_by(&self, windows: TimeWindows) -> TimeWindowedKStream<K, V> {
-        TimeWindowedKStream::new(self.clone(), windows)
+    /// Groups further by windows of event time: [`crate::TimeWindows`], [`crate::SlidingWindows`] or
+    /// [`crate::SessionWindows`].
+    pub fn windowed_by<W: Windowing>(&self, windows: W) -> W::Stream<K, V> {
+        windows.divide(self.clone())
     }
 
     fn aggregated<A: Data>(
@@ -132,6 +138,7 @@ impl<K: StreamType, V: StreamType> KGroupedStream<K, V> {
         node_prefix: &str,
         materialized: Materialized<K, A>,
         serde: SerdeOf<A>,
+        initial: impl FnMut() -> Option<A> + Clone + Send + 'static,
         aggregator: impl FnMut(&K, V, Option<A>) -> Option<A> + Clone + Send + 'static,
     ) -> KTable<K, A> {
         let key = materialized.key.clone().unwrap_or_else(|| self.key.clone());
@@ -146,7 +153,7 @@ impl<K: StreamType, V: StreamType> KGroupedStream<K, V> {
             (store, name)
         };
         let parent = self.partitioned(&store);
-        let aggregator = Closure::new(aggregator);
+        let (initial, aggregator) = (Closure::new(initial), Closure::new(aggregator));
         let mut graph = self.stream.graph.lock();
         let id = graph.add_node(
             name,
@@ -155,6 +162,7 @@ impl<K: StreamType, V: StreamType> KGroupedStream<K, V> {
             node::<K, V, _>(move |assembly, id| Aggregate {
                 node: assembly.name(id),
                 aggregator: aggregator.get(),
+                initial: Box::new(initial.get()),
                 emit: TableEmit::new(assembly, id),
                 input: PhantomData,
             }),

@@ -90,29 +90,37 @@ impl<K: Data, V: Data> TableView<K, V> for SourceTable<K, V> {
 
 /// A table whose node always has a store.
 pub(crate) struct OwnedTable<K, V> {
-    node: NodeId,
+    /// The nodes that write the store.
+    nodes: Vec<NodeId>,
     types: PhantomData<fn() -> (K, V)>,
 }
 
 impl<K, V> OwnedTable<K, V> {
     pub(crate) fn new(node: NodeId) -> Self {
-        Self { node, types: PhantomData }
+        Self::by(vec![node])
+    }
+
+    /// A table whose store several nodes write.
+    pub(crate) fn by(nodes: Vec<NodeId>) -> Self {
+        Self { nodes, types: PhantomData }
     }
 }
 
 impl<K: Data, V: Data> TableView<K, V> for OwnedTable<K, V> {
     fn enable_old(&self, graph: &mut Graph, _: bool) -> bool {
-        graph.nodes[self.node].sends_old = true;
+        for node in &self.nodes {
+            graph.nodes[*node].sends_old = true;
+        }
         true
     }
 
     fn stores(&self, graph: &mut Graph) -> Vec<String> {
-        graph.nodes[self.node].table_store.iter().cloned().collect()
+        graph.nodes[self.nodes[0]].table_store.iter().cloned().collect()
     }
 
     fn getter(&self, assembly: &mut Assembly<'_>) -> Box<dyn Getter<K, V>> {
         let store = assembly
-            .node(self.node)
+            .node(self.nodes[0])
             .table_store
             .clone()
             .expect("an owned table's node has a store");

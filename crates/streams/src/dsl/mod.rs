@@ -16,26 +16,35 @@ use crate::runtime::{Assembly, Down};
 use crate::topology::{NodeBuilder, NodeId};
 
 mod app;
+mod cogrouped;
+mod folding;
 mod grouped;
 mod grouped_table;
 mod kstream;
 mod ktable;
 mod ktable_join;
 mod materialized;
+mod session_windowed;
 mod stream_join;
 mod stream_table_join;
+mod suppressed;
 mod windowed;
 mod windows;
 
 pub(crate) use app::Extractor;
 pub use app::{Consumed, ErrorPolicy, Topology};
+pub use cogrouped::{
+    CogroupedKStream, SessionWindowedCogroupedKStream, TimeWindowedCogroupedKStream,
+};
 pub use grouped::KGroupedStream;
 pub use grouped_table::KGroupedTable;
 pub use kstream::{Branches, KStream, Produced};
 pub use ktable::KTable;
 pub use materialized::Materialized;
-pub use windowed::TimeWindowedKStream;
-pub use windows::{JoinWindows, TimeWindows};
+pub use session_windowed::SessionWindowedKStream;
+pub use suppressed::{SuppressBuffer, Suppressed};
+pub use windowed::{TimeWindowedKStream, Windowing};
+pub use windows::{JoinWindows, SessionWindows, SlidingWindows, TimeWindows};
 
 /// A closure of the program: each task gets a clone of it.
 pub(crate) struct Closure<F>(Mutex<F>);

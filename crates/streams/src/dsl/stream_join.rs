@@ -270,6 +270,7 @@ fn join_store<K, V>(
         duplicates: true,
         logged: true,
         cached: false,
+        on_close: false,
         changelog_config: BTreeMap::new(),
     }
 }

@@ -1,30 +1,184 @@
 //! Aggregation by key and window.
 
+use std::any::Any;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::folding::Folding;
 use super::ktable::{KTable, TableView};
-use super::{Closure, KGroupedStream, Materialized, TimeWindows, node};
+use super::{CogroupedKStream, KGroupedStream, Materialized, SlidingWindows, TimeWindows};
+use super::{TimeWindowedCogroupedKStream, cogrouped};
+use crate::operator::sliding_aggregate::SlidingAggregate;
 use crate::operator::table::Getter;
 use crate::operator::window_aggregate::{WindowAggregate, WindowEmit, WindowGetter};
 use crate::record::{Data, Windowed};
-use crate::runtime::Assembly;
+use crate::runtime::{Assembly, Down};
 use crate::serde::{SerdeOf, StreamType, TimeWindowedSerde};
 use crate::state::{AnyStore, WindowStore, WindowStoreSettings};
-use crate::topology::{ChangelogKind, Graph, Kind, NodeId, StoreSpec};
+use crate::topology::{ChangelogKind, Graph, Kind, NodeBuilder, NodeId, StoreSpec};
 
-/// A stream grouped by key and by tumbling or hopping windows.
+/// Kinds of windows, by which a grouped stream can be divided further.
+pub trait Windowing {
+    /// A stream grouped by key and window.
+    type Stream<K, V>;
+    /// Streams co-grouped by key and window.
+    type Cogrouped<K, A>;
+
+    /// Divides a stream.
+    fn divide<K: StreamType, V: StreamType>(
+        self,
+        grouped: KGroupedStream<K, V>,
+    ) -> Self::Stream<K, V>;
+
+    /// Divides co-grouped streams.
+    fn divide_cogrouped<K: StreamType, A: StreamType>(
+        self,
+        cogrouped: CogroupedKStream<K, A>,
+    ) -> Self::Cogrouped<K, A>;
+}
+
+impl Windowing for TimeWindows {
+    type Stream<K, V> = TimeWindowedKStream<K, V>;
+    type Cogrouped<K, A> = TimeWindowedCogroupedKStream<K, A>;
+
+    fn divide<K: StreamType, V: StreamType>(
+        self,
+        grouped: KGroupedStream<K, V>,
+    ) -> TimeWindowedKStream<K, V> {
+        TimeWindowedKStream { grouped, windows: SizedWindows::Time(self), on_close: false }
+    }
+
+    fn divide_cogrouped<K: StreamType, A: StreamType>(
+        self,
+        cogrouped: CogroupedKStream<K, A>,
+    ) -> TimeWindowedCogroupedKStream<K, A> {
+        cogrouped::windowed(cogrouped, SizedWindows::Time(self))
+    }
+}
+
+impl Windowing for SlidingWindows {
+    type Stream<K, V> = TimeWindowedKStream<K, V>;
+    type Cogrouped<K, A> = TimeWindowedCogroupedKStream<K, A>;
+
+    fn divide<K: StreamType, V: StreamType>(
+        self,
+        grouped: KGroupedStream<K, V>,
+    ) -> TimeWindowedKStream<K, V> {
+        TimeWindowedKStream { grouped, windows: SizedWindows::Sliding(self), on_close: false }
+    }
+
+    fn divide_cogrouped<K: StreamType, A: StreamType>(
+        self,
+        cogrouped: CogroupedKStream<K, A>,
+    ) -> TimeWindowedCogroupedKStream<K, A> {
+        cogrouped::windowed(cogrouped, SizedWindows::Sliding(self))
+    }
+}
+
+/// Windows of a fixed size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SizedWindows {
+    Time(TimeWindows),
+    Sliding(SlidingWindows),
+}
+
+impl SizedWindows {
+    pub(crate) fn size_ms(self) -> i64 {
+        match self {
+            Self::Time(windows) => windows.size_ms,
+            Self::Sliding(windows) => windows.difference_ms,
+        }
+    }
+
+    pub(crate) fn grace_ms(self) -> i64 {
+        match self {
+            Self::Time(windows) => windows.grace_ms,
+            Self::Sliding(windows) => windows.grace_ms,
+        }
+    }
+
+    /// How long windows are needed. Sliding ones are looked at from as far as two sizes away.
+    fn retention_ms(self) -> i64 {
+        match self {
+            Self::Time(windows) => windows.size_ms + windows.grace_ms,
+            Self::Sliding(windows) => 2 * windows.difference_ms + windows.grace_ms,
+        }
+    }
+
+    /// The node that folds records into these windows.
+    pub(crate) fn builder<K: StreamType, V: StreamType, A: Data>(
+        self,
+        folding: Folding<K, V, A>,
+        store: &str,
+        on_close: bool,
+    ) -> NodeBuilder {
+        let store = store.to_owned();
+        Arc::new(move |assembly, id| {
+            let emit = WindowEmit::new(assembly, id, &store, on_close);
+            let (aggregator, initial) = (folding.add(), folding.initial());
+            let node: Box<dyn Down<K, V>> = match self {
+                Self::Time(windows) => Box::new(WindowAggregate {
+                    windows,
+                    aggregator,
+                    initial,
+                    emit,
+                    observed_ms: i64::MIN,
+                    emitted_until: i64::MIN,
+                    input: PhantomData,
+                }),
+                Self::Sliding(windows) => Box::new(SlidingAggregate {
+                    windows,
+                    aggregator,
+                    initial,
+                    emit,
+                    observed_ms: -1,
+                    emitted_until: None,
+                    input: PhantomData,
+                }),
+            };
+            Box::new(node) as Box<dyn Any + Send>
+        })
+    }
+
+    /// Adds the store of an aggregation by these windows.
+    pub(crate) fn add_store<K: Data, A: Data>(
+        self,
+        graph: &mut Graph,
+        nodes: &[NodeId],
+        store: String,
+        (key, value): (SerdeOf<K>, SerdeOf<A>),
+        materialized: &Materialized<K, A>,
+        on_close: bool,
+    ) {
+        for node in nodes {
+            graph.nodes[*node].grace_ms = Some(self.grace_ms());
+        }
+        let window = WindowSpec {
+            store,
+            key,
+            value,
+            size_ms: self.size_ms(),
+            retention_ms: materialized.retention_ms.unwrap_or_else(|| self.retention_ms()),
+            duplicates: false,
+            logged: materialized.logged,
+            // What is sent on close has no use for a cache.
+            cached: materialized.cached && !on_close,
+            on_close,
+            changelog_config: materialized.changelog_config.clone(),
+        };
+        add_window_store(graph, nodes, window);
+    }
+}
+
+/// A stream grouped by key and by tumbling, hopping or sliding windows.
 pub struct TimeWindowedKStream<K, V> {
     grouped: KGroupedStream<K, V>,
-    windows: TimeWindows,
+    windows: SizedWindows,
     on_close: bool,
 }
 
 impl<K: StreamType, V: StreamType> TimeWindowedKStream<K, V> {
-    pub(crate) fn new(grouped: KGroupedStream<K, V>, windows: TimeWindows) -> Self {
-        Self { grouped, windows, on_close: false }
-    }
-
     /// Sends each window's result once, when no more record can change it: after its end and grace have passed in
     /// event time, which takes a later record of the same task.
     pub fn emit_final(mut self) -> Self {
@@ -34,11 +188,16 @@ impl<K: StreamType, V: StreamType> TimeWindowedKStream<K, V> {
 
     /// Counts the records of each key and window.
     pub fn count(&self, store: &str) -> KTable<Windowed<K>, i64> {
+        self.count_with(Materialized::named(store))
+    }
+
+    /// [`Self::count`] with a store of your own.
+    pub fn count_with(&self, materialized: Materialized<K, i64>) -> KTable<Windowed<K>, i64> {
         self.aggregated(
             "KSTREAM-AGGREGATE-",
-            Materialized::named(store),
+            materialized,
             SerdeOf::usual(),
-            |_: &K, _: V, count: Option<i64>| count.unwrap_or(0) + 1,
+            Folding::aggregate(|| 0, |_: &K, _: V, count: i64| count + 1),
         )
     }
 
@@ -46,16 +205,22 @@ impl<K: StreamType, V: StreamType> TimeWindowedKStream<K, V> {
     pub fn reduce(
         &self,
         store: &str,
-        mut reducer: impl FnMut(V, V) -> V + Clone + Send + 'static,
+        reducer: impl FnMut(V, V) -> V + Clone + Send + 'static,
+    ) -> KTable<Windowed<K>, V> {
+        self.reduce_with(Materialized::named(store), reducer)
+    }
+
+    /// [`Self::reduce`] with a store of your own.
+    pub fn reduce_with(
+        &self,
+        materialized: Materialized<K, V>,
+        reducer: impl FnMut(V, V) -> V + Clone + Send + 'static,
     ) -> KTable<Windowed<K>, V> {
         self.aggregated(
             "KSTREAM-REDUCE-",
-            Materialized::named(store),
+            materialized,
             self.grouped.value.clone(),
-            move |_: &K, value: V, aggregate: Option<V>| match aggregate {
-                Some(aggregate) => reducer(aggregate, value),
-                None => value,
-            },
+            Folding::reduce(reducer),
         )
     }
 
@@ -74,18 +239,11 @@ impl<K: StreamType, V: StreamType> TimeWindowedKStream<K, V> {
         &self,
         materialized: Materialized<K, A>,
         serde: SerdeOf<A>,
-        mut initial: impl FnMut() -> A + Clone + Send + 'static,
-        mut aggregator: impl FnMut(&K, V, A) -> A + Clone + Send + 'static,
+        initial: impl FnMut() -> A + Clone + Send + 'static,
+        aggregator: impl FnMut(&K, V, A) -> A + Clone + Send + 'static,
     ) -> KTable<Windowed<K>, A> {
-        self.aggregated(
-            "KSTREAM-AGGREGATE-",
-            materialized,
-            serde,
-            move |key: &K, value: V, aggregate: Option<A>| {
-                let aggregate = aggregate.unwrap_or_else(&mut initial);
-                aggregator(key, value, aggregate)
-            },
-        )
+        let folding = Folding::aggregate(initial, aggregator);
+        self.aggregated("KSTREAM-AGGREGATE-", materialized, serde, folding)
     }
 
     fn aggregated<A: Data>(
@@ -93,10 +251,8 @@ impl<K: StreamType, V: StreamType> TimeWindowedKStream<K, V> {
         prefix: &str,
         materialized: Materialized<K, A>,
         serde: SerdeOf<A>,
-        aggregator: impl FnMut(&K, V, Option<A>) -> A + Clone + Send + 'static,
+        folding: Folding<K, V, A>,
     ) -> KTable<Windowed<K>, A> {
-        let windows = self.windows;
-        let on_close = self.on_close;
         let stream = &self.grouped.stream;
         let key = materialized.key.clone().unwrap_or_else(|| self.grouped.key.clone());
         let serde = materialized.value.clone().unwrap_or(serde);
@@ -109,48 +265,29 @@ impl<K: StreamType, V: StreamType> TimeWindowedKStream<K, V> {
             (store, graph.name_or(stream.next_name.as_deref(), prefix))
         };
         let parent = self.grouped.partitioned(&store);
-        let aggregator = Closure::new(aggregator);
-        let for_node = store.clone();
         let mut graph = stream.graph.lock();
         let id = graph.add_node(
             name,
             Kind::Processor,
             &[parent.node],
-            node::<K, V, _>(move |assembly, id| WindowAggregate {
-                windows,
-                on_close,
-                aggregator: aggregator.get(),
-                emit: WindowEmit::new(assembly, id, &for_node, on_close),
-                observed_ms: i64::MIN,
-                emitted_until: i64::MIN,
-                input: PhantomData,
-            }),
+            self.windows.builder(folding, &store, self.on_close),
         );
-        add_window_store(
+        self.windows.add_store(
             &mut graph,
             &[id],
-            WindowSpec {
-                store: store.clone(),
-                key: key.clone(),
-                value: serde.clone(),
-                size_ms: windows.size_ms,
-                retention_ms: materialized
-                    .retention_ms
-                    .unwrap_or(windows.size_ms + windows.grace_ms),
-                duplicates: false,
-                logged: materialized.logged,
-                cached: materialized.cached,
-                changelog_config: materialized.changelog_config.clone(),
-            },
+            store.clone(),
+            (key.clone(), serde.clone()),
+            &materialized,
+            self.on_close,
         );
         drop(graph);
         KTable {
             graph: stream.graph.clone(),
             node: id,
-            key: Some(SerdeOf::new(TimeWindowedSerde::new(key, windows.size_ms))),
+            key: Some(SerdeOf::new(TimeWindowedSerde::new(key, self.windows.size_ms()))),
             value: Some(serde),
             sources: parent.sources,
-            view: Arc::new(WindowTable { node: id, store, types: PhantomData }),
+            view: Arc::new(WindowTable { nodes: vec![id], store, types: PhantomData }),
             next_name: None,
         }
     }
@@ -166,7 +303,8 @@ pub(crate) struct WindowSpec<K, V> {
     pub(crate) duplicates: bool,
     pub(crate) logged: bool,
     pub(crate) cached: bool,
-    pub(crate) changelog_config: std::collections::BTreeMap<String, String>,
+    pub(crate) on_close: bool,
+    pub(crate) changelog_config: BTreeMap<String, String>,
 }
 
 /// Adds a window store for some nodes.
@@ -175,30 +313,23 @@ pub(crate) fn add_window_store<K: Data, V: Data>(
     nodes: &[NodeId],
     window: WindowSpec<K, V>,
 ) {
-    let WindowSpec {
-        store,
-        key,
-        value,
-        size_ms,
-        retention_ms,
-        duplicates,
-        logged,
-        cached,
-        changelog_config,
-    } = window;
+    let (store, logged, cached) = (window.store.clone(), window.logged, window.cached);
+    let (retention_ms, duplicates) = (window.retention_ms, window.duplicates);
+    let changelog_config = window.changelog_config.clone();
     graph.add_store(StoreSpec {
         name: store.clone(),
         build: Arc::new(move |spec, topic| {
             let store: Box<dyn AnyStore> = Box::new(WindowStore::new(WindowStoreSettings {
                 name: spec.name.clone(),
                 topic: topic.to_owned(),
-                key: key.clone(),
-                value: value.clone(),
-                size_ms,
-                retention_ms,
-                duplicates,
+                key: window.key.clone(),
+                value: window.value.clone(),
+                size_ms: window.size_ms,
+                retention_ms: window.retention_ms,
+                duplicates: window.duplicates,
                 logged: spec.logged,
                 cached: spec.cached,
+                on_close: window.on_close,
             }));
             store
         }),
@@ -215,15 +346,18 @@ pub(crate) fn add_window_store<K: Data, V: Data>(
 }
 
 /// A table of windows.
-struct WindowTable<K, V> {
-    node: NodeId,
-    store: String,
-    types: PhantomData<fn() -> (K, V)>,
+pub(crate) struct WindowTable<K, V> {
+    /// The nodes that write it.
+    pub(crate) nodes: Vec<NodeId>,
+    pub(crate) store: String,
+    pub(crate) types: PhantomData<fn() -> (K, V)>,
 }
 
 impl<K: Data, V: Data> TableView<Windowed<K>, V> for WindowTable<K, V> {
     fn enable_old(&self, graph: &mut Graph, _: bool) -> bool {
-        graph.nodes[self.node].sends_old = true;
+        for node in &self.nodes {
+            graph.nodes[*node].sends_old = true;
+        }
         true
     }
 

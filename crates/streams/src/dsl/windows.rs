@@ -77,3 +77,49 @@ impl JoinWindows {
         self.before_ms + self.after_ms
     }
 }
+
+/// Windows that slide along with the records: all records of a key at most a difference apart share one.
+///
+/// Both ends belong to a window. `grace` is how long after its end a window still takes late records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlidingWindows {
+    pub(crate) difference_ms: i64,
+    pub(crate) grace_ms: i64,
+}
+
+impl SlidingWindows {
+    /// Windows of records at most `difference_ms` apart, which take late records for `grace_ms`.
+    ///
+    /// # Panics
+    /// If one of the two is negative.
+    pub fn of_ms(difference_ms: i64, grace_ms: i64) -> Self {
+        assert!(difference_ms >= 0 && grace_ms >= 0, "a sliding window's times are not negative");
+        Self { difference_ms, grace_ms }
+    }
+}
+
+/// Windows of activity: a session goes on as long as no two of its records are further apart than the gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionWindows {
+    pub(crate) gap_ms: i64,
+    pub(crate) grace_ms: i64,
+}
+
+impl SessionWindows {
+    /// Sessions that end after `gap_ms` without a record, and take late records for `grace_ms` more.
+    ///
+    /// # Panics
+    /// If the gap is not positive or the grace negative.
+    pub fn of_ms(gap_ms: i64, grace_ms: i64) -> Self {
+        assert!(
+            gap_ms > 0 && grace_ms >= 0,
+            "a session's gap is positive and its grace not negative"
+        );
+        Self { gap_ms, grace_ms }
+    }
+
+    /// How long after its end a session may still change.
+    pub(crate) fn closes_after_ms(self) -> i64 {
+        self.gap_ms + self.grace_ms
+    }
+}

@@ -8,10 +8,15 @@ use crate::runtime::{Cx, Down, Problem};
 use crate::serde::{Marker, StreamType};
 use crate::state::Stamped;
 
+/// What an aggregate begins with; a reduction begins with nothing.
+pub(crate) type Initial<A> = Box<dyn FnMut() -> Option<A> + Send>;
+
 /// Folds each record into its key's aggregate. The aggregate's time is the highest of all its records.
 pub(crate) struct Aggregate<K, V, A, F> {
     pub(crate) node: Arc<str>,
     pub(crate) aggregator: F,
+    /// Told as the old value of a key's first change, as Kafka Streams does without a cache.
+    pub(crate) initial: Initial<A>,
     pub(crate) emit: TableEmit<K, A>,
     pub(crate) input: Marker<V>,
 }
@@ -33,7 +38,8 @@ where
         let timestamp =
             old.as_ref().map_or(record.timestamp, |old| old.timestamp.max(record.timestamp));
         let old = old.map(|old| old.value);
-        let kept = if self.emit.sends_old() { old.clone() } else { None };
+        let kept =
+            if self.emit.sends_old() { old.clone().or_else(&mut self.initial) } else { None };
         let new = (self.aggregator)(&record.key, record.value, old)
             .map(|value| Stamped { value, timestamp });
         self.emit.update(record.key, kept, new, timestamp, record.headers, cx)

@@ -139,7 +139,7 @@ impl<K: Data, V: Data> TableEmit<K, V> {
         if let Some(slot) = self.slot {
             let (store, origin) = cx.store(slot);
             store
-                .put(&key, new.clone(), timestamp, origin)
+                .put(&key, new.clone(), timestamp, &headers, origin)
                 .map_err(|error| Problem::store(&self.node, error))?;
         }
         let old = if self.sends_old { old } else { None };

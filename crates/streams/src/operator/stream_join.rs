@@ -36,7 +36,7 @@ impl<K: StreamType, V: StreamType> Down<K, V> for WindowWrite<K, V> {
             let value = Stamped { value: record.value.clone(), timestamp: record.timestamp };
             let (store, origin) = cx.store(self.slot);
             store
-                .put(&record.key, record.timestamp, value, origin)
+                .put(&record.key, record.timestamp, value, &record.headers, origin)
                 .map_err(|error| Problem::store(&self.node, error))?;
         }
         self.children.push(record, cx)

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::aggregate::Initial;
 use super::table::Getter;
 use crate::dsl::TimeWindows;
-use crate::record::{Change, Data, Record, Window, Windowed};
+use crate::record::{Change, Data, Headers, Record, Window, Windowed};
 use crate::runtime::{Assembly, Cx, Down, Fan, Flusher, Problem, StoreSlot};
 use crate::serde::{Marker, StreamType};
 use crate::state::{Stamped, StoreError, WindowStore};
@@ -13,12 +14,12 @@ use crate::topology::NodeId;
 /// Folds each record into every window that contains its time and is not closed.
 pub(crate) struct WindowAggregate<K, V, A, F> {
     pub(crate) windows: TimeWindows,
-    pub(crate) on_close: bool,
     pub(crate) aggregator: F,
+    pub(crate) initial: Initial<A>,
     pub(crate) emit: WindowEmit<K, A>,
     /// The highest event time this operator saw: stream time is per operator.
     pub(crate) observed_ms: i64,
-    /// Windows that end up to here were sent, with `on_close`.
+    /// Windows that end up to here were sent, with results on close.
     pub(crate) emitted_until: i64,
     pub(crate) input: Marker<V>,
 }
@@ -43,8 +44,8 @@ where
             }
             self.update(&record, Window { start, end }, cx)?;
         }
-        if self.on_close {
-            self.emit_closed(closed_until, cx)?;
+        if self.emit.on_close {
+            self.emit_closed(closed_until, &record.headers, cx)?;
         }
         Ok(())
     }
@@ -60,36 +61,22 @@ where
         window: Window,
         cx: &mut Cx,
     ) -> Result<(), Problem> {
-        let node = &self.emit.node;
-        let (store, _) = cx.store(self.emit.slot);
-        let old =
-            store.get(&record.key, window.start).map_err(|error| Problem::store(node, error))?;
+        let old = self.emit.get(&record.key, window.start, cx)?;
         let timestamp =
             old.as_ref().map_or(record.timestamp, |old| old.timestamp.max(record.timestamp));
         let old = old.map(|old| old.value);
-        let value = (self.aggregator)(&record.key, record.value.clone(), old.clone());
-        let new = Stamped { value, timestamp };
-        let (store, origin) = cx.store(self.emit.slot);
-        store
-            .put(&record.key, window.start, new.clone(), origin)
-            .map_err(|error| Problem::store(node, error))?;
-        let old = if self.emit.sends_old { old } else { None };
-        match &mut self.emit.children {
-            Some(children) if !self.on_close => children.push(
-                Record {
-                    key: Windowed { key: record.key.clone(), window },
-                    value: Change::new(Some(new.value), old),
-                    timestamp,
-                    headers: record.headers.clone(),
-                },
-                cx,
-            ),
-            _ => Ok(()),
-        }
+        let kept = self.emit.kept(old.as_ref(), &mut self.initial);
+        let value = (self.aggregator)(&record.key, record.value.clone(), old);
+        self.emit.update(record, window, kept, Stamped { value, timestamp }, cx)
     }
 
     /// Sends windows that closed since the last time, by start and key.
-    fn emit_closed(&mut self, closed_until: i64, cx: &mut Cx) -> Result<(), Problem> {
+    fn emit_closed(
+        &mut self,
+        closed_until: i64,
+        headers: &Headers,
+        cx: &mut Cx,
+    ) -> Result<(), Problem> {
         if closed_until <= self.emitted_until {
             return Ok(());
         }
@@ -98,25 +85,16 @@ where
         let from = self.emitted_until.saturating_sub(size).saturating_add(1);
         let to = closed_until.saturating_sub(size);
         self.emitted_until = closed_until;
-        let (store, _) = cx.store(self.emit.slot);
-        let closed = store.fetch_all(from, to);
-        let Some(children) = &mut self.emit.children else {
-            return Ok(());
-        };
-        for (key, stamped) in closed {
-            let record =
-                Record::new(key, Change::new(Some(stamped.value), None), stamped.timestamp);
-            children.push(record, cx)?;
-        }
-        Ok(())
+        self.emit.send_all(from, to, headers, cx)
     }
 }
 
-/// The children of a windowed table, or the flusher that has them.
+/// The end of a windowed aggregation: its store, and the children, which the flusher has if there is a cache.
 pub(crate) struct WindowEmit<K, A> {
     node: Arc<str>,
     slot: StoreSlot<WindowStore<K, A>>,
     sends_old: bool,
+    pub(crate) on_close: bool,
     children: Option<Fan<Windowed<K>, Change<A>>>,
 }
 
@@ -131,17 +109,96 @@ impl<K: Data, A: Data> WindowEmit<K, A> {
         let sends_old = assembly.node(id).sends_old;
         let slot = assembly.store(store);
         let children = assembly.children(id);
-        let cached = assembly.plan.stores[store].cached;
-        // Results on close are sent by the operator; its cache only saves writes.
-        let (own, flushed) = match (cached, on_close) {
-            (false, _) | (true, true) => (Some(children), Fan::None),
-            (true, false) => (None, children),
-        };
-        if cached {
-            let flusher = WindowFlusher { node: node.clone(), slot, sends_old, children: flushed };
+        let children = if assembly.plan.stores[store].cached {
+            let flusher = WindowFlusher { node: node.clone(), slot, sends_old, children };
             assembly.add_flusher(store, Box::new(flusher));
+            None
+        } else {
+            Some(children)
+        };
+        Self { node, slot, sends_old, on_close, children }
+    }
+
+    /// The aggregate of a window.
+    pub(crate) fn get(
+        &self,
+        key: &K,
+        start: i64,
+        cx: &mut Cx,
+    ) -> Result<Option<Stamped<A>>, Problem> {
+        let (store, _) = cx.store(self.slot);
+        store.get(key, start).map_err(|error| Problem::store(&self.node, error))
+    }
+
+    /// The aggregates of a key's windows that begin within `from..=to`, by start.
+    pub(crate) fn fetch(
+        &self,
+        key: &K,
+        from: i64,
+        to: i64,
+        cx: &mut Cx,
+    ) -> Result<Vec<(i64, Stamped<A>)>, Problem> {
+        let (store, _) = cx.store(self.slot);
+        store.fetch(key, from, to).map_err(|error| Problem::store(&self.node, error))
+    }
+
+    /// The old value to tell, if it is asked for: of a new window what it begins with.
+    pub(crate) fn kept(&self, old: Option<&A>, initial: &mut Initial<A>) -> Option<A> {
+        if !self.sends_old || self.children.is_none() {
+            return None;
         }
-        Self { node, slot, sends_old, children: own }
+        old.cloned().or_else(initial)
+    }
+
+    /// Writes a window's new aggregate, and sends the change unless that happens later.
+    pub(crate) fn update<V>(
+        &mut self,
+        record: &Record<K, V>,
+        window: Window,
+        old: Option<A>,
+        new: Stamped<A>,
+        cx: &mut Cx,
+    ) -> Result<(), Problem> {
+        let (store, origin) = cx.store(self.slot);
+        store
+            .put(&record.key, window.start, new.clone(), &record.headers, origin)
+            .map_err(|error| Problem::store(&self.node, error))?;
+        match &mut self.children {
+            Some(children) if !self.on_close => children.push(
+                Record {
+                    key: Windowed { key: record.key.clone(), window },
+                    value: Change::new(Some(new.value), old),
+                    timestamp: new.timestamp,
+                    headers: record.headers.clone(),
+                },
+                cx,
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends the windows that begin within `from..=to`.
+    pub(crate) fn send_all(
+        &mut self,
+        from: i64,
+        to: i64,
+        headers: &Headers,
+        cx: &mut Cx,
+    ) -> Result<(), Problem> {
+        let closed = cx.store(self.slot).0.fetch_all(from, to);
+        let Some(children) = &mut self.children else {
+            return Ok(());
+        };
+        for (key, stamped) in closed {
+            let record = Record {
+                key,
+                value: Change::new(Some(stamped.value), None),
+                timestamp: stamped.timestamp,
+                headers: headers.clone(),
+            };
+            children.push(record, cx)?;
+        }
+        Ok(())
     }
 }
 
@@ -158,7 +215,7 @@ impl<K: Data, A: Data> Flusher for WindowFlusher<K, A> {
         let flushed = store.flush().map_err(|error| Problem::store(&self.node, error))?;
         for change in flushed {
             let headers = change.origin.headers.clone();
-            cx.origin = *change.origin;
+            cx.origin = change.origin;
             let old = change.old.filter(|_| self.sends_old);
             let record = Record {
                 key: change.key,

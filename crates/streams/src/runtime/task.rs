@@ -175,7 +175,7 @@ impl Task {
                 key: Some(record.key),
                 value: record.value,
                 timestamp: record.timestamp,
-                headers: Headers::default(),
+                headers: record.headers,
             }));
         }
         outgoing.append(&mut self.cx.outgoing);

@@ -1,8 +1,8 @@
 //! The write-back cache in front of a backend: typed values by key bytes.
 //!
 //! It makes an update of a hot key cost a hash lookup and no serialization, and it coalesces what tables send
-//! downstream: between two flushes each dirty key is forwarded once. Dirty keys are flushed in the order in which they
-//! first became dirty, as Kafka Streams' cache does.
+//! downstream: between two flushes each dirty key is forwarded once. Dirty keys are flushed in the order of their last
+//! writes, as Kafka Streams' cache does.
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -14,6 +14,8 @@ use crate::runtime::Origin;
 pub(crate) struct Cache<V> {
     entries: HashMap<Bytes, Entry<V>>,
     dirty: Vec<Bytes>,
+    /// Counts writes.
+    writes: u64,
     bytes: usize,
 }
 
@@ -23,11 +25,13 @@ pub(crate) struct Entry<V> {
     pub(crate) value: Option<Stamped<V>>,
     /// The input record that wrote it last, if the backend does not have it yet.
     pub(crate) dirty: Option<Box<Origin>>,
+    /// The number of its last write.
+    written: u64,
 }
 
 impl<V> Default for Cache<V> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), dirty: Vec::new(), bytes: 0 }
+        Self { entries: HashMap::new(), dirty: Vec::new(), writes: 0, bytes: 0 }
     }
 }
 
@@ -39,13 +43,16 @@ impl<V> Cache<V> {
     /// Remembers what the backend has.
     pub(crate) fn fill(&mut self, key: Bytes, value: Option<Stamped<V>>) {
         self.bytes += Self::size(&key);
-        self.entries.insert(key, Entry { value, dirty: None });
+        self.entries.insert(key, Entry { value, dirty: None, written: 0 });
     }
 
     /// Writes a key; the backend hears of it at the next flush.
     pub(crate) fn write(&mut self, key: &[u8], value: Option<Stamped<V>>, origin: Origin) {
+        self.writes += 1;
+        let written = self.writes;
         if let Some(entry) = self.entries.get_mut(key) {
             entry.value = value;
+            entry.written = written;
             match &mut entry.dirty {
                 Some(dirty) => **dirty = origin,
                 None => {
@@ -58,12 +65,14 @@ impl<V> Cache<V> {
         let key = Bytes::copy_from_slice(key);
         self.bytes += Self::size(&key);
         self.dirty.push(key.clone());
-        self.entries.insert(key, Entry { value, dirty: Some(Box::new(origin)) });
+        self.entries.insert(key, Entry { value, dirty: Some(Box::new(origin)), written });
     }
 
-    /// The dirty keys, which become clean.
+    /// The dirty keys by their last writes; the caller cleans them.
     pub(crate) fn take_dirty(&mut self) -> Vec<Bytes> {
-        std::mem::take(&mut self.dirty)
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_by_cached_key(|key| self.entries.get(key).map(|entry| entry.written));
+        dirty
     }
 
     /// Takes the mark off a key and gives what it holds.

@@ -70,12 +70,13 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         key: &K,
         value: Option<Stamped<V>>,
         timestamp: i64,
+        headers: &Headers,
         origin: &Origin,
     ) -> Result<(), StoreError> {
         self.write_key(key)?;
         if self.settings.cached {
-            // A join may have given the record another time than its input record has.
-            let origin = Origin { timestamp, ..origin.clone() };
+            // Operators before may have given the record another time or headers than its input record has.
+            let origin = Origin { timestamp, headers: headers.clone(), ..origin.clone() };
             self.cache.write(&self.key, value, origin);
             return Ok(());
         }
@@ -165,6 +166,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
                 key: key.clone(),
                 value: stored.as_ref().map(|bytes| bytes.slice(STAMP..)),
                 timestamp,
+                headers: Headers::default(),
             });
         }
         self.backend.put(key, stored);

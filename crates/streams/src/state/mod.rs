@@ -8,15 +8,21 @@ use std::any::Any;
 
 use bytes::Bytes;
 
+use crate::record::Headers;
+
 mod backend;
 mod cache;
 mod kv;
 mod outer;
+mod session;
+mod suppress;
 mod window;
 
 pub use backend::{Backend, MemoryBackend};
 pub(crate) use kv::{KvStore, KvStoreSettings};
 pub(crate) use outer::{Either, OuterStore, OuterStoreSettings};
+pub(crate) use session::{SessionStore, SessionStoreSettings};
+pub(crate) use suppress::{ChangeBuffer, ChangeBufferSettings};
 pub(crate) use window::{WindowStore, WindowStoreSettings};
 
 /// A value with the event time of its last update.
@@ -51,8 +57,10 @@ pub struct Logged {
     pub key: Bytes,
     /// The value's bytes; `None` deletes.
     pub value: Option<Bytes>,
-    /// The record's timestamp.
+    /// The record's timestamp; -1 for the time when it is written.
     pub timestamp: i64,
+    /// The record's headers.
+    pub headers: Headers,
 }
 
 /// What a task asks of any store.

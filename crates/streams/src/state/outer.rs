@@ -166,7 +166,12 @@ impl<K: Clone + Send + 'static, L: Clone + Send + 'static, Q: Clone + Send + 'st
             Some(waiting) => Some(self.list(&waiting.events)?),
             None => None,
         };
-        self.changelog.push(Logged { key: Bytes::from(logged), value, timestamp });
+        self.changelog.push(Logged {
+            key: Bytes::from(logged),
+            value,
+            timestamp,
+            headers: Headers::default(),
+        });
         Ok(())
     }
 

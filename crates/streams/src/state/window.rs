@@ -24,6 +24,7 @@ pub(crate) struct WindowStore<K, V> {
     windows: BTreeMap<i64, BTreeMap<WindowKey, Slot<K, V>>>,
     changelog: Vec<Logged>,
     dirty: Vec<(i64, WindowKey)>,
+    writes: u64,
     observed_ms: i64,
     sequence: u32,
 }
@@ -40,6 +41,8 @@ pub(crate) struct WindowStoreSettings<K, V> {
     pub(crate) duplicates: bool,
     pub(crate) logged: bool,
     pub(crate) cached: bool,
+    /// Whether windows are read once they have closed: then they are dropped between records only.
+    pub(crate) on_close: bool,
 }
 
 /// Key bytes, and a number that tells duplicates apart.
@@ -48,9 +51,16 @@ type WindowKey = (Bytes, u32);
 struct Slot<K, V> {
     key: K,
     value: Stamped<V>,
-    /// The value as last flushed, while the slot is dirty.
-    flushed: Option<Option<V>>,
-    origin: Option<Box<Origin>>,
+    dirty: Option<Box<Dirty<V>>>,
+}
+
+/// What a cached write remembers until the next flush.
+struct Dirty<V> {
+    /// The value as last flushed.
+    flushed: Option<V>,
+    origin: Origin,
+    /// The number of the last write.
+    written: u64,
 }
 
 /// A window flushed out of the cache.
@@ -58,7 +68,7 @@ pub(crate) struct FlushedWindow<K, V> {
     pub(crate) key: Windowed<K>,
     pub(crate) old: Option<V>,
     pub(crate) new: Stamped<V>,
-    pub(crate) origin: Box<Origin>,
+    pub(crate) origin: Origin,
 }
 
 impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
@@ -68,6 +78,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             windows: BTreeMap::new(),
             changelog: Vec::new(),
             dirty: Vec::new(),
+            writes: 0,
             observed_ms: i64::MIN,
             sequence: 0,
         }
@@ -89,6 +100,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         key: &K,
         start_ms: i64,
         value: Stamped<V>,
+        headers: &Headers,
         origin: &Origin,
     ) -> Result<bool, StoreError> {
         let sequence = if self.settings.duplicates {
@@ -100,39 +112,45 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         let bytes = self.key_bytes(key)?;
         if !self.settings.cached {
             // Logged even if it has expired, as by Kafka Streams, whose log sits in front of the store.
-            self.log(&bytes, start_ms, sequence, &value)?;
+            // Events for a join are logged with their headers, aggregates are not.
+            let headers =
+                if self.settings.duplicates { headers.clone() } else { Headers::default() };
+            self.log(&bytes, start_ms, sequence, &value, headers)?;
         }
-        self.observe(start_ms);
-        if start_ms <= self.observed_ms.saturating_sub(self.settings.retention_ms) {
+        if !self.settings.cached {
+            self.observe(start_ms);
+        }
+        let expired = start_ms <= self.observed_ms.saturating_sub(self.settings.retention_ms);
+        if expired && !self.settings.cached && !self.settings.on_close {
             return Ok(false);
         }
-        let cached = self.settings.cached;
+        self.writes += 1;
+        let origin = self.settings.cached.then(|| Origin {
+            timestamp: value.timestamp,
+            headers: headers.clone(),
+            ..origin.clone()
+        });
+        let written = self.writes;
         let window = self.windows.entry(start_ms).or_default();
         let slot_key = (bytes, sequence);
-        match window.get_mut(&slot_key) {
-            Some(slot) => {
-                let old = std::mem::replace(&mut slot.value, value);
-                if cached {
-                    if slot.origin.is_none() {
-                        slot.flushed = Some(Some(old.value));
-                        self.dirty.push((start_ms, slot_key));
-                    }
-                    slot.origin = Some(Box::new(origin.clone()));
-                }
-            }
+        let old = match window.get_mut(&slot_key) {
+            Some(slot) => Some(std::mem::replace(&mut slot.value, value).value),
             None => {
-                if cached {
-                    self.dirty.push((start_ms, slot_key.clone()));
+                let slot = Slot { key: key.clone(), value, dirty: None };
+                window.insert(slot_key.clone(), slot);
+                None
+            }
+        };
+        if let (Some(origin), Some(slot)) = (origin, window.get_mut(&slot_key)) {
+            match &mut slot.dirty {
+                Some(dirty) => {
+                    dirty.origin = origin;
+                    dirty.written = written;
                 }
-                window.insert(
-                    slot_key,
-                    Slot {
-                        key: key.clone(),
-                        value,
-                        flushed: cached.then_some(None),
-                        origin: cached.then(|| Box::new(origin.clone())),
-                    },
-                );
+                None => {
+                    slot.dirty = Some(Box::new(Dirty { flushed: old, origin, written }));
+                    self.dirty.push((start_ms, slot_key));
+                }
             }
         }
         Ok(true)
@@ -173,29 +191,35 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             .collect()
     }
 
-    /// Logs dirty windows and gives them to the caller.
+    /// Logs dirty windows and gives them to the caller, in the order of their last writes.
     pub(crate) fn flush(&mut self) -> Result<Vec<FlushedWindow<K, V>>, StoreError> {
         let mut flushed = Vec::new();
-        for (start, key) in std::mem::take(&mut self.dirty) {
-            // Windows that expired meanwhile were flushed before they were dropped.
+        let mut dirty: Vec<(u64, i64, WindowKey)> = std::mem::take(&mut self.dirty)
+            .into_iter()
+            .filter_map(|(start, key)| {
+                let written = self.windows.get(&start)?.get(&key)?.dirty.as_ref()?.written;
+                Some((written, start, key))
+            })
+            .collect();
+        dirty.sort_unstable_by_key(|(written, ..)| *written);
+        for (_, start, key) in dirty {
             let Some(slot) = self.windows.get_mut(&start).and_then(|window| window.get_mut(&key))
             else {
                 continue;
             };
-            let Some(origin) = slot.origin.take() else {
+            let Some(dirty) = slot.dirty.take() else {
                 continue;
             };
-            let old = slot.flushed.take().flatten();
             let (plain_key, value) = (slot.key.clone(), slot.value.clone());
-            self.log(&key.0, start, key.1, &value)?;
+            self.log(&key.0, start, key.1, &value, Headers::default())?;
+            self.observe(start);
             flushed.push(FlushedWindow {
                 key: Windowed { key: plain_key, window: self.window(start) },
-                old,
+                old: dirty.flushed,
                 new: value,
-                origin,
+                origin: dirty.origin,
             });
         }
-        self.expire();
         Ok(flushed)
     }
 
@@ -206,13 +230,14 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
     fn observe(&mut self, start_ms: i64) {
         if start_ms > self.observed_ms {
             self.observed_ms = start_ms;
-            if !self.settings.cached {
+            if !self.settings.cached && !self.settings.on_close {
                 self.expire();
             }
         }
     }
 
-    /// Drops windows older than the retention. With a cache only after a flush, so that nothing dirty is lost.
+    /// Drops windows older than the retention. With a cache only when that is shrunk: until then they stay visible, as
+    /// with Kafka Streams.
     fn expire(&mut self) {
         let oldest = self.observed_ms.saturating_sub(self.settings.retention_ms).saturating_add(1);
         if self.windows.first_key_value().is_some_and(|(start, _)| *start < oldest) {
@@ -232,6 +257,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         start_ms: i64,
         sequence: u32,
         value: &Stamped<V>,
+        headers: Headers,
     ) -> Result<(), StoreError> {
         if !self.settings.logged {
             return Ok(());
@@ -251,6 +277,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             key: Bytes::from(logged),
             value: (presence == Presence::Present).then(|| Bytes::from(bytes)),
             timestamp: value.timestamp,
+            headers,
         });
         Ok(())
     }
@@ -269,6 +296,9 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
     }
 
     fn take_changelog(&mut self) -> Vec<Logged> {
+        if self.settings.on_close && !self.settings.cached {
+            self.expire();
+        }
         std::mem::take(&mut self.changelog)
     }
 
@@ -301,8 +331,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
                         )?,
                         timestamp: record.timestamp,
                     },
-                    flushed: None,
-                    origin: None,
+                    dirty: None,
                 };
                 self.windows.entry(start).or_default().insert((key, sequence), slot);
             }
@@ -316,7 +345,14 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
         Ok(())
     }
 
+    fn shrink_cache(&mut self) {
+        self.expire();
+    }
+
     fn cached_bytes(&self) -> usize {
-        self.dirty.len() * (size_of::<Slot<K, V>>() + 64)
+        // What has expired is only kept because there is room.
+        let oldest = self.observed_ms.saturating_sub(self.settings.retention_ms).saturating_add(1);
+        let expired: usize = self.windows.range(..oldest).map(|(_, window)| window.len()).sum();
+        (self.dirty.len() + expired) * (size_of::<Slot<K, V>>() + 64)
     }
 }

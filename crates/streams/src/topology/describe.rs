@@ -68,7 +68,7 @@ impl Plan {
         let mut found = Neighbours::default();
         let mut sizes: BTreeMap<NodeId, usize> = nodes.iter().map(|id| (*id, 1)).collect();
         // A hash set of names is copied into a hash map before the visit.
-        for name in java_hash_order(&java_hash_order(&names)) {
+        for name in java_hash_order(java_hash_order(names, text_hash), text_hash) {
             let id = ids[name];
             for parent in &self.nodes[id].parents {
                 self.insert(found.parents.entry(id).or_default(), *parent, &sizes);
@@ -145,7 +145,7 @@ impl Plan {
             }
             Kind::Processor => {
                 let stores: Vec<&str> = node.stores.iter().map(String::as_str).collect();
-                let stores = java_hash_order(&stores);
+                let stores = java_hash_order(stores, text_hash);
                 writeln!(f, "    Processor: {} (stores: [{}])", node.name, stores.join(", "))?;
                 writeln!(f, "      --> {}", self.names(children))?;
                 writeln!(f, "      <-- {}", self.names(parents))
@@ -199,20 +199,22 @@ struct Neighbours {
     children: BTreeMap<NodeId, Vec<NodeId>>,
 }
 
-/// The order in which a Java `HashSet` gives strings that were added in this order.
-fn java_hash_order<'a>(names: &[&'a str]) -> Vec<&'a str> {
+/// The order in which a Java `HashSet` gives what was added in this order.
+pub(crate) fn java_hash_order<T>(mut items: Vec<T>, hash: impl Fn(&T) -> u32) -> Vec<T> {
     // A table doubles once it is three quarters full.
     let mut capacity = 16;
-    while names.len() * 4 > capacity * 3 {
+    while items.len() * 4 > capacity * 3 {
         capacity *= 2;
     }
-    let bucket = |name: &str| {
-        let hash = name
-            .encode_utf16()
-            .fold(0_u32, |hash, unit| hash.wrapping_mul(31).wrapping_add(u32::from(unit)));
+    items.sort_by_key(|item| {
+        let hash = hash(item);
         (hash ^ (hash >> 16)) as usize & (capacity - 1)
-    };
-    let mut ordered = names.to_vec();
-    ordered.sort_by_key(|name| bucket(name));
-    ordered
+    });
+    items
+}
+
+/// The hash code of a Java string.
+fn text_hash(text: &&str) -> u32 {
+    text.encode_utf16()
+        .fold(0_u32, |hash, unit| hash.wrapping_mul(31).wrapping_add(u32::from(unit)))
 }

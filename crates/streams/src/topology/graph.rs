@@ -56,6 +56,8 @@ pub(crate) struct Node {
     pub(crate) build: NodeBuilder,
     /// Whether children of a table's node see the value before a change.
     pub(crate) sends_old: bool,
+    /// How long after its end a window of the node's table may still change.
+    pub(crate) grace_ms: Option<i64>,
     /// The store that holds a table's node, if it has one.
     pub(crate) table_store: Option<String>,
 }
@@ -181,6 +183,7 @@ impl Graph {
             stores: BTreeSet::new(),
             build,
             sends_old: false,
+            grace_ms: None,
             table_store: None,
         });
         id
@@ -198,6 +201,18 @@ impl Graph {
             self.errors.push(TopologyError::UnknownStore(store.to_owned()));
         }
         self.nodes[node].stores.insert(store.to_owned());
+    }
+
+    /// How long after its end a window may still change, by the aggregations above a node; the longest, where there are
+    /// several.
+    pub(crate) fn window_grace(&self, node: NodeId) -> Option<i64> {
+        let found = &self.nodes[node];
+        if found.grace_ms.is_some() {
+            return found.grace_ms;
+        }
+        let above: Option<Vec<i64>> =
+            found.parents.iter().map(|parent| self.window_grace(*parent)).collect();
+        above.and_then(|graces| graces.into_iter().max())
     }
 
     /// Requires that the sources of a join have the same number of partitions.

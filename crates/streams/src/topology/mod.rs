@@ -8,6 +8,7 @@ mod describe;
 mod graph;
 mod plan;
 
+pub(crate) use describe::java_hash_order;
 pub(crate) use graph::{
     ChangelogKind, Copartition, Graph, Kind, Node, NodeBuilder, NodeId, SharedGraph, SinkTopic,
     StoreSpec,

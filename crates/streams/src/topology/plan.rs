@@ -8,6 +8,7 @@ use crate::dsl::ErrorPolicy;
 use crate::error::TopologyError;
 
 /// A finished topology: what tasks are made from.
+#[derive(Clone)]
 pub struct Plan {
     pub(crate) application: String,
     pub(crate) nodes: Vec<Node>,
@@ -89,6 +90,15 @@ impl Plan {
             .map(|(id, nodes)| plan.subtopology(id as u32, nodes))
             .collect();
         Ok(Arc::new(plan))
+    }
+
+    /// The same topology, in which no store has a cache.
+    pub(crate) fn without_caching(&self) -> Arc<Self> {
+        let mut plan = self.clone();
+        for store in plan.stores.values_mut() {
+            store.cached = false;
+        }
+        Arc::new(plan)
     }
 
     /// The program's application id.

@@ -1,0 +1,221 @@
+//! Aggregation by key and session.
+//!
+//! A record opens a session of its own, which absorbs every session that begins or ends within the gap. What was
+//! absorbed is removed, and sent as a deletion.
+
+use std::sync::Arc;
+
+use super::aggregate::Initial;
+use super::table::Getter;
+use crate::dsl::SessionWindows;
+use crate::record::{Change, Data, Headers, Record, Window, Windowed};
+use crate::runtime::{Assembly, Cx, Down, Fan, Flusher, Problem, StoreSlot};
+use crate::serde::{Marker, StreamType};
+use crate::state::{SessionStore, Stamped, StoreError};
+use crate::topology::NodeId;
+
+/// Folds each record into its session.
+pub(crate) struct SessionAggregate<K, V, A, F> {
+    pub(crate) windows: SessionWindows,
+    pub(crate) aggregator: F,
+    pub(crate) initial: Initial<A>,
+    pub(crate) merger: Merger<K, A>,
+    pub(crate) emit: SessionEmit<K, A>,
+    pub(crate) observed_ms: i64,
+    /// The close time when closed sessions were last sent.
+    pub(crate) emitted_until: i64,
+    pub(crate) input: Marker<V>,
+}
+
+/// Puts the aggregates of two sessions together, of which the first may be nothing yet.
+pub(crate) type Merger<K, A> = Box<dyn FnMut(&K, Option<A>, A) -> A + Send>;
+
+impl<K: StreamType, V: Data, A: Data, F> Down<K, V> for SessionAggregate<K, V, A, F>
+where
+    F: FnMut(&K, V, Option<A>) -> A + Send,
+{
+    fn push(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
+        if record.key.is_null() {
+            cx.drop_record("null key");
+            return Ok(());
+        }
+        let (timestamp, gap) = (record.timestamp, self.windows.gap_ms);
+        self.observed_ms = self.observed_ms.max(timestamp);
+        let close = self.observed_ms - self.windows.grace_ms - gap;
+        let own = Window { start: timestamp, end: timestamp };
+        let mut merged = own;
+        let mut aggregate = (self.initial)();
+        let absorbed = self.emit.find(&record.key, timestamp - gap, timestamp + gap, cx)?;
+        for (window, value) in &absorbed {
+            aggregate = Some((self.merger)(&record.key, aggregate, value.clone()));
+            merged.start = merged.start.min(window.start);
+            merged.end = merged.end.max(window.end);
+        }
+        if merged.end < close {
+            cx.drop_record("session closed");
+        } else {
+            if merged != own {
+                for (window, value) in absorbed {
+                    self.emit.update(&record, window, Some(value), None, cx)?;
+                }
+            }
+            let value = (self.aggregator)(&record.key, record.value.clone(), aggregate);
+            self.emit.update(&record, merged, None, Some(value), cx)?;
+        }
+        if self.emit.on_close {
+            self.emit_closed(close, &record.headers, cx)?;
+        }
+        Ok(())
+    }
+}
+
+impl<K: StreamType, V: Data, A: Data, F> SessionAggregate<K, V, A, F>
+where
+    F: FnMut(&K, V, Option<A>) -> A + Send,
+{
+    /// Sends sessions that closed since the last time, by end and key.
+    fn emit_closed(&mut self, close: i64, headers: &Headers, cx: &mut Cx) -> Result<(), Problem> {
+        if close <= self.emitted_until || close < 1 {
+            return Ok(());
+        }
+        let from = self.emitted_until.max(0);
+        self.emitted_until = close;
+        self.emit.send_ended(from, close - 1, headers, cx)
+    }
+}
+
+/// The end of an aggregation by session: its store, and the children, which the flusher has if there is a cache.
+pub(crate) struct SessionEmit<K, A> {
+    node: Arc<str>,
+    slot: StoreSlot<SessionStore<K, A>>,
+    sends_old: bool,
+    pub(crate) on_close: bool,
+    children: Option<Fan<Windowed<K>, Change<A>>>,
+}
+
+impl<K: Data, A: Data> SessionEmit<K, A> {
+    pub(crate) fn new(
+        assembly: &mut Assembly<'_>,
+        id: NodeId,
+        store: &str,
+        on_close: bool,
+    ) -> Self {
+        let node = assembly.name(id);
+        let sends_old = assembly.node(id).sends_old;
+        let slot = assembly.store(store);
+        let children = assembly.children(id);
+        let children = if assembly.plan.stores[store].cached {
+            let flusher = SessionFlusher { node: node.clone(), slot, sends_old, children };
+            assembly.add_flusher(store, Box::new(flusher));
+            None
+        } else {
+            Some(children)
+        };
+        Self { node, slot, sends_old, on_close, children }
+    }
+
+    fn find(
+        &self,
+        key: &K,
+        earliest_end: i64,
+        latest_start: i64,
+        cx: &mut Cx,
+    ) -> Result<Vec<(Window, A)>, Problem> {
+        let (store, _) = cx.store(self.slot);
+        store
+            .find(key, earliest_end, latest_start)
+            .map_err(|error| Problem::store(&self.node, error))
+    }
+
+    /// Writes or removes a session, and sends the change unless that happens later.
+    fn update<V>(
+        &mut self,
+        record: &Record<K, V>,
+        window: Window,
+        old: Option<A>,
+        new: Option<A>,
+        cx: &mut Cx,
+    ) -> Result<(), Problem> {
+        let (store, origin) = cx.store(self.slot);
+        store
+            .put(&record.key, window, new.clone(), record.timestamp, &record.headers, origin)
+            .map_err(|error| Problem::store(&self.node, error))?;
+        match &mut self.children {
+            Some(children) if !self.on_close => children.push(
+                Record {
+                    key: Windowed { key: record.key.clone(), window },
+                    value: Change::new(new, old.filter(|_| self.sends_old)),
+                    timestamp: window.end,
+                    // As in Kafka Streams, which makes these records anew.
+                    headers: Headers::default(),
+                },
+                cx,
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends the sessions that end within `from..=to`.
+    fn send_ended(
+        &mut self,
+        from: i64,
+        to: i64,
+        headers: &Headers,
+        cx: &mut Cx,
+    ) -> Result<(), Problem> {
+        let ended = cx.store(self.slot).0.find_ended(from, to);
+        let Some(children) = &mut self.children else {
+            return Ok(());
+        };
+        for (key, value) in ended {
+            let timestamp = key.window.end;
+            let record = Record {
+                key,
+                value: Change::new(Some(value), None),
+                timestamp,
+                headers: headers.clone(),
+            };
+            children.push(record, cx)?;
+        }
+        Ok(())
+    }
+}
+
+struct SessionFlusher<K, A> {
+    node: Arc<str>,
+    slot: StoreSlot<SessionStore<K, A>>,
+    sends_old: bool,
+    children: Fan<Windowed<K>, Change<A>>,
+}
+
+impl<K: Data, A: Data> Flusher for SessionFlusher<K, A> {
+    fn flush(&mut self, cx: &mut Cx) -> Result<(), Problem> {
+        let (store, _) = cx.store(self.slot);
+        let flushed = store.flush().map_err(|error| Problem::store(&self.node, error))?;
+        for change in flushed {
+            let headers = change.origin.headers.clone();
+            cx.origin = change.origin;
+            let timestamp = change.key.window.end;
+            let record = Record {
+                key: change.key,
+                value: Change::new(change.new, change.old.filter(|_| self.sends_old)),
+                timestamp,
+                headers,
+            };
+            self.children.push(record, cx)?;
+        }
+        Ok(())
+    }
+}
+
+/// Looks up a session.
+pub(crate) struct SessionGetter<K, V> {
+    pub(crate) slot: StoreSlot<SessionStore<K, V>>,
+}
+
+impl<K: Data, V: Data> Getter<Windowed<K>, V> for SessionGetter<K, V> {
+    fn get(&mut self, key: &Windowed<K>, cx: &mut Cx) -> Result<Option<Stamped<V>>, StoreError> {
+        let value = cx.store(self.slot).0.get(&key.key, key.window)?;
+        Ok(value.map(|value| Stamped { value, timestamp: key.window.end }))
+    }
+}

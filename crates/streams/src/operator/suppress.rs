@@ -1,0 +1,104 @@
+//! Suppression: changes wait in a buffer, so that later ones of the same key replace them.
+
+use std::sync::Arc;
+
+use super::table::Getter;
+use crate::error::Cause;
+use crate::record::{Change, Data, Record};
+use crate::runtime::{Cx, Down, Fan, Origin, Problem, StoreSlot};
+use crate::state::{ChangeBuffer, Stamped, StoreError};
+
+/// Holds changes back.
+pub(crate) struct Suppress<K, V> {
+    pub(crate) node: Arc<str>,
+    pub(crate) slot: StoreSlot<ChangeBuffer<K, V>>,
+    pub(crate) limits: Limits,
+    /// The end of the key's window, where changes wait for that; otherwise they wait from their own time on.
+    pub(crate) end_of: Option<fn(&K) -> i64>,
+    pub(crate) observed_ms: i64,
+    pub(crate) children: Fan<K, Change<V>>,
+}
+
+/// How long and how much may wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) wait_ms: i64,
+    pub(crate) records_max: u64,
+    pub(crate) bytes_max: u64,
+    /// Whether a full buffer sends what is oldest; otherwise the task fails.
+    pub(crate) emits_early: bool,
+}
+
+impl<K: Data, V: Data> Down<K, Change<V>> for Suppress<K, V> {
+    fn push(&mut self, record: Record<K, Change<V>>, cx: &mut Cx) -> Result<(), Problem> {
+        self.observed_ms = self.observed_ms.max(record.timestamp);
+        let time = self.end_of.map_or(record.timestamp, |end_of| end_of(&record.key));
+        let (buffer, origin) = cx.store(self.slot);
+        let context =
+            Origin { timestamp: record.timestamp, headers: record.headers, ..origin.clone() };
+        buffer
+            .put(time, &record.key, &record.value, context)
+            .map_err(|error| Problem::store(&self.node, error))?;
+        let expired = self.observed_ms.saturating_sub(self.limits.wait_ms);
+        while cx.store(self.slot).0.min_time().is_some_and(|time| time <= expired) {
+            self.send_oldest(cx)?;
+        }
+        while self.is_full(cx) {
+            if !self.limits.emits_early {
+                let cause = Cause::Rejected("the buffer of a suppression is full");
+                return Err(Problem::new(&self.node, cause));
+            }
+            self.send_oldest(cx)?;
+        }
+        Ok(())
+    }
+}
+
+impl<K: Data, V: Data> Suppress<K, V> {
+    fn is_full(&self, cx: &mut Cx) -> bool {
+        let (buffer, _) = cx.store(self.slot);
+        buffer.len() as u64 > self.limits.records_max || buffer.bytes() > self.limits.bytes_max
+    }
+
+    fn send_oldest(&mut self, cx: &mut Cx) -> Result<(), Problem> {
+        let evicted =
+            cx.store(self.slot).0.pop().map_err(|error| Problem::store(&self.node, error))?;
+        let Some(evicted) = evicted else {
+            return Ok(());
+        };
+        // A window that was deleted before it closed has no final result.
+        if self.end_of.is_some() && evicted.change.new.is_none() {
+            return Ok(());
+        }
+        let record = Record {
+            key: evicted.key,
+            value: evicted.change,
+            timestamp: evicted.context.timestamp,
+            headers: evicted.context.headers.clone(),
+        };
+        let current = std::mem::replace(&mut cx.origin, evicted.context);
+        let sent = self.children.push(record, cx);
+        if sent.is_ok() {
+            cx.origin = current;
+        }
+        sent
+    }
+}
+
+/// Looks up what is visible behind a suppression: the value before the changes that wait, else the parent's.
+pub(crate) struct SuppressGetter<K, V> {
+    pub(crate) slot: StoreSlot<ChangeBuffer<K, V>>,
+    pub(crate) parent: Box<dyn Getter<K, V>>,
+}
+
+impl<K: Data, V: Data> Getter<K, V> for SuppressGetter<K, V> {
+    fn get(&mut self, key: &K, cx: &mut Cx) -> Result<Option<Stamped<V>>, StoreError> {
+        match cx.store(self.slot).0.prior(key)? {
+            Some(prior) => Ok(prior.map(|value| Stamped { value, timestamp: UNKNOWN })),
+            None => self.parent.get(key, cx),
+        }
+    }
+}
+
+/// The time of a value of which only the value is known.
+const UNKNOWN: i64 = -1;
