@@ -2,11 +2,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
 use super::{Client, lock};
-use crate::config::split_address;
+use crate::config::{ClientConfig, split_address};
 use crate::connection::{Connection, Settings};
 use crate::error::{Error, Result};
 use crate::timing::{Backoff, random_u64};
@@ -21,12 +22,50 @@ pub enum Lane {
     General,
     /// Produce requests.
     Produce,
-    /// Fetch requests, which wait at the broker for records.
-    Fetch,
-    /// Group membership, where a JoinGroup waits for the other members.
-    Group,
+    /// Fetch requests of one consumer, which wait at the broker for records.
+    Fetch(u64),
+    /// Group membership of one consumer. A JoinGroup waits for the other members, which may be on the same client: with
+    /// a connection in common, the answer that makes one of them rejoin would wait behind it until a session ends.
+    Group(u64),
     /// Offset commits and lookups, which must not wait behind a JoinGroup.
     Offsets,
+}
+
+/// The connections that one consumer has for itself, closed when it is dropped.
+pub(crate) struct OwnLanes {
+    client: Client,
+    number: u64,
+}
+
+impl OwnLanes {
+    /// Lanes of `client` that nobody else uses.
+    pub(crate) fn new(client: Client) -> Self {
+        let number = client.inner.readers.fetch_add(1, Ordering::Relaxed);
+        Self { client, number }
+    }
+
+    /// The settings.
+    pub(crate) fn config(&self) -> &ClientConfig {
+        self.client.config()
+    }
+
+    /// The connection for fetching from broker `id`.
+    pub(crate) async fn fetching(&self, id: i32) -> Result<Connection> {
+        self.client.connection(id, Lane::Fetch(self.number)).await
+    }
+
+    /// The connection to the group's coordinator, broker `id`.
+    pub(crate) async fn grouping(&self, id: i32) -> Result<Connection> {
+        self.client.connection(id, Lane::Group(self.number)).await
+    }
+}
+
+impl Drop for OwnLanes {
+    fn drop(&mut self) {
+        let own = [Lane::Fetch(self.number), Lane::Group(self.number)];
+        lock(&self.client.inner.slots)
+            .retain(|key, _| !matches!(key, SlotKey::Broker(_, lane) if own.contains(lane)));
+    }
 }
 
 /// Names a connection.

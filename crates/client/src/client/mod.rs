@@ -14,6 +14,7 @@ mod routing;
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cluster::Cluster;
@@ -24,6 +25,7 @@ use crate::timing::Backoff;
 use crate::transport::{TcpTransport, TlsTransport, Transport};
 
 pub use brokers::Lane;
+pub(crate) use brokers::OwnLanes;
 pub(crate) use routing::{Coordinated, PartitionAnswer};
 
 /// A client of one cluster; clones share everything.
@@ -40,6 +42,8 @@ struct Inner {
     /// Held while metadata is being fetched.
     refreshing: tokio::sync::Mutex<()>,
     slots: Mutex<HashMap<brokers::SlotKey, Arc<brokers::Slot>>>,
+    /// How many consumers there have been.
+    readers: AtomicU64,
     /// Addresses of brokers, from metadata and from coordinator answers.
     addresses: Mutex<HashMap<i32, (String, u16)>>,
     /// Brokers by the key type and key of what they coordinate.
@@ -73,6 +77,7 @@ impl Client {
             cluster: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
             slots: Mutex::default(),
+            readers: AtomicU64::new(0),
             addresses: Mutex::default(),
             coordinators: Mutex::default(),
         };

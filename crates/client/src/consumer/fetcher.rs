@@ -184,7 +184,7 @@ impl Fetcher {
         let mut state = self.idle.remove(&leader).unwrap_or_else(|| Box::new(BrokerState::new()));
         state.not_before = None;
         self.busy.insert(leader);
-        let client = self.shared.client.clone();
+        let lanes = self.shared.lanes.clone();
         let config = self.shared.config.clone();
         self.events.spawn(async move {
             let versions = theirs
@@ -195,7 +195,7 @@ impl Fetcher {
                 .collect();
             let wanted =
                 theirs.into_iter().map(|(partition, _, wanted)| (partition, wanted)).collect();
-            let result = fetch_once(&client, &config, leader, &mut state, wanted).await;
+            let result = fetch_once(&lanes, &config, leader, &mut state, wanted).await;
             if result.is_err() {
                 state.session.reset();
             }

@@ -17,7 +17,7 @@ use super::offsets::{EARLIEST, LATEST, fetch_committed, list_offsets};
 use super::records::{Fetched, Records};
 use super::session::{FetchSession, Wanted};
 use super::state::{Place, Position};
-use crate::client::{Client, Lane};
+use crate::client::{Client, OwnLanes};
 use crate::config::{ConsumerConfig, IsolationLevel};
 use crate::error::{Error, Result, code_of};
 
@@ -86,13 +86,13 @@ impl BrokerState {
 
 /// Sends one fetch request and undoes its answer.
 pub(super) async fn fetch_once(
-    client: &Client,
+    lanes: &OwnLanes,
     config: &ConsumerConfig,
     leader: i32,
     state: &mut BrokerState,
     wanted: HashMap<TopicPartition, Wanted>,
 ) -> Result<Vec<Answer>> {
-    let connection = client.connection(leader, Lane::Fetch).await?;
+    let connection = lanes.fetching(leader).await?;
     let has_ids = wanted.values().all(|wanted| !wanted.topic_id.is_zero());
     let cap = if has_ids { i16::MAX } else { FIRST_VERSION_WITH_IDS - 1 };
     let version = connection.version_of::<FetchRequest>(cap)?;
@@ -122,7 +122,7 @@ pub(super) async fn fetch_once(
         .map(|(partition, wanted)| (wanted.topic_id, partition.topic.clone()))
         .collect();
     state.session.prepare(wanted, &mut request);
-    let timeout = client.config().request_timeout + max_wait;
+    let timeout = lanes.config().request_timeout + max_wait;
     let response = connection.submit(&request, version)?.within(timeout).wait().await?;
     let FetchResponse { error_code, session_id, responses, .. } = response;
     match code_of(error_code) {

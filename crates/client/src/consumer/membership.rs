@@ -26,7 +26,6 @@ use tokio::time::Instant;
 use super::Shared;
 use super::reconciling::Reconciliation;
 use super::state::Start;
-use crate::client::Lane;
 use crate::config::GroupProtocol;
 use crate::connection::Connection;
 use crate::error::{Error, Result, check};
@@ -435,7 +434,7 @@ impl Membership {
 
     pub(super) async fn connection(&self) -> Result<Connection> {
         let coordinator = self.shared.client.coordinator(&self.group).await?;
-        self.shared.client.connection(coordinator, Lane::Group).await
+        self.shared.lanes.grouping(coordinator).await
     }
 
     pub(super) fn instance_id(&self, supported: bool) -> Option<fleuve_protocol::Str> {

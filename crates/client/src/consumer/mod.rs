@@ -37,7 +37,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::BoxFuture;
-use crate::client::Client;
+use crate::client::{Client, OwnLanes};
 use crate::cluster::Cluster;
 use crate::config::{ConsumerConfig, GroupProtocol};
 use crate::error::{Error, Result};
@@ -126,6 +126,7 @@ struct Singly {
 /// What a consumer and its tasks have in common.
 struct Shared {
     client: Client,
+    lanes: Arc<OwnLanes>,
     config: ConsumerConfig,
     assignors: Vec<Arc<dyn Assignor>>,
     listener: Mutex<Option<Arc<dyn RebalanceListener>>>,
@@ -165,6 +166,7 @@ impl Consumer {
             ));
         }
         let shared = Arc::new(Shared {
+            lanes: Arc::new(OwnLanes::new(client.clone())),
             client,
             config,
             assignors,

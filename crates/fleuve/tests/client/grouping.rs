@@ -14,6 +14,7 @@ use crate::target::{PATIENCE, Target, for_each_target, take, unique, values};
 for_each_target! {
     members_share_and_take_over_with_every_assignor
     members_share_and_take_over_with_the_consumer_protocol
+    members_of_one_client_do_not_wait_for_each_other
     cooperative_members_keep_what_stays
     commits_survive_the_member
     patterns_find_topics_of_now_and_later
@@ -54,6 +55,19 @@ async fn converge(members: &[&Consumer], counts: &[usize]) {
         }
         assert!(begun.elapsed() < PATIENCE, "no such division in time: {shares:?}");
     }
+}
+
+/// The answer that makes the first member rejoin must not wait behind the join of the second, which waits for the first.
+async fn members_of_one_client_do_not_wait_for_each_other(target: &Target) {
+    let topic = target.topic("shared", 4).await;
+    let client = target.client().await;
+    let config = ConsumerConfig { session_timeout: 10 * PATIENCE, ..config(&unique("group")) };
+    let first = Consumer::new(client.clone(), config.clone()).expect("valid");
+    first.subscribe(&[&topic]).expect("a group");
+    converge(&[&first], &[4]).await;
+    let second = Consumer::new(client, config).expect("valid");
+    second.subscribe(&[&topic]).expect("a group");
+    converge(&[&first, &second], &[2, 2]).await;
 }
 
 async fn share_and_take_over(target: &Target, config_of: impl Fn(&str) -> ConsumerConfig) {
