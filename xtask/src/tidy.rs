@@ -103,7 +103,7 @@ fn check_layers(root: &Path, faults: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Returns, for each crate in `crates/`, the workspace crates it depends on outside of tests.
+/// Returns, for each crate in `crates/`, and for `examples`, the workspace crates it depends on outside of tests.
 fn real_edges(root: &Path) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
@@ -135,8 +135,13 @@ fn real_edges(root: &Path) -> Result<BTreeMap<String, BTreeSet<String>>> {
 }
 
 fn room_of(root: &Path, manifest: &Path) -> Option<String> {
-    let folder = manifest.parent()?.strip_prefix(root.join("crates")).ok()?;
-    Some(folder.to_str()?.to_owned())
+    let folder = manifest.parent()?.strip_prefix(root).ok()?;
+    let room = match folder.strip_prefix("crates") {
+        Ok(room) => room,
+        Err(_) if folder == Path::new("examples") => folder,
+        Err(_) => return None,
+    };
+    Some(room.to_str()?.to_owned())
 }
 
 fn tracked_files(root: &Path) -> Result<Vec<PathBuf>> {

@@ -21,7 +21,7 @@ use crate::commands::{
         fleuve topic create greetings -p 3            create a topic\n  \
         echo bonjour | fleuve produce greetings       write a record\n  \
         fleuve consume greetings                      read what is there\n  \
-        fleuve demo lines README.md                   watch lines flow through a topic"
+        fleuve demo                                   list what there is to watch"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -39,9 +39,9 @@ pub(crate) struct Common {
         global = true,
         value_name = "HOST:PORT",
         env = "FLEUVE_BOOTSTRAP_SERVER",
-        default_value = "localhost:9092"
+        help = "Brokers to ask first, separated by commas [default: localhost:9092]"
     )]
-    pub(crate) bootstrap_server: String,
+    pub(crate) bootstrap_server: Option<String>,
     /// A file of Kafka client properties.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) command_config: Option<PathBuf>,
@@ -121,10 +121,10 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: bench::Bench,
     },
-    /// Watch the platform at work.
+    /// Watch the platform at work; without a name, list what there is to watch.
     Demo {
         #[command(subcommand)]
-        command: demo::Demo,
+        command: Option<demo::Demo>,
     },
     /// Print a completion script for a shell.
     Completions(completions::Completions),

@@ -11,16 +11,16 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Reads `--command-config`; the address of the command line wins over the one in the file
-    /// only if it was given.
+    /// Reads `--command-config`; the address of the command line wins over the one in the file.
     pub(crate) fn new(common: &Common) -> Result<Self, Failure> {
         let mut properties = match &common.command_config {
             Some(path) => Properties::load(path)?,
             None => Properties::new(),
         };
-        let given = common.bootstrap_server != DEFAULT_SERVER;
-        if given || properties.get("bootstrap.servers").is_none() {
-            properties.set("bootstrap.servers", &common.bootstrap_server)?;
+        if let Some(server) = &common.bootstrap_server {
+            properties.set("bootstrap.servers", server)?;
+        } else if properties.get("bootstrap.servers").is_none() {
+            properties.set("bootstrap.servers", DEFAULT_SERVER)?;
         }
         Ok(Self { properties })
     }
@@ -60,4 +60,5 @@ impl Context {
     }
 }
 
-const DEFAULT_SERVER: &str = "localhost:9092";
+/// Where a broker is if nothing else is said.
+pub(crate) const DEFAULT_SERVER: &str = "localhost:9092";

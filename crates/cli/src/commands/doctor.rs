@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::net::{TcpStream, lookup_host};
 
 use crate::args::{Common, Format};
-use crate::context::Context;
+use crate::context::{Context, DEFAULT_SERVER};
 use crate::failure::Failure;
 use crate::output::{line, print_value};
 use crate::quantities::{bytes, now_ms};
@@ -250,8 +250,8 @@ async fn cluster(context: &Context, common: &Common) -> Vec<Finding> {
 
 /// Says why the bootstrap address does not answer.
 async fn broker_problem(failure: Failure, common: &Common) -> Finding {
-    let server = &common.bootstrap_server;
-    let accepts = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(server.as_str())).await;
+    let server = common.bootstrap_server.as_deref().unwrap_or(DEFAULT_SERVER);
+    let accepts = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(server)).await;
     match accepts {
         Ok(Ok(_)) => Finding::new(
             "broker",

@@ -131,17 +131,42 @@ fn files_of_lines_flow_through_the_demo() {
 }
 
 #[test]
-fn the_demo_brings_its_own_broker_if_there_is_none() {
+fn the_demo_brings_its_own_broker_unless_one_is_named() {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     writeln!(file, "one line").expect("room");
     let output = Command::new(FLEUVE)
-        .args(["demo", "lines", "--bootstrap-server", "localhost:1"])
+        .args(["demo", "lines"])
         .arg(file.path())
+        .env_remove("FLEUVE_BOOTSTRAP_SERVER")
         .output()
         .expect("the binary runs");
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
-    assert!(stderr.contains("no broker was running: started one at 127.0.0.1:"), "{stderr}");
+    assert!(stderr.contains("started a broker for this demo at 127.0.0.1:"), "{stderr}");
     assert!(stdout.contains("produced 1 lines") && stdout.contains("consumed 1 in"), "{stdout}");
+
+    let output = Command::new(FLEUVE)
+        .args(["demo", "lines", "--bootstrap-server", "localhost:1"])
+        .arg(file.path())
+        .output()
+        .expect("the binary runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && stderr.contains("no broker at localhost:1"), "{stderr}");
+}
+
+#[test]
+fn demos_are_listed_and_describe_themselves() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(FLEUVE).args(arguments).output().expect("the binary runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let listed = run(&["demo"]);
+    for name in ["word-count", "lines"] {
+        assert!(listed.contains(name), "{listed}");
+    }
+    let described = run(&["demo", "word-count", "--describe"]);
+    assert!(described.contains("Sub-topology: 1"), "{described}");
+    assert!(described.contains("word-counts-repartition"), "{described}");
 }
