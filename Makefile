@@ -5,6 +5,7 @@
 #   make client BROKER=kafka     the native client against Apache Kafka
 #   make suites [SUITE=name]     the own integration suites of foreign clients (TESTS=id,... for some of its tests, QUICK=1)
 #   make bench [BENCH="--quick"] Fleuve beside Apache Kafka on this machine
+#   make bench-clients           the native client beside librdkafka, the Java client and krafka
 #
 # BROKER=kafka or BROKER=host:port points test and suites at another broker.
 
@@ -16,7 +17,7 @@ BENCH ?= --write
 MOUNT ?=
 FILES ?=
 
-.PHONY: run build test unit client foreign crash copier checker dump full-disk suites bench
+.PHONY: run build test unit client foreign crash copier checker dump full-disk suites bench bench-clients
 
 # On a terminal it goes on until Ctrl-C; elsewhere it reads everything once and says what it did.
 run: build
@@ -85,3 +86,9 @@ suites: build
 bench: build
 	scripts/setup.sh bench
 	python3 bench/run.py $(BENCH)
+
+bench-clients: build
+	scripts/setup.sh bench
+	cargo build --release -p fleuve-client --example load
+	cargo build --release --manifest-path bench/krafka/Cargo.toml
+	python3 bench/clients.py --broker $(BROKER)

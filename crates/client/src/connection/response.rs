@@ -1,7 +1,9 @@
 //! The answer to come of one request.
 
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,25 +54,51 @@ impl<R: Request> Response<R> {
         shared.decode::<R>(frame, version)
     }
 
+    /// Returns until when the answer has time.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.submitted + self.timeout
+    }
+
+    /// Takes the answer if it has come, for those who wait for many and keep their own timer: one
+    /// that is late at `now` is an error, as in [`Response::wait`].
+    pub(crate) fn poll_answer(
+        &mut self,
+        context: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<Result<R::Response>> {
+        let frame = match Pin::new(&mut self.answer).poll(context) {
+            Poll::Ready(Ok(answer)) => answer,
+            Poll::Ready(Err(_)) => Err(self.torn_down()),
+            Poll::Pending if now >= self.deadline() => Err(self.overdue()),
+            Poll::Pending => return Poll::Pending,
+        };
+        Poll::Ready(frame.and_then(|frame| self.shared.decode::<R>(frame, self.version)))
+    }
+
     /// Waits for the answer and returns it undecoded, with its header.
-    pub(super) async fn wait_frame(self) -> Result<Bytes> {
-        match tokio::time::timeout_at(self.submitted + self.timeout, self.answer).await {
+    pub(super) async fn wait_frame(mut self) -> Result<Bytes> {
+        match tokio::time::timeout_at(self.deadline(), &mut self.answer).await {
             Ok(Ok(answer)) => answer,
-            // The task always answers before it ends; it can only have been torn down with the
-            // runtime.
-            Ok(Err(_)) => Err(Error::Disconnected {
-                broker: self.shared.broker.clone(),
-                reason: "the connection was torn down".to_owned(),
-                maybe_sent: true,
-            }),
-            Err(_) => {
-                self.shared.close();
-                Err(Error::Timeout {
-                    broker: self.shared.broker.clone(),
-                    operation: R::KEY.name(),
-                    after: self.timeout,
-                })
-            }
+            Ok(Err(_)) => Err(self.torn_down()),
+            Err(_) => Err(self.overdue()),
+        }
+    }
+
+    /// The task always answers before it ends; it can only have been torn down with the runtime.
+    fn torn_down(&self) -> Error {
+        Error::Disconnected {
+            broker: self.shared.broker.clone(),
+            reason: "the connection was torn down".to_owned(),
+            maybe_sent: true,
+        }
+    }
+
+    fn overdue(&self) -> Error {
+        self.shared.close();
+        Error::Timeout {
+            broker: self.shared.broker.clone(),
+            operation: R::KEY.name(),
+            after: self.timeout,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use fleuve_protocol::records::{BatchBuilder, BatchOptions, Codec, NewRecord};
 use fleuve_types::{TimestampMs, TopicPartition};
 use tokio::time::Instant;
@@ -37,6 +38,7 @@ pub(super) enum Appended {
 pub(super) struct Accumulator {
     state: Mutex<State>,
     batch_size: usize,
+    linger: Duration,
     buffer_memory: usize,
     max_request_size: usize,
     ignore_keys: bool,
@@ -60,8 +62,13 @@ pub(super) struct State {
     pub(super) listed: VecDeque<QueueId>,
     memory_used: usize,
     pub(super) closed: bool,
+    /// When the sender looks at the queues again, whatever happens before.
+    pub(super) sender_looks_at: Option<Instant>,
+    /// Builders with the memory of their codecs.
     #[expect(clippy::vec_box, reason = "builders move into batches and back by their pointer")]
     free_builders: Vec<Box<BatchBuilder>>,
+    /// The memory of batches that are done.
+    free_buffers: Vec<BytesMut>,
 }
 
 struct Topic {
@@ -70,14 +77,15 @@ struct Topic {
     sticky: Sticky,
 }
 
-/// Builders kept for the next batches, enough for the batches of a few requests.
-const FREE_BUILDERS_MAX: usize = 64;
+/// Builders and buffers kept for the next batches, enough for those of a few requests.
+const FREE_MAX: usize = 64;
 
 impl Accumulator {
     pub(super) fn new(config: &ProducerConfig) -> Self {
         Self {
             state: Mutex::default(),
             batch_size: config.batch_size,
+            linger: config.linger,
             buffer_memory: config.buffer_memory,
             max_request_size: config.max_request_size,
             ignore_keys: config.ignore_keys,
@@ -110,16 +118,19 @@ impl Accumulator {
             && open.builder.estimated_size() + size > self.batch_size
         {
             queue.close_open();
-            wake = true;
+            wake = !queue.attended;
         }
         let open = match &mut queue.open {
             Some(open) => open,
             None => {
-                wake = true;
-                let builder = state.free_builders.pop().unwrap_or_else(|| self.new_builder());
+                let created = Instant::now();
+                let looks_in_time = |at| at <= created + self.linger;
+                wake |= !queue.attended && !state.sender_looks_at.is_some_and(looks_in_time);
+                let builder = state.free_builders.pop();
+                let builder = builder.unwrap_or_else(|| self.new_builder(state.free_buffers.pop()));
                 state.memory_used += builder.size();
                 let outcome = Outcome::new(queue.partition.clone());
-                queue.open.insert(OpenBatch { builder, outcome, created: Instant::now() })
+                queue.open.insert(OpenBatch { builder, outcome, created })
             }
         };
         let before = open.builder.size();
@@ -233,39 +244,20 @@ impl Accumulator {
         }
     }
 
-    fn new_builder(&self) -> Box<BatchBuilder> {
+    fn new_builder(&self, buffer: Option<BytesMut>) -> Box<BatchBuilder> {
         let options = BatchOptions {
             codec: self.codec,
             transactional: self.transactional,
             ..BatchOptions::default()
         };
-        Box::new(BatchBuilder::with_capacity(options, self.batch_size))
+        let buffer = buffer.unwrap_or_else(|| BytesMut::with_capacity(self.batch_size));
+        Box::new(BatchBuilder::with_buffer(options, buffer))
     }
 }
 
 impl State {
     pub(super) fn queue(&mut self, id: QueueId) -> &mut Queue {
         &mut self.topics[id.topic].queues[id.partition]
-    }
-
-    /// Closes the open batch of a queue if it need not wait any longer, and otherwise says until
-    /// when it may.
-    pub(super) fn close_ripe(
-        &mut self,
-        id: QueueId,
-        now: Instant,
-        linger: Duration,
-        hurry: bool,
-    ) -> Option<Instant> {
-        let hurry = hurry || self.closed;
-        let queue = self.queue(id);
-        let ripe_at = queue.open.as_ref()?.created + linger;
-        if hurry || ripe_at <= now {
-            queue.close_open();
-            None
-        } else {
-            Some(ripe_at)
-        }
     }
 
     /// Puts a queue back on the list, if it has something to send and is not on it.
@@ -282,9 +274,17 @@ impl State {
         self.memory_used = self.memory_used.saturating_sub(batch.memory);
     }
 
+    /// Keeps the memory of a batch that is done for the next one: it is warm, and need not be
+    /// asked of the allocator.
+    pub(super) fn recycle_batch(&mut self, batch: Batch) {
+        if self.free_buffers.len() < FREE_MAX {
+            self.free_buffers.extend(batch.into_buffer());
+        }
+    }
+
     /// Keeps a builder for the next batch.
     pub(super) fn recycle(&mut self, builder: Box<BatchBuilder>) {
-        if self.free_builders.len() < FREE_BUILDERS_MAX {
+        if self.free_builders.len() < FREE_MAX {
             self.free_builders.push(builder);
         }
     }

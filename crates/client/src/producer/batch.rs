@@ -198,13 +198,26 @@ impl Batch {
         }
     }
 
+    /// Returns the memory of a batch that is done, if nobody else looks at it any more.
+    pub(super) fn into_buffer(self) -> Option<BytesMut> {
+        match self.contents {
+            Contents::Sealed { bytes, .. } => bytes.try_into_mut().ok(),
+            Contents::Building(_) => None,
+        }
+    }
+
     /// Returns the bytes to send under the batch's numbering, and the builder if it is free now.
     pub(super) fn seal(&mut self) -> (Bytes, Option<Box<BatchBuilder>>) {
         let placeholder = Contents::Sealed { bytes: Bytes::new(), producer: self.producer };
         let (bytes, builder) = match std::mem::replace(&mut self.contents, placeholder) {
             Contents::Building(mut builder) => {
                 builder.options_mut().producer = self.producer;
-                (builder.finish(), Some(builder))
+                if builder.is_compressing() {
+                    // It keeps the memory of its codec.
+                    (builder.finish(), Some(builder))
+                } else {
+                    (builder.into_batch(), None)
+                }
             }
             Contents::Sealed { bytes, producer } if producer == self.producer => (bytes, None),
             Contents::Sealed { bytes, .. } => (renumbered(bytes, self.producer), None),
@@ -248,7 +261,7 @@ mod tests {
         let mut batch = batch();
         batch.number(Identity { id: ProducerId(7), epoch: ProducerEpoch(0) }, 10);
         let (first, builder) = batch.seal();
-        assert!(builder.is_some());
+        assert!(builder.is_none(), "its memory went into the batch");
         let (again, _) = batch.seal();
         assert_eq!(first, again);
         batch.number(Identity { id: ProducerId(8), epoch: ProducerEpoch(1) }, 0);
@@ -260,6 +273,21 @@ mod tests {
             (8, 1, 0)
         );
         assert_eq!(other[layout::HEADER_SIZE..], first[layout::HEADER_SIZE..]);
+    }
+
+    #[test]
+    fn memory_comes_back_only_when_nobody_else_looks_at_it() {
+        let (mut sent, mut done) = (batch(), batch());
+        let (bytes, _) = sent.seal();
+        assert!(sent.into_buffer().is_none(), "the connection still writes it");
+        drop(bytes);
+        drop(done.seal());
+        let buffer = done.into_buffer().expect("nobody has it");
+        let mut again = BatchBuilder::with_buffer(BatchOptions::default(), buffer);
+        again.append(&NewRecord { value: Some(b"x"), ..NewRecord::default() }).expect("room");
+        let whole = fleuve_protocol::records::Batch::parse(again.into_batch()).expect("whole");
+        whole.verify_crc().expect("right checksum");
+        assert_eq!(whole.header.count, 1);
     }
 
     #[test]

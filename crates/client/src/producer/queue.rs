@@ -32,6 +32,9 @@ pub(super) struct Queue {
     pub(super) open: Option<OpenBatch>,
     /// Whether the sender has this queue on its list.
     pub(super) listed: bool,
+    /// Whether the sender waits for something before it can send of this queue, and will look at
+    /// it again by itself.
+    pub(super) attended: bool,
     closed: VecDeque<Batch>,
     /// Failed batches that are to be sent again, by serial.
     retry: VecDeque<Batch>,
@@ -66,6 +69,7 @@ impl Queue {
             partition,
             open: None,
             listed: false,
+            attended: false,
             closed: VecDeque::new(),
             retry: VecDeque::new(),
             in_flight: Vec::new(),
@@ -77,6 +81,12 @@ impl Queue {
             broken: false,
             refused: Vec::new(),
         }
+    }
+
+    /// Takes the queue off the sender's list, so that the next record makes it known again.
+    pub(super) fn unlist(&mut self) {
+        self.listed = false;
+        self.attended = false;
     }
 
     /// Closes the open batch.
@@ -109,29 +119,46 @@ impl Queue {
         self.in_flight.iter().map(|(_, outcome)| outcome).chain(waiting)
     }
 
-    /// Reports whether [`Queue::take`] would give a batch, or until when it would not.
-    pub(super) fn readiness(&self, now: Instant) -> Readiness {
+    /// Reports whether [`Queue::take`] would give a batch, or until when it would not; the open
+    /// one waits for more records for `linger`.
+    pub(super) fn readiness(&self, now: Instant, linger: Duration) -> Readiness {
+        let mut not_before = self.retry_not_before;
         if self.retry.is_empty() && self.closed.is_empty() {
-            return Readiness::Nothing;
+            let Some(open) = &self.open else { return Readiness::Nothing };
+            not_before = not_before.max(Some(open.created + linger));
         }
         if self.recovering && !self.in_flight.is_empty() {
             return Readiness::Nothing;
         }
-        match self.retry_not_before {
+        match not_before {
             Some(at) if at > now => Readiness::At(at),
             _ => Readiness::Ready,
         }
     }
 
-    /// Returns the size of the batch that [`Queue::take`] would give.
-    pub(super) fn next_size(&self) -> usize {
-        self.retry.front().or(self.closed.front()).map_or(0, Batch::size)
+    /// Reports whether the open batch is all that waits.
+    pub(super) fn has_only_open(&self) -> bool {
+        self.retry.is_empty() && self.closed.is_empty()
     }
 
-    /// Takes the next batch to send; `identity` is the producer's present one, if it is
-    /// idempotent.
-    pub(super) fn take(&mut self, now: Instant, identity: Option<Identity>) -> Option<Batch> {
-        if !matches!(self.readiness(now), Readiness::Ready) {
+    /// Returns the size of the batch that [`Queue::take`] would give.
+    pub(super) fn next_size(&self) -> usize {
+        let closed = self.retry.front().or(self.closed.front());
+        let open = self.open.as_ref().map_or(0, |open| open.builder.estimated_size());
+        closed.map_or(open, Batch::size)
+    }
+
+    /// Takes the next batch to send, the open one if no other waits; `identity` is the producer's
+    /// present one, if it is idempotent.
+    ///
+    /// The open batch is not closed before it can go out, so that it fills in the meantime.
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        linger: Duration,
+        identity: Option<Identity>,
+    ) -> Option<Batch> {
+        if !matches!(self.readiness(now, linger), Readiness::Ready) {
             return None;
         }
         if self.recovering {
@@ -150,6 +177,9 @@ impl Queue {
         let mut batch = match self.retry.pop_front() {
             Some(batch) => batch,
             None => {
+                if self.closed.is_empty() {
+                    self.close_open();
+                }
                 let mut batch = self.closed.pop_front()?;
                 if let Some(identity) = self.identity {
                     batch.number(identity, self.next_sequence);
@@ -208,6 +238,9 @@ impl Queue {
             self.give_up(&batch, batch.maybe_written);
             expired.push(batch);
         }
+        if self.open.as_ref().is_some_and(|open| now.duration_since(open.created) >= timeout) {
+            self.close_open();
+        }
         while self.closed.front().is_some_and(is_over) {
             expired.extend(self.closed.pop_front());
         }
@@ -225,8 +258,9 @@ impl Queue {
     pub(super) fn expires_at(&self, timeout: Duration) -> Option<Instant> {
         // What is to be sent again cannot expire before everything in flight has come back.
         let retry = self.retry.front().filter(|_| self.in_flight.is_empty());
-        let oldest = retry.into_iter().chain(self.closed.front());
-        oldest.map(|batch| batch.created + timeout).min()
+        let open = self.open.as_ref().map(|open| open.created);
+        let oldest = retry.into_iter().chain(self.closed.front()).map(|batch| batch.created);
+        oldest.chain(open).min().map(|created| created + timeout)
     }
 
     /// Begins numbering under `identity`, if nothing numbered otherwise could be mixed up with it.
@@ -312,7 +346,7 @@ mod tests {
 
     fn take_all(queue: &mut Queue, identity: Option<Identity>) -> Vec<Batch> {
         let now = Instant::now();
-        std::iter::from_fn(|| queue.take(now, identity)).collect()
+        std::iter::from_fn(|| queue.take(now, Duration::ZERO, identity)).collect()
     }
 
     fn numbers(batches: &[Batch]) -> Vec<(i64, u64, i32)> {
@@ -334,7 +368,10 @@ mod tests {
         queue.settle(first, &Verdict::Written, now);
         for batch in [third, second] {
             queue.settle(batch, &Verdict::Retry(Duration::ZERO), now);
-            assert!(queue.take(now, FIRST).is_none(), "the fourth is still in flight");
+            assert!(
+                queue.take(now, Duration::ZERO, FIRST).is_none(),
+                "the fourth is still in flight"
+            );
         }
         queue.settle(fourth, &Verdict::Retry(Duration::ZERO), now);
         assert_eq!(numbers(&take_all(&mut queue, FIRST)), [(1, 1, 10), (1, 2, 20), (1, 3, 30)]);
@@ -373,10 +410,13 @@ mod tests {
     fn a_new_identity_waits_for_batches_that_may_be_in_the_log_under_the_old_one() {
         let mut queue = queue(2);
         let now = Instant::now();
-        let first = queue.take(now, FIRST).expect("1");
-        assert!(queue.take(now, SECOND).is_none(), "one is in flight under the old identity");
+        let first = queue.take(now, Duration::ZERO, FIRST).expect("1");
+        assert!(
+            queue.take(now, Duration::ZERO, SECOND).is_none(),
+            "one is in flight under the old identity"
+        );
         queue.settle(first, &Verdict::Retry(Duration::ZERO), now);
-        let again = queue.take(now, SECOND).expect("1 again");
+        let again = queue.take(now, Duration::ZERO, SECOND).expect("1 again");
         assert_eq!(again.producer.expect("numbered").id.0, 1);
         queue.settle(again, &Verdict::Written, now);
         assert_eq!(numbers(&take_all(&mut queue, SECOND)), [(2, 1, 0)]);
@@ -386,10 +426,10 @@ mod tests {
     fn waiting_batches_expire_and_a_pause_is_kept() {
         let mut queue = queue(2);
         let now = Instant::now();
-        let mut first = queue.take(now, FIRST).expect("1");
+        let mut first = queue.take(now, Duration::ZERO, FIRST).expect("1");
         first.maybe_written = true;
         queue.settle(first, &Verdict::Retry(Duration::from_secs(1)), now);
-        assert!(queue.take(now, FIRST).is_none(), "the pause is not over");
+        assert!(queue.take(now, Duration::ZERO, FIRST).is_none(), "the pause is not over");
         let later = now + Duration::from_secs(120);
         assert_eq!(queue.expire(later, Duration::from_secs(120)).len(), 2);
         assert!(queue.is_broken() && queue.is_idle());

@@ -4,9 +4,10 @@
 //! all come back as events of one set, so that a broker that hangs holds up only its own
 //! partitions.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,7 +49,23 @@ struct Broker {
     connecting: bool,
     /// Not to be connected to before this time, after a failure.
     not_before: Option<Instant>,
-    in_flight: usize,
+    /// Requests without an answer yet, in the order of sending, which is that of answers.
+    in_flight: VecDeque<InFlight>,
+    /// Requests of a harvest that are to be sent now.
+    planned: usize,
+}
+
+/// A request without an answer yet.
+struct InFlight {
+    sent: Vec<Sent>,
+    response: Response<ProduceRequest>,
+}
+
+/// A request with its answer.
+struct Answered {
+    broker: i32,
+    sent: Vec<Sent>,
+    answer: Result<ProduceResponse>,
 }
 
 enum IdentityState {
@@ -71,7 +88,6 @@ struct RefreshState {
 
 /// Something that the sender was waiting for.
 enum Event {
-    Answer { broker: i32, sent: Vec<Sent>, answer: Result<ProduceResponse> },
     Connected { broker: i32, result: Result<Connection> },
     Identity(Result<Identity>),
     Announced(Result<()>),
@@ -141,6 +157,11 @@ impl Sender {
                         self.take_event(Some(event));
                     }
                 }
+                answered = answers(&mut self.brokers) => {
+                    for answered in answered {
+                        self.take_answer(answered);
+                    }
+                }
                 () = self.shared.work.notified() => {}
                 () = tokio::time::sleep_until(look_again) => {}
             }
@@ -149,7 +170,7 @@ impl Sender {
     }
 
     fn is_done(&self) -> bool {
-        let in_flight = self.brokers.values().any(|broker| broker.in_flight > 0);
+        let in_flight = self.brokers.values().any(|broker| !broker.in_flight.is_empty());
         let state = self.shared.accumulator.lock();
         state.closed && state.listed.is_empty() && !in_flight
     }
@@ -186,6 +207,10 @@ impl Sender {
             for (broker, sent) in harvest.requests {
                 self.send(broker, sent, now);
             }
+        }
+        for broker in self.brokers.values() {
+            let first = broker.in_flight.front().map(|first| first.response.deadline());
+            look_again = earliest(look_again, first);
         }
         self.start_refresh(now);
         // One that runs already reports by itself; waking up for it would only burn time.
@@ -245,10 +270,9 @@ impl Sender {
         // The request being filled, by broker: its place in `requests` and its bytes.
         let mut filling: HashMap<i32, (usize, usize)> = HashMap::new();
         let mut state = shared.accumulator.lock();
+        let linger = if hurry || state.closed { Duration::ZERO } else { config.linger };
         for _ in 0..state.listed.len() {
             let Some(id) = state.listed.pop_front() else { break };
-            let ripe_at = state.close_ripe(id, now, config.linger, hurry);
-            harvest.look_again = earliest(harvest.look_again, ripe_at);
             let queue = state.queue(id);
             let expired = queue.expire(now, config.delivery_timeout);
             let expires_at = queue.expires_at(config.delivery_timeout);
@@ -263,13 +287,16 @@ impl Sender {
             }
             let queue = state.queue(id);
             if queue.is_idle() {
-                queue.listed = false;
+                queue.unlist();
                 continue;
             }
             // Taking from the front and putting back gives every queue its turn.
             state.listed.push_back(id);
             let queue = state.queue(id);
-            match queue.readiness(now) {
+            let readiness = queue.readiness(now, linger);
+            // What fills the open batch before its time concerns nobody but the sender's timer.
+            queue.attended = !(queue.has_only_open() && matches!(readiness, Readiness::At(_)));
+            match readiness {
                 Readiness::Ready => {}
                 Readiness::At(at) => {
                     harvest.look_again = earliest(harvest.look_again, Some(at));
@@ -303,13 +330,15 @@ impl Sender {
                 .get(&leader)
                 .filter(|(_, bytes)| bytes + size <= config.max_request_size)
                 .map(|(slot, _)| *slot);
-            if open_request.is_none() && broker.in_flight >= config.max_in_flight {
+            let in_flight = broker.in_flight.len() + broker.planned;
+            if open_request.is_none() && in_flight >= config.max_in_flight {
                 continue;
             }
             let topic_id = cluster.topic(&queue.partition.topic).map_or(Uuid::ZERO, |t| t.id);
-            let Some(batch) = queue.take(now, identity) else { continue };
+            let Some(batch) = queue.take(now, linger, identity) else { continue };
+            queue.attended = false;
             let slot = open_request.unwrap_or_else(|| {
-                broker.in_flight += 1;
+                broker.planned += 1;
                 filling.insert(leader, (harvest.requests.len(), 0));
                 harvest.requests.push((leader, Vec::new()));
                 harvest.requests.len() - 1
@@ -319,6 +348,7 @@ impl Sender {
             }
             harvest.requests[slot].1.push(Sent { queue: id, topic_id, batch });
         }
+        state.sender_looks_at = harvest.look_again;
         harvest
     }
 
@@ -337,21 +367,20 @@ impl Sender {
             let mut state = self.shared.accumulator.lock();
             builders.into_iter().for_each(|builder| state.recycle(builder));
         }
-        let connection = self.brokers.get(&id).and_then(|broker| broker.connection.clone());
+        let broker = self.brokers.entry(id).or_default();
+        broker.planned = broker.planned.saturating_sub(1);
+        let connection = broker.connection.clone();
         let connection = connection.expect("only connected brokers are harvested for");
         match self.submit(&connection, &sent, records) {
             Ok(Some(response)) => {
-                self.events.spawn(async move {
-                    Event::Answer { broker: id, sent, answer: response.wait().await }
-                });
+                let broker = self.brokers.entry(id).or_default();
+                broker.in_flight.push_back(InFlight { sent, response });
             }
             // Nobody will answer: it counts as done once it is queued.
             Ok(None) => {
-                self.settle(id, sent, now, |_| {
-                    Ok(Written { base_offset: -1, log_append_time: -1 })
-                });
+                self.settle(sent, now, |_| Ok(Written { base_offset: -1, log_append_time: -1 }));
             }
-            Err(error) => self.settle(id, sent, now, |_| Err(Failure::of_request(&error))),
+            Err(error) => self.settle(sent, now, |_| Err(Failure::of_request(&error))),
         }
     }
 
@@ -404,18 +433,6 @@ impl Sender {
             None => return,
         };
         match event {
-            Event::Answer { broker, sent, answer } => match answer {
-                Ok(response) => {
-                    let answers = Answers::new(response);
-                    self.settle(broker, sent, now, |sent| {
-                        answers.of(sent.batch.outcome.partition(), sent.topic_id)
-                    });
-                }
-                Err(error) => {
-                    self.refresh.wanted = true;
-                    self.settle(broker, sent, now, |_| Err(Failure::of_request(&error)));
-                }
-            },
             Event::Connected { broker, result } => {
                 let state = self.brokers.entry(broker).or_default();
                 state.connecting = false;
@@ -456,17 +473,30 @@ impl Sender {
         }
     }
 
+    fn take_answer(&mut self, Answered { broker, sent, answer }: Answered) {
+        let now = Instant::now();
+        match answer {
+            Ok(response) => {
+                let answers = Answers::new(response);
+                self.settle(sent, now, |sent| {
+                    answers.of(sent.batch.outcome.partition(), sent.topic_id)
+                });
+            }
+            Err(error) => {
+                tracing::debug!(broker, %error, "produce failed");
+                self.refresh.wanted = true;
+                self.settle(sent, now, |_| Err(Failure::of_request(&error)));
+            }
+        }
+    }
+
     /// Books the results of the batches of one request.
     fn settle(
         &mut self,
-        broker: i32,
         sent: Vec<Sent>,
         now: Instant,
         result_of: impl Fn(&Sent) -> Result<Written, Failure>,
     ) {
-        if let Some(broker) = self.brokers.get_mut(&broker) {
-            broker.in_flight -= 1;
-        }
         let mut done: Vec<(Arc<Outcome>, Result<Written>)> = Vec::new();
         let shared = self.shared.clone();
         let mut state = shared.accumulator.lock();
@@ -493,7 +523,8 @@ impl Sender {
             }
             if let Some(batch) = state.queue(id).settle(sent.batch, &verdict, now) {
                 state.release(&batch);
-                done.push((batch.outcome, result));
+                done.push((batch.outcome.clone(), result));
+                state.recycle_batch(batch);
             }
             state.list(id);
         }
@@ -560,7 +591,7 @@ impl Sender {
             let mut state = self.shared.accumulator.lock();
             for id in std::mem::take(&mut state.listed) {
                 let queue = state.queue(id);
-                queue.listed = false;
+                queue.unlist();
                 for batch in queue.clear() {
                     state.release(&batch);
                     failed.push(batch);
@@ -629,6 +660,25 @@ impl Sender {
 
 /// How often an idle producer looks whether its metadata has grown old.
 const IDLE_LOOK: Duration = Duration::from_secs(30);
+
+/// Waits until an answer has come or is overdue, and returns all that have.
+async fn answers(brokers: &mut HashMap<i32, Broker>) -> Vec<Answered> {
+    let mut answered = Vec::new();
+    std::future::poll_fn(|context| {
+        let now = Instant::now();
+        for (&id, broker) in &mut *brokers {
+            while let Some(first) = broker.in_flight.front_mut()
+                && let Poll::Ready(answer) = first.response.poll_answer(context, now)
+                && let Some(InFlight { sent, .. }) = broker.in_flight.pop_front()
+            {
+                answered.push(Answered { broker: id, sent, answer });
+            }
+        }
+        if answered.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    answered
+}
 
 fn earliest(left: Option<Instant>, right: Option<Instant>) -> Option<Instant> {
     match (left, right) {

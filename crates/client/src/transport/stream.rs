@@ -12,8 +12,9 @@ use crate::BoxFuture;
 const SIZE_BYTES: usize = 4;
 /// How much room a read has when nothing is known about the next frame.
 const READ_BYTES: usize = 32 << 10;
-/// A frame's declared size is believed this far before its bytes arrive; beyond it, the buffer
-/// doubles with what has come, so that a lying size costs the liar as much as it costs us.
+/// A frame's declared size is believed this far before its bytes arrive, or as far as an earlier
+/// frame really went; beyond it, the buffer doubles with what has come, so that a lying size costs
+/// the liar as much as it costs us.
 const TRUSTED_BYTES: usize = 1 << 20;
 /// The most slices that one vectored write takes (Linux accepts 1024).
 const SLICES_MAX: usize = 64;
@@ -26,7 +27,7 @@ pub fn stream_link(
     writer: impl AsyncWrite + Send + Unpin + 'static,
     frame_bytes_max: usize,
 ) -> Link {
-    let receiver = StreamReceiver { reader, buffer: BytesMut::new(), frame_bytes_max };
+    let receiver = StreamReceiver::new(reader, frame_bytes_max);
     Link { sender: Box::new(StreamSender { writer }), receiver: Box::new(receiver) }
 }
 
@@ -72,9 +73,15 @@ struct StreamReceiver<R> {
     reader: R,
     buffer: BytesMut,
     frame_bytes_max: usize,
+    /// How far the next size is believed.
+    trusted_bytes: usize,
 }
 
 impl<R> StreamReceiver<R> {
+    fn new(reader: R, frame_bytes_max: usize) -> Self {
+        Self { reader, buffer: BytesMut::new(), frame_bytes_max, trusted_bytes: TRUSTED_BYTES }
+    }
+
     /// Cuts a whole frame off the buffer, or makes room for more of it.
     fn cut(&mut self) -> io::Result<Option<Bytes>> {
         let Some(size) = self.buffer.first_chunk::<SIZE_BYTES>() else {
@@ -92,10 +99,11 @@ impl<R> StreamReceiver<R> {
             })?;
         let missing = (SIZE_BYTES + size).saturating_sub(self.buffer.len());
         if missing == 0 {
+            self.trusted_bytes = self.trusted_bytes.max(size);
             self.buffer.advance(SIZE_BYTES);
             return Ok(Some(self.buffer.split_to(size).freeze()));
         }
-        let trusted = TRUSTED_BYTES.max(self.buffer.len());
+        let trusted = self.trusted_bytes.max(self.buffer.len());
         self.buffer.reserve(missing.min(trusted).max(READ_BYTES.min(missing)));
         Ok(None)
     }
@@ -165,8 +173,7 @@ mod tests {
     async fn a_declared_size_is_not_believed_before_its_bytes_come() {
         let (reader, writer) = tokio::io::split(tokio::io::duplex(64).0);
         let _unused = writer;
-        let mut receiver =
-            StreamReceiver { reader, buffer: BytesMut::new(), frame_bytes_max: 1 << 30 };
+        let mut receiver = StreamReceiver::new(reader, 1 << 30);
         receiver.buffer.extend_from_slice(&(1i32 << 29).to_be_bytes());
         assert!(receiver.cut().expect("within the limit").is_none());
         assert!(receiver.buffer.capacity() <= 2 * TRUSTED_BYTES, "{}", receiver.buffer.capacity());

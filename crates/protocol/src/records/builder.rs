@@ -166,9 +166,14 @@ impl BatchBuilder {
 
     /// Begins an empty batch with room for `capacity` bytes before compression.
     pub fn with_capacity(options: BatchOptions, capacity: usize) -> Self {
+        Self::with_buffer(options, BytesMut::with_capacity(capacity))
+    }
+
+    /// Begins an empty batch in the memory of `buffer`, whose contents are forgotten.
+    pub fn with_buffer(options: BatchOptions, buffer: BytesMut) -> Self {
         let mut builder = Self {
             options,
-            buffer: BytesMut::with_capacity(capacity),
+            buffer,
             count: 0,
             next_offset_delta: 0,
             last_offset: None,
@@ -241,6 +246,11 @@ impl BatchBuilder {
         self.count
     }
 
+    /// Whether the batch will be compressed.
+    pub fn is_compressing(&self) -> bool {
+        self.options.codec.compression() != Compression::None
+    }
+
     /// Whether there is no record yet.
     pub fn is_empty(&self) -> bool {
         self.count == 0
@@ -271,6 +281,16 @@ impl BatchBuilder {
     /// and the delete horizon once any record was.
     pub fn options_mut(&mut self) -> &mut BatchOptions {
         &mut self.options
+    }
+
+    /// Gives the batch, and no room for a next one; see [`BatchBuilder::finish`].
+    pub fn into_batch(mut self) -> Bytes {
+        if self.is_compressing() {
+            return self.finish();
+        }
+        let mut batch = std::mem::take(&mut self.buffer);
+        self.seal(&mut batch);
+        batch.freeze()
     }
 
     /// Gives the batch and begins the next one under the same options.
