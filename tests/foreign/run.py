@@ -28,6 +28,7 @@ CLIENTS = {
     "apache-tools": [PYTHON, str(HERE / "python" / "apache_tools.py")],
     "admin-tools": [PYTHON, str(HERE / "python" / "admin_tools.py")],
     "java": [*JAVA, str(HERE / "java" / "JavaClient.java")],
+    "migration": [*JAVA, str(HERE / "java" / "Migration.java")],
     "confluent": [PYTHON, str(HERE / "python" / "confluent.py")],
     "kafka-python": [PYTHON, str(HERE / "python" / "kafka_python.py")],
     "kcat": [PYTHON, str(HERE / "python" / "kcat.py")],
@@ -35,11 +36,16 @@ CLIENTS = {
     "kafkajs": ["node", str(HERE / "node" / "client.js")],
 }
 # These write no records for the others to read.
-ADMINISTRATORS = {"admin-tools"}
+ADMINISTRATORS = {"admin-tools", "migration"}
 # Short waits make rebalances quick; auto-created topics get the partitions that `cross` and the groups count on.
 # A short delay instead of none: kafka-python's leader may assign before it has heard of the topic's partitions, and
 # then never notices. Kafka's default of 3 s hides that race.
-SETTINGS = {"group.initial.rebalance.delay.ms": "300", "num.partitions": "6"}
+SETTINGS = {
+    "group.initial.rebalance.delay.ms": "300",
+    "group.consumer.min.heartbeat.interval.ms": "300",
+    "group.consumer.heartbeat.interval.ms": "300",
+    "num.partitions": "6",
+}
 AT_ONCE = 3
 DEADLINE_SECONDS = 300
 KEYS = 24

@@ -3,8 +3,8 @@
 
 use fleuve_coordinator::consumer::Assignor;
 use fleuve_coordinator::{
-    ConsumerSettings, GroupConfig, GroupConfigs, GroupSettings, ShareSettings, StreamsConfig,
-    StreamsSettings, Timing,
+    ConsumerSettings, GroupConfig, GroupConfigs, GroupSettings, MigrationPolicy, ShareSettings,
+    StreamsConfig, StreamsSettings, Timing,
 };
 use fleuve_metadata::config::{BrokerSettings, GroupOverrides, ProtocolSettings};
 use fleuve_metadata::image::{Image, ResourceKind};
@@ -29,6 +29,8 @@ pub(crate) fn group_settings(settings: &BrokerSettings) -> GroupSettings {
             timing: timing(&consumer.protocol),
             max_size: consumer.protocol.members_max,
             assignors: assignors.collect(),
+            // The configuration knows no other names.
+            migration: MigrationPolicy::from_name(&consumer.migration_policy).unwrap_or_default(),
             regex_refresh_interval_ms: consumer.regex_refresh_interval_ms,
         },
         share: ShareSettings {

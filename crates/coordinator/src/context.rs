@@ -28,11 +28,26 @@ impl Context<'_> {
         self.timers.schedule(purpose, deadline_ms);
     }
 
+    /// Sets a timer unless it is set already.
+    pub(crate) fn schedule_if_absent(&mut self, purpose: Purpose, delay_ms: i64) {
+        if !self.timers.is_scheduled(&purpose) {
+            self.schedule(purpose, delay_ms);
+        }
+    }
+
     /// Cancels the timers of a member of a modern group.
     pub(crate) fn forget_member(&mut self, group: Str, member: Str) {
         let session = Purpose::Heartbeat { group: group.clone(), member: member.clone() };
         self.timers.cancel(session);
+        self.forget_classic_member(&group, &member);
         self.timers.cancel(Purpose::Revocation { group, member });
+    }
+
+    /// Cancels the timers that only classic members of consumer groups have.
+    pub(crate) fn forget_classic_member(&mut self, group: &Str, member: &Str) {
+        let (group, member) = (group.clone(), member.clone());
+        self.timers.cancel(Purpose::MemberJoin { group: group.clone(), member: member.clone() });
+        self.timers.cancel(Purpose::MemberSync { group, member });
     }
 
     /// Makes a member id: `prefix`, a dash, and a random UUID as Java prints it.

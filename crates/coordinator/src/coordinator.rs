@@ -203,14 +203,14 @@ impl GroupCoordinator {
             }));
         }
         let sessions = self.ledger.consumer_groups().flat_map(|(id, group)| {
-            let timeout_ms = self.consumer_timing(id).session_timeout_ms;
-            let members = group.members().keys();
-            members.map(move |member| {
-                (Purpose::Heartbeat { group: id.clone(), member: member.clone() }, timeout_ms)
+            let usual_ms = self.consumer_timing(id).session_timeout_ms;
+            group.members().iter().map(move |(member, state)| {
+                let own_ms = state.classic.as_ref().map(|classic| classic.session_timeout_ms);
+                let session = Purpose::Heartbeat { group: id.clone(), member: member.clone() };
+                (session, own_ms.unwrap_or(usual_ms))
             })
         });
-        let sessions: Vec<(Purpose, i32)> = sessions.collect();
-        let mut sessions = sessions;
+        let mut sessions: Vec<(Purpose, i32)> = sessions.collect();
         for (id, group) in self.ledger.streams_groups() {
             self.groups.insert(id.clone(), Group::Streams(Box::default()));
             let timeout_ms = self.settings.streams.of(id, &self.configs).timing.session_timeout_ms;
@@ -293,7 +293,8 @@ impl GroupCoordinator {
             let (groups, mut cx) = self.split(now, &mut step);
             match groups.get_mut(&request.group_id) {
                 Some(Group::Classic(group)) => group.sync(&mut cx, token, request),
-                Some(Group::Consumer(_) | Group::Share(_) | Group::Streams(_)) | None => {
+                Some(Group::Consumer(_)) => self.classic_syncs(now, token, request, &mut step),
+                Some(Group::Share(_) | Group::Streams(_)) | None => {
                     Err(GroupError::UnknownMemberId)
                 }
             }
@@ -315,7 +316,8 @@ impl GroupCoordinator {
                 let (groups, mut cx) = self.split(now, &mut step);
                 match groups.get_mut(&request.group_id) {
                     Some(Group::Classic(group)) => group.heartbeat_received(&mut cx, request),
-                    Some(Group::Consumer(_) | Group::Share(_) | Group::Streams(_)) | None => {
+                    Some(Group::Consumer(_)) => self.classic_beats(now, request, &mut step),
+                    Some(Group::Share(_) | Group::Streams(_)) | None => {
                         Err(GroupError::UnknownMemberId)
                     }
                 }
@@ -349,16 +351,29 @@ impl GroupCoordinator {
     }
 
     /// A write is in the log, with its first record at `base_offset`.
-    pub fn handle_appended(&mut self, now: Now, write: Write, base_offset: Offset) -> Step {
+    pub fn handle_appended(&mut self, now: Now, mut write: Write, base_offset: Offset) -> Step {
         let mut step = Step::default();
         if self.phase != Phase::Serving {
             return self.handle_append_failed(now, write, AppendError::NotLeader);
         }
         let end = base_offset.plus(write.records.len() as i64);
+        let migration = match &mut write.then {
+            Then::Modern(aftermath) => {
+                aftermath.migration.take().map(|migration| (aftermath.group.clone(), migration))
+            }
+            _ => None,
+        };
+        let migration = migration.map(|(group, migration)| {
+            let history = self.leave_protocol(now, &group, &mut step);
+            (group, migration, history)
+        });
         for (index, record) in write.records.iter().enumerate() {
             let producer = write.producer.map(|producer| producer.id);
             self.apply_in(record, base_offset.plus(index as i64), producer);
             self.follow(now, record, end, &mut step);
+        }
+        if let Some((group, migration, history)) = migration {
+            self.enter_protocol(now, &group, migration, history, end, &mut step);
         }
         let has_members = match &write.then {
             Then::Modern(aftermath) => {
@@ -485,6 +500,14 @@ impl GroupCoordinator {
                 },
                 Purpose::Revocation { group, member } => {
                     let cause = RebalanceCause::RevocationExpired;
+                    expired.entry(group).or_default().entry(member).or_insert(cause);
+                }
+                Purpose::MemberJoin { group, member } => {
+                    let cause = RebalanceCause::JoinExpired;
+                    expired.entry(group).or_default().entry(member).or_insert(cause);
+                }
+                Purpose::MemberSync { group, member } => {
+                    let cause = RebalanceCause::SyncExpired;
                     expired.entry(group).or_default().entry(member).or_insert(cause);
                 }
                 Purpose::InitialAssignment { group } => assigning.push(group),
@@ -634,7 +657,7 @@ impl GroupCoordinator {
             && let Some(group) = self.ledger.consumer_group(&request.group_id)
         {
             if !group.members().is_empty() {
-                return Err(refuse(GroupError::InconsistentGroupProtocol));
+                return self.classic_joins(now, token, request, step);
             }
             records = consumer::group_tombstones(&request.group_id, group);
         }

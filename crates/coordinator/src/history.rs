@@ -53,8 +53,14 @@ pub enum RebalanceCause {
     TopicsChanged,
     /// What the assignment of a streams group depends on was set otherwise.
     ConfigsChanged,
+    /// Members of the classic protocol did not rejoin a consumer group in time.
+    JoinExpired,
     /// Members did not ask for their assignment in time.
     SyncExpired,
+    /// A member of the consumer protocol joined a classic group, which became a consumer group.
+    Upgraded,
+    /// The last member of the consumer protocol left, and the group became a classic one.
+    Downgraded,
     /// The assignment could not be written to the log.
     AssignmentNotStored(GroupError),
     /// The group was loaded with more members than `group.max.size` allows.
@@ -73,7 +79,10 @@ impl fmt::Display for RebalanceCause {
             Self::RevocationExpired => "members did not give up in time what others are to have",
             Self::TopicsChanged => "subscribed topics changed",
             Self::ConfigsChanged => "the group's configuration changed",
+            Self::JoinExpired => "classic members did not rejoin in time",
             Self::SyncExpired => "members did not sync in time",
+            Self::Upgraded => "a member of the consumer protocol joined the classic group",
+            Self::Downgraded => "only members of the classic protocol are left",
             Self::AssignmentNotStored(error) => {
                 return write!(f, "the assignment could not be stored: {error}");
             }

@@ -83,6 +83,8 @@
 //! | Empty | last offset expires, or DeleteGroups | (none) | tombstones |
 //! | any | shard is unloaded | Dead | |
 //!
+//! A group of consumers changes its protocol while it has members: see `migration.rs`.
+//!
 //! # Room for what comes next
 //!
 //! Another protocol would become a module beside [`classic`], [`consumer`], [`share`] and [`streams`], a
@@ -107,6 +109,7 @@ mod coordinator;
 mod error;
 mod history;
 mod ledger;
+mod migration;
 mod modern;
 mod overview;
 mod record;
@@ -127,6 +130,8 @@ pub use history::{HISTORY_LENGTH, Rebalance, RebalanceCause};
 pub use ledger::{CommittedOffset, Ledger};
 pub use overview::Overview;
 pub use record::{Record, RecordError};
-pub use settings::{ConsumerSettings, GroupSettings, ShareSettings, StreamsSettings};
+pub use settings::{
+    ConsumerSettings, GroupSettings, MigrationPolicy, ShareSettings, StreamsSettings,
+};
 pub use step::{Effect, Now, Response, Step, Token, Write};
 pub use topics::{NoTopics, TopicInfo, TopicView};

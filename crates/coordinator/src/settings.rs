@@ -43,9 +43,48 @@ pub struct ConsumerSettings {
     pub max_size: usize,
     /// `group.consumer.assignors`: what members may ask for; the first is the default.
     pub assignors: Vec<Assignor>,
+    /// `group.consumer.migration.policy`: which way groups with members may change their protocol.
+    pub migration: MigrationPolicy,
     /// `group.consumer.regex.refresh.interval.ms`: how often regular expressions are looked at
     /// again though no topic has changed.
     pub regex_refresh_interval_ms: i32,
+}
+
+/// Which way a group with members may change between the classic and the consumer protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MigrationPolicy {
+    /// Both ways.
+    #[default]
+    Bidirectional,
+    /// From classic to consumer.
+    Upgrade,
+    /// From consumer to classic.
+    Downgrade,
+    /// Neither way; and members of the classic protocol stay out of consumer groups.
+    Disabled,
+}
+
+impl MigrationPolicy {
+    /// The policy of this name, in any case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let named = [
+            ("bidirectional", Self::Bidirectional),
+            ("upgrade", Self::Upgrade),
+            ("downgrade", Self::Downgrade),
+            ("disabled", Self::Disabled),
+        ];
+        named.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, it)| it)
+    }
+
+    /// Whether a classic group may become a consumer group.
+    pub(crate) fn allows_upgrade(self) -> bool {
+        matches!(self, Self::Bidirectional | Self::Upgrade)
+    }
+
+    /// Whether a consumer group may become a classic group.
+    pub(crate) fn allows_downgrade(self) -> bool {
+        matches!(self, Self::Bidirectional | Self::Downgrade)
+    }
 }
 
 /// Limits and periods of streams groups, the keys `group.streams.*`.
@@ -100,6 +139,7 @@ impl Default for ConsumerSettings {
             timing: DEFAULT_TIMING,
             max_size: i32::MAX as usize,
             assignors: vec![Assignor::Uniform, Assignor::Range],
+            migration: MigrationPolicy::default(),
             regex_refresh_interval_ms: 600_000,
         }
     }

@@ -17,6 +17,10 @@ pub(crate) enum Purpose {
     Sync { group: Str },
     /// The member had until now to show that it lives.
     Heartbeat { group: Str, member: Str },
+    /// The classic member of a consumer group had until now to join again.
+    MemberJoin { group: Str, member: Str },
+    /// The classic member of a consumer group had until now to ask for its assignment.
+    MemberSync { group: Str, member: Str },
     /// The time for the first members of a streams group to join is over.
     InitialAssignment { group: Str },
     /// The member of a modern group had until now to give up what others are to have.

@@ -1,7 +1,4 @@
 //! ConsumerGroupHeartbeat, versions 0–1: a member of a consumer group lives (KIP-848).
-//!
-//! The migration of groups with members from and to the classic protocol is not served: a group
-//! that has classic members is not found, as with `group.consumer.migration.policy=disabled`.
 
 use fleuve_coordinator::consumer::ConsumerHeartbeatRequest;
 use fleuve_coordinator::{GroupError, Response};

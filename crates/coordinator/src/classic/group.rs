@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use fleuve_protocol::Str;
 use fleuve_types::{Offset, TimestampMs};
 
@@ -108,6 +109,18 @@ impl ClassicGroup {
     /// What the members are.
     pub(crate) fn protocol_type(&self) -> Option<&Str> {
         self.protocol_type.as_ref()
+    }
+
+    /// The members by id.
+    pub(crate) fn members(&self) -> &BTreeMap<Str, Member> {
+        &self.members
+    }
+
+    /// What a member wants, in the words of the group's assignor or, before there is one, of the
+    /// one that the member likes best.
+    pub(crate) fn metadata_of<'a>(&self, member: &'a Member) -> Option<&'a Bytes> {
+        let chosen = self.protocol_name.as_deref().and_then(|name| member.metadata(name));
+        chosen.or_else(|| member.protocols.first().map(|protocol| &protocol.metadata))
     }
 
     /// Number of members.

@@ -59,7 +59,7 @@ impl Member {
 
 impl JoinRequest {
     /// The rebalance timeout, where version 0 has only a session timeout.
-    pub(super) fn effective_rebalance_timeout_ms(&self) -> i32 {
+    pub(crate) fn effective_rebalance_timeout_ms(&self) -> i32 {
         if self.rebalance_timeout_ms < 0 {
             self.session_timeout_ms
         } else {

@@ -21,6 +21,8 @@
 
 mod api;
 mod describe;
+mod embedded;
+mod from_consumer;
 mod group;
 mod join;
 mod leave;
@@ -36,4 +38,5 @@ pub use api::{
 };
 pub use state::State;
 
-pub(crate) use group::ClassicGroup;
+pub(crate) use embedded::{Subscription, read_assignment, read_subscription, write_assignment};
+pub(crate) use group::{CONSUMER_PROTOCOL_TYPE, ClassicGroup};

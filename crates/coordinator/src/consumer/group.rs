@@ -158,7 +158,9 @@ impl ConsumerGroup {
     pub(crate) fn revoking_members(&self) -> impl Iterator<Item = (&Str, i32)> {
         self.members
             .iter()
-            .filter(|(_, member)| member.state == MemberState::Unrevoked)
+            .filter(|(_, member)| {
+                member.state == MemberState::Unrevoked && member.classic.is_none()
+            })
             .map(|(id, member)| (id, member.rebalance_timeout_ms))
     }
 
@@ -166,6 +168,23 @@ impl ConsumerGroup {
     pub(crate) fn static_member(&self, instance_id: &str) -> Option<(&Str, &Member)> {
         let id = self.static_members.get(instance_id)?;
         self.members.get_key_value(id)
+    }
+
+    /// How many members are there by the classic protocol.
+    pub(crate) fn classic_members(&self) -> usize {
+        self.members.values().filter(|member| member.classic.is_some()).count()
+    }
+
+    /// Whether others have yet to give up something that the member is to have.
+    pub(super) fn is_waited_for(&self, id: &str, member: &Member) -> bool {
+        let target = self.targets.get(id).into_iter().flatten();
+        target.into_iter().any(|(topic, partitions)| {
+            let has = member.assigned.get(topic);
+            partitions.iter().any(|partition| {
+                has.is_none_or(|has| !has.contains_key(partition))
+                    && self.owner(*topic, *partition).is_some()
+            })
+        })
     }
 
     /// The member that has a partition or has yet to give it up.

@@ -13,7 +13,7 @@ use crate::classic::{LeaveRequest, LeaverOutcome};
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
 use crate::history::RebalanceCause;
-use crate::modern::{Aftermath, LEFT_FOR_A_WHILE, LookedAt, MemberState, rebalance};
+use crate::modern::{Aftermath, LEFT_FOR_A_WHILE, MemberState, rebalance};
 use crate::step::{Now, Response, Step, Then, Token};
 
 /// Why members are removed, and who is told.
@@ -119,7 +119,12 @@ impl GroupCoordinator {
             let is_due = |id: &Str, cause: &RebalanceCause| {
                 group.members().get(id).is_some_and(|member| match cause {
                     RebalanceCause::RevocationExpired => {
-                        member.state == MemberState::Unrevoked && member.epoch >= 0
+                        member.state == MemberState::Unrevoked
+                            && member.epoch >= 0
+                            && member.classic.is_none()
+                    }
+                    RebalanceCause::JoinExpired | RebalanceCause::SyncExpired => {
+                        member.classic.is_some()
                     }
                     _ => true,
                 })
@@ -156,6 +161,17 @@ impl GroupCoordinator {
     ) {
         let Ok(group) = self.consumer_group(group_id) else { return };
         let group_id = group_id.detach();
+        if let Some((records, migration)) = self.downgrade_without(now, &group_id, group, &gone) {
+            let aftermath = Aftermath {
+                group: group_id,
+                reply: removal.reply,
+                gone: gone.into_iter().collect(),
+                migration: Some(migration),
+                ..Aftermath::default()
+            };
+            step.write(records, Then::Modern(Box::new(aftermath)));
+            return;
+        }
         let mut records = Records::new(&group_id);
         let mut regex_leavers: BTreeMap<&Str, usize> = BTreeMap::new();
         for id in &gone {
@@ -192,9 +208,7 @@ impl GroupCoordinator {
             rebalance: Some(rebalance),
             // Whoever wanted to leave will not be heard of again, whatever it is told.
             gone: gone.into_iter().collect(),
-            replaced: None,
-            looked_at: LookedAt::default(),
-            configured: None,
+            ..Aftermath::default()
         };
         cx.step.write(records, Then::Modern(Box::new(aftermath)));
     }

@@ -34,7 +34,7 @@ pub(crate) struct Member {
     pub(crate) regex: Option<Str>,
     pub(crate) rebalance_timeout_ms: i32,
     pub(crate) assignor: Option<Str>,
-    /// Set for members of the classic protocol, which only a group that Kafka migrated has.
+    /// Set for members of the classic protocol.
     pub(crate) classic: Option<ClassicMemberMetadata>,
     pub(crate) epoch: i32,
     pub(crate) previous_epoch: i32,

@@ -11,15 +11,19 @@
 //! | target's epoch | the next heartbeat after that | the group's epoch |
 //! | member's epoch | heartbeats, once nothing is left to give up | the target's epoch |
 //!
-//! All of that is in the log, and a restarted broker goes on where it stopped. What is not here:
-//! the migration of groups between this protocol and the classic one while they have members. As
-//! in Kafka with `group.consumer.migration.policy=disabled`, a group changes its protocol only
-//! when it is empty.
+//! All of that is in the log, and a restarted broker goes on where it stopped.
+//!
+//! Members of the classic protocol may be in the group, too, see [`classic`] and the crate's
+//! `migration.rs`: what they join is the group's epoch, what they sync is what they have, and
+//! their heartbeats tell them to join again whenever there is a step to take.
 
 mod api;
 mod assignor;
+mod classic;
 mod commit;
+mod decide;
 mod describe;
+mod from_classic;
 mod group;
 mod heartbeat;
 mod leave;
@@ -38,6 +42,9 @@ pub use assignor::Assignor;
 pub use group::ConsumerState;
 pub use record::ConsumerRecord;
 
+pub(crate) use classic::Joining;
 pub(crate) use commit::CommitRule;
+pub(crate) use from_classic::Upgraded;
 pub(crate) use group::{ConsumerGroup, PROTOCOL_TYPE};
-pub(crate) use write::group_tombstones;
+pub(crate) use member::Member;
+pub(crate) use write::{all_tombstones, group_tombstones};

@@ -89,18 +89,52 @@ pub(super) fn find_sender(
             if old.classic.is_none() && old.epoch != LEFT_FOR_A_WHILE {
                 return Err(GroupError::UnreleasedInstanceId);
             }
-            let mut member = old.clone();
-            member.epoch = JOINING;
-            member.previous_epoch = JOINING;
-            records.member_tombstones(old_id);
-            records.member(member_id, &member);
-            records.target(member_id, group.targets.get(old_id).unwrap_or(&Target::new()));
-            records.current(member_id, &member);
-            Ok(Sender { member, is_new: false, replaced: Some(old_id.clone()) })
+            Ok(take_place(group, member_id, old_id, old, records))
         }
         (Some((id, _)), false) if id != member_id => Err(GroupError::FencedInstanceId),
         (Some((_, member)), false) => check_epoch(member, request).map(|()| existing(member)),
     }
+}
+
+/// Finds or makes the member that joins with the classic protocol, and checks that it may.
+pub(super) fn find_classic_sender(
+    group: &ConsumerGroup,
+    member_id: &Str,
+    instance_id: Option<&Str>,
+    is_unknown: bool,
+    records: &mut Records<'_>,
+) -> Result<Sender, GroupError> {
+    let existing =
+        |member: &Member| Sender { member: member.clone(), is_new: false, replaced: None };
+    let new = || Sender { member: Member::default(), is_new: true, replaced: None };
+    let by_id = || group.members().get(member_id).map_or_else(new, existing);
+    let Some(instance_id) = instance_id else { return Ok(by_id()) };
+    match group.static_member(instance_id) {
+        None if is_unknown => Ok(by_id()),
+        None => Err(GroupError::UnknownMemberId),
+        // The classic protocol lets whoever comes last take the place.
+        Some((old_id, old)) if is_unknown => Ok(take_place(group, member_id, old_id, old, records)),
+        Some((id, _)) if id != member_id => Err(GroupError::FencedInstanceId),
+        Some((_, member)) => Ok(existing(member)),
+    }
+}
+
+/// Gives the place of a static member to its next incarnation.
+fn take_place(
+    group: &ConsumerGroup,
+    member_id: &Str,
+    old_id: &Str,
+    old: &Member,
+    records: &mut Records<'_>,
+) -> Sender {
+    let mut member = old.clone();
+    member.epoch = JOINING;
+    member.previous_epoch = JOINING;
+    records.member_tombstones(old_id);
+    records.member(member_id, &member);
+    records.target(member_id, group.targets.get(old_id).unwrap_or(&Target::new()));
+    records.current(member_id, &member);
+    Sender { member, is_new: false, replaced: Some(old_id.clone()) }
 }
 
 /// Checks the epoch that a member believes to be in.

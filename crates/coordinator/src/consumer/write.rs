@@ -104,6 +104,16 @@ impl<'a> Records<'a> {
     }
 }
 
+/// The tombstones of a group and its members.
+pub(crate) fn all_tombstones(id: &Str, group: &ConsumerGroup) -> Vec<Record> {
+    let mut records = Records::new(id);
+    for member in group.members().keys() {
+        records.member_tombstones(member);
+    }
+    records.group_tombstones(group);
+    records.list
+}
+
 /// The tombstones of a group without members.
 pub(crate) fn group_tombstones(id: &Str, group: &ConsumerGroup) -> Vec<Record> {
     let mut records = Records::new(id);

@@ -9,6 +9,7 @@ use fleuve_protocol::Str;
 use fleuve_types::Offset;
 
 use crate::history::{History, Rebalance, RebalanceCause};
+use crate::migration::Migration;
 use crate::step::{Now, Response, Token};
 use crate::streams::Configured;
 
@@ -30,7 +31,7 @@ pub(crate) struct Companion {
 }
 
 /// What follows when the records of a decision are in the log, or turn out not to be.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Aftermath {
     pub(crate) group: Str,
     pub(crate) reply: Option<(Token, Response)>,
@@ -42,6 +43,8 @@ pub(crate) struct Aftermath {
     pub(crate) replaced: Option<Str>,
     /// What the decision looked at.
     pub(crate) looked_at: LookedAt,
+    /// The change of a group's protocol that the records bring about.
+    pub(crate) migration: Option<Migration>,
     /// The topology of a streams group, as the decision held it against the topics.
     pub(crate) configured: Option<Arc<Configured>>,
 }

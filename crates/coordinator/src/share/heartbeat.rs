@@ -106,7 +106,7 @@ impl GroupCoordinator {
                 gone: Vec::new(),
                 replaced: None,
                 looked_at: decision.looked_at,
-                configured: None,
+                ..Aftermath::default()
             };
             cx.step.write(decision.records, Then::Modern(Box::new(aftermath)));
         }

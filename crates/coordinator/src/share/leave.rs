@@ -108,7 +108,7 @@ impl GroupCoordinator {
             gone: gone.into_iter().collect(),
             replaced: None,
             looked_at: LookedAt::default(),
-            configured: None,
+            ..Aftermath::default()
         };
         cx.step.write(records, Then::Modern(Box::new(aftermath)));
     }

@@ -151,6 +151,7 @@ impl GroupCoordinator {
                 replaced: None,
                 looked_at: decision.looked_at,
                 configured: Some(decision.configured),
+                migration: None,
             };
             cx.step.write(decision.records, Then::Modern(Box::new(aftermath)));
         }

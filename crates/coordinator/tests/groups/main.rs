@@ -8,6 +8,7 @@ mod driver;
 mod formats;
 mod golden;
 mod invariants;
+mod mixed_histories;
 mod script;
 mod share;
 mod storm;

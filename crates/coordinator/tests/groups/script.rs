@@ -6,8 +6,8 @@
 //!
 //! ```text
 //! A join [v=9] [instance=I] [client=c] [session=MS] [rebalance=MS] [type=T] [reason=R] [anew]
-//!        [protocols=range:t1+t2,sticky:t1] [member=M] [group=G]
-//! A sync [A=x] [B=y] [generation=N] [type=T] [protocol=P] [member=M] [instance=I]
+//!        [protocols=range:t1+t2,sticky:t1] [owned=t:0+1] [member=M] [group=G]
+//! A sync [A=x] [B=@t:0+1,u:2] [generation=N] [type=T] [protocol=P] [member=M] [instance=I]
 //! A heartbeat | A leave [reason=R]        leave instance=I | leave member=M
 //! A commit t:0=5 [metadata=TEXT] [metadata-length=N] [retention=MS] [id=N] [v=9] [generation=N]
 //! commit t:0=5                            by nobody in particular
@@ -40,11 +40,14 @@ use fleuve_coordinator::offsets::{
 };
 use fleuve_coordinator::transaction::Producer;
 use fleuve_coordinator::{
-    AppendError, GroupConfig, GroupError, GroupSettings, ListFilter, Rebalance, Record, Response,
-    Token,
+    AppendError, GroupConfig, GroupError, GroupSettings, ListFilter, MigrationPolicy, Rebalance,
+    Record, Response, Token,
 };
-use fleuve_protocol::messages::consumer_protocol_subscription::ConsumerProtocolSubscription;
-use fleuve_protocol::{Message, Str, Writer};
+use fleuve_protocol::messages::consumer_protocol_assignment::{self, ConsumerProtocolAssignment};
+use fleuve_protocol::messages::consumer_protocol_subscription::{
+    self, ConsumerProtocolSubscription,
+};
+use fleuve_protocol::{Message, Reader, Str, Writer};
 use fleuve_types::{Offset, ProducerEpoch, ProducerId, Uuid};
 
 use crate::consumer::{Consumer, print_record, print_reply};
@@ -240,7 +243,10 @@ impl Script {
             session_timeout_ms: options.number("session").unwrap_or(10_000),
             rebalance_timeout_ms: options.number("rebalance").unwrap_or(30_000),
             protocol_type: options.text("type").unwrap_or("consumer".into()),
-            protocols: protocols(options.get("protocols").unwrap_or("range:t")),
+            protocols: protocols(
+                options.get("protocols").unwrap_or("range:t"),
+                options.get("owned").unwrap_or_default(),
+            ),
             reason: options.text("reason"),
             requires_member_id: version >= 4,
             can_skip_assignment: version >= 9,
@@ -257,7 +263,7 @@ impl Script {
             .iter()
             .filter_map(|(other, state)| {
                 let share = options.get(other)?;
-                Some((state.member_id.clone(), Bytes::copy_from_slice(share.as_bytes())))
+                Some((state.member_id.clone(), assignment(share)))
             })
             .collect();
         let request = SyncRequest {
@@ -475,7 +481,7 @@ impl Script {
                 instance.unwrap_or_default(),
                 member.client_host,
                 member.metadata.len(),
-                String::from_utf8_lossy(&member.assignment),
+                print_assignment(&member.assignment),
             ));
         }
         lines
@@ -541,8 +547,7 @@ impl Script {
                 Record::Group { group, value: None } => format!("  group {group} is gone"),
                 Record::Group { group, value: Some(value) } => {
                     let members = value.members.iter().map(|member| {
-                        let assignment = String::from_utf8_lossy(&member.assignment);
-                        format!("{}=`{assignment}`", member.member_id)
+                        format!("{}=`{}`", member.member_id, print_assignment(&member.assignment))
                     });
                     format!(
                         "  group {group} generation {} type `{}` protocol {} leader {} since {}ms [{}]",
@@ -598,6 +603,10 @@ impl Script {
             }
             if let Some(size) = options.number("streams-max-size") {
                 settings.streams.max_size = size;
+            }
+            if let Some(policy) = options.get("migration") {
+                settings.consumer.migration =
+                    MigrationPolicy::from_name(policy).expect("a policy has a name");
             }
             if let Some(size) = options.number("consumer-max-size") {
                 settings.consumer.max_size = size;
@@ -724,7 +733,7 @@ fn outcome(response: &Response) -> String {
             format!("{} as {}", refusal.error.kafka_name(), refusal.member_id)
         }
         Response::Sync(Ok(synced)) => {
-            let assignment = String::from_utf8_lossy(&synced.assignment);
+            let assignment = print_assignment(&synced.assignment);
             let protocol = synced.protocol_name.as_deref().unwrap_or("none");
             format!("`{assignment}` by {protocol}")
         }
@@ -766,20 +775,78 @@ pub(crate) fn group(options: &Options<'_>) -> Str {
     options.text("group").unwrap_or(DEFAULT_GROUP.into())
 }
 
-/// Parses `range:t1+t2,sticky:t1`.
-fn protocols(text: &str) -> Vec<Protocol> {
+/// Parses `range:t1+t2,sticky:t1`, of a member that has `t1:0+1`.
+fn protocols(text: &str, owned: &str) -> Vec<Protocol> {
     let parse = |text: &str| {
         let (name, topics) = text.split_once(':').unwrap_or((text, ""));
-        Protocol { name: Str::copy_from(name), metadata: subscription(topics) }
+        let metadata = match topics {
+            "garbage" => Bytes::from_static(b"garbage"),
+            topics => subscription_of_owner(topics, owned),
+        };
+        Protocol { name: Str::copy_from(name), metadata }
     };
     text.split(',').filter(|protocol| !protocol.is_empty()).map(parse).collect()
 }
 
+/// Parses `t1:0+1,t2:0`.
+fn each_topic(text: &str) -> impl Iterator<Item = (Str, Vec<i32>)> {
+    text.split(',').filter(|topic| !topic.is_empty()).map(|topic| {
+        let (name, partitions) = topic.split_once(':').expect("a topic has partitions");
+        let number = |text: &str| text.parse().expect("a partition is a number");
+        (Str::copy_from(name), partitions.split('+').map(number).collect())
+    })
+}
+
+/// What a leader gives: any text, or after `@` partitions, `user-data` among them.
+pub(crate) fn assignment(text: &str) -> Bytes {
+    let Some(partitions) = text.strip_prefix('@') else {
+        return Bytes::copy_from_slice(text.as_bytes());
+    };
+    let (user_data, partitions) = match partitions.strip_prefix("user-data,") {
+        Some(rest) => (Some(Bytes::from_static(b"x")), rest),
+        None => (None, partitions),
+    };
+    let each = each_topic(partitions).map(|(topic, partitions)| {
+        consumer_protocol_assignment::TopicPartition { topic, partitions }
+    });
+    let assignment = ConsumerProtocolAssignment { assigned_partitions: each.collect(), user_data };
+    let mut writer = Writer::new();
+    writer.write_i16(1);
+    assignment.encode(&mut writer, 1).expect("an assignment fits its format");
+    writer.into_bytes()
+}
+
+/// Shows an assignment, which may be any text.
+fn print_assignment(bytes: &Bytes) -> String {
+    let mut reader = Reader::new(bytes.clone());
+    let version = reader.read_i16("version").ok().filter(|version| (0..=3).contains(version));
+    match version.map(|version| ConsumerProtocolAssignment::decode(&mut reader, version)) {
+        Some(Ok(assignment)) => {
+            let each = assignment.assigned_partitions.iter().map(|topic| {
+                let partitions: Vec<String> =
+                    topic.partitions.iter().map(ToString::to_string).collect();
+                format!("{}:{}", topic.topic, partitions.join("+"))
+            });
+            format!("@{}", each.collect::<Vec<_>>().join(","))
+        }
+        _ => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
+
 /// A consumer's subscription to the topics of `t1+t2`.
 pub(crate) fn subscription(topics: &str) -> Bytes {
+    subscription_of_owner(topics, "")
+}
+
+/// A consumer's subscription, with the partitions that it has.
+pub(crate) fn subscription_of_owner(topics: &str, owned: &str) -> Bytes {
     let topics = topics.split('+').filter(|topic| !topic.is_empty()).map(Str::copy_from);
+    let owned = each_topic(owned).map(|(topic, partitions)| {
+        consumer_protocol_subscription::TopicPartition { topic, partitions }
+    });
     let subscription = ConsumerProtocolSubscription {
         topics: topics.collect(),
+        owned_partitions: owned.collect(),
         ..ConsumerProtocolSubscription::default()
     };
     let mut writer = Writer::new();

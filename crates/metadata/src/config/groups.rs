@@ -151,6 +151,10 @@ pub(super) fn resolve_consumer_groups(
     ConsumerGroupSettings {
         protocol: resolve_protocol("consumer", layers, problems),
         assignors,
+        migration_policy: layers
+            .text("group.consumer.migration.policy")
+            .unwrap_or_default()
+            .to_ascii_lowercase(),
         regex_refresh_interval_ms: layers.integer("group.consumer.regex.refresh.interval.ms")
             as i32,
     }

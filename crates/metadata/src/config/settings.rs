@@ -200,6 +200,8 @@ pub struct ConsumerGroupSettings {
     pub protocol: ProtocolSettings,
     /// `group.consumer.assignors`, by the names that members ask for.
     pub assignors: Vec<String>,
+    /// `group.consumer.migration.policy`, in small letters.
+    pub migration_policy: String,
     /// `group.consumer.regex.refresh.interval.ms`.
     pub regex_refresh_interval_ms: i32,
 }

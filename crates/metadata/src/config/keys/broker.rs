@@ -92,7 +92,7 @@ pub static BROKER_KEYS: &[Key] = &[
     key("group.consumer.max.heartbeat.interval.ms", Int, Some("15000"), AtLeast(1)).served("Upper bound of group.consumer.heartbeat.interval.ms."),
     key("group.consumer.max.session.timeout.ms", Int, Some("60000"), AtLeast(1)).served("Upper bound of group.consumer.session.timeout.ms."),
     key("group.consumer.max.size", Int, Some("2147483647"), AtLeast(1)).served("Most members of one consumer group."),
-    key("group.consumer.migration.policy", Text, Some("bidirectional"), OneOfAnyCase(&["DISABLED", "DOWNGRADE", "UPGRADE", "BIDIRECTIONAL"])),
+    key("group.consumer.migration.policy", Text, Some("bidirectional"), OneOfAnyCase(&["DISABLED", "DOWNGRADE", "UPGRADE", "BIDIRECTIONAL"])).served("Which way a group with members may change between the classic and the consumer protocol."),
     key("group.consumer.min.assignment.interval.ms", Int, Some("0"), AtLeast(0)).served("Lower bound of group.consumer.assignment.interval.ms."),
     key("group.consumer.min.heartbeat.interval.ms", Int, Some("5000"), AtLeast(1)).served("Lower bound of group.consumer.heartbeat.interval.ms."),
     key("group.consumer.min.session.timeout.ms", Int, Some("45000"), AtLeast(1)).served("Lower bound of group.consumer.session.timeout.ms."),
