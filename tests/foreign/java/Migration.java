@@ -12,6 +12,7 @@ import org.apache.kafka.clients.consumer.*;
 import org.apache.kafka.clients.producer.*;
 import org.apache.kafka.common.GroupType;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.GroupIdNotFoundException;
 import org.apache.kafka.common.errors.RebalanceInProgressException;
 import org.apache.kafka.common.serialization.*;
 
@@ -130,7 +131,13 @@ public class Migration {
 
     /** Whether the members share all partitions, as they see it themselves and as the coordinator does. */
     static boolean isShared(String group, List<Member> members) throws Exception {
-        ConsumerGroupDescription described = admin.describeConsumerGroups(List.of(group)).all().get(30, TimeUnit.SECONDS).get(group);
+        ConsumerGroupDescription described;
+        try {
+            described = admin.describeConsumerGroups(List.of(group)).all().get(30, TimeUnit.SECONDS).get(group);
+        } catch (ExecutionException error) {
+            expect(error.getCause() instanceof GroupIdNotFoundException, "describing the group: " + error.getCause());
+            return false;
+        }
         int had = described.members().stream().mapToInt(member -> member.assignment().topicPartitions().size()).sum();
         return described.members().size() == members.size() && had == PARTITIONS
             && members.stream().mapToInt(member -> member.assigned).sum() == PARTITIONS
