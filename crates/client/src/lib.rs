@@ -12,6 +12,7 @@
 //! It knows nothing about brokers' insides, schemas or SQL.
 
 pub mod error;
+mod http;
 
 pub mod config;
 

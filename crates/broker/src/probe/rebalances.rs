@@ -16,12 +16,16 @@ pub(super) fn page(node: &Node, path: &str) -> Option<Page> {
     let name = percent_decoded(name);
     let shard = node.groups.shard_of(&name);
     let rebalances = shard.and_then(|shard| shard.read(|machine| machine.rebalances(&name)));
+    // Whoever asks by an address can tell whether it is the right broker's.
+    let cluster = node.image().cluster_id().to_string();
     let (status, value) = match rebalances {
         Ok(rebalances) => {
             let rebalances: Vec<Value> = rebalances.iter().map(row).collect();
-            (200, json!({ "group": name, "rebalances": rebalances }))
+            (200, json!({ "cluster": cluster, "group": name, "rebalances": rebalances }))
         }
-        Err(error) => (404, json!({ "group": name, "error": error.to_string() })),
+        Err(error) => {
+            (404, json!({ "cluster": cluster, "group": name, "error": error.to_string() }))
+        }
     };
     Some(Page { status, json: value.to_string() })
 }

@@ -16,7 +16,7 @@ use crate::args::{Common, Format};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{line, note, out, print, print_table, print_value};
-use crate::quantities::{now_ms, parse_duration, parse_time};
+use crate::quantities::{format_time, now_ms, parse_duration, parse_time};
 use crate::reset::{Plan, Target, ends_of, expand, from_csv, plan, to_csv, within_logs};
 
 /// List, describe, reset and delete consumer and share groups.
@@ -38,7 +38,8 @@ pub(crate) enum Group {
     #[command(after_help = "Examples:\n  \
         fleuve group describe readers\n  \
         fleuve group describe readers --members\n  \
-        fleuve group describe readers --state -o json")]
+        fleuve group describe readers --state -o json\n  \
+        fleuve group describe readers --history")]
     Describe {
         /// The group.
         name: String,
@@ -48,6 +49,12 @@ pub(crate) enum Group {
         /// Show state, assignor, coordinator and epochs instead of the offsets.
         #[arg(long)]
         state: bool,
+        /// Show why the group rebalanced, the last times; only Fleuve's brokers know.
+        #[arg(long, conflicts_with_all = ["members", "state"])]
+        history: bool,
+        /// Where the broker's HTTP door is, if not where its configuration says.
+        #[arg(long, value_name = "HOST:PORT", requires = "history")]
+        http: Option<String>,
     },
     /// Move what a group has committed; shows the plan unless --execute is given.
     #[command(after_help = "Examples:\n  \
@@ -132,6 +139,9 @@ pub(crate) async fn run(command: Group, common: &Common) -> Result<(), Failure> 
         Group::List { state, kind } => list(&admin, &state, &kind, common.output).await,
         Group::Describe { name, members: true, .. } => members(&admin, &name, common.output).await,
         Group::Describe { name, state: true, .. } => state(&admin, &name, common.output).await,
+        Group::Describe { name, history: true, http, .. } => {
+            history(&admin, &name, http.as_deref(), common.output).await
+        }
         Group::Describe { name, .. } => match admin.is_share_group(&name).await? {
             true => share::describe(&admin, &name, common.output).await,
             false => describe(&admin, &name, common.output).await,
@@ -293,6 +303,43 @@ async fn state(admin: &Admin, name: &str, format: Format) -> Result<(), Failure>
     ];
     let headers = ["group", "state", "assignor", "coordinator", "members", "epoch", "target epoch"];
     print(format, &value, &headers, [row])
+}
+
+async fn history(
+    admin: &Admin,
+    name: &str,
+    http: Option<&str>,
+    format: Format,
+) -> Result<(), Failure> {
+    let rebalances = admin.rebalances(name, http).await.map_err(|error| {
+        let text = error.to_string();
+        // Where giving the address would help, the client says so.
+        match text.ends_with("address") {
+            true => Failure::new(format!("{text} with --http HOST:PORT")),
+            false => Failure::from(error),
+        }
+    })?;
+    let value = rebalances
+        .iter()
+        .map(|rebalance| {
+            json!({
+                "at_ms": rebalance.at_ms, "ended_epoch": rebalance.ended_epoch,
+                "cause": rebalance.cause, "member": rebalance.member,
+                "client_reason": rebalance.client_reason,
+            })
+        })
+        .collect();
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let rows = rebalances.iter().map(|rebalance| {
+        vec![
+            format_time(rebalance.at_ms),
+            rebalance.ended_epoch.to_string(),
+            rebalance.cause.clone(),
+            or_dash(&rebalance.member),
+            or_dash(&rebalance.client_reason),
+        ]
+    });
+    print(format, &value, &["at", "ended epoch", "cause", "member", "client's reason"], rows)
 }
 
 /// One partition of a group's description.

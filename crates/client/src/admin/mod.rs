@@ -14,6 +14,7 @@ mod log_dirs;
 mod partitions;
 mod quorum;
 mod quotas;
+mod rebalances;
 mod resources;
 mod scram;
 mod shares;
@@ -32,6 +33,7 @@ pub use leaders::{ElectionType, OngoingReassignment, PartitionResults};
 pub use log_dirs::{LogDir, LogDirReplica};
 pub use quorum::{QuorumDescription, QuorumReplica};
 pub use quotas::{EntityQuotas, QuotaEntity, QuotaFilter};
+pub use rebalances::Rebalance;
 pub use scram::{ScramMechanism, ScramUser};
 pub use shares::ShareOffset;
 pub use streams_groups::{

@@ -28,10 +28,20 @@ impl Broker {
 
     /// Starts a broker where another one was.
     pub(crate) fn start_at(address: &str, directory: tempfile::TempDir) -> Self {
+        Self::start_with(address, directory, &[])
+    }
+
+    /// Starts a broker with further settings, as `key=value`.
+    pub(crate) fn start_with(
+        address: &str,
+        directory: tempfile::TempDir,
+        settings: &[&str],
+    ) -> Self {
         let mut child = Command::new(FLEUVE)
             .args(["serve", "--listen", address, "--data-dir"])
             .arg(directory.path())
             .args(["--set", "group.initial.rebalance.delay.ms=0"])
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .env("RUST_LOG", "error")
             .stdout(Stdio::piped())
             .spawn()

@@ -1,5 +1,6 @@
 //! Members of a group that come and go.
 
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -98,6 +99,41 @@ fn a_member_that_leaves_has_committed_what_it_printed() {
         }
     }
     assert_eq!(broker.json(&["group", "describe", "g"])["partitions"][0]["lag"], 0);
+}
+
+#[test]
+fn the_history_of_a_group_is_told_without_a_second_address() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let door = format!("fleuve.metrics.listen={free}");
+    let broker = Broker::start_with("127.0.0.1:0", tempfile::tempdir().expect("room"), &[&door]);
+    broker.run_with(&["produce", "t"], b"0\n");
+    broker.run(&["consume", "t", "--group", "g", "-n", "1", "-q"]);
+    let history = broker.json(&["group", "describe", "g", "--history"]);
+    assert_eq!(history[0]["cause"], "a new member joined");
+    assert_eq!(history[0]["ended_epoch"], 0);
+    assert!(history[0]["at_ms"].as_i64().is_some_and(|at_ms| at_ms > 1_700_000_000_000));
+    let table = broker.run(&["group", "describe", "g", "--history"]);
+    assert!(table.contains("a new member joined"), "{table}");
+    let error = broker.fail(&["group", "describe", "nobody", "--history"]);
+    assert!(error.contains("nobody") && error.contains("does not exist"), "{error}");
+
+    // A door whose place the configuration does not tell.
+    let any = ["fleuve.metrics.listen=127.0.0.1:0"];
+    let other = Broker::start_with("127.0.0.1:0", tempfile::tempdir().expect("room"), &any);
+    let http = other.announced.iter().find_map(|line| line.strip_prefix("listening http "));
+    let http = http.expect("the door was announced");
+    let error = other.fail(&["group", "describe", "g", "--history"]);
+    assert!(error.contains("--http HOST:PORT"), "{error}");
+    other.run_with(&["produce", "t"], b"0\n");
+    other.run(&["consume", "t", "--group", "g", "-n", "1", "-q"]);
+    let history = other.json(&["group", "describe", "g", "--history", "--http", http]);
+    assert_eq!(history[0]["cause"], "a new member joined");
+    // The door of somebody else's cluster.
+    let error = broker.fail(&["group", "describe", "g", "--history", "--http", http]);
+    assert!(error.contains("another cluster"), "{error}");
+    let nowhere = other.address.clone();
+    let error = other.fail(&["group", "describe", "g", "--history", "--http", &nowhere]);
+    assert!(error.contains(&nowhere), "{error}");
 }
 
 #[test]

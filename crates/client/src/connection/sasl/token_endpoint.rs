@@ -5,15 +5,14 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::{Method, Request, StatusCode, Uri, header};
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::config::{Secret, TlsConfig};
 use crate::error::{Error, Result};
+use crate::http::exchange;
 use crate::transport::TlsTransport;
 
 /// What we read of the server's answer.
@@ -24,8 +23,6 @@ struct Granted {
     expires_in: Option<f64>,
 }
 
-/// Tokens are a few kilobytes.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// A server that does not say how long a token is good.
 const LIFETIME_UNKNOWN: Duration = Duration::from_secs(60);
 /// How long the server may take.
@@ -102,30 +99,6 @@ async fn ask(
         exchange(transport.open(&host, port).await.map_err(text)?, request).await
     } else {
         exchange(TcpStream::connect((&*host, port)).await.map_err(text)?, request).await
-    }
-}
-
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), String> {
-    let text = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
-    let asking = async {
-        let response = sender.send_request(request).await.map_err(text)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
-    };
-    tokio::pin!(asking, connection);
-    tokio::select! {
-        answer = &mut asking => answer,
-        ended = &mut connection => {
-            ended.map_err(text)?;
-            // The connection may end with the answer already read.
-            asking.await
-        }
     }
 }
 
