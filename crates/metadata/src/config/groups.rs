@@ -160,10 +160,22 @@ pub(super) fn resolve_consumer_groups(
     }
 }
 
+/// What the one assignor of share groups is called, by its own name and by Kafka's class.
+const SHARE_ASSIGNOR: [&str; 2] =
+    ["simple", "org.apache.kafka.coordinator.group.assignor.SimpleAssignor"];
+
 pub(super) fn resolve_share_groups(
     layers: &Layers<'_>,
     problems: &mut Problems,
 ) -> ShareGroupSettings {
+    const ASSIGNORS: &str = "group.share.assignors";
+    let asked = layers.list(ASSIGNORS);
+    if !matches!(asked.as_slice(), [one] if SHARE_ASSIGNOR.contains(&one.as_str())) {
+        problems.error(
+            layers.origin(ASSIGNORS),
+            format!("`{ASSIGNORS}` is `{}`; there is `simple`", asked.join(",")),
+        );
+    }
     for rest in ["delivery.count.limit", "record.lock.duration.ms", "partition.max.record.locks"] {
         let names = ["group.share.", "group.share.min.", "group.share.max."];
         let [name, min_name, max_name] = names.map(|prefix| format!("{prefix}{rest}"));
@@ -323,10 +335,16 @@ mod tests {
             ("group.streams.assignment.interval.ms", "20000"),
             ("group.streams.num.standby.replicas", "3"),
             ("group.consumer.heartbeat.interval.ms", "60000"),
+            ("group.share.assignors", "range"),
+            ("group.share.assignors", "simple,range"),
         ] {
             let overrides = [set(key, value)];
             let refused = load(Sources { overrides: &overrides, ..Sources::default() });
             assert!(refused.is_err(), "{key}={value}");
+        }
+        for name in SHARE_ASSIGNOR {
+            let overrides = [set("group.share.assignors", name)];
+            assert!(load(Sources { overrides: &overrides, ..Sources::default() }).is_ok());
         }
     }
 }

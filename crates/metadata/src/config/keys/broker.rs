@@ -108,7 +108,7 @@ pub static BROKER_KEYS: &[Key] = &[
     key("group.max.size", Int, Some("2147483647"), AtLeast(1)).served("Most members of one group."),
     key("group.min.session.timeout.ms", Int, Some("6000"), Any).served("Shortest session timeout that a member may ask for."),
     key("group.share.assignment.interval.ms", Int, Some("1000"), AtLeast(0)).cluster_wide().served("Least time between two target assignments of a share group."),
-    key("group.share.assignors", List, Some("simple"), Distinct { of: &[], may_be_empty: false }),
+    key("group.share.assignors", List, Some("simple"), Distinct { of: &[], may_be_empty: false }).served("The assignor of share groups: simple."),
     key("group.share.delivery.count.limit", Int, Some("5"), Between(2, 10)).served("Archives a record that was delivered to a share group so often without being dealt with."),
     key("group.share.heartbeat.interval.ms", Int, Some("5000"), AtLeast(1)).served("How often members of share groups are told to send heartbeats."),
     key("group.share.initialize.retry.interval.ms", Int, Some("30000"), AtLeast(1)).internal().served("Asks again for the state of a share-partition that has not begun by then."),
