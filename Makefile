@@ -27,7 +27,7 @@ run: build
 build:
 	cargo build --release --bin fleuve
 
-test: unit build foreign crash copier checker dump full-disk
+test: unit build foreign crash copier checker dump full-disk interop
 
 unit:
 	cargo fmt --all --check
@@ -74,6 +74,12 @@ checker: build
 full-disk: build
 	scripts/setup.sh python
 	python3 tests/reliability/full_disk.py $(MOUNT)
+
+# Directories after SIGKILL; `python3 tests/reliability/interop.py --long` for those after a clean stop, too.
+.PHONY: interop
+interop: build
+	scripts/setup.sh python kafka
+	python3 tests/reliability/interop.py
 
 dump: build
 	scripts/setup.sh python kafka
