@@ -27,7 +27,7 @@ run: build
 build:
 	cargo build --release --bin fleuve
 
-test: unit build foreign crash copier checker dump full-disk interop
+test: unit build foreign crash copier checker dump full-disk interop descriptors power
 
 unit:
 	cargo fmt --all --check
@@ -74,6 +74,18 @@ checker: build
 full-disk: build
 	scripts/setup.sh python
 	python3 tests/reliability/full_disk.py $(MOUNT)
+
+# 5 power cuts of an ext4 of its own; `python3 tests/reliability/power.py --long` for 100.
+.PHONY: power
+power: build
+	scripts/setup.sh python
+	python3 tests/reliability/power.py $(MOUNT)
+
+# 600 partitions with 256 descriptors; `python3 tests/reliability/descriptors.py --long` for 10,000 with 1,024.
+.PHONY: descriptors
+descriptors: build
+	scripts/setup.sh python
+	python3 tests/reliability/descriptors.py
 
 # Directories after SIGKILL; `python3 tests/reliability/interop.py --long` for those after a clean stop, too.
 .PHONY: interop

@@ -12,7 +12,6 @@ allowed the test fails, or says that it was skipped if --skip-without-mount is g
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness.broker import CACHE, Workspace  # noqa: E402
+from harness.volume import NoMount, Volume  # noqa: E402
 
 MEBIBYTES = 64
 SETTINGS = {
@@ -115,42 +115,8 @@ print(f"{more} more fitted when half was deleted", file=sys.stderr)
 """
 
 
-class NoMount(Exception):
-    """This machine does not let us mount."""
-
-
-class Volume:
-    """A small file system of its own."""
-
-    def __init__(self, kind: str, path: Path):
-        self.kind, self.path = kind, path
-
-    def __enter__(self) -> "Volume":
-        self.path.mkdir(parents=True)
-        if self.kind == "tmpfs":
-            self._do("mount", "-t", "tmpfs", "-o", f"size={MEBIBYTES}m", "tmpfs", str(self.path))
-        else:
-            image = self.path.with_suffix(".image")
-            with open(image, "wb") as file:
-                file.truncate(MEBIBYTES << 20)
-            self._do("mkfs.ext4", "-q", "-m", "0", str(image))
-            self._do("mount", "-o", "loop", str(image), str(self.path))
-        return self
-
-    def __exit__(self, *_) -> None:
-        subprocess.run(["umount", str(self.path)], check=True)
-
-    def _do(self, *command: str) -> None:
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        except FileNotFoundError as error:
-            raise NoMount(str(error)) from error
-        except subprocess.CalledProcessError as error:
-            raise NoMount(f"{' '.join(command)}: {error.stderr.strip()}") from error
-
-
 def fill(workspace: Workspace, kind: str) -> None:
-    with Volume(kind, workspace.path / kind) as volume:
+    with Volume(kind, workspace.path / kind, MEBIBYTES) as volume:
         broker = workspace.broker("fleuve", SETTINGS, f"{kind}-data")
         broker.data = volume.path / "data"
         broker.start()
@@ -197,6 +163,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if os.name != "posix":
-        sys.exit("needs a system with mount(8)")
     sys.exit(main())

@@ -191,7 +191,8 @@ impl Broker {
         let times = Arc::clone(&flush_times);
         let flusher = Flusher::start_observed(FLUSH_THREADS, move |took| times.record(took));
         let flusher = Arc::new(flusher.map_err(StartError::Thread)?);
-        let gate = Arc::new(ConnectionGate::new(startup::gate_limits(&settings).await));
+        let gate =
+            Arc::new(ConnectionGate::new(startup::gate_limits(&settings, &*components.disk).await));
         let listeners: Vec<BoundListener> = sockets
             .iter()
             .map(|(name, socket)| BoundListener { name: name.clone(), address: socket.address() })

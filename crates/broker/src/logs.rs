@@ -31,6 +31,11 @@ use crate::partition::{Partition, Surroundings};
 /// several waiting threads with one commit.
 const CLOSING_THREADS: usize = 8;
 
+/// What all logs together may hold, so that connections are not left without descriptors.
+pub(crate) fn log_limits(disk: &dyn Disk) -> Limits {
+    Limits::within(disk.open_files_max())
+}
+
 /// Why the data directories cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LogsError {
@@ -109,7 +114,7 @@ impl Logs {
             Arc::clone(&world.disk),
             Arc::clone(&world.clock),
             Arc::clone(&world.random),
-            Limits::default(),
+            log_limits(&*world.disk),
         );
         // Clients name directories by the paths that they were told, so these must be whole.
         let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());

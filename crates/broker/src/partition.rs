@@ -402,7 +402,7 @@ impl Partition {
     /// Does `work` and has the data directory looked at if the disk refuses.
     fn watching<T>(&self, work: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
         work().inspect_err(|error| {
-            if matches!(error, LogError::Disk(_)) && !error.is_out_of_space() {
+            if matches!(error, LogError::Disk(_)) && !error.is_passing() {
                 self.surroundings.disk_trouble.notify_one();
             }
         })

@@ -12,6 +12,7 @@ use fleuve_metadata::checkpoint::Voter;
 use fleuve_metadata::config::{BrokerSettings, Layers, Listener as ListenerSettings};
 use fleuve_metadata::controller::{Controller, Registration};
 use fleuve_metadata::image::Endpoint as RegisteredEndpoint;
+use fleuve_os::Disk;
 use fleuve_protocol::Str;
 use fleuve_storage::Flusher;
 use fleuve_types::Uuid;
@@ -24,7 +25,7 @@ use crate::fetch_session::SessionCache;
 use crate::group_settings::group_settings;
 use crate::groups::Groups;
 use crate::lags::Lags;
-use crate::logs::Logs;
+use crate::logs::{Logs, log_limits};
 use crate::metadata_log::{FoundRecords, MetadataError, MetadataLog};
 use crate::metrics::{Counter, Distribution, RequestCounters};
 use crate::node::{Endpoint, ListenerCounters, Node};
@@ -48,6 +49,11 @@ const UNWRITTEN_BYTES_PER_CONNECTION_MAX: usize = 4 << 20;
 /// Connections that the system keeps for us until we accept them, unless the operator says
 /// otherwise; Linux cuts it down to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
+/// Descriptors for what is neither a connection nor kept open by a log: listeners, files in use for
+/// the length of a call, pages of metrics.
+const DESCRIPTORS_BESIDES: usize = 64;
+/// With fewer connections than these there is no point in going on.
+const CONNECTIONS_MIN: usize = 16;
 /// The leader epoch of the metadata log, which has only ever one leader.
 const METADATA_EPOCH: i32 = 1;
 
@@ -110,9 +116,15 @@ async fn resolve(listener: &ListenerSettings) -> Result<SocketAddr, StartError> 
 }
 
 /// Who may connect.
-pub(crate) async fn gate_limits(settings: &BrokerSettings) -> GateLimits {
+pub(crate) async fn gate_limits(settings: &BrokerSettings, disk: &dyn Disk) -> GateLimits {
+    // Whoever comes when there is no descriptor left waits outside, instead of taking one that a
+    // log needs.
+    let for_connections = disk.open_files_max().map_or(usize::MAX, |max| {
+        let kept = log_limits(disk).open_files() + DESCRIPTORS_BESIDES;
+        usize::try_from(max).unwrap_or(usize::MAX).saturating_sub(kept).max(CONNECTIONS_MIN)
+    });
     GateLimits {
-        total_max: settings.network.connections_max,
+        total_max: settings.network.connections_max.min(for_connections),
         per_address_max: settings.network.connections_per_ip_max,
         overrides: address_overrides(settings).await,
         rate_max: creation_rate(settings),

@@ -54,6 +54,24 @@ impl DiskError {
     }
 }
 
+impl DiskError {
+    /// Reports whether the process, or the whole system, has as many files open as it may.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        matches!(self.source.raw_os_error(), Some(EMFILE | ENFILE))
+    }
+
+    /// Reports whether the disk is in order and only something has run out, space or descriptors,
+    /// that may be there again at any moment.
+    pub fn is_passing(&self) -> bool {
+        self.is_out_of_space() || self.is_out_of_descriptors()
+    }
+}
+
+/// Too many files are open in the system.
+const ENFILE: i32 = 23;
+/// Too many files are open in the process.
+const EMFILE: i32 = 24;
+
 /// How [`Disk::open`] treats a file that exists or does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -199,6 +217,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
 
     /// Returns the bytes of the file system that holds `path`, free or not.
     fn total_space(&self, path: &Path) -> DiskResult<u64>;
+
+    /// Returns how many files, sockets included, the process may have open at a time; `None` when
+    /// nothing limits it.
+    fn open_files_max(&self) -> Option<u64> {
+        None
+    }
 
     /// Takes an exclusive advisory lock on the file `path`, creating it when missing; `None` when
     /// somebody else holds it.

@@ -111,6 +111,10 @@ impl Disk for OsDisk {
         Ok(numbers.f_blocks.saturating_mul(numbers.f_frsize))
     }
 
+    fn open_files_max(&self) -> Option<u64> {
+        rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+    }
+
     fn try_lock(&self, path: &Path) -> DiskResult<Option<Box<dyn DiskLock>>> {
         let failed = |error| DiskError::new("lock", path, error);
         let file = fs::OpenOptions::new()

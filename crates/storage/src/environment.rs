@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use fleuve_os::{Clock, Disk, DiskError, DiskResult, File, OpenMode, Random};
@@ -25,8 +26,29 @@ pub struct Environment {
 pub struct Limits {
     /// Bytes of recently appended records kept in memory for consumers at the tail.
     pub tail_cache_bytes: usize,
-    /// Files kept open although nothing is written to them at the moment.
+    /// Files kept open although nothing is written to them at the moment. As many more are kept
+    /// open while their last writes wait for a flush.
     pub idle_open_files: usize,
+}
+
+impl Limits {
+    /// Leaves most of the files that the process may have open to others, its connections above
+    /// all.
+    pub fn within(open_files_max: Option<u64>) -> Self {
+        /// Logs take this part for idle files, and as much again for unflushed ones.
+        const PART: u64 = 8;
+        const IDLE_MIN: u64 = 16;
+        let usual = Self::default();
+        let part = open_files_max.map_or(u64::MAX, |max| (max / PART).max(IDLE_MIN));
+        let part = usize::try_from(part).unwrap_or(usize::MAX);
+        Self { idle_open_files: usual.idle_open_files.min(part), ..usual }
+    }
+
+    /// Returns how many files all logs together keep open, those not counted that are in use for
+    /// the length of a single call.
+    pub fn open_files(&self) -> usize {
+        self.idle_open_files.saturating_mul(2)
+    }
 }
 
 impl Default for Limits {
@@ -88,16 +110,54 @@ const DELETION_RETRY_MS: i64 = 60_000;
 ///
 /// Whoever uses a file holds a [`FileHandle`], which only remembers it weakly: when the cache drops
 /// the file, the next use opens it again. With thousands of partitions that is what keeps the
-/// number of descriptors bounded; a log with unflushed writes holds its file strongly besides.
+/// number of descriptors bounded; a log with unflushed writes holds its file strongly besides, if
+/// it gets a [`Holding`].
 #[derive(Debug)]
 pub(crate) struct OpenFiles {
     limit: usize,
     held: Mutex<VecDeque<Arc<dyn File>>>,
+    /// Logs that hold files besides, because of unflushed writes.
+    holders: AtomicUsize,
+}
+
+/// The right of a log to keep the file open that it writes to, until that is flushed.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    open_files: Arc<OpenFiles>,
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.open_files.holders.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl OpenFiles {
     fn new(limit: usize) -> Self {
-        Self { limit: limit.max(1), held: Mutex::default() }
+        Self { limit: limit.max(1), held: Mutex::default(), holders: AtomicUsize::new(0) }
+    }
+
+    /// Gives a log the right to hold a file, unless enough others do.
+    pub(crate) fn holding(self: &Arc<Self>) -> Option<Holding> {
+        let holding = Holding { open_files: Arc::clone(self) };
+        (self.holders.fetch_add(1, Ordering::Relaxed) < self.limit).then_some(holding)
+    }
+
+    /// Opens a file, if need be with the descriptor of one that is idle.
+    pub(crate) fn open(
+        &self,
+        disk: &dyn Disk,
+        path: &Path,
+        mode: OpenMode,
+    ) -> DiskResult<Arc<dyn File>> {
+        match disk.open(path, mode) {
+            Err(error) if error.is_out_of_descriptors() => {
+                let idle = std::mem::take(&mut *self.held.lock());
+                drop(idle);
+                disk.open(path, mode)
+            }
+            opened => opened,
+        }
     }
 
     fn hold(&self, file: Arc<dyn File>) {
@@ -148,7 +208,7 @@ impl FileHandle {
         if let Some(file) = self.file.as_ref().and_then(Weak::upgrade) {
             return Ok(file);
         }
-        let file = environment.disk.open(&self.path, mode)?;
+        let file = environment.open_files.open(&*environment.disk, &self.path, mode)?;
         self.file = Some(Arc::downgrade(&file));
         environment.open_files.hold(file.clone());
         Ok(file)

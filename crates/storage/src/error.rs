@@ -74,6 +74,12 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Reports whether something has run out that may be there again at any moment: space, or
+    /// descriptors.
+    pub fn is_passing(&self) -> bool {
+        self.is_out_of_space() || matches!(self, Self::Disk(error) if error.is_passing())
+    }
+
     /// Reports whether the disk is full: the operation may succeed once there is space.
     pub fn is_out_of_space(&self) -> bool {
         match self {

@@ -321,6 +321,38 @@ fn a_full_disk_refuses_appends_and_nothing_else() {
 }
 
 #[test]
+fn too_many_open_files_end_nothing() {
+    let mut machine = Machine::new(LogConfig { segment_bytes: 400, ..config() });
+    let mut log = machine.open();
+    put(&mut log, &Spec::sized(1, 100));
+    log.close().unwrap();
+    machine.restart();
+    let mut log = machine.open_clean();
+    let full = || Fault::on(Operation::Open, Effect::OutOfDescriptors).path(".log");
+    // Once: the descriptor of an idle file serves.
+    machine.disk.inject(full());
+    put(&mut log, &Spec::sized(1, 100));
+    // Twice: there is none. What needs a new segment is refused, as long as that is so.
+    let filled = std::iter::repeat_with(|| {
+        machine.disk.inject(full().times(2));
+        let appended = append(&mut log, &Spec::sized(1, 100));
+        machine.disk.clear_faults();
+        appended
+    });
+    let refusal = filled.take(4).find_map(Result::err).expect("a segment holds fewer");
+    assert!(matches!(refusal, AppendError::Log(error) if error.is_passing()));
+    assert!(log.failure().is_none());
+    let end = put(&mut log, &Spec::sized(1, 100)) + 1;
+    // A flush that has to open files gets one, too.
+    machine.disk.inject(full());
+    assert_eq!(log.flush().unwrap(), Offset(end));
+    machine.disk.crash(Crash::LoseUnsynced);
+    machine.restart();
+    let mut log = machine.open();
+    assert_eq!(records_from(&mut log, 0).len(), end as usize);
+}
+
+#[test]
 fn a_full_disk_at_a_checkpoint_costs_the_checkpoint_alone() {
     let machine = Machine::new(LogConfig::default());
     let mut log = machine.open();

@@ -34,9 +34,12 @@ pub enum Effect {
     OutOfSpace,
     /// A write stores this many bytes and then answers ENOSPC.
     OutOfSpaceAfter(usize),
+    /// The process has too many files open: EMFILE.
+    OutOfDescriptors,
 }
 
 const EIO: i32 = 5;
+const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
 
 impl Effect {
@@ -44,6 +47,7 @@ impl Effect {
         io::Error::from_raw_os_error(match self {
             Self::InputOutputError => EIO,
             Self::OutOfSpace | Self::OutOfSpaceAfter(_) => ENOSPC,
+            Self::OutOfDescriptors => EMFILE,
         })
     }
 }

@@ -418,7 +418,9 @@ impl File for SimFile {
                 Some(effect) => {
                     let kept = match effect {
                         Effect::OutOfSpaceAfter(kept) => kept,
-                        Effect::InputOutputError | Effect::OutOfSpace => 0,
+                        Effect::InputOutputError
+                        | Effect::OutOfSpace
+                        | Effect::OutOfDescriptors => 0,
                     };
                     bytes.truncate(kept);
                     Err(effect.error())

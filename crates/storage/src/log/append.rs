@@ -153,7 +153,7 @@ impl Log {
             };
             segment.enter(environment, facts, self.config.index_interval_bytes);
         }
-        self.durability.add_file(file);
+        self.durability.add_file(&environment.open_files, file);
         let aborted = self.producers.commit(staged);
         let indexed = aborted
             .into_iter()

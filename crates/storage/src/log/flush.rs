@@ -23,6 +23,7 @@ use fleuve_types::Offset;
 
 use super::partition_log::Log;
 use crate::checkpoint;
+use crate::environment::{Holding, OpenFiles};
 use crate::error::LogError;
 use crate::manager::LogPoints;
 
@@ -32,7 +33,9 @@ pub struct FlushJob {
     /// The directory of the log.
     directory: PathBuf,
     disk: Arc<dyn Disk>,
+    open_files: Arc<OpenFiles>,
     files: Vec<Arc<dyn File>>,
+    _holding: Option<Holding>,
     closed_files: Vec<PathBuf>,
     directories: Vec<PathBuf>,
     epochs: Option<(PathBuf, String)>,
@@ -52,7 +55,9 @@ impl FlushJob {
         // What is gone has been deleted in the meantime, or the whole log has: nothing of it has to
         // be durable any more.
         for path in &self.closed_files {
-            if let Some(file) = unless_gone(self.disk.open(path, OpenMode::Read))? {
+            if let Some(file) =
+                unless_gone(self.open_files.open(&*self.disk, path, OpenMode::Read))?
+            {
                 file.sync_data()?;
             }
         }
@@ -139,7 +144,9 @@ impl Log {
         FlushJob {
             directory: self.directory.clone(),
             disk: self.environment.disk.clone(),
+            open_files: self.environment.open_files.clone(),
             files: std::mem::take(&mut durability.files),
+            _holding: durability.holding.take(),
             closed_files: std::mem::take(&mut durability.closed_files),
             directories: std::mem::take(&mut durability.directories),
             epochs,
@@ -238,6 +245,7 @@ impl Log {
             segment.close(&environment);
         }
         self.durability.files.clear();
+        self.durability.holding = None;
         self.durability.closed_files.clear();
         self.tail.clear();
     }

@@ -7,7 +7,7 @@ use fleuve_os::File;
 use fleuve_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicPartition, Uuid};
 
 use crate::config::LogConfig;
-use crate::environment::Environment;
+use crate::environment::{Environment, Holding, OpenFiles};
 use crate::error::LogError;
 use crate::leader_epochs::{EpochEnd, LeaderEpochs};
 use crate::producers::{ProducerState, ProducerView, VerificationGuard, Verifications};
@@ -58,6 +58,8 @@ pub(crate) struct Durability {
     /// Files with writes that were not synced, held open because more will follow: the active
     /// segment's.
     pub(super) files: Vec<Arc<dyn File>>,
+    /// The right to do so; there are fewer than there may be logs.
+    pub(super) holding: Option<Holding>,
     /// Other files with writes that were not synced. They are opened again for it, so that logs
     /// that nobody flushes, or thousands after a crash, do not use up the descriptors. The kernel
     /// reports an earlier write error to the new descriptor too.
@@ -75,10 +77,15 @@ pub(crate) struct Durability {
 }
 
 impl Durability {
-    pub(super) fn add_file(&mut self, file: Arc<dyn File>) {
+    pub(super) fn add_file(&mut self, open_files: &Arc<OpenFiles>, file: Arc<dyn File>) {
         // Nearly always it is the active segment again, added last.
-        if !self.files.iter().rev().any(|known| Arc::ptr_eq(known, &file)) {
-            self.files.push(file);
+        if self.files.iter().rev().any(|known| Arc::ptr_eq(known, &file)) {
+            return;
+        }
+        self.holding = self.holding.take().or_else(|| open_files.holding());
+        match self.holding {
+            Some(_) => self.files.push(file),
+            None => self.add_closed_file(file.path()),
         }
     }
 
@@ -269,9 +276,9 @@ impl Log {
     }
 
     /// Takes no more records from now on, because of `error`, unless it only says that the disk is
-    /// full.
+    /// full or that too many files are open.
     pub(crate) fn fail_unless_full(&mut self, error: &LogError) {
-        if error.is_out_of_space() || self.durability.failure.is_some() {
+        if error.is_passing() || self.durability.failure.is_some() {
             return;
         }
         tracing::error!(
