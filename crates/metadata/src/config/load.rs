@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fleuve_types::NodeId;
 
+use super::access::resolve_access;
 use super::groups::{
     resolve_consumer_groups, resolve_groups, resolve_share_groups, resolve_streams_groups,
 };
@@ -227,6 +228,7 @@ pub(super) fn resolve(
             controller_samples: count(layers, "controller.quota.window.num"),
             controller_sample_ms: layers.integer("controller.quota.window.size.seconds") * 1000,
         },
+        access: resolve_access(layers, problems),
         metrics: resolve_metrics(layers, problems),
         statics: layers.statics.clone(),
         host_name: host_name.to_owned(),

@@ -8,6 +8,7 @@
 //! Begin reading at `key`, then `keys`, then `load`. This room knows no files, sockets or clocks:
 //! the text of the file and the name of the machine are arguments.
 
+mod access;
 mod alter;
 mod client_match;
 mod describe;
@@ -30,6 +31,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use access::{AccessSettings, STANDARD_AUTHORIZER};
 pub use alter::{AlterError, AlterOperation, Scope, apply_operation, check_overrides};
 pub use client_match::{ClientMatch, ClientTrait, IllegalPattern};
 pub use describe::{

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use fleuve_types::NodeId;
 
+use super::access::AccessSettings;
 use super::layers::{ConfigMap, Layers, StaticConfig};
 use super::listeners::Listeners;
 use super::load;
@@ -44,6 +45,8 @@ pub struct BrokerSettings {
     pub transactions: TransactionSettings,
     /// How quotas are measured.
     pub quotas: QuotaSettings,
+    /// Who may do what.
+    pub access: AccessSettings,
     /// The endpoint for metrics.
     pub metrics: MetricsSettings,
     /// What the operator wrote, key by key, for `DescribeConfigs`.

@@ -7,7 +7,7 @@ use fleuve_metadata::image::{Acl, AclPatternType, AclResourceType};
 use super::host::Hosts;
 
 /// The literal name that stands for every name.
-const ANY_NAME: &str = "*";
+pub(super) const ANY_NAME: &str = "*";
 
 /// All entries, by resource.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +49,14 @@ impl Index {
             entries.push(Entry { acl: acl.clone(), host: Hosts::parse(acl.host.as_str()) });
         }
         index
+    }
+
+    /// Lists the entries about resources of a kind.
+    pub(super) fn of_type(&self, resource_type: AclResourceType) -> impl Iterator<Item = &Entry> {
+        self.by_type.get(&resource_type).into_iter().flat_map(|of_type| {
+            let named = of_type.literal.values().chain(of_type.prefixed.values()).flatten();
+            of_type.any_name.iter().chain(named)
+        })
     }
 
     /// Lists the entries about a resource.

@@ -14,7 +14,7 @@ mod tests;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use fleuve_metadata::image::{Acl, AclOperation, AclPermission, AclResourceType};
+use fleuve_metadata::image::{Acl, AclOperation, AclPatternType, AclPermission, AclResourceType};
 
 pub use index::Index;
 
@@ -106,6 +106,46 @@ impl Authorizer {
             None if !any && self.allow_without_entries => Verdict::NoEntries,
             None => Verdict::NotAllowed,
         }
+    }
+}
+
+impl Authorizer {
+    /// Decides whether `principal`, who connects from `host`, may do this to any resource of the
+    /// kind at all, be there one of that name or not.
+    pub fn judge_any(
+        &self,
+        index: &Index,
+        principal: &Principal,
+        host: IpAddr,
+        resource_type: AclResourceType,
+        operation: AclOperation,
+    ) -> bool {
+        // A name that nobody uses: super users, and entries about every name.
+        let action = Action { resource_type, resource_name: "hardcode", operation };
+        if self.judge(index, principal, host, action).is_allowed() {
+            return true;
+        }
+        let principal = principal.to_string();
+        let concern = index.of_type(resource_type).filter(|entry| {
+            let acl = &entry.acl;
+            (acl.principal.as_str() == EVERYBODY || acl.principal.as_str() == principal)
+                && entry.host.contains(host)
+                && (acl.operation == operation || acl.operation == AclOperation::All)
+        });
+        let (denied, allowed): (Vec<&Acl>, Vec<&Acl>) =
+            concern.map(|entry| &entry.acl).partition(|acl| acl.permission == AclPermission::Deny);
+        let is_denied = |acl: &Acl| {
+            let name = acl.resource_name.as_str();
+            denied.iter().any(|denial| match denial.pattern_type {
+                AclPatternType::Prefixed => name.starts_with(denial.resource_name.as_str()),
+                AclPatternType::Literal => {
+                    let said = denial.resource_name.as_str();
+                    said == index::ANY_NAME
+                        || (acl.pattern_type == AclPatternType::Literal && said == name)
+                }
+            })
+        };
+        allowed.into_iter().any(|acl| !is_denied(acl))
     }
 }
 

@@ -103,6 +103,30 @@ fn a_prefix_is_no_name_and_a_star_in_a_prefix_is_a_star() {
     assert!(!may(&acls, "User:ada", Read, "é"));
 }
 
+#[test]
+fn who_may_write_anywhere_may_write_somewhere() {
+    let judge = |acls: &[Acl]| {
+        let authorizer = Authorizer::new("User:root", false).expect("valid");
+        let host = IpAddr::from([10, 0, 0, 1]);
+        authorizer.judge_any(&Index::new(acls), &Principal::user("ada"), host, TOPIC, Write)
+    };
+    let allow = |pattern, name| acl(Allow, "User:ada", Write, pattern, name);
+    let deny = |pattern, name| acl(Deny, "User:*", All, pattern, name);
+    assert!(!judge(&[]));
+    assert!(!judge(&[acl(Allow, "User:bob", Write, Literal, "t")]));
+    assert!(!judge(&[acl(Allow, "User:ada", Read, Literal, "t")]));
+    for allowed in [allow(Literal, "topic"), allow(Prefixed, "topic"), allow(Literal, "*")] {
+        assert!(judge(std::slice::from_ref(&allowed)));
+        assert!(judge(&[allowed.clone(), deny(Literal, "other")]));
+        assert!(!judge(&[allowed.clone(), deny(Literal, "*")]) || allowed.resource_name == *"*");
+    }
+    assert!(!judge(&[allow(Literal, "topic"), deny(Literal, "topic")]));
+    assert!(!judge(&[allow(Literal, "topic"), deny(Prefixed, "to")]));
+    assert!(judge(&[allow(Prefixed, "topic"), deny(Literal, "topic")]), "topics is left");
+    assert!(!judge(&[allow(Prefixed, "topic"), deny(Prefixed, "to")]));
+    assert!(judge(&[allow(Prefixed, "topic"), deny(Prefixed, "topics")]));
+}
+
 /// Reads every entry, without an index, and thinks in sets instead of loops.
 fn naive(acls: &[Acl], everyone: bool, who: &str, host: IpAddr, action: Action<'_>) -> bool {
     let about: Vec<&Acl> = acls
