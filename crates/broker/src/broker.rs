@@ -96,6 +96,9 @@ pub enum StartError {
         /// What is wrong, without secrets.
         reason: String,
     },
+    /// The authorizer cannot be made of what the operator wrote.
+    #[error("{0}")]
+    Access(String),
     /// A listener's host turned out to be an address that other machines reach.
     #[error(
         "listener {listener}: {address} is reachable from other machines, and nobody would have \

@@ -295,6 +295,7 @@ impl Dispatch for Dispatcher {
             node: Arc::clone(&self.node),
             peer: Arc::clone(&self.peer),
             client_id: self.client_id(client_id.as_ref()),
+            api: key,
             version,
             frame_bytes: request_bytes,
         };

@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod access;
 mod authentication;
 mod background;
 mod broker;

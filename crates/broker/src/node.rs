@@ -8,7 +8,7 @@ use std::time::Duration;
 use fleuve_coordinator::offsets::DeletedTopic as ForgottenTopic;
 use fleuve_coordinator::transaction::ProducerIds;
 use fleuve_metadata::checkpoint::Voter;
-use fleuve_metadata::config::{BrokerSettings, Layers};
+use fleuve_metadata::config::BrokerSettings;
 use fleuve_metadata::controller::{
     ConfigReplacement, ConfigUpdate, Controller, Decision, DirectoryAssignment, MorePartitions,
     NewTopic, TopicSelector,
@@ -22,6 +22,7 @@ use fleuve_storage::LogConfig;
 use fleuve_types::{NodeId, TopicPartition, Uuid};
 use parking_lot::RwLock;
 
+use crate::access::Access;
 use crate::compaction::Compaction;
 use crate::fetch_session::SessionCache;
 use crate::group_settings::{group_configs, group_settings};
@@ -108,6 +109,8 @@ pub(crate) struct Node {
     /// What the operator wrote, without dynamic configs.
     pub(crate) static_settings: Arc<BrokerSettings>,
     pub(crate) settings: RwLock<Arc<BrokerSettings>>,
+    /// Who may do what; `None` lets everybody do everything.
+    pub(crate) access: Option<Access>,
     /// Internal topics of streams applications that are being created.
     pub(crate) streams_topics: StreamsTopics,
     pub(crate) producer_ids: Arc<ProducerIdBlock>,
@@ -139,9 +142,7 @@ impl Node {
 
     /// Reports whether access is controlled at all.
     pub(crate) fn has_authorizer(&self) -> bool {
-        let layers = Layers::of_statics(&self.static_settings.statics);
-        let class = layers.value("authorizer.class.name");
-        class.is_some_and(|class| !class.to_string().is_empty())
+        self.access.is_some()
     }
 
     /// Reports whether the broker is on its way down.
@@ -522,6 +523,13 @@ impl Node {
                     | Change::BrokerChanged(_)
             )
         };
+        let concerns_access =
+            |change: &Change| matches!(change, Change::AclAdded(_) | Change::AclRemoved(_));
+        if let Some(access) = &self.access
+            && changes.iter().any(concerns_access)
+        {
+            access.show(&image);
+        }
         if changes.iter().any(concerns_groups) {
             self.show_topics_to_groups();
         }

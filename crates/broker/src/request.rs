@@ -11,6 +11,7 @@ use bytes::Bytes;
 use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::{EncodeError, Message, Str, frame};
 
+use crate::access::Remembered;
 use crate::authentication::Identity;
 use crate::connection::CloseReason;
 use crate::node::Node;
@@ -28,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) peer: Arc<Peer>,
     /// What the client calls itself.
     pub(crate) client_id: Str,
+    /// The API that was called.
+    pub(crate) api: ApiKey,
     /// Version of the request.
     pub(crate) version: i16,
     /// Size of the frame that the request is a part of.
@@ -58,6 +61,8 @@ pub(crate) struct Peer {
     pub(crate) identity: Identity,
     /// Until when nothing is read from it.
     pub(crate) mute: Mute,
+    /// What it was allowed to do.
+    pub(crate) remembered: Remembered,
 }
 
 /// The time until which a connection is not read from, because its client is over a quota.
@@ -108,7 +113,8 @@ impl Peer {
 
     /// Somebody who has not said anything yet but what `identity` holds.
     pub(crate) fn identified(address: SocketAddr, listener: usize, identity: Identity) -> Self {
-        Self { address, listener, software: OnceLock::new(), identity, mute: Mute::default() }
+        let (software, remembered, mute) = Default::default();
+        Self { address, listener, software, identity, mute, remembered }
     }
 }
 

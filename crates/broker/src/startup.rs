@@ -18,6 +18,7 @@ use fleuve_storage::Flusher;
 use fleuve_types::Uuid;
 use tokio::net::lookup_host;
 
+use crate::access::Access;
 use crate::broker::{BoundListener, Components, DRAIN_MAX, StartError};
 use crate::connection::{GateLimits, Limits, Listener, SocketOptions};
 use crate::dispatch::APIS;
@@ -161,6 +162,7 @@ pub(crate) async fn open_node(
     flush_times: &Arc<Distribution>,
 ) -> Result<Arc<Node>, StartError> {
     let Components { clock, random, .. } = components.clone();
+    let access = Access::new(&settings.access).map_err(StartError::Access)?;
     let (opening, world) = (Arc::clone(settings), components.clone());
     let opened = tokio::task::spawn_blocking(move || Logs::open(&opening, &world));
     let (logs, found) = opened.await.map_err(|_| StartError::Interrupted)??;
@@ -255,12 +257,16 @@ pub(crate) async fn open_node(
         broker_epoch,
         static_settings: Arc::clone(settings),
         settings: parking_lot::RwLock::new(Arc::clone(settings)),
+        access,
         streams_topics: Default::default(),
         producer_ids,
         quotas: Quotas::new(Arc::clone(&components.clock), &settings.quotas),
         compaction: Default::default(),
         stopping: Default::default(),
     });
+    if let Some(access) = &node.access {
+        access.show(&node.image());
+    }
     node.take_dynamic_settings(&node.image());
     node.quotas.take(node.image().quotas());
     let opening = Arc::clone(&node);

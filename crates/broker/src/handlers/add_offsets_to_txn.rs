@@ -3,12 +3,13 @@
 use fleuve_coordinator::transaction::{
     AddPartitionsRequest, Producer, Response, TransactionVersion,
 };
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::add_offsets_to_txn_request::AddOffsetsToTxnRequest;
 use fleuve_protocol::messages::add_offsets_to_txn_response::AddOffsetsToTxnResponse;
 use fleuve_types::{ProducerEpoch, ProducerId, TopicPartition};
 
-use super::errors;
+use super::{errors, permission};
 use crate::groups::{OFFSETS_TOPIC, shard_index};
 use crate::request::{Context, Outcome};
 
@@ -18,6 +19,13 @@ pub(crate) fn handle(
     context: &Context,
     request: AddOffsetsToTxnRequest,
 ) -> Outcome<AddOffsetsToTxnResponse> {
+    let permitted =
+        permission::transactional_id(context, AclOperation::Write, &request.transactional_id)
+            .and_then(|()| permission::group(context, AclOperation::Read, &request.group_id));
+    if let Err(code) = permitted {
+        let error_code = code.code();
+        return Outcome::Now(AddOffsetsToTxnResponse { error_code, ..Default::default() });
+    }
     let context = context.clone();
     Outcome::barrier(async move {
         let code = add(&context, request).await;

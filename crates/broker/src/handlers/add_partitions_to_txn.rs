@@ -3,11 +3,13 @@
 //! Versions 4 and 5 are for brokers, which ask about several transactions at once, to add
 //! partitions or only to look for them.
 
+use std::collections::HashMap;
+
 use fleuve_coordinator::transaction::{
     AddPartitionsRequest, Producer, Response, TransactionError, TransactionVersion,
     VerifyPartitionsRequest,
 };
-use fleuve_protocol::ErrorCode;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnRequest, AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
 };
@@ -15,10 +17,12 @@ use fleuve_protocol::messages::add_partitions_to_txn_response::{
     AddPartitionsToTxnPartitionResult, AddPartitionsToTxnResponse, AddPartitionsToTxnResult,
     AddPartitionsToTxnTopicResult,
 };
+use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::{ProducerEpoch, ProducerId, TopicPartition};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
+use crate::topics::is_internal;
 
 const PRODUCER_FENCED_FROM: i16 = 2;
 /// From here on several transactions can be named.
@@ -31,6 +35,11 @@ pub(crate) fn handle(
     request: AddPartitionsToTxnRequest,
 ) -> Outcome<AddPartitionsToTxnResponse> {
     let many = context.version >= MANY_FROM;
+    // Versions with many transactions are for brokers.
+    if many && let Err(code) = permission::cluster(context, AclOperation::ClusterAction) {
+        let error_code = code.code();
+        return Outcome::Now(AddPartitionsToTxnResponse { error_code, ..Default::default() });
+    }
     let transactions = match many {
         true => request.transactions,
         false => vec![AddPartitionsToTxnTransaction {
@@ -68,17 +77,34 @@ async fn add(
     context: &Context,
     transaction: AddPartitionsToTxnTransaction,
 ) -> Vec<AddPartitionsToTxnTopicResult> {
+    let is_client = context.version < MANY_FROM;
+    let id = &transaction.transactional_id;
+    if is_client && let Err(code) = permission::transactional_id(context, AclOperation::Write, id) {
+        return results(&transaction.topics, |_, _| code);
+    }
     let exists = |topic: &AddPartitionsToTxnTopic, index: i32| {
         let found = context.node.topics.by_name(&topic.name);
         found.is_some_and(|found| found.partition(index).is_some())
     };
     let topics = transaction.topics;
+    // Internal topics are for brokers, whoever asks.
+    let denials = topics.iter().map(|topic| match is_client {
+        true if is_internal(&topic.name) => Some(ErrorCode::TopicAuthorizationFailed),
+        true => permission::topic(context, AclOperation::Write, &topic.name).err(),
+        false => None,
+    });
+    let denials: HashMap<&Str, ErrorCode> = topics
+        .iter()
+        .zip(denials)
+        .filter_map(|(topic, denial)| Some((&topic.name, denial?)))
+        .collect();
     let all_exist =
         topics.iter().all(|topic| topic.partitions.iter().all(|index| exists(topic, *index)));
-    if !all_exist {
-        return results(&topics, |topic, index| match exists(topic, index) {
-            true => ErrorCode::OperationNotAttempted,
-            false => ErrorCode::UnknownTopicOrPartition,
+    if !all_exist || !denials.is_empty() {
+        return results(&topics, |topic, index| match denials.get(&topic.name) {
+            Some(code) => *code,
+            None if exists(topic, index) => ErrorCode::OperationNotAttempted,
+            None => ErrorCode::UnknownTopicOrPartition,
         });
     }
     let partitions = topics.iter().flat_map(|topic| {
@@ -90,7 +116,6 @@ async fn add(
         epoch: ProducerEpoch(transaction.producer_epoch),
     };
     let driver = &context.node.transactions;
-    let id = &transaction.transactional_id;
     let answer = if transaction.verify_only {
         let request =
             VerifyPartitionsRequest { transactional_id: id.clone(), producer, partitions };

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use fleuve_metadata::controller::QuotaAlteration;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::alter_client_quotas_request::AlterClientQuotasRequest;
 use fleuve_protocol::messages::alter_client_quotas_response::{
     AlterClientQuotasResponse, EntityData, EntryData,
@@ -11,7 +12,7 @@ use fleuve_protocol::messages::alter_client_quotas_response::{
 use fleuve_protocol::{ErrorCode, Str};
 use tokio::net::lookup_host;
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 /// Names of hosts that one request may have looked up; nobody has that many.
@@ -39,7 +40,13 @@ pub(crate) fn handle(
         })
         .collect();
     let validate_only = request.validate_only;
+    let permitted = permission::cluster(&context, AclOperation::AlterConfigs);
     Outcome::barrier(async move {
+        if let Err(code) = permitted {
+            let failure = (code, code.message().to_owned());
+            let failures = vec![Some(failure); request.entries.len()];
+            return response(request, failures);
+        }
         let hosts = known_hosts(&alterations).await;
         let outcome = context
             .node
@@ -58,20 +65,24 @@ pub(crate) fn handle(
                 vec![Some(failure); request.entries.len()]
             }
         };
-        let rows = request.entries.into_iter().zip(failures).map(|(entry, failure)| EntryData {
-            error_code: failure.as_ref().map_or(0, |(code, _)| code.code()),
-            error_message: failure.map(|(_, message)| Str::from(message)),
-            entity: entry
-                .entity
-                .into_iter()
-                .map(|part| EntityData {
-                    entity_type: part.entity_type,
-                    entity_name: part.entity_name,
-                })
-                .collect(),
-        });
-        AlterClientQuotasResponse { entries: rows.collect(), ..Default::default() }
+        response(request, failures)
     })
+}
+
+fn response(
+    request: AlterClientQuotasRequest,
+    failures: Vec<Option<(ErrorCode, String)>>,
+) -> AlterClientQuotasResponse {
+    let rows = request.entries.into_iter().zip(failures).map(|(entry, failure)| EntryData {
+        error_code: failure.as_ref().map_or(0, |(code, _)| code.code()),
+        error_message: failure.map(|(_, message)| Str::from(message)),
+        entity: entry
+            .entity
+            .into_iter()
+            .map(|part| EntityData { entity_type: part.entity_type, entity_name: part.entity_name })
+            .collect(),
+    });
+    AlterClientQuotasResponse { entries: rows.collect(), ..Default::default() }
 }
 
 /// Looks up the names that are given as addresses.

@@ -1,14 +1,14 @@
 //! AlterConfigs, versions 0–2: the whole set of a resource's configs at once.
 
 use fleuve_metadata::controller::ConfigReplacement;
-use fleuve_metadata::image::{Resource, ResourceKind};
+use fleuve_metadata::image::{AclOperation, Resource, ResourceKind};
 use fleuve_protocol::messages::alter_configs_request::AlterConfigsRequest;
 use fleuve_protocol::messages::alter_configs_response::{
     AlterConfigsResourceResponse, AlterConfigsResponse,
 };
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(
@@ -26,7 +26,14 @@ pub(crate) fn handle(
                 resource_name: resource.resource_name.clone(),
                 ..Default::default()
             };
-            match ResourceKind::from_wire_id(resource.resource_type) {
+            let kind = ResourceKind::from_wire_id(resource.resource_type);
+            let name = &resource.resource_name;
+            let permitted = permission::configs(&context, AclOperation::AlterConfigs, kind, name);
+            match kind {
+                Some(_) if let Err(code) = permitted => {
+                    row.error_code = code.code();
+                    row.error_message = Some(Str::from(code.message()));
+                }
                 Some(kind) => {
                     let configs = resource.configs.into_iter();
                     replacements.push(ConfigReplacement {

@@ -4,13 +4,14 @@
 //! that would have to copy first begins, and waits for them.
 
 use fleuve_metadata::controller::{Reassignment, ReassignmentError};
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::alter_partition_reassignments_request::AlterPartitionReassignmentsRequest;
 use fleuve_protocol::messages::alter_partition_reassignments_response::{
     AlterPartitionReassignmentsResponse, ReassignablePartitionResponse, ReassignableTopicResponse,
 };
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 /// The first version in which a change of the replication factor can be ruled out.
@@ -22,6 +23,9 @@ pub(crate) fn handle(
 ) -> Outcome<AlterPartitionReassignmentsResponse> {
     let allow_factor_change =
         context.version < FACTOR_FROM || request.allow_replication_factor_change;
+    if let Err(code) = permission::cluster(context, AclOperation::Alter) {
+        return Outcome::Now(deny(request, code));
+    }
     let wanted: Vec<Reassignment> = request
         .topics
         .iter()
@@ -69,6 +73,28 @@ pub(crate) fn handle(
             ..Default::default()
         }
     })
+}
+
+fn deny(
+    request: AlterPartitionReassignmentsRequest,
+    code: ErrorCode,
+) -> AlterPartitionReassignmentsResponse {
+    let message = Some(Str::from(code.message()));
+    let responses = request.topics.into_iter().map(|topic| {
+        let partitions =
+            topic.partitions.into_iter().map(|partition| ReassignablePartitionResponse {
+                partition_index: partition.partition_index,
+                error_code: code.code(),
+                error_message: message.clone(),
+            });
+        ReassignableTopicResponse { name: topic.name, partitions: partitions.collect() }
+    });
+    AlterPartitionReassignmentsResponse {
+        responses: responses.collect(),
+        error_code: code.code(),
+        error_message: message.clone(),
+        ..Default::default()
+    }
 }
 
 fn code(error: &ReassignmentError) -> ErrorCode {

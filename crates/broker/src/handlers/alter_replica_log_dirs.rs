@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::alter_replica_log_dirs_request::AlterReplicaLogDirsRequest;
 use fleuve_protocol::messages::alter_replica_log_dirs_response::{
     AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult, AlterReplicaLogDirsResponse,
@@ -9,6 +10,7 @@ use fleuve_protocol::messages::alter_replica_log_dirs_response::{
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::TopicPartition;
 
+use super::permission;
 use crate::moving::MoveRefusal;
 use crate::request::{Context, Outcome};
 
@@ -16,6 +18,7 @@ pub(crate) fn handle(
     context: &Context,
     request: AlterReplicaLogDirsRequest,
 ) -> Outcome<AlterReplicaLogDirsResponse> {
+    let permitted = permission::cluster(context, AclOperation::Alter);
     let node = context.node.clone();
     // Directories and files are made here, which may take a while.
     let work = tokio::task::spawn_blocking(move || {
@@ -25,10 +28,11 @@ pub(crate) fn handle(
                 let place = Path::new(directory.path.as_str());
                 let move_one = |partition_index: i32| {
                     let name = TopicPartition::new(topic.name.as_str(), partition_index);
-                    let outcome = node.move_partition(name, place);
+                    let outcome =
+                        permitted.and_then(|()| node.move_partition(name, place).map_err(code));
                     AlterReplicaLogDirPartitionResult {
                         partition_index,
-                        error_code: outcome.err().map_or(ErrorCode::None, code).code(),
+                        error_code: outcome.err().unwrap_or(ErrorCode::None).code(),
                     }
                 };
                 let partitions = topic.partitions.iter().copied().map(move_one).collect();

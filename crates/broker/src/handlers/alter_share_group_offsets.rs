@@ -8,15 +8,18 @@ use std::sync::Arc;
 use fleuve_coordinator::share::ShareAlteration;
 use fleuve_coordinator::share_state::ShareKey;
 use fleuve_coordinator::{GroupError, Response};
-use fleuve_protocol::messages::alter_share_group_offsets_request::AlterShareGroupOffsetsRequest;
+use fleuve_metadata::image::AclOperation;
+use fleuve_protocol::messages::alter_share_group_offsets_request::{
+    AlterShareGroupOffsetsRequest, AlterShareGroupOffsetsRequestTopic,
+};
 use fleuve_protocol::messages::alter_share_group_offsets_response::{
     AlterShareGroupOffsetsResponse, AlterShareGroupOffsetsResponsePartition,
     AlterShareGroupOffsetsResponseTopic,
 };
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::errors;
 use super::share_acknowledgements::{Refusal, live_error};
+use super::{errors, permission};
 use crate::node::Node;
 use crate::request::{Context, Outcome};
 
@@ -25,9 +28,19 @@ pub(crate) fn handle(
     request: AlterShareGroupOffsetsRequest,
 ) -> Outcome<AlterShareGroupOffsetsResponse> {
     let group = request.group_id.detach();
+    if let Err(code) = permission::group(context, AclOperation::Read, &group) {
+        return Outcome::Now(refusal(code, Some(Str::from(code.message()))));
+    }
+    let mut refused = Vec::new();
+    let mut permitted = |topic: &AlterShareGroupOffsetsRequestTopic| {
+        let denied = permission::topic(context, AclOperation::Read, &topic.topic_name).err();
+        refused.extend(denied.map(|code| refuse_topic(topic, code)));
+        denied.is_none()
+    };
     let topics: Vec<(Str, Vec<(i32, i64)>)> = request
         .topics
         .into_iter()
+        .filter(|topic| permitted(topic))
         .map(|topic| {
             let partitions = topic.partitions.into_iter();
             let partitions =
@@ -36,6 +49,10 @@ pub(crate) fn handle(
         })
         .collect();
     let node = Arc::clone(&context.node);
+    if topics.is_empty() && !refused.is_empty() {
+        let responses = refused;
+        return Outcome::Now(AlterShareGroupOffsetsResponse { responses, ..Default::default() });
+    }
     Outcome::barrier(async move {
         if let Err(code) = ensure_topics(&node).await {
             return refusal(code, None);
@@ -44,11 +61,32 @@ pub(crate) fn handle(
             machine.handle_share_alter(token, &group, &topics)
         });
         match answer.await {
-            Ok(Response::ShareAlter(Ok(alteration))) => alter(&node, group, alteration).await,
+            Ok(Response::ShareAlter(Ok(alteration))) => {
+                let mut response = alter(&node, group, alteration).await;
+                response.responses.extend(refused);
+                response
+            }
             Ok(Response::ShareAlter(Err(error))) | Err(error) => group_refusal(error),
             Ok(other) => unreachable!("an alteration is not answered with {other:?}"),
         }
     })
+}
+
+fn refuse_topic(
+    topic: &AlterShareGroupOffsetsRequestTopic,
+    code: ErrorCode,
+) -> AlterShareGroupOffsetsResponseTopic {
+    let partitions =
+        topic.partitions.iter().map(|partition| AlterShareGroupOffsetsResponsePartition {
+            partition_index: partition.partition_index,
+            error_code: code.code(),
+            error_message: Some(Str::from(code.message())),
+        });
+    AlterShareGroupOffsetsResponseTopic {
+        topic_name: topic.topic_name.clone(),
+        partitions: partitions.collect(),
+        ..Default::default()
+    }
 }
 
 /// Makes the topics that groups and their states lie in.

@@ -3,13 +3,14 @@
 //! The next connection that authenticates is compared with them; those that are open stay.
 
 use fleuve_metadata::controller::{AlterScramError, NewScramCredential, ScramAlteration};
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::alter_user_scram_credentials_request::AlterUserScramCredentialsRequest;
 use fleuve_protocol::messages::alter_user_scram_credentials_response::{
     AlterUserScramCredentialsResponse, AlterUserScramCredentialsResult,
 };
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(
@@ -32,6 +33,7 @@ pub(crate) fn handle(
     });
     let alterations: Vec<ScramAlteration> = deletions.chain(upsertions).collect();
     let users: Vec<Str> = alterations.iter().map(|alteration| alteration.user.clone()).collect();
+    let permitted = permission::cluster(context, AclOperation::Alter);
     let context = context.clone();
     Outcome::barrier(async move {
         let row =
@@ -40,6 +42,11 @@ pub(crate) fn handle(
                 error_code: failure.as_ref().map_or(0, |(code, _)| code.code()),
                 error_message: failure.map(|(_, message)| Str::from(message)),
             };
+        if let Err(code) = permitted {
+            let failure = Some((code, code.message().to_owned()));
+            let results = users.into_iter().map(|user| row(user, failure.clone())).collect();
+            return AlterUserScramCredentialsResponse { results, ..Default::default() };
+        }
         let outcome = context.node.change(move |c| c.alter_scram_credentials(&alterations)).await;
         let results = match outcome {
             Ok(results) => results

@@ -1,6 +1,9 @@
 //! ConsumerGroupDescribe, versions 0–1: consumer groups in detail (KIP-848).
 
+use std::collections::BTreeSet;
+
 use fleuve_coordinator::consumer;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::consumer_group_describe_request::ConsumerGroupDescribeRequest;
 use fleuve_protocol::messages::consumer_group_describe_response::{
     Assignment, ConsumerGroupDescribeResponse, DescribedGroup, Member, TopicPartitions,
@@ -8,7 +11,7 @@ use fleuve_protocol::messages::consumer_group_describe_response::{
 use fleuve_protocol::{ErrorCode, Str};
 
 use super::consumer_group_heartbeat::FEATURE;
-use super::{errors, operations};
+use super::{errors, operations, permission};
 use crate::request::{Context, Outcome};
 
 /// How responses tell the protocol that a member uses.
@@ -25,9 +28,13 @@ pub(crate) fn handle(
             let error_code = ErrorCode::UnsupportedVersion.code();
             return DescribedGroup { group_id, error_code, ..Default::default() };
         }
-        let mut group = describe(context, group_id);
+        if let Err(code) = permission::group(context, AclOperation::Describe, &group_id) {
+            let error_code = code.code();
+            return DescribedGroup { group_id, error_code, ..Default::default() };
+        }
+        let mut group = hide(context, describe(context, group_id));
         if request.include_authorized_operations && group.error_code == 0 {
-            group.authorized_operations = operations::GROUP;
+            group.authorized_operations = operations::on_group(context, &group.group_id);
         }
         group
     });
@@ -54,6 +61,28 @@ fn describe(context: &Context, group_id: Str) -> DescribedGroup {
             group_id,
             ..Default::default()
         },
+    }
+}
+
+/// Hides a group of whose topics the client may not know.
+fn hide(context: &Context, group: DescribedGroup) -> DescribedGroup {
+    let mut names: BTreeSet<&Str> = BTreeSet::new();
+    for member in &group.members {
+        for assignment in [&member.assignment, &member.target_assignment] {
+            names.extend(assignment.topic_partitions.iter().map(|topic| &topic.topic_name));
+        }
+    }
+    let is_visible = |name: &&Str| permission::topic(context, AclOperation::Describe, name).is_ok();
+    if names.iter().all(is_visible) {
+        return group;
+    }
+    DescribedGroup {
+        group_id: group.group_id,
+        error_code: ErrorCode::TopicAuthorizationFailed.code(),
+        error_message: Some(Str::from(
+            "The group has described topic(s) that the client is not authorized to describe.",
+        )),
+        ..Default::default()
     }
 }
 

@@ -1,14 +1,15 @@
 //! ConsumerGroupHeartbeat, versions 0–1: a member of a consumer group lives (KIP-848).
 
-use fleuve_coordinator::consumer::ConsumerHeartbeatRequest;
+use fleuve_coordinator::consumer::{ConsumerHeartbeatRequest, VisibleTopics};
 use fleuve_coordinator::{GroupError, Response};
+use fleuve_metadata::image::{AclOperation, AclResourceType};
 use fleuve_protocol::messages::consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest;
 use fleuve_protocol::messages::consumer_group_heartbeat_response::{
     Assignment, ConsumerGroupHeartbeatResponse, TopicPartitions,
 };
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 /// The feature that this API is a part of.
@@ -24,6 +25,16 @@ pub(crate) fn handle(
     if !errors::has_feature(context, FEATURE) {
         return Outcome::Now(ConsumerGroupHeartbeatResponse {
             error_code: ErrorCode::UnsupportedVersion.code(),
+            ..Default::default()
+        });
+    }
+    let names = request.subscribed_topic_names.as_deref().unwrap_or_default();
+    let permitted = permission::group(context, AclOperation::Read, &request.group_id)
+        .and_then(|()| permission::all_topics(context, AclOperation::Describe, names));
+    if let Err(code) = permitted {
+        return Outcome::Now(ConsumerGroupHeartbeatResponse {
+            error_code: code.code(),
+            error_message: Some(Str::from(code.message())),
             ..Default::default()
         });
     }
@@ -44,6 +55,7 @@ pub(crate) fn handle(
         client_id: context.client_id.clone(),
         client_host: Str::from(format!("/{}", context.peer.address.ip())),
         may_lack_member_id: context.version < OWN_MEMBER_ID_FROM,
+        visible_topics: visible_topics(context),
     };
     let answer = context.node.groups.request(&heartbeat.group_id, |machine, now, token| {
         machine.handle_consumer_heartbeat(now, token, &heartbeat)
@@ -65,6 +77,17 @@ pub(crate) fn handle(
             Ok(Response::ConsumerHeartbeat(Err(error))) | Err(error) => refusal(error),
             Ok(other) => unreachable!("a heartbeat is not answered with {other:?}"),
         }
+    })
+}
+
+/// Regular expressions match what the member may describe.
+fn visible_topics(context: &Context) -> VisibleTopics {
+    if !context.node.has_authorizer() {
+        return VisibleTopics::default();
+    }
+    let context = context.clone();
+    VisibleTopics::only(move |name| {
+        context.may_quietly(AclOperation::Describe, AclResourceType::Topic, name)
     })
 }
 

@@ -3,11 +3,12 @@
 //! Without `authorizer.class.name` Kafka refuses them, since nobody would enforce them.
 
 use fleuve_metadata::controller::NewAcl;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::create_acls_request::{AclCreation, CreateAclsRequest};
 use fleuve_protocol::messages::create_acls_response::{AclCreationResult, CreateAclsResponse};
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 /// The number of the cluster among the kinds of resources.
@@ -17,6 +18,10 @@ const CLUSTER_NAME: &str = "kafka-cluster";
 
 pub(crate) fn handle(context: &Context, request: CreateAclsRequest) -> Outcome<CreateAclsResponse> {
     let count = request.creations.len();
+    if let Err(code) = permission::cluster(context, AclOperation::Alter) {
+        let failure = (code, code.message().to_owned());
+        return Outcome::Now(response(vec![Some(failure); count]));
+    }
     if !context.node.has_authorizer() {
         let failure = (ErrorCode::SecurityDisabled, "No Authorizer is configured.".to_owned());
         return Outcome::Now(response(vec![Some(failure); count]));

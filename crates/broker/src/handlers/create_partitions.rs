@@ -1,13 +1,16 @@
 //! CreatePartitions, versions 0–3: more partitions for topics that exist.
 
 use fleuve_metadata::controller::MorePartitions;
-use fleuve_protocol::messages::create_partitions_request::CreatePartitionsRequest;
+use fleuve_metadata::image::AclOperation;
+use fleuve_protocol::messages::create_partitions_request::{
+    CreatePartitionsRequest, CreatePartitionsTopic,
+};
 use fleuve_protocol::messages::create_partitions_response::{
     CreatePartitionsResponse, CreatePartitionsTopicResult,
 };
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::errors;
+use super::{errors, permission};
 use crate::quotas::Mutations;
 use crate::request::{Context, Outcome};
 
@@ -19,8 +22,19 @@ pub(crate) fn handle(
     request: CreatePartitionsRequest,
 ) -> Outcome<CreatePartitionsResponse> {
     let CreatePartitionsRequest { topics, validate_only, .. } = request;
+    let mut denied_topics = Vec::new();
+    let mut permitted = |topic: &CreatePartitionsTopic| {
+        let denied = permission::topic(context, AclOperation::Alter, &topic.name).err();
+        denied_topics.extend(denied.map(|code| CreatePartitionsTopicResult {
+            name: topic.name.clone(),
+            error_code: code.code(),
+            error_message: Some(Str::from(code.message())),
+        }));
+        denied.is_none()
+    };
     let wanted: Vec<MorePartitions> = topics
         .into_iter()
+        .filter(|topic| permitted(topic))
         .map(|topic| MorePartitions {
             topic: topic.name.detach(),
             count: topic.count,
@@ -60,7 +74,7 @@ pub(crate) fn handle(
         });
         CreatePartitionsResponse {
             throttle_time_ms: mutations.wait_ms(),
-            results: results.chain(refused).collect(),
+            results: results.chain(refused).chain(denied_topics).collect(),
         }
     })
 }

@@ -1,7 +1,10 @@
 //! CreateTopics, versions 2–7.
 
+use std::collections::HashMap;
+
 use fleuve_metadata::config::describe_topic;
 use fleuve_metadata::controller::{CreatedTopic, NewTopic, ReplicaAssignment};
+use fleuve_metadata::image::{AclOperation, AclResourceType};
 use fleuve_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use fleuve_protocol::messages::create_topics_response::{
     CreatableTopicConfigs, CreatableTopicResult, CreateTopicsResponse,
@@ -9,7 +12,7 @@ use fleuve_protocol::messages::create_topics_response::{
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::NodeId;
 
-use super::errors;
+use super::{errors, permission};
 use crate::quotas::Mutations;
 use crate::request::{Context, Outcome};
 
@@ -21,7 +24,22 @@ pub(crate) fn handle(
     request: CreateTopicsRequest,
 ) -> Outcome<CreateTopicsResponse> {
     let CreateTopicsRequest { topics, validate_only, .. } = request;
-    let wanted: Vec<NewTopic> = topics.into_iter().map(new_topic).collect();
+    let mut denied = Vec::new();
+    let mut wanted: Vec<NewTopic> = topics.into_iter().map(new_topic).collect();
+    if !permission::cluster_quietly(context, AclOperation::Create) {
+        let times = counts(&wanted);
+        wanted.retain(|topic| {
+            // That a topic is named twice is told before anything else.
+            let permitted = match times.get(&topic.name) {
+                Some(1) => permission::topic(context, AclOperation::Create, &topic.name),
+                _ => Ok(()),
+            };
+            if let Err(code) = permitted {
+                denied.push(failure(topic.name.clone(), code, DENIED.to_owned()));
+            }
+            permitted.is_ok()
+        });
+    }
     let context = context.clone();
     Outcome::barrier(async move {
         let mut mutations = Mutations::begin(&context, STRICT_QUOTAS_FROM);
@@ -52,6 +70,7 @@ pub(crate) fn handle(
                 response.topics.extend(failed);
             }
         }
+        response.topics.extend(denied);
         response
     })
 }
@@ -74,6 +93,17 @@ async fn pay(
     mutations.divide(wanted, partitions)
 }
 
+/// What those hear who may not create a topic.
+const DENIED: &str = "Authorization failed.";
+
+fn counts(topics: &[NewTopic]) -> HashMap<Str, usize> {
+    let mut counts = HashMap::new();
+    for topic in topics {
+        *counts.entry(topic.name.clone()).or_default() += 1;
+    }
+    counts
+}
+
 fn new_topic(topic: CreatableTopic) -> NewTopic {
     NewTopic {
         name: topic.name.detach(),
@@ -92,6 +122,17 @@ fn new_topic(topic: CreatableTopic) -> NewTopic {
 }
 
 fn describe(context: &Context, created: CreatedTopic, validate_only: bool) -> CreatableTopicResult {
+    let topic_id = if validate_only { fleuve_types::Uuid::ZERO } else { created.id };
+    let shows_configs =
+        context.may_quietly(AclOperation::DescribeConfigs, AclResourceType::Topic, &created.name);
+    if !shows_configs {
+        return CreatableTopicResult {
+            name: created.name,
+            topic_id,
+            topic_config_error_code: ErrorCode::TopicAuthorizationFailed.code(),
+            ..Default::default()
+        };
+    }
     let image = context.node.image();
     let settings = context.node.settings();
     let node_configs = image.broker_configs(NodeId(context.node.id));
@@ -108,7 +149,7 @@ fn describe(context: &Context, created: CreatedTopic, validate_only: bool) -> Cr
     });
     CreatableTopicResult {
         name: created.name,
-        topic_id: if validate_only { fleuve_types::Uuid::ZERO } else { created.id },
+        topic_id,
         num_partitions: created.partitions,
         replication_factor: created.replication_factor,
         configs: Some(configs.collect()),

@@ -1,18 +1,22 @@
 //! DeleteAcls, versions 1–3: access control entries that are to go.
 
 use fleuve_metadata::controller::AclFilter;
-use fleuve_metadata::image::Acl;
+use fleuve_metadata::image::{Acl, AclOperation};
 use fleuve_protocol::messages::delete_acls_request::{DeleteAclsFilter, DeleteAclsRequest};
 use fleuve_protocol::messages::delete_acls_response::{
     DeleteAclsFilterResult, DeleteAclsMatchingAcl, DeleteAclsResponse,
 };
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(context: &Context, request: DeleteAclsRequest) -> Outcome<DeleteAclsResponse> {
     let count = request.filters.len();
+    if let Err(code) = permission::cluster(context, AclOperation::Alter) {
+        let filter_results = vec![failure(code, code.message().to_owned()); count];
+        return Outcome::Now(DeleteAclsResponse { filter_results, ..Default::default() });
+    }
     if !context.node.has_authorizer() {
         let refused = failure(ErrorCode::SecurityDisabled, "No Authorizer is configured.".into());
         let filter_results = vec![refused; count];

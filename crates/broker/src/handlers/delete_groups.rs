@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleuve_coordinator::{GroupError, Response};
-use fleuve_protocol::Str;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::delete_groups_request::DeleteGroupsRequest;
 use fleuve_protocol::messages::delete_groups_response::{
     DeletableGroupResult, DeleteGroupsResponse,
 };
+use fleuve_protocol::{ErrorCode, Str};
 
 use super::delete_share_group_offsets::forget_states;
-use super::errors;
+use super::{errors, permission};
 use crate::groups::{Shard, shard_index};
 use crate::node::Node;
 use crate::request::{Context, Outcome};
@@ -23,13 +24,20 @@ pub(crate) fn handle(
     let groups = &context.node.groups;
     let shards = groups.shards();
     let mut response = DeleteGroupsResponse::default();
+    let mut permitted = Vec::new();
+    for group_id in request.groups_names {
+        match permission::group(context, AclOperation::Delete, &group_id) {
+            Ok(()) => permitted.push(group_id),
+            Err(code) => response.results.push(refuse(group_id, code)),
+        }
+    }
     if shards.is_empty() {
         let not_coordinator = |group| result(group, Err(GroupError::NotCoordinator));
-        response.results = request.groups_names.into_iter().map(not_coordinator).collect();
+        response.results.extend(permitted.into_iter().map(not_coordinator));
         return Outcome::Now(response);
     }
     let mut by_shard: BTreeMap<usize, Vec<Str>> = BTreeMap::new();
-    for group in request.groups_names {
+    for group in permitted {
         by_shard.entry(shard_index(&group, shards.len())).or_default().push(group);
     }
     let node = Arc::clone(&context.node);
@@ -71,6 +79,10 @@ async fn forget_shares(node: &Arc<Node>, shard: &Shard, group: &Str) {
         }
     }
     node.shares.retire_group(group);
+}
+
+fn refuse(group_id: Str, code: ErrorCode) -> DeletableGroupResult {
+    DeletableGroupResult { group_id, error_code: code.code() }
 }
 
 fn result(group_id: Str, outcome: Result<(), GroupError>) -> DeletableGroupResult {

@@ -1,12 +1,13 @@
 //! DeleteRecords, versions 0–2: moving the start of a log forward.
 
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::delete_records_request::DeleteRecordsRequest;
 use fleuve_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsResponse, DeleteRecordsTopicResult,
 };
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 use crate::topics::Topic;
 
@@ -20,10 +21,12 @@ pub(crate) fn handle(
 ) -> Outcome<DeleteRecordsResponse> {
     let mut response = DeleteRecordsResponse::default();
     for topic in request.topics {
+        let permitted = permission::topic(context, AclOperation::Delete, &topic.name);
         let found = context.node.topics.by_name(&topic.name);
         let partitions = topic.partitions.iter().map(|wanted| {
             let index = wanted.partition_index;
             let outcome = match &found {
+                _ if let Err(code) = permitted => Err(code),
                 Some(topic) => delete(topic, index, wanted.offset),
                 None => Err(ErrorCode::UnknownTopicOrPartition),
             };

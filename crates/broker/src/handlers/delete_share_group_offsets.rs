@@ -5,15 +5,16 @@ use std::sync::Arc;
 use fleuve_coordinator::Response;
 use fleuve_coordinator::share::ShareOffsetsDeletion;
 use fleuve_coordinator::share_state::ShareKey;
-use fleuve_protocol::Str;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::delete_share_group_offsets_request::DeleteShareGroupOffsetsRequest;
 use fleuve_protocol::messages::delete_share_group_offsets_response::{
     DeleteShareGroupOffsetsResponse, DeleteShareGroupOffsetsResponseTopic,
 };
+use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::Uuid;
 
-use super::errors;
 use super::share_acknowledgements::{Refusal, live_error};
+use super::{errors, permission};
 use crate::node::Node;
 use crate::request::{Context, Outcome};
 use crate::share::StateError;
@@ -23,14 +24,35 @@ pub(crate) fn handle(
     request: DeleteShareGroupOffsetsRequest,
 ) -> Outcome<DeleteShareGroupOffsetsResponse> {
     let group = request.group_id.detach();
-    let topics: Vec<Str> = request.topics.into_iter().map(|topic| topic.topic_name).collect();
+    if let Err(code) = permission::group(context, AclOperation::Delete, &group) {
+        return Outcome::Now(DeleteShareGroupOffsetsResponse {
+            error_code: code.code(),
+            error_message: Some(Str::from(code.message())),
+            ..Default::default()
+        });
+    }
+    let mut topics: Vec<Str> = request.topics.into_iter().map(|topic| topic.topic_name).collect();
+    let mut refused = Vec::new();
+    topics.retain(|topic| {
+        let denied = permission::topic(context, AclOperation::Read, topic).err();
+        refused.extend(denied.map(|code| refuse_topic(topic, code)));
+        denied.is_none()
+    });
+    if topics.is_empty() && !refused.is_empty() {
+        let responses = refused;
+        return Outcome::Now(DeleteShareGroupOffsetsResponse { responses, ..Default::default() });
+    }
     let node = Arc::clone(&context.node);
     Outcome::barrier(async move {
         let answer = node.groups.request(&group, |machine, _, token| {
             machine.handle_share_offsets_delete(token, &group, &topics)
         });
         match answer.await {
-            Ok(Response::ShareOffsetsDelete(Ok(deletion))) => delete(&node, &group, deletion).await,
+            Ok(Response::ShareOffsetsDelete(Ok(deletion))) => {
+                let mut response = delete(&node, &group, deletion).await;
+                response.responses.extend(refused);
+                response
+            }
             Ok(Response::ShareOffsetsDelete(Err(error))) | Err(error) => {
                 DeleteShareGroupOffsetsResponse {
                     error_code: errors::group(error).code(),
@@ -41,6 +63,15 @@ pub(crate) fn handle(
             Ok(other) => unreachable!("a deletion is not answered with {other:?}"),
         }
     })
+}
+
+fn refuse_topic(topic: &Str, code: ErrorCode) -> DeleteShareGroupOffsetsResponseTopic {
+    DeleteShareGroupOffsetsResponseTopic {
+        topic_name: topic.clone(),
+        error_code: code.code(),
+        error_message: Some(Str::from(code.message())),
+        ..Default::default()
+    }
 }
 
 async fn delete(

@@ -3,6 +3,7 @@
 //! The answer leaves when the deletion is durable; the files follow after `file.delete.delay.ms`.
 
 use fleuve_metadata::controller::TopicSelector;
+use fleuve_metadata::image::{AclOperation, AclResourceType};
 use fleuve_protocol::messages::delete_topics_request::DeleteTopicsRequest;
 use fleuve_protocol::messages::delete_topics_response::{
     DeletableTopicResult, DeleteTopicsResponse,
@@ -11,6 +12,7 @@ use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::Uuid;
 
 use super::errors;
+use crate::access::CLUSTER_NAME;
 use crate::quotas::Mutations;
 use crate::request::{Context, Outcome};
 
@@ -42,6 +44,16 @@ pub(crate) fn handle(
     } else {
         let names = request.topic_names.iter().map(|name| TopicSelector::Name(name.detach()));
         selectors.extend(names);
+    }
+    let may_all = context.may_quietly(AclOperation::Delete, AclResourceType::Cluster, CLUSTER_NAME);
+    if !may_all {
+        selectors.retain(|selector| match denial(context, selector) {
+            Some(denied) => {
+                response.responses.push(denied);
+                false
+            }
+            None => true,
+        });
     }
     let context = context.clone();
     Outcome::barrier(async move {
@@ -109,6 +121,34 @@ pub(crate) fn handle(
         }
         response
     })
+}
+
+/// Refuses a topic that the client may not delete. Its existence is told only to those who may
+/// describe it, and its name, where it was named by its id, too.
+fn denial(context: &Context, selector: &TopicSelector) -> Option<DeletableTopicResult> {
+    let image = context.node.image();
+    let may = |operation, name: &str| context.may(operation, AclResourceType::Topic, name);
+    let denied = |name, id| {
+        let code = ErrorCode::TopicAuthorizationFailed;
+        Some(failure(name, id, code, code.message().to_owned()))
+    };
+    match selector {
+        TopicSelector::Name(name) => {
+            let hidden = !may(AclOperation::Describe, name);
+            let exists = image.topics().by_name(name).is_some();
+            if hidden || (exists && !may(AclOperation::Delete, name)) {
+                return denied(Some(name.clone()), Uuid::ZERO);
+            }
+        }
+        TopicSelector::Id(id) => {
+            let name = &image.topics().by_id(*id)?.name;
+            if !may(AclOperation::Delete, name) {
+                let shown = may(AclOperation::Describe, name).then(|| name.clone());
+                return denied(shown, *id);
+            }
+        }
+    }
+    None
 }
 
 fn failure(name: Option<Str>, id: Uuid, code: ErrorCode, message: String) -> DeletableTopicResult {

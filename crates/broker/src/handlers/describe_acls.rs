@@ -3,13 +3,14 @@
 //! Without `authorizer.class.name` there is no security to speak of, and Kafka says so.
 
 use fleuve_metadata::controller::AclFilter;
-use fleuve_metadata::image::Acl;
+use fleuve_metadata::image::{Acl, AclOperation};
 use fleuve_protocol::messages::describe_acls_request::DescribeAclsRequest;
 use fleuve_protocol::messages::describe_acls_response::{
     AclDescription, DescribeAclsResource, DescribeAclsResponse,
 };
 use fleuve_protocol::{ErrorCode, Str};
 
+use super::permission;
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(
@@ -23,6 +24,9 @@ pub(crate) fn handle(
             ..Default::default()
         })
     };
+    if let Err(code) = permission::cluster(context, AclOperation::Describe) {
+        return refuse(code, code.message().to_owned());
+    }
     if !context.node.has_authorizer() {
         let message = "No Authorizer is configured on the broker".to_owned();
         return refuse(ErrorCode::SecurityDisabled, message);

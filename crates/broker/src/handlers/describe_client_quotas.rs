@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fleuve_metadata::image::{QuotaEntity, QuotaEntityType, QuotaMap};
+use fleuve_metadata::image::{AclOperation, QuotaEntity, QuotaEntityType, QuotaMap};
 use fleuve_protocol::messages::describe_client_quotas_request::{
     ComponentData, DescribeClientQuotasRequest,
 };
@@ -11,6 +11,7 @@ use fleuve_protocol::messages::describe_client_quotas_response::{
 };
 use fleuve_protocol::{ErrorCode, Str};
 
+use super::permission;
 use crate::request::{Context, Outcome};
 
 /// What a filter asks of one kind.
@@ -23,7 +24,9 @@ pub(crate) fn handle(
     context: &Context,
     request: DescribeClientQuotasRequest,
 ) -> Outcome<DescribeClientQuotasResponse> {
-    let filter = match parse(&request.components) {
+    let permitted = permission::cluster(context, AclOperation::DescribeConfigs);
+    let permitted = permitted.map_err(|code| (code, code.message().to_owned()));
+    let filter = match permitted.and_then(|()| parse(&request.components)) {
         Ok(filter) => filter,
         Err((code, message)) => {
             return Outcome::Now(DescribeClientQuotasResponse {

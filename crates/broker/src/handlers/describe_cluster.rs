@@ -46,7 +46,7 @@ pub(crate) fn handle(
         ..Default::default()
     };
     if request.include_cluster_authorized_operations {
-        response.cluster_authorized_operations = operations::CLUSTER;
+        response.cluster_authorized_operations = operations::on_cluster(context);
     }
     Outcome::Now(response)
 }

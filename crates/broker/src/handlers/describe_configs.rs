@@ -7,7 +7,7 @@ use fleuve_metadata::config::{
     Description, describe_broker, describe_client_metrics, describe_cluster_defaults,
     describe_group, describe_topic,
 };
-use fleuve_metadata::image::{Image, Resource, ResourceKind};
+use fleuve_metadata::image::{AclOperation, Image, Resource, ResourceKind};
 use fleuve_protocol::messages::describe_configs_request::{
     DescribeConfigsRequest, DescribeConfigsResource,
 };
@@ -18,6 +18,7 @@ use fleuve_protocol::messages::describe_configs_response::{
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::NodeId;
 
+use super::permission;
 use crate::metadata_log::is_valid_topic_name;
 use crate::request::{Context, Outcome};
 
@@ -65,6 +66,9 @@ fn describe(
     image: &Image,
     resource: &DescribeConfigsResource,
 ) -> Result<Vec<Description>, (ErrorCode, String)> {
+    let kind = ResourceKind::from_wire_id(resource.resource_type);
+    permission::configs(context, AclOperation::DescribeConfigs, kind, &resource.resource_name)
+        .map_err(|code| (code, code.message().to_owned()))?;
     let settings = context.node.settings();
     let node_configs = image.broker_configs(NodeId(context.node.id));
     let cluster_configs = image.cluster_configs();
@@ -74,7 +78,7 @@ fn describe(
         check_broker(context, name)?;
         return Ok(Vec::new());
     }
-    let Some(kind) = ResourceKind::from_wire_id(resource.resource_type) else {
+    let Some(kind) = kind else {
         let message = format!("resource type {} is unknown", resource.resource_type);
         return Err((ErrorCode::InvalidRequest, message));
     };

@@ -1,13 +1,14 @@
 //! DescribeGroups, versions 0–6: classic groups in detail.
 
 use fleuve_coordinator::GroupError;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::Str;
 use fleuve_protocol::messages::describe_groups_request::DescribeGroupsRequest;
 use fleuve_protocol::messages::describe_groups_response::{
     DescribeGroupsResponse, DescribedGroup, DescribedGroupMember,
 };
 
-use super::{errors, operations};
+use super::{errors, operations, permission};
 use crate::request::{Context, Outcome};
 
 /// From here on a group that does not exist is an error and not a dead group (KIP-1043).
@@ -19,9 +20,13 @@ pub(crate) fn handle(
     request: DescribeGroupsRequest,
 ) -> Outcome<DescribeGroupsResponse> {
     let groups = request.groups.into_iter().map(|group_id| {
+        if let Err(code) = permission::group(context, AclOperation::Describe, &group_id) {
+            let error_code = code.code();
+            return DescribedGroup { group_id, error_code, ..Default::default() };
+        }
         let mut group = describe(context, group_id);
         if request.include_authorized_operations && group.error_code == 0 {
-            group.authorized_operations = operations::GROUP;
+            group.authorized_operations = operations::on_group(context, &group.group_id);
         }
         group
     });

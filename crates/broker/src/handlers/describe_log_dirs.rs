@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::describe_log_dirs_request::DescribeLogDirsRequest;
 use fleuve_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResponse, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 use fleuve_protocol::{ErrorCode, Str};
 
+use super::permission;
 use crate::request::{Context, Outcome};
 use crate::topics::Topic;
 
@@ -20,6 +22,10 @@ pub(crate) fn handle(
     context: &Context,
     request: DescribeLogDirsRequest,
 ) -> Outcome<DescribeLogDirsResponse> {
+    if let Err(code) = permission::cluster(context, AclOperation::Describe) {
+        let error_code = code.code();
+        return Outcome::Now(DescribeLogDirsResponse { error_code, ..Default::default() });
+    }
     let node = &context.node;
     let mut by_directory = ByDirectory::new();
     match request.topics {

@@ -1,11 +1,13 @@
 //! DescribeProducers, version 0: who writes to partitions, and since when in a transaction.
 
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::describe_producers_request::DescribeProducersRequest;
 use fleuve_protocol::messages::describe_producers_response::{
     DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
 };
 use fleuve_protocol::{ErrorCode, Str};
 
+use super::permission;
 use crate::request::{Context, Outcome};
 
 const NO_TRANSACTION: i64 = -1;
@@ -16,15 +18,16 @@ pub(crate) fn handle(
 ) -> Outcome<DescribeProducersResponse> {
     let mut response = DescribeProducersResponse::default();
     for topic in request.topics {
-        let found = context.node.topics.by_name(&topic.name);
+        let permitted = permission::topic(context, AclOperation::Read, &topic.name);
+        let found = context.node.topics.by_name(&topic.name).filter(|_| permitted.is_ok());
+        let missing = permitted.err().unwrap_or(ErrorCode::UnknownTopicOrPartition);
         let partitions = topic.partition_indexes.iter().map(|index| {
             let partition = found.as_ref().and_then(|topic| topic.partition(*index));
             let Some(partition) = partition else {
-                let code = ErrorCode::UnknownTopicOrPartition;
                 return PartitionResponse {
                     partition_index: *index,
-                    error_code: code.code(),
-                    error_message: Some(Str::from(code.message())),
+                    error_code: missing.code(),
+                    error_message: Some(Str::from(missing.message())),
                     ..Default::default()
                 };
             };

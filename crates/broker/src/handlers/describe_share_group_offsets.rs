@@ -1,6 +1,7 @@
 //! DescribeShareGroupOffsets, versions 0–1: where share groups stand (KIP-932).
 
 use fleuve_coordinator::share_state::ShareKey;
+use fleuve_metadata::image::{AclOperation, AclResourceType};
 use fleuve_protocol::messages::describe_share_group_offsets_request::{
     DescribeShareGroupOffsetsRequest, DescribeShareGroupOffsetsRequestGroup,
 };
@@ -11,8 +12,8 @@ use fleuve_protocol::messages::describe_share_group_offsets_response::{
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::Uuid;
 
-use super::errors;
 use super::share_acknowledgements::live_error;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 const UNKNOWN: i64 = -1;
@@ -33,6 +34,14 @@ fn describe(
     request: DescribeShareGroupOffsetsRequestGroup,
 ) -> DescribeShareGroupOffsetsResponseGroup {
     let group_id = request.group_id;
+    if let Err(code) = permission::group(context, AclOperation::Describe, &group_id) {
+        return DescribeShareGroupOffsetsResponseGroup {
+            group_id,
+            error_code: code.code(),
+            error_message: Some(Str::from(code.message())),
+            ..Default::default()
+        };
+    }
     let shard = context.node.groups.shard_of(&group_id);
     let known = shard.and_then(|shard| shard.read(|machine| machine.share_partitions(&group_id)));
     let known = match known {
@@ -50,6 +59,12 @@ fn describe(
     match request.topics {
         Some(topics) => {
             for topic in topics {
+                let permitted =
+                    permission::topic(context, AclOperation::Describe, &topic.topic_name);
+                if let Err(code) = permitted {
+                    response.topics.push(refuse_topic(topic.topic_name, topic.partitions, code));
+                    continue;
+                }
                 let found = context.node.topics.by_name(&topic.topic_name);
                 let topic_id = found.map_or(Uuid::ZERO, |found| found.id);
                 let partitions = topic.partitions.into_iter();
@@ -64,6 +79,11 @@ fn describe(
         }
         None => {
             for partition in known {
+                let is_visible =
+                    context.may(AclOperation::Describe, AclResourceType::Topic, &partition.topic);
+                if !is_visible {
+                    continue;
+                }
                 let described = describe_partition(
                     context,
                     &response.group_id,
@@ -84,6 +104,25 @@ fn describe(
         }
     }
     response
+}
+
+fn refuse_topic(
+    topic_name: Str,
+    partitions: Vec<i32>,
+    code: ErrorCode,
+) -> DescribeShareGroupOffsetsResponseTopic {
+    let partitions =
+        partitions.into_iter().map(|index| DescribeShareGroupOffsetsResponsePartition {
+            partition_index: index,
+            error_code: code.code(),
+            error_message: Some(Str::from(code.message())),
+            ..Default::default()
+        });
+    DescribeShareGroupOffsetsResponseTopic {
+        topic_name,
+        partitions: partitions.collect(),
+        ..Default::default()
+    }
 }
 
 fn describe_partition(

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use fleuve_metadata::image::{Partition, Topic};
+use fleuve_metadata::image::{AclOperation, AclResourceType, Partition, Topic};
 use fleuve_protocol::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
 use fleuve_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
@@ -13,7 +13,7 @@ use fleuve_protocol::messages::describe_topic_partitions_response::{
 };
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::operations;
+use super::{operations, permission};
 use crate::connection::CloseReason;
 use crate::metadata_log::is_valid_topic_name;
 use crate::request::{Context, Outcome};
@@ -33,8 +33,11 @@ pub(crate) fn handle(
         Some(cursor) => (cursor.topic_name.clone(), cursor.partition_index),
         None => (Str::EMPTY, 0),
     };
-    let names: BTreeSet<Str> = if request.topics.is_empty() {
-        image.topics().starting_at(&first_topic).map(|topic| topic.name.clone()).collect()
+    let asks_for_all = request.topics.is_empty();
+    let names: BTreeSet<Str> = if asks_for_all {
+        let all = image.topics().starting_at(&first_topic).map(|topic| topic.name.clone());
+        all.filter(|name| context.may_quietly(AclOperation::Describe, AclResourceType::Topic, name))
+            .collect()
     } else {
         let wanted = request.topics.into_iter().map(|topic| topic.name);
         wanted.filter(|name| *name >= first_topic).collect()
@@ -43,7 +46,18 @@ pub(crate) fn handle(
     let mut room =
         usize::try_from(request.response_partition_limit).unwrap_or(0).clamp(1, limit_max.max(1));
     let mut response = DescribeTopicPartitionsResponse::default();
+    let mut refused = Vec::new();
     for name in names {
+        if !asks_for_all
+            && let Err(code) = permission::topic(context, AclOperation::Describe, &name)
+        {
+            refused.push(DescribeTopicPartitionsResponseTopic {
+                error_code: code.code(),
+                name: Some(name),
+                ..Default::default()
+            });
+            continue;
+        }
         let Some(topic) = image.topics().by_name(&name) else {
             let code = if is_valid_topic_name(&name) {
                 ErrorCode::UnknownTopicOrPartition
@@ -71,6 +85,7 @@ pub(crate) fn handle(
             break;
         }
     }
+    response.topics.extend(refused);
     Outcome::Now(response)
 }
 
@@ -103,7 +118,7 @@ fn describe(
         topic_id: topic.id,
         is_internal: topic.is_internal(),
         partitions: partitions.iter().map(describe).collect(),
-        topic_authorized_operations: operations::TOPIC,
+        topic_authorized_operations: operations::on_topic(context, &topic.name),
         ..Default::default()
     }
 }

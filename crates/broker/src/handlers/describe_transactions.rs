@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use fleuve_coordinator::transaction::Description;
+use fleuve_metadata::image::{AclOperation, AclResourceType};
 use fleuve_protocol::Str;
 use fleuve_protocol::messages::describe_transactions_request::DescribeTransactionsRequest;
 use fleuve_protocol::messages::describe_transactions_response::{
     DescribeTransactionsResponse, TopicData, TransactionState,
 };
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(
@@ -18,11 +19,15 @@ pub(crate) fn handle(
 ) -> Outcome<DescribeTransactionsResponse> {
     let transactions = &context.node.transactions;
     let states = request.transactional_ids.into_iter().map(|id| {
+        if let Err(code) = permission::transactional_id(context, AclOperation::Describe, &id) {
+            let (transactional_id, error_code) = (id, code.code());
+            return TransactionState { transactional_id, error_code, ..Default::default() };
+        }
         let found = transactions
             .shard_of(&id)
             .and_then(|shard| shard.read(|machine| machine.describe(&id)));
         match found {
-            Ok(description) => describe(id, description),
+            Ok(description) => describe(context, id, description),
             Err(error) => TransactionState {
                 transactional_id: id,
                 error_code: errors::transaction(error).code(),
@@ -34,7 +39,11 @@ pub(crate) fn handle(
     Outcome::Now(DescribeTransactionsResponse { transaction_states, ..Default::default() })
 }
 
-fn describe(transactional_id: Str, description: Description) -> TransactionState {
+fn describe(
+    context: &Context,
+    transactional_id: Str,
+    description: Description,
+) -> TransactionState {
     let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
     for partition in &description.partitions {
         topics.entry(&*partition.topic).or_default().push(partition.partition);
@@ -49,6 +58,7 @@ fn describe(transactional_id: Str, description: Description) -> TransactionState
         producer_epoch: description.producer.epoch.0,
         topics: topics
             .into_iter()
+            .filter(|(topic, _)| context.may(AclOperation::Describe, AclResourceType::Topic, topic))
             .map(|(topic, partitions)| TopicData { topic: Str::copy_from(topic), partitions })
             .collect(),
     }

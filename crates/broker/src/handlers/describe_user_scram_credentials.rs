@@ -2,18 +2,27 @@
 
 use std::collections::BTreeMap;
 
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::describe_user_scram_credentials_request::DescribeUserScramCredentialsRequest;
 use fleuve_protocol::messages::describe_user_scram_credentials_response::{
     CredentialInfo, DescribeUserScramCredentialsResponse, DescribeUserScramCredentialsResult,
 };
 use fleuve_protocol::{ErrorCode, Str};
 
+use super::permission;
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(
     context: &Context,
     request: DescribeUserScramCredentialsRequest,
 ) -> Outcome<DescribeUserScramCredentialsResponse> {
+    if let Err(code) = permission::cluster(context, AclOperation::Describe) {
+        return Outcome::Now(DescribeUserScramCredentialsResponse {
+            error_code: code.code(),
+            error_message: Some(Str::from(code.message())),
+            ..Default::default()
+        });
+    }
     let image = context.node.image();
     let mut known: BTreeMap<&Str, Vec<CredentialInfo>> = BTreeMap::new();
     for (user, mechanism, credential) in image.scram().iter() {

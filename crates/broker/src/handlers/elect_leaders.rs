@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use fleuve_metadata::controller::{ElectionError, ElectionType};
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::elect_leaders_request::ElectLeadersRequest;
 use fleuve_protocol::messages::elect_leaders_response::{
     ElectLeadersResponse, PartitionResult, ReplicaElectionResult,
 };
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 /// The first version that says whom to elect.
@@ -19,6 +20,9 @@ pub(crate) fn handle(
     context: &Context,
     request: ElectLeadersRequest,
 ) -> Outcome<ElectLeadersResponse> {
+    if let Err(code) = permission::cluster(context, AclOperation::Alter) {
+        return Outcome::Now(deny(request, code));
+    }
     let refuse =
         |code: ErrorCode| ElectLeadersResponse { error_code: code.code(), ..Default::default() };
     let election = match request.election_type {
@@ -72,6 +76,22 @@ pub(crate) fn handle(
             .map(|(topic, partition_result)| ReplicaElectionResult { topic, partition_result });
         ElectLeadersResponse { replica_election_results: results.collect(), ..Default::default() }
     })
+}
+
+fn deny(request: ElectLeadersRequest, code: ErrorCode) -> ElectLeadersResponse {
+    let topics = request.topic_partitions.into_iter().flatten().map(|topic| {
+        let partitions = topic.partitions.into_iter().map(|partition_id| PartitionResult {
+            partition_id,
+            error_code: code.code(),
+            error_message: Some(Str::from(code.message())),
+        });
+        ReplicaElectionResult { topic: topic.topic, partition_result: partitions.collect() }
+    });
+    ElectLeadersResponse {
+        error_code: code.code(),
+        replica_election_results: topics.collect(),
+        ..Default::default()
+    }
 }
 
 fn code(error: &ElectionError) -> ErrorCode {

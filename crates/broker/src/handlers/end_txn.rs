@@ -6,11 +6,12 @@
 use fleuve_coordinator::transaction::{
     Decision, EndRequest, Producer, Response, TransactionVersion,
 };
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::end_txn_request::EndTxnRequest;
 use fleuve_protocol::messages::end_txn_response::EndTxnResponse;
 use fleuve_types::{ProducerEpoch, ProducerId};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 const PRODUCER_FENCED_FROM: i16 = 2;
@@ -19,6 +20,11 @@ const VERSION_2_FROM: i16 = 5;
 const NO_PRODUCER: Producer = Producer { id: ProducerId::NONE, epoch: ProducerEpoch(-1) };
 
 pub(crate) fn handle(context: &Context, request: EndTxnRequest) -> Outcome<EndTxnResponse> {
+    let permitted =
+        permission::transactional_id(context, AclOperation::Write, &request.transactional_id);
+    if let Err(code) = permitted {
+        return Outcome::Now(response(code.code(), NO_PRODUCER));
+    }
     let request = EndRequest {
         transactional_id: request.transactional_id,
         producer: Producer {
@@ -49,11 +55,15 @@ pub(crate) fn handle(context: &Context, request: EndTxnRequest) -> Outcome<EndTx
             Ok(producer) => (0, producer.unwrap_or(NO_PRODUCER)),
             Err(error) => (errors::transaction(error).code(), NO_PRODUCER),
         };
-        EndTxnResponse {
-            error_code: code,
-            producer_id: producer.id.0,
-            producer_epoch: producer.epoch.0,
-            ..Default::default()
-        }
+        response(code, producer)
     })
+}
+
+fn response(error_code: i16, producer: Producer) -> EndTxnResponse {
+    EndTxnResponse {
+        error_code,
+        producer_id: producer.id.0,
+        producer_epoch: producer.epoch.0,
+        ..Default::default()
+    }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::fetch_request::FetchRequest;
 use fleuve_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch,
@@ -22,8 +23,8 @@ use fleuve_storage::LogError;
 use fleuve_types::Uuid;
 use tokio::time::{Instant, timeout_at};
 
-use super::errors;
 use super::fetch_reply::FetchReply;
+use super::{errors, permission};
 use crate::fetch_session::{self, Fetch, Seen, SessionError, TopicRef, Wanted};
 use crate::node::Node;
 use crate::partition::Partition;
@@ -45,7 +46,17 @@ pub(crate) fn handle(context: &Context, mut request: FetchRequest) -> Outcome<Fe
         Ok(fetch) => fetch,
         Err(error) => return Outcome::Now(session_failure(error, fetch_session::NO_SESSION)),
     };
-    let targets = fetch.wanted().iter().map(|wanted| find_target(context, wanted, replica_id));
+    let is_follower = replica_id >= 0;
+    // Whoever names itself a replica has to be one.
+    let refusal =
+        match is_follower && permission::cluster(context, AclOperation::ClusterAction).is_err() {
+            true => Some(ErrorCode::TopicAuthorizationFailed),
+            false => None,
+        };
+    let targets = fetch.wanted().iter().map(|wanted| match refusal {
+        Some(code) => Target::Missing(code),
+        None => find_target(context, wanted, is_follower),
+    });
     let allowed = context.node.settings().fetch.response_bytes_max;
     let client = context.limited_client();
     // More than a quota's window would only make the client wait.
@@ -384,17 +395,27 @@ fn session_request(
     }
 }
 
-fn find_target(context: &Context, wanted: &Wanted, replica_id: i32) -> Target {
+fn find_target(context: &Context, wanted: &Wanted, is_follower: bool) -> Target {
     let topics = &context.node.topics;
     let (topic, missing) = match &wanted.topic {
         TopicRef::Name(name) => (topics.by_name(name), ErrorCode::UnknownTopicOrPartition),
         TopicRef::Id(id) => (topics.by_id(id), ErrorCode::UnknownTopicId),
     };
+    let name = match (&wanted.topic, &topic) {
+        (TopicRef::Name(name), _) => Some(name),
+        (TopicRef::Id(_), found) => found.as_ref().map(|topic| &topic.name),
+    };
+    if !is_follower
+        && let Some(name) = name
+        && let Err(code) = permission::topic(context, AclOperation::Read, name)
+    {
+        return Target::Missing(code);
+    }
     let Some(topic) = topic else { return Target::Missing(missing) };
     let Some(partition) = topic.partition(wanted.partition).cloned() else {
         return Target::Missing(ErrorCode::UnknownTopicOrPartition);
     };
-    if replica_id >= 0 {
+    if is_follower {
         return Target::Missing(ErrorCode::NotLeaderOrFollower);
     }
     Target::Found { topic, partition }

@@ -4,11 +4,13 @@
 //! coordinator is asked for. Other kinds are answered with `INVALID_REQUEST`, which clients take as
 //! final, where "not available" would have them ask for ever.
 
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
 use fleuve_protocol::messages::find_coordinator_response::{Coordinator, FindCoordinatorResponse};
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::Uuid;
 
+use super::permission;
 use crate::request::{Context, Outcome};
 
 /// From here on several keys can be asked for at once.
@@ -24,7 +26,17 @@ pub(crate) fn handle(
 ) -> Outcome<FindCoordinatorResponse> {
     let many = context.version >= MANY_FROM;
     let keys = if many { request.coordinator_keys } else { vec![request.key] };
+    let kind = request.key_type;
+    let denials: Vec<Option<ErrorCode>> = match kind {
+        // Only brokers look for share coordinators.
+        SHARE => {
+            let denial = permission::cluster(context, AclOperation::ClusterAction).err();
+            vec![denial; keys.len()]
+        }
+        _ => keys.iter().map(|key| denial(context, kind, key)).collect(),
+    };
     let refusal = match request.key_type {
+        _ if !keys.is_empty() && denials.iter().all(Option::is_some) => None,
         GROUP | TRANSACTION => None,
         SHARE if keys.iter().any(|key| !names_share_partition(key)) => {
             Some((ErrorCode::InvalidRequest, "the key must be GROUP:TOPIC_ID:PARTITION"))
@@ -33,13 +45,14 @@ pub(crate) fn handle(
         _ => Some((ErrorCode::InvalidRequest, "unknown kind of coordinator")),
     };
     let node = &context.node;
-    let kind = request.key_type;
     let shards = match kind {
         TRANSACTION => node.transactions.shard_count(),
         SHARE => node.shares.states.shard_count(),
         _ => node.groups.shard_count(),
     };
-    if refusal.is_some() || shards > 0 {
+    let is_nobodys = !keys.is_empty() && denials.iter().all(Option::is_some);
+    let keys: Vec<_> = keys.into_iter().zip(denials).collect();
+    if refusal.is_some() || shards > 0 || is_nobodys {
         return Outcome::Now(respond(context, many, keys, refusal));
     }
     let context = context.clone();
@@ -57,6 +70,15 @@ pub(crate) fn handle(
     })
 }
 
+/// Says why the client may not ask for the coordinator of this.
+fn denial(context: &Context, kind: i8, key: &str) -> Option<ErrorCode> {
+    match kind {
+        GROUP => permission::group(context, AclOperation::Describe, key).err(),
+        TRANSACTION => permission::transactional_id(context, AclOperation::Describe, key).err(),
+        _ => None,
+    }
+}
+
 /// Reports whether a key of a share coordinator is well formed.
 fn names_share_partition(key: &str) -> bool {
     let mut parts = key.rsplitn(3, ':');
@@ -69,10 +91,13 @@ fn names_share_partition(key: &str) -> bool {
 fn respond(
     context: &Context,
     many: bool,
-    keys: Vec<Str>,
+    keys: Vec<(Str, Option<ErrorCode>)>,
     refusal: Option<(ErrorCode, &'static str)>,
 ) -> FindCoordinatorResponse {
-    let coordinator = |key| match refusal {
+    let coordinator = |(key, denial): (Str, Option<ErrorCode>)| match denial
+        .map(|code| (code, code.message()))
+        .or(refusal)
+    {
         Some((code, message)) => Coordinator {
             key,
             node_id: NOBODY,

@@ -2,13 +2,18 @@
 
 use fleuve_coordinator::Response;
 use fleuve_coordinator::classic::HeartbeatRequest as Beat;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::heartbeat_request::HeartbeatRequest;
 use fleuve_protocol::messages::heartbeat_response::HeartbeatResponse;
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(context: &Context, request: HeartbeatRequest) -> Outcome<HeartbeatResponse> {
+    if let Err(code) = permission::group(context, AclOperation::Read, &request.group_id) {
+        let error_code = code.code();
+        return Outcome::Now(HeartbeatResponse { error_code, ..Default::default() });
+    }
     let beat = Beat {
         group_id: request.group_id,
         generation: request.generation_id,

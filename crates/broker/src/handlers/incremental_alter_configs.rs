@@ -2,7 +2,7 @@
 
 use fleuve_metadata::config::AlterOperation;
 use fleuve_metadata::controller::{ConfigOperation, ConfigUpdate};
-use fleuve_metadata::image::{Resource, ResourceKind};
+use fleuve_metadata::image::{AclOperation, Resource, ResourceKind};
 use fleuve_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, IncrementalAlterConfigsRequest,
 };
@@ -11,7 +11,7 @@ use fleuve_protocol::messages::incremental_alter_configs_response::{
 };
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(
@@ -24,7 +24,7 @@ pub(crate) fn handle(
         let mut updates = Vec::new();
         let mut positions = Vec::new();
         for (position, resource) in request.resources.into_iter().enumerate() {
-            let parsed = parse(&resource);
+            let parsed = permit(&context, &resource).and_then(|()| parse(&resource));
             let mut row = AlterConfigsResourceResponse {
                 resource_type: resource.resource_type,
                 resource_name: resource.resource_name,
@@ -35,8 +35,8 @@ pub(crate) fn handle(
                     updates.push(update);
                     positions.push(position);
                 }
-                Err(message) => {
-                    row.error_code = ErrorCode::InvalidRequest.code();
+                Err((code, message)) => {
+                    row.error_code = code.code();
                     row.error_message = Some(Str::from(message));
                 }
             }
@@ -52,15 +52,23 @@ pub(crate) fn handle(
     })
 }
 
-fn parse(resource: &AlterConfigsResource) -> Result<ConfigUpdate, String> {
-    let kind = ResourceKind::from_wire_id(resource.resource_type)
-        .ok_or_else(|| format!("resource type {} cannot be changed", resource.resource_type))?;
+fn permit(context: &Context, resource: &AlterConfigsResource) -> Result<(), (ErrorCode, String)> {
+    let kind = ResourceKind::from_wire_id(resource.resource_type);
+    permission::configs(context, AclOperation::AlterConfigs, kind, &resource.resource_name)
+        .map_err(|code| (code, code.message().to_owned()))
+}
+
+fn parse(resource: &AlterConfigsResource) -> Result<ConfigUpdate, (ErrorCode, String)> {
+    let invalid = |message: String| (ErrorCode::InvalidRequest, message);
+    let kind = ResourceKind::from_wire_id(resource.resource_type).ok_or_else(|| {
+        invalid(format!("resource type {} cannot be changed", resource.resource_type))
+    })?;
     let operations = resource.configs.iter().map(|config| {
         let operation = AlterOperation::from_wire_id(config.config_operation)
-            .ok_or_else(|| format!("unknown operation {}", config.config_operation))?;
+            .ok_or_else(|| invalid(format!("unknown operation {}", config.config_operation)))?;
         Ok(ConfigOperation { name: config.name.clone(), operation, value: config.value.clone() })
     });
-    let operations = operations.collect::<Result<_, String>>()?;
+    let operations = operations.collect::<Result<_, (ErrorCode, String)>>()?;
     let resource = Resource::new(kind, resource.resource_name.as_str());
     Ok(ConfigUpdate { resource, operations })
 }

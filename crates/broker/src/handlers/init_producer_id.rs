@@ -1,12 +1,13 @@
 //! InitProducerId, versions 0–5: ids for idempotent producers, and who a transactional producer is.
 
 use fleuve_coordinator::transaction::{InitRequest, Producer, Response, TransactionError};
+use fleuve_metadata::image::{AclOperation, AclResourceType};
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::init_producer_id_request::InitProducerIdRequest;
 use fleuve_protocol::messages::init_producer_id_response::InitProducerIdResponse;
 use fleuve_types::{ProducerEpoch, ProducerId};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 const PRODUCER_FENCED_FROM: i16 = 4;
@@ -17,6 +18,9 @@ pub(crate) fn handle(
     context: &Context,
     request: InitProducerIdRequest,
 ) -> Outcome<InitProducerIdResponse> {
+    if let Err(code) = permit(context, request.transactional_id.as_deref()) {
+        return Outcome::Now(failure(code));
+    }
     let has_id = request.producer_id != NONE;
     if has_id != (request.producer_epoch != NO_EPOCH) {
         return Outcome::Now(failure(ErrorCode::InvalidRequest));
@@ -47,6 +51,17 @@ pub(crate) fn handle(
             Err(error) => failure(errors::transaction(error)),
         }
     })
+}
+
+/// Who may write to a transactional id gets ids for it; idempotent producers need to be allowed to
+/// write anywhere.
+fn permit(context: &Context, transactional_id: Option<&str>) -> Result<(), ErrorCode> {
+    if let Some(id) = transactional_id {
+        return permission::transactional_id(context, AclOperation::Write, id);
+    }
+    let may = permission::cluster_quietly(context, AclOperation::IdempotentWrite)
+        || context.may_on_any(AclOperation::Write, AclResourceType::Topic);
+    may.then_some(()).ok_or(ErrorCode::ClusterAuthorizationFailed)
 }
 
 async fn initialise_transactional(

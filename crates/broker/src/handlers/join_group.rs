@@ -3,12 +3,13 @@
 //! The answer comes when the whole group has joined, which may take the rebalance timeout.
 
 use fleuve_coordinator::Response;
-use fleuve_coordinator::classic::{JoinRefusal, JoinRequest, Protocol};
-use fleuve_protocol::Str;
+use fleuve_coordinator::classic::{JoinRequest, Protocol};
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::join_group_request::JoinGroupRequest;
 use fleuve_protocol::messages::join_group_response::{JoinGroupResponse, JoinGroupResponseMember};
+use fleuve_protocol::{ErrorCode, Str};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 /// From here on a member without id is told one and asked to come again (KIP-394).
@@ -20,6 +21,10 @@ const SKIP_ASSIGNMENT_FROM: i16 = 9;
 
 pub(crate) fn handle(context: &Context, request: JoinGroupRequest) -> Outcome<JoinGroupResponse> {
     let version = context.version;
+    if let Err(code) = permission::group(context, AclOperation::Read, &request.group_id) {
+        // The member's id is not told back.
+        return Outcome::Now(refuse(code, Str::EMPTY, version));
+    }
     // Members are kept far longer than the frame that they came in.
     let protocols = request.protocols.iter().map(|protocol| Protocol {
         name: protocol.name.detach(),
@@ -65,19 +70,21 @@ pub(crate) fn handle(context: &Context, request: JoinGroupRequest) -> Outcome<Jo
                     .collect(),
                 ..Default::default()
             },
-            Ok(Response::Join(Err(refusal))) => refuse(refusal, version),
+            Ok(Response::Join(Err(refusal))) => {
+                refuse(errors::group(refusal.error), refusal.member_id, version)
+            }
             Ok(other) => unreachable!("a join is not answered with {other:?}"),
-            Err(error) => refuse(JoinRefusal { error, member_id }, version),
+            Err(error) => refuse(errors::group(error), member_id, version),
         }
     })
 }
 
-fn refuse(refusal: JoinRefusal, version: i16) -> JoinGroupResponse {
+fn refuse(code: ErrorCode, member_id: Str, version: i16) -> JoinGroupResponse {
     JoinGroupResponse {
-        error_code: errors::group(refusal.error).code(),
+        error_code: code.code(),
         generation_id: -1,
         protocol_name: named(None, version),
-        member_id: refusal.member_id,
+        member_id,
         ..Default::default()
     }
 }

@@ -2,17 +2,22 @@
 
 use fleuve_coordinator::Response;
 use fleuve_coordinator::classic::{LeaveRequest, Leaver};
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::Str;
 use fleuve_protocol::messages::leave_group_request::LeaveGroupRequest;
 use fleuve_protocol::messages::leave_group_response::{LeaveGroupResponse, MemberResponse};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 /// From here on several members can leave at once.
 const MANY_FROM: i16 = 3;
 
 pub(crate) fn handle(context: &Context, request: LeaveGroupRequest) -> Outcome<LeaveGroupResponse> {
+    if let Err(code) = permission::group(context, AclOperation::Read, &request.group_id) {
+        let error_code = code.code();
+        return Outcome::Now(LeaveGroupResponse { error_code, ..Default::default() });
+    }
     let many = context.version >= MANY_FROM;
     let members = if many {
         let leaver =

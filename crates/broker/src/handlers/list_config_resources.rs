@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use fleuve_metadata::image::{Image, ResourceKind};
+use fleuve_metadata::image::{AclOperation, Image, ResourceKind};
 use fleuve_protocol::messages::list_config_resources_request::ListConfigResourcesRequest;
 use fleuve_protocol::messages::list_config_resources_response::{
     ConfigResource, ListConfigResourcesResponse,
@@ -12,6 +12,7 @@ use fleuve_protocol::messages::list_config_resources_response::{
 use fleuve_protocol::{ErrorCode, Str};
 
 use super::describe_configs::BROKER_LOGGER;
+use super::permission;
 use crate::request::{Context, Outcome};
 
 /// From here on the kinds can be chosen.
@@ -21,6 +22,10 @@ pub(crate) fn handle(
     context: &Context,
     request: ListConfigResourcesRequest,
 ) -> Outcome<ListConfigResourcesResponse> {
+    if let Err(code) = permission::cluster(context, AclOperation::DescribeConfigs) {
+        let error_code = code.code();
+        return Outcome::Now(ListConfigResourcesResponse { error_code, ..Default::default() });
+    }
     let every_kind = [
         ResourceKind::Topic.wire_id(),
         ResourceKind::Broker.wire_id(),

@@ -11,13 +11,14 @@
 
 use std::collections::HashSet;
 
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest};
 use fleuve_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
 
-use super::errors;
+use super::{errors, permission};
 use crate::partition::{Partition, TimedOffset};
 use crate::request::{Context, Outcome};
 
@@ -50,9 +51,13 @@ pub(crate) fn handle(
     let tells_epoch = context.version >= EPOCHS_FROM;
     let mut response = ListOffsetsResponse::default();
     for topic in request.topics {
+        let permitted = permission::topic(context, AclOperation::Describe, &topic.name);
         let found = context.node.topics.by_name(&topic.name);
         let partitions = topic.partitions.iter().map(|wanted| {
             let index = wanted.partition_index;
+            if let Err(code) = permitted {
+                return failure(index, code);
+            }
             if repeated.contains(&(topic.name.clone(), index)) {
                 return failure(index, ErrorCode::InvalidRequest);
             }

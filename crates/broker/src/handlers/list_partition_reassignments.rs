@@ -1,18 +1,27 @@
 //! ListPartitionReassignments, version 0: partitions on their way to other brokers.
 
-use fleuve_metadata::image::{Partition, Topic};
+use fleuve_metadata::image::{AclOperation, Partition, Topic};
+use fleuve_protocol::Str;
 use fleuve_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsRequest;
 use fleuve_protocol::messages::list_partition_reassignments_response::{
     ListPartitionReassignmentsResponse, OngoingPartitionReassignment, OngoingTopicReassignment,
 };
 use fleuve_types::NodeId;
 
+use super::permission;
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(
     context: &Context,
     request: ListPartitionReassignmentsRequest,
 ) -> Outcome<ListPartitionReassignmentsResponse> {
+    if let Err(code) = permission::cluster(context, AclOperation::Describe) {
+        return Outcome::Now(ListPartitionReassignmentsResponse {
+            error_code: code.code(),
+            error_message: Some(Str::from(code.message())),
+            ..Default::default()
+        });
+    }
     let image = context.node.image();
     let topics = match &request.topics {
         None => image.topics().iter().filter_map(|topic| ongoing(topic, |_| true)).collect(),

@@ -2,6 +2,7 @@
 
 use fleuve_coordinator::Now;
 use fleuve_coordinator::transaction::ListFilter;
+use fleuve_metadata::image::{AclOperation, AclResourceType};
 use fleuve_protocol::messages::list_transactions_request::ListTransactionsRequest;
 use fleuve_protocol::messages::list_transactions_response::{
     ListTransactionsResponse, TransactionState,
@@ -36,7 +37,11 @@ pub(crate) fn handle(
     for shard in context.node.transactions.shards() {
         match shard.read(|machine| machine.list(now, &filter)) {
             Ok(listings) => {
-                transaction_states.extend(listings.into_iter().map(|listing| TransactionState {
+                let visible = listings.into_iter().filter(|listing| {
+                    let id = &listing.transactional_id;
+                    context.may(AclOperation::Describe, AclResourceType::TransactionalId, id)
+                });
+                transaction_states.extend(visible.map(|listing| TransactionState {
                     transactional_id: listing.transactional_id,
                     producer_id: listing.producer_id.0,
                     transaction_state: Str::from(listing.state.name()),

@@ -3,11 +3,14 @@
 //! A topic that does not exist and may be created by asking for it is created before the answer
 //! leaves. Kafka answers "unknown" at once and lets the client ask again; the clients here do not
 //! have to.
+//!
+//! Topics that the client may not describe are left out of a list of all, and otherwise look the
+//! same whether they exist or not.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use fleuve_metadata::image::{Image, Topic};
+use fleuve_metadata::image::{AclOperation, AclResourceType, Image, Topic};
 use fleuve_protocol::messages::metadata_request::MetadataRequest;
 use fleuve_protocol::messages::metadata_response::{
     MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -15,7 +18,7 @@ use fleuve_protocol::messages::metadata_response::{
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::Uuid;
 
-use super::{errors, operations};
+use super::{errors, operations, permission};
 use crate::connection::CloseReason;
 use crate::metadata_log::is_valid_topic_name;
 use crate::quotas::Mutations;
@@ -42,20 +45,33 @@ pub(crate) fn handle(context: &Context, request: MetadataRequest) -> Outcome<Met
     let image = context.node.image();
     let may_create =
         request.allow_auto_topic_creation && context.node.settings().topics.auto_create;
-    let missing: Vec<Str> = match &asked {
-        Asked::Names(names) if may_create => names
-            .iter()
-            .filter(|name| image.topics().by_name(name).is_none() && is_valid_topic_name(name))
-            .cloned()
-            .collect(),
-        _ => Vec::new(),
-    };
+    let mut failures: Vec<(Str, ErrorCode)> = Vec::new();
+    let mut missing: Vec<Str> = Vec::new();
+    if let Asked::Names(names) = &asked {
+        for name in names {
+            if let Err(code) = permission::topic(context, AclOperation::Describe, name) {
+                failures.push((name.clone(), code));
+            } else if may_create && image.topics().by_name(name).is_none() {
+                missing.push(name.clone());
+            }
+        }
+    }
+    if !missing.is_empty() && !permission::cluster_quietly(context, AclOperation::Create) {
+        missing.retain(|name| match permission::topic(context, AclOperation::Create, name) {
+            Ok(()) => true,
+            Err(code) => {
+                failures.push((name.clone(), code));
+                false
+            }
+        });
+    }
+    missing.retain(|name| is_valid_topic_name(name));
     if missing.is_empty() {
-        return Outcome::Now(respond(context, &image, &request, asked, &[]));
+        return Outcome::Now(respond(context, &image, &request, asked, &failures));
     }
     let context = context.clone();
     Outcome::barrier(async move {
-        let mut failures = Vec::new();
+        let mut failures = failures;
         let mut mutations = Mutations::begin_permissive(&context);
         for name in missing {
             if let Err(error) = context.node.auto_create_topic(&name).await {
@@ -103,10 +119,26 @@ fn respond(
     let mut topics = Vec::new();
     let describe = |topic: &Arc<Topic>| describe(context, topic);
     match asked {
-        Asked::All => topics.extend(image.topics().iter().map(describe)),
+        Asked::All => {
+            let visible = image.topics().iter().filter(|topic| {
+                context.may_quietly(AclOperation::Describe, AclResourceType::Topic, &topic.name)
+            });
+            topics.extend(visible.map(describe));
+        }
         Asked::Ids(ids) => {
             topics.extend(ids.into_iter().map(|id| match image.topics().by_id(id) {
-                Some(topic) => describe(topic),
+                Some(topic) => {
+                    match permission::topic(context, AclOperation::Describe, &topic.name) {
+                        Ok(()) => describe(topic),
+                        // That there is a topic of this id is no secret; its name is.
+                        Err(code) => MetadataResponseTopic {
+                            error_code: code.code(),
+                            topic_id: id,
+                            name: None,
+                            ..Default::default()
+                        },
+                    }
+                }
                 None => MetadataResponseTopic {
                     error_code: ErrorCode::UnknownTopicId.code(),
                     topic_id: id,
@@ -116,19 +148,23 @@ fn respond(
             }))
         }
         Asked::Names(names) => {
-            topics.extend(names.into_iter().map(|name| match image.topics().by_name(&name) {
-                Some(topic) => describe(topic),
-                None => {
-                    let failure = failures.iter().find(|(failed, _)| *failed == name);
-                    let code = match failure {
-                        Some((_, code)) => *code,
-                        None if is_valid_topic_name(&name) => ErrorCode::UnknownTopicOrPartition,
-                        None => ErrorCode::InvalidTopicException,
-                    };
-                    MetadataResponseTopic {
-                        error_code: code.code(),
-                        name: Some(name),
-                        ..Default::default()
+            topics.extend(names.into_iter().map(|name| {
+                let failure = failures.iter().find(|(failed, _)| *failed == name);
+                match image.topics().by_name(&name) {
+                    Some(topic) if failure.is_none() => describe(topic),
+                    _ => {
+                        let code = match failure {
+                            Some((_, code)) => *code,
+                            None if is_valid_topic_name(&name) => {
+                                ErrorCode::UnknownTopicOrPartition
+                            }
+                            None => ErrorCode::InvalidTopicException,
+                        };
+                        MetadataResponseTopic {
+                            error_code: code.code(),
+                            name: Some(name),
+                            ..Default::default()
+                        }
                     }
                 }
             }));
@@ -136,7 +172,8 @@ fn respond(
     }
     if request.include_topic_authorized_operations {
         for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
-            topic.topic_authorized_operations = operations::TOPIC;
+            let name = topic.name.clone().unwrap_or_default();
+            topic.topic_authorized_operations = operations::on_topic(context, &name);
         }
     }
     let mut response = MetadataResponse {
@@ -147,7 +184,7 @@ fn respond(
         ..Default::default()
     };
     if request.include_cluster_authorized_operations {
-        response.cluster_authorized_operations = operations::CLUSTER;
+        response.cluster_authorized_operations = operations::on_cluster(context);
     }
     response
 }

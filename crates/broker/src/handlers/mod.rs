@@ -75,5 +75,6 @@ pub(crate) mod write_txn_markers;
 mod errors;
 mod fetch_reply;
 mod operations;
+mod permission;
 mod produce_transactions;
 mod share_acknowledgements;

@@ -2,6 +2,7 @@
 
 use fleuve_coordinator::Response;
 use fleuve_coordinator::offsets::{CommitPartition, CommitRequest, CommitTopic};
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::offset_commit_request::{
     OffsetCommitRequest, OffsetCommitRequestTopic,
@@ -10,7 +11,7 @@ use fleuve_protocol::messages::offset_commit_response::{
     OffsetCommitResponse, OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 /// From here on a group that does not exist may be called so.
@@ -29,10 +30,11 @@ pub(crate) fn handle(
     context: &Context,
     request: OffsetCommitRequest,
 ) -> Outcome<OffsetCommitResponse> {
+    let refusal = permission::group(context, AclOperation::Read, &request.group_id).err();
     let mut drafts = Vec::new();
     let mut topics = Vec::new();
     for topic in request.topics {
-        let (draft, commit) = sort_out(context, topic);
+        let (draft, commit) = sort_out(context, topic, refusal);
         if let Some(commit) = commit {
             topics.push(commit);
         }
@@ -78,13 +80,25 @@ pub(crate) fn handle(
 }
 
 /// Separates the partitions that exist, for the coordinator, from those that do not.
-fn sort_out(context: &Context, topic: OffsetCommitRequestTopic) -> (Draft, Option<CommitTopic>) {
+fn sort_out(
+    context: &Context,
+    topic: OffsetCommitRequestTopic,
+    refusal: Option<ErrorCode>,
+) -> (Draft, Option<CommitTopic>) {
     let topics = &context.node.topics;
     let (found, missing) = if context.version >= TOPIC_IDS_FROM {
         (topics.by_id(&topic.topic_id), ErrorCode::UnknownTopicId)
     } else {
         (topics.by_name(&topic.name), ErrorCode::UnknownTopicOrPartition)
     };
+    let name = match context.version >= TOPIC_IDS_FROM {
+        true => found.as_ref().map(|found| &found.name),
+        false => Some(&topic.name),
+    };
+    let refusal = refusal.or_else(|| {
+        name.and_then(|name| permission::topic(context, AclOperation::Read, name).err())
+    });
+    let found = found.filter(|_| refusal.is_none());
     let mut partitions = Vec::new();
     let mut draft = Draft {
         response: OffsetCommitResponseTopic {
@@ -97,7 +111,7 @@ fn sort_out(context: &Context, topic: OffsetCommitRequestTopic) -> (Draft, Optio
     for (position, partition) in topic.partitions.into_iter().enumerate() {
         let partition_index = partition.partition_index;
         let error = match &found {
-            None => Some(missing),
+            None => Some(refusal.unwrap_or(missing)),
             Some(found) if found.partition(partition_index).is_none() => {
                 Some(ErrorCode::UnknownTopicOrPartition)
             }

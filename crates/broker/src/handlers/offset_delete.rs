@@ -2,13 +2,14 @@
 
 use fleuve_coordinator::Response;
 use fleuve_coordinator::offsets::DeleteRequest;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::offset_delete_request::OffsetDeleteRequest;
 use fleuve_protocol::messages::offset_delete_response::{
     OffsetDeleteResponse, OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(
@@ -16,16 +17,22 @@ pub(crate) fn handle(
     request: OffsetDeleteRequest,
 ) -> Outcome<OffsetDeleteResponse> {
     let mut response = OffsetDeleteResponse::default();
+    if let Err(code) = permission::group(context, AclOperation::Delete, &request.group_id) {
+        response.error_code = code.code();
+        return Outcome::Now(response);
+    }
     let mut wanted = Vec::new();
     for topic in request.topics {
-        let found = context.node.topics.by_name(&topic.name);
+        let permitted = permission::topic(context, AclOperation::Read, &topic.name);
+        let found = context.node.topics.by_name(&topic.name).filter(|_| permitted.is_ok());
+        let missing = permitted.err().unwrap_or(ErrorCode::UnknownTopicOrPartition);
         let mut unknown = Vec::new();
         let mut known = Vec::new();
         for partition in topic.partitions {
             let index = partition.partition_index;
             match &found {
                 Some(found) if found.partition(index).is_some() => known.push(index),
-                _ => unknown.push(outcome(index, ErrorCode::UnknownTopicOrPartition.code())),
+                _ => unknown.push(outcome(index, missing.code())),
             }
         }
         if !unknown.is_empty() {

@@ -2,6 +2,7 @@
 
 use fleuve_coordinator::GroupError;
 use fleuve_coordinator::offsets::{FetchRequest, FetchTopic, FetchedOffset, FetchedOffsets};
+use fleuve_metadata::image::{AclOperation, AclResourceType};
 use fleuve_protocol::messages::offset_fetch_request::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
@@ -12,7 +13,7 @@ use fleuve_protocol::messages::offset_fetch_response::{
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::Uuid;
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 /// From here on several groups can be asked for at once.
@@ -62,8 +63,12 @@ async fn fetch(
     group: OffsetFetchRequestGroup,
     require_stable: bool,
 ) -> OffsetFetchResponseGroup {
+    if let Err(code) = permission::group(context, AclOperation::Describe, &group.group_id) {
+        return refuse(context, group, code);
+    }
     let by_id = context.version >= TOPIC_IDS_FROM;
     let topics = &context.node.topics;
+    // Those that cannot be looked up, and why.
     let mut unknown = Vec::new();
     let wanted = group.topics.map(|wanted| {
         let known = wanted.into_iter().filter_map(|topic| {
@@ -71,13 +76,17 @@ async fn fetch(
                 match topics.by_id(&topic.topic_id) {
                     Some(found) => (found.name.clone(), found.id),
                     None => {
-                        unknown.push(topic);
+                        unknown.push((topic, ErrorCode::UnknownTopicId));
                         return None;
                     }
                 }
             } else {
-                (topic.name, Uuid::ZERO)
+                (topic.name.clone(), Uuid::ZERO)
             };
+            if let Err(code) = permission::topic(context, AclOperation::Describe, &name) {
+                unknown.push((topic, code));
+                return None;
+            }
             Some(FetchTopic { name, topic_id, partitions: topic.partition_indexes })
         });
         known.collect::<Vec<_>>()
@@ -106,6 +115,11 @@ async fn fetch(
         }
         Ok(offsets) => {
             for topic in offsets.topics {
+                let is_visible =
+                    context.may(AclOperation::Describe, AclResourceType::Topic, &topic.name);
+                if all && !is_visible {
+                    continue;
+                }
                 let mut topic_id = topic.topic_id;
                 if by_id && all {
                     // A topic that is gone has no id to be named by.
@@ -121,9 +135,9 @@ async fn fetch(
             }
         }
     }
-    response.topics.extend(unknown.into_iter().map(|topic| {
+    response.topics.extend(unknown.into_iter().map(|(topic, code)| {
         let partitions = topic.partition_indexes.into_iter().map(|index| {
-            let error_code = ErrorCode::UnknownTopicId.code();
+            let error_code = code.code();
             OffsetFetchResponsePartitions { error_code, ..answer(index, FetchedOffset::None) }
         });
         OffsetFetchResponseTopics {
@@ -133,6 +147,28 @@ async fn fetch(
         }
     }));
     response
+}
+
+/// Refuses a whole group. From the version with many groups on nothing is said of partitions.
+fn refuse(
+    context: &Context,
+    group: OffsetFetchRequestGroup,
+    code: ErrorCode,
+) -> OffsetFetchResponseGroup {
+    let named = group.topics.into_iter().flatten().filter(|_| context.version < MANY_GROUPS_FROM);
+    let topics = named.map(|topic| OffsetFetchResponseTopics {
+        name: topic.name,
+        topic_id: topic.topic_id,
+        partitions: {
+            let indexes = topic.partition_indexes.into_iter();
+            indexes.map(|index| answer(index, FetchedOffset::None)).collect()
+        },
+    });
+    OffsetFetchResponseGroup {
+        group_id: group.group_id,
+        topics: topics.collect(),
+        error_code: code.code(),
+    }
 }
 
 async fn look_up(context: &Context, request: &FetchRequest) -> Result<FetchedOffsets, GroupError> {

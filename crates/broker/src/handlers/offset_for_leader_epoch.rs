@@ -2,6 +2,7 @@
 //!
 //! Consumers ask this to find out whether the log was cut behind their back (KIP-320).
 
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderEpochRequest, OffsetForLeaderPartition,
@@ -10,7 +11,7 @@ use fleuve_protocol::messages::offset_for_leader_epoch_response::{
     EpochEndOffset, OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult,
 };
 
-use super::errors;
+use super::{errors, permission};
 use crate::partition::Partition;
 use crate::request::{Context, Outcome};
 
@@ -21,11 +22,17 @@ pub(crate) fn handle(
     request: OffsetForLeaderEpochRequest,
 ) -> Outcome<OffsetForLeaderEpochResponse> {
     let mut response = OffsetForLeaderEpochResponse::default();
+    let is_broker = permission::cluster_quietly(context, AclOperation::ClusterAction);
     for topic in request.topics {
+        let permitted = match is_broker {
+            true => Ok(()),
+            false => permission::topic(context, AclOperation::Describe, &topic.topic),
+        };
         let found = context.node.topics.by_name(&topic.topic);
         let partitions = topic.partitions.iter().map(|wanted| {
             let partition = found.as_ref().and_then(|topic| topic.partition(wanted.partition));
             let end = match partition {
+                _ if let Err(code) = permitted => Err(code),
                 Some(partition) => look_up(partition, wanted),
                 None => Err(ErrorCode::UnknownTopicOrPartition),
             };

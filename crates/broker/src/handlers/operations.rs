@@ -1,30 +1,50 @@
 //! What a client may do, as responses report it: one bit for each operation of Kafka's ACLs.
-//!
-//! Without an authorizer everybody may do everything that makes sense for the kind of resource.
 
-const READ: i32 = 1 << 3;
-const WRITE: i32 = 1 << 4;
-const CREATE: i32 = 1 << 5;
-const DELETE: i32 = 1 << 6;
-const ALTER: i32 = 1 << 7;
-const DESCRIBE: i32 = 1 << 8;
-const CLUSTER_ACTION: i32 = 1 << 9;
-const DESCRIBE_CONFIGS: i32 = 1 << 10;
-const ALTER_CONFIGS: i32 = 1 << 11;
-const IDEMPOTENT_WRITE: i32 = 1 << 12;
+use fleuve_metadata::image::{AclOperation, AclResourceType};
 
-/// All operations on a topic.
-pub(crate) const TOPIC: i32 =
-    READ | WRITE | CREATE | DELETE | ALTER | DESCRIBE | DESCRIBE_CONFIGS | ALTER_CONFIGS;
+use super::permission;
+use crate::access::CLUSTER_NAME;
+use crate::request::Context;
 
-/// All operations on a group.
-pub(crate) const GROUP: i32 = READ | DELETE | DESCRIBE | DESCRIBE_CONFIGS | ALTER_CONFIGS;
+use AclOperation::{
+    Alter, AlterConfigs, ClusterAction, Create, Delete, Describe, DescribeConfigs, IdempotentWrite,
+    Read, Write,
+};
 
-/// All operations on the cluster.
-pub(crate) const CLUSTER: i32 = CREATE
-    | ALTER
-    | DESCRIBE
-    | CLUSTER_ACTION
-    | DESCRIBE_CONFIGS
-    | ALTER_CONFIGS
-    | IDEMPOTENT_WRITE;
+const TOPIC: &[AclOperation] =
+    &[Read, Write, Create, Delete, Alter, Describe, DescribeConfigs, AlterConfigs];
+
+const GROUP: &[AclOperation] = &[Read, Delete, Describe, DescribeConfigs, AlterConfigs];
+
+const CLUSTER: &[AclOperation] =
+    &[Create, Alter, Describe, ClusterAction, DescribeConfigs, AlterConfigs, IdempotentWrite];
+
+/// What may be done to a topic.
+pub(super) fn on_topic(context: &Context, name: &str) -> i32 {
+    bits(context, TOPIC, AclResourceType::Topic, name)
+}
+
+/// What may be done to a group.
+pub(super) fn on_group(context: &Context, name: &str) -> i32 {
+    bits(context, GROUP, AclResourceType::Group, name)
+}
+
+/// What may be done to the cluster; nothing for those who may not describe it.
+pub(super) fn on_cluster(context: &Context) -> i32 {
+    match permission::cluster(context, Describe) {
+        Ok(()) => bits(context, CLUSTER, AclResourceType::Cluster, CLUSTER_NAME),
+        Err(_) => 0,
+    }
+}
+
+fn bits(
+    context: &Context,
+    operations: &[AclOperation],
+    resource_type: AclResourceType,
+    name: &str,
+) -> i32 {
+    let allowed = operations
+        .iter()
+        .filter(|operation| context.would_be_allowed(**operation, resource_type, name));
+    allowed.fold(0, |bits, operation| bits | 1 << operation.wire_id())
+}

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
@@ -22,8 +23,8 @@ use fleuve_protocol::{ErrorCode, Str};
 use fleuve_storage::{AppendError, LogError, TransactionCheck};
 use tokio::time::timeout;
 
-use super::errors;
 use super::produce_transactions::{self, Admission, Checks};
+use super::{errors, permission};
 use crate::connection::CloseReason;
 use crate::metrics::TopicCounters;
 use crate::partition::{Appended, Partition};
@@ -111,7 +112,7 @@ fn produce(
     for (topic_index, topic_data) in topic_data.into_iter().enumerate() {
         let topic = match refusal {
             Some(code) => Err(code),
-            None => find_topic(context, &topic_data),
+            None => find_permitted(context, &topic_data),
         };
         let mut topic_response = TopicProduceResponse {
             name: topic_data.name,
@@ -185,6 +186,18 @@ fn produce(
         }
         response
     })
+}
+
+/// Finds the topic if the client may write to it; whether a topic of that name exists is told only
+/// to those who may.
+fn find_permitted(context: &Context, data: &TopicProduceData) -> Result<Arc<Topic>, ErrorCode> {
+    if context.version < TOPIC_IDS_FROM {
+        permission::topic(context, AclOperation::Write, &data.name)?;
+        return find_topic(context, data);
+    }
+    let topic = find_topic(context, data)?;
+    permission::topic(context, AclOperation::Write, &topic.name)?;
+    Ok(topic)
 }
 
 pub(super) fn find_topic(

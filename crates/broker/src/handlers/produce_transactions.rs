@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use fleuve_coordinator::transaction::{Producer, TransactionError};
+use fleuve_metadata::image::{AclOperation, AclResourceType};
 use fleuve_protocol::messages::produce_request::ProduceRequest;
 use fleuve_protocol::records::BatchHeader;
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_storage::{TransactionCheck, VerificationGuard};
 
-use super::errors;
 use super::produce::find_topic;
+use super::{errors, permission};
 use crate::partition::Partition;
 use crate::request::Context;
 use crate::verification::{self, Client, Unverified};
@@ -91,6 +92,10 @@ pub(super) fn admit(context: &Context, request: &ProduceRequest) -> Admission {
                 return Admission::Refused(ErrorCode::InvalidProducerIdMapping);
             }
             let topic = if is_required { find_topic(context, topic_data).ok() } else { None };
+            // Nobody asks the coordinator about topics that the client may not write to.
+            let topic = topic.filter(|topic| {
+                context.may_quietly(AclOperation::Write, AclResourceType::Topic, &topic.name)
+            });
             let partition = topic.as_ref().and_then(|topic| topic.partition(data.index));
             let guard = partition.and_then(|partition| {
                 let (sequence, bumps_epoch) = (header.base_sequence, client == Client::Version2);
@@ -105,6 +110,12 @@ pub(super) fn admit(context: &Context, request: &ProduceRequest) -> Admission {
                 });
             }
         }
+    }
+    if producer.is_some()
+        && let Some(id) = &request.transactional_id
+        && let Err(code) = permission::transactional_id(context, AclOperation::Write, id)
+    {
+        return Admission::Refused(code);
     }
     match (producer, &request.transactional_id) {
         // Kafka's word for a transaction without a transactional id.

@@ -5,6 +5,7 @@
 //! Kafka tries to reach a voter that is to be added, and answers when it cannot; we refuse at
 //! once, because a quorum of several is not served yet.
 
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::add_raft_voter_request::AddRaftVoterRequest;
 use fleuve_protocol::messages::add_raft_voter_response::AddRaftVoterResponse;
 use fleuve_protocol::messages::describe_quorum_request::DescribeQuorumRequest;
@@ -16,6 +17,7 @@ use fleuve_protocol::messages::remove_raft_voter_response::RemoveRaftVoterRespon
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::Uuid;
 
+use super::permission;
 use crate::metadata_log::METADATA_TOPIC;
 use crate::request::{Context, Outcome};
 
@@ -26,6 +28,13 @@ pub(crate) fn describe(
     context: &Context,
     request: DescribeQuorumRequest,
 ) -> Outcome<DescribeQuorumResponse> {
+    if let Err(code) = permission::cluster(context, AclOperation::Describe) {
+        return Outcome::Now(DescribeQuorumResponse {
+            error_code: code.code(),
+            error_message: Some(Str::from(code.message())),
+            ..Default::default()
+        });
+    }
     let is_only_partition = match request.topics.as_slice() {
         [topic] => {
             topic.topic_name.as_str() == METADATA_TOPIC
@@ -101,7 +110,7 @@ pub(crate) fn add_voter(
     context: &Context,
     request: AddRaftVoterRequest,
 ) -> Outcome<AddRaftVoterResponse> {
-    let refusal = wrong_cluster(context, request.cluster_id.as_ref()).unwrap_or_else(|| {
+    let refusal = refusal(context, request.cluster_id.as_ref()).unwrap_or_else(|| {
         if request.voter_id == context.node.id {
             let voter = replica_key(request.voter_id, request.voter_directory_id);
             let message = format!(
@@ -126,7 +135,7 @@ pub(crate) fn remove_voter(
     request: RemoveRaftVoterRequest,
 ) -> Outcome<RemoveRaftVoterResponse> {
     // The last voter cannot be removed either, and Kafka says the same about it.
-    let refusal = wrong_cluster(context, request.cluster_id.as_ref()).unwrap_or_else(|| {
+    let refusal = refusal(context, request.cluster_id.as_ref()).unwrap_or_else(|| {
         let voter = replica_key(request.voter_id, request.voter_directory_id);
         let message =
             format!("Cannot remove voter {voter} from the set of voters [{}]", own_key(context));
@@ -139,7 +148,10 @@ pub(crate) fn remove_voter(
     })
 }
 
-fn wrong_cluster(context: &Context, given: Option<&Str>) -> Option<(ErrorCode, String)> {
+fn refusal(context: &Context, given: Option<&Str>) -> Option<(ErrorCode, String)> {
+    if let Err(code) = permission::cluster(context, AclOperation::Alter) {
+        return Some((code, code.message().to_owned()));
+    }
     let image = context.node.image();
     let own = image.cluster_id();
     let given = given.filter(|given| *given != own)?;

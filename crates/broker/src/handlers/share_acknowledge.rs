@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::share_acknowledge_request::ShareAcknowledgeRequest;
 use fleuve_protocol::messages::share_acknowledge_response::{
     PartitionData, ShareAcknowledgeResponse, ShareAcknowledgeTopicResponse,
 };
 
+use super::permission;
 use super::share_acknowledgements::{RENEW_FROM, Sender, Sent, check_sender, session_error};
 use crate::request::{Context, Outcome};
 use crate::share::ShareTerms;
@@ -20,6 +22,9 @@ pub(crate) fn handle(
         Ok(sender) => sender,
         Err(code) => return Outcome::Now(refusal(code)),
     };
+    if let Err(code) = permission::group(context, AclOperation::Read, &group) {
+        return Outcome::Now(refusal(code));
+    }
     let node = Arc::clone(&context.node);
     let session = node.shares.sessions.acknowledge((&group, &member), request.share_session_epoch);
     let is_final = match session {
@@ -40,7 +45,8 @@ pub(crate) fn handle(
     });
     let terms = ShareTerms::of(&node, &group);
     let may_renew = context.version >= RENEW_FROM && request.is_renew_ack;
-    let sender = Sender { node: &node, group: &group, member: &member, terms: &terms, may_renew };
+    let sender =
+        Sender { context, node: &node, group: &group, member: &member, terms: &terms, may_renew };
     let acknowledged = sender.acknowledge(sent.collect());
     let mut released = Vec::new();
     if is_final {

@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use fleuve_coordinator::share_partition::{Acknowledge, AcknowledgeError, AcknowledgementBatch};
 use fleuve_coordinator::share_state::ShareKey;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::Uuid;
 
+use super::permission;
 use crate::node::Node;
+use crate::request::Context;
 use crate::share::{LiveError, SessionError, ShareTerms, StateError, Stored};
 
 /// The version from which on records can be renewed (KIP-1222).
@@ -36,6 +39,7 @@ pub(super) type Refusal = (ErrorCode, Option<Str>);
 
 /// Who acknowledges, and under which terms.
 pub(super) struct Sender<'a> {
+    pub(super) context: &'a Context,
     pub(super) node: &'a Node,
     pub(super) group: &'a Str,
     pub(super) member: &'a Str,
@@ -55,6 +59,10 @@ impl Sender<'_> {
     }
 
     fn acknowledge_partition(&self, sent: &Sent) -> Result<Option<Stored>, Refusal> {
+        if let Some(topic) = self.node.topics.by_id(&sent.topic_id) {
+            permission::topic(self.context, AclOperation::Read, &topic.name)
+                .map_err(|code| (code, Some(Str::from(code.message()))))?;
+        }
         let batches = read(&sent.batches, self.may_renew)?;
         let shares = &self.node.shares;
         let key = ShareKey {

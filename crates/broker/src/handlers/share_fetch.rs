@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fleuve_coordinator::share_partition::{AcquireMode, Acquired};
 use fleuve_coordinator::share_state::ShareKey;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::share_fetch_request::ShareFetchRequest;
 use fleuve_protocol::messages::share_fetch_response::{
     AcquiredRecords, PartitionData, ShareFetchResponse, ShareFetchableTopicResponse,
@@ -21,6 +22,7 @@ use fleuve_types::Uuid;
 use tokio::time::{Instant, timeout_at};
 
 use super::fetch_reply::FetchReply;
+use super::permission;
 use super::share_acknowledgements::{
     Acknowledged, RENEW_FROM, Refusal, Sender, Sent, check_sender, live_error, session_error,
 };
@@ -43,6 +45,9 @@ pub(crate) fn handle(context: &Context, mut request: ShareFetchRequest) -> Outco
         Ok(sender) => sender,
         Err(code) => return Outcome::Now(refusal(code)),
     };
+    if let Err(code) = permission::group(context, AclOperation::Read, &group) {
+        return Outcome::Now(refusal(code));
+    }
     let may_renew = context.version >= RENEW_FROM && request.is_renew_ack;
     let asks_for_records = request.max_bytes > 0
         || request.min_bytes > 0
@@ -67,7 +72,8 @@ pub(crate) fn handle(context: &Context, mut request: ShareFetchRequest) -> Outco
         Err(error) => return Outcome::Now(refusal(session_error(error))),
     };
     let terms = ShareTerms::of(&node, &group);
-    let sender = Sender { node: &node, group: &group, member: &member, terms: &terms, may_renew };
+    let sender =
+        Sender { context, node: &node, group: &group, member: &member, terms: &terms, may_renew };
     let acknowledged = sender.acknowledge(sent);
     if session.is_final {
         node.shares.member_gone(&node, &group, &member);
@@ -78,7 +84,11 @@ pub(crate) fn handle(context: &Context, mut request: ShareFetchRequest) -> Outco
     let bytes_allowed = within_quota.map_or(bytes_allowed, |within| within.min(bytes_allowed));
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(bytes_allowed);
     let work = Work {
-        targets: if may_renew { Vec::new() } else { find_targets(&node, &group, &session, &terms) },
+        targets: if may_renew {
+            Vec::new()
+        } else {
+            find_targets(context, &group, &session, &terms)
+        },
         listed: if session.is_new { session.wanted } else { Vec::new() },
         node,
         client,
@@ -132,7 +142,7 @@ struct Target {
 
 /// Looks the partitions up, a different one first each time, lest the others starve.
 fn find_targets(
-    node: &Arc<Node>,
+    context: &Context,
     group: &Str,
     session: &Session,
     terms: &ShareTerms,
@@ -145,18 +155,21 @@ fn find_targets(
     let targets = wanted.into_iter().map(|(topic_id, index)| Target {
         topic_id,
         index,
-        found: find_target(node, group, (topic_id, index), terms),
+        found: find_target(context, group, (topic_id, index), terms),
     });
     targets.collect()
 }
 
 fn find_target(
-    node: &Arc<Node>,
+    context: &Context,
     group: &Str,
     (topic_id, index): (Uuid, i32),
     terms: &ShareTerms,
 ) -> Result<(Arc<Topic>, Arc<Live>), Refusal> {
+    let node = &context.node;
     let topic = node.topics.by_id(&topic_id).ok_or((ErrorCode::UnknownTopicId, None))?;
+    permission::topic(context, AclOperation::Read, &topic.name)
+        .map_err(|code| (code, Some(Str::from(code.message()))))?;
     let unknown = (ErrorCode::UnknownTopicOrPartition, None);
     let partition = topic.partition(index).ok_or(unknown)?;
     let key = ShareKey { group: group.clone(), topic_id, partition: index };

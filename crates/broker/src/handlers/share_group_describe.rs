@@ -1,13 +1,16 @@
 //! ShareGroupDescribe, version 1: share groups in detail (KIP-932).
 
+use std::collections::BTreeSet;
+
 use fleuve_coordinator::share;
-use fleuve_protocol::Str;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::share_group_describe_request::ShareGroupDescribeRequest;
 use fleuve_protocol::messages::share_group_describe_response::{
     Assignment, DescribedGroup, Member, ShareGroupDescribeResponse, TopicPartitions,
 };
+use fleuve_protocol::{ErrorCode, Str};
 
-use super::{errors, operations};
+use super::{errors, operations, permission};
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(
@@ -15,9 +18,13 @@ pub(crate) fn handle(
     request: ShareGroupDescribeRequest,
 ) -> Outcome<ShareGroupDescribeResponse> {
     let groups = request.group_ids.into_iter().map(|group_id| {
-        let mut group = describe(context, group_id);
+        if let Err(code) = permission::group(context, AclOperation::Describe, &group_id) {
+            let error_code = code.code();
+            return DescribedGroup { group_id, error_code, ..Default::default() };
+        }
+        let mut group = hide(context, describe(context, group_id));
         if request.include_authorized_operations && group.error_code == 0 {
-            group.authorized_operations = operations::GROUP;
+            group.authorized_operations = operations::on_group(context, &group.group_id);
         }
         group
     });
@@ -44,6 +51,26 @@ fn describe(context: &Context, group_id: Str) -> DescribedGroup {
             group_id,
             ..Default::default()
         },
+    }
+}
+
+/// Hides a group of whose topics the client may not know.
+fn hide(context: &Context, group: DescribedGroup) -> DescribedGroup {
+    let mut names: BTreeSet<&Str> = BTreeSet::new();
+    for member in &group.members {
+        names.extend(member.assignment.topic_partitions.iter().map(|topic| &topic.topic_name));
+    }
+    let is_visible = |name: &&Str| permission::topic(context, AclOperation::Describe, name).is_ok();
+    if names.iter().all(is_visible) {
+        return group;
+    }
+    DescribedGroup {
+        group_id: group.group_id,
+        error_code: ErrorCode::TopicAuthorizationFailed.code(),
+        error_message: Some(Str::from(
+            "The group has described topic(s) that the client is not authorized to describe.",
+        )),
+        ..Default::default()
     }
 }
 

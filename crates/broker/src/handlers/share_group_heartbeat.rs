@@ -2,19 +2,30 @@
 
 use fleuve_coordinator::share::ShareHeartbeatRequest;
 use fleuve_coordinator::{GroupError, Response};
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::Str;
 use fleuve_protocol::messages::share_group_heartbeat_request::ShareGroupHeartbeatRequest;
 use fleuve_protocol::messages::share_group_heartbeat_response::{
     Assignment, ShareGroupHeartbeatResponse, TopicPartitions,
 };
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(
     context: &Context,
     request: ShareGroupHeartbeatRequest,
 ) -> Outcome<ShareGroupHeartbeatResponse> {
+    let names = request.subscribed_topic_names.as_deref().unwrap_or_default();
+    let permitted = permission::group(context, AclOperation::Read, &request.group_id)
+        .and_then(|()| permission::all_topics(context, AclOperation::Describe, names));
+    if let Err(code) = permitted {
+        return Outcome::Now(ShareGroupHeartbeatResponse {
+            error_code: code.code(),
+            error_message: Some(Str::from(code.message())),
+            ..Default::default()
+        });
+    }
     let heartbeat = ShareHeartbeatRequest {
         group_id: request.group_id,
         member_id: request.member_id,

@@ -1,8 +1,11 @@
 //! StreamsGroupDescribe, version 0: streams groups in detail (KIP-1071).
 
+use std::collections::BTreeSet;
+
 use fleuve_coordinator::streams::{
     InternalTopic, Roles, StreamsMemberDescription, SubtopologyDescription, TaskList,
 };
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::streams_group_describe_request::StreamsGroupDescribeRequest;
 use fleuve_protocol::messages::streams_group_describe_response::{
     Assignment, DescribedGroup, Endpoint, KeyValue, Member, StreamsGroupDescribeResponse,
@@ -11,7 +14,7 @@ use fleuve_protocol::messages::streams_group_describe_response::{
 use fleuve_protocol::{ErrorCode, Str};
 
 use super::streams_group_heartbeat::FEATURE;
-use super::{errors, operations};
+use super::{errors, operations, permission};
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(
@@ -24,9 +27,13 @@ pub(crate) fn handle(
             let error_code = ErrorCode::UnsupportedVersion.code();
             return DescribedGroup { group_id, error_code, ..Default::default() };
         }
-        let mut group = describe(context, group_id);
+        if let Err(code) = permission::group(context, AclOperation::Describe, &group_id) {
+            let error_code = code.code();
+            return DescribedGroup { group_id, error_code, ..Default::default() };
+        }
+        let mut group = hide(context, describe(context, group_id));
         if request.include_authorized_operations && group.error_code == 0 {
-            group.authorized_operations = operations::GROUP;
+            group.authorized_operations = operations::on_group(context, &group.group_id);
         }
         group
     });
@@ -56,6 +63,35 @@ fn describe(context: &Context, group_id: Str) -> DescribedGroup {
             group_id,
             ..Default::default()
         },
+    }
+}
+
+/// Hides a group of whose topics the client may not know.
+fn hide(context: &Context, group: DescribedGroup) -> DescribedGroup {
+    let subtopologies =
+        group.topology.iter().flat_map(|topology| &topology.subtopologies).flatten();
+    let names: BTreeSet<&Str> = subtopologies
+        .flat_map(|subtopology| {
+            let internal = subtopology
+                .repartition_source_topics
+                .iter()
+                .chain(&subtopology.state_changelog_topics);
+            let named =
+                subtopology.source_topics.iter().chain(&subtopology.repartition_sink_topics);
+            named.chain(internal.map(|topic| &topic.name))
+        })
+        .collect();
+    let is_visible = |name: &&Str| permission::topic(context, AclOperation::Describe, name).is_ok();
+    if names.iter().all(is_visible) {
+        return group;
+    }
+    DescribedGroup {
+        group_id: group.group_id,
+        error_code: ErrorCode::TopicAuthorizationFailed.code(),
+        error_message: Some(Str::from(
+            "The described group uses topics that the client is not authorized to describe.",
+        )),
+        ..Default::default()
     }
 }
 

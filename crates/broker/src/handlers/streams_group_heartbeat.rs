@@ -9,6 +9,7 @@ use fleuve_coordinator::streams::{
 };
 use fleuve_coordinator::{GroupError, Response};
 use fleuve_metadata::controller::NewTopic;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::streams_group_heartbeat_request::{
     self as wire, StreamsGroupHeartbeatRequest,
 };
@@ -18,7 +19,7 @@ use fleuve_protocol::messages::streams_group_heartbeat_response::{
 use fleuve_protocol::messages::streams_group_topology_value as stored;
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::errors;
+use super::{errors, permission};
 use crate::metadata_log::is_valid_topic_name;
 use crate::node::Node;
 use crate::request::{Context, Outcome};
@@ -37,17 +38,26 @@ pub(crate) fn handle(
     if !errors::has_feature(context, FEATURE) {
         return Outcome::Now(refusal(ErrorCode::UnsupportedVersion, None));
     }
+    if let Err(code) = permission::group(context, AclOperation::Read, &request.group_id) {
+        return Outcome::Now(refusal(code, Some(code.message().to_owned())));
+    }
     if let Some(message) = request.topology.as_ref().and_then(forbidden_topics) {
         return Outcome::Now(refusal(ErrorCode::StreamsInvalidTopology, Some(message)));
+    }
+    if let Some(topology) = &request.topology
+        && let Err(code) =
+            permission::all_topics(context, AclOperation::Describe, topics_of(topology))
+    {
+        return Outcome::Now(refusal(code, Some(code.message().to_owned())));
     }
     let heartbeat = from_wire(context, request);
     let answer = context.node.groups.request(&heartbeat.group_id, |machine, now, token| {
         machine.handle_streams_heartbeat(now, token, &heartbeat)
     });
-    let node = Arc::clone(&context.node);
+    let context = context.clone();
     Outcome::later(async move {
         match answer.await {
-            Ok(Response::StreamsHeartbeat(Ok(reply))) => answer_with(&node, *reply),
+            Ok(Response::StreamsHeartbeat(Ok(reply))) => answer_with(&context, *reply),
             Ok(Response::StreamsHeartbeat(Err(error))) | Err(error) => refused(error),
             Ok(other) => unreachable!("a heartbeat is not answered with {other:?}"),
         }
@@ -56,7 +66,23 @@ pub(crate) fn handle(
 
 /// Says what is wrong with the names of a topology's topics.
 fn forbidden_topics(topology: &wire::Topology) -> Option<String> {
-    let names: BTreeSet<&Str> = topology
+    let names = topics_of(topology);
+    let list = |wrong: Vec<&str>| (!wrong.is_empty()).then(|| wrong.join(","));
+    let matching = |test: fn(&str) -> bool| {
+        list(names.iter().map(|name| name.as_str()).filter(|name| test(name)).collect())
+    };
+    if let Some(names) = matching(is_internal) {
+        return Some(format!(
+            "Use of Kafka internal topics {names} in a Kafka Streams topology is prohibited."
+        ));
+    }
+    matching(|name| !is_valid_topic_name(name))
+        .map(|names| format!("Topic names {names} are not valid topic names."))
+}
+
+/// The names of all topics that a topology reads or writes.
+fn topics_of(topology: &wire::Topology) -> BTreeSet<&Str> {
+    topology
         .subtopologies
         .iter()
         .flat_map(|subtopology| {
@@ -71,18 +97,7 @@ fn forbidden_topics(topology: &wire::Topology) -> Option<String> {
                 .chain(&subtopology.repartition_sink_topics)
                 .chain(internal)
         })
-        .collect();
-    let list = |wrong: Vec<&str>| (!wrong.is_empty()).then(|| wrong.join(","));
-    let matching = |test: fn(&str) -> bool| {
-        list(names.iter().map(|name| name.as_str()).filter(|name| test(name)).collect())
-    };
-    if let Some(names) = matching(is_internal) {
-        return Some(format!(
-            "Use of Kafka internal topics {names} in a Kafka Streams topology is prohibited."
-        ));
-    }
-    matching(|name| !is_valid_topic_name(name))
-        .map(|names| format!("Topic names {names} are not valid topic names."))
+        .collect()
 }
 
 fn from_wire(context: &Context, request: StreamsGroupHeartbeatRequest) -> StreamsHeartbeatRequest {
@@ -153,8 +168,11 @@ fn topology(topology: wire::Topology) -> stored::StreamsGroupTopologyValue {
     }
 }
 
-fn answer_with(node: &Arc<Node>, reply: StreamsHeartbeatReply) -> StreamsGroupHeartbeatResponse {
-    let failures = create_missing(node, &reply);
+fn answer_with(context: &Context, reply: StreamsHeartbeatReply) -> StreamsGroupHeartbeatResponse {
+    let failures = match may_not_create(context, &reply) {
+        Some(denied) => denied,
+        None => create_missing(&context.node, &reply),
+    };
     let tasks = |tasks: TaskList| {
         let tasks = tasks
             .into_iter()
@@ -197,6 +215,20 @@ fn endpoint(endpoint: EndpointPartitions) -> EndpointToPartitions {
         active_partitions: partitions(endpoint.active),
         standby_partitions: partitions(endpoint.standby),
     }
+}
+
+/// Says which of the internal topics that are missing the client may not create.
+fn may_not_create(context: &Context, reply: &StreamsHeartbeatReply) -> Option<String> {
+    if reply.missing_topics.is_empty() || permission::cluster_quietly(context, AclOperation::Create)
+    {
+        return None;
+    }
+    let names = reply.missing_topics.iter().map(|topic| topic.name.as_str());
+    let denied: Vec<&str> = names
+        .filter(|name| permission::topic(context, AclOperation::Create, name).is_err())
+        .collect();
+    (!denied.is_empty())
+        .then(|| format!("; Unauthorized to CREATE on topics {}.", denied.join(", ")))
 }
 
 /// Has internal topics created, without waiting for it, and says which could not be lately.

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use fleuve_coordinator::classic::SyncRequest;
 use fleuve_coordinator::{GroupError, Response};
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::sync_group_request::SyncGroupRequest;
 use fleuve_protocol::messages::sync_group_response::SyncGroupResponse;
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 /// From here on the protocol has to be named (KIP-559).
@@ -17,6 +18,9 @@ pub(crate) fn handle(context: &Context, request: SyncGroupRequest) -> Outcome<Sy
     let unnamed = request.protocol_type.is_none() || request.protocol_name.is_none();
     if context.version >= PROTOCOL_FROM && unnamed {
         return Outcome::Now(refuse(ErrorCode::InconsistentGroupProtocol));
+    }
+    if let Err(code) = permission::group(context, AclOperation::Read, &request.group_id) {
+        return Outcome::Now(refuse(code));
     }
     // Assignments are kept far longer than the frame that they came in.
     let assignments = request.assignments.iter().map(|assignment| {

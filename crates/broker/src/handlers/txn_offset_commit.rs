@@ -5,6 +5,7 @@ use fleuve_coordinator::offsets::{
     CommitPartition, CommitRequest, CommitTopic, TopicOutcomes, TransactionalCommitRequest,
 };
 use fleuve_coordinator::transaction::Producer;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequest, TxnOffsetCommitRequestTopic,
 };
@@ -15,7 +16,7 @@ use fleuve_protocol::{ErrorCode, Str};
 use fleuve_storage::TransactionCheck;
 use fleuve_types::{ProducerEpoch, ProducerId};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 use crate::verification::{self, Client, Unverified};
 
@@ -35,10 +36,14 @@ pub(crate) fn handle(
     context: &Context,
     request: TxnOffsetCommitRequest,
 ) -> Outcome<TxnOffsetCommitResponse> {
+    let permitted =
+        permission::transactional_id(context, AclOperation::Write, &request.transactional_id)
+            .and_then(|()| permission::group(context, AclOperation::Read, &request.group_id));
+    let refusal = permitted.err();
     let mut drafts = Vec::new();
     let mut topics = Vec::new();
     for topic in request.topics {
-        let (draft, commit) = sort_out(context, topic);
+        let (draft, commit) = sort_out(context, topic, refusal);
         topics.extend(commit);
         drafts.push(draft);
     }
@@ -140,15 +145,22 @@ fn enter(drafts: &mut [Draft], outcome: Result<Vec<TopicOutcomes>, ErrorCode>) {
 }
 
 /// Separates the partitions that exist, for the coordinator, from those that do not.
-fn sort_out(context: &Context, topic: TxnOffsetCommitRequestTopic) -> (Draft, Option<CommitTopic>) {
-    let found = context.node.topics.by_name(&topic.name);
+fn sort_out(
+    context: &Context,
+    topic: TxnOffsetCommitRequestTopic,
+    refusal: Option<ErrorCode>,
+) -> (Draft, Option<CommitTopic>) {
+    let refusal =
+        refusal.or_else(|| permission::topic(context, AclOperation::Read, &topic.name).err());
+    let found = context.node.topics.by_name(&topic.name).filter(|_| refusal.is_none());
+    let missing = refusal.unwrap_or(ErrorCode::UnknownTopicOrPartition);
     let mut partitions = Vec::new();
     let response = TxnOffsetCommitResponseTopic { name: topic.name, partitions: Vec::new() };
     let mut draft = Draft { response, submitted: Vec::new() };
     for (position, partition) in topic.partitions.into_iter().enumerate() {
         let partition_index = partition.partition_index;
         let exists = found.as_ref().is_some_and(|found| found.partition(partition_index).is_some());
-        let code = if exists { ErrorCode::None } else { ErrorCode::UnknownTopicOrPartition };
+        let code = if exists { ErrorCode::None } else { missing };
         let error_code = code.code();
         draft
             .response

@@ -4,18 +4,26 @@
 //! partitions without a leader until it restarts.
 
 use fleuve_metadata::controller::UnregisterError;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::unregister_broker_request::UnregisterBrokerRequest;
 use fleuve_protocol::messages::unregister_broker_response::UnregisterBrokerResponse;
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::NodeId;
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 pub(crate) fn handle(
     context: &Context,
     request: UnregisterBrokerRequest,
 ) -> Outcome<UnregisterBrokerResponse> {
+    if let Err(code) = permission::cluster(context, AclOperation::Alter) {
+        return Outcome::Now(UnregisterBrokerResponse {
+            error_code: code.code(),
+            error_message: Some(Str::from(code.message())),
+            ..Default::default()
+        });
+    }
     let context = context.clone();
     Outcome::barrier(async move {
         let id = NodeId(request.broker_id);

@@ -1,13 +1,14 @@
 //! UpdateFeatures, versions 0–2: other levels for features.
 
 use fleuve_metadata::controller::{FeatureUpdate, UpgradeType};
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::update_features_request::UpdateFeaturesRequest;
 use fleuve_protocol::messages::update_features_response::{
     UpdatableFeatureResult, UpdateFeaturesResponse,
 };
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::errors;
+use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
 /// The first version that says in what direction a level may move.
@@ -19,6 +20,13 @@ pub(crate) fn handle(
     context: &Context,
     request: UpdateFeaturesRequest,
 ) -> Outcome<UpdateFeaturesResponse> {
+    if let Err(code) = permission::cluster(context, AclOperation::Alter) {
+        return Outcome::Now(UpdateFeaturesResponse {
+            error_code: code.code(),
+            error_message: Some(Str::from(code.message())),
+            ..Default::default()
+        });
+    }
     let version = context.version;
     let updates: Vec<FeatureUpdate> = request
         .feature_updates

@@ -2,6 +2,7 @@
 //! administrators who end one that hangs.
 
 use fleuve_coordinator::transaction::Producer;
+use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::write_txn_markers_request::{
     WritableTxnMarker, WriteTxnMarkersRequest,
@@ -13,7 +14,7 @@ use fleuve_protocol::messages::write_txn_markers_response::{
 use fleuve_protocol::records::EndTransactionMarker;
 use fleuve_types::{ProducerEpoch, ProducerId, TopicPartition};
 
-use super::errors;
+use super::{errors, permission};
 use crate::markers::{self, Marker, MarkerError};
 use crate::request::{Context, Outcome};
 
@@ -23,6 +24,12 @@ pub(crate) fn handle(
     context: &Context,
     request: WriteTxnMarkersRequest,
 ) -> Outcome<WriteTxnMarkersResponse> {
+    // Administrators may, and brokers.
+    if !permission::cluster_quietly(context, AclOperation::Alter)
+        && let Err(code) = permission::cluster(context, AclOperation::ClusterAction)
+    {
+        return Outcome::Now(refuse(request, code));
+    }
     let context = context.clone();
     Outcome::later(async move {
         let mut response = WriteTxnMarkersResponse::default();
@@ -31,6 +38,24 @@ pub(crate) fn handle(
         }
         response
     })
+}
+
+fn refuse(request: WriteTxnMarkersRequest, code: ErrorCode) -> WriteTxnMarkersResponse {
+    let markers = request.markers.into_iter().map(|marker| {
+        let topics = marker.topics.into_iter().map(|topic| WritableTxnMarkerTopicResult {
+            name: topic.name,
+            partitions: {
+                let indexes = topic.partition_indexes.into_iter();
+                let partition = |partition_index| WritableTxnMarkerPartitionResult {
+                    partition_index,
+                    error_code: code.code(),
+                };
+                indexes.map(partition).collect()
+            },
+        });
+        WritableTxnMarkerResult { producer_id: marker.producer_id, topics: topics.collect() }
+    });
+    WriteTxnMarkersResponse { markers: markers.collect() }
 }
 
 async fn write(context: &Context, request: WritableTxnMarker) -> WritableTxnMarkerResult {

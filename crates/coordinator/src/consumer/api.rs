@@ -1,5 +1,8 @@
 //! Requests and replies of the consumer protocol, freed of their wire versions.
 
+use std::fmt;
+use std::sync::Arc;
+
 use fleuve_protocol::Str;
 use fleuve_types::Uuid;
 
@@ -35,6 +38,31 @@ pub struct ConsumerHeartbeatRequest {
     pub client_host: Str,
     /// Version 0: a member without an id is given one when it joins.
     pub may_lack_member_id: bool,
+    /// The topics that regular expressions may match.
+    pub visible_topics: VisibleTopics,
+}
+
+/// Which topics a member may know of; by default all.
+#[derive(Clone, Default)]
+pub struct VisibleTopics(Option<Arc<IsVisible>>);
+
+type IsVisible = dyn Fn(&str) -> bool + Send + Sync;
+
+impl VisibleTopics {
+    /// Those of which `is_visible` says so.
+    pub fn only(is_visible: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(is_visible)))
+    }
+
+    pub(super) fn contain(&self, topic: &str) -> bool {
+        self.0.as_ref().is_none_or(|is_visible| is_visible(topic))
+    }
+}
+
+impl fmt::Debug for VisibleTopics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "some topics" } else { "all topics" })
+    }
 }
 
 /// The answer to ConsumerGroupHeartbeat.

@@ -101,6 +101,7 @@ impl GroupCoordinator {
             sender,
             member,
             owned: Some(&owned),
+            visible: None,
         };
         let decision = self.decide(now, change, records).map_err(refuse)?;
         let protocol_name = request.protocols.first().map(|protocol| protocol.name.detach());

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleuve_protocol::Str;
 use fleuve_types::Uuid;
 
+use super::api::VisibleTopics;
 use super::assignor::{Assignor, Spec, SpecMember};
 use super::group::ConsumerGroup;
 use super::member::{Member, Target};
@@ -43,6 +44,8 @@ pub(super) struct Change<'a> {
     pub(super) member: Member,
     /// What the member says it has, if it says so.
     pub(super) owned: Option<&'a [(Uuid, Vec<i32>)]>,
+    /// What regular expressions may match for the sender; one without any leaves them as they are.
+    pub(super) visible: Option<&'a VisibleTopics>,
 }
 
 /// What a change comes to.
@@ -77,7 +80,7 @@ impl GroupCoordinator {
         change: Change<'_>,
         mut records: Records<'_>,
     ) -> Result<Decision, GroupError> {
-        let Change { group, group_id, member_id, sender, mut member, owned } = change;
+        let Change { group, group_id, member_id, sender, mut member, owned, visible } = change;
         let Sender { member: old, is_new, replaced } = sender;
         if is_new || member != old {
             records.member(member_id, &member);
@@ -116,7 +119,7 @@ impl GroupCoordinator {
             .collect();
         let matches_changed = self.update_regexes(
             now,
-            RegexChange { group, old: &old, new: &member, last: companion_resolved },
+            RegexChange { group, old: &old, new: &member, last: companion_resolved, visible },
             &mut regexes,
             &mut records,
             &mut looked_at,
@@ -223,7 +226,7 @@ impl GroupCoordinator {
         records: &mut Records<'_>,
         looked_at: &mut LookedAt,
     ) -> Result<bool, GroupError> {
-        let RegexChange { group, old, new, last } = change;
+        let RegexChange { group, old, new, last, visible } = change;
         let mut wanted: BTreeSet<Str> = group.regex_subscribers().keys().cloned().collect();
         if old.regex() != new.regex() {
             if let Some(gone) = old.regex()
@@ -243,6 +246,7 @@ impl GroupCoordinator {
         if wanted.is_empty() {
             return Ok(false);
         }
+        let Some(visible) = visible else { return Ok(false) };
         let version = self.topics().version();
         let is_new = new.regex().is_some_and(|regex| !regexes.contains_key(regex));
         // The group may be about to get its first expression.
@@ -256,7 +260,7 @@ impl GroupCoordinator {
             return Ok(false);
         }
         let mut has_changed = false;
-        for (regex, topics) in resolve(wanted.iter(), self.topics()) {
+        for (regex, topics) in resolve(wanted.iter(), self.topics(), visible) {
             let known = regexes.get(&regex);
             if known == Some(&topics) {
                 continue;
@@ -314,6 +318,8 @@ struct RegexChange<'a> {
     new: &'a Member,
     /// The view and time of the last look at what they match.
     last: Option<(i64, i64)>,
+    /// What the sender may see.
+    visible: Option<&'a VisibleTopics>,
 }
 
 /// The members beside the one with this id and the one whose place it takes.

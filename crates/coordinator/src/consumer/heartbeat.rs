@@ -96,6 +96,7 @@ impl GroupCoordinator {
             sender,
             member,
             owned: request.owned.as_deref(),
+            visible: Some(&request.visible_topics),
         };
         let decision = self.decide(now, change, records)?;
         let reply = self.heartbeat_reply(request, &member_id, &decision.member, &decision.old);

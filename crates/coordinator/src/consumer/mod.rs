@@ -36,7 +36,7 @@ mod write;
 
 pub use api::{
     ConsumerDescription, ConsumerHeartbeatReply, ConsumerHeartbeatRequest,
-    ConsumerMemberDescription, TopicPartitions,
+    ConsumerMemberDescription, TopicPartitions, VisibleTopics,
 };
 pub use assignor::Assignor;
 pub use group::ConsumerState;

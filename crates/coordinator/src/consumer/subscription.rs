@@ -7,6 +7,7 @@ use fleuve_protocol::Str;
 use fleuve_types::Uuid;
 use regex::{Regex, RegexBuilder};
 
+use super::api::VisibleTopics;
 use super::member::Member;
 use crate::error::GroupError;
 use crate::modern::topics_hash;
@@ -50,10 +51,12 @@ impl Pattern {
 /// Finds the topics that each of the expressions matches.
 ///
 /// An expression that cannot be compiled, which only a log of another broker can bring, matches
-/// nothing.
+/// nothing. As in Kafka, what a group's expressions match is what the member may see that asked
+/// last.
 pub(super) fn resolve<'a>(
     regexes: impl Iterator<Item = &'a Str>,
     topics: &dyn TopicView,
+    visible: &VisibleTopics,
 ) -> BTreeMap<Str, BTreeSet<Str>> {
     let mut resolved = BTreeMap::new();
     let mut patterns = Vec::new();
@@ -67,6 +70,7 @@ pub(super) fn resolve<'a>(
     topics.for_each_name(&mut |name| {
         for (regex, pattern) in &patterns {
             if pattern.matches(name)
+                && visible.contain(name)
                 && let Some(found) = resolved.get_mut(*regex)
             {
                 found.insert(name.clone());

@@ -70,6 +70,7 @@ impl Script {
             client_id: name.to_lowercase().into(),
             client_host: "/127.0.0.1".into(),
             may_lack_member_id: options.number("v").unwrap_or(1) == 0,
+            visible_topics: Default::default(),
         };
         self.send(name, "beat", |driver| {
             driver

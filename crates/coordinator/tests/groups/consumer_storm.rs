@@ -37,6 +37,7 @@ fn beat(driver: &mut Driver, index: usize, member: &mut Member) {
         client_id: "c".into(),
         client_host: "/127.0.0.1".into(),
         may_lack_member_id: false,
+        visible_topics: Default::default(),
     };
     driver.request(|shard, now, token| shard.handle_consumer_heartbeat(now, token, &request));
     let Some((_, _, Response::ConsumerHeartbeat(Ok(reply)))) = driver.answers.last() else {

@@ -237,6 +237,7 @@ impl Histories {
             client_id: "c".into(),
             client_host: "/127.0.0.1".into(),
             may_lack_member_id: false,
+            visible_topics: Default::default(),
         };
         self.send(client, |driver| {
             driver
