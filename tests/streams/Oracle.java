@@ -225,8 +225,89 @@ public class Oracle {
                     .to("sessions-out", Produced.with(WindowedSerdes.sessionWindowedSerdeFrom(String.class), S));
                 return new Program(List.of("a", "b"), b);
             }
+            case "foreign_inner", "foreign_left" -> {
+                KTable<String, String> l = b.table("l", text);
+                KTable<String, String> r = b.table("r", text);
+                KTable<String, String> j = name.equals("foreign_inner")
+                    ? l.join(r, Oracle::foreignKey, (x, y) -> x + "," + y)
+                    : l.leftJoin(r, Oracle::foreignKey, (x, y) -> x + "," + y);
+                j.toStream().to("out", Produced.with(S, S));
+                return new Program(List.of("t:l", "t:r"), b);
+            }
+            case "foreign_chain" -> {
+                KTable<String, String> l = b.table("l", text).mapValues(v -> v + "'");
+                KTable<String, String> r = b.table("r", text).filter((k, v) -> v.length() != 3);
+                KTable<String, String> j = l.join(r, Oracle::foreignKey, (x, y) -> x + "," + y, TableJoined.as("named"), kept("kept"));
+                j.filter((k, v) -> v.length() > 4).groupBy((k, v) -> KeyValue.pair(v.substring(0, 1), v), Grouped.with(S, S))
+                    .count(Materialized.as("n")).toStream().to("n-out", Produced.with(S, Serdes.Long()));
+                j.leftJoin(r, v -> v.substring(v.length() - 1), (x, y) -> x + ";" + y).toStream().to("out", Produced.with(S, S));
+                return new Program(List.of("t:l", "t:r"), b);
+            }
+            case "global_table" -> {
+                KStream<String, String> s = b.stream("s", text);
+                GlobalKTable<String, String> g = b.globalTable("g", text);
+                GlobalKTable<String, String> h = b.globalTable("h", text, kept("kept"));
+                s.join(g, (k, v) -> k, (x, y) -> x + "," + y).to("inner", Produced.with(S, S));
+                s.leftJoin(g, (k, v) -> foreignKey(v), (x, y) -> x + "," + y).to("left", Produced.with(S, S));
+                s.selectKey((k, v) -> v).leftJoin(h, (k, v) -> foreignKey(v), (x, y) -> x + "," + y)
+                    .groupByKey(Grouped.with(S, S)).count(Materialized.as("n")).toStream().to("n-out", Produced.with(S, Serdes.Long()));
+                return new Program(List.of("s", "t:g", "t:h"), b);
+            }
+            case "self_join" -> {
+                KStream<String, String> s = b.stream("s", text);
+                s.join(s, (x, y) -> x + "," + y, JoinWindows.ofTimeDifferenceAndGrace(ms(5), ms(3)), StreamJoined.with(S, S, S)).to("out", Produced.with(S, S));
+                KStream<String, String> m = s.mapValues(v -> v + "'");
+                m.outerJoin(m.filter((k, v) -> v.length() > 2), (x, y) -> x + ";" + y, JoinWindows.ofTimeDifferenceAndGrace(ms(2), ms(6)), StreamJoined.with(S, S, S))
+                    .to("outer-out", Produced.with(S, S));
+                return new Program(List.of("s"), b);
+            }
+            case "table_kept" -> {
+                KTable<String, String> t = b.table("t", text, kept("source"));
+                KTable<String, String> f = t.filter((k, v) -> v.length() != 2, kept("filtered"));
+                KTable<String, String> m = f.mapValues((k, v) -> k + v, kept("mapped"));
+                m.toStream().to("out", Produced.with(S, S));
+                f.filterNot((k, v) -> v.startsWith("x")).toStream().to("not-out", Produced.with(S, S));
+                t.mapValues(v -> v.length() + "", Materialized.with(S, S)).groupBy((k, v) -> KeyValue.pair(v, k), Grouped.with(S, S))
+                    .reduce((x, y) -> x + "+" + y, (x, y) -> x + "-" + y, kept("reduced")).toStream().to("reduced-out", Produced.with(S, S));
+                m.outerJoin(f, (x, y) -> x + "," + y).toStream().to("joined-out", Produced.with(S, S));
+                return new Program(List.of("t:t"), b);
+            }
+            case "branches" -> {
+                KStream<String, String> a = b.stream(List.of("a", "b"), text);
+                Map<String, KStream<String, String>> named = a.flatMap((k, v) -> List.of(KeyValue.pair(v, k), KeyValue.pair(k, v)))
+                    .split(Named.as("part-")).branch((k, v) -> v.length() == 1, Branched.as("one"))
+                    .branch((k, v) -> v.length() == 2, Branched.as("two")).noDefaultBranch();
+                named.get("part-one").flatMapValues(v -> List.of(v, v + v)).to((k, v, context) -> k.length() > 1 ? "long" : "short", Produced.with(S, S));
+                named.get("part-two").repartition(Repartitioned.<String, String>as("moved").withKeySerde(S).withValueSerde(S)).merge(a.mapValues(v -> v + "."))
+                    .toTable(Materialized.with(S, S)).toStream((k, v) -> v == null ? k : v).to("table-out", Produced.with(S, S));
+                return new Program(List.of("a", "b"), b);
+            }
+            case "named" -> {
+                KStream<String, String> s = b.stream("s", text.withName("stream"));
+                KTable<String, String> t = b.table("t", Consumed.with(S, S).withName("table"), kept("table-store"));
+                KStream<String, String> f = s.filter((k, v) -> v.length() > 1, Named.as("filter")).mapValues(v -> v + ".", Named.as("map"));
+                f.selectKey((k, v) -> v, Named.as("key")).groupByKey(Grouped.<String, String>as("group").withKeySerde(S).withValueSerde(S))
+                    .count(Named.as("count"), Materialized.as("counts")).toStream(Named.as("to-stream"))
+                    .to("counts-out", Produced.with(S, Serdes.Long()).withName("sink"));
+                f.join(t, (x, y) -> x + "," + y, Joined.<String, String, String>as("lookup").withKeySerde(S).withValueSerde(S).withOtherValueSerde(S))
+                    .to("lookup-out", Produced.with(S, S));
+                s.leftJoin(f, (x, y) -> x + ";" + y, JoinWindows.ofTimeDifferenceAndGrace(ms(4), ms(3)), StreamJoined.with(S, S, S).withName("pairs"))
+                    .to("pairs-out", Produced.with(S, S));
+                KTable<String, String> u = t.mapValues(v -> v + "'", Named.as("table-map"));
+                t.leftJoin(u, (x, y) -> x + "&" + y, Named.as("table-join")).groupBy((k, v) -> KeyValue.pair(v, k), Grouped.<String, String>as("regroup").withKeySerde(S).withValueSerde(S))
+                    .reduce((x, y) -> x + "+" + y, (x, y) -> x + "-" + y, Named.as("reduce"), kept("reduced")).toStream().to("reduced-out", Produced.with(S, S));
+                s.groupByKey(Grouped.with(S, S)).<String>cogroup((k, v, agg) -> agg + v)
+                    .cogroup(f.groupByKey(Grouped.with(S, S)), (k, v, agg) -> agg + "-" + v).aggregate(() -> "", Named.as("both"), kept("both-store"))
+                    .toStream().to("both-out", Produced.with(S, S));
+                return new Program(List.of("s", "t:t"), b);
+            }
             default -> throw new IllegalArgumentException(name);
         }
+    }
+
+    /** A key of the tables' keys, or none. */
+    static String foreignKey(String value) {
+        return value.startsWith("w") ? null : KEYS[value.length() % 3];
     }
 
     static final String[] KEYS = {"a", "b", "c"};

@@ -13,14 +13,15 @@ use bytes::Bytes;
 use crate::dsl::Topology;
 use crate::error::{ProcessingError, TopologyError};
 use crate::record::{Headers, Record};
-use crate::runtime::{Outgoing, RawRecord, Task, TaskId};
+use crate::runtime::{Globals, Outgoing, RawRecord, Task, TaskId};
 use crate::serde::{SerdeOf, StreamType};
-use crate::state::{KvStore, Logged, WindowStore};
+use crate::state::{KvStore, Logged, Stamped, WindowStore};
 use crate::topology::Plan;
 
 /// An in-memory run of a topology.
 pub struct TestDriver {
     plan: Arc<Plan>,
+    globals: Globals,
     topics: BTreeMap<Arc<str>, Topic>,
     tasks: BTreeMap<TaskId, Running>,
     now_ms: i64,
@@ -76,6 +77,7 @@ impl TestDriver {
     pub fn with_partitions(topology: &Topology, partitions: i32) -> Result<Self, TopologyError> {
         let plan = topology.build()?;
         let mut driver = Self {
+            globals: Globals::new(&plan),
             plan,
             topics: BTreeMap::new(),
             tasks: BTreeMap::new(),
@@ -171,6 +173,13 @@ impl TestDriver {
     /// # Panics
     /// If there is no such store, or it is of other types.
     pub fn store<K: StreamType, V: StreamType>(&mut self, name: &str) -> Vec<(K, V)> {
+        let stamped = |pairs: Vec<(K, Stamped<V>)>| {
+            pairs.into_iter().map(|(key, stamped)| (key, stamped.value))
+        };
+        let global = self.globals.with(name, |store: &mut KvStore<K, V>| store.all());
+        if let Some(all) = global {
+            return stamped(all.unwrap_or_else(|error| panic!("store {name}: {error}"))).collect();
+        }
         let mut pairs = Vec::new();
         for running in self.tasks.values_mut() {
             let Some(store) = running.task.store(name) else {
@@ -181,7 +190,7 @@ impl TestDriver {
                 .downcast_mut()
                 .unwrap_or_else(|| panic!("store {name} is of other types"));
             let all = store.all().unwrap_or_else(|error| panic!("store {name}: {error}"));
-            pairs.extend(all.into_iter().map(|(key, stamped)| (key, stamped.value)));
+            pairs.extend(stamped(all));
         }
         pairs
     }
@@ -230,6 +239,7 @@ impl TestDriver {
         let committed: BTreeMap<TaskId, BTreeMap<Arc<str>, i64>> =
             self.tasks.iter().map(|(id, running)| (*id, running.committed.clone())).collect();
         self.failure = None;
+        self.fill_globals();
         self.start_tasks();
         for (id, offsets) in committed {
             let changelogs: Vec<(String, String)> = self.plan.subtopologies()
@@ -325,13 +335,26 @@ impl TestDriver {
             .unwrap_or(0)
     }
 
+    /// Reads the topics of global tables from their beginnings.
+    fn fill_globals(&mut self) {
+        self.globals = Globals::new(&self.plan);
+        for topic in self.globals.topics() {
+            let partitions = self.topics.get(topic).map(|topic| &topic.partitions);
+            for record in partitions.into_iter().flatten().flatten() {
+                if let Err(error) = self.globals.apply(record.clone()) {
+                    self.failure = Some(error);
+                }
+            }
+        }
+    }
+
     fn start_tasks(&mut self) {
         self.tasks.clear();
-        for part in self.plan.subtopologies() {
+        for part in self.plan.subtopologies().iter().filter(|part| !part.global) {
             for partition in 0..self.partitions_of(part.id) {
                 let id = TaskId { subtopology: part.id, partition };
                 let running = Running {
-                    task: Task::new(&self.plan, id),
+                    task: Task::new(&self.plan, id, &self.globals),
                     fetched: BTreeMap::new(),
                     committed: BTreeMap::new(),
                 };
@@ -356,7 +379,7 @@ impl TestDriver {
         let Some(records) = topic.partitions.get_mut(partition as usize) else {
             panic!("{name} has no partition {partition}");
         };
-        records.push(RawRecord {
+        let record = RawRecord {
             topic: Arc::from(name),
             partition,
             offset: records.len() as i64,
@@ -364,7 +387,13 @@ impl TestDriver {
             key: outgoing.key,
             value: outgoing.value,
             headers: outgoing.headers,
-        });
+        };
+        records.push(record.clone());
+        if self.globals.reads(name)
+            && let Err(error) = self.globals.apply(record)
+        {
+            self.failure = Some(error);
+        }
     }
 
     /// Runs tasks in the order of their ids, one record at a time, until nothing moves.

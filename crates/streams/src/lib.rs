@@ -27,8 +27,8 @@ mod app;
 pub use app::{Guarantee, Settings, Streams, StreamsError};
 pub use driver::{Input, TestDriver, TestRecord, TestRecords};
 pub use dsl::{
-    Branches, CogroupedKStream, Consumed, ErrorPolicy, JoinWindows, KGroupedStream, KGroupedTable,
-    KStream, KTable, Materialized, Produced, SessionWindowedCogroupedKStream,
+    Branches, CogroupedKStream, Consumed, ErrorPolicy, GlobalKTable, JoinWindows, KGroupedStream,
+    KGroupedTable, KStream, KTable, Materialized, Produced, SessionWindowedCogroupedKStream,
     SessionWindowedKStream, SessionWindows, SlidingWindows, SuppressBuffer, Suppressed,
     TimeWindowedCogroupedKStream, TimeWindowedKStream, TimeWindows, Topology, Windowing,
 };

@@ -80,3 +80,58 @@ fn windows_cannot_close_where_there_are_none() {
         .to("out");
     assert!(app.build().is_err_and(|error| error.to_string().contains("windows to close")));
 }
+
+#[test]
+fn a_global_table_is_filled_by_every_partition_and_read_again_after_a_crash() {
+    let app = Topology::new("app");
+    let table = app.global_table::<String, String>("table");
+    app.stream::<String, String>("in")
+        .join_global(&table, |_, value| value.clone(), |value, found| format!("{value}={found}"))
+        .to("out");
+    let mut driver = TestDriver::with_partitions(&app, 3).expect("a valid topology");
+    for (partition, key) in ["x", "y", "z"].iter().enumerate() {
+        let value = format!("{partition}");
+        driver.input("table").at(0).partition(partition as i32).send(&(*key).to_owned(), &value);
+    }
+    send(&mut driver, 1, "k", "x");
+    send(&mut driver, 2, "l", "z");
+    driver.crash();
+    send(&mut driver, 3, "m", "y");
+    send(&mut driver, 4, "m", "w");
+    let mut joined = driver.output::<String, String>("out").stamped();
+    joined.sort_by_key(|(_, _, timestamp)| *timestamp);
+    let values: Vec<String> = joined.into_iter().map(|(_, value, _)| value).collect();
+    assert_eq!(values, ["x=0", "z=2", "y=1"]);
+}
+
+#[test]
+fn a_foreign_key_join_finds_its_rows_in_other_partitions_and_survives_a_crash() {
+    let app = Topology::new("app");
+    let orders = app.table::<String, String>("orders");
+    let users = app.table::<String, String>("users");
+    orders
+        .join_foreign(&users, |_, user| Some(user.clone()), |user, name| format!("{user}:{name}"))
+        .to_stream()
+        .to("out");
+    let mut driver = TestDriver::with_partitions(&app, 4).expect("a valid topology");
+    let put = |driver: &mut TestDriver, topic: &str, at: i64, key: &str, value: &str| {
+        driver.input(topic).at(at).send(&key.to_owned(), &value.to_owned());
+    };
+    for order in 0..20 {
+        put(&mut driver, "orders", order, &format!("o{order}"), &format!("u{}", order % 3));
+    }
+    put(&mut driver, "users", 30, "u0", "Ann");
+    driver.crash();
+    put(&mut driver, "users", 31, "u1", "Bob");
+    put(&mut driver, "orders", 32, "o0", "u1");
+    let mut rows: Vec<_> = driver.output::<String, Option<String>>("out").pairs();
+    rows.sort();
+    let expected = (0..20).filter(|order| order % 3 != 2).map(|order| {
+        let name = if order % 3 == 0 { "u0:Ann" } else { "u1:Bob" };
+        (format!("o{order}"), Some(name.to_owned()))
+    });
+    let mut expected: Vec<_> =
+        expected.chain([("o0".to_owned(), Some("u1:Bob".to_owned()))]).collect();
+    expected.sort();
+    assert_eq!(rows, expected);
+}

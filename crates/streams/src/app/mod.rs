@@ -5,6 +5,7 @@
 //! same group and take their share.
 
 mod assignor;
+mod globals;
 mod restore;
 mod thread;
 mod topics;
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::dsl::Topology;
 use crate::error::{ProcessingError, TopologyError};
+use crate::runtime::Globals;
 use crate::state::StoreError;
 
 /// What a record's effects are worth when the program dies.
@@ -142,6 +144,10 @@ impl Streams {
         let counts = Arc::new(counts);
         let (stop, _) = watch::channel(false);
         let mut threads = JoinSet::new();
+        let tables = Globals::new(&plan);
+        if let Some(filling) = globals::filled(&tables, &client, &settings).await? {
+            threads.spawn(filling.run(stop.subscribe()));
+        }
         for number in 0..settings.threads.max(1) {
             let thread = thread::Thread::new(
                 thread::Setup {
@@ -150,6 +156,7 @@ impl Streams {
                     counts: counts.clone(),
                     client: client.clone(),
                     settings: settings.clone(),
+                    globals: tables.clone(),
                 },
                 stop.subscribe(),
             )

@@ -10,7 +10,7 @@ use fleuve_client::{Admin, Client, Consumer, ConsumerConfig};
 use fleuve_types::TopicPartition;
 
 use super::{Guarantee, StreamsError};
-use crate::runtime::{Task, TaskId};
+use crate::runtime::{Globals, Task, TaskId};
 use crate::state::Logged;
 use crate::topology::Plan;
 
@@ -20,8 +20,9 @@ pub(super) async fn restored(
     id: TaskId,
     client: Client,
     guarantee: Guarantee,
+    globals: Globals,
 ) -> Result<Task, StreamsError> {
-    let mut task = Task::new(&plan, id);
+    let mut task = Task::new(&plan, id, &globals);
     let isolation = match guarantee {
         Guarantee::AtLeastOnce => IsolationLevel::ReadUncommitted,
         Guarantee::ExactlyOnce => IsolationLevel::ReadCommitted,

@@ -26,7 +26,7 @@ use super::restore::restored;
 use super::topics::Counts;
 use super::{Guarantee, Settings, StreamsError};
 use crate::record;
-use crate::runtime::{Outgoing, RawRecord, Task, TaskId};
+use crate::runtime::{Globals, Outgoing, RawRecord, Task, TaskId};
 use crate::topology::Plan;
 
 /// What a thread is made from.
@@ -36,6 +36,7 @@ pub(super) struct Setup {
     pub(super) counts: Arc<Counts>,
     pub(super) client: Client,
     pub(super) settings: Settings,
+    pub(super) globals: Globals,
 }
 
 /// A stream thread.
@@ -235,6 +236,7 @@ impl Thread {
                         id,
                         self.setup.client.clone(),
                         self.setup.settings.guarantee,
+                        self.setup.globals.clone(),
                     );
                     tokio::spawn(async move {
                         // The thread may have ended meanwhile.

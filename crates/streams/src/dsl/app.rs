@@ -37,7 +37,7 @@ use crate::topology::{Graph, Kind, Plan, SharedGraph};
 /// ```
 #[derive(Clone)]
 pub struct Topology {
-    graph: SharedGraph,
+    pub(crate) graph: SharedGraph,
 }
 
 /// What to do with a record that cannot be read, processed or written.
@@ -166,10 +166,9 @@ impl Topology {
             Some(name) => name.clone(),
             None => graph.next_store_name(&format!("{topic}-")),
         };
-        let (source_name, table_name) = match &consumed.name {
-            Some(name) => (format!("{name}-source"), name.clone()),
-            None => (graph.next_name("KSTREAM-SOURCE-"), graph.next_name("KTABLE-SOURCE-")),
-        };
+        let given = consumed.name.as_deref();
+        let source_name = graph.suffixed(given, "-source", "KSTREAM-SOURCE-");
+        let table_name = graph.name_or(given, "KTABLE-SOURCE-");
         if let Ok(Some(_)) | Err(_) = graph.source_of(&[topic.to_owned()]) {
             graph.errors.push(TopologyError::ReadTwice(topic.to_owned()));
         }
@@ -237,7 +236,7 @@ pub(crate) fn source_builder<K: Data, V: Data>(
 
 impl<K: 'static, V: 'static> Consumed<K, V> {
     /// The same, with null values as deletions.
-    fn nullable(self) -> Consumed<K, Option<V>> {
+    pub(crate) fn nullable(self) -> Consumed<K, Option<V>> {
         Consumed {
             key: self.key,
             value: self.value.nullable(),

@@ -220,16 +220,11 @@ impl<K: StreamType, A: StreamType> CogroupedKStream<K, A> {
         let named = self.next_name.as_deref();
         let mut folds = Vec::new();
         for (number, (part, (parent, _))) in self.parts.iter().zip(&parents).enumerate() {
-            let name = match named {
-                Some(name) => format!("{name}-cogroup-agg-{number}"),
-                None => graph.next_name("COGROUPKSTREAM-AGGREGATE-"),
-            };
+            let suffix = format!("-cogroup-agg-{number}");
+            let name = graph.suffixed(named, &suffix, "COGROUPKSTREAM-AGGREGATE-");
             folds.push(graph.add_node(name, Kind::Processor, &[*parent], part.builder(&shape)));
         }
-        let name = match named {
-            Some(name) => format!("{name}-cogroup-merge"),
-            None => graph.next_name("COGROUPKSTREAM-MERGE-"),
-        };
+        let name = graph.suffixed(named, "-cogroup-merge", "COGROUPKSTREAM-MERGE-");
         let merge = graph.add_node(
             name,
             Kind::Processor,

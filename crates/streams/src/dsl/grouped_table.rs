@@ -128,10 +128,8 @@ impl<K: StreamType, V: StreamType> KGroupedTable<K, V> {
             None => graph.next_store_name("KTABLE-AGGREGATE-"),
         };
         let named = self.next_name.as_deref();
-        let (sink, source) = match named {
-            Some(name) => (format!("{name}-sink"), format!("{name}-source")),
-            None => (graph.next_name("KSTREAM-SINK-"), graph.next_name("KSTREAM-SOURCE-")),
-        };
+        let sink = graph.suffixed(named, "-sink", "KSTREAM-SINK-");
+        let source = graph.suffixed(named, "-source", "KSTREAM-SOURCE-");
         let name = graph.name_or(named, prefix);
         let topic = format!("{}-repartition", self.repartition_name.as_deref().unwrap_or(&store));
         graph.repartitions.insert(topic.clone(), None);

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::app::{Consumed, source_builder};
-use super::ktable::{KTable, OwnedTable};
+use super::ktable::{KTable, SourceTable, TableView};
 use super::{Closure, KGroupedStream, Materialized, node};
 use crate::operator::sink::{Partitioner, Sink, Target};
 use crate::operator::source::TableEmit;
@@ -263,7 +263,7 @@ impl<K: Data, V: Data> KStream<K, V> {
 
     /// Sends each record to the first branch that accepts it.
     pub fn split(&self) -> Branches<K, V> {
-        Branches { stream: self.clone(), predicates: Vec::new() }
+        Branches { stream: self.clone(), predicates: Vec::new(), names: Vec::new() }
     }
 
     /// Groups by the present key.
@@ -382,7 +382,17 @@ impl<K: Data, V: Data> KStream<K, V> {
                 emit: TableEmit::new(assembly, id),
             }),
         );
-        materialized.add_to(&mut graph, id, store, key.clone(), value.clone());
+        let named = materialized.name.is_some();
+        let view = Arc::new(SourceTable {
+            node: id,
+            store,
+            key: key.clone(),
+            value: value.clone(),
+            materialized,
+        });
+        if named {
+            view.stores(&mut graph);
+        }
         drop(graph);
         KTable {
             graph: self.graph.clone(),
@@ -390,7 +400,7 @@ impl<K: Data, V: Data> KStream<K, V> {
             key: Some(key),
             value: Some(value),
             sources: parent.sources,
-            view: Arc::new(OwnedTable::new(id)),
+            view,
             next_name: None,
         }
     }
@@ -524,6 +534,8 @@ impl<K: Data + Debug, V: Data + Debug> KStream<K, V> {
 pub struct Branches<K, V> {
     stream: KStream<K, V>,
     predicates: Vec<Closure<Accepts<K, V>>>,
+    /// What the branches' names end with, where that is not their number.
+    names: Vec<Option<String>>,
 }
 
 type Accepts<K, V> = Arc<dyn Fn(&K, &V) -> bool + Send + Sync>;
@@ -532,6 +544,20 @@ impl<K: Data, V: Data> Branches<K, V> {
     /// Adds a branch for records that the predicate accepts and no earlier branch took.
     pub fn branch(mut self, accepts: impl Fn(&K, &V) -> bool + Send + Sync + 'static) -> Self {
         self.predicates.push(Closure::new(Arc::new(accepts)));
+        self.names.push(None);
+        self
+    }
+
+    /// [`Self::branch`], its node named after the split's followed by this.
+    pub fn branch_named(
+        mut self,
+        name: &str,
+        accepts: impl Fn(&K, &V) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self = self.branch(accepts);
+        if let Some(last) = self.names.last_mut() {
+            *last = Some(name.to_owned());
+        }
         self
     }
 
@@ -547,7 +573,7 @@ impl<K: Data, V: Data> Branches<K, V> {
 
     fn finish(self, has_default: bool) -> Vec<KStream<K, V>> {
         let count = self.predicates.len();
-        let predicates = self.predicates;
+        let (predicates, names) = (self.predicates, self.names);
         let build = node::<K, V, _>(move |assembly, id| Split {
             predicates: predicates
                 .iter()
@@ -565,9 +591,11 @@ impl<K: Data, V: Data> Branches<K, V> {
         let mut branches: Vec<KStream<K, V>> = Vec::with_capacity(count + 1);
         let numbers = (1..=count).chain(has_default.then_some(0));
         for number in numbers {
-            let name = format!("{}{number}", split.name);
-            // The number that the child's own name would have had is used up all the same.
-            split.graph.lock().next_name("");
+            let given = number.checked_sub(1).and_then(|place| names.get(place)?.as_deref());
+            let name = match given {
+                Some(given) => format!("{}{given}", split.name),
+                None => format!("{}{number}", split.name),
+            };
             let branch = split.named(&name).same(
                 "",
                 node::<K, V, _>(|assembly, id| PassThrough { children: assembly.children(id) }),

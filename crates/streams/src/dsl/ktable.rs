@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::{Closure, KGroupedTable, KStream, Materialized, node};
+use crate::operator::source::TableEmit;
 use crate::operator::stateless::Map;
 use crate::operator::table::{FilterGetter, Getter, MapGetter, StoreGetter, TableFilter, TableMap};
 use crate::record::{Change, Data};
@@ -157,6 +158,14 @@ where
     }
 }
 
+/// The store of a derived table.
+struct Kept<K, W> {
+    store: String,
+    key: SerdeOf<K>,
+    value: SerdeOf<W>,
+    materialized: Materialized<K, W>,
+}
+
 impl<K: Data, V: Data> KTable<K, V> {
     /// Names the node of the next operator.
     pub fn named(&self, name: &str) -> Self {
@@ -167,14 +176,36 @@ impl<K: Data, V: Data> KTable<K, V> {
 
     /// Keeps keys whose value the predicate accepts; another value deletes the key downstream.
     pub fn filter(&self, predicate: impl FnMut(&K, &V) -> bool + Clone + Send + 'static) -> Self {
+        self.filtered(predicate, None)
+    }
+
+    /// [`Self::filter`] kept in a store, if that has a name.
+    pub fn filter_with(
+        &self,
+        materialized: Materialized<K, V>,
+        predicate: impl FnMut(&K, &V) -> bool + Clone + Send + 'static,
+    ) -> Self
+    where
+        K: StreamType,
+        V: StreamType,
+    {
+        let kept = self.own_store(materialized, self.value.clone(), "KTABLE-FILTER-");
+        self.filtered(predicate, kept)
+    }
+
+    fn filtered(
+        &self,
+        predicate: impl FnMut(&K, &V) -> bool + Clone + Send + 'static,
+        kept: Option<Kept<K, V>>,
+    ) -> Self {
         let predicate = Arc::new(Closure::new(predicate));
         let for_getter = predicate.clone();
         let id = self.add(
             "KTABLE-FILTER-",
             node::<K, Change<V>, _>(move |assembly, id| TableFilter {
+                node: assembly.name(id),
                 predicate: predicate.get(),
-                sends_old: assembly.node(id).sends_old,
-                children: assembly.children(id),
+                emit: TableEmit::new(assembly, id),
             }),
         );
         // A parent that has a store anyway tells the old value, and spares deletions of keys that never passed.
@@ -183,6 +214,9 @@ impl<K: Data, V: Data> KTable<K, V> {
             if self.view.enable_old(&mut graph, false) {
                 graph.nodes[id].sends_old = true;
             }
+        }
+        if let Some(kept) = kept {
+            return self.owned(id, kept);
         }
         let view = Derived {
             node: id,
@@ -216,17 +250,41 @@ impl<K: Data, V: Data> KTable<K, V> {
         &self,
         mapper: impl FnMut(&K, &V) -> W + Clone + Send + 'static,
     ) -> KTable<K, W> {
+        self.mapped(mapper, None)
+    }
+
+    /// [`Self::map_values_with_key`] kept in a store, if that has a name.
+    pub fn map_values_with<W: StreamType>(
+        &self,
+        materialized: Materialized<K, W>,
+        mapper: impl FnMut(&K, &V) -> W + Clone + Send + 'static,
+    ) -> KTable<K, W>
+    where
+        K: StreamType,
+    {
+        let kept = self.own_store(materialized, None, "KTABLE-MAPVALUES-");
+        self.mapped(mapper, kept)
+    }
+
+    fn mapped<W: Data>(
+        &self,
+        mapper: impl FnMut(&K, &V) -> W + Clone + Send + 'static,
+        kept: Option<Kept<K, W>>,
+    ) -> KTable<K, W> {
         let mapper = Arc::new(Closure::new(mapper));
         let for_getter = mapper.clone();
         let id = self.add(
             "KTABLE-MAPVALUES-",
             node::<K, Change<V>, _>(move |assembly, id| TableMap {
+                node: assembly.name(id),
                 mapper: mapper.get(),
-                sends_old: assembly.node(id).sends_old,
-                children: assembly.children(id),
+                emit: TableEmit::new(assembly, id),
                 input: PhantomData,
             }),
         );
+        if let Some(kept) = kept {
+            return self.owned(id, kept);
+        }
         let view = Derived {
             node: id,
             parent: self.view.clone(),
@@ -261,6 +319,14 @@ impl<K: Data, V: Data> KTable<K, V> {
         }
     }
 
+    /// [`Self::to_stream`] under new keys; a deleted row has no value.
+    pub fn to_stream_by<L: Data>(
+        &self,
+        mut selector: impl FnMut(&K, Option<&V>) -> L + Clone + Send + 'static,
+    ) -> KStream<L, Option<V>> {
+        self.to_stream().select_key(move |key, value| selector(key, value.as_ref()))
+    }
+
     /// Groups the table's rows by a new key, for aggregation. The selector must be pure: it is asked again to take a
     /// row out of its old group.
     pub fn group_by<L: StreamType, W: StreamType>(
@@ -268,6 +334,40 @@ impl<K: Data, V: Data> KTable<K, V> {
         selector: impl FnMut(&K, &V) -> (L, W) + Clone + Send + 'static,
     ) -> KGroupedTable<L, W> {
         KGroupedTable::new(self, selector)
+    }
+
+    /// The store of a derived table, which it has if that was named.
+    fn own_store<W: StreamType>(
+        &self,
+        materialized: Materialized<K, W>,
+        value: Option<SerdeOf<W>>,
+        prefix: &str,
+    ) -> Option<Kept<K, W>>
+    where
+        K: StreamType,
+    {
+        let Some(store) = materialized.name.clone() else {
+            // The number is used up all the same.
+            self.graph.lock().next_store_name(prefix);
+            return None;
+        };
+        let key = materialized.key.clone().or_else(|| self.key.clone());
+        let value = materialized.value.clone().or(value);
+        Some(Kept {
+            store,
+            key: key.unwrap_or_else(SerdeOf::usual),
+            value: value.unwrap_or_else(SerdeOf::usual),
+            materialized,
+        })
+    }
+
+    /// The table of a node that has a store of its own.
+    fn owned<W: Data>(&self, id: NodeId, kept: Kept<K, W>) -> KTable<K, W> {
+        let mut graph = self.graph.lock();
+        let (key, value) = (kept.key, kept.value);
+        kept.materialized.add_to(&mut graph, id, kept.store, key.clone(), value.clone());
+        drop(graph);
+        self.at(id, Some(key), Some(value), Arc::new(OwnedTable::new(id)))
     }
 
     pub(crate) fn add(&self, prefix: &str, build: crate::topology::NodeBuilder) -> NodeId {

@@ -112,10 +112,8 @@ impl<K: StreamType, V: Data> KTable<K, V> {
         if right_outer {
             other.view.enable_old(&mut graph, true);
         }
-        let (this_name, other_name) = match named {
-            Some(name) => (format!("{name}-join-this"), format!("{name}-join-other")),
-            None => (graph.next_name("KTABLE-JOINTHIS-"), graph.next_name("KTABLE-JOINOTHER-")),
-        };
+        let this_name = graph.suffixed(named, "-join-this", "KTABLE-JOINTHIS-");
+        let other_name = graph.suffixed(named, "-join-other", "KTABLE-JOINOTHER-");
         let (left_view, right_view) = (self.view.clone(), other.view.clone());
         let right_stores = right_view.stores(&mut graph);
         let left_stores = left_view.stores(&mut graph);

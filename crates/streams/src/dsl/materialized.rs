@@ -95,6 +95,7 @@ impl<K: Data, V: Data> Materialized<K, V> {
                     value: value.clone(),
                     logged: spec.logged,
                     cached: spec.cached,
+                    logs_headers: false,
                 };
                 let store: Box<dyn AnyStore> =
                     Box::new(KvStore::new(settings, Box::new(MemoryBackend::default())));

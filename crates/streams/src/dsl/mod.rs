@@ -18,6 +18,8 @@ use crate::topology::{NodeBuilder, NodeId};
 mod app;
 mod cogrouped;
 mod folding;
+mod foreign_join;
+mod global;
 mod grouped;
 mod grouped_table;
 mod kstream;
@@ -36,6 +38,7 @@ pub use app::{Consumed, ErrorPolicy, Topology};
 pub use cogrouped::{
     CogroupedKStream, SessionWindowedCogroupedKStream, TimeWindowedCogroupedKStream,
 };
+pub use global::GlobalKTable;
 pub use grouped::KGroupedStream;
 pub use grouped_table::KGroupedTable;
 pub use kstream::{Branches, KStream, Produced};

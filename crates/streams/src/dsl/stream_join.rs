@@ -219,10 +219,7 @@ struct Names {
 
 impl Names {
     fn new(graph: &mut Graph, named: Option<&str>, outer: Outer) -> Self {
-        let mut or = |suffix: &str, prefix: &str| match named {
-            Some(name) => format!("{name}{suffix}"),
-            None => graph.next_name(prefix),
-        };
+        let mut or = |suffix: &str, prefix: &str| graph.suffixed(named, suffix, prefix);
         let windowed_left = or("-this-windowed", "KSTREAM-WINDOWED-");
         let windowed_right = or("-other-windowed", "KSTREAM-WINDOWED-");
         // These two numbers are used up in any case: they name the stores.
@@ -239,10 +236,7 @@ impl Names {
             windowed_right,
             join_left: named.map_or_else(|| left.clone(), |name| format!("{name}{this_suffix}")),
             join_right: named.map_or_else(|| right.clone(), |name| format!("{name}{other_suffix}")),
-            merge: match named {
-                Some(name) => format!("{name}-merge"),
-                None => graph.next_name("KSTREAM-MERGE-"),
-            },
+            merge: graph.suffixed(named, "-merge", "KSTREAM-MERGE-"),
             left_store: format!("{left}-store"),
             right_store: format!("{right}-store"),
             unmatched_store,

@@ -1,6 +1,7 @@
 //! The running form of each operator: one file per family.
 
 pub(crate) mod aggregate;
+pub(crate) mod foreign_join;
 pub(crate) mod session_aggregate;
 pub(crate) mod sink;
 pub(crate) mod sliding_aggregate;

@@ -149,6 +149,20 @@ impl<K: Data, V: Data> TableEmit<K, V> {
         )
     }
 
+    /// Sends a change on, through the store if there is one.
+    pub(crate) fn send(
+        &mut self,
+        record: Record<K, Change<V>>,
+        cx: &mut Cx,
+    ) -> Result<(), Problem> {
+        if self.slot.is_none() {
+            return self.forward(record, cx);
+        }
+        let timestamp = record.timestamp;
+        let new = record.value.new.map(|value| Stamped { value, timestamp });
+        self.update(record.key, record.value.old, new, timestamp, record.headers, cx)
+    }
+
     /// Sends a change, unless the flusher will.
     pub(crate) fn forward(
         &mut self,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::table::Getter;
 use crate::record::{Data, Record};
-use crate::runtime::{Cx, Down, Fan, Problem};
+use crate::runtime::{Cx, Down, Fan, GlobalReader, Problem};
 use crate::serde::{Marker, StreamType};
 
 /// Joins each record with the table's current value of its key.
@@ -38,6 +38,46 @@ where
         }
         let row = row.as_ref().map(|row| &row.value);
         let value = (self.joiner)(&record.key, &record.value, row);
+        self.children.push(record.with_value(value), cx)
+    }
+}
+
+/// Joins each record with a global table's current value of a key that is chosen per record.
+pub(crate) struct GlobalJoin<K, V, L, W, R, S, F> {
+    pub(crate) node: Arc<str>,
+    /// Whether records without a row are sent too.
+    pub(crate) left: bool,
+    pub(crate) select: S,
+    pub(crate) joiner: F,
+    pub(crate) table: GlobalReader<L, W>,
+    pub(crate) children: Fan<K, R>,
+    pub(crate) result: Marker<V>,
+}
+
+impl<K: StreamType, V: StreamType, L: Data, W: Data, R: Data, S, F> Down<K, V>
+    for GlobalJoin<K, V, L, W, R, S, F>
+where
+    S: FnMut(&K, &V) -> Option<L> + Send,
+    F: FnMut(&V, Option<&W>) -> R + Send,
+{
+    fn push(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
+        if record.value.is_null() {
+            cx.drop_record("null key or value");
+            return Ok(());
+        }
+        let key = (self.select)(&record.key, &record.value);
+        let row = match key {
+            Some(key) => self.table.get(&key).map_err(|error| Problem::store(&self.node, error))?,
+            None if self.left => None,
+            None => {
+                cx.drop_record("null key or value");
+                return Ok(());
+            }
+        };
+        if row.is_none() && !self.left {
+            return Ok(());
+        }
+        let value = (self.joiner)(&record.value, row.as_ref().map(|row| &row.value));
         self.children.push(record.with_value(value), cx)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::source::TableEmit;
 use crate::record::{Change, Data, Record};
-use crate::runtime::{Cx, Down, Fan, Problem, StoreSlot};
+use crate::runtime::{Cx, Down, Problem, StoreSlot};
 use crate::serde::Marker;
 use crate::state::{KvStore, Stamped, StoreError};
 
@@ -53,12 +53,12 @@ impl<K: Data, V: Data, W: Data, F: FnMut(&K, &V) -> W + Send> Getter<K, W> for M
     }
 }
 
-/// A filter without a store: a row that is filtered out is sent as a deletion, even if it was never there, because
+/// A filter. Without a store, a row that is filtered out is sent as a deletion, even if it was never there, because
 /// nobody remembers.
 pub(crate) struct TableFilter<K, V, F> {
+    pub(crate) node: Arc<str>,
     pub(crate) predicate: F,
-    pub(crate) sends_old: bool,
-    pub(crate) children: Fan<K, Change<V>>,
+    pub(crate) emit: TableEmit<K, V>,
 }
 
 impl<K: Data, V: Data, F> Down<K, Change<V>> for TableFilter<K, V, F>
@@ -68,31 +68,37 @@ where
     fn push(&mut self, record: Record<K, Change<V>>, cx: &mut Cx) -> Result<(), Problem> {
         let key = &record.key;
         let new = record.value.new.filter(|value| (self.predicate)(key, value));
-        let old = match record.value.old {
-            Some(old) if self.sends_old && (self.predicate)(key, &old) => Some(old),
+        let sends_old = self.emit.sends_old();
+        let old = match (self.emit.slot, record.value.old) {
+            (Some(slot), _) if sends_old => stored(&self.node, slot, key, cx)?,
+            (None, Some(old)) if sends_old && (self.predicate)(key, &old) => Some(old),
             _ => None,
         };
-        if self.sends_old && old.is_none() && new.is_none() {
+        if sends_old && old.is_none() && new.is_none() {
             return Ok(());
         }
         let change = Change { old, new, is_latest: record.value.is_latest };
-        self.children.push(
-            Record {
-                key: record.key,
-                value: change,
-                timestamp: record.timestamp,
-                headers: record.headers,
-            },
-            cx,
-        )
+        let (key, timestamp, headers) = (record.key, record.timestamp, record.headers);
+        self.emit.send(Record { key, value: change, timestamp, headers }, cx)
     }
 }
 
-/// A map of values without a store.
+/// The value in a table's own store.
+fn stored<K: Data, V: Data>(
+    node: &Arc<str>,
+    slot: StoreSlot<KvStore<K, V>>,
+    key: &K,
+    cx: &mut Cx,
+) -> Result<Option<V>, Problem> {
+    let value = cx.store(slot).0.get(key).map_err(|error| Problem::store(node, error))?;
+    Ok(value.map(|stamped| stamped.value))
+}
+
+/// A map of values.
 pub(crate) struct TableMap<K, V, W, F> {
+    pub(crate) node: Arc<str>,
     pub(crate) mapper: F,
-    pub(crate) sends_old: bool,
-    pub(crate) children: Fan<K, Change<W>>,
+    pub(crate) emit: TableEmit<K, W>,
     pub(crate) input: Marker<V>,
 }
 
@@ -103,18 +109,14 @@ where
     fn push(&mut self, record: Record<K, Change<V>>, cx: &mut Cx) -> Result<(), Problem> {
         let key = &record.key;
         let new = record.value.new.map(|value| (self.mapper)(key, &value));
-        let old =
-            record.value.old.filter(|_| self.sends_old).map(|value| (self.mapper)(key, &value));
+        let old = match (self.emit.slot, record.value.old) {
+            (Some(slot), _) if self.emit.sends_old() => stored(&self.node, slot, key, cx)?,
+            (None, Some(old)) if self.emit.sends_old() => Some((self.mapper)(key, &old)),
+            _ => None,
+        };
         let change = Change { old, new, is_latest: record.value.is_latest };
-        self.children.push(
-            Record {
-                key: record.key,
-                value: change,
-                timestamp: record.timestamp,
-                headers: record.headers,
-            },
-            cx,
-        )
+        let (key, timestamp, headers) = (record.key, record.timestamp, record.headers);
+        self.emit.send(Record { key, value: change, timestamp, headers }, cx)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::node::Shared;
-use super::{Down, Fan, Flusher, SourceEntry};
+use super::{Down, Fan, Flusher, Globals, SourceEntry};
 use crate::record::Data;
 use crate::state::AnyStore;
 use crate::topology::{Kind, Node, NodeId, Plan};
@@ -36,6 +36,7 @@ impl<S> StoreSlot<S> {
 /// A task while it is put together.
 pub(crate) struct Assembly<'a> {
     pub(crate) plan: &'a Plan,
+    pub(crate) globals: &'a Globals,
     /// Built nodes that wait for their parents: a `Box<dyn Down<K, V>>`, or a `Shared` of it.
     built: BTreeMap<NodeId, Box<dyn Any + Send>>,
     stores: BTreeMap<String, usize>,
@@ -52,7 +53,12 @@ pub(crate) struct Assembled {
 
 impl<'a> Assembly<'a> {
     /// Builds the nodes and stores of one subtopology. `globals` are stores that every task sees.
-    pub(crate) fn build(plan: &'a Plan, nodes: &[NodeId], stores: &[&str]) -> Assembled {
+    pub(crate) fn build(
+        plan: &'a Plan,
+        globals: &'a Globals,
+        nodes: &[NodeId],
+        stores: &[&str],
+    ) -> Assembled {
         let built_stores: Vec<(String, Box<dyn AnyStore>)> = stores
             .iter()
             .map(|name| {
@@ -63,6 +69,7 @@ impl<'a> Assembly<'a> {
             .collect();
         let mut assembly = Assembly {
             plan,
+            globals,
             built: BTreeMap::new(),
             stores: stores
                 .iter()

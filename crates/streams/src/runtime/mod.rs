@@ -6,6 +6,7 @@
 
 mod assembly;
 mod context;
+mod globals;
 mod node;
 mod queues;
 mod task;
@@ -13,6 +14,7 @@ mod task;
 pub(crate) use assembly::{Assembly, StoreSlot};
 pub use context::{Cx, Origin};
 pub(crate) use context::{Outgoing, OutgoingTopic, Problem};
+pub(crate) use globals::{GlobalReader, GlobalStore, Globals};
 pub(crate) use node::{Down, Fan, Flusher, SourceEntry};
 pub use queues::RawRecord;
 pub(crate) use task::{Task, TaskId};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::assembly::Assembly;
 use super::context::{Cx, Origin, Outgoing, OutgoingTopic};
 use super::queues::{Queues, UNKNOWN_TIME};
-use super::{Flusher, RawRecord, SourceEntry};
+use super::{Flusher, Globals, RawRecord, SourceEntry};
 use crate::error::ProcessingError;
 use crate::record::Headers;
 use crate::state::{AnyStore, Logged, StoreError};
@@ -51,10 +51,10 @@ pub(crate) struct Commit {
 }
 
 impl Task {
-    pub(crate) fn new(plan: &Plan, id: TaskId) -> Self {
+    pub(crate) fn new(plan: &Plan, id: TaskId, globals: &Globals) -> Self {
         let part = &plan.subtopologies()[id.subtopology as usize];
         let names: Vec<&str> = part.stores.iter().map(String::as_str).collect();
-        let assembled = Assembly::build(plan, &part.nodes, &names);
+        let assembled = Assembly::build(plan, globals, &part.nodes, &names);
         let mut queues = Queues::default();
         for node in &part.nodes {
             if let Kind::Source { topics, .. } = &plan.nodes[*node].kind {

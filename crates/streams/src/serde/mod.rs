@@ -12,6 +12,7 @@ use crate::record::Headers;
 
 mod builtin;
 mod change;
+pub(crate) mod foreign;
 mod json;
 mod windowed;
 

@@ -34,6 +34,8 @@ pub(crate) struct KvStoreSettings<K, V> {
     pub(crate) value: SerdeOf<V>,
     pub(crate) logged: bool,
     pub(crate) cached: bool,
+    /// Whether records are logged with the headers of what caused them.
+    pub(crate) logs_headers: bool,
 }
 
 /// A key flushed out of the cache.
@@ -82,7 +84,8 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         }
         let timestamp = value.as_ref().map_or(timestamp, |value| value.timestamp);
         let key = Bytes::copy_from_slice(&self.key);
-        self.write_through(key, value.as_ref(), timestamp)
+        let headers = if self.settings.logs_headers { headers.clone() } else { Headers::default() };
+        self.write_through(key, value.as_ref(), timestamp, headers)
     }
 
     /// Writes dirty keys through and gives them to the caller, old values only if asked for.
@@ -104,7 +107,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
                 _ => None,
             };
             let timestamp = new.as_ref().map_or(origin.timestamp, |value| value.timestamp);
-            self.write_through(key.clone(), new.as_ref(), timestamp)?;
+            self.write_through(key.clone(), new.as_ref(), timestamp, Headers::default())?;
             flushed.push(Flushed {
                 key: self.settings.key.read(
                     &self.settings.topic,
@@ -140,6 +143,32 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
             .collect()
     }
 
+    /// The pairs whose key begins with these bytes, in the order of their key bytes. Only for stores without a cache.
+    pub(crate) fn with_prefix(
+        &mut self,
+        prefix: &[u8],
+    ) -> Result<Vec<(K, Stamped<V>)>, StoreError> {
+        let mut end = prefix.to_vec();
+        while end.last() == Some(&u8::MAX) {
+            end.pop();
+        }
+        let end = match end.last_mut() {
+            Some(last) => {
+                *last += 1;
+                Bound::Excluded(&end[..])
+            }
+            None => Bound::Unbounded,
+        };
+        let found = self.backend.range(Bound::Included(prefix), end);
+        found
+            .into_iter()
+            .map(|(key, bytes)| {
+                let (topic, headers) = (&self.settings.topic, Headers::default());
+                Ok((self.settings.key.read(topic, &headers, Some(key))?, self.decode(bytes)?))
+            })
+            .collect()
+    }
+
     fn write_key(&mut self, key: &K) -> Result<(), StoreError> {
         self.key.clear();
         self.settings.key.write(
@@ -156,6 +185,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         key: Bytes,
         value: Option<&Stamped<V>>,
         timestamp: i64,
+        headers: Headers,
     ) -> Result<(), StoreError> {
         let stored = match value {
             Some(stamped) => self.encode(stamped)?,
@@ -166,7 +196,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
                 key: key.clone(),
                 value: stored.as_ref().map(|bytes| bytes.slice(STAMP..)),
                 timestamp,
-                headers: Headers::default(),
+                headers,
             });
         }
         self.backend.put(key, stored);

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::dsl::ErrorPolicy;
 use crate::error::TopologyError;
-use crate::runtime::Assembly;
+use crate::runtime::{Assembly, GlobalStore};
 use crate::state::AnyStore;
 
 /// Position of a node in [`Graph::nodes`].
@@ -33,6 +33,8 @@ pub(crate) struct Graph {
     /// Repartition topics by undecorated name, with the number of partitions if the program set one.
     pub(crate) repartitions: BTreeMap<String, Option<i32>>,
     pub(crate) copartitions: Vec<Copartition>,
+    /// Global tables by store.
+    pub(crate) globals: BTreeMap<String, GlobalSpec>,
     /// Errors found while the program was written; the first is reported when it is built.
     pub(crate) errors: Vec<TopologyError>,
     pub(crate) on_error: ErrorPolicy,
@@ -92,6 +94,13 @@ pub(crate) struct StoreSpec {
     pub(crate) global: bool,
 }
 
+/// One global table.
+#[derive(Clone)]
+pub(crate) struct GlobalSpec {
+    pub(crate) topic: String,
+    pub(crate) build: Arc<dyn Fn() -> Box<dyn GlobalStore> + Send + Sync>,
+}
+
 /// How a changelog is cleaned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChangelogKind {
@@ -111,6 +120,7 @@ impl Graph {
             stores: BTreeMap::new(),
             repartitions: BTreeMap::new(),
             copartitions: Vec::new(),
+            globals: BTreeMap::new(),
             errors: Vec::new(),
             on_error: ErrorPolicy::default(),
             index: 0,
@@ -129,12 +139,19 @@ impl Graph {
         self.next_name(&format!("{prefix}STATE-STORE-"))
     }
 
-    /// The given name, or the next generated one. A given name burns no number.
+    /// The given name, or the next generated one. The number is used up either way, as there.
     pub(crate) fn name_or(&mut self, given: Option<&str>, prefix: &str) -> String {
+        let generated = self.next_name(prefix);
         match given {
             Some(name) => self.checked(name),
-            None => self.next_name(prefix),
+            None => generated,
         }
+    }
+
+    /// The given name with a suffix, or the next generated one. The number is used up either way.
+    pub(crate) fn suffixed(&mut self, given: Option<&str>, suffix: &str, prefix: &str) -> String {
+        let generated = self.next_name(prefix);
+        given.map_or(generated, |name| format!("{name}{suffix}"))
     }
 
     fn checked(&mut self, name: &str) -> String {

@@ -10,7 +10,7 @@ mod plan;
 
 pub(crate) use describe::java_hash_order;
 pub(crate) use graph::{
-    ChangelogKind, Copartition, Graph, Kind, Node, NodeBuilder, NodeId, SharedGraph, SinkTopic,
-    StoreSpec,
+    ChangelogKind, Copartition, GlobalSpec, Graph, Kind, Node, NodeBuilder, NodeId, SharedGraph,
+    SinkTopic, StoreSpec,
 };
 pub use plan::{InternalTopic, Plan, Subtopology, TopicCleanup};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{ChangelogKind, Copartition, Graph, Kind, Node, NodeId, StoreSpec};
+use super::{ChangelogKind, Copartition, GlobalSpec, Graph, Kind, Node, NodeId, StoreSpec};
 use crate::dsl::ErrorPolicy;
 use crate::error::TopologyError;
 
@@ -15,6 +15,7 @@ pub struct Plan {
     pub(crate) stores: BTreeMap<String, StoreSpec>,
     pub(crate) repartitions: BTreeMap<String, Option<i32>>,
     pub(crate) copartitions: Vec<Copartition>,
+    pub(crate) globals: BTreeMap<String, GlobalSpec>,
     pub(crate) on_error: ErrorPolicy,
     subtopologies: Vec<Subtopology>,
 }
@@ -80,6 +81,7 @@ impl Plan {
             stores: graph.stores.clone(),
             repartitions: graph.repartitions.clone(),
             copartitions: graph.copartitions.clone(),
+            globals: graph.globals.clone(),
             on_error: graph.on_error.clone(),
             subtopologies: Vec::new(),
         };
