@@ -21,7 +21,10 @@ LATENCY = str(CACHE / "bin" / "latency")
 PARTITIONS = 4
 SIZES = (100, 1024)
 LATENCY_BYTES = 1024
-LOAD_BYTES_MAX = 4 << 30
+# Topics are deleted after each load, so that all loads of a run write into the same pages.
+LOAD_BYTES_MAX = 2 << 30
+SATURATION_BYTES = 2 << 30
+SATURATION_ROUNDS = 3
 MANY_PARTITIONS = 1000
 VERY_MANY_PARTITIONS = 10_000
 RESTART_SECONDS_MAX = 600.0
@@ -109,6 +112,18 @@ def create_topic(broker: Broker, topic: str, partitions: int) -> None:
     wire.until_done(broker.port, READY_SECONDS_MAX, all_lead)
 
 
+def drop_topic(broker: Broker, topic: str) -> None:
+    """Deletes a topic and waits until its files are gone."""
+    client = wire.Client(broker.port)
+    client.delete_topic(topic)
+    client.close()
+    deadline = time.monotonic() + READY_SECONDS_MAX
+    while any(broker.data.glob(f"{topic}-*")) or any(broker.data.glob(f"{topic}.*-delete")):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the files of {topic} are still there after {READY_SECONDS_MAX} s")
+        time.sleep(0.1)
+
+
 def warm_up(broker: Broker, plan: Plan) -> None:
     """Produces and consumes both sizes until the time is over: a JVM compiles its hot paths meanwhile."""
     until = time.monotonic() + plan.warmup_seconds
@@ -119,6 +134,7 @@ def warm_up(broker: Broker, plan: Plan) -> None:
             create_topic(broker, topic, PARTITIONS)
             produce(broker, plan, topic, size, 500_000)
             consume(broker, plan, topic, 500_000)
+            drop_topic(broker, topic)
         round_number += 1
 
 
@@ -144,7 +160,9 @@ def measure_throughput(broker: Broker, plan: Plan, rows: set[str]) -> Figures:
     for size in SIZES:
         topic = f"load-{size}"
         create_topic(broker, topic, PARTITIONS)
-        probe = produce(broker, plan, topic, size, 1_000_000)
+        create_topic(broker, f"probe-{size}", PARTITIONS)
+        probe = produce(broker, plan, f"probe-{size}", size, 1_000_000)
+        drop_topic(broker, f"probe-{size}")
         count = int(min(probe * plan.load_seconds, LOAD_BYTES_MAX / size))
         gigabytes = count * size / 1e9
         if "produce" in rows:
@@ -163,29 +181,51 @@ def measure_throughput(broker: Broker, plan: Plan, rows: set[str]) -> Figures:
             figures.values[f"consume_mb_{size}"] = figures.values[f"consume_{size}"] * size / 1e6
             figures.values[f"consume_cpu_{size}"] = usage.broker_seconds / gigabytes
             figures.foreign_share = max(figures.foreign_share, usage.foreign_share)
+        drop_topic(broker, topic)
     return figures
 
 
 def measure_saturation(broker: Broker, plan: Plan) -> Figures:
     """What the broker takes and gives when the generator costs next to nothing."""
     figures = Figures()
-    create_topic(broker, "saturate", PARTITIONS)
-    create_topic(broker, "saturate-warm-up", PARTITIONS)
     # The record that create_topic writes into the last partition would shift its offsets.
     lanes = PARTITIONS - 1
-    saturate.produce(broker.port, "saturate-warm-up", lanes, 3)
-    watch = Stopwatch(broker.pid)
-    sizes, seconds = saturate.produce(broker.port, "saturate", lanes, plan.load_seconds)
-    usage = watch.stop()
-    figures.values["saturated_produce_mb"] = sum(sizes) / 1e6 / seconds
-    figures.values["saturated_produce_cpu"] = usage.broker_seconds / (sum(sizes) / 1e9)
-    watch = Stopwatch(broker.pid)
-    sizes, seconds = saturate.drain(broker.port, "saturate", sizes)
-    usage = watch.stop()
-    figures.values["saturated_consume_mb"] = sum(sizes) / 1e6 / seconds
-    figures.values["saturated_consume_cpu"] = usage.broker_seconds / (sum(sizes) / 1e9)
+    taken, given = Tally(), Tally()
+    for round_number in range(1 + SATURATION_ROUNDS):
+        topic = f"saturate-{round_number}"
+        create_topic(broker, topic, PARTITIONS)
+        watch = Stopwatch(broker.pid)
+        sizes, seconds = saturate.produce(broker.port, topic, lanes, SATURATION_BYTES)
+        produced = watch.stop().broker_seconds
+        watch = Stopwatch(broker.pid)
+        _, drain_seconds = saturate.drain(broker.port, topic, sizes)
+        # The first round is warm-up.
+        if round_number:
+            taken.add(sum(sizes), seconds, produced)
+            given.add(sum(sizes), drain_seconds, watch.stop().broker_seconds)
+        drop_topic(broker, topic)
+    figures.values["saturated_produce_mb"], figures.values["saturated_produce_cpu"] = taken.rates()
+    figures.values["saturated_consume_mb"], figures.values["saturated_consume_cpu"] = given.rates()
     # The generator's threads are no strangers, but no children that could be told from them either.
     return figures
+
+
+@dataclass
+class Tally:
+    """Loads of several rounds."""
+
+    bytes: int = 0
+    seconds: float = 0.0
+    broker_seconds: float = 0.0
+
+    def add(self, size: int, seconds: float, broker_seconds: float) -> None:
+        self.bytes += size
+        self.seconds += seconds
+        self.broker_seconds += broker_seconds
+
+    def rates(self) -> tuple[float, float]:
+        """Megabytes a second, and the broker's CPU seconds for each gigabyte."""
+        return self.bytes / 1e6 / self.seconds, self.broker_seconds / (self.bytes / 1e9)
 
 
 def latency(broker: Broker, plan: Plan, topic: str, rate: int) -> dict:
@@ -197,7 +237,9 @@ def latency(broker: Broker, plan: Plan, topic: str, rate: int) -> dict:
 def peak_rate(broker: Broker, plan: Plan) -> int:
     """Records a second that pass through the broker, produced and consumed at once, as fast as they go."""
     create_topic(broker, "latency-peak", PARTITIONS)
-    return int(latency(broker, plan, "latency-peak", 0)["rate"])
+    rate = int(latency(broker, plan, "latency-peak", 0)["rate"])
+    drop_topic(broker, "latency-peak")
+    return rate
 
 
 def measure_latency(broker: Broker, plan: Plan, rate: int) -> Figures:
@@ -210,6 +252,7 @@ def measure_latency(broker: Broker, plan: Plan, rate: int) -> Figures:
     for name in ("p50", "p99", "p999"):
         figures.values[f"latency_{name}_ms"] = result[f"{name}_us"] / 1000
     figures.values["latency_cores"] = usage.broker_seconds / usage.seconds
+    drop_topic(broker, "latency")
     figures.foreign_share = usage.foreign_share
     if abs(result["rate"] - rate) > rate * 0.05:
         figures.notes.append(f"{broker.name} passed {result['rate']:.0f} of {rate} records a second in the latency run")

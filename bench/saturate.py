@@ -73,19 +73,18 @@ class Lane:
                 raise OSError("the broker closed the connection")
             begin += received
 
-    def produce(self, batch: bytes, until: float) -> None:
+    def produce(self, batch: bytes, end_bytes: int) -> None:
         head = struct.pack(">hhii", -1, wire.ALL_REPLICAS, 30000, 1) + wire.text(self.topic)
         frame = request(wire.PRODUCE, 7, head + struct.pack(">iii", 1, self.partition, len(batch)) + batch)
-        under_way = 0
-        while under_way or time.monotonic() < until:
-            if under_way < IN_FLIGHT and time.monotonic() < until:
+        sent = 0
+        while self.bytes < end_bytes:
+            if sent < end_bytes and sent - self.bytes < IN_FLIGHT * len(batch):
                 self.socket.sendall(frame)
-                under_way += 1
+                sent += len(batch)
                 continue
             error = struct.unpack_from(">h", self.answer(), 4 + 2 + len(self.topic) + 4 + 4)[0]
             if error:
                 raise OSError(f"produce: error {error}")
-            under_way -= 1
             self.bytes += len(batch)
 
     def drain(self, batch_bytes: int, records: int, end_bytes: int) -> None:
@@ -128,9 +127,9 @@ def run(port: int, topic: str, work, arguments_of) -> tuple[list[int], float]:
     return [lane.bytes for lane in lanes], time.monotonic() - began
 
 
-def produce(port: int, topic: str, partitions: int, seconds: float) -> tuple[list[int], float]:
+def produce(port: int, topic: str, partitions: int, end_bytes: int) -> tuple[list[int], float]:
     batch, _ = encoded_batch()
-    return run(port, topic, Lane.produce, [(batch, time.monotonic() + seconds)] * partitions)
+    return run(port, topic, Lane.produce, [(batch, end_bytes // partitions)] * partitions)
 
 
 def drain(port: int, topic: str, sizes: list[int]) -> tuple[list[int], float]:

@@ -1,6 +1,6 @@
 """A Kafka client of a few requests, small enough that its own start and waits do not show in what is measured.
 
-It speaks Metadata 4, CreateTopics 4, Produce 7 and Fetch 4 over a blocking socket: versions before the flexible
+It speaks Metadata 4, CreateTopics 4, DeleteTopics 3, Produce 7 and Fetch 4 over a blocking socket: versions before the flexible
 encoding, which every Kafka from 2.1 to 4.3 serves.
 """
 
@@ -10,7 +10,7 @@ import socket
 import struct
 import time
 
-METADATA, PRODUCE, FETCH, CREATE_TOPICS = 3, 0, 1, 19
+METADATA, PRODUCE, FETCH, CREATE_TOPICS, DELETE_TOPICS = 3, 0, 1, 19, 20
 RETRY_SECONDS = 0.001
 ALL_REPLICAS = -1
 
@@ -127,6 +127,12 @@ class Client:
         reply.take("ii"), reply.text()
         if error := reply.take("h"):
             raise Refused(f"creating {topic}: error {error}")
+
+    def delete_topic(self, topic: str) -> None:
+        reply = self.call(DELETE_TOPICS, 3, struct.pack(">i", 1) + text(topic) + struct.pack(">i", 60000))
+        reply.take("ii"), reply.text()
+        if error := reply.take("h"):
+            raise Refused(f"deleting {topic}: error {error}")
 
     def produce(self, topic: str, partition: int = 0, acks: int = ALL_REPLICAS) -> None:
         records = batch(b"measured by bench/wire.py")
