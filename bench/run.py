@@ -174,7 +174,7 @@ def markdown(run: Run, results: dict[str, list], scratch: Path) -> str:
         "  `bench/wire.py` (first acknowledgement; it tries every millisecond).",
         f"- Every run had a new data directory and {plan.warmup_seconds} s of warm-up load before its figures; produce and consume ran about",
         f"  {plan.load_seconds} s each, at most {measure.LOAD_BYTES_MAX >> 30} GiB, of which the page cache had been filled before, so that",
-        "  neither side pays for the host giving memory to this machine; latency {plan.latency_seconds} s. Kafka's storage was formatted before its clock started.",
+        f"  neither side pays for the host giving memory to this machine; latency {plan.latency_seconds} s. Kafka's storage was formatted before its clock started.",
         "- CPU is user and system time of the broker process from /proc; idle memory is taken",
         f"  {measure.IDLE_SECONDS} s after the first record, peak memory (VmHWM) after all loads.",
     ]
