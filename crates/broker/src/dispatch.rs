@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fleuve_os::Piece;
 use fleuve_protocol::frame::{self, RequestFrame};
 use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::{Reader, Request, Str};
@@ -238,7 +239,7 @@ impl Dispatcher {
         match self.peer.identity.step(message, &self.node.image()) {
             Ok(answer) => {
                 let length = Bytes::copy_from_slice(&(answer.len() as u32).to_be_bytes());
-                Reply::Now(Answer::Frame(vec![length, answer], None))
+                Reply::Now(Answer::Frame(vec![length.into(), answer.into()], None))
             }
             Err(_) => {
                 tracing::info!(peer = %self.peer.address, "a client was not let in");
@@ -451,7 +452,7 @@ impl Call {
         response.error_codes(&mut |code| self.counters().error(code));
         match response.into_frame(key, self.receipt.correlation_id, version) {
             Ok(segments) => {
-                self.receipt.response_bytes = segments.iter().map(Bytes::len).sum();
+                self.receipt.response_bytes = segments.iter().map(Piece::len).sum();
                 stamp(&mut self.receipt);
                 Answer::Frame(segments, Some(self.receipt))
             }

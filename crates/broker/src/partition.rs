@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use bytes::Bytes;
 use fleuve_storage::{
     AbortedTransaction, Append, AppendError, CleanError, CleanOutcome, Cleaner, Dirtiness,
-    FlushJob, FlushMark, FlushTarget, Flusher, Log, LogConfig, LogError, LogPoints, Pace,
-    ProducerView, ReadRequest, SpaceReserve, TransactionCheck, VerificationGuard,
+    FlushJob, FlushMark, FlushTarget, Flusher, LocatedRecords, Log, LogConfig, LogError, LogPoints,
+    Pace, ProducerView, ReadPlan, ReadRequest, SpaceReserve, TransactionCheck, VerificationGuard,
 };
 use fleuve_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs, TopicPartition};
 use parking_lot::Mutex;
@@ -24,6 +24,8 @@ use crate::purgatory::{AckWait, Waiters};
 
 /// Reads of more than this leave their thread to others meanwhile, as they may wait for a disk.
 const QUICK_READ_BYTES: usize = 16 * 1024;
+/// The same for a read that most probably does not reach the disk.
+const CACHED_READ_BYTES: usize = 4 << 20;
 
 /// A partition that this broker leads.
 #[derive(Debug)]
@@ -381,9 +383,32 @@ impl Partition {
         limit_offset: i64,
         whole_first: bool,
     ) -> Result<Vec<Bytes>, LogError> {
+        let run = |plan: ReadPlan| Ok(plan.run()?.into_parts());
+        self.read_by(offset, bytes_max, limit_offset, whole_first, run)
+    }
+
+    /// Like [`Self::read`], but leaves large batches in their file.
+    pub(crate) fn locate(
+        &self,
+        offset: i64,
+        bytes_max: usize,
+        limit_offset: i64,
+        whole_first: bool,
+    ) -> Result<LocatedRecords, LogError> {
+        self.read_by(offset, bytes_max, limit_offset, whole_first, ReadPlan::locate)
+    }
+
+    fn read_by<T: Default>(
+        &self,
+        offset: i64,
+        bytes_max: usize,
+        limit_offset: i64,
+        whole_first: bool,
+        run: impl FnOnce(ReadPlan) -> Result<T, LogError>,
+    ) -> Result<T, LogError> {
         // Consumers at the end of the log ask all the time; they need no lock to hear "nothing".
         if offset == limit_offset && offset == self.high_watermark() && !self.is_offline() {
-            return Ok(Vec::new());
+            return Ok(T::default());
         }
         self.watching(|| {
             let plan = self.usable(&mut self.state.lock().log)?.plan_read(ReadRequest {
@@ -392,10 +417,14 @@ impl Partition {
                 max_bytes: bytes_max,
                 min_one_batch: whole_first,
             })?;
-            if plan.is_in_memory() || plan.max_len() <= QUICK_READ_BYTES || !may_block_in_place() {
-                return Ok(plan.run()?.into_parts());
+            let length = plan.max_len();
+            let is_quick = plan.is_in_memory()
+                || length <= QUICK_READ_BYTES
+                || length <= CACHED_READ_BYTES && plan.is_cached();
+            if is_quick || !may_block_in_place() {
+                return run(plan);
             }
-            Ok(tokio::task::block_in_place(|| plan.run())?.into_parts())
+            tokio::task::block_in_place(|| run(plan))
         })
     }
 
@@ -740,7 +769,7 @@ fn last_stable(log: &Log, high_watermark: i64) -> i64 {
 }
 
 /// Reports whether the runtime has other threads to go on with.
-fn may_block_in_place() -> bool {
+pub(crate) fn may_block_in_place() -> bool {
     tokio::runtime::Handle::try_current()
         .is_ok_and(|handle| handle.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread)
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use fleuve_os::Piece;
 use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::{EncodeError, Message, Str, frame};
 
@@ -158,13 +158,13 @@ pub(crate) trait IntoFrame: Send + 'static {
     /// Where the response says how long the client has to wait, if it can.
     fn throttle_time_ms(&mut self) -> Option<&mut i32>;
 
-    /// Writes the whole frame, its length included, in pieces for a vectored write.
+    /// Writes the whole frame, its length included, in pieces that follow one another.
     fn into_frame(
         self,
         key: ApiKey,
         correlation_id: i32,
         version: i16,
-    ) -> Result<Vec<Bytes>, EncodeError>;
+    ) -> Result<Vec<Piece>, EncodeError>;
 }
 
 impl<M: Message + Send + 'static> IntoFrame for M {
@@ -181,7 +181,8 @@ impl<M: Message + Send + 'static> IntoFrame for M {
         key: ApiKey,
         correlation_id: i32,
         version: i16,
-    ) -> Result<Vec<Bytes>, EncodeError> {
-        frame::encode_response(key, correlation_id, &self, version)
+    ) -> Result<Vec<Piece>, EncodeError> {
+        let segments = frame::encode_response(key, correlation_id, &self, version)?;
+        Ok(segments.into_iter().map(Piece::Memory).collect())
     }
 }

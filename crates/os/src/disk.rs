@@ -14,6 +14,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -165,6 +166,18 @@ pub trait File: Send + Sync + fmt::Debug {
 
     /// Returns the path the file was opened under.
     fn path(&self) -> &Path;
+
+    /// Guesses whether `length` bytes from `position` on can be read without waiting for the disk,
+    /// from where the first and the last of them are.
+    fn is_cached(&self, _position: u64, _length: usize) -> bool {
+        false
+    }
+
+    /// Returns the system's descriptor of the file, for the system to send from; `None` if the file
+    /// is not one of the system's.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// A held advisory lock; dropping it lets go.

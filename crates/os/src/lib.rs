@@ -7,9 +7,11 @@
 mod clock;
 mod disk;
 mod os_disk;
+mod piece;
 mod random;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, DiskError, DiskLock, DiskResult, Entry, EntryKind, File, OpenMode};
 pub use os_disk::OsDisk;
+pub use piece::{FileRange, Piece};
 pub use random::{OsRandom, Random};

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -242,5 +243,21 @@ impl File for OsFile {
 
     fn path(&self) -> &Path {
         &self.path
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_cached(&self, position: u64, length: usize) -> bool {
+        use rustix::io::{ReadWriteFlags, preadv2};
+
+        let is_here = |position| {
+            let mut byte = [0];
+            let mut buffers = [io::IoSliceMut::new(&mut byte)];
+            preadv2(&self.file, &mut buffers, position, ReadWriteFlags::NOWAIT) == Ok(1)
+        };
+        is_here(position) && is_here(position + length.saturating_sub(1) as u64)
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
     }
 }

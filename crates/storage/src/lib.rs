@@ -49,8 +49,8 @@ pub use error::{AppendError, LogError, RecordFaults};
 pub use flusher::{FlushMark, FlushTarget, Flusher};
 pub use leader_epochs::EpochEnd;
 pub use log::{
-    Append, Appended, FlushJob, Log, OpenOptions, Origin, ReadPlan, ReadRequest, Records, Recovery,
-    TimestampedOffset,
+    Append, Appended, FlushJob, LocatedRecords, Log, OpenOptions, Origin, ReadPlan, ReadRequest,
+    Records, Recovery, TimestampedOffset,
 };
 pub use manager::{DirectoryState, FailedLog, LogManager, LogPoints, ManagerOptions, Opened};
 pub use producers::{ProducerView, TransactionCheck, VerificationGuard};

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Machine, Spec, append, batches_from, put, records_from, request};
 use fleuve_os::Disk;
+use fleuve_os::Piece;
 use fleuve_protocol::records::{Batch, Batches, Codec, Compression, TimestampType, layout};
 use fleuve_storage::{Append, AppendError, CleanupPolicy, LogConfig, LogError, ReadRequest};
 use fleuve_types::{LeaderEpoch, Offset, TimestampMs};
@@ -107,6 +108,48 @@ fn a_plan_outlives_later_appends_and_deletions() {
     machine.environment.remove_deleted_files().unwrap();
     assert_eq!(machine.files(".deleted").len(), 0);
     assert_eq!(Batches::new(plan.run().unwrap().into_bytes()).count(), 1);
+}
+
+#[test]
+fn large_batches_stay_in_their_file_and_small_ones_are_read() {
+    let machine = Machine::new(LogConfig::default());
+    let mut log = machine.open();
+    let sizes = [40_000, 30_000, 30_000, 20_000, 100, 50_000];
+    for size in sizes {
+        put(&mut log, &Spec::sized(1, size));
+    }
+    for _ in 0..1000 {
+        put(&mut log, &Spec::sized(1, 200));
+    }
+    let end = log.log_end_offset();
+    let cases = [
+        (0, 6, 1 << 20, true),
+        (0, 3, 1 << 20, true),
+        (1, 6, 100_000, true),
+        (2, 6, 70_000, true),
+        (0, 1, 1 << 20, true),
+        (0, 6, 50_000, false),
+        (0, end.0, 1 << 20, false),
+        (6, end.0, 1 << 20, false),
+    ];
+    for (offset, limit, max_bytes, stays) in cases {
+        let request = ReadRequest { max_bytes, ..request(offset, limit) };
+        let read = log.plan_read(request).unwrap().run().unwrap().into_bytes();
+        let located = log.plan_read(request).unwrap().locate().unwrap();
+        let in_file = located.pieces.iter().any(|piece| matches!(piece, Piece::File(_)));
+        let next_offset =
+            Batches::new(read.clone()).last().map(|batch| batch.unwrap().header.next_offset());
+        let bytes: Vec<u8> = located
+            .pieces
+            .into_iter()
+            .flat_map(|piece| piece.into_bytes().expect("it is there"))
+            .collect();
+        assert_eq!(bytes, read, "from {offset} to {limit}");
+        assert_eq!(in_file, stays, "from {offset} to {limit}");
+        if in_file {
+            assert_eq!(located.next_offset, next_offset);
+        }
+    }
 }
 
 #[test]

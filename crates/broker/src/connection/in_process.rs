@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use fleuve_os::Piece;
 use fleuve_protocol::frame::LENGTH_BYTES;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
@@ -63,8 +64,14 @@ pub(crate) async fn serve_in_process(
         let end_of_silence = tokio::time::Instant::from(muted_until.unwrap_or_else(Instant::now));
         tokio::select! {
             answer = poll_fn(|context| poll_oldest(&mut outstanding, context)) => match answer {
-                Answer::Frame(segments, receipt) => {
+                Answer::Frame(pieces, receipt) => {
                     let turn = Instant::now();
+                    let segments: Result<Vec<Bytes>, _> =
+                        pieces.into_iter().map(Piece::into_bytes).collect();
+                    let segments = match segments {
+                        Ok(segments) => segments,
+                        Err(error) => return CloseReason::Disk(error),
+                    };
                     if peer.responses.send(segments).await.is_err() {
                         return CloseReason::Peer;
                     }

@@ -7,6 +7,7 @@
 mod frames;
 mod in_process;
 mod listener;
+mod outlet;
 mod task;
 
 pub use in_process::InProcessConnection;

@@ -16,16 +16,21 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use bytes::Bytes;
+use fleuve_os::{DiskError, Piece};
+use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep_until};
 
+use super::outlet::{Outlet, SENT_AT_ONCE_MAX};
 use super::{FrameBuffer, FrameError};
 use crate::metrics::Receipt;
+use crate::partition::may_block_in_place;
 
 /// Slices handed to one vectored write; Linux takes up to 1024.
 const WRITE_SLICES_MAX: usize = 64;
+/// Read of a file at once, where the system cannot send from it.
+const FILE_CHUNK_BYTES: usize = 256 << 10;
 
 /// Where the frames of a connection go.
 pub(crate) trait Dispatch: Send {
@@ -70,8 +75,8 @@ pub(crate) enum Reply {
 /// How a request ends.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// These segments make up the response frame, its length included.
-    Frame(Vec<Bytes>, Option<Receipt>),
+    /// These pieces make up the response frame, its length included.
+    Frame(Vec<Piece>, Option<Receipt>),
     /// The client expects no answer.
     Silence,
     /// The connection must end without an answer.
@@ -87,6 +92,8 @@ pub(crate) enum CloseReason {
     PeerWithinFrame,
     #[error("the socket failed: {0}")]
     Socket(io::Error),
+    #[error("the rest of an answer cannot be read: {0}")]
+    Disk(#[from] DiskError),
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("the request cannot be read: {0}")]
@@ -144,7 +151,7 @@ pub(crate) async fn serve<S, D>(
     shutdown: watch::Receiver<bool>,
 ) -> CloseReason
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+    S: Outlet,
     D: Dispatch,
 {
     let now = Instant::now();
@@ -180,7 +187,7 @@ struct Connection<S, D> {
     outstanding: VecDeque<Outstanding>,
     outstanding_bytes: usize,
     barrier: bool,
-    unwritten: VecDeque<Bytes>,
+    unwritten: VecDeque<Piece>,
     unwritten_bytes: usize,
     /// Answers not yet written to their end.
     receipts: VecDeque<Unsent>,
@@ -226,7 +233,7 @@ enum Never {}
 
 impl<S, D> Connection<S, D>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+    S: Outlet,
     D: Dispatch,
 {
     async fn run(&mut self, mut shutdown: watch::Receiver<bool>) -> Result<Never, CloseReason> {
@@ -392,11 +399,11 @@ where
     /// Puts an answer in line to be written; its turn came when it was ready if not at `turn`.
     fn finish(&mut self, answer: Answer, turn: Option<Instant>) -> Result<(), CloseReason> {
         match answer {
-            Answer::Frame(segments, receipt) => {
-                for segment in segments {
-                    if !segment.is_empty() {
-                        self.unwritten_bytes += segment.len();
-                        self.unwritten.push_back(segment);
+            Answer::Frame(pieces, receipt) => {
+                for piece in pieces {
+                    if !piece.is_empty() {
+                        self.unwritten_bytes += piece.len();
+                        self.unwritten.push_back(piece);
                     }
                 }
                 if let Some(receipt) = receipt {
@@ -412,14 +419,28 @@ where
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
-        while !self.unwritten.is_empty() {
-            let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
-            let count = self.unwritten.len().min(WRITE_SLICES_MAX);
-            for (slice, segment) in slices.iter_mut().zip(&self.unwritten) {
-                *slice = IoSlice::new(segment);
-            }
-            let stream = Pin::new(&mut self.stream);
-            match stream.poll_write_vectored(context, &slices[..count]) {
+        while let Some(head) = self.unwritten.front_mut() {
+            let polled = match head {
+                Piece::Memory(_) => self.poll_write_memory(context),
+                Piece::File(range) => {
+                    let stream = &self.stream;
+                    let send = || stream.poll_send_file(context, range);
+                    let is_quick = range.is_cached(SENT_AT_ONCE_MAX);
+                    match if is_quick { send() } else { in_place(send) } {
+                        Some(polled) => polled,
+                        None => {
+                            let chunk = in_place(|| range.read(FILE_CHUNK_BYTES))?;
+                            range.advance(chunk.len());
+                            if range.is_empty() {
+                                self.unwritten.pop_front();
+                            }
+                            self.unwritten.push_front(Piece::Memory(chunk));
+                            continue;
+                        }
+                    }
+                }
+            };
+            match polled {
                 Poll::Ready(Ok(0)) => return Err(CloseReason::Peer),
                 Poll::Ready(Ok(written)) => self.written(written),
                 Poll::Ready(Err(error)) => return Err(CloseReason::Socket(error)),
@@ -437,6 +458,17 @@ where
             }
         }
         Ok(())
+    }
+
+    fn poll_write_memory(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(&self.unwritten) {
+            let Piece::Memory(bytes) = piece else { break };
+            *slice = IoSlice::new(bytes);
+            count += 1;
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(context, &slices[..count])
     }
 
     fn written(&mut self, mut bytes: usize) {
@@ -477,6 +509,11 @@ where
         const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 3600);
         self.last_active + self.limits.idle_max.unwrap_or(FAR_AWAY)
     }
+}
+
+/// Does work that may wait for a disk, without keeping the thread's other tasks waiting.
+fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    if may_block_in_place() { tokio::task::block_in_place(work) } else { work() }
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! Tests of the connection task over an in-memory stream, with a dispatcher that obeys the frames.
 
-use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use fleuve_os::{Disk, FileRange, OpenMode, OsDisk};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
+
+impl Outlet for DuplexStream {}
 
 /// Takes the first byte of a frame as an order and echoes the rest.
 struct Obedient {
@@ -31,7 +35,7 @@ fn answer(body: &[u8]) -> Answer {
         response_bytes: body.len(),
     };
     let length = Bytes::copy_from_slice(&(body.len() as i32).to_be_bytes());
-    Answer::Frame(vec![length, Bytes::copy_from_slice(body)], Some(receipt))
+    Answer::Frame(vec![length.into(), Bytes::copy_from_slice(body).into()], Some(receipt))
 }
 
 impl Dispatch for Obedient {
@@ -284,6 +288,8 @@ struct Reluctant {
     was_asked: bool,
 }
 
+impl Outlet for Reluctant {}
+
 impl AsyncRead for Reluctant {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -342,4 +348,64 @@ async fn a_stream_that_holds_bytes_back_is_flushed_until_it_gives_them() {
     let read = tokio::time::timeout(Duration::from_secs(30), peer.read_exact(&mut answer)).await;
     read.expect("the answer is not held back").expect("open");
     assert_eq!(&answer, b"\0\0\0\x01a");
+}
+
+/// Answers every frame with the middle of a file between two pieces of memory.
+struct Librarian {
+    pieces: Vec<Piece>,
+}
+
+impl Dispatch for Librarian {
+    fn dispatch(&mut self, _: Bytes, _: Instant) -> Reply {
+        Reply::Now(Answer::Frame(self.pieces.clone(), None))
+    }
+
+    fn answered(&mut self, _: &Receipt, _: Instant, _: Instant) {}
+}
+
+/// Large enough to fill sockets' buffers, so that it goes out in several steps.
+const SHELF_BYTES: usize = 9_000_000;
+
+fn librarian() -> (Librarian, Vec<u8>) {
+    let content: Vec<u8> = (0..SHELF_BYTES).map(|index| (index % 251) as u8).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("file");
+    std::fs::write(&path, &content).expect("written");
+    let file = OsDisk::new().open(&path, OpenMode::Read).expect("there");
+    let middle = Piece::File(FileRange::new(file, 1000, SHELF_BYTES - 2000));
+    let edge = |bytes: &'static [u8]| Piece::Memory(Bytes::from_static(bytes));
+    let expected = [b"before", &content[1000..SHELF_BYTES - 1000], b"after"].concat();
+    (Librarian { pieces: vec![edge(b"before"), middle, edge(b"after")] }, expected)
+}
+
+async fn read_answers(peer: &mut (impl AsyncRead + AsyncWrite + Unpin), expected: &[u8]) {
+    for _ in 0..2 {
+        peer.write_all(b"\0\0\0\x01n").await.expect("open");
+    }
+    for _ in 0..2 {
+        let mut received = vec![0; expected.len()];
+        peer.read_exact(&mut received).await.expect("open");
+        assert!(received == expected, "the bytes differ");
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_read_for_a_stream_that_takes_none() {
+    let (librarian, expected) = librarian();
+    let (mut peer, stream) = duplex(64 * 1024);
+    let (_stop, stopped) = watch::channel(false);
+    tokio::spawn(serve(stream, librarian, LIMITS, stopped));
+    read_answers(&mut peer, &expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_sent_through_a_socket() {
+    let (librarian, expected) = librarian();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (mut peer, (stream, _)) = (peer.expect("there"), accepted.expect("called"));
+    let (_stop, stopped) = watch::channel(false);
+    tokio::spawn(serve(stream, librarian, LIMITS, stopped));
+    read_answers(&mut peer, &expected).await;
 }

@@ -4,6 +4,7 @@
 //! that is (KIP-511), so that a newer client can try again instead of giving up.
 
 use fleuve_metadata::controller::{QUORUM_FEATURE, SUPPORTED_FEATURES};
+use fleuve_os::Piece;
 use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::messages::api_versions_request::ApiVersionsRequest;
 use fleuve_protocol::messages::api_versions_response::{
@@ -79,7 +80,7 @@ pub(crate) fn refuse(correlation_id: i32) -> Answer {
         ..Default::default()
     };
     match frame::encode_response(ApiKey::ApiVersions, correlation_id, &response, 0) {
-        Ok(segments) => Answer::Frame(segments, None),
+        Ok(segments) => Answer::Frame(segments.into_iter().map(Piece::Memory).collect(), None),
         Err(error) => Answer::Close(CloseReason::Unsupported(error.to_string())),
     }
 }

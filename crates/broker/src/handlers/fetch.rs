@@ -10,8 +10,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fleuve_metadata::image::AclOperation;
+use fleuve_os::Piece;
 use fleuve_protocol::messages::fetch_request::FetchRequest;
 use fleuve_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch,
@@ -19,7 +19,7 @@ use fleuve_protocol::messages::fetch_response::{
 };
 use fleuve_protocol::records::{BatchHeader, layout};
 use fleuve_protocol::{ErrorCode, Str};
-use fleuve_storage::LogError;
+use fleuve_storage::{LocatedRecords, LogError};
 use fleuve_types::Uuid;
 use tokio::time::{Instant, timeout_at};
 
@@ -116,7 +116,7 @@ struct Reading {
 struct Part {
     /// All but the records.
     data: PartitionData,
-    records: Vec<Bytes>,
+    records: Vec<Piece>,
     bytes: usize,
 }
 
@@ -232,17 +232,17 @@ impl Work {
         }
         let bytes_max = wanted.bytes_max.min(room).max(0) as usize;
         let limit = if self.read_committed { last_stable_offset } else { high_watermark };
-        let read = partition.read(wanted.fetch_offset, bytes_max, limit, whole_first);
+        let read = partition.locate(wanted.fetch_offset, bytes_max, limit, whole_first);
         let read = read.and_then(|records| {
-            if self.read_committed && !records.is_empty() {
+            if self.read_committed && !records.pieces.is_empty() {
                 let aborted = aborted_in(partition, wanted.fetch_offset, &records, limit)?;
                 data.aborted_transactions = Some(aborted);
             }
-            Ok(records)
+            Ok(records.pieces)
         });
         match read {
             Ok(records) => {
-                let bytes = records.iter().map(Bytes::len).sum();
+                let bytes = records.iter().map(Piece::len).sum();
                 Part { data, records, bytes }
             }
             Err(_) if partition.is_gone() => {
@@ -292,7 +292,13 @@ impl Work {
                 continue;
             }
             let Part { mut data, records, .. } = part;
-            data.records = Some(reply.place(records));
+            match reply.place(records) {
+                Ok(placed) => data.records = Some(placed),
+                Err(error) => {
+                    tracing::error!(%error, "read failed");
+                    data = failure(wanted.partition, ErrorCode::KafkaStorageError).data;
+                }
+            }
             let response = reply.response();
             if self.version >= LEADER_HINTS_FROM {
                 self.add_leader_hint(target, &mut data, &mut response.node_endpoints);
@@ -426,13 +432,15 @@ fn find_target(context: &Context, wanted: &Wanted, is_follower: bool) -> Target 
 fn aborted_in(
     partition: &Partition,
     offset: i64,
-    records: &[Bytes],
+    records: &LocatedRecords,
     limit: i64,
 ) -> Result<Vec<AbortedTransaction>, LogError> {
     if !partition.may_have_aborted_transactions(offset) {
         return Ok(Vec::new());
     }
-    let end = end_of_batches(records).map_or(limit, |end| end.min(limit));
+    let end =
+        records.next_offset.map(|offset| offset.0).or_else(|| end_of_batches(&records.pieces));
+    let end = end.map_or(limit, |end| end.min(limit));
     let aborted = partition.aborted_transactions(offset, end)?;
     Ok(aborted
         .into_iter()
@@ -443,13 +451,14 @@ fn aborted_in(
         .collect())
 }
 
-/// The offset behind the last of whole batches that lie in several pieces.
-fn end_of_batches(pieces: &[Bytes]) -> Option<i64> {
+/// The offset behind the last of whole batches that lie in several pieces of memory.
+fn end_of_batches(pieces: &[Piece]) -> Option<i64> {
     let mut end = None;
     let mut skip = 0;
     let mut header = Vec::with_capacity(layout::HEADER_SIZE);
     for piece in pieces {
-        let mut rest = &piece[..];
+        let Piece::Memory(bytes) = piece else { return None };
+        let mut rest = &bytes[..];
         while !rest.is_empty() {
             let passed = skip.min(rest.len());
             skip -= passed;

@@ -4,11 +4,13 @@
 //! several produce requests, each with its header apart. A response message has one run of bytes
 //! for them, and joining the pieces would copy every byte that is consumed. So the message is
 //! written with a placeholder of the right length, which the writer keeps as a segment of its
-//! own, and the pieces then take the segment's place in the vectored write.
+//! own, and the pieces then take the segment's place. Pieces that are still in a file are not read
+//! for this.
 
 use std::sync::LazyLock;
 
 use bytes::Bytes;
+use fleuve_os::{DiskResult, Piece};
 use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::messages::fetch_response::FetchResponse;
 use fleuve_protocol::{EncodeError, Message, Writer, frame};
@@ -27,7 +29,7 @@ const PLACEHOLDER_BYTES_MAX: usize = 64 << 20;
 pub(crate) struct FetchReply<M = FetchResponse> {
     response: M,
     /// What stands for each placeholder, in the order of the response.
-    pieces: Vec<Vec<Bytes>>,
+    pieces: Vec<Vec<Piece>>,
 }
 
 impl<M> FetchReply<M> {
@@ -42,16 +44,27 @@ impl<M> FetchReply<M> {
     }
 
     /// Takes in the records of the next partition and returns what stands for them in the message.
-    pub(crate) fn place(&mut self, mut records: Vec<Bytes>) -> Bytes {
-        let length: usize = records.iter().map(Bytes::len).sum();
-        match records.len() {
-            0 => Bytes::new(),
-            1 => records.swap_remove(0),
+    ///
+    /// # Errors
+    ///
+    /// Records that are too few or too many for a placeholder are read if they are in a file, and
+    /// that may fail.
+    pub(crate) fn place(&mut self, mut records: Vec<Piece>) -> DiskResult<Bytes> {
+        let length: usize = records.iter().map(Piece::len).sum();
+        match records.as_mut_slice() {
+            [] => Ok(Bytes::new()),
+            [Piece::Memory(bytes)] => Ok(std::mem::take(bytes)),
             _ if (Writer::SHARED_BYTES_MIN..=PLACEHOLDER_BYTES_MAX).contains(&length) => {
                 self.pieces.push(records);
-                NOTHING.slice(..length)
+                Ok(NOTHING.slice(..length))
             }
-            _ => Bytes::from(records.concat()),
+            _ => {
+                let mut joined = Vec::with_capacity(length);
+                for piece in records {
+                    joined.extend_from_slice(&piece.into_bytes()?);
+                }
+                Ok(Bytes::from(joined))
+            }
         }
     }
 }
@@ -70,11 +83,8 @@ impl<M: Message + Send + 'static> IntoFrame for FetchReply<M> {
         key: ApiKey,
         correlation_id: i32,
         version: i16,
-    ) -> Result<Vec<Bytes>, EncodeError> {
+    ) -> Result<Vec<Piece>, EncodeError> {
         let segments = frame::encode_response(key, correlation_id, &self.response, version)?;
-        if self.pieces.is_empty() {
-            return Ok(segments);
-        }
         let mut pieces = self.pieces.into_iter();
         let mut spliced = Vec::with_capacity(segments.len() + 2 * pieces.len());
         for segment in segments {
@@ -82,7 +92,7 @@ impl<M: Message + Send + 'static> IntoFrame for FetchReply<M> {
                 let records = pieces.next().expect("each placeholder has its pieces");
                 spliced.extend(records);
             } else {
-                spliced.push(segment);
+                spliced.push(Piece::Memory(segment));
             }
         }
         debug_assert!(pieces.next().is_none(), "a placeholder was copied");
@@ -98,8 +108,9 @@ mod tests {
 
     #[test]
     fn pieces_stand_where_the_joined_records_would() {
-        let pieces = |sizes: &[usize]| -> Vec<Bytes> {
-            sizes.iter().map(|size| Bytes::from(vec![*size as u8; *size])).collect()
+        let pieces = |sizes: &[usize]| -> Vec<Piece> {
+            let piece = |size: &usize| Bytes::from(vec![*size as u8; *size]).into();
+            sizes.iter().map(piece).collect()
         };
         let partitions =
             [pieces(&[61, 5000]), pieces(&[]), pieces(&[10, 20]), pieces(&[61, 1, 7000, 3])];
@@ -107,8 +118,8 @@ mod tests {
             let mut reply: FetchReply = FetchReply::default();
             let mut joined = FetchResponse::default();
             for records in &partitions {
-                let whole = Bytes::from(records.concat());
-                let placed = reply.place(records.clone());
+                let whole = Bytes::from(bytes_of(records.clone()));
+                let placed = reply.place(records.clone()).expect("in memory");
                 for (response, records) in [(&mut joined, whole), (reply.response(), placed)] {
                     response.responses.push(FetchableTopicResponse {
                         partitions: vec![PartitionData {
@@ -122,7 +133,12 @@ mod tests {
             let expected = frame::encode_response(ApiKey::Fetch, 7, &joined, version);
             let actual = reply.into_frame(ApiKey::Fetch, 7, version);
             let (expected, actual) = (expected.expect("valid"), actual.expect("valid"));
-            assert_eq!(actual.concat(), expected.concat(), "version {version}");
+            assert_eq!(bytes_of(actual), expected.concat(), "version {version}");
         }
+    }
+
+    fn bytes_of(pieces: Vec<Piece>) -> Vec<u8> {
+        let bytes = |piece: Piece| piece.into_bytes().expect("in memory");
+        pieces.into_iter().flat_map(bytes).collect()
     }
 }

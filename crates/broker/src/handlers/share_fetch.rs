@@ -12,6 +12,7 @@ use bytes::Bytes;
 use fleuve_coordinator::share_partition::{AcquireMode, Acquired};
 use fleuve_coordinator::share_state::ShareKey;
 use fleuve_metadata::image::AclOperation;
+use fleuve_os::Piece;
 use fleuve_protocol::messages::share_fetch_request::ShareFetchRequest;
 use fleuve_protocol::messages::share_fetch_response::{
     AcquiredRecords, PartitionData, ShareFetchResponse, ShareFetchableTopicResponse,
@@ -398,7 +399,13 @@ fn push(
     acknowledged: Option<Result<(), Refusal>>,
 ) {
     let mut data = PartitionData { partition_index: index, ..Default::default() };
-    data.records = Some(reply.place(part.records));
+    match reply.place(part.records.into_iter().map(Piece::Memory).collect()) {
+        Ok(placed) => data.records = Some(placed),
+        Err(error) => {
+            data.error_code = ErrorCode::KafkaStorageError.code();
+            data.error_message = Some(error.to_string().into());
+        }
+    }
     data.acquired_records = part
         .acquired
         .iter()

@@ -17,4 +17,4 @@ pub use append::{Append, Appended, Origin};
 pub use flush::FlushJob;
 pub use open::{OpenOptions, Recovery};
 pub use partition_log::Log;
-pub use read::{ReadPlan, ReadRequest, Records, TimestampedOffset};
+pub use read::{LocatedRecords, ReadPlan, ReadRequest, Records, TimestampedOffset};

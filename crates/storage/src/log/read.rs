@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fleuve_os::File;
+use fleuve_os::{File, FileRange, Piece};
+use fleuve_protocol::records::layout::HEADER_SIZE;
 use fleuve_protocol::records::{Batch, BatchError, BatchHeader, Decompressor, RecordIter};
 use fleuve_types::{LeaderEpoch, Offset, TimestampMs};
 
@@ -11,6 +12,13 @@ use super::partition_log::Log;
 use crate::error::LogError;
 use crate::scan::Found;
 use crate::tail_cache::TailRead;
+
+/// Less than this is read and not left in the file: sending from a file has a price of its own.
+const LOCATED_BYTES_MIN: usize = 64 << 10;
+/// Where batches are smaller than this, reading all bytes costs less than looking at each header.
+const LOCATED_BATCH_BYTES_MIN: usize = 8 << 10;
+/// Headers that are looked at before batches are judged to be small.
+const LOCATED_BATCHES_MIN: usize = 8;
 
 /// When a timestamp is looked up, a batch may decompress to this much.
 const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
@@ -70,6 +78,15 @@ impl Records {
     }
 }
 
+/// Whole batches that need not have been read yet.
+#[derive(Clone, Debug, Default)]
+pub struct LocatedRecords {
+    /// The pieces, which follow one another. A piece may end within a batch.
+    pub pieces: Vec<Piece>,
+    /// The offset behind the last record, where it was come across.
+    pub next_offset: Option<Offset>,
+}
+
 /// The slow part of a read.
 #[derive(Debug)]
 pub struct ReadPlan {
@@ -106,6 +123,14 @@ impl ReadPlan {
         matches!(self.source, Source::Memory(_))
     }
 
+    /// Guesses whether the plan can be run without waiting for the disk.
+    pub fn is_cached(&self) -> bool {
+        match &self.source {
+            Source::Memory(_) => true,
+            Source::File { file, position, length } => file.is_cached(*position, *length),
+        }
+    }
+
     /// Fetches the bytes and cuts them behind the last whole batch before the limit.
     pub fn run(self) -> Result<Records, LogError> {
         let (file, position, length) = match self.source {
@@ -113,30 +138,105 @@ impl ReadPlan {
             Source::File { file, position, length } => (file, position, length),
         };
         let bytes = file.read_bytes_at(position, length)?;
-        let mut end = 0;
-        while end < bytes.len() {
-            let header = match BatchHeader::parse(&bytes[end..]) {
-                Ok(header) => header,
-                Err(BatchError::Incomplete { .. }) => break,
+        let mut walk = Walk::new(bytes.len(), self.limit_offset);
+        while walk.room() > 0 {
+            match BatchHeader::parse(&bytes[walk.end..]) {
+                Ok(header) if walk.passes(&header) => {}
+                Ok(_) | Err(BatchError::Incomplete { .. }) => break,
                 // A truncation overtook us: what stands before it is still right.
-                Err(_) if end > 0 => break,
-                Err(error) => {
-                    return Err(LogError::Damaged {
-                        path: file.path().to_owned(),
-                        position,
-                        reason: error.to_string(),
-                    });
-                }
-            };
-            let beyond_limit = header.last_offset().0 >= self.limit_offset;
-            if beyond_limit || header.size() > bytes.len() - end {
-                break;
+                Err(_) if walk.end > 0 => break,
+                Err(error) => return Err(damaged(file.as_ref(), position, &error)),
             }
-            end += header.size();
         }
-        let parts = if end == 0 { Vec::new() } else { vec![bytes.slice(..end)] };
+        let parts = if walk.end == 0 { Vec::new() } else { vec![bytes.slice(..walk.end)] };
         Ok(Records::new(parts))
     }
+
+    /// Like [`Self::run`], but leaves large batches in their file, of which it looks at the headers
+    /// only.
+    pub fn locate(self) -> Result<LocatedRecords, LogError> {
+        let in_file = match &self.source {
+            Source::File { file, position, length } if *length >= LOCATED_BYTES_MIN => {
+                walk_headers(file, *position, *length, self.limit_offset)?
+            }
+            _ => None,
+        };
+        if let Some(located) = in_file {
+            return Ok(located);
+        }
+        let pieces = self.run()?.into_parts().into_iter().map(Piece::Memory).collect();
+        Ok(LocatedRecords { pieces, next_offset: None })
+    }
+}
+
+/// Finds the end of the last whole batch before a limit.
+#[derive(Debug)]
+struct Walk {
+    available: usize,
+    limit_offset: i64,
+    end: usize,
+    batches: usize,
+    next_offset: Option<Offset>,
+}
+
+impl Walk {
+    fn new(available: usize, limit_offset: i64) -> Self {
+        Self { available, limit_offset, end: 0, batches: 0, next_offset: None }
+    }
+
+    fn room(&self) -> usize {
+        self.available - self.end
+    }
+
+    /// Steps over the batch that `header` begins, if it is whole and before the limit.
+    fn passes(&mut self, header: &BatchHeader) -> bool {
+        let beyond_limit = header.last_offset().0 >= self.limit_offset;
+        if beyond_limit || header.size() > self.room() {
+            return false;
+        }
+        self.end += header.size();
+        self.batches += 1;
+        self.next_offset = Some(header.next_offset());
+        true
+    }
+
+    fn has_small_batches(&self) -> bool {
+        self.batches >= LOCATED_BATCHES_MIN && self.end / self.batches < LOCATED_BATCH_BYTES_MIN
+    }
+}
+
+/// Reads header after header; `None` if batches are so small that reading them is cheaper.
+fn walk_headers(
+    file: &Arc<dyn File>,
+    position: u64,
+    length: usize,
+    limit_offset: i64,
+) -> Result<Option<LocatedRecords>, LogError> {
+    let mut walk = Walk::new(length, limit_offset);
+    let mut buffer = [0; HEADER_SIZE];
+    while walk.room() >= HEADER_SIZE {
+        if walk.has_small_batches() {
+            return Ok(None);
+        }
+        let read = file.read_at(&mut buffer, position + walk.end as u64)?;
+        match BatchHeader::parse(&buffer[..read]) {
+            Ok(header) if walk.passes(&header) => {}
+            Ok(_) | Err(BatchError::Incomplete { .. }) => break,
+            Err(_) if walk.end > 0 => break,
+            Err(error) => return Err(damaged(file.as_ref(), position, &error)),
+        }
+    }
+    // What the header promises need not be there any more when a truncation overtook us.
+    let is_whole = file.len()? >= position + walk.end as u64;
+    if walk.end == 0 || !is_whole {
+        return Ok(None);
+    }
+    let range = FileRange::new(Arc::clone(file), position, walk.end);
+    Ok(Some(LocatedRecords { pieces: vec![Piece::File(range)], next_offset: walk.next_offset }))
+}
+
+fn damaged(file: &dyn File, position: u64, error: &BatchError) -> LogError {
+    LogError::Damaged { path: file.path().to_owned(), position, reason: error.to_string() }
 }
 
 /// A record found by its time.

@@ -1,0 +1,56 @@
+//! Streams that answers are written to, some of which take bytes straight from a file.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::task::{Context, Poll};
+
+use fleuve_os::FileRange;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+/// Taken by the system at once, so that one connection does not keep its thread for too long.
+pub(super) const SENT_AT_ONCE_MAX: usize = 1 << 20;
+
+/// The stream of a connection.
+pub(crate) trait Outlet: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Has the system send from a file. `None` if this stream, or this file, is not one for that:
+    /// the bytes then have to be read and written.
+    fn poll_send_file(
+        &self,
+        _context: &mut Context<'_>,
+        _range: &FileRange,
+    ) -> Option<Poll<io::Result<usize>>> {
+        None
+    }
+}
+
+impl Outlet for TcpStream {
+    fn poll_send_file(
+        &self,
+        context: &mut Context<'_>,
+        range: &FileRange,
+    ) -> Option<Poll<io::Result<usize>>> {
+        loop {
+            match self.poll_write_ready(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => return Some(Poll::Pending),
+            }
+            let mut possible = true;
+            let sent = self.try_io(Interest::WRITABLE, || {
+                range.send(self.as_fd(), SENT_AT_ONCE_MAX).unwrap_or_else(|| {
+                    possible = false;
+                    Ok(0)
+                })
+            });
+            match sent {
+                _ if !possible => return None,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Some(Poll::Ready(sent)),
+            }
+        }
+    }
+}
+
+impl Outlet for TlsStream<TcpStream> {}
