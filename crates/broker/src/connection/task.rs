@@ -424,7 +424,7 @@ where
                 Piece::Memory(_) => self.poll_write_memory(context),
                 Piece::File(range) => {
                     let stream = &self.stream;
-                    let send = || stream.poll_send_file(context, range);
+                    let mut send = || stream.poll_send_file(context, range);
                     let is_quick = range.is_cached(SENT_AT_ONCE_MAX);
                     match if is_quick { send() } else { in_place(send) } {
                         Some(polled) => polled,
