@@ -18,16 +18,14 @@ use fleuve_metadata::controller::RegistrationError;
 use fleuve_os::{Clock, Disk, OsDisk, OsRandom, Random, SystemClock};
 use fleuve_protocol::Str;
 use fleuve_storage::Flusher;
-use tokio::net::TcpStream;
 use tokio::net::lookup_host;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
-use crate::authentication::{Door, Identity};
-use crate::connection::{self, CloseReason, ConnectionGate, InProcessConnection, Limits, Listener};
+use crate::connection::{self, InProcessConnection, Limits};
 use crate::dispatch::Dispatcher;
+use crate::listening::{Listening, Prepared, Surroundings};
 use crate::logs::LogsError;
 use crate::metadata_log::MetadataReplayError;
 use crate::metrics::Distribution;
@@ -38,8 +36,6 @@ use crate::{background, startup};
 
 /// How long connections may take to finish what they are at when the broker stops.
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(2);
-/// How long a TLS handshake may take.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Flushes that run at the same time, whose commits the file system then merges.
 const FLUSH_THREADS: usize = 4;
 
@@ -185,41 +181,39 @@ impl Broker {
     ) -> Result<Self, StartError> {
         let begun = Instant::now();
         let settings = Arc::new(settings);
-        let sockets = startup::bind(&settings).await?;
-        let mut doors = Vec::new();
+        let mut prepared = Vec::new();
         for listener in &settings.network.listeners.open {
-            doors.push(Arc::new(Door::open(&settings, listener, &*components.random).await?));
+            prepared.push(Prepared::bind(&settings, listener, &*components.random).await?);
         }
         let flush_times = Arc::<Distribution>::default();
         let times = Arc::clone(&flush_times);
         let flusher = Flusher::start_observed(FLUSH_THREADS, move |took| times.record(took));
         let flusher = Arc::new(flusher.map_err(StartError::Thread)?);
-        let gate =
-            Arc::new(ConnectionGate::new(startup::gate_limits(&settings, &*components.disk).await));
-        let listeners: Vec<BoundListener> = sockets
-            .iter()
-            .map(|(name, socket)| BoundListener { name: name.clone(), address: socket.address() })
-            .collect();
-        let node =
-            startup::open_node(&settings, &components, &listeners, &flusher, &flush_times).await?;
+        let gate = startup::gate(&settings, &components).await?;
+        let listeners: Vec<BoundListener> = prepared.iter().map(Prepared::bound).collect();
+        let (wish, wishes) = mpsc::unbounded_channel();
+        let node = startup::open_node(startup::Opening {
+            settings: &settings,
+            components: &components,
+            listeners: &listeners,
+            flusher: &flusher,
+            flush_times: &flush_times,
+            gate: &gate,
+            wish,
+        })
+        .await?;
         let http = start_http(&settings, &node).await?;
 
         let (stop, stopped) = watch::channel(false);
         let (alive, connections) = mpsc::channel(1);
         let limits = startup::limits(&settings);
         let mut tasks = Tasks(background::start(&node));
-        for (index, ((name, socket), door)) in sockets.into_iter().zip(doors).enumerate() {
-            tasks.0.push(tokio::spawn(accept(Acceptor {
-                name,
-                index,
-                socket,
-                door,
-                gate: Arc::clone(&gate),
-                node: Arc::clone(&node),
-                limits,
-                stopped: stopped.clone(),
-                alive: alive.clone(),
-            })));
+        let around =
+            Surroundings { node: Arc::clone(&node), gate, limits, stopped, alive: alive.clone() };
+        tasks.0.push(Listening::start(around, prepared).keep(wishes));
+        // What was set while the broker ran the last time holds again.
+        if let Err(error) = node.settle_listeners().await {
+            tracing::error!(%error, "not all listeners are as they should be");
         }
         let startup = begun.elapsed();
         tracing::info!(id = node.id, ?startup, "broker started");
@@ -335,84 +329,5 @@ async fn start_http(
             tracing::warn!(%host, port, %error, "metrics are not served");
             Ok(None)
         }
-    }
-}
-
-/// What the task of a listener needs.
-struct Acceptor {
-    name: String,
-    index: usize,
-    socket: Listener,
-    door: Arc<Door>,
-    gate: Arc<ConnectionGate>,
-    node: Arc<Node>,
-    limits: Limits,
-    stopped: watch::Receiver<bool>,
-    alive: mpsc::Sender<Infallible>,
-}
-
-async fn accept(acceptor: Acceptor) {
-    let Acceptor { name, index, socket, door, gate, node, limits, mut stopped, alive } = acceptor;
-    let connection_stopped = stopped.clone();
-    loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept(&gate) => accepted,
-            _ = stopped.wait_for(|stop| *stop) => return,
-        };
-        let (stream, admission) = accepted;
-        let Ok(address) = stream.peer_addr() else { continue };
-        node.listeners[index].opened.add(1);
-        let stopped = connection_stopped.clone();
-        let alive = alive.clone();
-        let name = name.clone();
-        let (node, door) = (Arc::clone(&node), Arc::clone(&door));
-        tokio::spawn(async move {
-            let dispatcher = |identity| {
-                Dispatcher::new(Arc::clone(&node), Peer::identified(address, index, identity))
-            };
-            let reason = match &door.tls {
-                Some(tls) => {
-                    Box::pin(serve_encrypted(stream, tls, &door, dispatcher, limits, stopped)).await
-                }
-                None => match door.arrival(None) {
-                    Ok(identity) => {
-                        connection::serve(stream, dispatcher(identity), limits, stopped).await
-                    }
-                    Err(reason) => CloseReason::Handshake(reason),
-                },
-            };
-            node.listeners[index].closed.add(1);
-            if reason.is_peers_fault() {
-                tracing::warn!(listener = %name, peer = %address, %reason, "connection closed");
-            } else {
-                tracing::debug!(listener = %name, peer = %address, %reason, "connection closed");
-            }
-            drop((admission, alive));
-        });
-    }
-}
-
-/// Serves a connection inside TLS, from the handshake on.
-async fn serve_encrypted(
-    stream: TcpStream,
-    tls: &TlsAcceptor,
-    door: &Door,
-    dispatcher: impl FnOnce(Identity) -> Dispatcher,
-    limits: Limits,
-    mut stopped: watch::Receiver<bool>,
-) -> CloseReason {
-    let shaken = tokio::select! {
-        shaken = timeout(HANDSHAKE_MAX, tls.accept(stream)) => shaken,
-        _ = stopped.wait_for(|stop| *stop) => return CloseReason::Shutdown,
-    };
-    let stream = match shaken {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return CloseReason::Handshake(error.to_string()),
-        Err(_) => return CloseReason::Handshake("it took too long".to_owned()),
-    };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    match door.arrival(certificate.map(|certificate| certificate.as_ref())) {
-        Ok(identity) => connection::serve(stream, dispatcher(identity), limits, stopped).await,
-        Err(reason) => CloseReason::Handshake(reason),
     }
 }

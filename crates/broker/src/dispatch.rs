@@ -13,7 +13,7 @@ use fleuve_protocol::frame::{self, RequestFrame};
 use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::{Reader, Request, Str};
 
-use crate::connection::{Answer, CloseReason, Dispatch, Reply, Standing};
+use crate::connection::{Answer, Budget, CloseReason, Dispatch, Reply, Standing};
 use crate::handlers;
 use crate::metrics::{Called, Receipt};
 use crate::node::Node;
@@ -323,6 +323,17 @@ impl Dispatch for Dispatcher {
 
     fn standing(&self) -> Standing {
         self.peer.identity.standing()
+    }
+
+    fn budget(&self) -> Option<&Arc<Budget>> {
+        Some(&self.node.request_budget)
+    }
+
+    #[inline]
+    fn active(&mut self, now: Instant) {
+        if let Some(activity) = &self.peer.activity {
+            activity.note(now);
+        }
     }
 
     fn muted_until(&self) -> Option<Instant> {

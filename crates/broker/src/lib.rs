@@ -29,6 +29,7 @@ mod group_topics;
 mod groups;
 mod handlers;
 mod lags;
+mod listening;
 mod log_config;
 mod logs;
 mod markers;

@@ -8,27 +8,31 @@ use std::time::Duration;
 use fleuve_coordinator::offsets::DeletedTopic as ForgottenTopic;
 use fleuve_coordinator::transaction::ProducerIds;
 use fleuve_metadata::checkpoint::Voter;
-use fleuve_metadata::config::BrokerSettings;
+use fleuve_metadata::config::{BrokerSettings, ConfigMap};
 use fleuve_metadata::controller::{
-    ConfigReplacement, ConfigUpdate, Controller, Decision, DirectoryAssignment, MorePartitions,
-    NewTopic, TopicSelector,
+    AlterConfigsError, ConfigReplacement, ConfigUpdate, Controller, Decision, DirectoryAssignment,
+    MorePartitions, NewTopic, TopicSelector,
 };
 use fleuve_metadata::image::{
     Change, Image, Resource, ResourceKind, Topic as TopicImage, directory,
 };
+use fleuve_metadata::record::Record;
 use fleuve_os::{Clock, Random};
 use fleuve_protocol::Str;
 use fleuve_storage::LogConfig;
 use fleuve_types::{NodeId, TopicPartition, Uuid};
 use parking_lot::RwLock;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::access::Access;
 use crate::compaction::Compaction;
+use crate::connection::{Budget, ConnectionGate};
 use crate::fetch_session::SessionCache;
 use crate::group_settings::{group_configs, group_settings};
 use crate::group_topics::ImageTopics;
 use crate::groups::{Groups, OFFSETS_TOPIC, Shard};
 use crate::lags::Lags;
+use crate::listening::{self, Wish};
 use crate::log_config::log_config_of;
 use crate::logs::{Logs, WantedLog};
 use crate::metadata_log::{
@@ -55,12 +59,32 @@ pub(crate) struct Endpoint {
     pub(crate) port: i32,
 }
 
-/// The connections of one listener.
+/// A listener, as requests and metrics see it.
 #[derive(Debug)]
-pub(crate) struct ListenerCounters {
+pub(crate) struct ListenerState {
     pub(crate) name: String,
     pub(crate) opened: Counter,
     pub(crate) closed: Counter,
+    endpoint: Endpoint,
+    is_closed: AtomicBool,
+}
+
+impl ListenerState {
+    /// Begins without connections.
+    pub(crate) fn new(name: &str, endpoint: Endpoint) -> Self {
+        Self {
+            name: name.to_owned(),
+            opened: Counter::default(),
+            closed: Counter::default(),
+            endpoint,
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that nobody can connect to it any more.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A log that somebody's state has to be read from.
@@ -100,10 +124,14 @@ pub(crate) struct Node {
     /// How long flushes took.
     pub(crate) flush_times: Arc<Distribution>,
     pub(crate) lags: Arc<Lags>,
-    /// By the index of the listener.
-    pub(crate) listeners: Vec<ListenerCounters>,
-    /// By the index of the listener.
-    pub(crate) endpoints: Vec<Endpoint>,
+    /// By the index of the listener; those that are closed stay, so that indexes do.
+    pub(crate) listeners: RwLock<Vec<Arc<ListenerState>>>,
+    /// Who may connect.
+    pub(crate) gate: Arc<ConnectionGate>,
+    /// The memory of requests.
+    pub(crate) request_budget: Arc<Budget>,
+    /// Takes wishes that the listeners be looked at.
+    pub(crate) wish: mpsc::UnboundedSender<Wish>,
     /// The number of this broker's registration.
     pub(crate) broker_epoch: i64,
     /// What the operator wrote, without dynamic configs.
@@ -137,7 +165,22 @@ impl Node {
 
     /// The address that clients of a listener are told.
     pub(crate) fn endpoint(&self, listener: usize) -> Endpoint {
-        self.endpoints[listener].clone()
+        self.listeners.read()[listener].endpoint.clone()
+    }
+
+    /// The listeners that are open, with the addresses that clients are told.
+    pub(crate) fn open_listeners(&self) -> Vec<(String, Endpoint)> {
+        let listeners = self.listeners.read();
+        let open = listeners.iter().filter(|it| !it.is_closed.load(Ordering::Relaxed));
+        open.map(|it| (it.name.clone(), it.endpoint.clone())).collect()
+    }
+
+    /// Brings the listeners in line with the settings in force.
+    pub(crate) async fn settle_listeners(&self) -> Result<(), String> {
+        let (wish, settled) = oneshot::channel();
+        let stopping = || "the broker is stopping".to_owned();
+        self.wish.send(wish).map_err(|_| stopping())?;
+        settled.await.map_err(|_| stopping())?
     }
 
     /// Reports whether access is controlled at all.
@@ -288,14 +331,81 @@ impl Node {
         self.change(move |controller| controller.create_partitions(&topics, validate_only)).await
     }
 
+    /// Changes configs, unless this broker could not live with them, and sees to it that its
+    /// listeners follow.
+    async fn change_configs(
+        self: &Arc<Self>,
+        validate_only: bool,
+        decide: impl Fn(&Controller, bool) -> Decision<Vec<Result<(), AlterConfigsError>>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> AlterConfigsResults {
+        let image = self.image();
+        let mut node_configs = ConfigMap::clone(&image.broker_configs(NodeId(self.id)));
+        let before = node_configs.clone();
+        let proposed = decide(self.metadata.begin().await.controller(), false);
+        let own_name = self.id.to_string();
+        for record in &proposed.records {
+            if let Record::Config(config) = record
+                && config.resource_type == ResourceKind::Broker.wire_id()
+                && *config.resource_name == *own_name
+            {
+                let key: Arc<str> = Arc::from(config.name.as_str());
+                match &config.value {
+                    Some(value) => node_configs.insert(key, Arc::from(value.as_str())),
+                    None => node_configs.remove(&key),
+                };
+            }
+        }
+        let concerns_brokers = proposed.records.iter().any(|record| {
+            matches!(record, Record::Config(config)
+                if config.resource_type == ResourceKind::Broker.wire_id())
+        });
+        if node_configs != before {
+            let refused = self.check_configs(&image, &node_configs).await;
+            if let Err(message) = refused {
+                // What it was asked along with is not done either: it is one request.
+                return Ok(proposed
+                    .reply
+                    .into_iter()
+                    .map(|result| {
+                        result.and(Err(AlterConfigsError::InvalidConfig(message.clone())))
+                    })
+                    .collect());
+            }
+        }
+        let mut results = self.change(move |controller| decide(controller, validate_only)).await?;
+        if concerns_brokers
+            && !validate_only
+            && let Err(message) = self.settle_listeners().await
+        {
+            for result in results.iter_mut().filter(|result| result.is_ok()) {
+                *result = Err(AlterConfigsError::InvalidConfig(message.clone()));
+            }
+        }
+        Ok(results)
+    }
+
+    /// Checks that this broker's listeners would work with these configs.
+    async fn check_configs(&self, image: &Image, node_configs: &ConfigMap) -> Result<(), String> {
+        let cluster_configs = image.cluster_configs();
+        let statics = &self.static_settings;
+        let wanted = statics.listeners_with(node_configs, &cluster_configs);
+        let wanted = wanted.map_err(|error| error.to_string())?;
+        listening::check(self, statics, &wanted).await
+    }
+
     /// Changes single configs.
     pub(crate) async fn incremental_alter_configs(
         self: &Arc<Self>,
         updates: Vec<ConfigUpdate>,
         validate_only: bool,
     ) -> AlterConfigsResults {
-        self.change(move |controller| controller.incremental_alter_configs(&updates, validate_only))
-            .await
+        self.change_configs(validate_only, move |controller, validate_only| {
+            controller.incremental_alter_configs(&updates, validate_only)
+        })
+        .await
     }
 
     /// Replaces whole sets of configs.
@@ -304,7 +414,10 @@ impl Node {
         replacements: Vec<ConfigReplacement>,
         validate_only: bool,
     ) -> AlterConfigsResults {
-        self.change(move |controller| controller.alter_configs(&replacements, validate_only)).await
+        self.change_configs(validate_only, move |controller, validate_only| {
+            controller.alter_configs(&replacements, validate_only)
+        })
+        .await
     }
 
     /// Sees to it that the block of producer ids is not empty.
@@ -512,6 +625,7 @@ impl Node {
         let mut reconfigured: BTreeSet<Resource> = BTreeSet::new();
         if changes.iter().any(|change| matches!(change, Change::QuotaChanged(_))) {
             self.quotas.take(image.quotas());
+            self.gate.take_quotas(image.quotas());
         }
         let concerns_groups = |change: &Change| {
             matches!(

@@ -13,7 +13,7 @@ use fleuve_protocol::{EncodeError, Message, Str, frame};
 
 use crate::access::Remembered;
 use crate::authentication::Identity;
-use crate::connection::CloseReason;
+use crate::connection::{Activity, CloseReason};
 use crate::node::Node;
 use crate::quotas::Client;
 
@@ -59,6 +59,8 @@ pub(crate) struct Peer {
     pub(crate) software: OnceLock<(Str, Str)>,
     /// Who it is, or how far it has come in proving that.
     pub(crate) identity: Identity,
+    /// Notes when it does something, where somebody wants to know.
+    pub(crate) activity: Option<Activity>,
     /// Until when nothing is read from it.
     pub(crate) mute: Mute,
     /// What it was allowed to do.
@@ -114,7 +116,7 @@ impl Peer {
     /// Somebody who has not said anything yet but what `identity` holds.
     pub(crate) fn identified(address: SocketAddr, listener: usize, identity: Identity) -> Self {
         let (software, remembered, mute) = Default::default();
-        Self { address, listener, software, identity, mute, remembered }
+        Self { address, listener, software, identity, activity: None, mute, remembered }
     }
 }
 

@@ -1,39 +1,39 @@
 //! The steps of a start: addresses, data directories, metadata, partitions.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fleuve_coordinator::share_state::ShareStateSettings;
 use fleuve_coordinator::transaction::ProducerIds;
 use fleuve_metadata::checkpoint::Voter;
-use fleuve_metadata::config::{BrokerSettings, Layers, Listener as ListenerSettings};
+use fleuve_metadata::config::{BrokerSettings, Listener as ListenerSettings, Listeners};
 use fleuve_metadata::controller::{Controller, Registration};
 use fleuve_metadata::image::Endpoint as RegisteredEndpoint;
-use fleuve_os::Disk;
 use fleuve_protocol::Str;
 use fleuve_storage::Flusher;
 use fleuve_types::Uuid;
 use tokio::net::lookup_host;
+use tokio::sync::mpsc;
 
 use crate::access::Access;
 use crate::broker::{BoundListener, Components, DRAIN_MAX, StartError};
-use crate::connection::{GateLimits, Limits, Listener, SocketOptions};
+use crate::connection::{Budget, ConnectionGate, GateLimits, Limits, Listener, SocketOptions};
 use crate::dispatch::APIS;
 use crate::fetch_session::SessionCache;
 use crate::group_settings::group_settings;
 use crate::groups::Groups;
 use crate::lags::Lags;
+use crate::listening::Wish;
 use crate::logs::{Logs, log_limits};
 use crate::metadata_log::{FoundRecords, MetadataError, MetadataLog};
-use crate::metrics::{Counter, Distribution, RequestCounters};
-use crate::node::{Endpoint, ListenerCounters, Node};
+use crate::metrics::{Distribution, RequestCounters};
+use crate::node::{Endpoint, ListenerState, Node};
 use crate::partition::Partition;
 use crate::producer_ids::ProducerIdBlock;
 use crate::purgatory::Purgatory;
-use crate::quotas::Quotas;
+use crate::quotas::{Quotas, Window};
 use crate::request_log::RequestLog;
 use crate::share::{ShareStates, Shares};
 use crate::telemetry::Telemetry;
@@ -58,8 +58,11 @@ const CONNECTIONS_MIN: usize = 16;
 /// The leader epoch of the metadata log, which has only ever one leader.
 const METADATA_EPOCH: i32 = 1;
 
-/// Binds every listener.
-pub(crate) async fn bind(settings: &BrokerSettings) -> Result<Vec<(String, Listener)>, StartError> {
+/// Binds a listener.
+pub(crate) async fn bind(
+    settings: &BrokerSettings,
+    listener: &ListenerSettings,
+) -> Result<Listener, StartError> {
     let network = &settings.network;
     // Kafka's default buffers of 100 KiB are below what Linux sizes by itself, and a fixed size
     // switches that off; its default backlog of 50 makes a burst of clients wait for their second
@@ -76,28 +79,23 @@ pub(crate) async fn bind(settings: &BrokerSettings) -> Result<Vec<(String, Liste
             BACKLOG
         },
     };
-    let mut sockets = Vec::new();
-    for listener in &network.listeners.open {
-        let name = listener.name.clone();
-        let address = resolve(listener).await?;
-        let protected = address.ip().is_loopback() || listener.protection.authenticates();
-        if !protected {
-            if !network.allow_unauthenticated {
-                return Err(StartError::Unprotected { listener: name, address });
-            }
-            tracing::warn!(
-                listener = %name, %address,
-                "this listener is reachable from other machines and asks nobody for a password"
-            );
+    let name = listener.name.clone();
+    let address = resolve(listener).await?;
+    let protected = address.ip().is_loopback() || listener.protection.authenticates();
+    if !protected {
+        if !network.allow_unauthenticated {
+            return Err(StartError::Unprotected { listener: name, address });
         }
-        let socket = Listener::bind(address, options).map_err(|error| StartError::Bind {
-            listener: name.clone(),
-            address,
-            error,
-        })?;
-        sockets.push((name, socket));
+        tracing::warn!(
+            listener = %name, %address,
+            "this listener is reachable from other machines and asks nobody for a password"
+        );
     }
-    Ok(sockets)
+    Listener::bind(address, options).map_err(|error| StartError::Bind {
+        listener: name,
+        address,
+        error,
+    })
 }
 
 async fn resolve(listener: &ListenerSettings) -> Result<SocketAddr, StartError> {
@@ -116,51 +114,44 @@ async fn resolve(listener: &ListenerSettings) -> Result<SocketAddr, StartError> 
     first.copied().ok_or_else(|| failure(io::Error::other("it has no address")))
 }
 
-/// Who may connect.
-pub(crate) async fn gate_limits(settings: &BrokerSettings, disk: &dyn Disk) -> GateLimits {
+/// Makes the gate that all connections pass.
+pub(crate) async fn gate(
+    settings: &Arc<BrokerSettings>,
+    components: &Components,
+) -> Result<Arc<ConnectionGate>, StartError> {
     // Whoever comes when there is no descriptor left waits outside, instead of taking one that a
     // log needs.
-    let for_connections = disk.open_files_max().map_or(usize::MAX, |max| {
+    let disk = &*components.disk;
+    let ceiling = disk.open_files_max().map_or(usize::MAX, |max| {
         let kept = log_limits(disk).open_files() + DESCRIPTORS_BESIDES;
         usize::try_from(max).unwrap_or(usize::MAX).saturating_sub(kept).max(CONNECTIONS_MIN)
     });
-    GateLimits {
-        total_max: settings.network.connections_max.min(for_connections),
-        per_address_max: settings.network.connections_per_ip_max,
-        overrides: address_overrides(settings).await,
-        rate_max: creation_rate(settings),
-    }
+    let quotas = &settings.quotas;
+    let window = Window { samples: quotas.samples, sample_ms: quotas.sample_ms };
+    let settings = Arc::clone(settings);
+    let limits = tokio::task::spawn_blocking(move || {
+        GateLimits::of(&settings.network, &settings.network.listeners)
+    });
+    let limits = limits.await.map_err(|_| StartError::Interrupted)?;
+    let clock = Arc::clone(&components.clock);
+    Ok(Arc::new(ConnectionGate::new(limits, window, clock).with_ceiling(ceiling)))
 }
 
-/// `max.connection.creation.rate`, unless it is so high that it means no limit.
-fn creation_rate(settings: &BrokerSettings) -> Option<u32> {
-    let value = Layers::of_statics(&settings.statics).value("max.connection.creation.rate")?;
-    let rate = u32::try_from(value.as_integer()?).ok()?;
-    (rate < i32::MAX as u32).then_some(rate)
-}
-
-/// The limits of single addresses; the operator may name them by host.
-async fn address_overrides(settings: &BrokerSettings) -> HashMap<IpAddr, usize> {
-    let mut overrides = HashMap::new();
-    for (host, limit) in &settings.network.connections_per_ip_overrides {
-        match lookup_host((host.as_str(), 0)).await {
-            Ok(found) => overrides.extend(found.map(|address| (address.ip(), *limit))),
-            Err(error) => {
-                tracing::warn!(%host, %error, "no limit of its own for a host without address");
-            }
-        }
-    }
-    overrides
+/// What a node is made of.
+pub(crate) struct Opening<'a> {
+    pub(crate) settings: &'a Arc<BrokerSettings>,
+    pub(crate) components: &'a Components,
+    pub(crate) listeners: &'a [BoundListener],
+    pub(crate) flusher: &'a Arc<Flusher>,
+    pub(crate) flush_times: &'a Arc<Distribution>,
+    pub(crate) gate: &'a Arc<ConnectionGate>,
+    /// Takes wishes that the listeners be looked at.
+    pub(crate) wish: mpsc::UnboundedSender<Wish>,
 }
 
 /// Opens the data directories and reads the metadata; the node can answer requests afterwards.
-pub(crate) async fn open_node(
-    settings: &Arc<BrokerSettings>,
-    components: &Components,
-    listeners: &[BoundListener],
-    flusher: &Arc<Flusher>,
-    flush_times: &Arc<Distribution>,
-) -> Result<Arc<Node>, StartError> {
+pub(crate) async fn open_node(opening: Opening<'_>) -> Result<Arc<Node>, StartError> {
+    let Opening { settings, components, listeners, flusher, flush_times, gate, wish } = opening;
     let Components { clock, random, .. } = components.clone();
     let access = Access::new(&settings.access).map_err(StartError::Access)?;
     let (opening, world) = (Arc::clone(settings), components.clone());
@@ -245,15 +236,16 @@ pub(crate) async fn open_node(
         request_log: RequestLog::new(Duration::from_millis(settings.metrics.slow_request_ms)),
         flush_times: Arc::clone(flush_times),
         lags,
-        listeners: listeners
-            .iter()
-            .map(|listener| ListenerCounters {
-                name: listener.name.clone(),
-                opened: Counter::default(),
-                closed: Counter::default(),
-            })
-            .collect(),
-        endpoints,
+        listeners: parking_lot::RwLock::new(
+            listeners
+                .iter()
+                .zip(endpoints)
+                .map(|(listener, endpoint)| Arc::new(ListenerState::new(&listener.name, endpoint)))
+                .collect(),
+        ),
+        gate: Arc::clone(gate),
+        request_budget: Arc::new(Budget::new(settings.network.queued_request_bytes_max)),
+        wish,
         broker_epoch,
         static_settings: Arc::clone(settings),
         settings: parking_lot::RwLock::new(Arc::clone(settings)),
@@ -269,6 +261,11 @@ pub(crate) async fn open_node(
     }
     node.take_dynamic_settings(&node.image());
     node.quotas.take(node.image().quotas());
+    let looking = Arc::clone(&node);
+    let looked = tokio::task::spawn_blocking(move || {
+        looking.gate.take_quotas(looking.image().quotas());
+    });
+    looked.await.map_err(|_| StartError::Interrupted)?;
     let opening = Arc::clone(&node);
     let opened = tokio::task::spawn_blocking(move || opening.open_all_topics());
     let shards = opened.await.map_err(|_| StartError::Interrupted)?;
@@ -342,21 +339,28 @@ fn voter(settings: &BrokerSettings, logs: &Logs, endpoints: &[Endpoint]) -> Vote
     }
 }
 
-/// What clients of each listener are told: the advertised address, or else the bound one.
+/// What clients of each listener are told.
 fn endpoints(settings: &BrokerSettings, bound: &[BoundListener]) -> Vec<Endpoint> {
-    let network = &settings.network.listeners;
-    let endpoint = |(listener, bound): (&ListenerSettings, &BoundListener)| {
-        let advertised = network.advertised.iter().find(|known| known.name == listener.name);
-        let (host, port) = match advertised {
-            Some(advertised) => (advertised.host.as_str(), advertised.port),
-            None => (listener.host.as_str(), 0),
-        };
-        Endpoint {
-            host: Str::copy_from(host),
-            port: i32::from(if port == 0 { bound.address.port() } else { port }),
-        }
+    let listeners = &settings.network.listeners;
+    let pairs = listeners.open.iter().zip(bound);
+    pairs.map(|(listener, bound)| endpoint(listeners, listener, bound)).collect()
+}
+
+/// What clients of a listener are told: the advertised address, or else the bound one.
+pub(crate) fn endpoint(
+    listeners: &Listeners,
+    listener: &ListenerSettings,
+    bound: &BoundListener,
+) -> Endpoint {
+    let advertised = listeners.advertised.iter().find(|known| known.name == listener.name);
+    let (host, port) = match advertised {
+        Some(advertised) => (advertised.host.as_str(), advertised.port),
+        None => (listener.host.as_str(), 0),
     };
-    network.open.iter().zip(bound).map(endpoint).collect()
+    Endpoint {
+        host: Str::copy_from(host),
+        port: i32::from(if port == 0 { bound.address.port() } else { port }),
+    }
 }
 
 /// What one connection may hold.
@@ -368,6 +372,9 @@ pub(crate) fn limits(settings: &BrokerSettings) -> Limits {
         outstanding_bytes_max: OUTSTANDING_BYTES_PER_CONNECTION_MAX,
         unwritten_bytes_max: UNWRITTEN_BYTES_PER_CONNECTION_MAX,
         idle_max: settings.network.idle_max_ms.map(Duration::from_millis),
+        authentication_max: settings.network.authentication_timeout_ms.map(Duration::from_millis),
+        receive_max: settings.network.receive_timeout_ms.map(Duration::from_millis),
+        send_max: settings.network.send_timeout_ms.map(Duration::from_millis),
         drain_max: DRAIN_MAX,
     }
 }

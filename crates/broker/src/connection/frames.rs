@@ -68,6 +68,16 @@ impl FrameBuffer {
         &mut self.bytes
     }
 
+    /// The size of the frame that is arriving, if it is known.
+    pub(crate) fn arriving(&self) -> Option<usize> {
+        self.declared().ok().flatten()
+    }
+
+    /// Bytes that wait here.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Reports whether no byte waits here.
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,9 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep_until};
 
+use super::budget::SMALL_BYTES_MAX;
 use super::outlet::{Outlet, SENT_AT_ONCE_MAX};
-use super::{FrameBuffer, FrameError};
+use super::{Budget, FrameBuffer, FrameError, Share};
 use crate::metrics::Receipt;
 use crate::partition::may_block_in_place;
 
@@ -31,6 +33,8 @@ use crate::partition::may_block_in_place;
 const WRITE_SLICES_MAX: usize = 64;
 /// Read of a file at once, where the system cannot send from it.
 const FILE_CHUNK_BYTES: usize = 256 << 10;
+/// Bytes a second at which a request has to arrive once its time is up.
+const RECEIVE_PACE_MIN: u64 = 1024;
 
 /// Where the frames of a connection go.
 pub(crate) trait Dispatch: Send {
@@ -44,6 +48,14 @@ pub(crate) trait Dispatch: Send {
     fn standing(&self) -> Standing {
         Standing::Known
     }
+
+    /// The memory that all connections' requests share.
+    fn budget(&self) -> Option<&Arc<Budget>> {
+        None
+    }
+
+    /// Hears that bytes went in or out.
+    fn active(&mut self, _now: Instant) {}
 
     /// Until when nothing may be read, because the client has used more than it may.
     fn muted_until(&self) -> Option<Instant> {
@@ -110,6 +122,12 @@ pub(crate) enum CloseReason {
     Refused,
     #[error("it was idle")]
     Idle,
+    #[error("it took too long to say who it is")]
+    AuthenticationLate,
+    #[error("it took too long to send a request")]
+    SendsSlowly,
+    #[error("it took too long to take its answers")]
+    TakesSlowly,
     #[error("the broker is shutting down")]
     Shutdown,
 }
@@ -139,6 +157,12 @@ pub(crate) struct Limits {
     pub(crate) unwritten_bytes_max: usize,
     /// Silence after which the connection is closed; `None` for no limit.
     pub(crate) idle_max: Option<Duration>,
+    /// How long it may take until it is known who the peer is.
+    pub(crate) authentication_max: Option<Duration>,
+    /// How long a request may take to arrive, besides what its bytes take at the least pace.
+    pub(crate) receive_max: Option<Duration>,
+    /// How long answers may wait without the peer taking a byte.
+    pub(crate) send_max: Option<Duration>,
     /// How long outstanding answers may take once the broker shuts down.
     pub(crate) drain_max: Duration,
 }
@@ -155,8 +179,14 @@ where
     D: Dispatch,
 {
     let now = Instant::now();
+    let share = dispatch.budget().map(Share::new);
     let mut connection = Connection {
         stream,
+        share,
+        opened: now,
+        frame_began: None,
+        is_charged: false,
+        last_taken: now,
         dispatch,
         limits,
         frames: FrameBuffer::new(limits.request_bytes_max),
@@ -181,6 +211,15 @@ where
 
 struct Connection<S, D> {
     stream: S,
+    /// Its part of the memory for requests.
+    share: Option<Share>,
+    opened: Instant,
+    /// Since when a request has been arriving.
+    frame_began: Option<Instant>,
+    /// Whether the request that is arriving has room in the budget.
+    is_charged: bool,
+    /// When the peer last took bytes, or had none to take.
+    last_taken: Instant,
     dispatch: D,
     limits: Limits,
     frames: FrameBuffer,
@@ -244,6 +283,7 @@ where
         });
         loop {
             self.take_frames()?;
+            self.watch_frame();
             if self.is_drained() {
                 return Err(if self.refused {
                     CloseReason::Refused
@@ -265,11 +305,11 @@ where
                 Event::Timer if self.draining => return Err(CloseReason::Shutdown),
                 Event::Timer => {
                     // The timer is not moved at every byte; it looks again when it fires.
-                    let deadline = tokio::time::Instant::from_std(self.deadline());
                     let now = tokio::time::Instant::now();
-                    if deadline <= now && self.outstanding.is_empty() {
-                        return Err(CloseReason::Idle);
+                    if let Some(reason) = self.overdue(now.into_std()) {
+                        return Err(reason);
                     }
+                    let deadline = tokio::time::Instant::from_std(self.deadline());
                     let soonest = now + Duration::from_millis(100);
                     timer.as_mut().reset(deadline.max(soonest));
                 }
@@ -286,6 +326,7 @@ where
                 Standing::Unknown | Standing::Refused => self.limits.unauthenticated_bytes_max,
             });
             let Some(frame) = self.frames.next_frame()? else { break };
+            (self.frame_began, self.is_charged) = (None, false);
             let request_bytes = frame.len();
             let reply = self.dispatch.dispatch(frame, self.last_read);
             self.look_whether_muted();
@@ -309,6 +350,32 @@ where
             self.outstanding.push_back(Outstanding { answer, request_bytes });
         }
         Ok(())
+    }
+
+    /// Notes whether a request is arriving, and charges its memory.
+    fn watch_frame(&mut self) {
+        if self.frames.is_empty() || !self.may_take_more() {
+            self.frame_began = None;
+        } else if self.frame_began.is_none() {
+            self.frame_began = Some(self.last_read);
+        }
+        if let Some(share) = &mut self.share {
+            let arriving = self.frames.arriving().filter(|_| self.is_charged).unwrap_or(0);
+            let outstanding = self.outstanding_bytes.saturating_sub(SMALL_BYTES_MAX);
+            share.hold(arriving + outstanding);
+        }
+    }
+
+    /// Waits for room before it reads on into a large request.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(share) = &mut self.share else { return Poll::Ready(()) };
+        let arriving = self.frames.arriving().filter(|size| *size > SMALL_BYTES_MAX);
+        if let (Some(size), false) = (arriving, self.is_charged) {
+            std::task::ready!(share.poll_room(context));
+            share.hold(size + self.outstanding_bytes.saturating_sub(SMALL_BYTES_MAX));
+            self.is_charged = true;
+        }
+        Poll::Ready(())
     }
 
     fn look_whether_muted(&mut self) {
@@ -343,19 +410,24 @@ where
         let could_take_more = self.may_take_more();
         self.poll_answers(context)?;
         self.look_whether_muted();
-        if let Some(until) = self.muted_until
-            && !self.draining
-            && timer.deadline() > until.into()
-        {
-            timer.as_mut().reset(until.into());
-        }
+        self.watch_frame();
         self.poll_write(context)?;
+        if !self.draining {
+            let deadline = self.deadline();
+            let next = self.muted_until.map_or(deadline, |until| until.min(deadline));
+            if timer.deadline() > next.into() {
+                timer.as_mut().reset(next.into());
+            }
+        }
         if self.may_take_more() {
             // Frames may have been left lying when a limit was reached.
             progress |= !could_take_more && !self.frames.is_empty();
-            match self.poll_read(context)? {
-                Poll::Ready(()) => progress = true,
-                Poll::Pending => {}
+            if self.poll_room(context).is_pending() {
+                // Waiting for us is not slow.
+                self.last_read = Instant::now();
+                self.frame_began = None;
+            } else if self.poll_read(context)?.is_ready() {
+                progress = true;
             }
         }
         if progress {
@@ -402,6 +474,9 @@ where
             Answer::Frame(pieces, receipt) => {
                 for piece in pieces {
                     if !piece.is_empty() {
+                        if self.unwritten.is_empty() {
+                            self.last_taken = Instant::now();
+                        }
                         self.unwritten_bytes += piece.len();
                         self.unwritten.push_back(piece);
                     }
@@ -473,6 +548,8 @@ where
 
     fn written(&mut self, mut bytes: usize) {
         self.last_active = Instant::now();
+        self.last_taken = self.last_active;
+        self.dispatch.active(self.last_active);
         self.unwritten_bytes -= bytes;
         self.passed_bytes += bytes as u64;
         while let Some(unsent) = self.receipts.pop_front_if(|it| it.end <= self.passed_bytes) {
@@ -497,6 +574,7 @@ where
             Poll::Ready(Ok(_)) => {
                 self.last_read = Instant::now();
                 self.last_active = self.last_read;
+                self.dispatch.active(self.last_read);
                 Ok(Poll::Ready(()))
             }
             Poll::Ready(Err(error)) => Err(CloseReason::Socket(error)),
@@ -507,7 +585,44 @@ where
     fn deadline(&self) -> Instant {
         /// Stands for "never" without overflowing an instant.
         const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 3600);
-        self.last_active + self.limits.idle_max.unwrap_or(FAR_AWAY)
+        // Who waits for an answer of ours is not idle.
+        let idle_max = self.limits.idle_max.filter(|_| self.outstanding.is_empty());
+        let mut deadline = self.last_active + idle_max.unwrap_or(FAR_AWAY);
+        if let (Some(most), Standing::Unknown) =
+            (self.limits.authentication_max, self.dispatch.standing())
+        {
+            deadline = deadline.min(self.opened + most);
+        }
+        if let (Some(most), Some(began)) = (self.limits.receive_max, self.frame_began) {
+            let pace = Duration::from_secs(self.frames.len() as u64 / RECEIVE_PACE_MIN);
+            deadline = deadline.min(began + most + pace);
+        }
+        if let (Some(most), false) = (self.limits.send_max, self.unwritten.is_empty()) {
+            deadline = deadline.min(self.last_taken + most);
+        }
+        deadline
+    }
+
+    /// Says why the connection must end, if its time is up.
+    fn overdue(&self, now: Instant) -> Option<CloseReason> {
+        if self.deadline() > now {
+            return None;
+        }
+        let has_passed =
+            |since: Instant, most: Option<Duration>| most.is_some_and(|most| since + most <= now);
+        if self.dispatch.standing() == Standing::Unknown
+            && has_passed(self.opened, self.limits.authentication_max)
+        {
+            return Some(CloseReason::AuthenticationLate);
+        }
+        if !self.unwritten.is_empty() && has_passed(self.last_taken, self.limits.send_max) {
+            return Some(CloseReason::TakesSlowly);
+        }
+        if self.frame_began.is_some_and(|began| has_passed(began, self.limits.receive_max)) {
+            return Some(CloseReason::SendsSlowly);
+        }
+        let is_idle = has_passed(self.last_active, self.limits.idle_max);
+        (is_idle && self.outstanding.is_empty()).then_some(CloseReason::Idle)
     }
 }
 

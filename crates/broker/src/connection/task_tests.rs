@@ -13,13 +13,13 @@ impl Outlet for DuplexStream {}
 /// Takes the first byte of a frame as an order and echoes the rest.
 struct Obedient {
     parked: VecDeque<oneshot::Receiver<()>>,
-    seen: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    seen: Arc<std::sync::atomic::AtomicUsize>,
     answered: Answered,
     standing: Standing,
 }
 
 /// The first bytes of the answers that were sent, in their order.
-type Answered = std::sync::Arc<parking_lot::Mutex<Vec<i32>>>;
+type Answered = Arc<parking_lot::Mutex<Vec<i32>>>;
 
 fn answer(body: &[u8]) -> Answer {
     let now = Instant::now();
@@ -82,7 +82,7 @@ impl Dispatch for Obedient {
 struct Harness {
     peer: DuplexStream,
     release: VecDeque<oneshot::Sender<()>>,
-    seen: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    seen: Arc<std::sync::atomic::AtomicUsize>,
     answered: Answered,
     stop: watch::Sender<bool>,
     task: JoinHandle<CloseReason>,
@@ -95,6 +95,9 @@ const LIMITS: Limits = Limits {
     outstanding_bytes_max: 10_000,
     unwritten_bytes_max: 10_000,
     idle_max: Some(Duration::from_secs(600)),
+    authentication_max: None,
+    receive_max: None,
+    send_max: None,
     drain_max: Duration::from_secs(2),
 };
 
@@ -106,14 +109,10 @@ fn start_as(standing: Standing, parked: usize, limits: Limits) -> Harness {
     let (peer, stream) = duplex(64 * 1024);
     let (release, parked): (VecDeque<_>, VecDeque<_>) =
         (0..parked).map(|_| oneshot::channel()).unzip();
-    let seen = std::sync::Arc::default();
+    let seen = Arc::default();
     let answered = Answered::default();
-    let dispatch = Obedient {
-        parked,
-        seen: std::sync::Arc::clone(&seen),
-        answered: std::sync::Arc::clone(&answered),
-        standing,
-    };
+    let dispatch =
+        Obedient { parked, seen: Arc::clone(&seen), answered: Arc::clone(&answered), standing };
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(serve(stream, dispatch, limits, stopped));
     Harness { peer, release, seen, answered, stop, task }
@@ -336,7 +335,7 @@ async fn a_stream_that_holds_bytes_back_is_flushed_until_it_gives_them() {
     let (mut peer, inner) = duplex(64 * 1024);
     let dispatch = Obedient {
         parked: VecDeque::new(),
-        seen: std::sync::Arc::default(),
+        seen: Arc::default(),
         answered: Answered::default(),
         standing: Standing::Known,
     };

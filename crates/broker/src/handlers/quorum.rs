@@ -82,14 +82,10 @@ pub(crate) fn describe(
         }],
         ..Default::default()
     };
-    let open = &node.static_settings.network.listeners.open;
-    let listeners = open.iter().enumerate().map(|(index, listener)| {
-        let endpoint = node.endpoint(index);
-        Listener {
-            name: Str::copy_from(&listener.name),
-            host: endpoint.host,
-            port: endpoint.port as u16,
-        }
+    let listeners = node.open_listeners().into_iter().map(|(name, endpoint)| Listener {
+        name: Str::from(name),
+        host: endpoint.host,
+        port: endpoint.port as u16,
     });
     Outcome::Now(DescribeQuorumResponse {
         topics: vec![TopicData {

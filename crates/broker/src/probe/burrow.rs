@@ -91,7 +91,7 @@ fn texts(names: &[Str]) -> Value {
 
 fn cluster_detail(node: &Node) -> Value {
     let servers: Vec<_> =
-        node.endpoints.iter().map(|it| format!("{}:{}", it.host, it.port)).collect();
+        node.open_listeners().iter().map(|(_, it)| format!("{}:{}", it.host, it.port)).collect();
     json!({
         "class-name": "kafka", "servers": servers, "topic-refresh": 0,
         "offset-refresh": super::LAG_LOOK_SECONDS,

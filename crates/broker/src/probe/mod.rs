@@ -12,7 +12,7 @@ mod server;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fleuve_http::{Exposition, Page, Probe};
+use fleuve_http::{Exposition, Kind, Page, Probe};
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeMetrics};
 
@@ -88,6 +88,18 @@ fn busy_seconds(runtime: &RuntimeMetrics) -> f64 {
     (0..runtime.num_workers()).map(|it| runtime.worker_total_busy_duration(it).as_secs_f64()).sum()
 }
 
+fn write_budget(page: &mut Exposition, node: &Node) {
+    let budget = &node.request_budget;
+    page.family("fleuve_request_bytes", Kind::Gauge, "Bytes of large requests in work.")
+        .sample(&[], budget.used() as f64);
+    page.family(
+        "fleuve_request_bytes_waits_total",
+        Kind::Counter,
+        "Times that a connection waited for room for a large request.",
+    )
+    .sample(&[], budget.waits.get() as f64);
+}
+
 impl Probe for NodeProbe {
     fn write_metrics(&self, page: &mut Exposition) {
         let node = &self.node;
@@ -104,6 +116,8 @@ impl Probe for NodeProbe {
         node.compaction.write(page, &*node.clock);
         node.telemetry.write(page, node.clock.wall_ms());
         node.quotas.write(page);
+        node.gate.write(page);
+        write_budget(page, node);
     }
 
     fn readiness(&self) -> Result<(), String> {

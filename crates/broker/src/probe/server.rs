@@ -49,7 +49,7 @@ pub(super) fn write(page: &mut Exposition, probe: &NodeProbe) {
 }
 
 fn write_connections(page: &mut Exposition, node: &Node) {
-    type Read = fn(&crate::node::ListenerCounters) -> f64;
+    type Read = fn(&crate::node::ListenerState) -> f64;
     let families: [(&str, Kind, &str, Read); 3] = [
         ("count", Kind::Gauge, "Connections that are open.", |it| {
             (it.opened.get() - it.closed.get()) as f64
@@ -59,7 +59,7 @@ fn write_connections(page: &mut Exposition, node: &Node) {
     ];
     for (name, kind, help, read) in families {
         page.family(&format!("kafka_server_socket_server_metrics_connection_{name}"), kind, help);
-        for listener in &node.listeners {
+        for listener in node.listeners.read().iter() {
             // Kafka counts by network thread; ours are not bound to connections.
             page.sample(&[("listener", &listener.name), ("networkProcessor", "0")], read(listener));
         }

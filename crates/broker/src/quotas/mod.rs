@@ -31,7 +31,7 @@ use ledger::{Ledger, Usage};
 use limits::Limits;
 
 pub(crate) use mutations::Mutations;
-use rate::Window;
+pub(crate) use rate::{Rate, Window};
 
 /// Accounts of one kind that metrics name.
 const SHOWN_MAX: usize = 1000;

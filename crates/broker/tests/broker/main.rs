@@ -9,6 +9,7 @@ mod every_version;
 mod groups;
 mod idempotence_and_sessions;
 mod lifecycle;
+mod limits;
 mod produce_and_fetch;
 mod quotas;
 mod share_groups;

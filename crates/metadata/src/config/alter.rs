@@ -2,6 +2,7 @@
 
 use super::client_match::{ClientMatch, MATCH};
 use super::groups::group_limit;
+use super::judge::served_listener_key;
 use super::key::{Key, Status, UpdateMode, ValueType};
 use super::keys::{
     BROKER_KEYS, CLIENT_METRICS_KEYS, GROUP_KEYS, REMOVED_BROKER_KEYS, TOPIC_KEYS, find,
@@ -149,6 +150,14 @@ pub fn check_overrides(
 }
 
 fn check_broker_key(scope: Scope, name: &str, all: &ConfigMap) -> Result<(), AlterError> {
+    if let (Some((own_name, key)), Some(text)) = (served_listener_key(name), all.get(name)) {
+        if scope == Scope::Cluster || *own_name != *name {
+            return Err(AlterError::NotAllowed(format!(
+                "`{name}` is for one broker, and its listener's name in lower case"
+            )));
+        }
+        return key.map_or(Ok(()), |key| checked(key, text).map_err(AlterError::forbid).map(drop));
+    }
     let Some(key) = find(BROKER_KEYS, name) else {
         // Whatever is there may be deleted, lest a mistake of the past stays for ever.
         if !all.contains_key(name) {
@@ -172,11 +181,6 @@ fn check_broker_key(scope: Scope, name: &str, all: &ConfigMap) -> Result<(), Alt
             )));
         }
         _ => {}
-    }
-    if key.status == Status::Served && (name.starts_with("ssl.") || name.starts_with("sasl.")) {
-        return Err(AlterError::NotAllowed(format!(
-            "`{name}` is read at the start only; set it in the broker's configuration file"
-        )));
     }
     // Kafka's code for it differs from that of topics.
     let value = checked(key, &all[name]).map_err(AlterError::forbid)?;

@@ -1,5 +1,6 @@
 //! What `DescribeConfigs` says: every key of a resource, its value, and where that comes from.
 
+use super::judge::served_listener_key;
 use super::key::Key;
 use super::keys::{BROKER_KEYS, CLIENT_METRICS_KEYS, GROUP_KEYS, TOPIC_KEYS, find};
 use super::layers::{ConfigMap, Layers};
@@ -160,6 +161,7 @@ fn describe_set(keys: &'static [Key], map: &ConfigMap, source: Source) -> Vec<De
     map.iter()
         .map(|(name, value)| {
             let key = find(keys, name);
+            let key = key.or_else(|| served_listener_key(name).and_then(|(_, key)| key));
             // What we do not know may be a secret.
             let is_sensitive = key.is_none_or(Key::is_sensitive);
             let value = Some(value.to_string()).filter(|_| !is_sensitive);

@@ -57,7 +57,7 @@ pub(super) fn judge_unknown(name: &str, origin: &Origin, problems: &mut Problems
 /// in which it is kept, and the row of the table unless a mechanism comes between.
 pub(super) fn served_listener_key(name: &str) -> Option<(String, Option<&'static Key>)> {
     let (listener, rest) = name.strip_prefix(LISTENER_PREFIX)?.split_once('.')?;
-    let rest = LISTENER_KEYS.into_iter().find(|known| *known == rest)?;
+    let rest = LISTENER_KEYS.iter().find(|known| **known == rest)?;
     let own_name = format!("{LISTENER_PREFIX}{}.{rest}", listener.to_lowercase());
     Some((own_name, find(BROKER_KEYS, rest)))
 }

@@ -90,6 +90,11 @@ impl<'a> Layers<'a> {
             || self.statics.get(name).is_some()
     }
 
+    /// Returns what holds for a key of one listener, by its whole name in lower case.
+    pub(super) fn of_listener(&self, name: &str) -> Option<&str> {
+        self.node.get(name).map(|text| &**text).or_else(|| self.statics.of_listener(name))
+    }
+
     /// Returns where the operator wrote the key.
     pub(super) fn origin(&self, name: &str) -> Option<&'a Origin> {
         self.statics.get(name).map(|setting| &setting.origin)

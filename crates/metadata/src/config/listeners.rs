@@ -72,6 +72,10 @@ pub struct Listener {
     pub port: u16,
     /// Certificates, mechanisms and users.
     pub protection: Protection,
+    /// `max.connections` of this listener alone.
+    pub connections_max: Option<u32>,
+    /// `max.connection.creation.rate` of this listener alone.
+    pub creation_rate_max: Option<u32>,
 }
 
 /// An address that clients are told.
@@ -121,8 +125,15 @@ pub(super) fn resolve(layers: &Layers<'_>, host_name: &str, problems: &mut Probl
             continue;
         };
         let Endpoint { name, host, port } = endpoint.clone();
-        let mut listener =
-            Listener { name, protocol, host, port, protection: Protection::default() };
+        let mut listener = Listener {
+            connections_max: protection::own_limit(layers, &name, "max.connections"),
+            creation_rate_max: protection::own_limit(layers, &name, "max.connection.creation.rate"),
+            name,
+            protocol,
+            host,
+            port,
+            protection: Protection::default(),
+        };
         if controller_names.contains(&listener.name) {
             listeners.controller.push(listener);
         } else {

@@ -16,8 +16,8 @@ use super::problem::{ConfigError, Origin, Problem, Problems};
 use super::properties;
 use super::protection::Secret;
 use super::settings::{
-    BrokerSettings, FetchSettings, HostPort, LogSettings, MetadataLogSettings, MetricsSettings, QuotaSettings,
-    NetworkSettings, NodeSettings, OffsetSettings, TopicRules, TransactionSettings,
+    BrokerSettings, FetchSettings, HostPort, LogSettings, MetadataLogSettings, MetricsSettings,
+    NetworkSettings, NodeSettings, OffsetSettings, QuotaSettings, TopicRules, TransactionSettings,
 };
 use super::topic::TopicSettings;
 use super::value::Value;
@@ -388,6 +388,14 @@ fn resolve_network(
         connections_max: count(layers, "max.connections"),
         connections_per_ip_max: count(layers, "max.connections.per.ip"),
         connections_per_ip_overrides: resolve_ip_overrides(layers, problems),
+        creation_rate_max: u32::try_from(layers.integer("max.connection.creation.rate"))
+            .ok()
+            .filter(|rate| *rate < i32::MAX as u32),
+        authentication_timeout_ms: limit(layers, "fleuve.authentication.timeout.ms")
+            .filter(|timeout| *timeout > 0),
+        send_timeout_ms: limit(layers, "fleuve.send.timeout.ms").filter(|timeout| *timeout > 0),
+        receive_timeout_ms: limit(layers, "fleuve.receive.timeout.ms")
+            .filter(|timeout| *timeout > 0),
         idle_max_ms: limit(layers, "connections.max.idle.ms"),
         queued_requests_max: count(layers, "queued.max.requests"),
         queued_request_bytes_max: limit(layers, "queued.max.request.bytes").filter(|max| *max > 0),

@@ -49,8 +49,9 @@ pub use protection::{ClientCertificates, Pem, Protection, SaslSettings, Secret, 
 pub use reference::reference_markdown;
 pub use settings::{
     BrokerSettings, ConsumerGroupSettings, FetchSettings, GroupSettings, HostPort, LogSettings,
-    MetadataLogSettings, MetricsSettings, NetworkSettings, NodeSettings, OffsetSettings, QuotaSettings,
-    ProtocolSettings, ShareGroupSettings, StreamsGroupSettings, TopicRules, TransactionSettings,
+    MetadataLogSettings, MetricsSettings, NetworkSettings, NodeSettings, OffsetSettings,
+    ProtocolSettings, QuotaSettings, ShareGroupSettings, StreamsGroupSettings, TopicRules,
+    TransactionSettings,
 };
 pub use topic::{
     CleanupPolicy, CompressionType, TimestampType, TopicConfigError, TopicSettings,

@@ -16,7 +16,9 @@ use super::listeners::SecurityProtocol;
 use super::problem::Problems;
 
 /// Keys that may stand behind `listener.name.NAME.`.
-pub(super) const LISTENER_KEYS: [&str; 13] = [
+pub(super) const LISTENER_KEYS: &[&str] = &[
+    "max.connection.creation.rate",
+    "max.connections",
     "plain.sasl.jaas.config",
     "sasl.enabled.mechanisms",
     "scram-sha-256.sasl.jaas.config",
@@ -93,6 +95,17 @@ pub struct TlsSettings {
     pub allow_tls13: bool,
 }
 
+impl TlsSettings {
+    /// Lists the files that it is read from.
+    pub fn files(&self) -> impl Iterator<Item = &std::path::Path> {
+        let stores = [Some(&self.chain), Some(&self.key), self.trusted.as_ref()];
+        stores.into_iter().flatten().filter_map(|pem| match pem {
+            Pem::File(path) => Some(path.as_path()),
+            Pem::Inline(_) => None,
+        })
+    }
+}
+
 /// SASL of one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SaslSettings {
@@ -156,6 +169,12 @@ pub(super) fn resolve(
     Protection { tls, sasl }
 }
 
+/// Reads a limit that one listener has for itself.
+pub(super) fn own_limit(layers: &Layers<'_>, name: &str, key: &str) -> Option<u32> {
+    let text = OneListener { layers, name }.own(key)?;
+    text.trim().parse().ok().filter(|limit| *limit < i32::MAX as u32)
+}
+
 /// Keys as they hold for one listener.
 struct OneListener<'a> {
     layers: &'a Layers<'a>,
@@ -169,7 +188,7 @@ impl OneListener<'_> {
 
     /// What is written for this listener alone.
     fn own(&self, key: &str) -> Option<String> {
-        self.layers.statics.of_listener(&self.own_key(key)).map(str::to_owned)
+        self.layers.of_listener(&self.own_key(key)).map(str::to_owned)
     }
 
     fn text(&self, key: &str) -> Option<String> {

@@ -93,6 +93,14 @@ pub struct NetworkSettings {
     pub connections_per_ip_max: usize,
     /// `max.connections.per.ip.overrides`, by host name or address as written.
     pub connections_per_ip_overrides: BTreeMap<String, usize>,
+    /// `max.connection.creation.rate`; `None` for no limit.
+    pub creation_rate_max: Option<u32>,
+    /// `fleuve.authentication.timeout.ms`; `None` for no limit.
+    pub authentication_timeout_ms: Option<u64>,
+    /// `fleuve.send.timeout.ms`; `None` for no limit.
+    pub send_timeout_ms: Option<u64>,
+    /// `fleuve.receive.timeout.ms`; `None` for no limit.
+    pub receive_timeout_ms: Option<u64>,
     /// `connections.max.idle.ms`; `None` never closes idle connections.
     pub idle_max_ms: Option<u64>,
     /// `queued.max.requests`.
@@ -340,13 +348,29 @@ impl BrokerSettings {
     /// Computes the settings that hold with these dynamic configs, of this broker and of the
     /// cluster.
     ///
-    /// Listeners and everything else that only a restart can change stay as they are.
+    /// What only a restart can change stays as it is, and so do listeners whose configs do not go
+    /// together.
     pub fn with_dynamic(&self, node: &ConfigMap, cluster: &ConfigMap) -> Result<Self, ConfigError> {
         let mut problems = Problems::default();
         let layers = self.layers(node, cluster);
         let mut next = load::resolve(&layers, &self.host_name, &mut problems);
-        next.network.listeners = self.network.listeners.clone();
+        next.network.listeners =
+            self.listeners_with(node, cluster).unwrap_or_else(|_| self.network.listeners.clone());
         if problems.errors.is_empty() { Ok(next) } else { Err(ConfigError { problems }) }
+    }
+}
+
+impl BrokerSettings {
+    /// Computes the listeners that these dynamic configs ask for.
+    pub fn listeners_with(
+        &self,
+        node: &ConfigMap,
+        cluster: &ConfigMap,
+    ) -> Result<Listeners, ConfigError> {
+        let mut problems = Problems::default();
+        let layers = self.layers(node, cluster);
+        let listeners = super::listeners::resolve(&layers, &self.host_name, &mut problems);
+        if problems.errors.is_empty() { Ok(listeners) } else { Err(ConfigError { problems }) }
     }
 }
 

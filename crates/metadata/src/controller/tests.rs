@@ -437,12 +437,10 @@ fn broker_configs_obey_how_they_may_change() {
              [ssl.keystore.type]"
         )
     );
-    assert_eq!(
-        cluster.set(broker("1"), "ssl.keystore.location", "/k"),
-        refused(
-            "`ssl.keystore.location` is read at the start only; set it in the broker's configuration file"
-        )
-    );
+    let own = "listener.name.external.ssl.keystore.location";
+    assert_eq!(cluster.set(broker("1"), own, "/k"), Ok(()));
+    let refusal = format!("`{own}` is for one broker, and its listener's name in lower case");
+    assert_eq!(cluster.set(broker(""), own, "/k"), refused(&refusal));
     assert_eq!(
         cluster.set(broker("1"), "max.connection", "5"),
         refused("Unknown config name: max.connection (did you mean `max.connections`?)")
