@@ -77,6 +77,13 @@ PANELS = {
         kafka_network_requestmetrics_responsequeuetimems{request,quantile}
         kafka_network_requestmetrics_responsesendtimems{request,quantile}
         kafka_network_requestmetrics_requests_total{request,version} kafka_network_requestmetrics_errors_total{request,error}""",
+    "transactions": """
+        kafka_coordinator_transaction_transactionmarkerchannelmanager_unknowndestinationqueuesize
+        kafka_coordinator_transaction_transactionmarkerchannelmanager_logappendretryqueuesize
+        kafka_server_addpartitionstotxnmanager_verificationtimems{quantile}
+        kafka_server_addpartitionstotxnmanager_verificationfailurerate_count
+        kafka_server_transaction_coordinator_metrics_partition_load_time_avg
+        kafka_server_transaction_coordinator_metrics_partition_load_time_max fleuve_transactional_ids{state}""",
     "burrow": """
         burrow_kafka_consumer_lag_total{cluster,consumer_group} burrow_kafka_consumer_status{cluster,consumer_group}
         burrow_kafka_consumer_current_offset{cluster,consumer_group,topic,partition}
@@ -112,6 +119,13 @@ def workload(bootstrap: str) -> None:
         producer.produce("seen", str(number), partition=number % 2)
         producer.produce("gone", str(number))
     assert producer.flush(60) == 0
+    payer = Producer({"bootstrap.servers": bootstrap, "transactional.id": "payer"})
+    payer.init_transactions(30)
+    for pays in (True, False):
+        payer.begin_transaction()
+        payer.produce("paid", "1")
+        payer.flush(30)
+        payer.commit_transaction(30) if pays else payer.abort_transaction(30)
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "half", "auto.offset.reset": "earliest", "enable.auto.commit": False})
     consumer.subscribe(["seen"])
     assert len(consumer.consume(10, 30)) == 10
@@ -223,6 +237,8 @@ def main() -> int:
         check_documented(kinds, report)
         check_promtool(page, report)
         report.check('topic="gone"' not in page, "a deleted topic is gone from the page")
+        counted = dict(re.findall(r"^fleuve_transactions_(\w+)_total (\d+)", page, re.M))
+        report.check(counted == {"begun": "2", "committed": "1", "aborted": "1", "timed_out": "0"}, "transactions are counted", counted)
         check_burrow(address, report)
         broker.stop()
     print(f"{report.passed} passed, {report.failed} failed in {time.monotonic() - started:.0f} s")

@@ -3,7 +3,7 @@
 
     tests/foreign/tools.py [--broker fleuve|HOST:PORT] [--only WORD] [--long] [--keep]
 
-Needs `scripts/setup.sh kafka` and a release build. Commands that change nothing run through both and are compared line by
+Needs `scripts/setup.sh foreign` and a release build. Commands that change nothing run through both and are compared line by
 line; commands that change something run through both on twins of the same making. One line per check.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -19,7 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness.broker import KAFKA_LIBS, ROOT, Workspace, add_broker_argument  # noqa: E402
+from harness.broker import CACHE, KAFKA_LIBS, ROOT, Workspace, add_broker_argument  # noqa: E402
+
+sys.path.insert(0, str(ROOT / "bench"))
+import wire  # noqa: E402
 
 LOGGING = ROOT / "tests" / "harness" / "log4j2.properties"
 JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", f"-Dlog4j2.configurationFile={LOGGING}", "-cp", f"{KAFKA_LIBS}/*"]
@@ -33,6 +37,7 @@ CLASSES = {
     "kafka-console-producer": "ConsoleProducer",
     "kafka-delete-records": "DeleteRecordsCommand",
     "kafka-dump-log": "DumpLogSegments",
+    "kafka-transactions": "TransactionsCommand",
 }
 FLEUVE = ""
 AT_ONCE = 2
@@ -64,6 +69,13 @@ def columns(text: str) -> list[list[str]]:
     return [line.split() for line in plain(text)]
 
 
+def lasting(text: str) -> list[list[str]]:
+    """Cells of a table without those that grow while one looks."""
+    rows = [line.split() for line in text.splitlines() if line.strip()]
+    kept = [index for index, name in enumerate(rows[0]) if not re.search(r"Duration", name)] if rows else []
+    return [rows[0], *sorted([row[index] for index in kept if index < len(row)] for row in rows[1:])] if rows else []
+
+
 class Report:
     def __init__(self):
         self.passed = 0
@@ -90,6 +102,46 @@ def prepare(server: str) -> None:
     # Which records came first is chance; the twins begin alike.
     for group in ("twin-a", "twin-b"):
         ours("kafka-consumer-groups", *b, "--reset-offsets", "--group", group, "--topic", "words", "--to-offset", "5", "--execute")
+
+
+# Leaves one transaction open and ends another.
+OPEN = """
+import os, sys
+from confluent_kafka import Producer
+for name in ("paid", "shop"):
+    producer = Producer({"bootstrap.servers": sys.argv[1], "transactional.id": name})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce("orders", name, partition=0)
+    producer.flush(30)
+    if name == "paid":
+        producer.commit_transaction(30)
+os._exit(0)
+"""
+
+
+def haunt(server: str, partition: int) -> None:
+    """Writes the beginning of a transaction that no coordinator knows of, as it hung before KIP-890."""
+    record = wire.batch(b"hangs")
+    body = bytearray(record[21:])
+    # attributes, then behind the two timestamps: producer id, epoch, sequence
+    struct.pack_into(">h", body, 0, 0x10)
+    struct.pack_into(">qhi", body, 22, 4711, 3, 0)
+    records = record[:17] + struct.pack(">I", wire.crc32c(bytes(body))) + bytes(body)
+    client = wire.Client(int(server.rsplit(":", 1)[1]))
+    request = wire.text("ghost") + struct.pack(">hii", -1, 30000, 1) + wire.text("orders") + struct.pack(">iii", 1, partition, len(records)) + records
+    reply = client.call(wire.PRODUCE, 7, request)
+    reply.take("i"), reply.text(), reply.take("i")
+    assert reply.take("ih")[1] == 0, "the broker took it"
+    client.close()
+
+
+def transact(server: str) -> None:
+    """Transactions that are open, that have ended and that hang."""
+    ours("kafka-topics", "--bootstrap-server", server, "--create", "--topic", "orders", "--partitions", "4")
+    subprocess.run([str(CACHE / "venv" / "bin" / "python"), "-c", OPEN, server], check=True, timeout=60)
+    for partition in (1, 2, 3):
+        haunt(server, partition)
 
 
 HEADED = "h1:v1,h2:v2\tk\tv\nh3:\tk2\tNUL\n"
@@ -130,6 +182,12 @@ LOOKS = [
     ("offsets of partitions by range", "kafka-get-offsets", "--topic-partitions words:0-2,words2 --time -2", plain),
     ("offsets of some partitions", "kafka-get-offsets", "--topic words --partitions 0,2", plain),
     ("offsets of the newest records", "kafka-get-offsets", "--topic words2 --time max-timestamp", plain),
+    ("list transactions", "kafka-transactions", "list", lasting),
+    ("list transactions by a pattern", "kafka-transactions", "list --transactional-id-pattern sh.*", lasting),
+    ("describe a transaction", "kafka-transactions", "describe --transactional-id shop", lasting),
+    ("describe a transaction that has ended", "kafka-transactions", "describe --transactional-id paid", lasting),
+    ("describe producers", "kafka-transactions", "describe-producers --topic orders --partition 0", lasting),
+    ("find transactions that hang", "kafka-transactions", "find-hanging --topic orders --max-transaction-timeout 0", lasting),
     ("print a partition", "kafka-console-consumer", "--topic words --partition 1 --offset earliest --timeout-ms 4000 --formatter-property print.key=true", plain),
 ]
 
@@ -139,6 +197,7 @@ SHORT = {
     "describe topics by a pattern", "describe partitions at min ISR", "describe a topic that is not there",
     "list groups with states and types", "describe all groups", "describe the state", "plan a shift beyond the start",
     "export plans of two groups", "list groups of consumers", "offsets of partitions by range",
+    "describe a transaction", "describe producers", "find transactions that hang",
 }
 
 
@@ -173,6 +232,16 @@ def change(server: str, report: Report, long: bool) -> None:
         theirs = plain(apaches("kafka-consumer-groups", *b, "--delete", "--group", "twin-a"))
         mine = plain(ours("kafka-consumer-groups", *b, "--delete", "--group", "twin-b"))
         report.check([line.replace("twin-a", "twin-b") for line in theirs] == mine, "deletes a group", theirs, mine)
+
+    # A transaction that hangs is aborted in one partition by the one, in another by the other.
+    for partition, tool in [(1, apaches), (2, ours)]:
+        tool("kafka-transactions", *b, "abort", "--topic", "orders", "--partition", str(partition), "--start-offset", "0")
+    left = lasting(ours("kafka-transactions", *b, "find-hanging", "--topic", "orders", "--max-transaction-timeout", "0"))
+    report.check([row[:3] for row in left[1:]] == [["orders", "3", "4711"]], "both abort a transaction that hangs", "", left)
+    tool = apaches if long else ours
+    tool("kafka-transactions", *b, "force-terminate", "--transactional-id", "shop")
+    state = lasting(ours("kafka-transactions", *b, "list", "--transactional-id-pattern", "shop"))
+    report.check(len(state) == 2 and state[1][-1] != "Ongoing", "shuts a producer out", "", state)
 
     apaches("kafka-console-producer", *b, "--topic", "headed", *READER, stdin=HEADED)
     ours("kafka-console-producer", *b, "--topic", "headed", *READER, stdin=HEADED)
@@ -209,10 +278,18 @@ def main() -> int:
     report = Report()
     started = time.monotonic()
     with Workspace("tools", options.keep) as workspace:
-        settings = {"group.initial.rebalance.delay.ms": "0", "fleuve.metrics.listen": "", "offsets.topic.num.partitions": "3"}
+        settings = {
+            "group.initial.rebalance.delay.ms": "0",
+            "fleuve.metrics.listen": "",
+            "offsets.topic.num.partitions": "3",
+            "transaction.state.log.num.partitions": "3",
+            # Or no transaction would hang.
+            "transaction.partition.verification.enable": "false",
+        }
         broker = workspace.broker(options.broker, settings)
         broker.start()
         prepare(broker.bootstrap)
+        transact(broker.bootstrap)
         cases = [case for case in LOOKS if options.only in case[0] and (options.long or options.only or case[0] in SHORT)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for name, theirs, mine in pool.map(lambda case: look(case, broker.bootstrap), cases):

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fleuve_coordinator::transaction::{
@@ -26,6 +26,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use crate::groups::shard_index;
+use crate::metrics::{Counter, Distribution};
 use crate::partition::Partition;
 use crate::purgatory::{AckWait, Purgatory};
 use crate::replay::{self, Entry, ReplayError};
@@ -54,6 +55,34 @@ pub(crate) struct Transactions {
     markers: UnboundedSender<MarkerJob>,
     /// Until the task that writes them has taken it.
     marker_jobs: Mutex<Option<UnboundedReceiver<MarkerJob>>>,
+    /// How long the shards took to read.
+    pub(crate) load_times: LoadTimes,
+    /// How long coordinators took to say whether a partition is part of a transaction.
+    pub(crate) verification_times: Distribution,
+    /// Partitions that were not, or of which that could not be said.
+    pub(crate) verification_failures: Counter,
+}
+
+/// How long it took to read partitions of coordinators, in milliseconds.
+#[derive(Debug, Default)]
+pub(crate) struct LoadTimes {
+    pub(crate) count: Counter,
+    pub(crate) sum_ms: Counter,
+    max_ms: AtomicU64,
+}
+
+impl LoadTimes {
+    fn note(&self, took: Duration) {
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.count.add(1);
+        self.sum_ms.add(ms);
+        self.max_ms.fetch_max(ms, Ordering::Relaxed);
+    }
+
+    /// The longest.
+    pub(crate) fn max_ms(&self) -> u64 {
+        self.max_ms.load(Ordering::Relaxed)
+    }
 }
 
 /// One partition of the topic with its transactional ids.
@@ -109,6 +138,9 @@ impl Transactions {
             replan: Notify::new(),
             markers,
             marker_jobs: Mutex::new(Some(marker_jobs)),
+            load_times: LoadTimes::default(),
+            verification_times: Distribution::default(),
+            verification_failures: Counter::new(),
         }
     }
 
@@ -138,6 +170,7 @@ impl Transactions {
     }
 
     fn load(&self, shard: &Arc<Shard>) -> Result<(), ReplayError> {
+        let begun = Instant::now();
         let mut machine = self.new_machine(&shard.partition);
         replay::for_each_entry(&shard.partition, |offset, entry| {
             let Entry::Record { key: Some(key), value, .. } = entry else { return };
@@ -159,6 +192,7 @@ impl Transactions {
         self.carry_out(shard, &mut state, now, step);
         drop(state);
         self.plan(shard);
+        self.load_times.note(begun.elapsed());
         Ok(())
     }
 

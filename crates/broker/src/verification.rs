@@ -5,6 +5,8 @@
 //! it. Of all others the coordinator is asked whether the partition belongs to the transaction, so
 //! that no batch that arrives late begins a transaction which nobody would ever end.
 
+use std::time::Instant;
+
 use fleuve_coordinator::transaction::{
     AddPartitionsRequest, Producer, Response, TransactionError, TransactionVersion,
     VerifyPartitionsRequest,
@@ -61,6 +63,21 @@ pub(crate) fn is_wanted(node: &Node, client: Client) -> bool {
 
 /// Asks about each of `partitions`, in this order.
 pub(crate) async fn verify(
+    node: &Node,
+    client: Client,
+    transactional_id: Str,
+    producer: Producer,
+    partitions: Vec<TopicPartition>,
+) -> Vec<Result<(), Unverified>> {
+    let begun = Instant::now();
+    let outcomes = ask(node, client, transactional_id, producer, partitions).await;
+    node.transactions.verification_times.record(begun.elapsed());
+    let failures = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+    node.transactions.verification_failures.add(failures as u64);
+    outcomes
+}
+
+async fn ask(
     node: &Node,
     client: Client,
     transactional_id: Str,

@@ -8,6 +8,7 @@ mod groups;
 mod partitions;
 mod rebalances;
 mod server;
+mod transactions;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -112,6 +113,7 @@ impl Probe for NodeProbe {
         write_requests(page, APIS, &node.request_counters);
         partitions::write(page, node, &topics);
         groups::write(page, node);
+        transactions::write(page, node);
         server::write(page, self);
         node.compaction.write(page, &*node.clock);
         node.telemetry.write(page, node.clock.wall_ms());

@@ -1,6 +1,6 @@
 //! DescribeTransactions and ListTransactions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleuve_protocol::Str;
 use fleuve_types::{ProducerId, TimestampMs, TopicPartition};
@@ -39,6 +39,19 @@ pub struct Listing {
     pub producer_id: ProducerId,
     /// What the id is doing.
     pub state: State,
+}
+
+/// All transactional ids of a shard as metrics see them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overview {
+    /// Number of ids in each state.
+    pub states: BTreeMap<State, usize>,
+    /// When the oldest open transaction began.
+    pub oldest_open: Option<TimestampMs>,
+    /// Partitions whose markers are on their way.
+    pub markers_awaited: usize,
+    /// Transactions with all their markers whose end is yet to be stored.
+    pub ends_awaited: usize,
 }
 
 /// Which transactional ids to list. The same filter serves all shards of a request.
@@ -111,6 +124,28 @@ impl TransactionCoordinator {
             start_timestamp: known.start_timestamp,
             partitions: self.awaited(transactional_id).unwrap_or(&known.partitions).clone(),
         })
+    }
+
+    /// Shows all ids at once.
+    pub fn overview(&self) -> Overview {
+        let mut overview = Overview::default();
+        for (id, known) in self.ledger.transactions() {
+            *overview.states.entry(known.state).or_default() += 1;
+            match known.state {
+                State::Ongoing => {
+                    let began = known.start_timestamp;
+                    let oldest = overview.oldest_open.get_or_insert(began);
+                    *oldest = (*oldest).min(began);
+                }
+                State::PrepareCommit | State::PrepareAbort => {
+                    let awaited = self.awaited(id).unwrap_or(&known.partitions).len();
+                    overview.markers_awaited += awaited;
+                    overview.ends_awaited += usize::from(awaited == 0);
+                }
+                _ => {}
+            }
+        }
+        overview
     }
 
     /// Handles ListTransactions, as far as this shard is concerned.

@@ -114,7 +114,7 @@ mod state;
 mod step;
 mod waiting;
 
-pub use admin::{Description, InvalidPattern, ListFilter, Listing};
+pub use admin::{Description, InvalidPattern, ListFilter, Listing, Overview};
 pub use coordinator::{Counters, ProducerIds, TransactionCoordinator};
 pub use end::EndRequest;
 pub use error::TransactionError;

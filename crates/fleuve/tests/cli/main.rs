@@ -6,3 +6,4 @@ mod groups;
 mod records;
 mod serving;
 mod tools;
+mod transactions;

@@ -384,7 +384,7 @@ pub static BROKER_KEYS: &[Key] = &[
     key("telemetry.max.bytes", Int, Some("1048576"), AtLeast(1)).served("Largest push of client metrics."),
     key("transaction.abort.timed.out.transaction.cleanup.interval.ms", Int, Some("10000"), AtLeast(1)),
     key("transaction.max.timeout.ms", Int, Some("900000"), AtLeast(1)),
-    key("transaction.partition.verification.enable", Boolean, Some("true"), Any).cluster_wide(),
+    key("transaction.partition.verification.enable", Boolean, Some("true"), Any).cluster_wide().served("Asks the transaction coordinator whether a partition belongs to a transaction before its first batch enters it; clients of transactions of version 2 are always asked about."),
     key("transaction.remove.expired.transaction.cleanup.interval.ms", Int, Some("3600000"), AtLeast(1)),
     key("transaction.state.log.load.buffer.size", Int, Some("5242880"), AtLeast(1)),
     key("transaction.state.log.min.isr", Int, Some("1"), AtLeast(1)).departs("Kafka has 2, which a single node cannot give."),
