@@ -10,9 +10,13 @@ import re
 import subprocess
 import time
 from dataclasses import dataclass, field
+from statistics import median
 
+import groups
 import saturate
+import transactions
 import wire
+from dialogue import Failed  # noqa: F401  (what the loads fail with)
 from harness.broker import CACHE, Broker, free_port
 from machine import Stopwatch, memory_mib
 
@@ -40,6 +44,8 @@ class Plan:
     load_seconds: int = 12
     latency_seconds: int = 20
     latency_warmup_seconds: int = 5
+    transaction_warmup_seconds: int = 10
+    group_joins: int = 5
     many_partitions: int = MANY_PARTITIONS
     split_cores: bool = False
 
@@ -226,6 +232,33 @@ class Tally:
     def rates(self) -> tuple[float, float]:
         """Megabytes a second, and the broker's CPU seconds for each gigabyte."""
         return self.bytes / 1e6 / self.seconds, self.broker_seconds / (self.bytes / 1e9)
+
+
+def measure_transactions(broker: Broker, plan: Plan) -> Figures:
+    """Transactions of one record, by producers that do nothing else."""
+    figures = Figures()
+    create_topic(broker, "transactions", PARTITIONS)
+    watches = []
+    begin = lambda: watches.append(Stopwatch(broker.pid))  # noqa: E731
+    committed, seconds = transactions.run(broker.port, "transactions", PARTITIONS, plan.transaction_warmup_seconds, plan.load_seconds, begin)
+    usage = watches[0].stop()
+    figures.values["transactions"] = committed / seconds
+    figures.values["transactions_cpu"] = usage.broker_seconds * 1000 / max(committed, 1)
+    return figures
+
+
+def measure_groups(broker: Broker, plan: Plan) -> Figures:
+    """A group of a hundred members, by both protocols."""
+    figures = Figures()
+    create_topic(broker, "grouped", groups.PARTITIONS)
+    for label, group in (("classic", groups.Classic("classic")), ("consumer", groups.Consumer("consumer", "grouped"))):
+        watch = Stopwatch(broker.pid)
+        formed, taken = groups.run(broker.port, group, plan.group_joins)
+        usage = watch.stop()
+        figures.values[f"group_{label}_form_ms"] = formed
+        figures.values[f"group_{label}_join_ms"] = median(taken)
+        figures.values[f"group_{label}_cores"] = usage.broker_seconds / usage.seconds
+    return figures
 
 
 def latency(broker: Broker, plan: Plan, topic: str, rate: int) -> dict:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fleuve beside Apache Kafka on this machine: same generators, same flush settings, in turn.
 
-    bench/run.py [--short|--quick] [--pairs N] [--modes page-cache,flush] [--rows start,memory,produce,consume,saturate,latency,restart,restart10k] [--write]
+    bench/run.py [--short|--quick] [--pairs N] [--modes page-cache,flush] [--rows start,memory,produce,consume,saturate,latency,transactions,groups,restart,restart10k] [--write]
 
 Needs `scripts/setup.sh bench` and a release build. Prints a Markdown table of ratios; --write also puts it into
 docs/benchmarks.md. The raw figures stay in .cache/bench/. Nothing else should run meanwhile: the report says what did.
@@ -37,7 +37,7 @@ MODES = {
         {"kafka": {"log.flush.interval.messages": "1"}, "fleuve": {}},
     ),
 }
-ROW_GROUPS = ("start", "memory", "produce", "consume", "saturate", "latency", "restart", "restart10k")
+ROW_GROUPS = ("start", "memory", "produce", "consume", "saturate", "latency", "transactions", "groups", "restart", "restart10k")
 NOISE_SHARE_MAX = 0.10
 # Files of deleted topics give their pages to the next load.
 COMMON = {"group.initial.rebalance.delay.ms": "0", "log.segment.delete.delay.ms": "100"}
@@ -73,7 +73,7 @@ class Run:
             machine.touch_page_cache(workspace.path, PAGES_TOUCHED_BYTES)
             broker = self.broker(workspace, side, mode)
             self.take(values, measure.measure_start(broker, self.plan))
-            if self.rows & {"memory", "produce", "consume", "saturate", "latency"}:
+            if self.rows & {"memory", "produce", "consume", "saturate", "latency", "transactions", "groups"}:
                 measure.warm_up(broker, self.plan)
                 if self.rows & {"produce", "consume"}:
                     self.take(values, measure.measure_throughput(broker, self.plan, self.rows))
@@ -85,6 +85,10 @@ class Run:
                         say(f"latency in mode {mode} is measured at {self.latency_rates[mode]:,} records/s")
                     self.take(values, measure.measure_latency(broker, self.plan, self.latency_rates[mode]))
                 values["rss_peak_mib"] = measure.peak_memory(broker)
+                if "transactions" in self.rows:
+                    self.take(values, measure.measure_transactions(broker, self.plan))
+                if "groups" in self.rows:
+                    self.take(values, measure.measure_groups(broker, self.plan))
             broker.stop()
         if "start" not in self.rows:
             values.pop("start_ms", None)
@@ -117,7 +121,7 @@ class Run:
                 began = time.monotonic()
                 try:
                     pair[side] = job(side)
-                except (BrokerFailed, measure.GeneratorFailed, TimeoutError, OSError, subprocess.TimeoutExpired) as error:
+                except (BrokerFailed, measure.GeneratorFailed, measure.Failed, TimeoutError, OSError, subprocess.TimeoutExpired) as error:
                     self.notes.append(f"{label}, pair {number + 1}, {side}: {str(error)[:300]}")
                     say(self.notes[-1])
                 say(f"{label}, pair {number + 1} of {self.options.pairs}, {side}: {time.monotonic() - began:.0f} s")
@@ -172,6 +176,9 @@ def markdown(run: Run, results: dict[str, list], scratch: Path) -> str:
         "  compression; counted between the first deliveries and 97 % of them, which leaves out librdkafka's own timers),",
         "  `bench/latency.c` on the same library (acks=all, linger 1 ms, latency from the intended send time),",
         "  `bench/wire.py` (first acknowledgement; it tries every millisecond).",
+        f"- Transactions: {measure.transactions.PRODUCERS} producers, each AddPartitionsToTxn, Produce and EndTxn by turns, with 20 ms before it tries again. Groups: {measure.groups.MEMBERS} members that",
+        f"  send heartbeats every {measure.groups.HEARTBEAT_SECONDS * 1000:.0f} ms, and do at once what they are told, share {measure.groups.PARTITIONS} partitions. Both over raw",
+        "  sockets in one thread (`bench/dialogue.py`), so that no client library sets the pace.",
         f"- Every run had a new data directory and {plan.warmup_seconds} s of warm-up load before its figures; produce and consume ran about",
         f"  {plan.load_seconds} s each, at most {measure.LOAD_BYTES_MAX >> 30} GiB, of which the page cache had been filled before, so that",
         f"  neither side pays for the host giving memory to this machine; latency {plan.latency_seconds} s. Kafka's storage was formatted before its clock started.",
@@ -206,10 +213,10 @@ def main() -> int:
                 parser.error(f"unknown '{name}': known are {', '.join(known)}")
     plan = measure.Plan(split_cores=options.split)
     if options.short:
-        plan = measure.Plan(warmup_seconds=10, load_seconds=3, latency_seconds=6, latency_warmup_seconds=2, split_cores=options.split)
+        plan = measure.Plan(warmup_seconds=10, load_seconds=3, latency_seconds=6, latency_warmup_seconds=2, transaction_warmup_seconds=5, group_joins=3, split_cores=options.split)
     if options.quick:
         options.pairs = 1
-        plan = measure.Plan(warmup_seconds=3, load_seconds=2, latency_seconds=3, latency_warmup_seconds=1, split_cores=options.split)
+        plan = measure.Plan(warmup_seconds=3, load_seconds=2, latency_seconds=3, latency_warmup_seconds=1, transaction_warmup_seconds=1, group_joins=1, split_cores=options.split)
     for needed in (measure.PERFORMANCE, measure.LATENCY):
         if not Path(needed).exists():
             parser.error(f"{needed} is missing: run scripts/setup.sh bench first")
