@@ -17,7 +17,7 @@ BENCH ?= --write
 MOUNT ?=
 FILES ?=
 
-.PHONY: run build test unit client foreign crash copier checker dump full-disk suites bench bench-clients
+.PHONY: run build test unit client foreign demos crash copier checker dump full-disk suites bench bench-clients
 
 # On a terminal it goes on until Ctrl-C; elsewhere it reads everything once and says what it did.
 run: build
@@ -27,7 +27,7 @@ run: build
 build:
 	cargo build --release --bin fleuve
 
-test: unit build foreign crash copier checker dump full-disk interop descriptors power
+test: unit build foreign demos crash copier checker dump full-disk interop descriptors power
 
 unit:
 	cargo fmt --all --check
@@ -54,6 +54,11 @@ foreign: build
 	python3 tests/foreign/tools.py
 	python3 tests/foreign/quotas.py
 	python3 tests/foreign/streams.py --broker $(BROKER)
+
+# The music page in a browser: what it shows, and the mix sample by sample.
+demos: build
+	scripts/setup.sh chromium
+	python3 tests/demos/music.py
 
 # 20 random kills; `python3 tests/reliability/kill.py --long` for 200.
 crash: build

@@ -6,6 +6,9 @@
 
 pub mod kit;
 
+pub mod music;
+#[path = "page-views/mod.rs"]
+pub mod page_views;
 #[path = "word-count/mod.rs"]
 pub mod word_count;
 
@@ -16,7 +19,11 @@ use fleuve_streams::Topology;
 pub use kit::{DemoError, Screen, Stage};
 
 /// Every application, in the order in which they are listed.
-pub const DEMOS: &[Entry] = &[Entry::of::<word_count::WordCount>()];
+pub const DEMOS: &[Entry] = &[
+    Entry::of::<word_count::WordCount>(),
+    Entry::of::<page_views::PageViews>(),
+    Entry::of::<music::Music>(),
+];
 
 /// An application that can be run as a demo. Its fields are its options on the command line.
 pub trait Demo: clap::Args + Send + 'static {

@@ -1,7 +1,7 @@
 //! Feeds an application with records, at a rate.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleuve_client::producer::Delivery;
 use fleuve_client::{Producer, Record};
@@ -60,6 +60,11 @@ impl Feed {
         }
         Ok(ends)
     }
+}
+
+/// The wall clock, in milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// Lets the screen be drawn although sending never has to wait.

@@ -8,7 +8,7 @@ mod screen;
 mod stage;
 
 pub use error::DemoError;
-pub use feed::{Ends, Feed};
+pub use feed::{Ends, Feed, now_ms};
 pub use format::{bar, clock, grouped, seconds};
 pub use random::Random;
 pub use screen::{Paint, Row, Screen};

@@ -16,6 +16,7 @@ use super::{DemoError, Ends, Row, Screen};
 pub struct Stage {
     client: Client,
     screen: Screen,
+    endless: bool,
     stop: watch::Receiver<bool>,
 }
 
@@ -37,7 +38,7 @@ pub trait View: Send {
 impl Stage {
     /// A stage on a cluster. `stop` becomes true when it is enough.
     pub fn new(client: Client, screen: Screen, stop: watch::Receiver<bool>) -> Self {
-        Self { client, screen, stop }
+        Self { client, endless: screen.is_live(), screen, stop }
     }
 
     /// The cluster.
@@ -52,7 +53,12 @@ impl Stage {
 
     /// Whether somebody watches, so that the demo goes on until it is stopped; it ends by itself otherwise.
     pub fn is_endless(&self) -> bool {
-        self.screen.is_live()
+        self.endless
+    }
+
+    /// Goes on until it is stopped, although nobody watches the screen.
+    pub fn go_on(&mut self) {
+        self.endless = true;
     }
 
     /// Creates topics, as far as they do not exist.
@@ -131,7 +137,7 @@ impl Stage {
         let mut fed: Option<Ends> = None;
         let mut seen = Ends::new();
         let mut moved = Instant::now();
-        let mut ticks = tokio::time::interval(if endless { DRAW } else { REPORT });
+        let mut ticks = tokio::time::interval(if self.screen.is_live() { DRAW } else { REPORT });
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {

@@ -57,6 +57,25 @@ async fn word_count_counts_every_word_and_goes_on_where_it_was() {
     broker.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn page_views_join_and_count_as_plainly() {
+    let broker = Embedded::start().await.expect("a broker");
+    let last = run(&broker, "page-views", &["--views", "2000"]).await.expect("a clean end");
+    assert!(last.starts_with("page-views: 2,000 views of 9 users, 2,000 counted"), "{last}");
+    assert!(last.ends_with("every count equals a plain join"), "unexpected: {last}");
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn music_counts_every_post_and_makes_rounds_of_them() {
+    let broker = Embedded::start().await.expect("a broker");
+    let last = run(&broker, "music", &[]).await.expect("a clean end");
+    assert!(last.starts_with("music: ") && last.contains(" posts by 10 users in "), "{last}");
+    assert!(!last.contains("music: 0;"), "unexpected: {last}");
+    assert!(last.ends_with("every post is counted"), "unexpected: {last}");
+    broker.shutdown().await;
+}
+
 #[test]
 fn every_demo_has_a_readme_and_a_valid_topology() {
     for entry in DEMOS {

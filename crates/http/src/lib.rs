@@ -1,4 +1,4 @@
-//! The one HTTP door: the server and the metrics page.
+//! The one HTTP door: the server and the metrics page, and sites of applications.
 //!
 //! A service hands in a [`Probe`], which says what there is to count and whether the service is
 //! ready; this room knows sockets, paths and the Prometheus text format, and nothing of Kafka.
@@ -8,7 +8,9 @@
 mod exposition;
 mod process;
 mod server;
+mod site;
 
 pub use exposition::{Exposition, Kind};
 pub use process::ProcessUsage;
 pub use server::{Page, Probe, Server};
+pub use site::{Answer, Asset, Events, Reply, Site, SiteEvent, SiteServer};
