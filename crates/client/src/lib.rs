@@ -6,7 +6,7 @@
 //! - [`transport`] moves frames over TCP or TLS, or to a broker in the same process.
 //! - [`connection`] pipelines requests over one transport link and negotiates versions.
 //! - [`client`] knows the cluster: bootstrap, metadata, leader and coordinator routing, retries.
-//! - [`producer`], [`consumer`] and [`admin`] are what applications hold.
+//! - [`producer`], [`consumer`], [`share`] and [`admin`] are what applications hold.
 //! - [`config`] reads Kafka's configuration names; [`error`] says what to do about a failure.
 //!
 //! It knows nothing about brokers' insides, schemas or SQL.
@@ -33,6 +33,7 @@ pub mod client;
 pub mod admin;
 pub mod consumer;
 pub mod producer;
+pub mod share;
 
 pub use admin::Admin;
 pub use client::Client;
@@ -42,6 +43,7 @@ pub use consumer::Consumer;
 pub use error::{Advice, Error, Result};
 pub use fleuve_protocol::ErrorCode;
 pub use producer::{Producer, Record};
+pub use share::ShareConsumer;
 
 /// A boxed future, for traits that must stay object-safe.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -12,6 +12,7 @@ mod producer;
 mod properties;
 mod security;
 mod settings;
+mod share;
 
 pub use consumer::{ConsumerConfig, GroupProtocol, IsolationLevel, OffsetReset};
 pub use keys::{Key, Served, find_key, keys};
@@ -23,3 +24,4 @@ pub use security::{
 };
 pub use settings::ClientConfig;
 pub(crate) use settings::split_address;
+pub use share::{AcknowledgementMode, AcquireMode, ShareConsumerConfig};

@@ -365,6 +365,14 @@ impl Consumer {
         self.shared.lock().partitions.get(partition)?.high_watermark
     }
 
+    /// Returns the replica that the leader has sent this consumer to, as nearer to its
+    /// `client.rack` (KIP-392); `None` while it reads from the leader.
+    pub fn preferred_read_replica(&self, partition: &TopicPartition) -> Option<i32> {
+        let state = self.shared.lock();
+        let (replica, until) = state.partitions.get(partition)?.preferred?;
+        (until > Instant::now()).then_some(replica)
+    }
+
     /// Goes on reading a partition at `start`.
     pub fn seek(&self, partition: &TopicPartition, start: Start) -> Result<()> {
         self.shared.lock().seek(partition, start)?;

@@ -131,6 +131,19 @@ impl Records {
         Ok(records)
     }
 
+    /// Undoes batches that a member of a share group acquired from `first_offset` on; the broker
+    /// has left out what a transaction aborted.
+    pub(crate) fn decode_acquired(
+        partition: TopicPartition,
+        first_offset: i64,
+        bytes: Bytes,
+        decompressor: &mut Decompressor,
+    ) -> Result<Self> {
+        let fetched =
+            Fetched { partition, fetch_offset: first_offset, high_watermark: -1, aborted: None };
+        Self::decode(fetched, bytes, decompressor)
+    }
+
     /// Returns the partition.
     pub fn partition(&self) -> &TopicPartition {
         &self.partition
