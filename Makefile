@@ -38,10 +38,10 @@ unit:
 	python3 tests/reliability/checker/test_analysis.py
 
 # The native client's suite, also part of `unit`, against another broker, and in groups with librdkafka
-# and Java: make client BROKER=kafka
+# and Java: make client BROKER=kafka, kafka3 (the last Kafka 3) or cluster (three nodes, killed in turn)
 client: build
-	scripts/setup.sh python kafka
-	python3 tests/client/run.py --broker $(BROKER)
+	scripts/setup.sh python kafka kafka3
+	python3 tests/client/run.py --broker $(BROKER) $(if $(filter cluster,$(BROKER)),--kill)
 	.cache/venv/bin/python tests/client/interop.py --broker $(BROKER)
 
 foreign: build

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests and benchmarks borrow from others: foreign clients, Apache Kafka, foreign test suites.
 #
-#   scripts/setup.sh PART...      parts: kcat faketime chromium python kafka streams go node librdkafka suites  (or: foreign, bench, all)
+#   scripts/setup.sh PART...      parts: kcat faketime chromium python kafka kafka3 streams go node librdkafka suites  (or: foreign, bench, all)
 #
 # Everything lands in .cache/, each part once: a stamp named after the hash of its inputs says that it is there.
 # Only kcat, libfaketime, chromium and a few headers come from apt. A fresh Debian machine needs Rust, Go, Python 3.11 with venv, Java 17 with Maven, Node 20.
@@ -11,6 +11,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cache=${FLEUVE_CACHE:-$root/.cache}
 log=$cache/setup.log
 kafka_version=4.3.1
+kafka3_version=3.9.1
 rdkafka_version=0.39.0
 kafka_python_version=3.0.12
 # The npm package that carries the newest librdkafka (2.15.1) together with its tests.
@@ -87,6 +88,19 @@ setup_kafka() {
     quietly mvn -q -B -f "$root/scripts/kafka-pom.xml" -Dmaven.repo.local="$cache/m2" \
         -Dkafka.version=$kafka_version dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$libs"
     [ -e "$libs/kafka_2.13-$kafka_version.jar" ] || fail "Maven copied no Kafka jars into $libs"
+    done_with
+}
+
+# The last Kafka 3: the native client is to work with it as with the newest.
+setup_kafka3() {
+    once kafka3 $kafka3_version "$root/scripts/kafka-pom.xml" || return 0
+    need java openjdk-17-jre-headless
+    need mvn maven
+    local libs=$cache/kafka/$kafka3_version/libs
+    rm -rf "$libs"
+    quietly mvn -q -B -f "$root/scripts/kafka-pom.xml" -Dmaven.repo.local="$cache/m2" \
+        -Dkafka.version=$kafka3_version dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$libs"
+    [ -e "$libs/kafka_2.13-$kafka3_version.jar" ] || fail "Maven copied no Kafka jars into $libs"
     done_with
 }
 
@@ -231,13 +245,13 @@ setup_suites() {
     done_with
 }
 
-[ $# -gt 0 ] || fail "name the parts to install: kcat faketime chromium python kafka streams go node librdkafka suites, or foreign, bench, all"
+[ $# -gt 0 ] || fail "name the parts to install: kcat faketime chromium python kafka kafka3 streams go node librdkafka suites, or foreign, bench, all"
 for part in "$@"; do
     case $part in
-    kcat | faketime | chromium | python | kafka | streams | go | node | librdkafka | suites) "setup_$part" ;;
+    kcat | faketime | chromium | python | kafka | kafka3 | streams | go | node | librdkafka | suites) "setup_$part" ;;
     foreign) for each in kcat python kafka streams go node; do "setup_$each"; done ;;
     bench) for each in kafka librdkafka; do "setup_$each"; done ;;
-    all) for each in kcat faketime chromium python kafka streams go node librdkafka suites; do "setup_$each"; done ;;
+    all) for each in kcat faketime chromium python kafka kafka3 streams go node librdkafka suites; do "setup_$each"; done ;;
     *) fail "unknown part '$part'" ;;
     esac
 done

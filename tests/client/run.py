@@ -2,6 +2,7 @@
 """The native client's suite against a broker of its own: Apache Kafka as the oracle, Fleuve's binary, or one that runs.
 
     tests/client/run.py --broker kafka [-- TEST...]      arguments after -- go to the test program
+    tests/client/run.py --broker cluster --kill          three nodes, killed in turn while the tests named surviving run
 
 Without this script `cargo test -p fleuve --test client` runs the same suite against an embedded broker, in process
 and over TCP.
@@ -13,13 +14,17 @@ import argparse
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.broker import ROOT, Kafka, Workspace, add_broker_argument, free_port  # noqa: E402
+from harness.broker import ROOT, Cluster, Kafka, Workspace, add_broker_argument, free_port  # noqa: E402
 
 Kafka.heap = "384M"
+# How long a killed node is away, and how long it has afterwards to become in sync again.
+AWAY_SECONDS, BACK_SECONDS = 6.0, 10.0
+KILLING_SECONDS = 60
 SETTINGS = {"group.initial.rebalance.delay.ms": "0", "group.consumer.min.heartbeat.interval.ms": "500", "group.consumer.heartbeat.interval.ms": "500"}
 JAAS = "org.apache.kafka.common.security"
 
@@ -65,10 +70,25 @@ def secure(broker: Kafka, directory: Path) -> dict[str, str]:
     return {"FLEUVE_TEST_CERTIFICATES": str(directory), **{f"FLEUVE_TEST_{protocol}": address for protocol, address in addresses.items()}}
 
 
+def kill_in_turn(cluster: Cluster, over: threading.Event) -> None:
+    """Kills one node after another and starts it again, so that every partition loses its leader."""
+    turn = 0
+    while not over.wait(BACK_SECONDS):
+        node = cluster.nodes[turn % len(cluster.nodes)]
+        node.kill()
+        over.wait(AWAY_SECONDS)
+        node.spawn()
+        node.await_ready()
+        turn += 1
+    print(f"client: {turn} nodes were killed", file=sys.stderr)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_broker_argument(parser)
     parser.add_argument("--secure", action="store_true", help="with TLS and SASL listeners, for the tests named securing (Apache Kafka only)")
+    parser.add_argument("--program", help="a test program built before, instead of what cargo builds now")
+    parser.add_argument("--kill", action="store_true", help="kill nodes in turn, for the tests named surviving (cluster only)")
     parser.add_argument("tests", nargs="*", help="names of tests, and options of the test program")
     arguments = parser.parse_args()
     with Workspace("client", arguments.keep) as workspace:
@@ -76,8 +96,18 @@ def main() -> int:
         places = secure(broker, workspace.path) if arguments.secure else {}
         broker.start()
         environment = {**os.environ, "FLEUVE_TEST_BROKER": broker.bootstrap, **places}
-        command = ["cargo", "test", "-q", "-p", "fleuve", "--test", "client", "--", *arguments.tests]
+        tests = list(arguments.tests)
+        over, killer = threading.Event(), None
+        if arguments.kill:
+            environment["FLEUVE_TEST_KILLING_SECONDS"] = str(KILLING_SECONDS)
+            tests = tests or ["surviving"]
+            killer = threading.Thread(target=kill_in_turn, args=(broker, over))
+            killer.start()
+        command = [arguments.program, *tests] if arguments.program else ["cargo", "test", "-q", "-p", "fleuve", "--test", "client", "--", *tests]
         result = subprocess.run(command, cwd=ROOT, env=environment).returncode
+        over.set()
+        if killer:
+            killer.join()
         broker.stop()
     return result
 

@@ -1,6 +1,6 @@
 """The broker under test, as a process: Fleuve, or Apache Kafka as the oracle, or one that already runs.
 
-All drivers take `--broker fleuve|kafka|HOST:PORT`. A check that fails against Apache Kafka is a wrong check.
+All drivers take `--broker fleuve|kafka|kafka3|cluster|HOST:PORT`. A check that fails against Apache Kafka is a wrong check.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("FLEUVE_CACHE", ROOT / ".cache"))
 KAFKA_VERSION = "4.3.1"
 KAFKA_LIBS = CACHE / "kafka" / KAFKA_VERSION / "libs"
+# The last Kafka 3, for clients that are to work with it too.
+KAFKA3_VERSION = "3.9.1"
 READY_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
 
@@ -100,6 +102,16 @@ class Broker:
     def kill(self) -> None:
         """SIGKILL: nothing of the broker's own gets to run."""
         self._end(signal.SIGKILL)
+
+    def end_hard(self) -> None:
+        """Waits a little for a process that was asked to end, and kills it."""
+        process, self.process = self.process, None
+        if process is not None:
+            try:
+                process.wait(self.stop_seconds_max)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def _end(self, how: signal.Signals) -> None:
         process, self.process = self.process, None
@@ -181,15 +193,16 @@ class Kafka(Broker):
 
     name = "kafka"
     heap = "1G"
+    libs = KAFKA_LIBS
 
     def java(self, *arguments: str) -> list[str]:
         """A java command; JVM options may come first among the arguments."""
         logging = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}"
-        return ["java", logging, "-cp", f"{KAFKA_LIBS}/*", *arguments]
+        return ["java", logging, "-cp", f"{self.libs}/*", *arguments]
 
     def prepare(self) -> None:
-        if not KAFKA_LIBS.exists():
-            raise BrokerFailed("Apache Kafka's jars are missing: run scripts/setup.sh kafka first")
+        if not self.libs.exists():
+            raise BrokerFailed(f"Apache Kafka's jars are missing in {self.libs}: run scripts/setup.sh {self.name} first")
         self.port = self.port or free_port()
         controller = free_port(self.port + 1)
         self.properties = self.data.with_name(self.data.name + ".properties")
@@ -229,6 +242,94 @@ class Kafka(Broker):
             except OSError:
                 time.sleep(0.05)
         raise BrokerFailed(f"kafka was not ready within {READY_SECONDS_MAX} s\n{self.log_tail()}")
+
+
+class Kafka3(Kafka):
+    """The last Kafka 3, one KRaft node."""
+
+    name = "kafka3"
+    libs = CACHE / "kafka" / KAFKA3_VERSION / "libs"
+
+
+class ClusterNode(Kafka):
+    """One of the nodes of a `Cluster`."""
+
+    heap = "256m"
+
+    def __init__(self, data: Path, settings: dict[str, str], number: int, voters: str, ports: tuple[int, int]):
+        super().__init__(data, settings)
+        self.number, self.voters = number, voters
+        self.port, self.controller = ports
+
+    def prepare(self) -> None:
+        if not self.libs.exists():
+            raise BrokerFailed(f"Apache Kafka's jars are missing in {self.libs}: run scripts/setup.sh kafka first")
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": str(self.number),
+            "controller.quorum.voters": self.voters,
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller}",
+            "controller.listener.names": "CONTROLLER",
+            "log.dirs": str(self.data),
+            "broker.rack": f"rack{self.number}",
+            "replica.selector.class": "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+            "default.replication.factor": "3",
+            "min.insync.replicas": "2",
+            "offsets.topic.num.partitions": "5",
+            "transaction.state.log.num.partitions": "5",
+            "share.coordinator.state.topic.num.partitions": "5",
+            # A killed leader is to be missed soon.
+            "broker.session.timeout.ms": "3000",
+            "broker.heartbeat.interval.ms": "500",
+            "controlled.shutdown.enable": "false",
+            **self.settings,
+        }
+        self.properties = self.data.with_name(self.data.name + ".properties")
+        self.properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        command = self.java("kafka.tools.StorageTool", "format", "-t", "AAAAAAAAQACAAAAAAAAAAQ", "-c", str(self.properties))
+        formatted = subprocess.run(command, capture_output=True, text=True)
+        if formatted.returncode:
+            raise BrokerFailed(f"formatting Kafka's storage failed:\n{formatted.stdout}{formatted.stderr}")
+
+
+class Cluster(Broker):
+    """Three nodes of Apache Kafka in racks of their own, each broker and controller."""
+
+    name = "cluster"
+    nodes_count = 3
+
+    def __init__(self, data: Path, settings: dict[str, str]):
+        super().__init__(data, settings)
+        first = free_port()
+        ports = []
+        for _ in range(2 * self.nodes_count):
+            ports.append(free_port(max([first, *[port + 1 for port in ports]])))
+        pairs = list(zip(ports[::2], ports[1::2]))
+        voters = ",".join(f"{number}@127.0.0.1:{controller}" for number, (_, controller) in enumerate(pairs, 1))
+        self.nodes = [ClusterNode(data.with_name(f"{data.name}-{number}"), settings, number, voters, pair) for number, pair in enumerate(pairs, 1)]
+        self.port = pairs[0][0]
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(node.bootstrap for node in self.nodes)
+
+    def start(self) -> "Cluster":
+        for node in self.nodes:
+            node.spawn()
+        for node in self.nodes:
+            node.await_ready()
+        return self
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            if node.process is not None:
+                node.process.terminate()
+        for node in self.nodes:
+            node.end_hard()
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
 
 
 class External(Broker):
@@ -272,10 +373,15 @@ class Workspace:
             broker: Broker = Fleuve(self.path / data, settings)
         elif which == "kafka":
             broker = Kafka(self.path / data, settings)
+        elif which == "kafka3":
+            broker = Kafka3(self.path / data, settings)
+        elif which == "cluster":
+            broker = Cluster(self.path / data, settings)
+            self.brokers += broker.nodes
         elif ":" in which:
             broker = External(which)
         else:
-            raise SystemExit(f"--broker {which}: expected fleuve, kafka or HOST:PORT")
+            raise SystemExit(f"--broker {which}: expected fleuve, kafka, kafka3, cluster or HOST:PORT")
         self.brokers.append(broker)
         return broker
 
@@ -294,5 +400,5 @@ class Workspace:
 
 
 def add_broker_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--broker", default="fleuve", metavar="fleuve|kafka|HOST:PORT", help="the broker under test")
+    parser.add_argument("--broker", default="fleuve", metavar="fleuve|kafka|kafka3|cluster|HOST:PORT", help="the broker under test")
     parser.add_argument("--keep", action="store_true", help="keep data and logs of the run")

@@ -38,6 +38,11 @@ fn reconciling(group: &str) -> ConsumerConfig {
     ConsumerConfig { group_protocol: GroupProtocol::Consumer, ..config(group) }
 }
 
+/// Reports whether the broker serves the group protocol of these settings.
+async fn served(target: &Target, config: &ConsumerConfig) -> bool {
+    config.group_protocol == GroupProtocol::Classic || target.reconciles().await
+}
+
 /// Polls all members until together they have exactly the partitions of the topic, and each has so
 /// many.
 async fn converge(members: &[&Consumer], counts: &[usize]) {
@@ -96,7 +101,9 @@ async fn members_share_and_take_over_with_every_assignor(target: &Target) {
 }
 
 async fn members_share_and_take_over_with_the_consumer_protocol(target: &Target) {
-    share_and_take_over(target, reconciling).await;
+    if target.reconciles().await {
+        share_and_take_over(target, reconciling).await;
+    }
 }
 
 #[derive(Default)]
@@ -134,6 +141,9 @@ impl RebalanceListener for Book {
 
 async fn cooperative_members_keep_what_stays(target: &Target) {
     for config in [|group: &str| classic(group, "cooperative-sticky"), reconciling] {
+        if !served(target, &config("")).await {
+            continue;
+        }
         let topic = target.topic("kept", 6).await;
         let group = unique("group");
         let first = target.consumer(config(&group)).await;
@@ -159,6 +169,9 @@ async fn cooperative_members_keep_what_stays(target: &Target) {
 
 async fn commits_survive_the_member(target: &Target) {
     for config in [|group: &str| classic(group, "range"), reconciling] {
+        if !served(target, &config("")).await {
+            continue;
+        }
         let topic = target.topic("commits", 1).await;
         target.write(&topic, 0, &["a", "b", "c", "d", "e", "f"]).await;
         let group = unique("group");
@@ -196,6 +209,9 @@ async fn commits_survive_the_member(target: &Target) {
 
 async fn patterns_find_topics_of_now_and_later(target: &Target) {
     for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        if protocol == GroupProtocol::Consumer && !target.reconciles().await {
+            continue;
+        }
         let label = unique("pattern");
         target.create(&format!("{label}-a"), 1).await;
         target.create(&format!("not-{label}-a"), 1).await;
@@ -217,6 +233,9 @@ async fn patterns_find_topics_of_now_and_later(target: &Target) {
 
 async fn static_members_come_back_to_their_partitions(target: &Target) {
     for config in [|group: &str| classic(group, "range"), reconciling] {
+        if !served(target, &config("")).await {
+            continue;
+        }
         let topic = target.topic("static", 4).await;
         let group = unique("group");
         let named = |name: &str| ConsumerConfig {

@@ -7,5 +7,7 @@ mod consuming;
 mod grouping;
 mod producing;
 mod securing;
+mod sharing;
+mod surviving;
 mod target;
 mod transacting;

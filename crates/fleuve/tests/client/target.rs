@@ -95,6 +95,15 @@ impl Target {
         connection.versions().choose(key, 0, i16::MAX).is_some()
     }
 
+    /// Reports whether the broker serves the group protocol of KIP-848: Kafka 3.9 names version 0 of
+    /// its heartbeat and refuses it.
+    pub(crate) async fn reconciles(&self) -> bool {
+        let client = self.client().await;
+        let connection = client.any_connection().await.expect("reachable");
+        let key = fleuve_protocol::ApiKey::ConsumerGroupHeartbeat;
+        connection.versions().choose(key, 1, i16::MAX).is_some()
+    }
+
     pub(crate) async fn consumer(&self, config: ConsumerConfig) -> Consumer {
         Consumer::new(self.client().await, config).expect("valid")
     }
@@ -129,7 +138,9 @@ async fn embedded() -> Option<Embedded> {
     }
     let builder = Embedded::builder()
         .set("group.consumer.min.heartbeat.interval.ms", "50")
-        .set("group.consumer.heartbeat.interval.ms", "100");
+        .set("group.consumer.heartbeat.interval.ms", "100")
+        .set("group.share.min.heartbeat.interval.ms", "50")
+        .set("group.share.heartbeat.interval.ms", "100");
     Some(builder.start().await.expect("it starts"))
 }
 
