@@ -14,6 +14,9 @@ import org.apache.kafka.common.serialization.*;
 import org.apache.kafka.common.utils.Bytes;
 import org.apache.kafka.streams.*;
 import org.apache.kafka.streams.kstream.*;
+import org.apache.kafka.streams.processor.PunctuationType;
+import org.apache.kafka.streams.processor.api.*;
+import org.apache.kafka.streams.processor.api.Record;
 import org.apache.kafka.streams.state.*;
 import org.apache.kafka.streams.test.TestRecord;
 
@@ -36,7 +39,7 @@ public class Oracle {
         return Duration.ofMillis(ms);
     }
 
-    /** Input topics of a topology; "t:" before a name sends null values too. */
+    /** Input topics of a topology; "t:" before a name sends null values too, "+" moves the clock on the wall. */
     record Program(List<String> inputs, StreamsBuilder builder) {}
 
     static Program program(String name) {
@@ -301,7 +304,68 @@ public class Oracle {
                     .toStream().to("both-out", Produced.with(S, S));
                 return new Program(List.of("s", "t:t"), b);
             }
+            case "processors" -> {
+                b.addStateStore(Stores.keyValueStoreBuilder(Stores.inMemoryKeyValueStore("tally"), S, S));
+                b.addStateStore(Stores.keyValueStoreBuilder(Stores.inMemoryKeyValueStore("last"), S, S));
+                KStream<String, String> a = b.stream("a", text);
+                a.process(Tally::new, "tally").filter((k, v) -> v != null).to("out", Produced.with(S, S));
+                a.processValues(() -> new FixedKeyProcessor<String, String, String>() {
+                    private FixedKeyProcessorContext<String, String> context;
+                    private KeyValueStore<String, String> last;
+
+                    @Override
+                    public void init(FixedKeyProcessorContext<String, String> context) {
+                        this.context = context;
+                        last = context.getStateStore("last");
+                    }
+
+                    @Override
+                    public void process(FixedKeyRecord<String, String> record) {
+                        String before = last.get(record.key());
+                        last.put(record.key(), record.value());
+                        if (!record.value().equals(before)) context.forward(record.withValue(before + ">" + record.value()));
+                    }
+                }, "last").groupByKey(Grouped.with(S, S)).count(Materialized.as("n")).toStream().to("n-out", Produced.with(S, Serdes.Long()));
+                return new Program(List.of("a", "a", "a", "+"), b);
+            }
             default -> throw new IllegalArgumentException(name);
+        }
+    }
+
+    /** Collects values, tells them by event time, and something by the clock on the wall. */
+    static class Tally implements Processor<String, String, String, String> {
+        private ProcessorContext<String, String> context;
+        private KeyValueStore<String, String> tally;
+        private int seen;
+
+        @Override
+        public void init(ProcessorContext<String, String> context) {
+            this.context = context;
+            tally = context.getStateStore("tally");
+            context.schedule(ms(10), PunctuationType.STREAM_TIME, time -> {
+                try (KeyValueIterator<String, String> all = tally.all()) {
+                    all.forEachRemaining(entry -> context.forward(new Record<>(entry.key, entry.value, time)));
+                }
+            });
+            context.schedule(ms(7), PunctuationType.WALL_CLOCK_TIME, time -> {
+                tally.put("wall", String.valueOf(seen));
+                context.forward(new Record<>("wall", String.valueOf(seen), time));
+            });
+        }
+
+        @Override
+        public void process(Record<String, String> record) {
+            seen++;
+            String before = tally.get(record.key());
+            String now = before == null ? record.value() : before + record.value();
+            if (now.length() > 6) {
+                tally.delete(record.key());
+                RecordHeaders headers = new RecordHeaders(record.headers());
+                headers.add("offset", String.valueOf(context.recordMetadata().get().offset()).getBytes());
+                context.forward(record.withValue(now).withHeaders(headers).withTimestamp(record.timestamp() + 1));
+            } else {
+                tally.put(record.key(), now);
+            }
         }
     }
 
@@ -342,11 +406,18 @@ public class Oracle {
         config.put("state.dir", java.nio.file.Files.createTempDirectory("oracle").toString());
         StringBuilder inputs = new StringBuilder();
         StringBuilder outputs = new StringBuilder();
-        try (TopologyTestDriver driver = new TopologyTestDriver(program.builder().build(config), config)) {
+        try (TopologyTestDriver driver = new TopologyTestDriver(program.builder().build(config), config, java.time.Instant.ofEpochMilli(0))) {
             Map<String, TestInputTopic<String, String>> topics = new HashMap<>();
             long time = 20;
             for (int i = 0; i < records; i++) {
                 String input = program.inputs().get(random.nextInt(program.inputs().size()));
+                if (i > 0) inputs.append(",");
+                if (input.equals("+")) {
+                    int by = 1 + random.nextInt(12);
+                    driver.advanceWallClockTime(ms(by));
+                    inputs.append("[\"+\",null,null,").append(by).append("]");
+                    continue;
+                }
                 boolean table = input.startsWith("t:");
                 String topic = table ? input.substring(2) : input;
                 time = Math.max(0, time + random.nextInt(9) - 2);
@@ -357,7 +428,6 @@ public class Oracle {
                 if (random.nextInt(6) == 0) headers.add("h", new byte[] {(byte) i});
                 topics.computeIfAbsent(topic, t -> driver.createInputTopic(t, new StringSerializer(), new StringSerializer()))
                     .pipeInput(new TestRecord<>(key, value, headers, at));
-                if (i > 0) inputs.append(",");
                 inputs.append("[").append(quote(topic)).append(",").append(quote(key)).append(",")
                     .append(value == null ? "null" : quote(value)).append(",").append(at).append(show(headers)).append("]");
             }

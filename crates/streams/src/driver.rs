@@ -88,6 +88,7 @@ impl TestDriver {
         };
         driver.create_topics();
         driver.start_tasks();
+        driver.init_tasks();
         Ok(driver)
     }
 
@@ -102,6 +103,7 @@ impl TestDriver {
         if !caching {
             self.plan = self.plan.without_caching();
             self.start_tasks();
+            self.init_tasks();
         }
         self
     }
@@ -217,9 +219,21 @@ impl TestDriver {
         values
     }
 
-    /// Moves wall-clock time forward.
+    /// Moves wall-clock time forward, and calls processors that wait for it.
     pub fn advance_ms(&mut self, by_ms: i64) -> &mut Self {
         self.now_ms += by_ms;
+        let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
+        for id in ids {
+            let Some(running) = self.tasks.get_mut(&id).filter(|_| self.failure.is_none()) else {
+                continue;
+            };
+            match running.task.punctuate(self.now_ms) {
+                Ok(true) if self.commits_each => self.commit_task(id),
+                Ok(_) => {}
+                Err(error) => self.failure = Some(error),
+            }
+        }
+        self.settle();
         self
     }
 
@@ -274,6 +288,7 @@ impl TestDriver {
             running.fetched = offsets.clone();
             running.committed = offsets;
         }
+        self.init_tasks();
         self.settle();
         self
     }
@@ -333,6 +348,15 @@ impl TestDriver {
             .map(|topic| topic.partitions.len() as i32)
             .max()
             .unwrap_or(0)
+    }
+
+    /// Starts the processors of all tasks, whose state is there.
+    fn init_tasks(&mut self) {
+        for running in self.tasks.values_mut() {
+            if let Err(error) = running.task.init(self.now_ms) {
+                self.failure = Some(error);
+            }
+        }
     }
 
     /// Reads the topics of global tables from their beginnings.

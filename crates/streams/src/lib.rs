@@ -26,6 +26,7 @@ mod app;
 
 pub use app::{Guarantee, Settings, Streams, StreamsError};
 pub use driver::{Input, TestDriver, TestRecord, TestRecords};
+pub use dsl::processor;
 pub use dsl::{
     Branches, CogroupedKStream, Consumed, ErrorPolicy, GlobalKTable, JoinWindows, KGroupedStream,
     KGroupedTable, KStream, KTable, Materialized, Produced, SessionWindowedCogroupedKStream,
@@ -34,4 +35,5 @@ pub use dsl::{
 };
 pub use error::{ProcessingError, TopologyError};
 pub use record::{Record, Window, Windowed};
+pub use runtime::{Clock, Schedule};
 pub use serde::{Json, Serde, SerdeOf, StreamType};

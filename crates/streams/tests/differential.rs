@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use fleuve_streams::processor::{
+    FixedKeyProcessor, KvState, Processor, ProcessorContext, ProcessorError, State,
+};
 use fleuve_streams::{
-    Consumed, JoinWindows, KStream, KTable, Materialized, Produced, SerdeOf, SessionWindows,
-    SlidingWindows, SuppressBuffer, Suppressed, TestDriver, TimeWindows, Topology,
+    Clock, Consumed, JoinWindows, KStream, KTable, Materialized, Produced, Record, Schedule,
+    SerdeOf, SessionWindows, SlidingWindows, SuppressBuffer, Suppressed, TestDriver, TimeWindows,
+    Topology,
 };
 use serde_json::Value;
 
@@ -427,9 +431,111 @@ fn program(name: &str) -> Topology {
                 .to_stream()
                 .to("both-out");
         }
+        "processors" => {
+            let a = stream("a");
+            let tally = Tally { tally: app.kv_store("tally"), seen: 0, by_wall: None };
+            a.process(tally).filter(|_, _| true).to("out");
+            let changes = Changes { last: app.kv_store("last") };
+            a.process_values(changes).group_by_key().count("n").to_stream().to("n-out");
+        }
         other => panic!("no topology {other}"),
     }
     app
+}
+
+/// Collects values, tells them by event time, and something by the clock on the wall.
+#[derive(Clone)]
+struct Tally {
+    tally: KvState<String, String>,
+    seen: i32,
+    by_wall: Option<Schedule>,
+}
+
+impl Processor for Tally {
+    type KeyIn = String;
+    type ValueIn = String;
+    type KeyOut = String;
+    type ValueOut = String;
+
+    fn states(&self) -> Vec<&str> {
+        vec![self.tally.name()]
+    }
+
+    fn init(
+        &mut self,
+        cx: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessorError> {
+        cx.schedule(10, Clock::StreamTime);
+        self.by_wall = Some(cx.schedule(7, Clock::WallClock));
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        cx: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessorError> {
+        self.seen += 1;
+        let mut tally = cx.state(&self.tally);
+        let before = tally.get(&record.key)?.unwrap_or_default();
+        let now = before + &record.value;
+        if now.len() <= 6 {
+            return Ok(tally.put(&record.key, now)?);
+        }
+        tally.delete(&record.key)?;
+        let mut record = record.with_value(now);
+        let offset = cx.origin().ok_or("no origin")?.offset;
+        record.headers.add("offset", offset.to_string());
+        record.timestamp += 1;
+        Ok(cx.forward(record)?)
+    }
+
+    fn punctuate(
+        &mut self,
+        schedule: Schedule,
+        time: i64,
+        cx: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessorError> {
+        let mut tally = cx.state(&self.tally);
+        if Some(schedule) == self.by_wall {
+            tally.put(&"wall".to_owned(), self.seen.to_string())?;
+            return Ok(cx.forward(Record::new("wall".to_owned(), self.seen.to_string(), time))?);
+        }
+        for (key, value) in tally.all()? {
+            cx.forward(Record::new(key, value, time))?;
+        }
+        Ok(())
+    }
+}
+
+/// Values that differ from the one before, with that.
+#[derive(Clone)]
+struct Changes {
+    last: KvState<String, String>,
+}
+
+impl FixedKeyProcessor for Changes {
+    type Key = String;
+    type ValueIn = String;
+    type ValueOut = String;
+
+    fn states(&self) -> Vec<&str> {
+        vec![self.last.name()]
+    }
+
+    fn process(
+        &mut self,
+        record: &Record<String, String>,
+        cx: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<Vec<String>, ProcessorError> {
+        let mut last = cx.state(&self.last);
+        let before = last.get(&record.key)?;
+        last.put(&record.key, record.value.clone())?;
+        if before.as_ref() == Some(&record.value) {
+            return Ok(Vec::new());
+        }
+        Ok(vec![format!("{}>{}", before.as_deref().unwrap_or("null"), record.value)])
+    }
 }
 
 /// A key of the tables' keys, or none.
@@ -472,6 +578,10 @@ fn check(name: &str) {
         for input in run["inputs"].as_array().expect("inputs") {
             let bytes =
                 |value: &Value| value.as_str().map(|text| Bytes::copy_from_slice(text.as_bytes()));
+            if text(&input[0]) == "+" {
+                driver.advance_ms(input[3].as_i64().expect("milliseconds"));
+                continue;
+            }
             let mut topic = driver
                 .input(input[0].as_str().expect("a topic"))
                 .at(input[3].as_i64().expect("a time"));
@@ -616,4 +726,5 @@ topologies!(
     table_kept,
     branches,
     named,
+    processors,
 );

@@ -1,7 +1,11 @@
 //! What the comparison with Kafka Streams does not show: crashes, and what is only ours.
 
+use fleuve_streams::processor::{
+    KvState, Output, Processor, ProcessorContext, ProcessorError, State, TimerState,
+};
 use fleuve_streams::{
-    SessionWindows, SuppressBuffer, Suppressed, TestDriver, Topology, Window, Windowed,
+    ErrorPolicy, Record, SessionWindows, SuppressBuffer, Suppressed, TestDriver, Topology, Window,
+    Windowed,
 };
 
 fn send(driver: &mut TestDriver, at: i64, key: &str, value: &str) {
@@ -134,4 +138,108 @@ fn a_foreign_key_join_finds_its_rows_in_other_partitions_and_survives_a_crash() 
         expected.chain([("o0".to_owned(), Some("u1:Bob".to_owned()))]).collect();
     expected.sort();
     assert_eq!(rows, expected);
+}
+
+/// Sends what was late to an output of its own, and tells each key by a timer how often it came.
+#[derive(Clone)]
+struct Watch {
+    counts: KvState<String, i64>,
+    timers: TimerState<String>,
+    late: Output<String, i64>,
+}
+
+impl Processor for Watch {
+    type KeyIn = String;
+    type ValueIn = String;
+    type KeyOut = String;
+    type ValueOut = i64;
+
+    fn states(&self) -> Vec<&str> {
+        vec![self.counts.name()]
+    }
+
+    fn timers(&self) -> Option<&TimerState<String>> {
+        Some(&self.timers)
+    }
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        cx: &mut ProcessorContext<'_, String, i64>,
+    ) -> Result<(), ProcessorError> {
+        if record.value == "broken" {
+            return Err("broken".into());
+        }
+        if record.timestamp < cx.stream_time_ms() {
+            let lateness = cx.stream_time_ms() - record.timestamp;
+            return Ok(cx.forward_to(&self.late.clone(), record.with_value(lateness))?);
+        }
+        let mut counts = cx.state(&self.counts);
+        let count = counts.get(&record.key)?.unwrap_or(0);
+        counts.put(&record.key, count + 1)?;
+        if count == 0 {
+            cx.set_timer(&self.timers, &record.key, record.timestamp + 10)?;
+        }
+        Ok(())
+    }
+
+    fn on_timer(
+        &mut self,
+        key: String,
+        at_ms: i64,
+        cx: &mut ProcessorContext<'_, String, i64>,
+    ) -> Result<(), ProcessorError> {
+        assert!(cx.origin().is_none(), "no record is processed when a timer fires");
+        let count = cx.state(&self.counts).delete(&key)?.unwrap_or(0);
+        Ok(cx.forward(Record::new(key, count, at_ms))?)
+    }
+}
+
+fn watch(policy: ErrorPolicy) -> Topology {
+    let app = Topology::new("app");
+    app.on_error(policy);
+    let late = Output::new("late");
+    let watch =
+        Watch { counts: app.kv_store("counts"), timers: app.timers("timers"), late: late.clone() };
+    let watched = app.stream("in").process(watch);
+    watched.to("out");
+    watched.output(&late).to("late");
+    app
+}
+
+#[test]
+fn timers_fire_once_by_event_time_and_survive_a_crash() {
+    let mut driver = TestDriver::new(&watch(ErrorPolicy::Fail)).expect("a valid topology");
+    send(&mut driver, 0, "a", "x");
+    send(&mut driver, 5, "b", "x");
+    send(&mut driver, 6, "a", "x");
+    driver.crash();
+    send(&mut driver, 12, "c", "x");
+    assert_eq!(driver.output::<String, i64>("out").stamped(), [("a".to_owned(), 2, 10)]);
+    send(&mut driver, 40, "d", "x");
+    let fired = driver.output::<String, i64>("out").stamped();
+    assert_eq!(fired, [("b".to_owned(), 1, 15), ("c".to_owned(), 1, 22)]);
+}
+
+#[test]
+fn a_processor_has_outputs_of_other_types() {
+    let mut driver = TestDriver::new(&watch(ErrorPolicy::Fail)).expect("a valid topology");
+    send(&mut driver, 20, "a", "x");
+    send(&mut driver, 15, "b", "x");
+    assert_eq!(driver.output::<String, i64>("late").stamped(), [("b".to_owned(), 5, 15)]);
+    assert!(driver.output::<String, i64>("out").pairs().is_empty());
+}
+
+#[test]
+fn a_processors_error_is_a_matter_of_the_policy() {
+    let mut driver = TestDriver::new(&watch(ErrorPolicy::Fail)).expect("a valid topology");
+    send(&mut driver, 0, "a", "broken");
+    assert!(driver.failure().is_some_and(|failure| failure.to_string().contains("broken")));
+    let policy = ErrorPolicy::DeadLetter("dead".to_owned());
+    let mut driver = TestDriver::new(&watch(policy)).expect("a valid topology");
+    send(&mut driver, 0, "a", "broken");
+    send(&mut driver, 1, "a", "x");
+    assert!(driver.failure().is_none());
+    assert_eq!(driver.output::<String, String>("dead").pairs(), [("a".into(), "broken".into())]);
+    assert_eq!(driver.store::<String, i64>("counts"), [("a".to_owned(), 1)]);
 }

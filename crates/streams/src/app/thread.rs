@@ -55,6 +55,8 @@ pub(super) struct Thread {
     /// Deliveries of the batches sent since the last commit.
     deliveries: Vec<Delivery>,
     in_transaction: bool,
+    /// Whether a processor asked for a commit.
+    commit_soon: bool,
     last_commit: Instant,
     /// Partitions with enough records waiting.
     paused: HashSet<TopicPartition>,
@@ -160,6 +162,7 @@ impl Thread {
             tasks: BTreeMap::new(),
             deliveries: Vec::new(),
             in_transaction: false,
+            commit_soon: false,
             last_commit: Instant::now(),
             paused: HashSet::new(),
         })
@@ -199,7 +202,11 @@ impl Thread {
                         self.take_restored(task?)?;
                     }
                 }
-                _ = self.stop.changed() => return self.commit().await,
+                _ = self.stop.changed() => {
+                    self.commit().await?;
+                    self.for_each_task(Task::close);
+                    return Ok(());
+                }
                 records = self.consumer.poll(wait) => {
                     if let Some(records) = records? {
                         self.queue(records.into_owned());
@@ -209,7 +216,7 @@ impl Thread {
             self.process().await?;
             self.limit_queues();
             let interval = self.setup.settings.commit_interval();
-            if self.last_commit.elapsed() >= interval {
+            if self.last_commit.elapsed() >= interval || std::mem::take(&mut self.commit_soon) {
                 self.commit().await?;
             } else if self.cached_bytes() > self.cache_budget() {
                 self.commit().await?;
@@ -267,12 +274,13 @@ impl Thread {
         Ok(())
     }
 
-    fn take_restored(&mut self, task: Task) -> Result<(), StreamsError> {
+    fn take_restored(&mut self, mut task: Task) -> Result<(), StreamsError> {
         let id = task.id();
         // Given up while it was restored, or given up and assigned again, with another restoration to come.
         let Some(running @ Running::Restoring) = self.tasks.get_mut(&id) else {
             return Ok(());
         };
+        task.init(now_ms())?;
         *running = Running::Ready(Box::new(task));
         for partition in &self.partitions[&id] {
             let _ = self.consumer.resume(partition);
@@ -330,7 +338,12 @@ impl Thread {
                 }
                 processed += 1;
             }
-            if processed > 0
+            let mut punctuated = false;
+            if let Some(Running::Ready(task)) = self.tasks.get_mut(&id) {
+                punctuated = task.punctuate(now_ms)?;
+                self.commit_soon |= task.take_commit_request();
+            }
+            if (processed > 0 || punctuated)
                 && let Some(Running::Ready(task)) = self.tasks.get_mut(&id)
             {
                 let outgoing = task.take_outgoing();

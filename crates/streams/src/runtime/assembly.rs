@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::node::Shared;
-use super::{Down, Fan, Flusher, Globals, SourceEntry};
+use super::{Down, Fan, Flusher, Globals, Punctuated, SourceEntry};
 use crate::record::Data;
 use crate::state::AnyStore;
 use crate::topology::{Kind, Node, NodeId, Plan};
@@ -28,6 +28,11 @@ impl<S> Clone for StoreSlot<S> {
 impl<S> Copy for StoreSlot<S> {}
 
 impl<S> StoreSlot<S> {
+    /// The slot of the store with this index; its type is checked when it is used.
+    pub(crate) fn at(index: usize) -> Self {
+        Self { index, store: PhantomData }
+    }
+
     pub(crate) fn index(self) -> usize {
         self.index
     }
@@ -41,6 +46,7 @@ pub(crate) struct Assembly<'a> {
     built: BTreeMap<NodeId, Box<dyn Any + Send>>,
     stores: BTreeMap<String, usize>,
     flushers: Vec<(String, Box<dyn Flusher>)>,
+    processors: Vec<Box<dyn Punctuated>>,
 }
 
 /// The parts of a finished task.
@@ -49,6 +55,8 @@ pub(crate) struct Assembled {
     pub(crate) stores: Vec<(String, Box<dyn AnyStore>)>,
     /// In the order in which caches must be flushed: a store before those that its changes reach.
     pub(crate) flushers: Vec<Box<dyn Flusher>>,
+    /// The program's processors, as they are numbered.
+    pub(crate) processors: Vec<Box<dyn Punctuated>>,
 }
 
 impl<'a> Assembly<'a> {
@@ -77,6 +85,7 @@ impl<'a> Assembly<'a> {
                 .map(|(index, name)| ((*name).to_owned(), index))
                 .collect(),
             flushers: Vec::new(),
+            processors: Vec::new(),
         };
         let mut sources = BTreeMap::new();
         // Nodes are numbered in the order of their creation, parents before children.
@@ -99,6 +108,7 @@ impl<'a> Assembly<'a> {
             sources,
             stores: built_stores,
             flushers: flushers.into_iter().map(|(_, flusher)| flusher).collect(),
+            processors: assembly.processors,
         }
     }
 
@@ -112,11 +122,35 @@ impl<'a> Assembly<'a> {
 
     /// The children of a node, as receivers of what it sends.
     pub(crate) fn children<K: Data, V: Data>(&mut self, id: NodeId) -> Fan<K, V> {
-        let children = self.plan.nodes[id].children.clone();
-        Fan::of(children.into_iter().map(|child| self.receiver(child)).collect())
+        let plan = self.plan;
+        let children = plan.nodes[id].children.iter().copied();
+        let main = children.filter(|child| plan.nodes[*child].output.is_none());
+        Fan::of(main.map(|child| self.receiver(child)).collect())
     }
 
-    fn receiver<K: Data, V: Data>(&mut self, id: NodeId) -> Box<dyn Down<K, V>> {
+    /// The children of a processor's other outputs, by output.
+    pub(crate) fn side_outputs(&mut self, id: NodeId) -> Vec<(String, Box<dyn Any + Send>)> {
+        let plan = self.plan;
+        let children = plan.nodes[id].children.iter().copied();
+        children
+            .filter_map(|child| {
+                let output = plan.nodes[child].output.as_ref()?;
+                Some((output.name.clone(), (output.receiver)(self, child)))
+            })
+            .collect()
+    }
+
+    /// The number that the next processor gets.
+    pub(crate) fn next_processor(&self) -> usize {
+        self.processors.len()
+    }
+
+    /// Registers a processor of the program's.
+    pub(crate) fn add_processor(&mut self, processor: Box<dyn Punctuated>) {
+        self.processors.push(processor);
+    }
+
+    pub(crate) fn receiver<K: Data, V: Data>(&mut self, id: NodeId) -> Box<dyn Down<K, V>> {
         let built = self.built.remove(&id).expect("children are built before their parents");
         let shared = match built.downcast::<Box<dyn Down<K, V>>>() {
             Ok(own) if self.plan.nodes[id].parents.len() <= 1 => return *own,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::StoreSlot;
+use super::{Schedules, StoreSlot};
 use crate::dsl::ErrorPolicy;
 use crate::error::{Cause, ProcessingError};
 use crate::record::Headers;
@@ -32,6 +32,10 @@ pub struct Cx {
     pub(crate) now_ms: i64,
     pub(crate) partition: i32,
     pub(crate) emit_interval_ms: i64,
+    /// The highest event time of the task's input.
+    pub(crate) stream_time_ms: i64,
+    pub(crate) schedules: Schedules,
+    pub(crate) commit_requested: bool,
     pub(crate) outgoing: Vec<Outgoing>,
     pub(crate) stores: Vec<Box<dyn AnyStore>>,
     /// Records that operators dropped, by the reason.
@@ -87,6 +91,18 @@ impl Cx {
             .downcast_mut()
             .expect("a slot is made from the store it points to");
         (store, &self.origin)
+    }
+
+    /// Goes on without an input record, at this time.
+    pub(crate) fn punctuating(&mut self, timestamp: i64) {
+        self.origin = Origin {
+            topic: Arc::from(""),
+            partition: -1,
+            offset: -1,
+            timestamp,
+            headers: Headers::default(),
+        };
+        self.raw = (None, None);
     }
 
     /// Applies the program's error policy: goes on without the record, or gives the problem back.

@@ -8,6 +8,7 @@ mod assembly;
 mod context;
 mod globals;
 mod node;
+mod punctuation;
 mod queues;
 mod task;
 
@@ -15,6 +16,8 @@ pub(crate) use assembly::{Assembly, StoreSlot};
 pub use context::{Cx, Origin};
 pub(crate) use context::{Outgoing, OutgoingTopic, Problem};
 pub(crate) use globals::{GlobalReader, GlobalStore, Globals};
-pub(crate) use node::{Down, Fan, Flusher, SourceEntry};
+pub(crate) use node::{Down, Fan, Flusher, Punctuated, SourceEntry};
+pub(crate) use punctuation::Schedules;
+pub use punctuation::{Clock, Schedule};
 pub use queues::RawRecord;
 pub(crate) use task::{Task, TaskId};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Cx, Problem, RawRecord};
+use super::{Cx, Problem, RawRecord, Schedule};
 use crate::record::{Data, Record};
 
 /// A node that takes records of one type.
@@ -26,6 +26,19 @@ pub(crate) trait SourceEntry: Send {
 /// Sends what a cache collected.
 pub(crate) trait Flusher: Send {
     fn flush(&mut self, cx: &mut Cx) -> Result<(), Problem>;
+}
+
+/// A processor of the program's, as its task calls it by time.
+pub(crate) trait Punctuated: Send {
+    fn init(&mut self, cx: &mut Cx) -> Result<(), Problem>;
+
+    fn punctuate(&mut self, schedule: Schedule, timestamp: i64, cx: &mut Cx)
+    -> Result<(), Problem>;
+
+    /// Calls the processor for every timer that is due.
+    fn fire_timers(&mut self, cx: &mut Cx) -> Result<(), Problem>;
+
+    fn close(&mut self);
 }
 
 /// The children of a node.

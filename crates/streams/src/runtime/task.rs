@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::assembly::Assembly;
 use super::context::{Cx, Origin, Outgoing, OutgoingTopic};
 use super::queues::{Queues, UNKNOWN_TIME};
-use super::{Flusher, Globals, RawRecord, SourceEntry};
+use super::{Clock, Flusher, Globals, Punctuated, RawRecord, Schedules, SourceEntry};
 use crate::error::ProcessingError;
 use crate::record::Headers;
 use crate::state::{AnyStore, Logged, StoreError};
@@ -32,6 +32,8 @@ pub(crate) struct Task {
     queues: Queues,
     sources: BTreeMap<NodeId, Box<dyn SourceEntry>>,
     flushers: Vec<Box<dyn Flusher>>,
+    processors: Vec<Box<dyn Punctuated>>,
+    initialized: bool,
     stores: Vec<StoreEntry>,
     cx: Cx,
 }
@@ -81,6 +83,8 @@ impl Task {
             queues,
             sources: assembled.sources,
             flushers: assembled.flushers,
+            processors: assembled.processors,
+            initialized: false,
             stores: entries,
             cx: Cx {
                 origin: Origin {
@@ -93,6 +97,9 @@ impl Task {
                 now_ms: 0,
                 partition: id.partition,
                 emit_interval_ms: 0,
+                stream_time_ms: UNKNOWN_TIME,
+                schedules: Schedules::default(),
+                commit_requested: false,
                 outgoing: Vec::new(),
                 stores,
                 dropped: Vec::new(),
@@ -125,6 +132,7 @@ impl Task {
 
     /// Processes the queued record with the lowest event time. Returns whether there was one.
     pub(crate) fn process(&mut self, now_ms: i64) -> Result<bool, ProcessingError> {
+        self.init(now_ms)?;
         let Some(queue) = self.queues.next() else {
             return Ok(false);
         };
@@ -141,9 +149,63 @@ impl Task {
             headers: record.headers.clone(),
         };
         self.cx.raw = (record.key.clone(), record.value.clone());
+        self.cx.stream_time_ms = self.cx.stream_time_ms.max(timestamp);
         let entry = self.sources.get_mut(&source).expect("queues belong to sources");
         entry.push(record, &mut self.cx).map_err(|problem| problem.at(&self.cx.origin))?;
+        if !self.processors.is_empty() {
+            self.fire(Clock::StreamTime, self.cx.stream_time_ms)?;
+            for processor in &mut self.processors {
+                processor
+                    .fire_timers(&mut self.cx)
+                    .map_err(|problem| problem.at(&self.cx.origin))?;
+            }
+        }
         Ok(true)
+    }
+
+    /// Starts the program's processors, once the task's state is there.
+    pub(crate) fn init(&mut self, now_ms: i64) -> Result<(), ProcessingError> {
+        if std::mem::replace(&mut self.initialized, true) {
+            return Ok(());
+        }
+        self.cx.now_ms = now_ms;
+        for processor in &mut self.processors {
+            processor.init(&mut self.cx).map_err(|problem| problem.at(&self.cx.origin))?;
+        }
+        Ok(())
+    }
+
+    /// Calls processors that wait for the time of day. Returns whether there were any.
+    pub(crate) fn punctuate(&mut self, now_ms: i64) -> Result<bool, ProcessingError> {
+        if self.cx.schedules.next_wall_clock_ms().is_none_or(|due| due > now_ms) {
+            return Ok(false);
+        }
+        self.cx.now_ms = now_ms;
+        self.fire(Clock::WallClock, now_ms)
+    }
+
+    fn fire(&mut self, clock: Clock, now_ms: i64) -> Result<bool, ProcessingError> {
+        let mut fired = false;
+        while let Some((processor, schedule)) = self.cx.schedules.take_due(clock, now_ms) {
+            fired = true;
+            self.cx.punctuating(now_ms);
+            self.processors[processor]
+                .punctuate(schedule, now_ms, &mut self.cx)
+                .map_err(|problem| problem.at(&self.cx.origin))?;
+        }
+        Ok(fired)
+    }
+
+    /// Whether a processor has asked for a commit since the last call.
+    pub(crate) fn take_commit_request(&mut self) -> bool {
+        std::mem::take(&mut self.cx.commit_requested)
+    }
+
+    /// Ends the program's processors.
+    pub(crate) fn close(&mut self) {
+        for processor in &mut self.processors {
+            processor.close();
+        }
     }
 
     /// Flushes caches and gives everything that a commit makes durable.

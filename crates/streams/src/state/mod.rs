@@ -16,6 +16,7 @@ mod kv;
 mod outer;
 mod session;
 mod suppress;
+mod timers;
 mod window;
 
 pub use backend::{Backend, MemoryBackend};
@@ -23,6 +24,7 @@ pub(crate) use kv::{KvStore, KvStoreSettings};
 pub(crate) use outer::{Either, OuterStore, OuterStoreSettings};
 pub(crate) use session::{SessionStore, SessionStoreSettings};
 pub(crate) use suppress::{ChangeBuffer, ChangeBufferSettings};
+pub(crate) use timers::TimerStore;
 pub(crate) use window::{WindowStore, WindowStoreSettings};
 
 /// A value with the event time of its last update.

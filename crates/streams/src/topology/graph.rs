@@ -58,10 +58,20 @@ pub(crate) struct Node {
     pub(crate) build: NodeBuilder,
     /// Whether children of a table's node see the value before a change.
     pub(crate) sends_old: bool,
+    /// Set for what takes one of a processor's other outputs.
+    pub(crate) output: Option<SideOutput>,
     /// How long after its end a window of the node's table may still change.
     pub(crate) grace_ms: Option<i64>,
     /// The store that holds a table's node, if it has one.
     pub(crate) table_store: Option<String>,
+}
+
+/// Which output of its parent a node takes, and how the parent sends to it.
+#[derive(Clone)]
+pub(crate) struct SideOutput {
+    pub(crate) name: String,
+    /// Makes the `Fan` of the output's own type.
+    pub(crate) receiver: NodeBuilder,
 }
 
 /// What a node is.
@@ -201,6 +211,7 @@ impl Graph {
             build,
             sends_old: false,
             grace_ms: None,
+            output: None,
             table_store: None,
         });
         id

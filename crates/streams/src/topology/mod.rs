@@ -11,6 +11,6 @@ mod plan;
 pub(crate) use describe::java_hash_order;
 pub(crate) use graph::{
     ChangelogKind, Copartition, GlobalSpec, Graph, Kind, Node, NodeBuilder, NodeId, SharedGraph,
-    SinkTopic, StoreSpec,
+    SideOutput, SinkTopic, StoreSpec,
 };
 pub use plan::{InternalTopic, Plan, Subtopology, TopicCleanup};

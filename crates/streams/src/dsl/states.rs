@@ -1,0 +1,262 @@
+//! States that processors open: handles that programs hold, and the views that tasks give for them.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::Topology;
+use super::windowed::{WindowSpec, add_window_store};
+use crate::record::{Data, Windowed};
+use crate::runtime::{Cx, Origin, StoreSlot};
+use crate::serde::{SerdeOf, StreamType};
+use crate::state::{
+    AnyStore, KvStore, KvStoreSettings, MemoryBackend, Stamped, StoreError, TimerStore, WindowStore,
+};
+use crate::topology::{ChangelogKind, StoreSpec};
+
+/// The handle of a state that processors open with [`super::ProcessorContext::state`].
+pub trait State {
+    /// What opening it gives.
+    type View<'a>;
+
+    /// Its name.
+    fn name(&self) -> &str;
+
+    #[doc(hidden)]
+    fn view<'a>(&self, cx: &'a mut Cx, index: usize) -> Self::View<'a>;
+}
+
+macro_rules! handle {
+    ($(#[$doc:meta])* $name:ident<$($type:ident),*>) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name<$($type),*> {
+            name: String,
+            types: PhantomData<fn() -> ($($type,)*)>,
+        }
+
+        impl<$($type),*> Clone for $name<$($type),*> {
+            fn clone(&self) -> Self {
+                Self { name: self.name.clone(), types: PhantomData }
+            }
+        }
+    };
+}
+
+handle! {
+    /// A key-value store.
+    KvState<K, V>
+}
+handle! {
+    /// Timers by key.
+    TimerState<K>
+}
+handle! {
+    /// A window store.
+    WindowState<K, V>
+}
+
+/// Adds a store that no node uses yet.
+fn add_store(
+    app: &Topology,
+    name: &str,
+    build: impl Fn(&StoreSpec, &str) -> Box<dyn AnyStore> + Send + Sync + 'static,
+) {
+    app.graph.lock().add_store(StoreSpec {
+        name: name.to_owned(),
+        build: Arc::new(build),
+        logged: true,
+        cached: false,
+        changelog: ChangelogKind::KeyValue,
+        changelog_config: BTreeMap::new(),
+        source_topic: None,
+        global: false,
+    });
+}
+
+impl<K: Data, V: Data> KvState<K, V> {
+    /// A store that exists already, of a table or added before; the types must be its own.
+    pub fn of(name: &str) -> Self {
+        Self { name: name.to_owned(), types: PhantomData }
+    }
+
+    pub(crate) fn add(app: &Topology, name: &str, key: SerdeOf<K>, value: SerdeOf<V>) -> Self {
+        add_store(app, name, move |spec, topic| {
+            let settings = KvStoreSettings {
+                name: spec.name.clone(),
+                topic: topic.to_owned(),
+                key: key.clone(),
+                value: value.clone(),
+                logged: spec.logged,
+                cached: spec.cached,
+                logs_headers: false,
+            };
+            Box::new(KvStore::new(settings, Box::new(MemoryBackend::default())))
+        });
+        Self::of(name)
+    }
+}
+
+impl<K: Data, V: Data> State for KvState<K, V> {
+    type View<'a> = KvView<'a, K, V>;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn view<'a>(&self, cx: &'a mut Cx, index: usize) -> KvView<'a, K, V> {
+        let (store, origin) = cx.store(StoreSlot::at(index));
+        KvView { store, origin }
+    }
+}
+
+/// An open key-value store.
+pub struct KvView<'a, K, V> {
+    store: &'a mut KvStore<K, V>,
+    origin: &'a Origin,
+}
+
+impl<K: Data, V: Data> KvView<'_, K, V> {
+    /// The value of a key.
+    pub fn get(&mut self, key: &K) -> Result<Option<V>, StoreError> {
+        Ok(self.store.get(key)?.map(|stamped| stamped.value))
+    }
+
+    /// The value of a key with the event time of its last update.
+    pub fn get_stamped(&mut self, key: &K) -> Result<Option<Stamped<V>>, StoreError> {
+        self.store.get(key)
+    }
+
+    /// Sets a key, at the event time of the record that is processed.
+    pub fn put(&mut self, key: &K, value: V) -> Result<(), StoreError> {
+        self.put_at(key, value, self.origin.timestamp)
+    }
+
+    /// Sets a key at an event time.
+    pub fn put_at(&mut self, key: &K, value: V, timestamp: i64) -> Result<(), StoreError> {
+        let value = Some(Stamped { value, timestamp });
+        self.store.put(key, value, timestamp, &self.origin.headers, self.origin)
+    }
+
+    /// Removes a key and gives what it held.
+    pub fn delete(&mut self, key: &K) -> Result<Option<V>, StoreError> {
+        let held = self.get(key)?;
+        let timestamp = self.origin.timestamp;
+        self.store.put(key, None, timestamp, &self.origin.headers, self.origin)?;
+        Ok(held)
+    }
+
+    /// All keys with their values, in the order of the keys' bytes.
+    pub fn all(&mut self) -> Result<Vec<(K, V)>, StoreError> {
+        let all = self.store.all()?;
+        Ok(all.into_iter().map(|(key, stamped)| (key, stamped.value)).collect())
+    }
+}
+
+impl<K: StreamType> TimerState<K> {
+    pub(crate) fn add(app: &Topology, name: &str, key: SerdeOf<K>) -> Self {
+        add_store(app, name, move |spec, topic| {
+            Box::new(TimerStore::new(spec.name.clone(), topic.to_owned(), key.clone()))
+        });
+        Self { name: name.to_owned(), types: PhantomData }
+    }
+}
+
+impl<K: Data> State for TimerState<K> {
+    type View<'a> = TimerView<'a, K>;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn view<'a>(&self, cx: &'a mut Cx, index: usize) -> TimerView<'a, K> {
+        let (store, origin) = cx.store(StoreSlot::at(index));
+        TimerView { store, now_ms: origin.timestamp }
+    }
+}
+
+/// Open timers.
+pub struct TimerView<'a, K> {
+    store: &'a mut TimerStore<K>,
+    now_ms: i64,
+}
+
+impl<K: Data> TimerView<'_, K> {
+    /// Sets a timer; setting it again changes nothing.
+    pub fn set(&mut self, key: &K, at_ms: i64) -> Result<(), StoreError> {
+        self.store.set(key, at_ms, self.now_ms)
+    }
+
+    /// Cancels a timer, if it is set.
+    pub fn cancel(&mut self, key: &K, at_ms: i64) -> Result<(), StoreError> {
+        self.store.cancel(key, at_ms, self.now_ms)
+    }
+}
+
+impl<K: StreamType, V: StreamType> WindowState<K, V> {
+    pub(crate) fn add(app: &Topology, name: &str, size_ms: i64, retention_ms: i64) -> Self {
+        let window = WindowSpec {
+            store: name.to_owned(),
+            key: SerdeOf::<K>::usual(),
+            value: SerdeOf::<V>::usual(),
+            size_ms,
+            retention_ms,
+            duplicates: false,
+            logged: true,
+            cached: false,
+            on_close: false,
+            changelog_config: BTreeMap::new(),
+        };
+        add_window_store(&mut app.graph.lock(), &[], window);
+        Self { name: name.to_owned(), types: PhantomData }
+    }
+}
+
+impl<K: Data, V: Data> State for WindowState<K, V> {
+    type View<'a> = WindowView<'a, K, V>;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn view<'a>(&self, cx: &'a mut Cx, index: usize) -> WindowView<'a, K, V> {
+        let (store, origin) = cx.store(StoreSlot::at(index));
+        WindowView { store, origin }
+    }
+}
+
+/// An open window store.
+pub struct WindowView<'a, K, V> {
+    store: &'a mut WindowStore<K, V>,
+    origin: &'a Origin,
+}
+
+impl<K: Data, V: Data> WindowView<'_, K, V> {
+    /// The value of a key in the window that begins at `start_ms`.
+    pub fn get(&mut self, key: &K, start_ms: i64) -> Result<Option<V>, StoreError> {
+        Ok(self.store.get(key, start_ms)?.map(|stamped| stamped.value))
+    }
+
+    /// Sets the value of a key in a window. Returns whether the window is young enough to be kept.
+    pub fn put(&mut self, key: &K, start_ms: i64, value: V) -> Result<bool, StoreError> {
+        let value = Stamped { value, timestamp: self.origin.timestamp };
+        self.store.put(key, start_ms, value, &self.origin.headers, self.origin)
+    }
+
+    /// The values of a key in windows that begin within `from_ms..=to_ms`, by start.
+    pub fn fetch(
+        &mut self,
+        key: &K,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<(i64, V)>, StoreError> {
+        let found = self.store.fetch(key, from_ms, to_ms)?;
+        Ok(found.into_iter().map(|(start, stamped)| (start, stamped.value)).collect())
+    }
+
+    /// The values of all keys in windows that begin within `from_ms..=to_ms`, by start and key bytes.
+    pub fn fetch_all(&self, from_ms: i64, to_ms: i64) -> Vec<(Windowed<K>, V)> {
+        let found = self.store.fetch_all(from_ms, to_ms);
+        found.into_iter().map(|(key, stamped)| (key, stamped.value)).collect()
+    }
+}

@@ -1,0 +1,237 @@
+//! Nodes that run a program's own processors.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::dsl::{Output, Processor, ProcessorError, State, TimerState};
+use crate::error::Cause;
+use crate::record::{Data, Headers, Record};
+use crate::runtime::{Clock, Cx, Down, Fan, Origin, Problem, Punctuated, Schedule, StoreSlot};
+use crate::state::TimerStore;
+
+/// A processor's node: in the tree of its parent, and among the processors of its task, which call it by time.
+pub(crate) struct Process<P: Processor>(pub(crate) Arc<Mutex<Running<P>>>);
+
+/// A processor with everything it may reach.
+pub(crate) struct Running<P: Processor> {
+    pub(crate) node: Arc<str>,
+    pub(crate) processor: P,
+    /// Its place among the processors of the task.
+    pub(crate) place: usize,
+    pub(crate) stores: Vec<(String, usize)>,
+    pub(crate) timers: Option<StoreSlot<TimerStore<P::KeyIn>>>,
+    pub(crate) children: Fan<P::KeyOut, P::ValueOut>,
+    pub(crate) outputs: BTreeMap<String, Box<dyn Any + Send>>,
+}
+
+/// What a processor sees of its task, and how it sends records on.
+pub struct ProcessorContext<'a, K, V> {
+    pub(crate) cx: &'a mut Cx,
+    place: usize,
+    stores: &'a [(String, usize)],
+    children: &'a mut Fan<K, V>,
+    outputs: &'a mut BTreeMap<String, Box<dyn Any + Send>>,
+    /// A failure downstream, kept while the processor passes an error of ours up.
+    failed: &'a mut Option<Problem>,
+    punctuating: bool,
+}
+
+/// Tells a processor that a record it sent has failed downstream. To be passed up.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("a record failed downstream")]
+pub struct FailedDownstream;
+
+impl<K: Data, V: Data> ProcessorContext<'_, K, V> {
+    /// Sends a record to the processor's children.
+    pub fn forward(&mut self, record: Record<K, V>) -> Result<(), FailedDownstream> {
+        let sent = sent_as(self.cx, &record.headers, record.timestamp, |cx| {
+            self.children.push(record.clone(), cx)
+        });
+        sent.map_err(|problem| self.fail(problem))
+    }
+
+    /// Sends a record to another output of the processor. Nobody may be listening there.
+    pub fn forward_to<L: Data, W: Data>(
+        &mut self,
+        output: &Output<L, W>,
+        record: Record<L, W>,
+    ) -> Result<(), FailedDownstream> {
+        let Some(children) = self.outputs.get_mut(output.name()) else {
+            return Ok(());
+        };
+        let children: &mut Fan<L, W> =
+            children.downcast_mut().expect("one output has one type: its handle's");
+        let sent = sent_as(self.cx, &record.headers, record.timestamp, |cx| {
+            children.push(record.clone(), cx)
+        });
+        sent.map_err(|problem| self.fail(problem))
+    }
+
+    fn fail(&mut self, problem: Problem) -> FailedDownstream {
+        *self.failed = Some(problem);
+        FailedDownstream
+    }
+}
+
+impl<K, V> ProcessorContext<'_, K, V> {
+    /// The input record that is being processed; `None` when called by time.
+    pub fn origin(&self) -> Option<&Origin> {
+        (!self.punctuating).then_some(&self.cx.origin)
+    }
+
+    /// Wall-clock time in milliseconds since the epoch.
+    pub fn now_ms(&self) -> i64 {
+        self.cx.now_ms
+    }
+
+    /// The highest event time the task has seen, or -1.
+    pub fn stream_time_ms(&self) -> i64 {
+        self.cx.stream_time_ms
+    }
+
+    /// The partition number of the task.
+    pub fn partition(&self) -> i32 {
+        self.cx.partition
+    }
+
+    /// Asks to be called every `interval_ms` through [`Processor::punctuate`].
+    pub fn schedule(&mut self, interval_ms: i64, clock: Clock) -> Schedule {
+        let first_ms = match clock {
+            Clock::StreamTime => 0,
+            Clock::WallClock => self.cx.now_ms + interval_ms,
+        };
+        self.cx.schedules.add(self.place, clock, first_ms, interval_ms)
+    }
+
+    /// Ends a schedule.
+    pub fn cancel(&mut self, schedule: Schedule) {
+        self.cx.schedules.cancel(schedule);
+    }
+
+    /// Asks for a commit soon.
+    pub fn commit(&mut self) {
+        self.cx.commit_requested = true;
+    }
+
+    /// Opens a state that the processor named in [`Processor::states`].
+    ///
+    /// # Panics
+    /// If it did not.
+    pub fn state<'a, S: State>(&'a mut self, state: &S) -> S::View<'a> {
+        let index = self
+            .stores
+            .iter()
+            .find(|(name, _)| name == state.name())
+            .unwrap_or_else(|| panic!("the processor does not name the state {}", state.name()))
+            .1;
+        state.view(self.cx, index)
+    }
+
+    /// Calls [`Processor::on_timer`] for the key once the task's event time has reached `at_ms`.
+    ///
+    /// # Panics
+    /// If the processor does not give these timers in [`Processor::timers`].
+    pub fn set_timer<T: Data>(
+        &mut self,
+        timers: &TimerState<T>,
+        key: &T,
+        at_ms: i64,
+    ) -> Result<(), ProcessorError> {
+        Ok(self.state(timers).set(key, at_ms)?)
+    }
+}
+
+/// Runs something as if the input record had these headers and this time: what stores downstream note is theirs.
+fn sent_as<R>(
+    cx: &mut Cx,
+    headers: &Headers,
+    timestamp: i64,
+    send: impl FnOnce(&mut Cx) -> R,
+) -> R {
+    let before = (cx.origin.timestamp, std::mem::replace(&mut cx.origin.headers, headers.clone()));
+    cx.origin.timestamp = timestamp;
+    let result = send(cx);
+    (cx.origin.timestamp, cx.origin.headers) = before;
+    result
+}
+
+impl<P: Processor> Running<P> {
+    fn call(
+        &mut self,
+        cx: &mut Cx,
+        punctuating: bool,
+        call: impl FnOnce(
+            &mut P,
+            &mut ProcessorContext<'_, P::KeyOut, P::ValueOut>,
+        ) -> Result<(), ProcessorError>,
+    ) -> Result<(), Problem> {
+        let mut failed = None;
+        let mut context = ProcessorContext {
+            cx: &mut *cx,
+            place: self.place,
+            stores: &self.stores,
+            children: &mut self.children,
+            outputs: &mut self.outputs,
+            failed: &mut failed,
+            punctuating,
+        };
+        let result = call(&mut self.processor, &mut context);
+        match (failed, result) {
+            (Some(problem), _) => Err(problem),
+            (None, Ok(())) => Ok(()),
+            (None, Err(error)) => {
+                cx.absorb(Problem::new(&self.node, Cause::User(Arc::from(error))))
+            }
+        }
+    }
+}
+
+impl<P: Processor> Down<P::KeyIn, P::ValueIn> for Process<P> {
+    fn push(&mut self, record: Record<P::KeyIn, P::ValueIn>, cx: &mut Cx) -> Result<(), Problem> {
+        self.0.lock().call(cx, false, |processor, context| processor.process(record, context))
+    }
+}
+
+impl<P: Processor> Punctuated for Process<P> {
+    fn init(&mut self, cx: &mut Cx) -> Result<(), Problem> {
+        self.0.lock().call(cx, true, |processor, context| processor.init(context))
+    }
+
+    fn punctuate(
+        &mut self,
+        schedule: Schedule,
+        timestamp: i64,
+        cx: &mut Cx,
+    ) -> Result<(), Problem> {
+        self.0
+            .lock()
+            .call(cx, true, |processor, context| processor.punctuate(schedule, timestamp, context))
+    }
+
+    fn fire_timers(&mut self, cx: &mut Cx) -> Result<(), Problem> {
+        let mut running = self.0.lock();
+        let Some(timers) = running.timers else {
+            return Ok(());
+        };
+        loop {
+            let now_ms = cx.stream_time_ms;
+            let Some((at_ms, key)) = cx.store(timers).0.take_due(now_ms) else {
+                return Ok(());
+            };
+            cx.punctuating(at_ms);
+            running.call(cx, true, |processor, context| processor.on_timer(key, at_ms, context))?;
+        }
+    }
+
+    fn close(&mut self) {
+        self.0.lock().processor.close();
+    }
+}
+
+/// A processor of values as a processor.
+#[derive(Clone)]
+pub(crate) struct FixedKey<P>(pub(crate) P, pub(crate) PhantomData<fn()>);
