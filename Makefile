@@ -53,6 +53,7 @@ foreign: build
 	python3 tests/foreign/security.py
 	python3 tests/foreign/observability.py
 	python3 tests/foreign/tools.py
+	python3 tests/foreign/directories.py
 	python3 tests/foreign/quotas.py
 	python3 tests/foreign/streams.py --broker $(BROKER)
 
@@ -108,7 +109,7 @@ suites: build
 	python3 tests/suites/run.py $(SUITE) --broker $(BROKER) $(if $(TESTS),--tests $(TESTS)) $(if $(QUICK),--quick)
 
 bench: build
-	scripts/setup.sh bench
+	scripts/setup.sh bench python
 	python3 bench/run.py $(BENCH)
 
 bench-clients: build

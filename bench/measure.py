@@ -10,6 +10,7 @@ import re
 import subprocess
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 
 import groups
@@ -34,6 +35,10 @@ VERY_MANY_PARTITIONS = 10_000
 RESTART_SECONDS_MAX = 600.0
 READY_SECONDS_MAX = 120.0
 IDLE_SECONDS = 5
+COMPACTION_RECORD_BYTES = 1024
+COMPACTION_SECONDS_MAX = 300.0
+# Both look for something to compact all the time, with one thread and no limit, as the latter are by default.
+COMPACTION_SETTINGS = {"log.cleaner.backoff.ms": "100", "log.initial.task.delay.ms": "100"}
 
 
 @dataclass
@@ -47,6 +52,8 @@ class Plan:
     transaction_warmup_seconds: int = 10
     group_joins: int = 5
     many_partitions: int = MANY_PARTITIONS
+    very_many_partitions: int = VERY_MANY_PARTITIONS
+    compaction_bytes: int = 1 << 30
     split_cores: bool = False
 
 
@@ -320,6 +327,45 @@ def measure_restart(broker: Broker, partitions: int, label: str, records_each: i
         figures.values[name] = (wire.until_done(broker.port, RESTART_SECONDS_MAX, serves) - began) * 1000
         broker.await_ready()
     figures.values[f"{label}_rss_mib"] = memory_mib(broker.pid, "VmRSS")
+    broker.stop()
+    return figures
+
+
+def compacted_to(broker: Broker, topic: str) -> int:
+    """Up to where the first partition has been compacted, as both brokers write it down."""
+    try:
+        lines = (broker.data / "cleaner-offset-checkpoint").read_text().splitlines()
+    except OSError:
+        return -1
+    return max((int(line.split()[2]) for line in lines if line.startswith(f"{topic} 0 ")), default=-1)
+
+
+def measure_compaction(broker: Broker, plan: Plan) -> Figures:
+    """From the moment a full topic's policy becomes compact until all but its active segment has been compacted."""
+    figures = Figures()
+    broker.start()
+    client = wire.Client(broker.port)
+    segment = max(plan.compaction_bytes // 8, 1 << 20)
+    client.create_topic("compacted", 1, {"segment.bytes": str(segment), "min.cleanable.dirty.ratio": "0.01"})
+    records = plan.compaction_bytes // COMPACTION_RECORD_BYTES
+    keyed = [str(CACHE / "venv" / "bin" / "python"), str(Path(__file__).with_name("keyed.py"))]
+    generate(plan, [*keyed, broker.bootstrap, "compacted", str(records), str(records // 4), str(COMPACTION_RECORD_BYTES)])
+    logs = sorted((broker.data / "compacted-0").glob("*.log"))
+    active = int(logs[-1].stem)
+    dirty_bytes = sum(log.stat().st_size for log in logs[:-1])
+    watch = Stopwatch(broker.pid)
+    began = time.monotonic()
+    client.alter_topic("compacted", {"cleanup.policy": "compact"})
+    while compacted_to(broker, "compacted") < active:
+        if time.monotonic() - began > COMPACTION_SECONDS_MAX:
+            raise GeneratorFailed(f"{broker.name} did not compact its log within {COMPACTION_SECONDS_MAX:.0f} s")
+        time.sleep(0.005)
+    seconds = time.monotonic() - began
+    usage = watch.stop()
+    figures.values["compaction_mb"] = dirty_bytes / 1e6 / seconds
+    figures.values["compaction_cpu"] = usage.broker_seconds / (dirty_bytes / 1e9)
+    figures.foreign_share = usage.foreign_share
+    client.close()
     broker.stop()
     return figures
 

@@ -49,6 +49,8 @@ ROWS = [
     Row("rss_idle_mib", "resident memory idle, MiB", 1, False, "≤ 0.1"),
     Row("rss_peak_mib", "resident memory at peak, MiB", 1, False),
     Row("start_ms", "start to first acknowledged record, ms", 1, False, "≤ 0.05"),
+    Row("compaction_mb", "compaction of 1 KiB records, each key four times, MB/s", 1, True),
+    Row("compaction_cpu", "compaction, broker CPU-s/GB", 2, False),
     Row("restart_clean_ms", "restart with 1,000 partitions, clean, ms", 0, False),
     Row("restart_kill_ms", "restart with 1,000 partitions, after SIGKILL, ms", 0, False),
     Row("restart_rss_mib", "resident memory with 1,000 partitions, MiB", 1, False),

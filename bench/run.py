@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Fleuve beside Apache Kafka on this machine: same generators, same flush settings, in turn.
 
-    bench/run.py [--short|--quick] [--pairs N] [--modes page-cache,flush] [--rows start,memory,produce,consume,saturate,latency,transactions,groups,restart,restart10k] [--write]
+    bench/run.py [--short|--quick] [--pairs N] [--modes page-cache,flush] [--partitions N] [--write]
+                 [--rows start,memory,produce,consume,saturate,latency,transactions,groups,compaction,restart,restart10k]
 
 Needs `scripts/setup.sh bench` and a release build. Prints a Markdown table of ratios; --write also puts it into
 docs/benchmarks.md. The raw figures stay in .cache/bench/. Nothing else should run meanwhile: the report says what did.
@@ -37,7 +38,7 @@ MODES = {
         {"kafka": {"log.flush.interval.messages": "1"}, "fleuve": {}},
     ),
 }
-ROW_GROUPS = ("start", "memory", "produce", "consume", "saturate", "latency", "transactions", "groups", "restart", "restart10k")
+ROW_GROUPS = ("start", "memory", "produce", "consume", "saturate", "latency", "transactions", "groups", "compaction", "restart", "restart10k")
 NOISE_SHARE_MAX = 0.10
 # Files of deleted topics give their pages to the next load.
 COMMON = {"group.initial.rebalance.delay.ms": "0", "log.segment.delete.delay.ms": "100"}
@@ -100,10 +101,18 @@ class Run:
         values: dict[str, float] = {}
         partitions, each = self.plan.many_partitions, 100
         if label == "restart10k":
-            partitions, each = measure.VERY_MANY_PARTITIONS, 10
+            partitions, each = self.plan.very_many_partitions, 10
         with Workspace(f"bench-{side}") as workspace:
             broker = self.broker(workspace, side, "page-cache")
             self.take(values, measure.measure_restart(broker, partitions, label, each))
+        return values
+
+    def compaction(self, side: str) -> dict[str, float]:
+        values: dict[str, float] = {}
+        with Workspace(f"bench-{side}") as workspace:
+            broker = self.broker(workspace, side, "page-cache")
+            broker.settings.update(measure.COMPACTION_SETTINGS)
+            self.take(values, measure.measure_compaction(broker, self.plan))
         return values
 
     def take(self, values: dict[str, float], figures: measure.Figures) -> None:
@@ -130,9 +139,11 @@ class Run:
 
     def all(self) -> dict[str, list]:
         results = {}
-        if self.rows - {"restart", "restart10k"}:
+        if self.rows - {"compaction", "restart", "restart10k"}:
             for mode in self.options.modes.split(","):
                 results[mode] = self.pairs(mode, lambda side, mode=mode: self.visit(side, mode))
+        if "compaction" in self.rows:
+            results["compaction"] = self.pairs("compaction", self.compaction)
         for label in ("restart", "restart10k"):
             if label in self.rows:
                 results[label] = self.pairs(label, lambda side, label=label: self.restart(side, label))
@@ -162,11 +173,14 @@ def markdown(run: Run, results: dict[str, list], scratch: Path) -> str:
                 "",
             ]
         lines += report.table(results[mode])
+    if "compaction" in results:
+        lines += ["", f"## Compaction of {plan.compaction_bytes >> 20:,} MiB", "", "From the change of the topic's policy until the checkpoint says that all is compacted, page-cache mode.", ""]
+        lines += report.table(results["compaction"])
     if "restart" in results:
         lines += ["", f"## Restart with {plan.many_partitions:,} partitions", "", "From process start until one record was read and two were acknowledged, page-cache mode.", ""]
         lines += report.table(results["restart"])
     if "restart10k" in results:
-        lines += ["", f"## Restart with {measure.VERY_MANY_PARTITIONS:,} partitions", "", "The same with ten records in each.", ""]
+        lines += ["", f"## Restart with {plan.very_many_partitions:,} partitions", "", "The same with ten records in each.", ""]
         lines += report.table(results["restart10k"])
     lines += [
         "",
@@ -205,6 +219,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one pair of short runs: shows that it works, not how fast")
     parser.add_argument("--split", action="store_true", help="broker on core 0, generators on core 1")
     parser.add_argument("--spinners", action="store_true", help="keep idle cores awake: virtual ones wake slowly")
+    parser.add_argument("--partitions", type=int, help="in place of the 10,000 of restart10k, to see that it works")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
     options = parser.parse_args()
     for given, known in ((options.rows, ROW_GROUPS), (options.modes, MODES)):
@@ -216,7 +231,9 @@ def main() -> int:
         plan = measure.Plan(warmup_seconds=10, load_seconds=3, latency_seconds=6, latency_warmup_seconds=2, transaction_warmup_seconds=5, group_joins=3, split_cores=options.split)
     if options.quick:
         options.pairs = 1
-        plan = measure.Plan(warmup_seconds=3, load_seconds=2, latency_seconds=3, latency_warmup_seconds=1, transaction_warmup_seconds=1, group_joins=1, split_cores=options.split)
+        plan = measure.Plan(warmup_seconds=3, load_seconds=2, latency_seconds=3, latency_warmup_seconds=1, transaction_warmup_seconds=1, group_joins=1, split_cores=options.split, compaction_bytes=32 << 20)
+    if options.partitions:
+        plan.very_many_partitions = options.partitions
     for needed in (measure.PERFORMANCE, measure.LATENCY):
         if not Path(needed).exists():
             parser.error(f"{needed} is missing: run scripts/setup.sh bench first")

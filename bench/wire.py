@@ -10,7 +10,8 @@ import socket
 import struct
 import time
 
-METADATA, PRODUCE, FETCH, CREATE_TOPICS, DELETE_TOPICS = 3, 0, 1, 19, 20
+METADATA, PRODUCE, FETCH, CREATE_TOPICS, DELETE_TOPICS, INCREMENTAL_ALTER_CONFIGS = 3, 0, 1, 19, 20, 44
+TOPIC_RESOURCE = 2
 RETRY_SECONDS = 0.001
 ALL_REPLICAS = -1
 
@@ -133,6 +134,14 @@ class Client:
         reply.take("ii"), reply.text()
         if error := reply.take("h"):
             raise Refused(f"deleting {topic}: error {error}")
+
+    def alter_topic(self, topic: str, configs: dict[str, str]) -> None:
+        entries = b"".join(text(key) + b"\0" + text(value) for key, value in configs.items())
+        body = struct.pack(">ib", 1, TOPIC_RESOURCE) + text(topic) + struct.pack(">i", len(configs)) + entries + b"\0"
+        reply = self.call(INCREMENTAL_ALTER_CONFIGS, 0, body)
+        reply.take("ii")
+        if error := reply.take("h"):
+            raise Refused(f"altering {topic}: error {error}")
 
     def produce(self, topic: str, partition: int = 0, acks: int = ALL_REPLICAS) -> None:
         records = batch(b"measured by bench/wire.py")

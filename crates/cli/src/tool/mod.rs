@@ -9,7 +9,9 @@ mod configs;
 mod console;
 mod groups;
 mod leaders;
+mod log_moves;
 mod perf;
+mod reassign;
 mod server;
 mod shares;
 mod small;
@@ -59,7 +61,7 @@ pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
         "kafka-leader-election" => leaders::elect(parse(&name, arguments)?).await,
         "kafka-log-dirs" => cluster::log_dirs(parse(&name, arguments)?).await,
         "kafka-metadata-quorum" => cluster::quorum(parse(&name, arguments)?).await,
-        "kafka-reassign-partitions" => leaders::reassign(parse(&name, arguments)?).await,
+        "kafka-reassign-partitions" => reassign::reassign(parse(&name, arguments)?).await,
         "kafka-configs" => configs::run(parse(&name, arguments)?).await,
         "kafka-console-producer" => console::produce(parse(&name, arguments)?).await,
         "kafka-console-consumer" => console::consume(parse(&name, arguments)?).await,

@@ -1,11 +1,14 @@
 //! Data directories of brokers, and what they hold.
 
+use fleuve_protocol::messages::alter_replica_log_dirs_request::{
+    AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest,
+};
 use fleuve_protocol::messages::describe_log_dirs_request::{
     DescribableLogDirTopic, DescribeLogDirsRequest,
 };
 use fleuve_types::TopicPartition;
 
-use super::Admin;
+use super::{Admin, PartitionResults};
 use crate::error::{Result, check};
 
 /// A data directory of a broker.
@@ -70,5 +73,33 @@ impl Admin {
             }
         });
         Ok(directories.collect())
+    }
+    /// Has replicas of a broker moved to other data directories of it; partitions that do not exist
+    /// yet are remembered for when they do.
+    pub async fn alter_replica_log_dirs(
+        &self,
+        broker: i32,
+        moves: &[(TopicPartition, String)],
+    ) -> Result<PartitionResults> {
+        self.client.refresh(&[], false).await?;
+        let one = |(partition, path): &(TopicPartition, String)| AlterReplicaLogDir {
+            path: path.clone().into(),
+            topics: vec![AlterReplicaLogDirTopic {
+                name: partition.topic.to_string().into(),
+                partitions: vec![partition.partition],
+            }],
+        };
+        let build = |_| AlterReplicaLogDirsRequest { dirs: moves.iter().map(one).collect() };
+        let response =
+            self.client.call_broker::<AlterReplicaLogDirsRequest>(broker, build, |_| 0).await?;
+        let results = response.results.into_iter().flat_map(|topic| {
+            let name = topic.topic_name.to_string();
+            topic.partitions.into_iter().map(move |partition| {
+                let place = TopicPartition::new(name.as_str(), partition.partition_index);
+                let outcome = check(partition.error_code, || format!("{place} on broker {broker}"));
+                (place, outcome)
+            })
+        });
+        Ok(results.collect())
     }
 }
