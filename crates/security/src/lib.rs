@@ -8,6 +8,7 @@ pub mod acl;
 mod certificate;
 mod jaas;
 mod mapping;
+pub mod oauth;
 mod principal;
 pub mod sasl;
 mod tls;

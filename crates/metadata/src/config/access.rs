@@ -2,6 +2,7 @@
 
 use super::layers::Layers;
 use super::problem::Problems;
+use super::protection::Secret;
 
 /// The only authorizer there is, by the name of Kafka's own.
 pub const STANDARD_AUTHORIZER: &str = "org.apache.kafka.metadata.authorizer.StandardAuthorizer";
@@ -15,6 +16,23 @@ pub struct AccessSettings {
     pub super_users: String,
     /// `allow.everyone.if.no.acl.found`.
     pub allow_without_entries: bool,
+    /// `connections.max.reauth.ms`; `None` lets sessions last as long as their connections.
+    pub reauthentication_max_ms: Option<i64>,
+    /// How delegation tokens are made, if they are.
+    pub tokens: Option<TokenKeys>,
+}
+
+/// How delegation tokens are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenKeys {
+    /// `delegation.token.secret.key`.
+    pub secret_key: Secret,
+    /// `delegation.token.max.lifetime.ms`.
+    pub lifetime_max_ms: i64,
+    /// `delegation.token.expiry.time.ms`.
+    pub renew_period_ms: i64,
+    /// `delegation.token.expiry.check.interval.ms`.
+    pub check_interval_ms: u64,
 }
 
 /// Reads and checks the keys.
@@ -45,7 +63,18 @@ pub(super) fn resolve_access(layers: &Layers<'_>, problems: &mut Problems) -> Ac
             );
         }
     }
+    let secret_key = layers.text("delegation.token.secret.key").filter(|text| !text.is_empty());
+    let tokens = secret_key.map(|text| TokenKeys {
+        secret_key: Secret::new(&text),
+        lifetime_max_ms: layers.integer("delegation.token.max.lifetime.ms"),
+        renew_period_ms: layers.integer("delegation.token.expiry.time.ms"),
+        check_interval_ms: layers.integer("delegation.token.expiry.check.interval.ms").max(1)
+            as u64,
+    });
     AccessSettings {
+        reauthentication_max_ms: Some(layers.integer("connections.max.reauth.ms"))
+            .filter(|max_ms| *max_ms > 0),
+        tokens,
         is_controlled: !class.is_empty(),
         super_users,
         allow_without_entries: layers.boolean("allow.everyone.if.no.acl.found"),

@@ -31,7 +31,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use access::{AccessSettings, STANDARD_AUTHORIZER};
+pub use access::{AccessSettings, STANDARD_AUTHORIZER, TokenKeys};
 pub use alter::{AlterError, AlterOperation, Scope, apply_operation, check_overrides};
 pub use client_match::{ClientMatch, ClientTrait, IllegalPattern};
 pub use describe::{
@@ -45,7 +45,9 @@ pub use listeners::{AdvertisedListener, Listener, Listeners, SecurityProtocol};
 pub use load::{ConfigFile, Override, Sources, load};
 pub use problem::{ConfigError, Origin, Problem, Problems};
 pub use properties::{Property, SyntaxError, decode_text, parse as parse_properties};
-pub use protection::{ClientCertificates, Pem, Protection, SaslSettings, Secret, TlsSettings};
+pub use protection::{
+    ClientCertificates, IssuerSettings, Pem, Protection, SaslSettings, Secret, TlsSettings,
+};
 pub use reference::reference_markdown;
 pub use settings::{
     BrokerSettings, ConsumerGroupSettings, FetchSettings, GroupSettings, HostPort, LogSettings,

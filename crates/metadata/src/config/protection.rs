@@ -19,6 +19,8 @@ use super::problem::Problems;
 pub(super) const LISTENER_KEYS: &[&str] = &[
     "max.connection.creation.rate",
     "max.connections",
+    "oauthbearer.sasl.jaas.config",
+    "oauthbearer.sasl.server.callback.handler.class",
     "plain.sasl.jaas.config",
     "sasl.enabled.mechanisms",
     "scram-sha-256.sasl.jaas.config",
@@ -35,7 +37,7 @@ pub(super) const LISTENER_KEYS: &[&str] = &[
 ];
 
 /// The mechanisms that are served.
-const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
 
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -113,6 +115,31 @@ pub struct SaslSettings {
     pub mechanisms: Vec<&'static str>,
     /// The users of PLAIN, as a JAAS entry.
     pub plain_users: Option<Secret>,
+    /// Whose tokens OAUTHBEARER takes.
+    pub issuer: Option<IssuerSettings>,
+}
+
+/// Whose tokens are taken, by the keys `sasl.oauthbearer.*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerSettings {
+    /// `jwks.endpoint.url`.
+    pub url: String,
+    /// `jwks.endpoint.refresh.ms`.
+    pub refresh_ms: u64,
+    /// `jwks.endpoint.retry.backoff.ms`.
+    pub retry_ms: u64,
+    /// `jwks.endpoint.retry.backoff.max.ms`.
+    pub retry_max_ms: u64,
+    /// `expected.issuer`.
+    pub issuer: String,
+    /// `expected.audience`; at least one.
+    pub audiences: Vec<String>,
+    /// `clock.skew.seconds`.
+    pub clock_skew_seconds: i64,
+    /// `sub.claim.name`.
+    pub subject_claim: String,
+    /// `scope.claim.name`.
+    pub scope_claim: String,
 }
 
 /// What protects a listener.
@@ -268,7 +295,57 @@ fn resolve_sasl(listener: &OneListener<'_>, problems: &mut Problems) -> SaslSett
             problems,
         );
     }
-    SaslSettings { mechanisms, plain_users }
+    let issuer = match mechanisms.contains(&"OAUTHBEARER") {
+        true => resolve_issuer(listener, problems),
+        false => None,
+    };
+    SaslSettings { mechanisms, plain_users, issuer }
+}
+
+/// Everything that a token is checked against has to be written: what is left out would not be
+/// checked.
+fn resolve_issuer(listener: &OneListener<'_>, problems: &mut Problems) -> Option<IssuerSettings> {
+    const URL: &str = "sasl.oauthbearer.jwks.endpoint.url";
+    const ISSUER: &str = "sasl.oauthbearer.expected.issuer";
+    const AUDIENCE: &str = "sasl.oauthbearer.expected.audience";
+    let layers = listener.layers;
+    let text = |key: &str| layers.text(key).unwrap_or_default().trim().to_owned();
+    let (url, issuer, audiences) = (text(URL), text(ISSUER), layers.list(AUDIENCE));
+    let found = problems.errors.len();
+    for (key, is_missing) in
+        [(URL, url.is_empty()), (ISSUER, issuer.is_empty()), (AUDIENCE, audiences.is_empty())]
+    {
+        if is_missing {
+            let message = format!("OAUTHBEARER needs `{key}`: tokens are not taken on trust");
+            listener.error(key, message, problems);
+        }
+    }
+    let is_served = ["https://", "http://", "file:/"].iter().any(|scheme| url.starts_with(scheme));
+    if !url.is_empty() && !is_served {
+        let message = format!("`{URL}` is {url}; write a URL of https, http or file");
+        listener.error(URL, message, problems);
+    }
+    const HANDLER: &str = "oauthbearer.sasl.server.callback.handler.class";
+    let handler = listener.own(HANDLER).unwrap_or_default();
+    if !handler.is_empty() && !handler.trim().ends_with(".OAuthBearerValidatorCallbackHandler") {
+        let message = format!(
+            "`{HANDLER}` is {handler}; only Kafka's OAuthBearerValidatorCallbackHandler stands for \
+             something here"
+        );
+        listener.error(HANDLER, message, problems);
+    }
+    let number = |key: &str| layers.integer(key).max(0) as u64;
+    (problems.errors.len() == found).then(|| IssuerSettings {
+        url,
+        refresh_ms: number("sasl.oauthbearer.jwks.endpoint.refresh.ms"),
+        retry_ms: number("sasl.oauthbearer.jwks.endpoint.retry.backoff.ms"),
+        retry_max_ms: number("sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms"),
+        issuer,
+        audiences,
+        clock_skew_seconds: layers.integer("sasl.oauthbearer.clock.skew.seconds").max(0),
+        subject_claim: text("sasl.oauthbearer.sub.claim.name"),
+        scope_claim: text("sasl.oauthbearer.scope.claim.name"),
+    })
 }
 
 fn resolve_tls(

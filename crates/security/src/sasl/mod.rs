@@ -3,6 +3,7 @@
 //! An [`Exchange`] takes the client's messages one after another. It neither knows how they travel
 //! nor where credentials are kept.
 
+mod bearer;
 mod plain;
 mod scram;
 
@@ -11,9 +12,13 @@ use std::fmt;
 use bytes::Bytes;
 use fleuve_metadata::image::{ScramCredential, ScramMechanism};
 use fleuve_os::Random;
+use fleuve_protocol::Str;
 
+pub use bearer::Bearing;
 pub use plain::PlainUsers;
 pub use scram::{Decoys, Scram};
+
+use crate::oauth::Bearer;
 
 /// The mechanisms that are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,18 +27,25 @@ pub enum Mechanism {
     Plain,
     /// Proof of knowing a password, without saying it.
     Scram(ScramMechanism),
+    /// A token that an issuer has signed.
+    OauthBearer,
 }
 
 impl Mechanism {
     /// All of them.
-    pub const ALL: [Self; 3] =
-        [Self::Plain, Self::Scram(ScramMechanism::Sha256), Self::Scram(ScramMechanism::Sha512)];
+    pub const ALL: [Self; 4] = [
+        Self::Plain,
+        Self::Scram(ScramMechanism::Sha256),
+        Self::Scram(ScramMechanism::Sha512),
+        Self::OauthBearer,
+    ];
 
     /// Returns the registered name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
             Self::Scram(mechanism) => mechanism.name(),
+            Self::OauthBearer => "OAUTHBEARER",
         }
     }
 
@@ -57,8 +69,25 @@ pub trait Credentials {
     /// Finds the credential of a user of SCRAM.
     fn scram(&self, user: &str, mechanism: ScramMechanism) -> Option<ScramCredential>;
 
+    /// Finds a delegation token that is still good, by its id.
+    fn token(&self, id: &str, mechanism: ScramMechanism) -> Option<TokenCredential>;
+
+    /// Checks a token of OAUTHBEARER.
+    fn bearer(&self, token: &str) -> Option<Bearer>;
+
     /// Returns what stands in for users who do not exist.
     fn decoys(&self) -> &Decoys;
+}
+
+/// What a delegation token is compared with, and whom it stands for.
+#[derive(Clone, Debug)]
+pub struct TokenCredential {
+    /// Its password's credential.
+    pub credential: ScramCredential,
+    /// As whom its bearer acts, as `Type:name`.
+    pub owner: Str,
+    /// When it ends.
+    pub until_ms: i64,
 }
 
 /// What comes after a message of the client.
@@ -72,6 +101,10 @@ pub enum Step {
         user: String,
         /// The last thing to tell it.
         message: Bytes,
+        /// Until when what it showed is good, if that ends.
+        until_ms: Option<i64>,
+        /// As whom it acts, as `Type:name`, if it showed a delegation token.
+        owner: Option<Str>,
     },
 }
 
@@ -91,6 +124,7 @@ pub struct Exchange(State);
 enum State {
     Plain,
     Scram(Box<Scram>),
+    Bearing(Bearing),
     Over,
 }
 
@@ -100,6 +134,7 @@ impl Exchange {
         Self(match mechanism {
             Mechanism::Plain => State::Plain,
             Mechanism::Scram(mechanism) => State::Scram(Box::new(Scram::begin(mechanism, random))),
+            Mechanism::OauthBearer => State::Bearing(Bearing::default()),
         })
     }
 
@@ -110,6 +145,10 @@ impl Exchange {
             State::Plain => (credentials.plain().authenticate(message)?, State::Over),
             State::Scram(mut scram) => match scram.step(message, credentials)? {
                 step @ Step::Challenge(_) => (step, State::Scram(scram)),
+                step @ Step::Done { .. } => (step, State::Over),
+            },
+            State::Bearing(mut bearing) => match bearing.step(message, credentials)? {
+                step @ Step::Challenge(_) => (step, State::Bearing(bearing)),
                 step @ Step::Done { .. } => (step, State::Over),
             },
             State::Over => return Err(Refusal("a message after the end")),

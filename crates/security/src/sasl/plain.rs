@@ -63,7 +63,7 @@ impl PlainUsers {
                 "Client requested an authorization id that is different from username",
             ));
         }
-        Ok(Step::Done { user: user.to_owned(), message: Bytes::new() })
+        Ok(Step::Done { user: user.to_owned(), message: Bytes::new(), until_ms: None, owner: None })
     }
 }
 
@@ -86,7 +86,12 @@ mod tests {
     #[test]
     fn the_right_password_gets_in_and_nothing_else_does() {
         let users = users();
-        let done = Step::Done { user: "ada".to_owned(), message: Bytes::new() };
+        let done = Step::Done {
+            user: "ada".to_owned(),
+            message: Bytes::new(),
+            until_ms: None,
+            owner: None,
+        };
         assert_eq!(users.authenticate(b"\0ada\0lovelace").as_ref(), Ok(&done));
         assert_eq!(users.authenticate(b"ada\0ada\0lovelace").as_ref(), Ok(&done));
         let refused: [&[u8]; 11] = [

@@ -11,24 +11,31 @@
 //! and is refused in the end like one with a wrong password.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use fleuve_metadata::image::{ScramCredential, ScramMechanism};
 use fleuve_os::Random;
-use ring::{digest, hmac};
+use fleuve_protocol::Str;
+use ring::{digest, hmac, pbkdf2};
 
 use super::{Credentials, Refusal, Step};
 
 /// Fewer rounds would make a stolen credential cheap to guess; Kafka refuses them, too.
 const ROUNDS_MIN: i32 = 4096;
+/// The same for delegation tokens.
+const TOKEN_ROUNDS: NonZeroU32 = NonZeroU32::new(ROUNDS_MIN as u32).expect("above 0");
 /// More rounds than anybody may set.
 const ROUNDS_MAX: i32 = 16384;
 /// The length of the salts that we make up.
 const SALT_BYTES: usize = 16;
 /// Longer than any message that somebody means.
 const MESSAGE_BYTES_MAX: usize = 8 * 1024;
+
+/// The extension of clients that show a delegation token (KIP-48).
+const TOKEN: &str = "tokenauth=true";
 
 const WRONG: Refusal = Refusal("invalid credentials");
 
@@ -57,6 +64,34 @@ impl Decoys {
     }
 }
 
+impl Decoys {
+    /// Makes the credential of a delegation token from its password. The salt stays the same at
+    /// every try, like that of a user.
+    pub fn token_credential(
+        &self,
+        id: &str,
+        mechanism: ScramMechanism,
+        password: &[u8],
+    ) -> ScramCredential {
+        let salt = self.of(id, mechanism).salt;
+        let (algorithm, stretching) = match mechanism {
+            ScramMechanism::Sha256 => (hmac::HMAC_SHA256, pbkdf2::PBKDF2_HMAC_SHA256),
+            ScramMechanism::Sha512 => (hmac::HMAC_SHA512, pbkdf2::PBKDF2_HMAC_SHA512),
+        };
+        let mut salted = vec![0; algorithm.digest_algorithm().output_len()];
+        let password = STANDARD.encode(password);
+        pbkdf2::derive(stretching, TOKEN_ROUNDS, &salt, password.as_bytes(), &mut salted);
+        let sign = |text: &str| hmac::sign(&hmac::Key::new(algorithm, &salted), text.as_bytes());
+        let stored = digest::digest(algorithm.digest_algorithm(), sign("Client Key").as_ref());
+        ScramCredential {
+            salt,
+            stored_key: Bytes::copy_from_slice(stored.as_ref()),
+            server_key: Bytes::copy_from_slice(sign("Server Key").as_ref()),
+            iterations: ROUNDS_MIN,
+        }
+    }
+}
+
 impl fmt::Debug for Decoys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Decoys")
@@ -77,6 +112,8 @@ struct Asked {
     user: String,
     credential: ScramCredential,
     exists: bool,
+    /// Whom a delegation token stands for, and its end.
+    token: Option<(Str, i64)>,
     /// The header of the client's first message, which its last must repeat.
     header: String,
     nonce: String,
@@ -124,9 +161,6 @@ impl Scram {
         if nonce.is_empty() || !nonce.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(FORM);
         }
-        if extensions.contains(&"tokenauth=true") {
-            return Err(Refusal("delegation tokens are not served"));
-        }
         let user = unescaped(user).filter(|user| !user.is_empty()).ok_or(FORM)?;
         if !authorization_id.is_empty() {
             let named = authorization_id.strip_prefix("a=").ok_or(FORM)?;
@@ -138,7 +172,16 @@ impl Scram {
         }
         // The decoy is made in either case, so that the time taken does not tell.
         let decoy = credentials.decoys().of(&user, self.mechanism);
-        let found = credentials.scram(&user, self.mechanism);
+        let mut token = None;
+        let found = if extensions.contains(&TOKEN) {
+            let found = credentials.token(&user, self.mechanism);
+            found.map(|found| {
+                token = Some((found.owner, found.until_ms));
+                found.credential
+            })
+        } else {
+            credentials.scram(&user, self.mechanism)
+        };
         let found = found.filter(|it| (ROUNDS_MIN..=ROUNDS_MAX).contains(&it.iterations));
         let exists = found.is_some();
         let credential = found.unwrap_or(decoy);
@@ -149,6 +192,7 @@ impl Scram {
             user,
             credential,
             exists,
+            token,
             header: format!("{binding},{authorization_id},"),
             nonce,
             messages: format!("{bare},{answer}"),
@@ -190,7 +234,8 @@ impl Scram {
             return Err(WRONG);
         }
         let message = format!("v={}", STANDARD.encode(ours)).into();
-        Ok(Step::Done { user: asked.user, message })
+        let (owner, until_ms) = asked.token.unzip();
+        Ok(Step::Done { user: asked.user, message, until_ms, owner })
     }
 }
 

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use ring::pbkdf2;
 
 use super::*;
-use crate::sasl::{Exchange, Mechanism, PlainUsers};
+use crate::oauth::Bearer;
+use crate::sasl::{Exchange, Mechanism, PlainUsers, TokenCredential};
 
 struct Known {
     plain: PlainUsers,
@@ -25,10 +26,25 @@ impl Credentials for Known {
         (user == self.user).then(|| self.credential.clone())
     }
 
+    fn token(&self, id: &str, mechanism: ScramMechanism) -> Option<TokenCredential> {
+        (id == TOKEN_ID).then(|| TokenCredential {
+            credential: self.decoys.token_credential(id, mechanism, TOKEN_PASSWORD),
+            owner: Str::from("User:owner"),
+            until_ms: 4711,
+        })
+    }
+
+    fn bearer(&self, _: &str) -> Option<Bearer> {
+        None
+    }
+
     fn decoys(&self) -> &Decoys {
         &self.decoys
     }
 }
+
+const TOKEN_ID: &str = "token-id";
+const TOKEN_PASSWORD: &[u8] = b"the token's password";
 
 fn algorithms(mechanism: ScramMechanism) -> (hmac::Algorithm, pbkdf2::Algorithm) {
     match mechanism {
@@ -98,7 +114,7 @@ fn log_in(mechanism: ScramMechanism, known: &Known, name: &str, password: &str) 
     let challenge = String::from_utf8(challenge.to_vec()).expect("a text");
     let last = answer(mechanism, password, &bare, &challenge);
     match exchange.step(last.as_bytes(), known) {
-        Ok(Step::Done { user, message }) => {
+        Ok(Step::Done { user, message, .. }) => {
             assert!(message.starts_with(b"v="));
             assert!(exchange.step(last.as_bytes(), known).is_err(), "only once");
             Some(user)
@@ -125,7 +141,8 @@ fn the_standards_example_comes_out() {
     let last = b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
         p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
     let message = Bytes::from("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
-    assert_eq!(scram.step(last, &known), Ok(Step::Done { user: "user".to_owned(), message }));
+    let done = Step::Done { user: "user".to_owned(), message, until_ms: None, owner: None };
+    assert_eq!(scram.step(last, &known), Ok(done));
 }
 
 #[test]
@@ -190,7 +207,6 @@ fn what_is_not_scram_is_refused() {
         "n,a=other,n=user,r=abc",
         "n,x,n=user,r=abc",
         "n,,m=x,n=user,r=abc",
-        "n,,n=user,r=abc,tokenauth=true",
     ] {
         let mut scram = Scram::begin(ScramMechanism::Sha256, &OsRandom);
         assert!(scram.step(first.as_bytes(), &known).is_err(), "{first}");
@@ -215,5 +231,30 @@ proptest! {
         scram.asked = None;
         challenge(&mut scram, "n,,n=user,r=abc", &known);
         prop_assert!(scram.step(last.as_bytes(), &known).is_err());
+    }
+}
+
+#[test]
+fn a_delegation_token_stands_for_its_owner() {
+    for mechanism in [ScramMechanism::Sha256, ScramMechanism::Sha512] {
+        let known = known(mechanism, "user", b"salt", 4096);
+        let log_in = |id: &str, password: &str, extension: &str| {
+            let bare = format!("n={id},r=abc{extension}");
+            let mut scram = Scram::begin(mechanism, &OsRandom);
+            let asked = challenge(&mut scram, &format!("n,,{bare}"), &known);
+            let last = answer(mechanism, password, &bare, &asked);
+            match scram.step(last.as_bytes(), &known) {
+                Ok(Step::Done { user, until_ms, owner, .. }) => Some((user, until_ms, owner)),
+                _ => None,
+            }
+        };
+        let password = STANDARD.encode(TOKEN_PASSWORD);
+        let owner = Some(Str::from("User:owner"));
+        let done = (TOKEN_ID.to_owned(), Some(4711), owner);
+        assert_eq!(log_in(TOKEN_ID, &password, ",tokenauth=true"), Some(done));
+        assert_eq!(log_in(TOKEN_ID, &password, ""), None, "a token is no user");
+        assert_eq!(log_in(TOKEN_ID, "wrong", ",tokenauth=true"), None);
+        assert_eq!(log_in("user", "pencil", ",tokenauth=true"), None, "a user is no token");
+        assert_eq!(log_in("user", "pencil", ""), Some(("user".to_owned(), None, None)));
     }
 }
