@@ -38,10 +38,6 @@ pub(crate) fn handle(
         refused.extend(denied.map(|code| refuse_topic(topic, code)));
         denied.is_none()
     });
-    if topics.is_empty() && !refused.is_empty() {
-        let responses = refused;
-        return Outcome::Now(DeleteShareGroupOffsetsResponse { responses, ..Default::default() });
-    }
     let node = Arc::clone(&context.node);
     Outcome::barrier(async move {
         let answer = node.groups.request(&group, |machine, _, token| {

@@ -42,6 +42,26 @@ fn describe(
             ..Default::default()
         };
     }
+    let mut denied = Vec::new();
+    let asked = request.topics.map(|topics| {
+        let permitted = topics.into_iter().filter_map(|topic| {
+            match permission::topic(context, AclOperation::Describe, &topic.topic_name) {
+                Ok(()) => Some(topic),
+                Err(code) => {
+                    denied.push(refuse_topic(topic.topic_name, topic.partitions, code));
+                    None
+                }
+            }
+        });
+        permitted.collect::<Vec<_>>()
+    });
+    if asked.as_ref().is_some_and(Vec::is_empty) && !denied.is_empty() {
+        return DescribeShareGroupOffsetsResponseGroup {
+            group_id,
+            topics: denied,
+            ..Default::default()
+        };
+    }
     let shard = context.node.groups.shard_of(&group_id);
     let known = shard.and_then(|shard| shard.read(|machine| machine.share_partitions(&group_id)));
     let known = match known {
@@ -56,15 +76,9 @@ fn describe(
         }
     };
     let mut response = DescribeShareGroupOffsetsResponseGroup { group_id, ..Default::default() };
-    match request.topics {
+    match asked {
         Some(topics) => {
             for topic in topics {
-                let permitted =
-                    permission::topic(context, AclOperation::Describe, &topic.topic_name);
-                if let Err(code) = permitted {
-                    response.topics.push(refuse_topic(topic.topic_name, topic.partitions, code));
-                    continue;
-                }
                 let found = context.node.topics.by_name(&topic.topic_name);
                 let topic_id = found.map_or(Uuid::ZERO, |found| found.id);
                 let partitions = topic.partitions.into_iter();
@@ -103,6 +117,7 @@ fn describe(
             }
         }
     }
+    response.topics.extend(denied);
     response
 }
 

@@ -1,8 +1,9 @@
 //! Goes through the table: each request with all it needs, and without each of the rights.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fleuve_metadata::image::AclResourceType;
+use fleuve_metadata::image::{AclOperation, AclResourceType};
 use fleuve_protocol::messages::api_versions_request::ApiVersionsRequest;
 use fleuve_protocol::messages::{
     create_acls_request as create_acls, create_topics_request as create,
@@ -37,14 +38,13 @@ pub(crate) struct Outcome {
     pub(crate) of_nothing: Option<Answer>,
 }
 
-/// Runs all rows against a broker whose super user is `admin`.
-pub(crate) async fn run(address: &str) -> Vec<Outcome> {
+/// Runs all rows against a broker whose super user is `admin`, and tells each outcome.
+pub(crate) async fn run(address: &str, mut tell: impl FnMut(Outcome)) {
     let admin = &mut Connection::open(address, "admin").await;
     let user = &mut Connection::open(address, USER).await;
     for kind in [0, 1] {
         await_coordinator(admin, kind).await;
     }
-    let mut outcomes = Vec::new();
     for row in rows() {
         let names = names(admin).await;
         let nothing = Names::of_nothing();
@@ -52,22 +52,20 @@ pub(crate) async fn run(address: &str) -> Vec<Outcome> {
         for missing in &row.rights {
             let granted: Vec<Right> =
                 rights.iter().copied().filter(|right| *right != missing.0).collect();
-            grant(admin, &granted, &[&names, &nothing]).await;
+            grant(admin, user, &granted, &[&names, &nothing]).await;
             let answer = user.call(&(row.ask)(&names)).await;
             let of_nothing = user.call(&(row.ask)(&nothing)).await;
             let title = format!("{row} without {:?} {:?}", missing.0.0, missing.0.1);
-            outcomes.push(Outcome { title, missing: Some(*missing), answer, of_nothing });
+            tell(Outcome { title, missing: Some(*missing), answer, of_nothing });
         }
-        grant(admin, &rights, &[&names, &nothing]).await;
+        grant(admin, user, &rights, &[&names, &nothing]).await;
         let answer = user.call(&(row.ask)(&names)).await;
         let title = format!("{row} with all it needs");
-        outcomes.push(Outcome { title, missing: None, answer, of_nothing: None });
+        tell(Outcome { title, missing: None, answer, of_nothing: None });
     }
-    outcomes
 }
 
 /// The APIs that the broker serves.
-#[allow(dead_code, reason = "the example has no use for it")]
 pub(crate) async fn served(address: &str) -> BTreeSet<i16> {
     let mut connection = Connection::open(address, "admin").await;
     let request = ApiVersionsRequest {
@@ -129,8 +127,9 @@ async fn await_coordinator(admin: &mut Connection, key_type: i8) {
     }
 }
 
-/// Gives the user these rights and no others.
-async fn grant(admin: &mut Connection, rights: &[Right], names: &[&Names]) {
+/// Gives the user these rights and no others, and waits until they are in force: Kafka's broker
+/// hears of them a little after its controller has answered.
+async fn grant(admin: &mut Connection, user: &mut Connection, rights: &[Right], names: &[&Names]) {
     const ANY: i8 = 1;
     let all = delete_acls::DeleteAclsFilter {
         resource_type_filter: ANY,
@@ -158,12 +157,33 @@ async fn grant(admin: &mut Connection, rights: &[Right], names: &[&Names]) {
             });
         }
     }
-    if creations.is_empty() {
-        return;
-    }
+    // A right to a topic that nobody has, another one each time.
+    static GRANTS: AtomicUsize = AtomicUsize::new(0);
+    let sentinel = Str::from(format!("sentinel-{}", GRANTS.fetch_add(1, Ordering::Relaxed)));
+    creations.push(create_acls::AclCreation {
+        resource_type: AclResourceType::Topic.wire_id(),
+        resource_name: sentinel.clone(),
+        resource_pattern_type: 3,
+        principal: Str::from(format!("User:{USER}")),
+        host: Str::from("*"),
+        operation: AclOperation::Describe.wire_id(),
+        permission_type: 3,
+    });
     let answer = admin.call(&ask(create_acls::CreateAclsRequest { creations }, 3)).await;
     let answer = answer.expect("an answer");
     assert!(answer.codes.is_empty(), "{answer:?}");
+    let request = || metadata::MetadataRequest {
+        topics: Some(vec![metadata::MetadataRequestTopic {
+            name: Some(sentinel.clone()),
+            ..Default::default()
+        }]),
+        allow_auto_topic_creation: false,
+        ..Default::default()
+    };
+    let denied = ErrorCode::TopicAuthorizationFailed.code();
+    while user.call(&ask(request(), 12)).await.expect("an answer").codes.contains(&denied) {
+        tokio::task::yield_now().await;
+    }
 }
 
 impl Names {

@@ -697,7 +697,7 @@ fn modern_groups() -> Vec<Row> {
         }),
         row(
             Api::DescribeShareGroupOffsets,
-            &[((Describe, Group), Code(NotGroup)), ((Describe, Topic), Open)],
+            &[((Describe, Group), Code(NotGroup)), ((Describe, Topic), Code(NotTopic))],
             |n| {
                 let request = describe_share_group_offsets_request::DescribeShareGroupOffsetsRequest {
                     groups: vec![
@@ -733,7 +733,7 @@ fn modern_groups() -> Vec<Row> {
         ),
         row(
             Api::DeleteShareGroupOffsets,
-            &[((Delete, Group), Code(NotGroup)), ((Read, Topic), Code(NotTopic))],
+            &[((Delete, Group), Code(NotGroup)), ((Read, Topic), Open)],
             |n| {
                 let request = delete_share_group_offsets_request::DeleteShareGroupOffsetsRequest {
                     group_id: n.group.clone(),
