@@ -2,26 +2,36 @@
 //!
 //! ```text
 //! Arrived --SaslHandshake--> Exchanging --SaslAuthenticate ...--> Known
-//!                                |                                   (TLS and plain listeners begin here)
-//!                                +-- wrong --> Refused
+//!                             ^  |                                 | (TLS and plain listeners begin here)
+//!                             |  +-- wrong --> Refused             |
+//!                             +--SaslHandshake, within a session---+
 //! ```
+//!
+//! With `connections.max.reauth.ms` a session ends, and the client has to authenticate again before
+//! that, as the same principal and by the same mechanism (KIP-368). Whoever does not loses the
+//! connection with the next request.
 //!
 //! Until a connection is known, nothing is served but ApiVersions and the exchange itself, and its
 //! frames are small. After SaslHandshake version 0 the mechanism's messages travel as frames
 //! without headers.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fleuve_metadata::config::{
     BrokerSettings, ClientCertificates, Listener, Pem, SaslSettings, TlsSettings,
 };
+use fleuve_metadata::controller::{TokenSettings, token_hmac};
 use fleuve_metadata::image::{Image, ScramCredential, ScramMechanism};
 use fleuve_os::Random;
 use fleuve_protocol::Str;
-use fleuve_security::sasl::{Credentials, Decoys, Exchange, Mechanism, PlainUsers, Refusal, Step};
+use fleuve_security::oauth::Bearer;
+use fleuve_security::sasl::{
+    Credentials, Decoys, Exchange, Mechanism, PlainUsers, Refusal, Step, TokenCredential,
+};
 use fleuve_security::{
     ClientAuth, Jaas, Principal, PrincipalMapping, TlsMaterial, distinguished_name, server_config,
 };
@@ -30,6 +40,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::broker::StartError;
 use crate::connection::Standing;
+use crate::issuer::Issuer;
 
 /// What protects a listener, ready for use.
 pub(crate) struct Door {
@@ -45,6 +56,7 @@ struct Sasl {
     mechanisms: Vec<Mechanism>,
     plain: PlainUsers,
     decoys: Decoys,
+    issuer: Option<Arc<Issuer>>,
 }
 
 impl Door {
@@ -65,7 +77,7 @@ impl Door {
             None => None,
         };
         let sasl = match &listener.protection.sasl {
-            Some(sasl) => Some(Arc::new(Sasl::new(sasl, random).map_err(failed)?)),
+            Some(sasl) => Some(Arc::new(Sasl::new(sasl, random).await.map_err(failed)?)),
             None => None,
         };
         let mapping = PrincipalMapping::parse(&settings.network.principal_mapping)
@@ -78,9 +90,11 @@ impl Door {
         if let Some(sasl) = &self.sasl {
             return Ok(Identity {
                 is_known: AtomicBool::new(false),
+                is_by_token: AtomicBool::new(false),
                 principal: OnceLock::new(),
                 exchange: Mutex::new(State::Arrived),
                 sasl: Some(Arc::clone(sasl)),
+                session: Session::default(),
             });
         }
         let Some(certificate) = certificate else { return Ok(Identity::default()) };
@@ -92,7 +106,7 @@ impl Door {
 }
 
 impl Sasl {
-    fn new(settings: &SaslSettings, random: &dyn Random) -> Result<Self, String> {
+    async fn new(settings: &SaslSettings, random: &dyn Random) -> Result<Self, String> {
         let mechanisms = settings.mechanisms.iter().copied().filter_map(Mechanism::from_name);
         let jaas = match &settings.plain_users {
             Some(text) => Jaas::parse(text.expose())
@@ -103,6 +117,10 @@ impl Sasl {
             mechanisms: mechanisms.collect(),
             plain: PlainUsers::new(jaas.options("user_"), random),
             decoys: Decoys::new(random),
+            issuer: match &settings.issuer {
+                Some(issuer) => Some(Issuer::start(issuer).await?),
+                None => None,
+            },
         })
     }
 }
@@ -141,18 +159,65 @@ async fn read_pem(pem: &Pem) -> Result<Vec<u8>, String> {
 pub(crate) struct Identity {
     /// Looked at for every frame, and so apart from the rest.
     is_known: AtomicBool,
+    is_by_token: AtomicBool,
     principal: OnceLock<Principal>,
     exchange: Mutex<State>,
     sasl: Option<Arc<Sasl>>,
+    session: Session,
 }
 
 #[derive(Debug)]
 enum State {
     Arrived,
-    Exchanging { exchange: Exchange, without_headers: bool },
-    Known,
+    Exchanging {
+        exchange: Exchange,
+        mechanism: Mechanism,
+        without_headers: bool,
+    },
+    /// Known, by a mechanism of SASL unless it need not say who it is.
+    Known {
+        mechanism: Option<Mechanism>,
+        /// When it last began to authenticate again.
+        begun_again: Option<Instant>,
+    },
     Refused,
 }
+
+/// When a session ends.
+#[derive(Debug)]
+struct Session {
+    epoch: Instant,
+    /// Milliseconds after the epoch; 0 if it does not end.
+    until_ms: AtomicU64,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self { epoch: Instant::now(), until_ms: AtomicU64::new(0) }
+    }
+}
+
+/// What a message of an exchange is judged by.
+#[derive(Clone, Copy)]
+pub(crate) struct Present<'a> {
+    pub(crate) image: &'a Image,
+    pub(crate) now_ms: i64,
+    /// How delegation tokens are made, if they are.
+    pub(crate) tokens: Option<&'a TokenSettings>,
+    /// `connections.max.reauth.ms`.
+    pub(crate) reauthentication_max_ms: Option<i64>,
+}
+
+/// The answer to a message of an exchange.
+#[derive(Debug)]
+pub(crate) struct Stepped {
+    pub(crate) message: Bytes,
+    /// How long the session will last that begins with it; 0 if it does not end.
+    pub(crate) lifetime_ms: i64,
+}
+
+/// The shortest time between two beginnings of an exchange within a session.
+const BEGINNINGS_APART: Duration = Duration::from_secs(1);
 
 /// Why a message of the exchange has no answer within the mechanism.
 #[derive(Debug)]
@@ -165,6 +230,8 @@ pub(crate) enum Misstep {
     Mechanism,
     /// The client is not who it says.
     Refused(Refusal),
+    /// It is not who it was.
+    OtherPrincipal,
 }
 
 impl Default for Identity {
@@ -178,15 +245,29 @@ impl Identity {
     fn known(principal: Principal) -> Self {
         Self {
             is_known: AtomicBool::new(true),
+            is_by_token: AtomicBool::new(false),
             principal: OnceLock::from(principal),
-            exchange: Mutex::new(State::Known),
+            exchange: Mutex::new(State::Known { mechanism: None, begun_again: None }),
             sasl: None,
+            session: Session::default(),
         }
     }
 
     /// Who it is, once that is known.
     pub(crate) fn principal(&self) -> Option<&Principal> {
         self.principal.get()
+    }
+
+    /// Reports whether it showed a delegation token.
+    pub(crate) fn is_by_token(&self) -> bool {
+        self.is_by_token.load(Ordering::Relaxed)
+    }
+
+    /// Reports whether its session is over, so that it would have to authenticate again.
+    #[inline]
+    pub(crate) fn has_expired(&self, now: Instant) -> bool {
+        let until_ms = self.session.until_ms.load(Ordering::Relaxed);
+        until_ms != 0 && now >= self.session.epoch + Duration::from_millis(until_ms)
     }
 
     /// Reports how far the connection has come.
@@ -206,30 +287,44 @@ impl Identity {
         mechanisms.iter().map(|mechanism| Str::from(mechanism.name())).collect()
     }
 
-    /// Begins with a mechanism.
+    /// Begins with a mechanism, for the first time or again.
     pub(crate) fn choose(
         &self,
-        mechanism: &str,
+        name: &str,
         without_headers: bool,
         random: &dyn Random,
     ) -> Result<(), Misstep> {
         let mut state = self.exchange.lock();
-        let sasl = match (&*state, &self.sasl) {
-            (State::Known, _) | (_, None) => return Err(Misstep::AlreadyKnown),
-            (State::Arrived, Some(sasl)) => sasl,
-            _ => return Err(Misstep::OutOfTurn),
+        let Some(sasl) = &self.sasl else { return Err(Misstep::AlreadyKnown) };
+        let only = match &*state {
+            State::Arrived => None,
+            State::Known { mechanism, begun_again } => {
+                let ends = self.session.until_ms.load(Ordering::Relaxed) != 0;
+                let too_soon = begun_again.is_some_and(|begun| begun.elapsed() < BEGINNINGS_APART);
+                if !ends || too_soon || without_headers {
+                    return Err(Misstep::AlreadyKnown);
+                }
+                *mechanism
+            }
+            State::Exchanging { .. } | State::Refused => return Err(Misstep::OutOfTurn),
         };
-        match sasl.mechanisms.iter().find(|known| known.name() == mechanism) {
-            Some(known) => {
-                let exchange = Exchange::begin(*known, random);
-                *state = State::Exchanging { exchange, without_headers };
+        let served = sasl.mechanisms.iter().copied().find(|known| known.name() == name);
+        match served.filter(|chosen| only.is_none_or(|only| only == *chosen)) {
+            Some(mechanism) => {
+                let exchange = Exchange::begin(mechanism, random);
+                *state = State::Exchanging { exchange, mechanism, without_headers };
                 Ok(())
             }
             None => {
-                *state = State::Refused;
+                self.refuse(&mut state);
                 Err(Misstep::Mechanism)
             }
         }
+    }
+
+    fn refuse(&self, state: &mut State) {
+        *state = State::Refused;
+        self.is_known.store(false, Ordering::Relaxed);
     }
 
     /// Reports whether the next frame is a message of the mechanism as it is.
@@ -239,34 +334,64 @@ impl Identity {
     }
 
     /// Takes a message of the mechanism and returns the answer.
-    pub(crate) fn step(&self, message: &[u8], image: &Image) -> Result<Bytes, Misstep> {
+    pub(crate) fn step(&self, message: &[u8], present: Present<'_>) -> Result<Stepped, Misstep> {
         let mut state = self.exchange.lock();
-        let (State::Exchanging { exchange, .. }, Some(sasl)) = (&mut *state, &self.sasl) else {
+        let (State::Exchanging { exchange, mechanism, .. }, Some(sasl)) = (&mut *state, &self.sasl)
+        else {
             return Err(match *state {
-                State::Known => Misstep::AlreadyKnown,
+                State::Known { .. } => Misstep::AlreadyKnown,
                 _ => Misstep::OutOfTurn,
             });
         };
-        match exchange.step(message, &Known { sasl, image }) {
-            Ok(Step::Challenge(challenge)) => Ok(challenge),
-            Ok(Step::Done { user, message }) => {
-                self.principal.get_or_init(|| Principal::user(&user));
-                *state = State::Known;
+        let mechanism = *mechanism;
+        match exchange.step(message, &Known { sasl, present }) {
+            Ok(Step::Challenge(message)) => Ok(Stepped { message, lifetime_ms: 0 }),
+            Ok(Step::Done { user, message, until_ms, owner }) => {
+                let is_by_token = owner.is_some();
+                let principal = match owner {
+                    Some(owner) => Principal::parse(&owner),
+                    None => Some(Principal::user(&user)),
+                };
+                let before = self.principal.get();
+                let principal = principal.filter(|now| before.is_none_or(|before| before == now));
+                let Some(principal) = principal else {
+                    self.refuse(&mut state);
+                    return Err(Misstep::OtherPrincipal);
+                };
+                let begun_again = before.map(|_| Instant::now());
+                self.principal.get_or_init(|| principal);
+                self.is_by_token.store(is_by_token, Ordering::Relaxed);
+                let lifetime_ms = self.begin_session(until_ms, present);
+                *state = State::Known { mechanism: Some(mechanism), begun_again };
                 self.is_known.store(true, Ordering::Relaxed);
-                Ok(message)
+                Ok(Stepped { message, lifetime_ms })
             }
             Err(refusal) => {
-                *state = State::Refused;
+                self.refuse(&mut state);
                 Err(Misstep::Refused(refusal))
             }
         }
+    }
+
+    /// Begins a session and says how long it lasts. As in Kafka, the end of a token is told, but
+    /// only with `connections.max.reauth.ms` is it also the end of the connection.
+    fn begin_session(&self, until_ms: Option<i64>, present: Present<'_>) -> i64 {
+        let left_ms = until_ms.map(|until_ms| until_ms.saturating_sub(present.now_ms).max(0));
+        let Some(max_ms) = present.reauthentication_max_ms else {
+            return left_ms.unwrap_or(0);
+        };
+        let lifetime_ms = left_ms.map_or(max_ms, |left_ms| left_ms.min(max_ms)).max(1);
+        let age = self.session.epoch.elapsed() + Duration::from_millis(lifetime_ms as u64);
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.session.until_ms.store(age_ms.max(1), Ordering::Relaxed);
+        lifetime_ms
     }
 }
 
 /// The credentials of a listener and of the image.
 struct Known<'a> {
     sasl: &'a Sasl,
-    image: &'a Image,
+    present: Present<'a>,
 }
 
 impl Credentials for Known<'_> {
@@ -275,7 +400,25 @@ impl Credentials for Known<'_> {
     }
 
     fn scram(&self, user: &str, mechanism: ScramMechanism) -> Option<ScramCredential> {
-        self.image.scram().of(&Str::copy_from(user), mechanism).cloned()
+        self.present.image.scram().of(&Str::copy_from(user), mechanism).cloned()
+    }
+
+    fn token(&self, id: &str, mechanism: ScramMechanism) -> Option<TokenCredential> {
+        let settings = self.present.tokens?;
+        let token = self.present.image.tokens().by_id(&Str::copy_from(id))?;
+        if token.has_expired(self.present.now_ms) {
+            return None;
+        }
+        let password = token_hmac(settings, &token.id);
+        Some(TokenCredential {
+            credential: self.sasl.decoys.token_credential(id, mechanism, &password),
+            owner: token.owner.clone(),
+            until_ms: token.expires_ms.min(token.max_ms),
+        })
+    }
+
+    fn bearer(&self, token: &str) -> Option<Bearer> {
+        self.sasl.issuer.as_ref()?.check(token, self.present.now_ms)
     }
 
     fn decoys(&self) -> &Decoys {

@@ -56,6 +56,7 @@ pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
         tokio::spawn(share::run_errands(Arc::clone(node))),
         every(node, prune, prune, |node| node.shares.states.prune()),
     ];
+    tasks.extend(remove_expired_tokens(node));
     tasks.extend(compaction::start(node));
     tasks.push(moving::start(node));
     tasks.push(look_after_directories(node));
@@ -100,6 +101,21 @@ fn look_after_directories(node: &Arc<Node>) -> JoinHandle<()> {
             tokio::time::sleep(DIRECTORY_LOOKS_APART).await;
         }
     })
+}
+
+fn remove_expired_tokens(node: &Arc<Node>) -> Option<JoinHandle<()>> {
+    let keys = node.static_settings.access.tokens.as_ref()?;
+    let period = Duration::from_millis(keys.check_interval_ms);
+    let node = Arc::clone(node);
+    Some(tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(period).await;
+            let now_ms = node.clock.wall_ms();
+            if let Err(error) = node.change(move |c| c.remove_expired_tokens(now_ms)).await {
+                tracing::warn!(%error, "delegation tokens whose time is over are not removed");
+            }
+        }
+    }))
 }
 
 fn keep_group_time(node: &Arc<Node>) -> JoinHandle<()> {

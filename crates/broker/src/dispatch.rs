@@ -13,6 +13,7 @@ use fleuve_protocol::frame::{self, RequestFrame};
 use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::{Reader, Request, Str};
 
+use crate::authentication::Stepped;
 use crate::connection::{Answer, Budget, CloseReason, Dispatch, Reply, Standing};
 use crate::handlers;
 use crate::metrics::{Called, Receipt};
@@ -236,8 +237,9 @@ impl Dispatcher {
 impl Dispatcher {
     /// A message of a SASL mechanism without a header, as it follows SaslHandshake version 0.
     fn bare_message(&self, message: &[u8]) -> Reply {
-        match self.peer.identity.step(message, &self.node.image()) {
-            Ok(answer) => {
+        let image = self.node.image();
+        match self.peer.identity.step(message, self.node.present(&image)) {
+            Ok(Stepped { message: answer, .. }) => {
                 let length = Bytes::copy_from_slice(&(answer.len() as u32).to_be_bytes());
                 Reply::Now(Answer::Frame(vec![length.into(), answer.into()], None))
             }
@@ -281,6 +283,9 @@ impl Dispatch for Dispatcher {
             };
         if self.standing() == Standing::Unknown && !serves_strangers(key) {
             return close(CloseReason::Unauthenticated);
+        }
+        if self.peer.identity.has_expired(begun) && !serves_strangers(key) {
+            return close(CloseReason::SessionOver);
         }
         let Some((index, api)) = find(key) else {
             return close(CloseReason::Unsupported(format!("{key} is not served")));

@@ -28,6 +28,7 @@ mod group_settings;
 mod group_topics;
 mod groups;
 mod handlers;
+mod issuer;
 mod lags;
 mod listening;
 mod log_config;

@@ -11,7 +11,7 @@ use fleuve_metadata::checkpoint::Voter;
 use fleuve_metadata::config::{BrokerSettings, ConfigMap};
 use fleuve_metadata::controller::{
     AlterConfigsError, ConfigReplacement, ConfigUpdate, Controller, Decision, DirectoryAssignment,
-    MorePartitions, NewTopic, TopicSelector,
+    MorePartitions, NewTopic, TokenSettings, TopicSelector,
 };
 use fleuve_metadata::image::{
     Change, Image, Resource, ResourceKind, Topic as TopicImage, directory,
@@ -25,6 +25,7 @@ use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access::Access;
+use crate::authentication::Present;
 use crate::compaction::Compaction;
 use crate::connection::{Budget, ConnectionGate};
 use crate::fetch_session::SessionCache;
@@ -139,6 +140,8 @@ pub(crate) struct Node {
     pub(crate) settings: RwLock<Arc<BrokerSettings>>,
     /// Who may do what; `None` lets everybody do everything.
     pub(crate) access: Option<Access>,
+    /// How delegation tokens are made, if they are.
+    pub(crate) tokens: Option<TokenSettings>,
     /// Internal topics of streams applications that are being created.
     pub(crate) streams_topics: StreamsTopics,
     pub(crate) producer_ids: Arc<ProducerIdBlock>,
@@ -156,6 +159,16 @@ impl Node {
     /// The settings in force.
     pub(crate) fn settings(&self) -> Arc<BrokerSettings> {
         Arc::clone(&self.settings.read())
+    }
+
+    /// What messages of authentication are judged by.
+    pub(crate) fn present<'a>(&'a self, image: &'a Image) -> Present<'a> {
+        Present {
+            image,
+            now_ms: self.clock.wall_ms(),
+            tokens: self.tokens.as_ref(),
+            reauthentication_max_ms: self.static_settings.access.reauthentication_max_ms,
+        }
     }
 
     /// How long somebody who failed to authenticate waits for the answer.

@@ -9,7 +9,7 @@ use fleuve_coordinator::share_state::ShareStateSettings;
 use fleuve_coordinator::transaction::ProducerIds;
 use fleuve_metadata::checkpoint::Voter;
 use fleuve_metadata::config::{BrokerSettings, Listener as ListenerSettings, Listeners};
-use fleuve_metadata::controller::{Controller, Registration};
+use fleuve_metadata::controller::{Controller, Registration, TokenSettings};
 use fleuve_metadata::image::Endpoint as RegisteredEndpoint;
 use fleuve_protocol::Str;
 use fleuve_storage::Flusher;
@@ -250,6 +250,11 @@ pub(crate) async fn open_node(opening: Opening<'_>) -> Result<Arc<Node>, StartEr
         static_settings: Arc::clone(settings),
         settings: parking_lot::RwLock::new(Arc::clone(settings)),
         access,
+        tokens: settings.access.tokens.as_ref().map(|keys| TokenSettings {
+            secret_key: keys.secret_key.expose().to_owned(),
+            lifetime_max_ms: keys.lifetime_max_ms,
+            renew_period_ms: keys.renew_period_ms,
+        }),
         streams_topics: Default::default(),
         producer_ids,
         quotas: Quotas::new(Arc::clone(&components.clock), &settings.quotas),

@@ -120,6 +120,8 @@ pub(crate) enum CloseReason {
     Unauthenticated,
     #[error("authentication failed")]
     Refused,
+    #[error("its session was over, and it did not authenticate again")]
+    SessionOver,
     #[error("it was idle")]
     Idle,
     #[error("it took too long to say who it is")]

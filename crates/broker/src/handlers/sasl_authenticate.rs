@@ -1,6 +1,6 @@
 //! SaslAuthenticate, versions 0–2: a message of the mechanism that was agreed upon.
 //!
-//! Sessions do not end by themselves, so that nobody is asked to authenticate again (KIP-368).
+//! The answer says how long the session lasts, if it ends (KIP-368).
 
 use fleuve_protocol::messages::sasl_authenticate_request::SaslAuthenticateRequest;
 use fleuve_protocol::messages::sasl_authenticate_response::SaslAuthenticateResponse;
@@ -21,28 +21,37 @@ pub(crate) fn handle(
         error_message: Some(Str::from(message)),
         ..Default::default()
     };
-    match peer.identity.step(&request.auth_bytes, &context.node.image()) {
-        Ok(auth_bytes) => Outcome::Now(SaslAuthenticateResponse {
-            error_message: None,
-            auth_bytes,
-            ..Default::default()
-        }),
-        Err(Misstep::AlreadyKnown) => Outcome::Now(failure(
-            ErrorCode::IllegalSaslState,
-            "SaslAuthenticate request received after successful authentication".to_owned(),
-        )),
-        Err(Misstep::Refused(refusal)) => {
-            tracing::info!(peer = %peer.address, %refusal, "a client was not let in");
-            let response = failure(ErrorCode::SaslAuthenticationFailed, refusal.to_string());
-            let delay = context.node.failed_authentication_delay();
-            // Whoever guesses passwords over one connection after another has to wait each time.
-            Outcome::barrier(async move {
-                sleep(delay).await;
-                response
-            })
+    let image = context.node.image();
+    let stepped = peer.identity.step(&request.auth_bytes, context.node.present(&image));
+    let refusal = match stepped {
+        Ok(stepped) => {
+            return Outcome::Now(SaslAuthenticateResponse {
+                error_message: None,
+                auth_bytes: stepped.message,
+                session_lifetime_ms: stepped.lifetime_ms,
+                ..Default::default()
+            });
+        }
+        Err(Misstep::AlreadyKnown) => {
+            return Outcome::Now(failure(
+                ErrorCode::IllegalSaslState,
+                "SaslAuthenticate request received after successful authentication".to_owned(),
+            ));
+        }
+        Err(Misstep::Refused(refusal)) => refusal.to_string(),
+        Err(Misstep::OtherPrincipal) => {
+            "Cannot change principals during re-authentication".to_owned()
         }
         Err(Misstep::OutOfTurn | Misstep::Mechanism) => {
-            Outcome::Close(CloseReason::Unauthenticated)
+            return Outcome::Close(CloseReason::Unauthenticated);
         }
-    }
+    };
+    tracing::info!(peer = %peer.address, %refusal, "a client was not let in");
+    let response = failure(ErrorCode::SaslAuthenticationFailed, refusal);
+    let delay = context.node.failed_authentication_delay();
+    // Whoever guesses passwords over one connection after another has to wait each time.
+    Outcome::barrier(async move {
+        sleep(delay).await;
+        response
+    })
 }

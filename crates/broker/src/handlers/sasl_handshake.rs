@@ -27,7 +27,7 @@ pub(crate) fn handle(
             (ErrorCode::UnsupportedSaslMechanism.code(), identity.mechanisms())
         }
         Err(Misstep::AlreadyKnown) => (ErrorCode::IllegalSaslState.code(), Vec::new()),
-        Err(Misstep::OutOfTurn | Misstep::Refused(_)) => {
+        Err(Misstep::OutOfTurn | Misstep::Refused(_) | Misstep::OtherPrincipal) => {
             return Outcome::Close(CloseReason::Unauthenticated);
         }
     };

@@ -6,6 +6,7 @@
 
 mod matrix;
 mod rows;
+mod tokens;
 mod wire;
 
 use std::collections::BTreeSet;
@@ -16,7 +17,8 @@ use fleuve_metadata::config::{Override, Sources, load};
 use matrix::{DENIALS, Outcome};
 use rows::{FREE, Names, Seen, rows};
 
-async fn start() -> (tempfile::TempDir, Broker) {
+/// Starts a broker with an authorizer, whose users' passwords are their names.
+async fn start(more: &[(&str, &str)]) -> (tempfile::TempDir, Broker) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let users = "x required user_admin=\"admin\" user_ada=\"ada\" user_bob=\"bob\";";
     let keys = [
@@ -30,9 +32,12 @@ async fn start() -> (tempfile::TempDir, Broker) {
         ("offsets.topic.num.partitions", "1"),
         ("transaction.state.log.num.partitions", "1"),
         ("share.coordinator.state.topic.num.partitions", "1"),
+        ("delegation.token.secret.key", "secret"),
+        ("connection.failed.authentication.delay.ms", "1"),
     ];
     let overrides: Vec<Override> = keys
         .iter()
+        .chain(more)
         .map(|(key, value)| Override {
             key: (*key).to_owned(),
             value: (*value).to_owned(),
@@ -47,7 +52,7 @@ async fn start() -> (tempfile::TempDir, Broker) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_api_without_each_right() {
-    let (_directory, broker) = start().await;
+    let (_directory, broker) = start(&[]).await;
     let address = broker.listeners()[0].address.to_string();
     let mut outcomes = Vec::new();
     matrix::run(&address, |outcome| outcomes.push(outcome)).await;
@@ -59,7 +64,7 @@ async fn every_api_without_each_right() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_api_that_is_served_has_a_row() {
-    let (_directory, broker) = start().await;
+    let (_directory, broker) = start(&[]).await;
     let served = matrix::served(&broker.listeners()[0].address.to_string()).await;
     let covered: BTreeSet<i16> =
         rows().iter().map(|row| row.key.code()).chain(FREE.iter().map(|key| key.code())).collect();

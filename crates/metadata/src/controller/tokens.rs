@@ -21,6 +21,15 @@ pub struct TokenSettings {
     pub renew_period_ms: i64,
 }
 
+impl std::fmt::Debug for TokenSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenSettings")
+            .field("lifetime_max_ms", &self.lifetime_max_ms)
+            .field("renew_period_ms", &self.renew_period_ms)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A token to make. Principals are written `Type:name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewToken {
