@@ -72,6 +72,7 @@ mod requests {
         create_topics_request::CreateTopicsRequest, delete_acls_request::DeleteAclsRequest,
         delete_groups_request::DeleteGroupsRequest, delete_records_request::DeleteRecordsRequest,
         delete_share_group_offsets_request::DeleteShareGroupOffsetsRequest,
+        delete_share_group_state_request::DeleteShareGroupStateRequest,
         delete_topics_request::DeleteTopicsRequest, describe_acls_request::DescribeAclsRequest,
         describe_client_quotas_request::DescribeClientQuotasRequest,
         describe_cluster_request::DescribeClusterRequest,
@@ -91,8 +92,9 @@ mod requests {
         get_telemetry_subscriptions_request::GetTelemetrySubscriptionsRequest,
         heartbeat_request::HeartbeatRequest,
         incremental_alter_configs_request::IncrementalAlterConfigsRequest,
-        init_producer_id_request::InitProducerIdRequest, join_group_request::JoinGroupRequest,
-        leave_group_request::LeaveGroupRequest,
+        init_producer_id_request::InitProducerIdRequest,
+        initialize_share_group_state_request::InitializeShareGroupStateRequest,
+        join_group_request::JoinGroupRequest, leave_group_request::LeaveGroupRequest,
         list_config_resources_request::ListConfigResourcesRequest,
         list_groups_request::ListGroupsRequest, list_offsets_request::ListOffsetsRequest,
         list_partition_reassignments_request::ListPartitionReassignmentsRequest,
@@ -101,6 +103,8 @@ mod requests {
         offset_fetch_request::OffsetFetchRequest,
         offset_for_leader_epoch_request::OffsetForLeaderEpochRequest,
         produce_request::ProduceRequest, push_telemetry_request::PushTelemetryRequest,
+        read_share_group_state_request::ReadShareGroupStateRequest,
+        read_share_group_state_summary_request::ReadShareGroupStateSummaryRequest,
         remove_raft_voter_request::RemoveRaftVoterRequest,
         renew_delegation_token_request::RenewDelegationTokenRequest,
         sasl_authenticate_request::SaslAuthenticateRequest,
@@ -113,6 +117,7 @@ mod requests {
         sync_group_request::SyncGroupRequest, txn_offset_commit_request::TxnOffsetCommitRequest,
         unregister_broker_request::UnregisterBrokerRequest,
         update_features_request::UpdateFeaturesRequest,
+        write_share_group_state_request::WriteShareGroupStateRequest,
         write_txn_markers_request::WriteTxnMarkersRequest,
     };
 }
@@ -194,6 +199,13 @@ apis! {
     ShareAcknowledge(ShareAcknowledgeRequest): 1..=2 => handlers::share_acknowledge::handle;
     AddRaftVoter(AddRaftVoterRequest): 0..=1 => handlers::quorum::add_voter;
     RemoveRaftVoter(RemoveRaftVoterRequest): 0..=0 => handlers::quorum::remove_voter;
+    InitializeShareGroupState(InitializeShareGroupStateRequest): 0..=0
+        => handlers::share_group_state::initialize;
+    ReadShareGroupState(ReadShareGroupStateRequest): 0..=0 => handlers::share_group_state::read;
+    WriteShareGroupState(WriteShareGroupStateRequest): 0..=1 => handlers::share_group_state::write;
+    DeleteShareGroupState(DeleteShareGroupStateRequest): 0..=0 => handlers::share_group_state::delete;
+    ReadShareGroupStateSummary(ReadShareGroupStateSummaryRequest): 0..=1
+        => handlers::share_group_state::summarize;
     StreamsGroupHeartbeat(StreamsGroupHeartbeatRequest): 0..=0 => handlers::streams_group_heartbeat::handle;
     StreamsGroupDescribe(StreamsGroupDescribeRequest): 0..=0 => handlers::streams_group_describe::handle;
     DescribeShareGroupOffsets(DescribeShareGroupOffsetsRequest): 0..=1

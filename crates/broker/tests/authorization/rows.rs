@@ -406,6 +406,7 @@ pub(crate) fn rows() -> Vec<Row> {
     let mut rows = records();
     rows.extend(groups());
     rows.extend(modern_groups());
+    rows.extend(share_states());
     rows.extend(transactions());
     rows.extend(topics());
     rows.extend(cluster());
@@ -746,6 +747,45 @@ fn modern_groups() -> Vec<Row> {
                 ask(request, 0)
             },
         ),
+    ]
+}
+
+/// The states of share-partitions, which other brokers ask for.
+fn share_states() -> Vec<Row> {
+    use ApiKey as Api;
+    const TOPIC: Uuid = Uuid([7; 16]);
+    let row = |key, ask| row(key, &[((ClusterAction, Cluster), Code(NotCluster))], ask);
+    vec![
+        row(Api::InitializeShareGroupState, |n| {
+            use initialize_share_group_state_request::*;
+            let partitions = vec![PartitionData::default()];
+            let topics = vec![InitializeStateData { topic_id: TOPIC, partitions }];
+            ask(InitializeShareGroupStateRequest { group_id: n.group.clone(), topics }, 0)
+        }),
+        row(Api::ReadShareGroupState, |n| {
+            use read_share_group_state_request::*;
+            let partitions = vec![PartitionData::default()];
+            let topics = vec![ReadStateData { topic_id: TOPIC, partitions }];
+            ask(ReadShareGroupStateRequest { group_id: n.group.clone(), topics }, 0)
+        }),
+        row(Api::WriteShareGroupState, |n| {
+            use write_share_group_state_request::*;
+            let partitions = vec![PartitionData::default()];
+            let topics = vec![WriteStateData { topic_id: TOPIC, partitions }];
+            ask(WriteShareGroupStateRequest { group_id: n.group.clone(), topics }, 1)
+        }),
+        row(Api::DeleteShareGroupState, |n| {
+            use delete_share_group_state_request::*;
+            let partitions = vec![PartitionData::default()];
+            let topics = vec![DeleteStateData { topic_id: TOPIC, partitions }];
+            ask(DeleteShareGroupStateRequest { group_id: n.group.clone(), topics }, 0)
+        }),
+        row(Api::ReadShareGroupStateSummary, |n| {
+            use read_share_group_state_summary_request::*;
+            let partitions = vec![PartitionData::default()];
+            let topics = vec![ReadStateSummaryData { topic_id: TOPIC, partitions }];
+            ask(ReadShareGroupStateSummaryRequest { group_id: n.group.clone(), topics }, 1)
+        }),
     ]
 }
 

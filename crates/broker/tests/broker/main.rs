@@ -13,6 +13,7 @@ mod limits;
 mod produce_and_fetch;
 mod quotas;
 mod share_groups;
+mod share_states;
 mod streams_groups;
 mod support;
 mod topics;
