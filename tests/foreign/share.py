@@ -77,7 +77,7 @@ class Verifiable:
 
 def run_client(broker: Broker, phase: str, report: Report) -> None:
     """Runs a phase of ShareClient.java, which reports its own checks."""
-    command = [*JAVA, str(HERE / "java" / "ShareClient.java"), broker.bootstrap, phase]
+    command = [*JAVA, str(HERE / "java" / "ShareClient.java"), broker.bootstrap, phase, broker.name]
     client = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
     lines = client.stdout.splitlines()
     for line in lines:
@@ -126,8 +126,9 @@ def check_tools(broker: Broker, report: Report) -> None:
     report.note(VERIFIED_GROUP in listed, "kafka-share-groups lists the group")
     rows = [line.split() for line in described.splitlines() if line.startswith(VERIFIED_GROUP)]
     # GROUP TOPIC PARTITION START-OFFSET LAG
-    lags = [row[-1] for row in rows]
-    report.note(len(rows) == 3 and set(lags) == {"0"}, f"kafka-share-groups describes it without lag: {rows}")
+    # Kafka does not know where partitions begin whose records nobody had.
+    lags = {row[-1] for row in rows} - ({"-"} if broker.name == "kafka" else set())
+    report.note(len(rows) == 3 and lags == {"0"}, f"kafka-share-groups describes it without lag: {rows}")
     resets = [line.split() for line in reset.splitlines() if line.startswith(VERIFIED_GROUP)]
     report.note(len(resets) == 3 and {row[-1] for row in resets} == {"0"}, f"kafka-share-groups resets it: {reset.strip()[-200:]}")
     values = [line for line in consumed.splitlines() if line.isdigit()]

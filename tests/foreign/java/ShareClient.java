@@ -22,6 +22,7 @@ public class ShareClient {
     static final String KEPT_GROUP = "share-kept-group";
 
     static String bootstrap;
+    static boolean isExact;
     static Admin admin;
 
     interface Body {
@@ -153,13 +154,9 @@ public class ShareClient {
 
     static void exhausted() throws Exception {
         String group = "share-exhausted-group";
-        setGroup(group, "share.auto.offset.reset", "latest", "share.delivery.count.limit", "3");
+        setGroup(group, "share.auto.offset.reset", "earliest", "share.delivery.count.limit", "3");
         try (var consumer = consumer(group)) {
             consumer.subscribe(List.of("share-exhausted"));
-            waitUntil(() -> {
-                consumer.poll(Duration.ofMillis(100));
-                return startOffset(group, "share-exhausted", 0) >= 0;
-            }, "the group begins");
             produce("share-exhausted", 0, 0, 1);
             take(consumer, 3, record -> AcknowledgeType.RELEASE);
             waitUntil(() -> lag(group, "share-exhausted", 0) == 0, "the record is given up");
@@ -184,7 +181,8 @@ public class ShareClient {
             long begin = System.nanoTime();
             other.subscribe(List.of("share-locks"));
             List<ConsumerRecord<String, String>> others = new ArrayList<>();
-            while (System.nanoTime() - begin < 1_800_000_000L) {
+            // Kafka makes target assignments a second apart, and tells of them with the next heartbeat.
+            while (System.nanoTime() - begin < 1_800_000_000L || others.isEmpty() && System.nanoTime() - begin < PATIENCE.toNanos()) {
                 slow.acknowledge(held.get(0), AcknowledgeType.RENEW);
                 expectCommitted(slow.commitSync());
                 slow.poll(Duration.ofMillis(50));
@@ -310,6 +308,40 @@ public class ShareClient {
     }
 
     /** Half of the records are dealt with, some are released, some held; then the broker dies. */
+    /** Consumers of committed records get those of committed transactions, as soon as these have ended, and no others. */
+    static void committed() throws Exception {
+        String group = "share-committed-group", topic = "share-committed";
+        setGroup(group, "share.auto.offset.reset", "earliest", "share.isolation.level", "read_committed");
+        Map<String, Object> settings = Map.of("bootstrap.servers", bootstrap, "transactional.id", "share-payer", "linger.ms", 5);
+        try (var producer = new KafkaProducer<>(settings, new StringSerializer(), new StringSerializer());
+             var consumer = consumer(group)) {
+            producer.initTransactions();
+            for (int round = 0; round < 4; round++) {
+                producer.beginTransaction();
+                for (int value = 10 * round; value < 10 * round + 5; value++) {
+                    producer.send(new ProducerRecord<>(topic, 0, null, "v" + value));
+                }
+                producer.flush();
+                if (round % 2 == 0) producer.commitTransaction();
+                else producer.abortTransaction();
+            }
+            producer.beginTransaction();
+            producer.send(new ProducerRecord<>(topic, 0, null, "v40"));
+            producer.flush();
+            produce(topic, 0, 50, 53);
+            consumer.subscribe(List.of(topic));
+            Set<String> expected = new TreeSet<>(numbers(0, 5));
+            expected.addAll(numbers(20, 25));
+            expectEqual(values(take(consumer, 10, record -> AcknowledgeType.ACCEPT)), expected, "records before the open transaction");
+            expectEqual(consumer.poll(Duration.ofMillis(500)).count(), 0, "records behind the open transaction");
+            producer.commitTransaction();
+            expected = new TreeSet<>(numbers(50, 53));
+            expected.add("v40");
+            expectEqual(values(take(consumer, 4, record -> AcknowledgeType.ACCEPT)), expected, "records after its end");
+        }
+        waitUntil(() -> lag(group, topic, 0) == 0, "nothing is left");
+    }
+
     static void beforeTheKill() throws Exception {
         setGroup(KEPT_GROUP, "share.auto.offset.reset", "earliest");
         produce(KEPT_TOPIC, 0, 0, 100);
@@ -335,14 +367,17 @@ public class ShareClient {
             expectEqual(consumer.poll(Duration.ofMillis(300)).count(), 0, "deliveries after that");
         }
         waitUntil(() -> lag(KEPT_GROUP, KEPT_TOPIC, 0) == 0, "nothing is left");
-        expectEqual(startOffset(KEPT_GROUP, KEPT_TOPIC, 0), 110L, "start");
+        // What Kafka has stored of the start lags behind: the last records that were dealt with move it with the next ones.
+        long start = startOffset(KEPT_GROUP, KEPT_TOPIC, 0);
+        expectEqual(isExact ? start == 110 : start <= 110, true, "start " + start);
     }
 
     public static void main(String[] arguments) throws Exception {
         bootstrap = arguments[0];
+        isExact = arguments[2].equals("fleuve");
         admin = Admin.create(Map.of("bootstrap.servers", bootstrap));
         if (arguments[1].equals("first")) {
-            List<NewTopic> topics = new ArrayList<>(Stream.of(TOPIC, KEPT_TOPIC, "share-exhausted", "share-locks", "share-leaving")
+            List<NewTopic> topics = new ArrayList<>(Stream.of(TOPIC, KEPT_TOPIC, "share-exhausted", "share-locks", "share-leaving", "share-committed")
                 .map(name -> new NewTopic(name, 1, (short) 1)).toList());
             topics.add(new NewTopic(SPREAD_TOPIC, 3, (short) 1));
             get(admin.createTopics(topics).all());
@@ -351,6 +386,7 @@ public class ShareClient {
             check("locks end, unless they are renewed", ShareClient::locks);
             check("four members share three partitions", ShareClient::spread);
             check("who leaves gives records back", ShareClient::leaving);
+            check("consumers of committed records get no others", ShareClient::committed);
             check("groups are listed, described, altered and deleted", ShareClient::administration);
             System.out.println("done");
             System.out.flush();
