@@ -55,6 +55,7 @@ foreign: build
 	python3 tests/foreign/tools.py
 	python3 tests/foreign/directories.py
 	python3 tests/foreign/quotas.py
+	python3 tests/foreign/stores.py
 	python3 tests/foreign/streams.py --broker $(BROKER)
 
 # The music page in a browser: what it shows, and the mix sample by sample.
@@ -66,6 +67,7 @@ demos: build
 crash: build
 	scripts/setup.sh python
 	python3 tests/reliability/kill.py --broker $(BROKER)
+	python3 tests/reliability/fuzz.py
 
 # 6 random kills of copiers and broker; `python3 tests/reliability/copier.py --long` for 60.
 copier: build

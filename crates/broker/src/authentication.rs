@@ -22,12 +22,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fleuve_metadata::config::{
-    BrokerSettings, ClientCertificates, Listener, Pem, SaslSettings, TlsSettings,
+    BrokerSettings, ClientCertificates, Listener, Pem, SaslSettings, Secret, TlsSettings,
 };
 use fleuve_metadata::controller::{TokenSettings, token_hmac};
 use fleuve_metadata::image::{Image, ScramCredential, ScramMechanism};
 use fleuve_os::Random;
 use fleuve_protocol::Str;
+use fleuve_security::keystore::{self, Passwords};
 use fleuve_security::oauth::Bearer;
 use fleuve_security::sasl::{
     Credentials, Decoys, Exchange, Mechanism, PlainUsers, Refusal, Step, TokenCredential,
@@ -126,13 +127,27 @@ impl Sasl {
 }
 
 async fn read(tls: &TlsSettings) -> Result<TlsMaterial, String> {
-    let trusted = match &tls.trusted {
-        Some(pem) => Some(read_pem(pem).await?),
+    let (chain, key, trusted) = (&tls.chain, &tls.key, tls.trusted.as_ref());
+    let passwords = Passwords {
+        store: tls.key_store.password.as_ref().map(Secret::expose),
+        key: tls.key_store.key_password.as_ref().map(Secret::expose),
+    };
+    let open = async |pem: &Pem| {
+        let bytes = read_pem(pem).await?;
+        let opened = keystore::key_and_chain(tls.key_store.kind, &bytes, passwords);
+        opened.map_err(|error| format!("ssl.keystore: {error}"))
+    };
+    let trusted = match trusted {
+        Some(pem) => {
+            let password = tls.trust_store.password.as_ref().map(Secret::expose);
+            let opened = keystore::trusted(tls.trust_store.kind, &read_pem(pem).await?, password);
+            Some(opened.map_err(|error| format!("ssl.truststore: {error}"))?)
+        }
         None => None,
     };
     Ok(TlsMaterial {
-        chain: read_pem(&tls.chain).await?,
-        key: read_pem(&tls.key).await?,
+        chain: open(chain).await?,
+        key: open(key).await?,
         trusted,
         client_auth: match tls.client_certificates {
             ClientCertificates::None => ClientAuth::None,

@@ -68,7 +68,8 @@ impl Builder {
             .into_iter()
             .map(|(key, value)| Override { key, value, flag: "Embedded".to_owned() })
             .collect();
-        let sources = Sources { file: None, overrides: &overrides, host_name: "localhost" };
+        let sources =
+            Sources { file: None, overrides: &overrides, host_name: "localhost", outside: None };
         let (settings, _) = load(sources).map_err(|error| {
             let problems: Vec<_> = error.problems.errors.iter().map(ToString::to_string).collect();
             EmbeddedError::Settings(problems.join("; "))

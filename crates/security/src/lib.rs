@@ -7,6 +7,7 @@
 pub mod acl;
 mod certificate;
 mod jaas;
+pub mod keystore;
 mod mapping;
 pub mod oauth;
 mod principal;

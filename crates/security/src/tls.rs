@@ -47,10 +47,10 @@ impl fmt::Debug for TlsMaterial {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsError {
     /// The keystore holds no certificate.
-    #[error("the keystore holds no certificate in PEM")]
+    #[error("the keystore holds no certificate")]
     NoCertificate,
     /// The keystore holds no key.
-    #[error("the keystore holds no private key in PEM without a password")]
+    #[error("the keystore holds no private key that can be read")]
     NoKey,
     /// The truststore is missing, or empty.
     #[error("ssl.client.auth needs a truststore with certificates in PEM")]

@@ -3,12 +3,14 @@
 //! What it prints on stdout is a contract: one line per listener, `listening kafka ADDRESS`, and
 //! then `ready in N ms`. Logs go to stderr.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use fleuve_broker::{Broker, BrokerSettings, Components, LogsError, StartError};
-use fleuve_metadata::config::{ConfigFile, Override, Sources, load};
+use fleuve_metadata::config::{ConfigFile, Outside, Override, Sources, load};
 use fleuve_storage::DirectoryError;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -130,15 +132,20 @@ fn settings(serve: &Serve) -> Result<BrokerSettings, Failure> {
         override_with(key.trim(), value.trim().to_owned(), "--set");
     }
     let content = match &serve.config {
-        Some(path) => Some(std::fs::read(path).map_err(|error| {
+        Some(path) => Some(fs::read(path).map_err(|error| {
             Failure::new(format!("cannot read {}: {error}: check --config", path.display()))
         })?),
         None => None,
     };
     let name = serve.config.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let file = content.as_ref().map(|content| ConfigFile { name: &name, content });
-    let host_name = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
-    let sources = Sources { file, overrides: &overrides, host_name: host_name.trim() };
+    let host_name = fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let sources = Sources {
+        file,
+        overrides: &overrides,
+        host_name: host_name.trim(),
+        outside: Some(&Process),
+    };
     match load(sources) {
         Ok((settings, warnings)) => {
             for warning in warnings {
@@ -158,14 +165,14 @@ fn settings(serve: &Serve) -> Result<BrokerSettings, Failure> {
 fn explain(error: &StartError) -> Failure {
     let remedy = match error {
         StartError::Bind { error: cause, .. } => match cause.kind() {
-            std::io::ErrorKind::AddrInUse => {
+            io::ErrorKind::AddrInUse => {
                 "something listens there already: stop it, or pass --listen with another port \
                  (127.0.0.1:0 picks a free one)"
             }
-            std::io::ErrorKind::PermissionDenied => {
+            io::ErrorKind::PermissionDenied => {
                 "ports below 1024 need privileges: pass --listen with a higher one"
             }
-            std::io::ErrorKind::AddrNotAvailable => {
+            io::ErrorKind::AddrNotAvailable => {
                 "this machine does not have the address: pass --listen with one it has"
             }
             _ => "pass another address with --listen",
@@ -192,13 +199,11 @@ pub(crate) fn init_logging(format: LogFormat, level: LogLevel) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // A second call, from an embedded broker, leaves the first one's choice.
     let _ = match format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
-        LogFormat::Text => {
-            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
-        }
+        LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
     };
 }
 
@@ -211,5 +216,23 @@ fn raise_file_limit() {
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
             tracing::warn!(%error, "the limit of open files stays where it is");
         }
+    }
+}
+
+/// What references in the configuration are looked up in.
+#[derive(Debug)]
+struct Process;
+
+impl Outside for Process {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(path)
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
     }
 }

@@ -1,5 +1,7 @@
 //! What `DescribeConfigs` says: every key of a resource, its value, and where that comes from.
 
+use std::sync::Arc;
+
 use super::judge::served_listener_key;
 use super::key::Key;
 use super::keys::{BROKER_KEYS, CLIENT_METRICS_KEYS, GROUP_KEYS, TOPIC_KEYS, find};
@@ -73,6 +75,14 @@ pub struct Description {
     pub documentation: Option<&'static str>,
 }
 
+impl Description {
+    /// Takes all values out.
+    fn hide(&mut self) {
+        (self.value, self.is_sensitive) = (None, true);
+        self.synonyms.iter_mut().for_each(|synonym| synonym.value = None);
+    }
+}
+
 /// Describes all keys of a topic.
 pub fn describe_topic(overrides: &ConfigMap, layers: &Layers<'_>) -> Vec<Description> {
     visible(TOPIC_KEYS, overrides)
@@ -94,6 +104,13 @@ const FINER_KEYS: [&[(&str, i64)]; 3] = [
 
 /// Describes all keys of this broker.
 pub fn describe_broker(layers: &Layers<'_>) -> Vec<Description> {
+    let of_listeners: ConfigMap = layers
+        .node
+        .iter()
+        .filter(|(name, _)| served_listener_key(name).is_some())
+        .map(|(name, value)| (Arc::clone(name), Arc::clone(value)))
+        .collect();
+    let of_listeners = describe_set(BROKER_KEYS, &of_listeners, Source::DynamicBroker);
     BROKER_KEYS
         .iter()
         .filter(|key| !key.internal || layers.is_set(key.name))
@@ -104,8 +121,13 @@ pub fn describe_broker(layers: &Layers<'_>) -> Vec<Description> {
                 Some(keys) => broker_synonyms(keys, layers),
                 None => broker_synonyms(&[(key.name, 1)], layers),
             };
-            describe(key, value, synonyms, key.update == UpdateMode::ReadOnly)
+            let mut described = describe(key, value, synonyms, key.update == UpdateMode::ReadOnly);
+            if layers.statics.get(key.name).is_some_and(|setting| setting.is_secret) {
+                described.hide();
+            }
+            described
         })
+        .chain(of_listeners)
         .collect()
 }
 

@@ -5,6 +5,7 @@
 //! the static one is what [`super::load`] read.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use super::key::Key;
@@ -17,12 +18,22 @@ use super::value::Value;
 pub type ConfigMap = BTreeMap<Arc<str>, Arc<str>>;
 
 /// One value that the operator wrote.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Setting {
     /// The checked value.
     pub value: Value,
     /// Where it was written.
     pub origin: Origin,
+    /// Whether a reference stands there in its place.
+    pub is_secret: bool,
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hidden: &dyn fmt::Debug = &"[hidden]";
+        let value: &dyn fmt::Debug = if self.is_secret { hidden } else { &self.value };
+        f.debug_struct("Setting").field("value", value).field("origin", &self.origin).finish()
+    }
 }
 
 /// Everything that the operator wrote about broker keys we know, by name.

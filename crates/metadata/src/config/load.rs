@@ -15,12 +15,13 @@ use super::listeners;
 use super::problem::{ConfigError, Origin, Problem, Problems};
 use super::properties;
 use super::protection::Secret;
+use super::references::{self, Outside, Providers};
 use super::settings::{
     BrokerSettings, FetchSettings, HostPort, LogSettings, MetadataLogSettings, MetricsSettings,
     NetworkSettings, NodeSettings, OffsetSettings, QuotaSettings, TopicRules, TransactionSettings,
 };
 use super::topic::TopicSettings;
-use super::value::Value;
+use super::value::{InvalidValue, Value};
 
 /// A configuration file, already read.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +53,8 @@ pub struct Sources<'a> {
     /// The name of this machine, told to clients when a listener is open on every address;
     /// `localhost` when empty.
     pub host_name: &'a str,
+    /// Where references to values elsewhere are looked up; without it there can be none.
+    pub outside: Option<&'a dyn Outside>,
 }
 
 /// Checks everything and returns the settings, with what the operator should know.
@@ -73,6 +76,8 @@ pub fn load(sources: Sources<'_>) -> Result<(BrokerSettings, Vec<Problem>), Conf
 
 fn read(sources: Sources<'_>, problems: &mut Problems) -> StaticConfig {
     let mut statics = StaticConfig::default();
+    let providers = read_providers(&sources, problems);
+    let providers = providers.as_ref();
     if let Some(file) = sources.file {
         let (entries, errors) = properties::parse(&properties::decode_text(file.content));
         let origin = |line| Origin::File { name: file.name.to_owned(), line };
@@ -92,11 +97,12 @@ fn read(sources: Sources<'_>, problems: &mut Problems) -> StaticConfig {
                     ),
                 );
             }
-            accept(&mut statics, &entry.key, &entry.value, origin, problems);
+            accept(&mut statics, (&entry.key, &entry.value), origin, providers, problems);
         }
     }
     for set in sources.overrides {
-        accept(&mut statics, &set.key, &set.value, Origin::Flag(set.flag.clone()), problems);
+        let origin = Origin::Flag(set.flag.clone());
+        accept(&mut statics, (&set.key, &set.value), origin, providers, problems);
     }
     forget_replaced_listeners(&mut statics, problems);
     judge_status(&statics, problems);
@@ -126,14 +132,46 @@ fn forget_replaced_listeners(statics: &mut StaticConfig, problems: &mut Problems
     }
 }
 
+/// Finds out where references are looked up, if there may be any.
+fn read_providers<'a>(sources: &Sources<'a>, problems: &mut Problems) -> Option<Providers<'a>> {
+    let mut written = BTreeMap::new();
+    if let Some(file) = sources.file {
+        let (entries, _) = properties::parse(&properties::decode_text(file.content));
+        written.extend(entries.into_iter().map(|entry| (entry.key, entry.value)));
+    }
+    let flags = sources.overrides.iter().map(|set| (set.key.clone(), set.value.clone()));
+    written.extend(flags);
+    match Providers::read(&written, sources.outside?) {
+        Ok(providers) => Some(providers),
+        Err(reason) => {
+            problems.error(None, format!("`config.providers`: {reason}"));
+            None
+        }
+    }
+}
+
 /// Checks one entry and keeps it if it is right.
 fn accept(
     statics: &mut StaticConfig,
-    name: &str,
-    text: &str,
+    (name, written): (&str, &str),
     origin: Origin,
+    providers: Option<&Providers<'_>>,
     problems: &mut Problems,
 ) {
+    if name.starts_with(references::PREFIX) {
+        return;
+    }
+    let expanded = match providers.map_or(Ok(None), |providers| providers.expand(written)) {
+        Ok(expanded) => expanded,
+        Err(reason) => return problems.error(Some(&origin), format!("`{name}`: {reason}")),
+    };
+    let is_secret = expanded.is_some();
+    let text = expanded.as_deref().unwrap_or(written);
+    // What is wrong with a secret must not be shown along with it.
+    let describe = |error: InvalidValue| match is_secret {
+        true => format!("`{name}`: what `{written}` stands for is no value of this key"),
+        false => error.to_string(),
+    };
     let Some(key) = find(BROKER_KEYS, name) else {
         if let Some((own_name, key)) = served_listener_key(name) {
             let checked = key.map_or(Ok(()), |key| Value::parse(key, text).map(|_| ()));
@@ -141,7 +179,7 @@ fn accept(
                 Ok(()) => {
                     statics.of_listeners.insert(own_name, (Secret::new(text), origin));
                 }
-                Err(error) => problems.error(Some(&origin), error.to_string()),
+                Err(error) => problems.error(Some(&origin), describe(error)),
             }
             return;
         }
@@ -149,9 +187,9 @@ fn accept(
     };
     match Value::parse(key, text) {
         Ok(value) => {
-            statics.settings.insert(key.name, Setting { value, origin });
+            statics.settings.insert(key.name, Setting { value, origin, is_secret });
         }
-        Err(error) => problems.error(Some(&origin), error.to_string()),
+        Err(error) => problems.error(Some(&origin), describe(error)),
     }
 }
 

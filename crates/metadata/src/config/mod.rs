@@ -23,6 +23,7 @@ mod problem;
 mod properties;
 mod protection;
 mod reference;
+mod references;
 mod settings;
 mod suggest;
 mod topic;
@@ -46,9 +47,11 @@ pub use load::{ConfigFile, Override, Sources, load};
 pub use problem::{ConfigError, Origin, Problem, Problems};
 pub use properties::{Property, SyntaxError, decode_text, parse as parse_properties};
 pub use protection::{
-    ClientCertificates, IssuerSettings, Pem, Protection, SaslSettings, Secret, TlsSettings,
+    ClientCertificates, IssuerSettings, Pem, Protection, SaslSettings, Secret, StoreAccess,
+    StoreKind, TlsSettings,
 };
 pub use reference::reference_markdown;
+pub use references::Outside;
 pub use settings::{
     BrokerSettings, ConsumerGroupSettings, FetchSettings, GroupSettings, HostPort, LogSettings,
     MetadataLogSettings, MetricsSettings, NetworkSettings, NodeSettings, OffsetSettings,

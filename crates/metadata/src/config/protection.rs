@@ -28,11 +28,14 @@ pub(super) const LISTENER_KEYS: &[&str] = &[
     "ssl.client.auth",
     "ssl.enabled.protocols",
     "ssl.keystore.certificate.chain",
+    "ssl.key.password",
     "ssl.keystore.key",
     "ssl.keystore.location",
+    "ssl.keystore.password",
     "ssl.keystore.type",
     "ssl.truststore.certificates",
     "ssl.truststore.location",
+    "ssl.truststore.password",
     "ssl.truststore.type",
 ];
 
@@ -69,6 +72,36 @@ pub enum Pem {
     Inline(Secret),
 }
 
+/// How a store is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoreKind {
+    /// PEM, keys perhaps under a password.
+    #[default]
+    Pem,
+    /// PKCS12, of Java or OpenSSL.
+    Pkcs12,
+    /// Java's own format.
+    Jks,
+}
+
+impl StoreKind {
+    fn from_name(name: &str) -> Option<Self> {
+        let kinds = [("PEM", Self::Pem), ("PKCS12", Self::Pkcs12), ("JKS", Self::Jks)];
+        kinds.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, kind)| *kind)
+    }
+}
+
+/// How a keystore or truststore is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreAccess {
+    /// How it is written.
+    pub kind: StoreKind,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// The password of the key in it.
+    pub key_password: Option<Secret>,
+}
+
 /// `ssl.client.auth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCertificates {
@@ -87,8 +120,12 @@ pub struct TlsSettings {
     pub chain: Pem,
     /// The private key.
     pub key: Pem,
+    /// How the keystore is opened.
+    pub key_store: StoreAccess,
     /// The authorities of clients' certificates.
     pub trusted: Option<Pem>,
+    /// How the truststore is opened.
+    pub trust_store: StoreAccess,
     /// Whether clients need a certificate.
     pub client_certificates: ClientCertificates,
     /// Whether TLS 1.2 is spoken.
@@ -242,25 +279,36 @@ impl OneListener<'_> {
     }
 
     /// Finds the PEM that `key` holds or that the file of `STORE.location` holds.
-    fn pem(&self, store: &str, key: &str, problems: &mut Problems) -> Option<Pem> {
+    fn pem(&self, store: &str, key: &str) -> Option<Pem> {
         if let Some(text) = self.text(key) {
             return Some(Pem::Inline(Secret(text)));
         }
         let location = self.text(&format!("{store}.location"))?;
-        let type_key = format!("{store}.type");
-        let kind = self.text(&type_key).unwrap_or_default();
-        if !kind.eq_ignore_ascii_case("PEM") {
-            self.error(
-                &type_key,
-                format!(
-                    "`{type_key}` is {kind}, and only PEM is served; convert the store with \
-                     `keytool -importkeystore` to PKCS12 and `openssl pkcs12 -nodes` to PEM"
-                ),
-                problems,
-            );
-        }
         Some(Pem::File(location.into()))
     }
+}
+
+/// Finds out how a store is opened.
+fn resolve_store(listener: &OneListener<'_>, store: &str, problems: &mut Problems) -> StoreAccess {
+    let secret = |key: &str| listener.text(key).map(Secret);
+    let key_password = if store == "ssl.keystore" { secret("ssl.key.password") } else { None };
+    if listener.text(&format!("{store}.location")).is_none() {
+        return StoreAccess { key_password, ..StoreAccess::default() };
+    }
+    let type_key = format!("{store}.type");
+    let name = listener.text(&type_key).unwrap_or_default();
+    let kind = StoreKind::from_name(&name).unwrap_or_else(|| {
+        let message = format!("`{type_key}` is {name}; it can be PEM, PKCS12 or JKS");
+        listener.error(&type_key, message, problems);
+        StoreKind::default()
+    });
+    let password_key = format!("{store}.password");
+    let password = secret(&password_key);
+    if kind == StoreKind::Jks && password.is_none() {
+        let message = format!("a store of type JKS needs `{password_key}`");
+        listener.error(&password_key, message, problems);
+    }
+    StoreAccess { kind, password, key_password }
 }
 
 fn resolve_sasl(listener: &OneListener<'_>, problems: &mut Problems) -> SaslSettings {
@@ -370,20 +418,29 @@ fn resolve_tls(
         let message = format!("`{key}` needs TLSv1.2 or TLSv1.3");
         listener.error(key, message, problems);
     }
-    let chain = listener.pem("ssl.keystore", "ssl.keystore.certificate.chain", problems);
-    let key = listener.pem("ssl.keystore", "ssl.keystore.key", problems);
-    let trusted = listener.pem("ssl.truststore", "ssl.truststore.certificates", problems);
+    let chain = listener.pem("ssl.keystore", "ssl.keystore.certificate.chain");
+    let key = listener.pem("ssl.keystore", "ssl.keystore.key");
+    let trusted = listener.pem("ssl.truststore", "ssl.truststore.certificates");
     if client_certificates != ClientCertificates::None && trusted.is_none() {
         let message = format!("`{AUTH_KEY}` needs a truststore; set ssl.truststore.location");
         listener.error(AUTH_KEY, message, problems);
     }
+    let key_store = resolve_store(listener, "ssl.keystore", problems);
+    let trust_store = resolve_store(listener, "ssl.truststore", problems);
     let (Some(chain), Some(key)) = (chain, key) else {
         let message = "TLS needs a certificate and its key; set ssl.keystore.location and \
-                       ssl.keystore.type=PEM";
+                       ssl.keystore.type";
         listener.error("ssl.keystore.location", message.to_owned(), problems);
         return None;
     };
-    let settings =
-        TlsSettings { chain, key, trusted, client_certificates, allow_tls12, allow_tls13 };
-    Some(settings)
+    Some(TlsSettings {
+        chain,
+        key,
+        key_store,
+        trusted,
+        trust_store,
+        client_certificates,
+        allow_tls12,
+        allow_tls13,
+    })
 }

@@ -58,7 +58,12 @@ fn run(input: &str) -> String {
         })
         .collect();
     let file = ConfigFile { name: "server.properties", content: content.as_bytes() };
-    let sources = Sources { file: Some(file), overrides: &overrides, host_name: "machine.example" };
+    let sources = Sources {
+        file: Some(file),
+        overrides: &overrides,
+        host_name: "machine.example",
+        outside: None,
+    };
     let mut output = String::new();
     let (errors, warnings, settings) = match load(sources) {
         Ok((settings, warnings)) => (Vec::new(), warnings, Some(settings)),

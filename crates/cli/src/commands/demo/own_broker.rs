@@ -29,7 +29,8 @@ impl OwnBroker {
             setting("log.dirs", &directory.display().to_string()),
             setting("group.initial.rebalance.delay.ms", "0"),
         ];
-        let sources = Sources { file: None, overrides: &overrides, host_name: "localhost" };
+        let sources =
+            Sources { file: None, overrides: &overrides, host_name: "localhost", outside: None };
         let (settings, _) = load(sources).map_err(Failure::new)?;
         let began = Instant::now();
         let broker = Broker::start(settings, Components::default()).await.map_err(Failure::new)?;
