@@ -314,7 +314,12 @@ impl GroupCoordinator {
             heartbeat_interval_ms: settings.timing.heartbeat_interval_ms,
             ..StreamsHeartbeatReply::default()
         };
-        let tells_tasks = request.member_epoch == JOINING || member.assigned != old.assigned;
+        // Kafka tells no more than joins and changes. But the answer with a change may have got
+        // lost, and a member that then says what it has would never hear of it.
+        let knows_its_tasks =
+            owned.as_ref().is_none_or(|owned| owned.are_exactly(&member.assigned));
+        let tells_tasks =
+            request.member_epoch == JOINING || member.assigned != old.assigned || !knows_its_tasks;
         let mut endpoint_epoch = companion.map_or(0, |companion| companion.endpoint_epoch);
         if tells_tasks {
             reply.tasks = Some(member.assigned.to_lists());

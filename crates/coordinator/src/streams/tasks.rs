@@ -35,6 +35,12 @@ impl Assigned {
         self.active.is_empty() && self.standby.is_empty() && self.warmup.is_empty()
     }
 
+    /// How many they are.
+    fn count(&self) -> usize {
+        self.active.values().map(BTreeMap::len).sum::<usize>()
+            + self.standby.values().chain(self.warmup.values()).map(BTreeSet::len).sum::<usize>()
+    }
+
     /// As lists to be told.
     pub(crate) fn to_lists(&self) -> Roles<TaskList> {
         Roles {
@@ -85,6 +91,12 @@ impl Roles<TaskList> {
         self.active.iter().all(in_active)
             && in_set(&self.standby, &others.standby)
             && in_set(&self.warmup, &others.warmup)
+    }
+
+    /// Whether these tasks are, in their roles, `others` and no fewer.
+    pub(crate) fn are_exactly(&self, others: &Assigned) -> bool {
+        let count: usize = self.iter().map(|(_, partitions)| partitions.len()).sum();
+        self.are_all_in(others) && count == others.count()
     }
 
     /// Whether there are none.
