@@ -178,6 +178,14 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A key or value could not be turned into bytes or read from them.
+    #[error("{subject} cannot be converted: {reason}")]
+    Serialization {
+        /// The key or value, and of which record.
+        subject: String,
+        /// What the serializer or deserializer says.
+        reason: String,
+    },
     /// A transaction can only be aborted now.
     #[error("the transaction must be aborted: {reason}")]
     Abortable {
@@ -221,7 +229,8 @@ impl Error {
             | Self::Encode { .. }
             | Self::RecordTooLarge { .. }
             | Self::NoSuchPartition { .. }
-            | Self::NoOffset { .. } => Advice::Fix,
+            | Self::NoOffset { .. }
+            | Self::Serialization { .. } => Advice::Fix,
             Self::Abortable { .. } => Advice::Abort,
             Self::Protocol { .. }
             | Self::CorruptRecords { .. }

@@ -7,6 +7,8 @@
 //! - [`connection`] pipelines requests over one transport link and negotiates versions.
 //! - [`client`] knows the cluster: bootstrap, metadata, leader and coordinator routing, retries.
 //! - [`producer`], [`consumer`], [`share`] and [`admin`] are what applications hold.
+//! - [`serialization`] makes types of keys and values, [`interceptor`] looks at records on their way,
+//!   [`metrics`] tells what clients count.
 //! - [`config`] reads Kafka's configuration names; [`error`] says what to do about a failure.
 //!
 //! It knows nothing about brokers' insides, schemas or SQL.
@@ -32,7 +34,10 @@ pub mod client;
 
 pub mod admin;
 pub mod consumer;
+pub mod interceptor;
+pub mod metrics;
 pub mod producer;
+pub mod serialization;
 pub mod share;
 
 pub use admin::Admin;
@@ -42,6 +47,7 @@ pub use config::{ClientConfig, ConsumerConfig, ProducerConfig, Properties};
 pub use consumer::Consumer;
 pub use error::{Advice, Error, Result};
 pub use fleuve_protocol::ErrorCode;
+pub use metrics::Metric;
 pub use producer::{Producer, Record};
 pub use share::ShareConsumer;
 

@@ -106,6 +106,11 @@ impl Embedded {
         self.broker.listeners()[0].address.to_string()
     }
 
+    /// Returns where its metrics page is, if `fleuve.metrics.listen` names a place.
+    pub fn http_address(&self) -> Option<std::net::SocketAddr> {
+        self.broker.http_address()
+    }
+
     /// Makes a client with default settings that reaches the broker without a socket.
     pub fn client(&self) -> Client {
         self.client_with(ClientConfig::default())

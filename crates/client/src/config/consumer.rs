@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Properties;
 use super::settings::{read, read_ms};
 use crate::error::{Error, Result};
+use crate::interceptor::{ConsumerInterceptor, Interceptors};
 
 /// Where a consumer begins when it has no valid position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +140,8 @@ pub struct ConsumerConfig {
     pub exclude_internal_topics: bool,
     /// `partition.assignment.strategy`, as protocol names in order of preference.
     pub assignment_strategy: Vec<String>,
+    /// Who looks at records on their way; by name, `interceptor.classes`, there are only Java's.
+    pub interceptors: Interceptors<dyn ConsumerInterceptor>,
 }
 
 impl Default for ConsumerConfig {
@@ -163,6 +166,7 @@ impl Default for ConsumerConfig {
             allow_auto_create_topics: true,
             exclude_internal_topics: true,
             assignment_strategy: vec!["range".to_owned(), "cooperative-sticky".to_owned()],
+            interceptors: Interceptors::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ use fleuve_protocol::records::{Codec, Compression};
 use super::Properties;
 use super::settings::{read, read_ms};
 use crate::error::{Error, Result};
+use crate::interceptor::{Interceptors, ProducerInterceptor};
 
 /// How many replicas must have a record before it counts as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub struct ProducerConfig {
     pub transactional_id: Option<String>,
     /// `transaction.timeout.ms`: how long a transaction may stay open before the broker aborts it.
     pub transaction_timeout: Duration,
+    /// Who looks at records on their way; by name, `interceptor.classes`, there are only Java's.
+    pub interceptors: Interceptors<dyn ProducerInterceptor>,
 }
 
 impl Default for ProducerConfig {
@@ -94,6 +97,7 @@ impl Default for ProducerConfig {
             retries: i32::MAX as u32,
             transactional_id: None,
             transaction_timeout: Duration::from_secs(60),
+            interceptors: Interceptors::default(),
         }
     }
 }

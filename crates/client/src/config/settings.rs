@@ -31,6 +31,8 @@ pub struct ClientConfig {
     pub metadata_max_age: Duration,
     /// `security.protocol`, `ssl.*` and `sasl.*`.
     pub security: Security,
+    /// `enable.metrics.push`: whether brokers that subscribe to metrics get them (KIP-714).
+    pub metrics_push: bool,
     /// The largest response that is accepted, in bytes; Kafka's clients have no name for it.
     pub response_bytes_max: usize,
 }
@@ -49,6 +51,7 @@ impl Default for ClientConfig {
             retry_backoff_max: Duration::from_secs(1),
             metadata_max_age: Duration::from_secs(300),
             security: Security::default(),
+            metrics_push: true,
             response_bytes_max: RESPONSE_BYTES_MAX,
         }
     }
@@ -80,6 +83,7 @@ impl ClientConfig {
         read_ms(properties, "retry.backoff.ms", &mut config.retry_backoff)?;
         read_ms(properties, "retry.backoff.max.ms", &mut config.retry_backoff_max)?;
         read_ms(properties, "metadata.max.age.ms", &mut config.metadata_max_age)?;
+        read(properties, "enable.metrics.push", &mut config.metrics_push)?;
         config.security = Security::from_properties(properties)?;
         Ok(config)
     }

@@ -44,6 +44,7 @@ enum Event {
         state: Box<BrokerState>,
         versions: HashMap<TopicPartition, (u64, i64)>,
         result: Result<Vec<Answer>>,
+        after: Duration,
     },
     Found(Vec<Finding>),
     Refreshed,
@@ -195,11 +196,12 @@ impl Fetcher {
                 .collect();
             let wanted =
                 theirs.into_iter().map(|(partition, _, wanted)| (partition, wanted)).collect();
+            let began = Instant::now();
             let result = fetch_once(&lanes, &config, leader, &mut state, wanted).await;
             if result.is_err() {
                 state.session.reset();
             }
-            Event::Fetched { broker: leader, state, versions, result }
+            Event::Fetched { broker: leader, state, versions, result, after: began.elapsed() }
         });
     }
 
@@ -219,10 +221,18 @@ impl Fetcher {
         let now = Instant::now();
         let backoff = self.shared.client.config().retry_backoff;
         match event {
-            Event::Fetched { broker, mut state, versions, result } => {
+            Event::Fetched { broker, mut state, versions, result, after } => {
                 self.busy.remove(&broker);
                 match result {
                     Ok(answers) => {
+                        let records =
+                            answers.iter().filter_map(|a| a.records.as_ref()?.as_ref().ok());
+                        let (bytes, count) = records.fold((0, 0), |(bytes, count), r| {
+                            (bytes + r.bytes(), count + r.count())
+                        });
+                        self.shared.counters.fetch_time.add_time(after);
+                        self.shared.counters.fetch_bytes.add(bytes as u64);
+                        self.shared.counters.fetch_records.add(count as u64);
                         for answer in answers {
                             if let Some(&asked) = versions.get(&answer.partition) {
                                 self.take_answer(answer, asked, now + backoff);

@@ -219,6 +219,7 @@ impl Membership {
         {
             tracing::debug!(%error, "metadata refresh failed");
         }
+        self.shared.counters.rebalances.add(1);
         {
             let mut state = self.shared.lock();
             for partition in &new {

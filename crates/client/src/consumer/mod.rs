@@ -16,6 +16,7 @@ mod fetcher;
 mod fetching;
 mod joining;
 mod membership;
+mod metrics;
 pub(crate) mod offsets;
 mod protocol;
 mod reconciling;
@@ -41,6 +42,7 @@ use crate::client::{Client, OwnLanes};
 use crate::cluster::Cluster;
 use crate::config::{ConsumerConfig, GroupProtocol};
 use crate::error::{Error, Result};
+use crate::metrics::{Measured, Metric, telemetry};
 
 use state::{Pattern, State};
 
@@ -137,6 +139,7 @@ struct Shared {
     ready: Notify,
     /// Wakes the membership task.
     group_work: Notify,
+    counters: metrics::Counters,
     /// Held during a commit, so that commits take effect in the order they were asked for.
     committing: tokio::sync::Mutex<()>,
     /// Becomes true when the membership task has ended.
@@ -175,11 +178,17 @@ impl Consumer {
             fetch_work: Notify::new(),
             ready: Notify::new(),
             group_work: Notify::new(),
+            counters: metrics::Counters::default(),
             committing: tokio::sync::Mutex::default(),
             left: tokio::sync::watch::Sender::new(false),
         });
         tokio::spawn(fetcher::Fetcher::new(shared.clone()).run());
         tokio::spawn(membership::Membership::new(shared.clone()).run());
+        if shared.client.config().metrics_push {
+            let measured: Arc<dyn Measured> = shared.clone();
+            let source = Arc::downgrade(&measured);
+            tokio::spawn(telemetry::run(shared.client.clone(), source, shared.left.subscribe()));
+        }
         Ok(Self { shared, singly: tokio::sync::Mutex::default() })
     }
 
@@ -291,7 +300,13 @@ impl Consumer {
                 }
                 if let Some(records) = state.take_ready() {
                     state.lent = true;
+                    drop(state);
                     shared.fetch_work.notify_one();
+                    shared.counters.records.add(records.count() as u64);
+                    shared.counters.bytes.add(records.bytes() as u64);
+                    for interceptor in shared.config.interceptors.iter() {
+                        interceptor.on_consume(&records);
+                    }
                     return Ok(Some(records));
                 }
             }
@@ -427,6 +442,11 @@ impl Consumer {
         self.shared.commit_these(offsets).await
     }
 
+    /// Returns what was counted, under the names of Kafka's consumer.
+    pub fn metrics(&self) -> Vec<Metric> {
+        self.shared.metrics()
+    }
+
     /// Returns who this consumer is in its group: what a transactional producer needs to commit
     /// offsets for it.
     pub fn group_metadata(&self) -> Result<GroupMetadata> {
@@ -555,6 +575,7 @@ impl Shared {
 
     async fn commit_these(&self, offsets: HashMap<TopicPartition, Committed>) -> Result<()> {
         let _turn = self.committing.lock().await;
+        let began = Instant::now();
         let instance = self.config.group_instance_id.as_deref();
         let mut retrying = self.client.retrying("OffsetCommit");
         loop {
@@ -568,6 +589,15 @@ impl Shared {
                     retrying.after_passing(error).await?;
                 }
                 Err(error) => return Err(error),
+            }
+        }
+        self.counters.commit_time.add_time(began.elapsed());
+        if !self.config.interceptors.is_empty() {
+            let told =
+                offsets.iter().map(|(partition, committed)| (partition.clone(), committed.offset));
+            let told = told.collect();
+            for interceptor in self.config.interceptors.iter() {
+                interceptor.on_commit(&told);
             }
         }
         let mut state = self.lock();

@@ -26,6 +26,7 @@ pub struct Records {
     high_watermark: i64,
     batches: Vec<Decoded>,
     bytes: usize,
+    count: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +86,7 @@ impl Records {
             high_watermark,
             batches: Vec::new(),
             bytes: 0,
+            count: 0,
         };
         for batch in Batches::new(bytes) {
             let corrupt = |offset: i64, error: BatchError| Error::CorruptRecords {
@@ -115,6 +117,14 @@ impl Records {
                     .map_err(|error| corrupt(at, error))?;
                 validate_records(&header, &payload).map_err(|error| corrupt(at, error))?;
                 records.bytes += payload.len();
+                records.count += if at >= fetch_offset {
+                    usize::try_from(header.count).unwrap_or(0)
+                } else {
+                    let wanted = |record: &std::result::Result<Record<'_>, BatchError>| {
+                        record.as_ref().is_ok_and(|record| record.offset.0 >= fetch_offset)
+                    };
+                    RecordIter::new(&header, &payload).filter(wanted).count()
+                };
                 records.batches.push(Decoded { header, records: payload });
             }
             records.next_offset = header.next_offset().0;
@@ -169,9 +179,14 @@ impl Records {
         self.bytes
     }
 
+    /// Returns how many records there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     /// Reports whether there is no record.
     pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+        self.count == 0
     }
 
     /// Iterates over the records.

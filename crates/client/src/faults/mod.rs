@@ -72,6 +72,7 @@ async fn run(protocol: GroupProtocol, chooser: Chooser) -> Run {
         bootstrap_servers: vec!["broker:9092".to_owned()],
         request_timeout: Duration::from_secs(5),
         api_timeout: Duration::from_secs(20),
+        metrics_push: false,
         ..ClientConfig::default()
     };
     let client = Client::with_transport(config, Arc::new(broker));

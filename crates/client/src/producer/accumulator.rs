@@ -155,6 +155,11 @@ impl Accumulator {
         Ok(Appended::Done { delivery, wake })
     }
 
+    /// Returns the bytes that count against `buffer.memory`.
+    pub(super) fn memory_used(&self) -> usize {
+        self.lock().memory_used
+    }
+
     /// Reports whether `record` would still not fit.
     pub(super) fn is_full_for(&self, record: &Record<'_>) -> bool {
         self.exceeds_memory(&self.lock(), record.size_bound())

@@ -62,6 +62,20 @@ impl Outcome {
         }
     }
 
+    /// Returns what a result means for the record of this index.
+    pub(super) fn metadata_of(
+        &self,
+        result: &Result<Written>,
+        index: i32,
+    ) -> Result<RecordMetadata> {
+        let written = result.as_ref().map_err(Clone::clone)?;
+        Ok(RecordMetadata {
+            partition: self.partition.clone(),
+            offset: (written.base_offset >= 0).then(|| written.base_offset + i64::from(index)),
+            log_append_time: (written.log_append_time >= 0).then_some(written.log_append_time),
+        })
+    }
+
     /// Waits for the result.
     pub(super) async fn done(self: &Arc<Self>) -> Result<()> {
         Delivery::new(self.clone(), 0).await.map(drop)
@@ -106,13 +120,7 @@ impl Future for Delivery {
         let this = &mut *self;
         let mut state = this.outcome.lock();
         match &state.result {
-            Some(Ok(written)) => Poll::Ready(Ok(RecordMetadata {
-                partition: this.outcome.partition.clone(),
-                offset: (written.base_offset >= 0)
-                    .then(|| written.base_offset + i64::from(this.index)),
-                log_append_time: (written.log_append_time >= 0).then_some(written.log_append_time),
-            })),
-            Some(Err(error)) => Poll::Ready(Err(error.clone())),
+            Some(result) => Poll::Ready(this.outcome.metadata_of(result, this.index)),
             None => {
                 match this.waker_index {
                     Some(index) => state.wakers[index].clone_from(context.waker()),

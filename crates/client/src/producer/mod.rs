@@ -18,6 +18,7 @@
 mod accumulator;
 mod answers;
 mod batch;
+mod metrics;
 mod partitioner;
 mod queue;
 mod record;
@@ -38,6 +39,8 @@ use crate::client::Client;
 use crate::config::ProducerConfig;
 use crate::consumer::{Committed, GroupMetadata};
 use crate::error::{Error, Result};
+use crate::interceptor::OutgoingRecord;
+use crate::metrics::{Measured, Metric, telemetry};
 use crate::timing::{Deadline, now_ms};
 
 use accumulator::{Accumulator, Appended};
@@ -87,6 +90,7 @@ struct Shared {
     /// Wakes callers of `send` that wait for memory.
     memory: Notify,
     memory_waiters: AtomicUsize,
+    counters: metrics::Counters,
     /// Wakes callers of `close`.
     ended: tokio::sync::watch::Sender<bool>,
 }
@@ -104,9 +108,15 @@ impl Producer {
             work: Notify::new(),
             memory: Notify::new(),
             memory_waiters: AtomicUsize::new(0),
+            counters: metrics::Counters::default(),
             ended: tokio::sync::watch::Sender::new(false),
         });
         tokio::spawn(sender::Sender::new(shared.clone()).run());
+        if shared.client.config().metrics_push {
+            let measured: Arc<dyn Measured> = shared.clone();
+            let source = Arc::downgrade(&measured);
+            tokio::spawn(telemetry::run(shared.client.clone(), source, shared.ended.subscribe()));
+        }
         Ok(Self { handle: Arc::new(Handle { shared }) })
     }
 
@@ -115,6 +125,47 @@ impl Producer {
     /// It waits up to `max.block.ms` while the topic is not known or the memory is full. The
     /// returned [`Delivery`] may be dropped; the record is sent all the same.
     pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
+        if !self.handle.shared.config.interceptors.is_empty() {
+            return Box::pin(self.send_intercepted(record)).await;
+        }
+        self.send_as_it_is(record).await
+    }
+
+    /// Returns what was counted, under the names of Kafka's producer.
+    pub fn metrics(&self) -> Vec<Metric> {
+        self.handle.shared.metrics()
+    }
+
+    async fn send_intercepted(&self, record: Record<'_>) -> Result<Delivery> {
+        let headers = record
+            .headers
+            .iter()
+            .map(|header| (header.key_text().into_owned(), header.value.map(<[u8]>::to_vec)));
+        let mut changed = OutgoingRecord {
+            topic: record.topic.to_owned(),
+            partition: record.partition,
+            key: record.key.map(<[u8]>::to_vec),
+            value: record.value.map(<[u8]>::to_vec),
+            headers: headers.collect(),
+            timestamp: record.timestamp,
+        };
+        for interceptor in self.handle.shared.config.interceptors.iter() {
+            interceptor.on_send(&mut changed);
+        }
+        let headers: Vec<_> =
+            changed.headers.iter().map(|(key, value)| Header::new(key, value.as_deref())).collect();
+        let record = Record {
+            topic: &changed.topic,
+            partition: changed.partition,
+            key: changed.key.as_deref(),
+            value: changed.value.as_deref(),
+            headers: &headers,
+            timestamp: changed.timestamp,
+        };
+        self.send_as_it_is(record).await
+    }
+
+    async fn send_as_it_is(&self, record: Record<'_>) -> Result<Delivery> {
         let shared = &*self.handle.shared;
         if let Some(transactions) = &shared.transactions {
             transactions.check_open()?;
@@ -249,6 +300,24 @@ impl Producer {
             }
             obstacle = shared.accumulator.append(&record, timestamp)?;
         }
+    }
+}
+
+impl Shared {
+    /// Tells everybody who waits for a batch how it ended.
+    fn conclude(&self, batch: &batch::Batch, result: Result<batch::Written>) {
+        if result.is_err() {
+            self.counters.failed(batch);
+        }
+        if !self.config.interceptors.is_empty() {
+            for index in 0..batch.count {
+                let told = batch.outcome.metadata_of(&result, index);
+                for interceptor in self.config.interceptors.iter() {
+                    interceptor.on_acknowledgement(batch.outcome.partition(), told.as_ref());
+                }
+            }
+        }
+        batch.outcome.complete(result);
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::accumulator::QueueId;
 use super::answers::{Answers, Failure, Fate, needs_refresh};
-use super::batch::{Batch, Identity, Outcome, Written};
+use super::batch::{Batch, Identity, Written};
 use super::queue::{Readiness, Verdict};
 use super::transactions::Transactions;
 use crate::client::Lane;
@@ -58,12 +58,14 @@ struct Broker {
 /// A request without an answer yet.
 struct InFlight {
     sent: Vec<Sent>,
+    since: Instant,
     response: Response<ProduceRequest>,
 }
 
 /// A request with its answer.
 struct Answered {
     broker: i32,
+    since: Instant,
     sent: Vec<Sent>,
     answer: Result<ProduceResponse>,
 }
@@ -190,7 +192,7 @@ impl Sender {
                 if let Some(transactions) = &self.shared.transactions {
                     transactions.fail(&error);
                 }
-                batch.outcome.complete(Err(error));
+                self.shared.conclude(batch, Err(error));
             }
             if !harvest.expired.is_empty() {
                 self.shared.memory.notify_waiters();
@@ -354,15 +356,20 @@ impl Sender {
 
     /// Sends one request; its answer comes as an event.
     fn send(&mut self, id: i32, mut sent: Vec<Sent>, now: Instant) {
+        let counters = &self.shared.counters;
+        let mut records_count = 0;
         let mut builders = Vec::new();
         let records: Vec<Bytes> = sent
             .iter_mut()
             .map(|sent| {
                 let (bytes, builder) = sent.batch.seal();
+                counters.sending(&sent.batch, bytes.len());
+                records_count += u64::try_from(sent.batch.count).unwrap_or(0);
                 builders.extend(builder);
                 bytes
             })
             .collect();
+        counters.requested(records_count);
         if !builders.is_empty() {
             let mut state = self.shared.accumulator.lock();
             builders.into_iter().for_each(|builder| state.recycle(builder));
@@ -374,7 +381,8 @@ impl Sender {
         match self.submit(&connection, &sent, records) {
             Ok(Some(response)) => {
                 let broker = self.brokers.entry(id).or_default();
-                broker.in_flight.push_back(InFlight { sent, response });
+                broker.in_flight.push_back(InFlight { sent, response, since: now });
+                self.shared.counters.in_flight.fetch_add(1, Ordering::Relaxed);
             }
             // Nobody will answer: it counts as done once it is queued.
             Ok(None) => {
@@ -473,8 +481,10 @@ impl Sender {
         }
     }
 
-    fn take_answer(&mut self, Answered { broker, sent, answer }: Answered) {
+    fn take_answer(&mut self, Answered { broker, since, sent, answer }: Answered) {
         let now = Instant::now();
+        self.shared.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.shared.counters.answered(now.duration_since(since));
         match answer {
             Ok(response) => {
                 let answers = Answers::new(response);
@@ -497,7 +507,8 @@ impl Sender {
         now: Instant,
         result_of: impl Fn(&Sent) -> Result<Written, Failure>,
     ) {
-        let mut done: Vec<(Arc<Outcome>, Result<Written>)> = Vec::new();
+        let mut done: Vec<(Batch, Result<Written>)> = Vec::new();
+        let mut recycled = Vec::new();
         let shared = self.shared.clone();
         let mut state = shared.accumulator.lock();
         for mut sent in sent {
@@ -523,8 +534,7 @@ impl Sender {
             }
             if let Some(batch) = state.queue(id).settle(sent.batch, &verdict, now) {
                 state.release(&batch);
-                done.push((batch.outcome.clone(), result));
-                state.recycle_batch(batch);
+                done.push((batch, result));
             }
             state.list(id);
         }
@@ -532,9 +542,12 @@ impl Sender {
         if shared.memory_waiters.load(Ordering::Relaxed) > 0 {
             shared.memory.notify_waiters();
         }
-        for (outcome, result) in done {
-            outcome.complete(result);
+        for (batch, result) in done {
+            shared.conclude(&batch, result);
+            recycled.push(batch);
         }
+        let mut state = shared.accumulator.lock();
+        recycled.into_iter().for_each(|batch| state.recycle_batch(batch));
     }
 
     /// Decides what a failure means for a batch.
@@ -599,7 +612,7 @@ impl Sender {
             }
         }
         for batch in failed {
-            batch.outcome.complete(Err(error.clone()));
+            self.shared.conclude(&batch, Err(error.clone()));
         }
         self.shared.memory.notify_waiters();
     }
@@ -669,9 +682,9 @@ async fn answers(brokers: &mut HashMap<i32, Broker>) -> Vec<Answered> {
         for (&id, broker) in &mut *brokers {
             while let Some(first) = broker.in_flight.front_mut()
                 && let Poll::Ready(answer) = first.response.poll_answer(context, now)
-                && let Some(InFlight { sent, .. }) = broker.in_flight.pop_front()
+                && let Some(InFlight { sent, since, .. }) = broker.in_flight.pop_front()
             {
-                answered.push(Answered { broker: id, sent, answer });
+                answered.push(Answered { broker: id, since, sent, answer });
             }
         }
         if answered.is_empty() { Poll::Pending } else { Poll::Ready(()) }

@@ -5,6 +5,7 @@
 
 mod consuming;
 mod grouping;
+mod observing;
 mod producing;
 mod securing;
 mod sharing;
