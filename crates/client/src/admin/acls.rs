@@ -153,6 +153,12 @@ impl Admin {
 
     /// Adds entries; the first that is refused is the error.
     pub async fn create_acls(&self, acls: &[Acl]) -> Result<()> {
+        let results = self.create_each_acl(acls).await?;
+        results.into_iter().try_for_each(|(_, result)| result)
+    }
+
+    /// Adds entries, and says of each what became of it.
+    pub async fn create_each_acl(&self, acls: &[Acl]) -> Result<Vec<(Acl, Result<()>)>> {
         let creation = |acl: &Acl| AclCreation {
             resource_type: acl.resource_type,
             resource_name: acl.resource_name.clone().into(),
@@ -164,10 +170,11 @@ impl Admin {
         };
         let build = |_| CreateAclsRequest { creations: acls.iter().map(creation).collect() };
         let response = self.client.call_any::<CreateAclsRequest>(build, |_| 0).await?;
-        for (acl, result) in acls.iter().zip(response.results) {
-            check_said(result.error_code, result.error_message.as_deref(), || acl.to_string())?;
-        }
-        Ok(())
+        let results = acls.iter().zip(response.results).map(|(acl, result)| {
+            let words = result.error_message.as_deref();
+            (acl.clone(), check_said(result.error_code, words, || acl.to_string()))
+        });
+        Ok(results.collect())
     }
 
     /// Removes the entries that filters mean, and lists them.

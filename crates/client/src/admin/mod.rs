@@ -15,10 +15,12 @@ mod partitions;
 mod quorum;
 mod quotas;
 mod rebalances;
+mod removals;
 mod resources;
 mod scram;
 mod shares;
 mod streams_groups;
+mod tokens;
 mod topics;
 mod transactions;
 
@@ -34,11 +36,13 @@ pub use log_dirs::{LogDir, LogDirReplica};
 pub use quorum::{QuorumDescription, QuorumReplica};
 pub use quotas::{EntityQuotas, QuotaEntity, QuotaFilter};
 pub use rebalances::Rebalance;
+pub use removals::Removal;
 pub use scram::{ScramMechanism, ScramUser};
 pub use shares::ShareOffset;
 pub use streams_groups::{
     StreamsGroupDescription, StreamsGroupMember, StreamsSubtopology, StreamsTasks,
 };
+pub use tokens::{DelegationToken, Principal};
 pub use topics::{DescribedPartition, NewTopic, TopicDescription};
 pub use transactions::{
     AbortedProducer, ActiveProducer, TransactionDescription, TransactionFilter, TransactionListing,

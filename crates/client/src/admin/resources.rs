@@ -22,6 +22,17 @@ impl Admin {
         Ok(found.into_iter().map(|resource| resource.name().to_owned()).collect())
     }
 
+    /// Lists everything of these kinds that has configurations, named as in [`Resource::kind`];
+    /// nothing means every kind. Kafka 4.1 and later.
+    pub async fn list_config_resources(&self, kinds: &[&str]) -> Result<Vec<Resource>> {
+        let known = [2, 4, 8, 16, 32].into_iter();
+        let codes = known.filter(|&code| {
+            let kind = Resource::of(code, String::new());
+            kind.is_some_and(|resource| kinds.contains(&resource.kind()))
+        });
+        self.list_resources(codes.collect()).await
+    }
+
     async fn list_resources(&self, kinds: Vec<i8>) -> Result<Vec<Resource>> {
         let build = |version| ListConfigResourcesRequest {
             resource_types: if version > 0 { kinds.clone() } else { Vec::new() },
