@@ -18,16 +18,21 @@ pub struct Key {
     pub name: &'static str,
     /// What this client does about it.
     pub served: Served,
+    /// Why it has no effect; empty if it has.
+    pub reason: &'static str,
 }
 
 /// Returns every configuration name of Kafka's producer, consumer and admin clients.
 pub fn keys() -> impl Iterator<Item = Key> {
-    let group = |names: &'static [&'static str], served| {
-        names.iter().map(move |&name| Key { name, served })
+    let without_effect = |table: &'static [(&'static str, &'static [&'static str])], served| {
+        table.iter().flat_map(move |&(reason, names)| {
+            names.iter().map(move |&name| Key { name, served, reason })
+        })
     };
-    group(SERVED, Served::Yes)
-        .chain(group(IGNORED, Served::Ignored))
-        .chain(group(NOT_YET, Served::NotYet))
+    let served = SERVED.iter().map(|&name| Key { name, served: Served::Yes, reason: "" });
+    served
+        .chain(without_effect(IGNORED, Served::Ignored))
+        .chain(without_effect(NOT_YET, Served::NotYet))
 }
 
 /// Finds a configuration name.
@@ -79,6 +84,7 @@ const SERVED: &[&str] = &[
     "delivery.timeout.ms",
     "enable.auto.commit",
     "enable.idempotence",
+    "enable.metrics.push",
     "exclude.internal.topics",
     "fetch.max.bytes",
     "fetch.max.wait.ms",
@@ -130,73 +136,141 @@ const SERVED: &[&str] = &[
     "transactional.id",
 ];
 
-const IGNORED: &[&str] = &[
-    "auto.include.jmx.reporter",
-    "bootstrap.controllers",
-    "check.crcs",
-    "client.dns.lookup",
-    "connections.max.idle.ms",
-    "enable.metrics.push",
-    "key.deserializer",
-    "key.serializer",
-    "metadata.max.idle.ms",
-    "metadata.recovery.rebootstrap.trigger.ms",
-    "metadata.recovery.strategy",
-    "metric.reporters",
-    "metrics.num.samples",
-    "metrics.recording.level",
-    "metrics.sample.window.ms",
-    "partitioner.adaptive.partitioning.enable",
-    "partitioner.availability.timeout.ms",
-    "receive.buffer.bytes",
-    "sasl.login.callback.handler.class",
-    "sasl.login.refresh.buffer.seconds",
-    "sasl.login.refresh.min.period.seconds",
-    "sasl.login.refresh.window.factor",
-    "sasl.login.refresh.window.jitter",
-    "sasl.oauthbearer.clock.skew.seconds",
-    "sasl.oauthbearer.expected.audience",
-    "sasl.oauthbearer.expected.issuer",
-    "sasl.oauthbearer.jwks.endpoint.url",
-    "sasl.oauthbearer.scope.claim.name",
-    "sasl.oauthbearer.sub.claim.name",
-    "send.buffer.bytes",
-    "ssl.keymanager.algorithm",
-    "ssl.keystore.password",
-    "ssl.protocol",
-    "ssl.provider",
-    "ssl.secure.random.implementation",
-    "ssl.trustmanager.algorithm",
-    "ssl.truststore.password",
-    "value.deserializer",
-    "value.serializer",
+/// Names without a meaning here, by the reason.
+const IGNORED: &[(&str, &[&str])] = &[
+    (
+        "metrics are counted since the start and read as a snapshot",
+        &[
+            "auto.include.jmx.reporter",
+            "metric.reporters",
+            "metrics.num.samples",
+            "metrics.recording.level",
+            "metrics.sample.window.ms",
+        ],
+    ),
+    ("administration goes through brokers", &["bootstrap.controllers"]),
+    ("checksums are always checked", &["check.crcs"]),
+    ("every address of a name is tried in any case", &["client.dns.lookup"]),
+    (
+        "brokers close what is idle, and connections are opened anew when needed",
+        &["connections.max.idle.ms"],
+    ),
+    (
+        "types are named in the program, see fleuve_client::serialization",
+        &["key.deserializer", "key.serializer", "value.deserializer", "value.serializer"],
+    ),
+    ("topics are asked for only while they are used", &["metadata.max.idle.ms"]),
+    (
+        "the bootstrap list is tried whenever no known broker answers",
+        &["metadata.recovery.rebootstrap.trigger.ms", "metadata.recovery.strategy"],
+    ),
+    (
+        "records without a key follow the fill of batches, not brokers' speed",
+        &["partitioner.adaptive.partitioning.enable", "partitioner.availability.timeout.ms"],
+    ),
+    ("the system sizes the buffers of sockets", &["receive.buffer.bytes", "send.buffer.bytes"]),
+    (
+        "tokens are renewed when they have gone through most of their life",
+        &[
+            "sasl.login.callback.handler.class",
+            "sasl.login.refresh.buffer.seconds",
+            "sasl.login.refresh.min.period.seconds",
+            "sasl.login.refresh.window.factor",
+            "sasl.login.refresh.window.jitter",
+        ],
+    ),
+    (
+        "brokers judge tokens, clients only show them",
+        &[
+            "sasl.oauthbearer.clock.skew.seconds",
+            "sasl.oauthbearer.expected.audience",
+            "sasl.oauthbearer.expected.issuer",
+            "sasl.oauthbearer.jwks.endpoint.refresh.ms",
+            "sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms",
+            "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms",
+            "sasl.oauthbearer.jwks.endpoint.url",
+            "sasl.oauthbearer.jwt.validator.class",
+            "sasl.oauthbearer.scope.claim.name",
+            "sasl.oauthbearer.sub.claim.name",
+        ],
+    ),
+    (
+        "it chooses among Java's implementations; PEM stores need no password",
+        &[
+            "ssl.keymanager.algorithm",
+            "ssl.keystore.password",
+            "ssl.protocol",
+            "ssl.provider",
+            "ssl.secure.random.implementation",
+            "ssl.trustmanager.algorithm",
+            "ssl.truststore.password",
+        ],
+    ),
+    ("a switch inside the Java client", &["internal.throw.on.fetch.stable.offset.unsupported"]),
 ];
 
-const NOT_YET: &[&str] = &[
-    "config.providers",
-    "interceptor.classes",
-    "partitioner.class",
-    "sasl.client.callback.handler.class",
-    "sasl.kerberos.kinit.cmd",
-    "sasl.kerberos.min.time.before.relogin",
-    "sasl.kerberos.service.name",
-    "sasl.kerberos.ticket.renew.jitter",
-    "sasl.kerberos.ticket.renew.window.factor",
-    "sasl.login.class",
-    "sasl.login.connect.timeout.ms",
-    "sasl.login.read.timeout.ms",
-    "sasl.login.retry.backoff.max.ms",
-    "sasl.login.retry.backoff.ms",
-    "sasl.oauthbearer.header.urlencode",
-    "security.providers",
-    "ssl.cipher.suites",
-    "ssl.engine.factory.class",
-    "ssl.key.password",
+/// Names of what is missing, by what is.
+const NOT_YET: &[(&str, &[&str])] = &[
+    ("values are taken as they stand", &["config.providers"]),
+    (
+        "it names Java classes; set ProducerConfig::interceptors or ConsumerConfig::interceptors",
+        &["interceptor.classes"],
+    ),
+    ("it names a Java class; set the partition of each record", &["partitioner.class"]),
+    (
+        "it names a Java class; implement TokenProvider",
+        &[
+            "sasl.client.callback.handler.class",
+            "sasl.login.class",
+            "sasl.oauthbearer.jwt.retriever.class",
+        ],
+    ),
+    (
+        "GSSAPI is missing",
+        &[
+            "sasl.kerberos.kinit.cmd",
+            "sasl.kerberos.min.time.before.relogin",
+            "sasl.kerberos.service.name",
+            "sasl.kerberos.ticket.renew.jitter",
+            "sasl.kerberos.ticket.renew.window.factor",
+        ],
+    ),
+    (
+        "how often a token endpoint is asked again cannot be set",
+        &[
+            "sasl.login.connect.timeout.ms",
+            "sasl.login.read.timeout.ms",
+            "sasl.login.retry.backoff.max.ms",
+            "sasl.login.retry.backoff.ms",
+        ],
+    ),
+    ("credentials are sent as RFC 6749 says", &["sasl.oauthbearer.header.urlencode"]),
+    ("it names Java classes", &["security.providers", "ssl.engine.factory.class"]),
+    ("cipher suites cannot be chosen", &["ssl.cipher.suites"]),
+    ("encrypted private keys are missing", &["ssl.key.password"]),
+    (
+        "tokens by client assertion (RFC 7523) are missing",
+        &[
+            "sasl.oauthbearer.assertion.algorithm",
+            "sasl.oauthbearer.assertion.claim.aud",
+            "sasl.oauthbearer.assertion.claim.exp.seconds",
+            "sasl.oauthbearer.assertion.claim.iss",
+            "sasl.oauthbearer.assertion.claim.jti.include",
+            "sasl.oauthbearer.assertion.claim.nbf.seconds",
+            "sasl.oauthbearer.assertion.claim.sub",
+            "sasl.oauthbearer.assertion.file",
+            "sasl.oauthbearer.assertion.private.key.file",
+            "sasl.oauthbearer.assertion.private.key.passphrase",
+            "sasl.oauthbearer.assertion.template.file",
+        ],
+    ),
+    ("two-phase commit (KIP-939) is missing", &["transaction.two.phase.commit.enable"]),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{ClientConfig, ConsumerConfig, ProducerConfig, Properties};
 
     #[test]
     fn no_name_stands_in_the_table_twice() {
@@ -205,6 +279,58 @@ mod tests {
         let before = names.len();
         names.dedup();
         assert_eq!(names.len(), before);
+    }
+
+    /// Names and defaults of Apache Kafka 4.3.1, as `ProducerConfig.configDef()` and its siblings
+    /// say: `kind name=default`.
+    const KAFKA: &str = include_str!("../../testdata/kafka-4.3.1-clients.txt");
+
+    #[test]
+    fn every_name_of_kafka_is_served_or_has_a_reason() {
+        let theirs: std::collections::HashSet<&str> = kafkas().map(|(_, name, _)| name).collect();
+        for name in &theirs {
+            let key = find_key(name).unwrap_or_else(|| panic!("{name} is not in the table"));
+            assert_eq!(key.served == Served::Yes, key.reason.is_empty(), "{name}");
+        }
+        let gone = ["auto.include.jmx.reporter", "share.acknowledgement.mode"];
+        let unknown = keys().filter(|key| !theirs.contains(key.name) && !gone.contains(&key.name));
+        assert_eq!(unknown.map(|key| key.name).collect::<Vec<_>>(), [""; 0]);
+    }
+
+    #[test]
+    fn defaults_are_kafkas() {
+        let plain = every_config(&Properties::new());
+        for (kind, name, default) in kafkas() {
+            let ours = find_key(name).is_some_and(|key| key.served == Served::Yes);
+            if !ours || default.is_empty() || name == "bootstrap.servers" {
+                continue;
+            }
+            // Java's GSSAPI is a mechanism that nobody means who leaves it out, and our administrators
+            // push no metrics, whatever the setting says.
+            if name == "sasl.mechanism" || (kind, name) == ("admin", "enable.metrics.push") {
+                continue;
+            }
+            let default = default.replace("class ", "");
+            let mut properties = Properties::new();
+            properties.set(name, &default).expect("served");
+            let set = every_config(&properties);
+            assert_eq!(set, plain, "{kind} {name}={default}");
+        }
+    }
+
+    fn kafkas() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+        KAFKA.lines().map(|line| {
+            let (kind, rest) = line.split_once(' ').expect("a kind");
+            let (name, default) = rest.split_once('=').expect("a default");
+            (kind, name, default)
+        })
+    }
+
+    fn every_config(properties: &Properties) -> String {
+        let client = ClientConfig::from_properties(properties).expect("valid");
+        let producer = ProducerConfig::from_properties(properties).expect("valid");
+        let consumer = ConsumerConfig::from_properties(properties).expect("valid");
+        format!("{client:?} {producer:?} {consumer:?}")
     }
 
     #[test]

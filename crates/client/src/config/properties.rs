@@ -77,7 +77,8 @@ impl Properties {
             Served::Yes | Served::Ignored => {}
             Served::NotYet => {
                 return Err(Error::config(format!(
-                    "{key} is a Kafka configuration that this client does not serve yet; remove it"
+                    "{key} is a Kafka configuration that this client does not serve ({}); remove it",
+                    known.reason
                 )));
             }
         }
@@ -172,7 +173,7 @@ mod tests {
     #[test]
     fn a_known_key_that_is_not_served_says_so() {
         let error = Properties::parse("ssl.cipher.suites=x").expect_err("not served");
-        assert!(error.to_string().contains("does not serve yet"), "{error}");
+        assert!(error.to_string().contains("does not serve"), "{error}");
         Properties::parse("key.serializer=org.apache.X").expect("known and without effect here");
     }
 }

@@ -401,6 +401,70 @@ mod tests {
         assert_eq!(text(&assignment), "a: x-0 x-1 x-2\nb: y-0 y-1 y-2\nc:");
     }
 
+    /// Plays the cooperative protocol: members give up what their share lacks and join again, until
+    /// nobody has to.
+    fn settle(
+        counts: &BTreeMap<String, usize>,
+        members: &mut [Subscription],
+        generation: &mut i32,
+    ) {
+        for round in 0.. {
+            assert!(round < 3, "one division gives up, the next gives out");
+            *generation += 1;
+            let assignment = CooperativeSticky.assign(counts, members);
+            let mut anybody = false;
+            let before: HashMap<_, _> = members
+                .iter()
+                .flat_map(|member| {
+                    member.owned.iter().map(|p| (p.clone(), member.member_id.clone()))
+                })
+                .collect();
+            for member in members.iter_mut() {
+                let share = assignment[&member.member_id].clone();
+                for partition in &share {
+                    let reader = before.get(partition);
+                    assert!(
+                        reader.is_none_or(|id| *id == member.member_id),
+                        "two read {partition}"
+                    );
+                }
+                anybody |= member.owned.iter().any(|partition| !share.contains(partition));
+                member.owned = share;
+                member.generation = *generation;
+            }
+            if !anybody {
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn cooperative_members_that_come_and_go_end_with_even_shares() {
+        let mut seed = 11u64;
+        let mut draw = |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as usize % below
+        };
+        let counts = counts(&[("t", 100), ("u", 20)]);
+        let mut members: Vec<Subscription> = Vec::new();
+        let mut generation = 0;
+        for step in 0..200 {
+            if members.is_empty() || (draw(2) == 0 && members.len() < 7) {
+                members.push(member(&format!("m{step}"), &["t", "u"], &[], -1));
+            } else {
+                members.remove(draw(members.len()));
+            }
+            if members.is_empty() {
+                continue;
+            }
+            settle(&counts, &mut members, &mut generation);
+            let mut sizes: Vec<_> = members.iter().map(|member| member.owned.len()).collect();
+            sizes.sort_unstable();
+            assert_eq!(sizes.iter().sum::<usize>(), 120, "step {step}");
+            assert!(sizes[sizes.len() - 1] - sizes[0] <= 1, "step {step}: {sizes:?}");
+        }
+    }
+
     #[test]
     fn random_groups_are_divided_evenly_completely_and_stably() {
         let mut seed = 7u64;
