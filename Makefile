@@ -1,6 +1,6 @@
 # The whole project in one word each. Everything borrowed from others is installed into .cache/ on first use.
 #
-#   make run                     build, start, and watch text files flow through a topic (FILES="a.txt b.txt" for your own)
+#   make run                     build, start, and watch a demo: words counted, page views joined, music (DEMO=name, FILES="a.txt b.txt")
 #   make test                    all tests: ours, foreign clients, crashes, Apache's reading of our files
 #   make client BROKER=kafka     the native client against Apache Kafka
 #   make suites [SUITE=name]     the own integration suites of foreign clients (TESTS=id,... for some of its tests, QUICK=1)
@@ -16,14 +16,14 @@ QUICK ?=
 BENCH ?= --write
 # What mounts file systems says so and passes where that is not allowed; MOUNT= insists.
 MOUNT ?= --skip-without-mount
+DEMO ?=
 FILES ?=
 
 .PHONY: run build test unit client foreign demos crash copier checker dump full-disk suites bench bench-clients
 
-# On a terminal it goes on until Ctrl-C; elsewhere it reads everything once and says what it did.
+# On a terminal it asks which demo and goes on until Ctrl-C; elsewhere it counts the words of a text and says what it did.
 run: build
-	@if [ -t 1 ]; then echo 'Ctrl-C ends the demo.'; target/release/fleuve demo lines --repeat --rate 5000 $(FILES); \
-	else target/release/fleuve demo lines $(FILES); fi
+	@scripts/run.sh $(or $(DEMO),$(if $(FILES),word-count)) $(FILES)
 
 build:
 	cargo build --release --bin fleuve
@@ -58,9 +58,10 @@ foreign: build
 	python3 tests/foreign/stores.py
 	python3 tests/foreign/streams.py --broker $(BROKER)
 
-# The music page in a browser: what it shows, and the mix sample by sample.
+# Every demo on the broker, and the music page in a browser: what it shows, and the mix sample by sample.
 demos: build
-	scripts/setup.sh chromium
+	scripts/setup.sh chromium kafka
+	python3 tests/demos/run.py --broker $(BROKER)
 	python3 tests/demos/music.py
 
 # 20 random kills; `python3 tests/reliability/kill.py --long` for 200.

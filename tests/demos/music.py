@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The page of `fleuve demo music` in a real browser: what it shows, what it takes, and what it sounds like.
 
-    tests/demos/music.py [--binary target/release/fleuve] [--picture FILE]
+    tests/demos/music.py [--picture FILE]
 
 The mix is rendered by an OfflineAudioContext and compared sample by sample with the loops it should consist of: loops play in
 phase, and what changes does so at a boundary, to the sample.
@@ -9,6 +9,7 @@ phase, and what changes does so at a boundary, to the sample.
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -18,6 +19,7 @@ import time
 from browser import Browser, BrowserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = os.environ.get("FLEUVE_BINARY", str(ROOT / "target" / "release" / "fleuve"))
 
 # A change in the middle of the second loop, another one taken back before its boundary, one that keeps a loop.
 SWAP = """(async () => {
@@ -114,8 +116,8 @@ def post(browser, name, text, answer):
         check(False, f"a post is answered: {answer}", browser.run(f"{note}.textContent"))
 
 
-def start(binary, *arguments):
-    demo = subprocess.Popen([binary, "demo", "music", "--listen", "127.0.0.1:0", *arguments], stdout=subprocess.PIPE, text=True)
+def start(*arguments):
+    demo = subprocess.Popen([BINARY, "demo", "music", "--listen", "127.0.0.1:0", *arguments], stdout=subprocess.PIPE, text=True)
     for line in demo.stdout:
         found = re.search(r"open (http://\S+)", line)
         if found:
@@ -163,11 +165,10 @@ def look(browser, page, picture):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--binary", default=str(ROOT / "target/release/fleuve"))
     parser.add_argument("--picture", help="where to keep a picture of the page")
     options = parser.parse_args()
     arguments = ["--rate", "4", "--round", "12" if options.picture else "3"]
-    demo, page = start(options.binary, *arguments)
+    demo, page = start(*arguments)
     began = time.monotonic()
     try:
         with Browser(height=1030) as browser:

@@ -8,7 +8,7 @@ mod own_broker;
 
 use std::fmt;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Subcommand};
 use fleuve_client::{Client, ClientConfig};
 use fleuve_demos::{DEMOS, DemoError, Entry, Screen, Stage};
 use serde_json::json;
@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use self::own_broker::OwnBroker;
-use crate::args::Common;
+use crate::args::{Common, Format};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{self, line};
@@ -36,9 +36,14 @@ const DESCRIBE: &str = "describe";
 pub(crate) async fn run(demo: Option<Demo>, common: &Common) -> Result<(), Failure> {
     let Some(demo) = demo else { return list(common) };
     if let Demo::Application(entry, arguments) = &demo
-        && arguments.get_flag(DESCRIBE)
+        && let Some(form) = arguments.get_one::<String>(DESCRIBE)
     {
-        return line(entry.topology().describe().map_err(Failure::new)?.trim_end());
+        let plan = entry.topology().build().map_err(Failure::new)?;
+        return match form.as_str() {
+            "json" => output::print_value(Format::Json, &plan.to_json()),
+            "dot" => line(plan.to_dot().trim_end()),
+            _ => line(plan.describe().trim_end()),
+        };
     }
     let stop = watch_signals()?;
     let context = Context::new(common)?;
@@ -86,8 +91,12 @@ impl Subcommand for Demo {
         let lines = lines::Lines::augment_args(clap::Command::new(LINES)).about(LINES_ABOUT);
         let describe = Arg::new(DESCRIBE)
             .long(DESCRIBE)
-            .action(ArgAction::SetTrue)
-            .help("Print the topology, as Kafka Streams describes it, and run nothing");
+            .value_name("FORM")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("text")
+            .value_parser(["text", "dot", "json"])
+            .help("Print the topology and run nothing: as Kafka Streams does, for Graphviz, or as JSON");
         DEMOS
             .iter()
             .map(|entry| entry.with_arguments(clap::Command::new(entry.name)).arg(describe.clone()))

@@ -6,6 +6,7 @@
 
 mod describe;
 mod graph;
+mod json;
 mod plan;
 
 pub(crate) use describe::java_hash_order;
