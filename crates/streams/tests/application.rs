@@ -159,3 +159,34 @@ async fn exactly_once_counts_every_word_once_though_instances_die() {
     }
     broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exactly_once_goes_on_while_instances_come_and_go() {
+    let broker = Embedded::start().await.expect("a broker");
+    create_topics(&broker).await;
+    // So short that commits meet rebalances: those that the group refuses are done once more.
+    let settings = |threads| Settings {
+        commit_interval: Some(Duration::from_millis(5)),
+        ..settings(Guarantee::ExactlyOnce, threads)
+    };
+    let mut stays =
+        Streams::start(&word_count(), broker.client(), settings(1)).await.expect("an application");
+    let mut expected = BTreeMap::new();
+    for _ in 0..3 {
+        let comes = Streams::start(&word_count(), broker.client(), settings(2))
+            .await
+            .expect("another instance");
+        let (input, counted) = lines(200);
+        send_lines(&broker, &input).await;
+        for (word, count) in counted {
+            *expected.entry(word).or_insert(0) += count;
+        }
+        tokio::select! {
+            _ = wait_for_counts(&broker, &expected) => {}
+            error = stays.failed() => panic!("the instance that stays has ended: {error:?}"),
+        }
+        comes.close().await.expect("a clean end");
+    }
+    stays.close().await.expect("a clean end");
+    broker.shutdown().await;
+}

@@ -153,10 +153,16 @@ impl Membership {
         let group = self.group.clone();
         let subject = || format!("group {group}");
         let connection = self.connection().await?;
-        let joined = self.join_group(&connection).await?;
-        check(joined.error_code, subject)?;
+        self.shared.lock().joining = true;
+        let joined = self.join_group(&connection).await;
+        let joined = joined.and_then(|joined| check(joined.error_code, subject).map(|()| joined));
+        let joined = joined.inspect_err(|_| self.shared.lock().joining = false)?;
         let member = Member { id: joined.member_id.to_string(), generation: joined.generation_id };
-        self.shared.lock().member = member.clone();
+        {
+            let mut state = self.shared.lock();
+            state.member = member.clone();
+            state.joining = false;
+        }
         let is_leader = joined.leader == joined.member_id && !joined.skip_assignment;
         let assignments = if is_leader { self.divide(&joined).await? } else { HashMap::new() };
 

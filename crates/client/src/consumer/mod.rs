@@ -459,6 +459,14 @@ impl Consumer {
         })
     }
 
+    /// Reports whether this consumer is on its way into the next generation of its group.
+    ///
+    /// The group may be there already, and then refuses what [`Self::group_metadata`] says until the join is answered.
+    /// Whoever commits offsets in a transaction rather waits: a refused commit costs the transaction.
+    pub fn is_joining(&self) -> bool {
+        self.shared.lock().joining
+    }
+
     /// Returns what the application has been given and not committed: for each partition the next
     /// offset to be read.
     pub fn positions_to_commit(&self) -> HashMap<TopicPartition, Committed> {

@@ -118,6 +118,8 @@ pub(super) struct State {
     /// Whether the application waits inside a poll.
     pub(super) polling: bool,
     pub(super) member: Member,
+    /// Whether a JoinGroup is under way, whose answer brings another generation.
+    pub(super) joining: bool,
 }
 
 /// Who the consumer is in its group.
@@ -148,6 +150,7 @@ impl State {
             lent: false,
             last_poll: Instant::now(),
             polling: false,
+            joining: false,
             member: Member::default(),
         }
     }

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleuve_client::config::IsolationLevel;
-use fleuve_client::consumer::{Committed, OwnedRecord, RebalanceListener};
+use fleuve_client::consumer::{Committed, OwnedRecord, RebalanceListener, Start};
 use fleuve_client::producer::{Delivery, Header};
 use fleuve_client::{
-    BoxFuture, Client, Consumer, ConsumerConfig, Producer, ProducerConfig, Record,
+    BoxFuture, Client, Consumer, ConsumerConfig, ErrorCode, Producer, ProducerConfig, Record,
 };
 use fleuve_types::TopicPartition;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -175,8 +175,8 @@ impl Thread {
             Ok(()) => {}
             Err(error) => tracing::error!(thread = self.setup.number, %error, "stream thread ends"),
         }
-        // After an error nothing is committed: what was not committed is processed again.
-        if result.is_err() && self.in_transaction {
+        // What was not committed is processed again.
+        if self.in_transaction {
             let _ = self.producer.abort_transaction().await;
         }
         self.tasks.clear();
@@ -232,23 +232,7 @@ impl Thread {
                     if self.tasks.contains_key(&id) {
                         continue;
                     }
-                    for partition in &self.partitions[&id] {
-                        // A partition that has gone already is told in a later event.
-                        let _ = self.consumer.pause(partition);
-                    }
-                    self.tasks.insert(id, Running::Restoring);
-                    let done = self.restoring.clone();
-                    let task = restored(
-                        self.setup.plan.clone(),
-                        id,
-                        self.setup.client.clone(),
-                        self.setup.settings.guarantee,
-                        self.setup.globals.clone(),
-                    );
-                    tokio::spawn(async move {
-                        // The thread may have ended meanwhile.
-                        let _ = done.send(task.await);
-                    });
+                    self.open(id);
                 }
             }
             Event::Revoked(partitions, done) => {
@@ -269,6 +253,47 @@ impl Thread {
                     self.tasks.remove(&id);
                 }
                 self.paused.retain(|partition| !partitions.contains(partition));
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a task: its state is restored while its partitions wait.
+    fn open(&mut self, id: TaskId) {
+        for partition in &self.partitions[&id] {
+            // A partition that has gone already is told in a later event.
+            let _ = self.consumer.pause(partition);
+        }
+        self.tasks.insert(id, Running::Restoring);
+        let done = self.restoring.clone();
+        let task = restored(
+            self.setup.plan.clone(),
+            id,
+            self.setup.client.clone(),
+            self.setup.settings.guarantee,
+            self.setup.globals.clone(),
+        );
+        tokio::spawn(async move {
+            // The thread may have ended meanwhile.
+            let _ = done.send(task.await);
+        });
+    }
+
+    /// Takes back everything since the last commit, because the group would not have it: state and positions are again
+    /// what was committed.
+    async fn begin_again(&mut self) -> Result<(), StreamsError> {
+        self.producer.abort_transaction().await?;
+        self.in_transaction = false;
+        self.deliveries.clear();
+        let running = |(id, running): (&TaskId, &Running)| match running {
+            Running::Ready(_) => Some(*id),
+            Running::Restoring => None,
+        };
+        let ids: Vec<TaskId> = self.tasks.iter().filter_map(running).collect();
+        for id in ids {
+            self.open(id);
+            for partition in &self.partitions[&id] {
+                let _ = self.consumer.seek(partition, Start::Committed);
             }
         }
         Ok(())
@@ -397,6 +422,10 @@ impl Thread {
     /// Makes everything processed so far durable: output, changelogs, offsets.
     async fn commit(&mut self) -> Result<(), StreamsError> {
         self.last_commit = Instant::now();
+        // The group may be a generation ahead, and would refuse.
+        if self.consumer.is_joining() {
+            return Ok(());
+        }
         let mut offsets: HashMap<TopicPartition, Committed> = HashMap::new();
         let mut outgoing = Vec::new();
         for (id, running) in &mut self.tasks {
@@ -417,7 +446,13 @@ impl Thread {
             Guarantee::ExactlyOnce => {
                 self.begin()?;
                 let group = self.consumer.group_metadata()?;
-                self.producer.send_offsets(&offsets, &group).await?;
+                match self.producer.send_offsets(&offsets, &group).await {
+                    // A rebalance began while the offsets were on their way.
+                    Err(error) if is_of_another_generation(&error) => {
+                        return self.begin_again().await;
+                    }
+                    sent => sent?,
+                }
                 self.producer.commit_transaction().await?;
                 self.in_transaction = false;
                 self.deliveries.clear();
@@ -427,7 +462,11 @@ impl Thread {
                 for delivery in self.deliveries.drain(..) {
                     delivery.await?;
                 }
-                self.consumer.commit_with_metadata(offsets).await?;
+                match self.consumer.commit_with_metadata(offsets).await {
+                    // The next commit says it again, if the partitions are still ours then.
+                    Err(error) if is_of_another_generation(&error) => return Ok(()),
+                    committed => committed?,
+                }
             }
         }
         for running in self.tasks.values_mut() {
@@ -503,6 +542,18 @@ fn is_ready(task: &Task, id: TaskId, consumer: &Consumer) -> bool {
             (None, Some(_)) => false,
         }
     })
+}
+
+/// Whether the group refused a commit because it has moved on since.
+fn is_of_another_generation(error: &fleuve_client::Error) -> bool {
+    matches!(
+        error.code(),
+        Some(
+            ErrorCode::IllegalGeneration
+                | ErrorCode::UnknownMemberId
+                | ErrorCode::RebalanceInProgress
+        )
+    )
 }
 
 fn now_ms() -> i64 {

@@ -176,7 +176,8 @@ async fn create(
             Err(error) => return Err(error.into()),
         }
     }
-    let found = admin.client().topic(&topic.name, false).await?.partitions.len();
+    // It exists by now, but a broker may hear of it a moment later than its controller: hence the patience of `true`.
+    let found = admin.client().topic(&topic.name, true).await?.partitions.len();
     if found != partitions {
         return Err(StreamsError::InternalTopic {
             topic: topic.name.clone(),
