@@ -87,7 +87,8 @@ impl Stage {
         let consumer = Consumer::new(self.client.clone(), config)?;
         let mut partitions = Vec::new();
         for name in topics {
-            let topic = self.client.topic(name, false).await?;
+            // It has been created, but a broker may hear of that a moment later than its controller.
+            let topic = self.client.topic(name, true).await?;
             let indexes = 0..topic.partitions.len() as i32;
             partitions.extend(indexes.map(|index| (TopicPartition::new(*name, index), start)));
         }
