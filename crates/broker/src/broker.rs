@@ -187,7 +187,10 @@ impl Broker {
         }
         let flush_times = Arc::<Distribution>::default();
         let times = Arc::clone(&flush_times);
-        let flusher = Flusher::start_observed(FLUSH_THREADS, move |took| times.record(took));
+        let flusher =
+            Flusher::start_observed(settings.log.dirs.len(), FLUSH_THREADS, move |took| {
+                times.record(took)
+            });
         let flusher = Arc::new(flusher.map_err(StartError::Thread)?);
         let gate = startup::gate(&settings, &components).await?;
         let listeners: Vec<BoundListener> = prepared.iter().map(Prepared::bound).collect();

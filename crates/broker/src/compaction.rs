@@ -186,6 +186,9 @@ fn find_dirtiest(node: &Node) -> Option<Arc<Partition>> {
             if compaction.has_given_up(partition) {
                 continue;
             }
+            if let Err(error) = partition.flush_for_compaction() {
+                tracing::warn!(partition = %partition.name(), %error, "not flushed for compaction");
+            }
             let Some(dirtiness) = partition.dirtiness() else { continue };
             findings.dirtiest_ratio = findings.dirtiest_ratio.max(dirtiness.ratio);
             findings.longest_overdue_ms = findings.longest_overdue_ms.max(dirtiness.overdue_ms);

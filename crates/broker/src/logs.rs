@@ -270,6 +270,7 @@ impl Logs {
             flush_before_ack,
             disk_trouble: Arc::clone(&self.disk_trouble),
             reserve: Arc::clone(&self.reserve),
+            directories: self.manager.directories().map(|directory| directory.path).collect(),
         }
     }
 

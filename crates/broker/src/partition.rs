@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use fleuve_storage::{
@@ -45,6 +45,8 @@ pub(crate) struct Partition {
     /// The log that grows in another data directory to take the present one's place.
     pub(crate) future: Mutex<Option<Log>>,
     flush_mark: FlushMark,
+    /// The number of its data directory.
+    flush_lane: AtomicUsize,
     surroundings: Surroundings,
     flush_before_ack: bool,
     /// Those who wait for the high watermark.
@@ -62,6 +64,16 @@ pub(crate) struct Surroundings {
     pub(crate) disk_trouble: Arc<Notify>,
     /// What is left to ourselves when a disk is full.
     pub(crate) reserve: Arc<SpaceReserve>,
+    /// The data directories, each with flushes of its own.
+    pub(crate) directories: Arc<[PathBuf]>,
+}
+
+impl Surroundings {
+    /// The number of the data directory that a log lies in.
+    fn lane_of(&self, log: &Log) -> usize {
+        let directory = log.directory().parent();
+        self.directories.iter().position(|known| Some(&**known) == directory).unwrap_or(0)
+    }
 }
 
 #[derive(Debug)]
@@ -112,7 +124,9 @@ impl Partition {
         let stable = last_stable(&log, high_watermark);
         let (start, failed) = (log.log_start_offset().0, log.failure().is_some());
         let name = log.partition().clone();
+        let lane = surroundings.lane_of(&log);
         let partition = Self::with(name, Some(log), leader_epoch, surroundings);
+        partition.flush_lane.store(lane, Ordering::Relaxed);
         partition.high_watermark.store(high_watermark, Ordering::Release);
         partition.last_stable.store(stable, Ordering::Release);
         partition.log_start.store(start, Ordering::Release);
@@ -159,6 +173,7 @@ impl Partition {
             }),
             gone: AtomicBool::new(false),
             flush_mark: FlushMark::default(),
+            flush_lane: AtomicUsize::new(0),
             surroundings: surroundings.clone(),
             flush_before_ack: surroundings.flush_before_ack,
             waiters: Arc::default(),
@@ -531,6 +546,15 @@ impl Partition {
         state.log.as_mut()?.dirtiness(high_watermark).ok()?
     }
 
+    /// Makes segments durable that compaction could not touch otherwise; blocks.
+    pub(crate) fn flush_for_compaction(self: &Arc<Self>) -> Result<(), LogError> {
+        let awaits_flush = self.state.lock().log.as_ref().is_some_and(Log::compaction_awaits_flush);
+        if awaits_flush {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
     /// Where the log stands, for the checkpoints.
     pub(crate) fn points(&self) -> Option<LogPoints> {
         self.state.lock().log.as_ref().map(Log::points)
@@ -676,6 +700,9 @@ impl Partition {
 
     /// Says that all records are durable, because the log has just been copied to where they are.
     pub(crate) fn advance_to_end(&self, state: &mut State) {
+        if let Some(log) = &state.log {
+            self.flush_lane.store(self.surroundings.lane_of(log), Ordering::Relaxed);
+        }
         let Some(log) = state.log.as_mut().filter(|log| !log.needs_flush()) else { return };
         let (end, bytes) = (log.log_end_offset().0, state.appended_bytes - state.readable_bytes);
         let has_decided = self.raise(log, end);
@@ -725,6 +752,10 @@ impl From<fleuve_storage::TimestampedOffset> for TimedOffset {
 impl FlushTarget for Partition {
     fn flush_mark(&self) -> &FlushMark {
         &self.flush_mark
+    }
+
+    fn flush_lane(&self) -> usize {
+        self.flush_lane.load(Ordering::Relaxed)
     }
 
     fn begin_flush(&self) -> Option<FlushJob> {

@@ -7,5 +7,5 @@ mod disk;
 mod random;
 
 pub use clock::SimClock;
-pub use disk::{Crash, Effect, Fault, Operation, SimDisk};
+pub use disk::{Crash, Effect, Fault, HeldSyncs, Operation, SimDisk};
 pub use random::SimRandom;

@@ -35,6 +35,12 @@ pub trait FlushTarget: Send + Sync {
     /// Returns the mark that the flusher keeps on this owner.
     fn flush_mark(&self) -> &FlushMark;
 
+    /// Says which of the lanes it queues in. Who lies on another disk queues in another lane, so that
+    /// a disk that hangs holds up nobody but those who lie on it.
+    fn flush_lane(&self) -> usize {
+        0
+    }
+
     /// Locks the log and calls [`crate::Log::begin_flush`].
     fn begin_flush(&self) -> Option<FlushJob>;
 
@@ -87,12 +93,18 @@ pub struct Flusher {
 }
 
 struct Shared {
-    queue: Mutex<Queue>,
-    wake: Condvar,
+    lanes: Vec<Lane>,
     flushes: AtomicU64,
     failures: AtomicU64,
     /// Hears how long each flush took.
     observe: Box<dyn Fn(Duration) + Send + Sync>,
+}
+
+/// The queue of one disk, with workers of its own.
+#[derive(Default)]
+struct Lane {
+    queue: Mutex<Queue>,
+    wake: Condvar,
 }
 
 #[derive(Default)]
@@ -110,27 +122,29 @@ impl fmt::Debug for Flusher {
 impl Flusher {
     /// Starts `workers` threads, at least one.
     pub fn start(workers: usize) -> std::io::Result<Self> {
-        Self::start_observed(workers, |_| {})
+        Self::start_observed(1, workers, |_| {})
     }
 
-    /// Starts `workers` threads, which tell `observe` how long each flush took.
+    /// Starts `workers` threads for each of `lanes`, at least one, which tell `observe` how long each
+    /// flush took.
     pub fn start_observed(
+        lanes: usize,
         workers: usize,
         observe: impl Fn(Duration) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            wake: Condvar::new(),
+            lanes: (0..lanes.max(1)).map(|_| Lane::default()).collect(),
             flushes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             observe: Box::new(observe),
         });
-        let workers = (0..workers.max(1))
+        let (lanes, workers) = (shared.lanes.len(), workers.max(1));
+        let workers = (0..lanes * workers)
             .map(|number| {
                 let shared = shared.clone();
                 std::thread::Builder::new()
                     .name(format!("flusher-{number}"))
-                    .spawn(move || shared.work())
+                    .spawn(move || shared.work(number % lanes))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { shared, workers })
@@ -160,8 +174,10 @@ impl Flusher {
     }
 
     fn stop_workers(&mut self) {
-        self.shared.queue.lock().is_stopping = true;
-        self.shared.wake.notify_all();
+        for lane in &self.shared.lanes {
+            lane.queue.lock().is_stopping = true;
+            lane.wake.notify_all();
+        }
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
                 tracing::error!("a flusher thread had panicked");
@@ -178,12 +194,13 @@ impl Drop for Flusher {
 
 impl Shared {
     fn push(&self, target: Arc<dyn FlushTarget>) {
-        self.queue.lock().targets.push_back(target);
-        self.wake.notify_one();
+        let lane = &self.lanes[target.flush_lane() % self.lanes.len()];
+        lane.queue.lock().targets.push_back(target);
+        lane.wake.notify_one();
     }
 
-    fn work(&self) {
-        while let Some(target) = self.next() {
+    fn work(&self, lane: usize) {
+        while let Some(target) = self.lanes[lane].next() {
             // From here on a mark leads to another flush: the job below might miss its append.
             target.flush_mark().run();
             if let Some(job) = target.begin_flush() {
@@ -199,7 +216,9 @@ impl Shared {
             }
         }
     }
+}
 
+impl Lane {
     /// Waits for a marked owner; `None` when the flusher stops and nothing is left.
     fn next(&self) -> Option<Arc<dyn FlushTarget>> {
         let mut queue = self.queue.lock();

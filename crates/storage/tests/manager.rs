@@ -214,3 +214,33 @@ fn idle_logs_hold_no_files_open() {
         assert_eq!(records_from(log, 0).len(), 2);
     }
 }
+
+#[test]
+fn damaged_checkpoints_cost_a_longer_recovery_and_no_records() {
+    let names = [
+        "recovery-point-offset-checkpoint",
+        "log-start-offset-checkpoint",
+        "cleaner-offset-checkpoint",
+    ];
+    let damages: [&[u8]; 5] = [b"", b"\xff\xfe\x00", b"0\n7\n", b"0\n1\norders", b"1\n0\n"];
+    for (name, damage) in names.iter().flat_map(|name| damages.map(|damage| (name, damage))) {
+        for ended_well in [true, false] {
+            let mut machine = Machine::new(LogConfig::default());
+            let mut opened = open(&machine, &["/data/a"], 1);
+            let mut log = create(&opened.manager, &machine, "orders", 0);
+            put(&mut log, &Spec::values(&["x", "y"]));
+            opened.logs.push(log);
+            assert_eq!(shut_down(opened), 0);
+            machine.disk.replace_file(&Path::new("/data/a").join(name), damage).unwrap();
+            if !ended_well {
+                machine.disk.remove_file(Path::new("/data/a/.kafka_cleanshutdown")).unwrap();
+            }
+            machine.restart();
+            let mut opened = open(&machine, &["/data/a"], 1);
+            assert!(opened.failed.is_empty(), "{name}: {damage:?}");
+            let mut log = opened.logs.pop().expect("the log is found");
+            assert_eq!(records_from(&mut log, 0).len(), 2, "{name}: {damage:?}");
+            assert_eq!(put(&mut log, &Spec::values(&["z"])), 2);
+        }
+    }
+}

@@ -2,9 +2,11 @@
 
 mod admin;
 mod burrow;
+mod clocks;
 mod consumer_groups;
 mod directories;
 mod durability;
+mod dynamic_settings;
 mod every_version;
 mod groups;
 mod idempotence_and_sessions;
@@ -14,6 +16,7 @@ mod produce_and_fetch;
 mod quotas;
 mod share_groups;
 mod share_states;
+mod slow_disk;
 mod streams_groups;
 mod support;
 mod topics;

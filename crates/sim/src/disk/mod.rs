@@ -8,5 +8,5 @@ mod sim_disk;
 mod tree;
 
 pub use fault::{Effect, Fault, Operation};
-pub use sim_disk::SimDisk;
+pub use sim_disk::{HeldSyncs, SimDisk};
 pub use tree::Crash;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fleuve_os::{Disk, DiskError, DiskLock, DiskResult, Entry, EntryKind, File, OpenMode};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::fault::{Effect, Fault, Operation, strike};
 use super::tree::{Crash, DirChange, FileChange, FileNode, Node, NodeId, Tree};
@@ -40,6 +40,7 @@ pub struct SimDisk {
 struct State {
     tree: Tree,
     faults: Vec<Fault>,
+    holds: Vec<Arc<Hold>>,
     capacity: u64,
     locked: HashSet<PathBuf>,
     /// Counts crashes: handles from before one are dead.
@@ -50,6 +51,44 @@ struct State {
     syncs: u64,
 }
 
+/// Syncs that do not end; see [`SimDisk::hold_syncs`].
+#[derive(Debug)]
+pub struct HeldSyncs {
+    disk: SimDisk,
+    hold: Arc<Hold>,
+}
+
+#[derive(Debug, Default)]
+struct Hold {
+    part: String,
+    held: Mutex<Held>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    waiting: usize,
+    is_over: bool,
+}
+
+impl HeldSyncs {
+    /// Waits until so many syncs have begun.
+    pub fn wait_for(&self, count: usize) {
+        let mut held = self.hold.held.lock();
+        while held.waiting < count {
+            self.hold.changed.wait(&mut held);
+        }
+    }
+}
+
+impl Drop for HeldSyncs {
+    fn drop(&mut self) {
+        self.disk.state.lock().holds.retain(|hold| !Arc::ptr_eq(hold, &self.hold));
+        self.hold.held.lock().is_over = true;
+        self.hold.changed.notify_all();
+    }
+}
+
 impl SimDisk {
     /// Makes an empty disk.
     pub fn new() -> Self {
@@ -57,6 +96,7 @@ impl SimDisk {
             state: Arc::new(Mutex::new(State {
                 tree: Tree::new(),
                 faults: Vec::new(),
+                holds: Vec::new(),
                 capacity: CAPACITY_DEFAULT,
                 locked: HashSet::new(),
                 boot: 0,
@@ -89,6 +129,32 @@ impl SimDisk {
         self.state.lock().faults.push(fault);
     }
 
+    /// Lets syncs of files whose path contains `part` begin and not end until the returned hold is
+    /// dropped; everything else goes on.
+    pub fn hold_syncs(&self, part: impl Into<String>) -> HeldSyncs {
+        let hold = Arc::new(Hold { part: part.into(), ..Hold::default() });
+        self.state.lock().holds.push(Arc::clone(&hold));
+        HeldSyncs { disk: self.clone(), hold }
+    }
+
+    /// Waits while somebody holds syncs of `path`.
+    fn wait_for_holds(&self, path: &Path) {
+        let path = path.to_string_lossy();
+        let hold = {
+            let state = self.state.lock();
+            state.holds.iter().find(|hold| path.contains(&hold.part)).cloned()
+        };
+        // Outside the lock: the disk serves others meanwhile.
+        if let Some(hold) = hold {
+            let mut held = hold.held.lock();
+            held.waiting += 1;
+            hold.changed.notify_all();
+            while !held.is_over {
+                hold.changed.wait(&mut held);
+            }
+        }
+    }
+
     /// Forgets the injected errors that have not struck.
     pub fn clear_faults(&self) {
         self.state.lock().faults.clear();
@@ -106,6 +172,7 @@ impl SimDisk {
             state: Arc::new(Mutex::new(State {
                 tree: state.tree.clone(),
                 faults: Vec::new(),
+                holds: Vec::new(),
                 capacity: state.capacity,
                 locked: HashSet::new(),
                 boot: 0,
@@ -375,6 +442,7 @@ impl SimFile {
     }
 
     fn sync(&self, doing: &'static str) -> DiskResult<()> {
+        self.disk.wait_for_holds(&self.path);
         self.with(doing, |state| {
             state.count_change()?;
             state.syncs += 1;

@@ -72,6 +72,15 @@ impl Log {
         Ok(Some(Dirtiness { ratio, cleanable_bytes, overdue_ms, is_due }))
     }
 
+    /// Reports whether sealed segments wait for compaction that are not flushed: only what is durable
+    /// pushes older records out, and where nobody waits for flushes none may come for a long time.
+    pub fn compaction_awaits_flush(&self) -> bool {
+        let active = self.segments.last().map_or(0, |segment| segment.base_offset());
+        self.config.cleanup.compact
+            && self.durability.flushed_offset < active
+            && !self.durability_failed()
+    }
+
     /// Plans a compaction; `None` when there is nothing to compact, or one is under way. After it
     /// the log must be told how it ended ([`Log::finish_clean`]).
     pub fn begin_clean(&mut self, high_watermark: Offset) -> Result<Option<CleanJob>, LogError> {
