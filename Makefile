@@ -28,7 +28,7 @@ run: build
 build:
 	cargo build --release --bin fleuve
 
-test: unit build foreign demos crash copier checker dump full-disk interop descriptors power
+test: unit build foreign demos crash copier checker dump full-disk interop descriptors power calls
 
 unit:
 	cargo fmt --all --check
@@ -90,6 +90,12 @@ full-disk: build
 power: build
 	scripts/setup.sh python
 	python3 tests/reliability/power.py $(MOUNT)
+
+# Interrupted and failing system calls by strace; STRACE=--skip-without-strace passes over it where tracing is not allowed.
+.PHONY: calls
+calls: build
+	scripts/setup.sh python
+	python3 tests/reliability/calls.py $(STRACE)
 
 # 600 partitions with 256 descriptors; `python3 tests/reliability/descriptors.py --long` for 10,000 with 1,024.
 .PHONY: descriptors
