@@ -3,6 +3,7 @@
 #   make run                     build, start, and watch a demo: words counted, page views joined, music (DEMO=name, FILES="a.txt b.txt")
 #   make test                    all tests: ours, foreign clients, crashes, Apache's reading of our files
 #   make client BROKER=kafka     the native client against Apache Kafka
+#   make streams [LONG=1]        topologies of fleuve-streams, named and random, live against Kafka Streams
 #   make suites [SUITE=name]     the own integration suites of foreign clients (TESTS=id,... for some of its tests, QUICK=1)
 #   make bench [BENCH="--quick"] Fleuve beside Apache Kafka on this machine
 #   make bench-clients           the native client beside librdkafka, the Java client and krafka
@@ -12,6 +13,7 @@
 BROKER ?= fleuve
 SUITE ?=
 TESTS ?=
+LONG ?=
 QUICK ?=
 BENCH ?= --write
 # What mounts file systems says so and passes where that is not allowed; MOUNT= insists.
@@ -19,7 +21,7 @@ MOUNT ?= --skip-without-mount
 DEMO ?=
 FILES ?=
 
-.PHONY: run build test unit client foreign demos crash copier checker dump full-disk suites bench bench-clients
+.PHONY: run build test unit client foreign demos crash copier checker dump full-disk streams suites bench bench-clients
 
 # On a terminal it asks which demo and goes on until Ctrl-C; elsewhere it counts the words of a text and says what it did.
 run: build
@@ -112,6 +114,10 @@ interop: build
 dump: build
 	scripts/setup.sh python kafka
 	python3 tests/reliability/dump.py --broker $(BROKER)
+
+# The recorded comparison is part of `unit`; this one asks the oracle anew.
+streams:
+	python3 tests/streams/compare.py $(if $(LONG),--long)
 
 suites: build
 	scripts/setup.sh suites

@@ -112,7 +112,7 @@ setup_streams() {
     rm -rf "$jars"
     quietly mvn -q -B -f "$root/scripts/streams-pom.xml" -Dmaven.repo.local="$cache/m2" \
         -Dkafka.version=$kafka_version dependency:copy-dependencies -DincludeScope=runtime \
-        -DincludeArtifactIds=kafka-streams,rocksdbjni -DoutputDirectory="$jars"
+        -DincludeArtifactIds=kafka-streams,kafka-streams-test-utils,rocksdbjni -DoutputDirectory="$jars"
     [ -e "$jars/kafka-streams-$kafka_version.jar" ] || fail "Maven copied no Kafka Streams into $jars"
     done_with
 }

@@ -1,6 +1,9 @@
 // Runs small topologies in Kafka Streams' own TopologyTestDriver and prints what they did, as JSON.
 //
-//   java -cp ... Oracle.java NAME SEED RUNS RECORDS
+//   java -cp ... Oracle.java NAME SEED RUNS RECORDS              prints one topology's runs
+//   java -cp ... Oracle.java FOLDER SEED RUNS RECORDS NAME...    writes a file for each topology
+//
+// The name random_N is a program of random steps.
 //
 // Each run feeds random records: few keys, few values, nulls, and times that jump back and forth. crates/streams/tests
 // builds the same topologies in Rust and must produce the same bytes.
@@ -42,7 +45,88 @@ public class Oracle {
     /** Input topics of a topology; "t:" before a name sends null values too, "+" moves the clock on the wall. */
     record Program(List<String> inputs, StreamsBuilder builder) {}
 
+    /** A program and the steps it was built from, which Rust builds it from again. */
+    record Made(Program program, String steps) {}
+
+    /** A program of random steps on streams and tables of text. Steps name earlier results by number. */
+    static Made random(long seed) {
+        Random random = new Random(seed);
+        StreamsBuilder b = new StreamsBuilder();
+        Consumed<String, String> text = Consumed.with(S, S);
+        List<KStream<String, String>> streams = new ArrayList<>();
+        List<KTable<String, String>> tables = new ArrayList<>();
+        List<String> steps = new ArrayList<>();
+        streams.add(b.stream("s", text));
+        streams.add(b.stream("r", text));
+        tables.add(b.table("t", text));
+        tables.add(b.table("u", text));
+        int count = 4 + random.nextInt(9);
+        for (int i = 0; i < count; i++) {
+            int step = random.nextInt(21);
+            int x = random.nextInt(streams.size());
+            int y = random.nextInt(streams.size());
+            int t = random.nextInt(tables.size());
+            int u = random.nextInt(tables.size());
+            int kind = random.nextInt(3);
+            KStream<String, String> stream = streams.get(x);
+            KTable<String, String> table = tables.get(t);
+            JoinWindows windows = JoinWindows.ofTimeDifferenceAndGrace(ms(5), ms(3));
+            StreamJoined<String, String, String> with = StreamJoined.with(S, S, S);
+            switch (step) {
+                case 0 -> streams.add(stream.filter((k, v) -> v.length() % 3 != 1));
+                case 1 -> streams.add(stream.mapValues(v -> shorten(v + "m")));
+                case 2 -> streams.add(stream.selectKey((k, v) -> v.substring(0, 1)));
+                case 3 -> streams.add(stream.flatMapValues(v -> List.of(v, shorten("f" + v))));
+                case 4 -> streams.add(stream.merge(streams.get(y)));
+                case 5 -> streams.add(stream.repartition(Repartitioned.with(S, S)));
+                case 6 -> tables.add(stream.groupByKey(Grouped.with(S, S)).reduce((p, q) -> shorten(p + q), Materialized.with(S, S)));
+                case 7 -> tables.add(stream.toTable(Materialized.with(S, S)));
+                case 8 -> tables.add(table.filter((k, v) -> v.length() % 3 != 2));
+                case 9 -> tables.add(table.mapValues(v -> shorten(v + "n")));
+                case 10 -> tables.add(switch (kind) {
+                    case 0 -> table.join(tables.get(u), (p, q) -> shorten(p + "," + q));
+                    case 1 -> table.leftJoin(tables.get(u), (p, q) -> shorten(p + "," + q));
+                    default -> table.outerJoin(tables.get(u), (p, q) -> shorten(p + "," + q));
+                });
+                case 11 -> tables.add(table.groupBy((k, v) -> KeyValue.pair(v.substring(0, 1), v), Grouped.with(S, S))
+                    .reduce((p, q) -> shorten(p + "+" + q), (p, q) -> shorten(p + "-" + q), Materialized.with(S, S)));
+                case 12 -> streams.add(table.toStream().filter((k, v) -> v != null).mapValues(v -> v));
+                case 13 -> streams.add(kind == 0
+                    ? stream.join(table, (p, q) -> shorten(p + ";" + q), Joined.with(S, S, S))
+                    : stream.leftJoin(table, (p, q) -> shorten(p + ";" + q), Joined.with(S, S, S)));
+                case 14 -> streams.add(switch (kind) {
+                    case 0 -> stream.join(streams.get(y), (p, q) -> shorten(p + "&" + q), windows, with);
+                    case 1 -> stream.leftJoin(streams.get(y), (p, q) -> shorten(p + "&" + q), windows, with);
+                    default -> stream.outerJoin(streams.get(y), (p, q) -> shorten(p + "&" + q), windows, with);
+                });
+                case 15 -> tables.add(kind == 0
+                    ? table.join(tables.get(u), Oracle::foreignKey, (p, q) -> shorten(p + "=" + q), Materialized.with(S, S))
+                    : table.leftJoin(tables.get(u), Oracle::foreignKey, (p, q) -> shorten(p + "=" + q), Materialized.with(S, S)));
+                case 16 -> tables.add(table.suppress(Suppressed.untilTimeLimit(ms(7), Suppressed.BufferConfig.maxRecords(3))));
+                case 17 -> streams.add(stream.groupByKey(Grouped.with(S, S)).windowedBy(TimeWindows.ofSizeAndGrace(ms(10), ms(4)))
+                    .reduce((p, q) -> shorten(p + q), Materialized.with(S, S)).toStream((w, v) -> w.key() + w.window().start() % 3)
+                    .filter((k, v) -> v != null).mapValues(v -> v));
+                case 18 -> streams.add(stream.groupByKey(Grouped.with(S, S)).windowedBy(SessionWindows.ofInactivityGapAndGrace(ms(4), ms(5)))
+                    .reduce((p, q) -> shorten(p + q), Materialized.with(S, S)).toStream((w, v) -> w.key()).filter((k, v) -> v != null).mapValues(v -> v));
+                case 19 -> streams.add(stream.split().branch((k, v) -> v.length() > 2).defaultBranch().entrySet().stream()
+                    .filter(branch -> branch.getKey().endsWith("1")).findFirst().get().getValue());
+                default -> tables.add(stream.groupByKey(Grouped.with("p" + i, S, S)).<String>cogroup((k, v, a) -> shorten(a + v))
+                    .cogroup(streams.get(y).groupByKey(Grouped.with("q" + i, S, S)), (k, v, a) -> shorten(v + a)).aggregate(() -> "i", Materialized.with(S, S)));
+            }
+            steps.add("[" + step + "," + x + "," + y + "," + t + "," + u + "," + kind + "]");
+        }
+        for (int i = 0; i < streams.size(); i++) streams.get(i).to("stream-" + i, Produced.with(S, S));
+        for (int i = 0; i < tables.size(); i++) tables.get(i).toStream().to("table-" + i, Produced.with(S, S));
+        return new Made(new Program(List.of("s", "r", "t:t", "t:u"), b), "[" + String.join(",", steps) + "]");
+    }
+
+    /** Keeps the end of a text, so that values do not grow without end. */
+    static String shorten(String text) {
+        return text.length() <= 12 ? text : text.substring(text.length() - 12);
+    }
+
     static Program program(String name) {
+        if (name.startsWith("random_")) return random(Long.parseLong(name.substring(7))).program();
         StreamsBuilder b = new StreamsBuilder();
         Consumed<String, String> text = Consumed.with(S, S);
         switch (name) {
@@ -377,20 +461,34 @@ public class Oracle {
     static final String[] KEYS = {"a", "b", "c"};
     static final String[] VALUES = {"x", "xy", "xyz", "y", "yy", "q z", "zz z", "w"};
 
+    /** NAME SEED RUNS RECORDS, or FOLDER SEED RUNS RECORDS NAME... to write files. */
     public static void main(String[] args) throws Exception {
+        if (args.length == 4) {
+            System.out.println(describe(args));
+            return;
+        }
+        for (int i = 4; i < args.length; i++) {
+            String text = describe(new String[] {args[i], args[1], args[2], args[3]});
+            java.nio.file.Files.writeString(java.nio.file.Path.of(args[0], args[i] + ".json"), text + "\n");
+        }
+    }
+
+    static String describe(String[] args) throws Exception {
         long seed = Long.parseLong(args[1]);
         int runs = Integer.parseInt(args[2]);
         int records = Integer.parseInt(args[3]);
         Random random = new Random(seed);
         StringBuilder out = new StringBuilder();
         out.append("{\"topology\":").append(quote(args[0]));
-        out.append(",\"describe\":").append(quote(program(args[0]).builder().build().describe().toString()));
+        out.append(",\"describe\":").append(quote(program(args[0]).builder().build().describe().toString()
+            .replaceAll("extractor class: [^)]*", "extractor class: a lambda's")));
+        if (args[0].startsWith("random_")) out.append(",\"steps\":").append(random(Long.parseLong(args[0].substring(7))).steps());
         out.append(",\"runs\":[");
         for (int run = 0; run < runs; run++) {
             if (run > 0) out.append(",\n");
             out.append(run(program(args[0]), random, records, run % 2 == 0));
         }
-        System.out.println(out.append("]}"));
+        return out.append("]}").toString();
     }
 
     static String run(Program program, Random random, int records, boolean cached) throws Exception {

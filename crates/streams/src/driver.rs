@@ -24,6 +24,10 @@ pub struct TestDriver {
     globals: Globals,
     topics: BTreeMap<Arc<str>, Topic>,
     tasks: BTreeMap<TaskId, Running>,
+    /// The subtopologies that read each topic.
+    readers: BTreeMap<String, Vec<u32>>,
+    /// Queues with records, by the event time of the next one.
+    waiting: Heap,
     now_ms: i64,
     default_partitions: i32,
     commits_each: bool,
@@ -35,6 +39,50 @@ struct Topic {
     partitions: Vec<Vec<RawRecord>>,
     /// What [`TestDriver::output`] has given out already, per partition.
     read: Vec<usize>,
+}
+
+/// A task's queue of one topic.
+struct Waiting {
+    timestamp: i64,
+    id: TaskId,
+    topic: Arc<str>,
+}
+
+/// A binary heap by event time that treats equals exactly as Java's `PriorityQueue` does.
+#[derive(Default)]
+struct Heap(Vec<Waiting>);
+
+impl Heap {
+    fn push(&mut self, waiting: Waiting) {
+        self.0.push(waiting);
+        let mut place = self.0.len() - 1;
+        while place > 0 {
+            let parent = (place - 1) / 2;
+            if self.0[place].timestamp >= self.0[parent].timestamp {
+                break;
+            }
+            self.0.swap(place, parent);
+            place = parent;
+        }
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        let last = self.0.len().checked_sub(1)?;
+        self.0.swap(0, last);
+        let first = self.0.pop();
+        let mut place = 0;
+        while 2 * place + 1 < last {
+            let (left, right) = (2 * place + 1, 2 * place + 2);
+            let right_is_less = right < last && self.0[left].timestamp > self.0[right].timestamp;
+            let child = if right_is_less { right } else { left };
+            if self.0[place].timestamp <= self.0[child].timestamp {
+                break;
+            }
+            self.0.swap(place, child);
+            place = child;
+        }
+        first
+    }
 }
 
 struct Running {
@@ -81,11 +129,18 @@ impl TestDriver {
             plan,
             topics: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            waiting: Heap::default(),
             now_ms: 0,
             default_partitions: partitions.max(1),
             commits_each: true,
             failure: None,
         };
+        for part in driver.plan.subtopologies().iter().filter(|part| !part.global) {
+            for topic in &part.source_topics {
+                driver.readers.entry(topic.clone()).or_default().push(part.id);
+            }
+        }
         driver.create_topics();
         driver.start_tasks();
         driver.init_tasks();
@@ -289,6 +344,7 @@ impl TestDriver {
             running.committed = offsets;
         }
         self.init_tasks();
+        self.deliver_all();
         self.settle();
         self
     }
@@ -418,52 +474,64 @@ impl TestDriver {
         {
             self.failure = Some(error);
         }
+        let readers = self.readers.get(name).cloned().unwrap_or_default();
+        for subtopology in readers {
+            self.deliver(TaskId { subtopology, partition }, name);
+        }
     }
 
-    /// Runs tasks in the order of their ids, one record at a time, until nothing moves.
+    /// Runs until nothing moves, one record at a time: the one with the lowest event time among all tasks. Among equals
+    /// it is the order of Kafka Streams' test driver, which has all tasks in one and their queues in a heap.
     fn settle(&mut self) {
-        loop {
-            let mut moved = false;
-            let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
-            for id in ids {
-                self.deliver(id);
-                while self.failure.is_none() {
-                    let Some(running) = self.tasks.get_mut(&id) else {
-                        break;
-                    };
-                    match running.task.process(self.now_ms) {
-                        Ok(false) => break,
-                        Ok(true) => {}
-                        Err(error) => self.failure = Some(error),
-                    }
-                    moved = true;
-                    if self.commits_each {
-                        self.commit_task(id);
-                    }
-                }
-            }
-            if !moved || self.failure.is_some() {
+        while self.failure.is_none() {
+            let Some(Waiting { id, topic, .. }) = self.waiting.pop() else {
                 return;
+            };
+            let Some(running) = self.tasks.get_mut(&id) else {
+                continue;
+            };
+            let processed = running.task.process_from(&topic, self.now_ms);
+            if let Some(timestamp) = running.task.next_timestamp(&topic) {
+                self.waiting.push(Waiting { timestamp, id, topic });
+            }
+            match processed {
+                Ok(()) if self.commits_each => self.commit_task(id),
+                Ok(()) => {}
+                Err(error) => self.failure = Some(error),
             }
         }
     }
 
-    fn deliver(&mut self, id: TaskId) {
-        let Some(running) = self.tasks.get_mut(&id) else {
+    /// Gives a task the records of a topic that it has not got yet.
+    fn deliver(&mut self, id: TaskId, name: &str) {
+        let (Some(running), Some((name, topic))) =
+            (self.tasks.get_mut(&id), self.topics.get_key_value(name))
+        else {
             return;
         };
-        for topic in &self.plan.subtopologies()[id.subtopology as usize].source_topics {
-            let Some((name, topic)) = self.topics.get_key_value(topic.as_str()) else {
-                continue;
-            };
-            let Some(records) = topic.partitions.get(id.partition as usize) else {
-                continue;
-            };
-            let fetched = running.fetched.entry(name.clone()).or_insert(0);
-            for record in &records[*fetched as usize..] {
-                running.task.add(record.clone());
+        let Some(records) = topic.partitions.get(id.partition as usize) else {
+            return;
+        };
+        let was_empty = running.task.next_timestamp(name).is_none();
+        let fetched = running.fetched.entry(name.clone()).or_insert(0);
+        for record in &records[*fetched as usize..] {
+            running.task.add(record.clone());
+        }
+        *fetched = records.len() as i64;
+        if was_empty && let Some(timestamp) = running.task.next_timestamp(name) {
+            self.waiting.push(Waiting { timestamp, id, topic: name.clone() });
+        }
+    }
+
+    /// Gives every task everything that it has not got yet.
+    fn deliver_all(&mut self) {
+        self.waiting = Heap::default();
+        let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
+        for id in ids {
+            let plan = self.plan.clone();
+            for topic in &plan.subtopologies()[id.subtopology as usize].source_topics {
+                self.deliver(id, topic);
             }
-            *fetched = records.len() as i64;
         }
     }
 

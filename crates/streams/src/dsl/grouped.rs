@@ -185,7 +185,17 @@ impl<K: StreamType, V: StreamType> KGroupedStream<K, V> {
         if !self.stream.repartition {
             return self.stream.clone();
         }
-        let prefix = self.repartition_name.as_deref().unwrap_or(store);
-        self.stream.repartitioned(prefix, None, self.key.clone(), self.value.clone())
+        let (key, value) = (self.key.clone(), self.value.clone());
+        let Some(name) = &self.repartition_name else {
+            return self.stream.repartitioned(store, None, key, value);
+        };
+        // A grouping with a name has one repartition, however many aggregations it gets.
+        let shared = (self.stream.node, Some(name.clone()));
+        if let Some(stream) = self.stream.shared_repartition(&shared, &key, &value) {
+            return stream;
+        }
+        let stream = self.stream.repartitioned(name, None, key, value);
+        self.stream.graph.lock().shared_repartitions.insert(shared, stream.node);
+        stream
     }
 }

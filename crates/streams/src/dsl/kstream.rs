@@ -426,6 +426,52 @@ impl<K: Data, V: Data> KStream<K, V> {
         )
     }
 
+    /// The stream as a join needs it. All joins of a stream share one repartition, unless they name their own.
+    pub(crate) fn repartitioned_for_join(&self, prefix: &str) -> Self
+    where
+        K: StreamType,
+        V: StreamType,
+    {
+        let key = self.key.clone().unwrap_or_else(SerdeOf::usual);
+        let value = self.value.clone().unwrap_or_else(SerdeOf::usual);
+        let shared = (self.node, None);
+        if prefix == self.name
+            && let Some(stream) = self.shared_repartition(&shared, &key, &value)
+        {
+            return stream;
+        }
+        let stream = self.repartitioned(prefix, None, key, value);
+        self.graph.lock().shared_repartitions.insert(shared, stream.node);
+        stream
+    }
+
+    /// A repartition that was made before, as another use of it.
+    pub(crate) fn shared_repartition(
+        &self,
+        shared: &(NodeId, Option<String>),
+        key: &SerdeOf<K>,
+        value: &SerdeOf<V>,
+    ) -> Option<Self> {
+        let mut graph = self.graph.lock();
+        let source = *graph.shared_repartitions.get(shared)?;
+        // Another repartition would have been numbered.
+        for _ in 0..3 {
+            graph.next_name("");
+        }
+        let name = graph.nodes[source].name.clone();
+        drop(graph);
+        Some(Self {
+            graph: self.graph.clone(),
+            node: source,
+            name,
+            key: Some(key.clone()),
+            value: Some(value.clone()),
+            sources: BTreeSet::from([source]),
+            repartition: false,
+            next_name: None,
+        })
+    }
+
     /// Filter, sink, topic and source of a repartition, under the names that Kafka Streams gives them.
     pub(crate) fn repartitioned(
         &self,

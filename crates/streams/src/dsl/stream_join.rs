@@ -196,12 +196,7 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
             return self.clone();
         }
         let prefix = named.map_or_else(|| self.name.clone(), |name| format!("{name}-{side}"));
-        self.repartitioned(
-            &prefix,
-            None,
-            self.key.clone().unwrap_or_else(SerdeOf::usual),
-            self.value.clone().unwrap_or_else(SerdeOf::usual),
-        )
+        self.repartitioned_for_join(&prefix)
     }
 }
 

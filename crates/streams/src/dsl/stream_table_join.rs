@@ -7,7 +7,7 @@ use super::ktable::KTable;
 use super::{Closure, KStream, node};
 use crate::operator::stream_table_join::StreamTableJoin;
 use crate::record::Data;
-use crate::serde::{SerdeOf, StreamType};
+use crate::serde::StreamType;
 
 impl<K: StreamType, V: StreamType> KStream<K, V> {
     /// Events whose key the table has, with its value. Updates of the table send nothing by themselves.
@@ -39,12 +39,7 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
     ) -> KStream<K, R> {
         let stream = if self.repartition {
             let prefix = self.next_name.as_deref().unwrap_or(&self.name);
-            let mut stream = self.repartitioned(
-                prefix,
-                None,
-                self.key.clone().unwrap_or_else(SerdeOf::usual),
-                self.value.clone().unwrap_or_else(SerdeOf::usual),
-            );
+            let mut stream = self.repartitioned_for_join(prefix);
             stream.next_name = self.next_name.clone();
             stream
         } else {

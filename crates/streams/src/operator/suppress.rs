@@ -6,7 +6,7 @@ use super::table::Getter;
 use crate::error::Cause;
 use crate::record::{Change, Data, Record};
 use crate::runtime::{Cx, Down, Fan, Origin, Problem, StoreSlot};
-use crate::state::{ChangeBuffer, Stamped, StoreError};
+use crate::state::{ChangeBuffer, Evicted, Stamped, StoreError};
 
 /// Holds changes back.
 pub(crate) struct Suppress<K, V> {
@@ -62,10 +62,16 @@ impl<K: Data, V: Data> Suppress<K, V> {
 
     fn send_oldest(&mut self, cx: &mut Cx) -> Result<(), Problem> {
         let evicted =
-            cx.store(self.slot).0.pop().map_err(|error| Problem::store(&self.node, error))?;
-        let Some(evicted) = evicted else {
-            return Ok(());
-        };
+            cx.store(self.slot).0.first().map_err(|error| Problem::store(&self.node, error))?;
+        if let Some(evicted) = evicted {
+            self.send(evicted, cx)?;
+        }
+        // Only now: while a change is sent, lookups still see what was before it, as there.
+        cx.store(self.slot).0.remove_first();
+        Ok(())
+    }
+
+    fn send(&mut self, evicted: Evicted<K, V>, cx: &mut Cx) -> Result<(), Problem> {
         // A window that was deleted before it closed has no final result.
         if self.end_of.is_some() && evicted.change.new.is_none() {
             return Ok(());

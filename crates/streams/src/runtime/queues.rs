@@ -98,6 +98,10 @@ impl Queue {
         Some((timestamp, record))
     }
 
+    pub(crate) fn next_timestamp(&self) -> Option<i64> {
+        self.records.front().map(|(timestamp, _)| *timestamp)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.records.len()
     }

@@ -133,13 +133,40 @@ impl Task {
     /// Processes the queued record with the lowest event time. Returns whether there was one.
     pub(crate) fn process(&mut self, now_ms: i64) -> Result<bool, ProcessingError> {
         self.init(now_ms)?;
-        let Some(queue) = self.queues.next() else {
-            return Ok(false);
-        };
-        let source = queue.source;
-        let Some((timestamp, record)) = queue.pop() else {
-            return Ok(false);
-        };
+        let next = self.queues.next().and_then(|queue| Some((queue.source, queue.pop()?)));
+        match next {
+            Some((source, (timestamp, record))) => {
+                self.process_record(source, timestamp, record, now_ms)?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Processes the next queued record of a topic, for drivers that choose the order among several tasks.
+    pub(crate) fn process_from(&mut self, topic: &str, now_ms: i64) -> Result<(), ProcessingError> {
+        self.init(now_ms)?;
+        let next = self.queues.find(topic).and_then(|queue| Some((queue.source, queue.pop()?)));
+        match next {
+            Some((source, (timestamp, record))) => {
+                self.process_record(source, timestamp, record, now_ms)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The event time of the next queued record of a topic.
+    pub(crate) fn next_timestamp(&mut self, topic: &str) -> Option<i64> {
+        self.queues.find(topic)?.next_timestamp()
+    }
+
+    fn process_record(
+        &mut self,
+        source: NodeId,
+        timestamp: i64,
+        record: RawRecord,
+        now_ms: i64,
+    ) -> Result<(), ProcessingError> {
         self.cx.now_ms = now_ms;
         self.cx.origin = Origin {
             topic: record.topic.clone(),
@@ -160,7 +187,7 @@ impl Task {
                     .map_err(|problem| problem.at(&self.cx.origin))?;
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Starts the program's processors, once the task's state is there.

@@ -1,10 +1,13 @@
 //! Changes of a table in its repartition topic.
 //!
 //! ```text
-//! only new:  | new ... | 1 |                                4 instead of 1, 3 of 0 and 5 of 2, where the change
-//! only old:  | old ... | 0 |                                is not the newest of its key
+//! only new:  | new ... | 1 |
+//! only old:  | old ... | 0 |
 //! both:      | new's length: zigzag varint | new ... | old ... | 2 |
 //! ```
+//!
+//! Read, but not written, are 3 to 5 in place of 0 to 2: before them stands a byte that is 0 where the change is not the
+//! newest of its key.
 
 use bytes::{Buf, Bytes};
 
@@ -32,7 +35,6 @@ impl<V: 'static> Serde<Change<V>> for ChangeSerde<V> {
         change: &Change<V>,
         out: &mut Vec<u8>,
     ) -> Result<Presence, SerdeError> {
-        let later = if change.is_latest { 0 } else { 3 };
         let flag = match (&change.new, &change.old) {
             (Some(new), None) => {
                 self.value.write(topic, headers, new, out)?;
@@ -54,7 +56,7 @@ impl<V: 'static> Serde<Change<V>> for ChangeSerde<V> {
                 return Err(SerdeError::new("a change with neither an old nor a new value"));
             }
         };
-        out.push(flag + later);
+        out.push(flag);
         Ok(Presence::Present)
     }
 
@@ -70,6 +72,16 @@ impl<V: 'static> Serde<Change<V>> for ChangeSerde<V> {
         };
         let flag = bytes.split_off(length)[0];
         let read = |bytes| self.value.read(topic, headers, Some(bytes)).map(Some);
+        let is_latest = match flag {
+            3..=5 => {
+                let length = bytes
+                    .len()
+                    .checked_sub(1)
+                    .ok_or_else(|| SerdeError::new("a change without its mark"))?;
+                bytes.split_off(length)[0] != 0
+            }
+            _ => true,
+        };
         let (old, new) = match flag % 3 {
             _ if flag > 5 => {
                 return Err(SerdeError::new(format_args!("unknown kind {flag} of change")));
@@ -88,7 +100,7 @@ impl<V: 'static> Serde<Change<V>> for ChangeSerde<V> {
                 (read(bytes)?, read(new)?)
             }
         };
-        Ok(Change { old, new, is_latest: flag < 3 })
+        Ok(Change { old, new, is_latest })
     }
 }
 

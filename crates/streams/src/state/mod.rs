@@ -23,7 +23,7 @@ pub use backend::{Backend, MemoryBackend};
 pub(crate) use kv::{KvStore, KvStoreSettings};
 pub(crate) use outer::{Either, OuterStore, OuterStoreSettings};
 pub(crate) use session::{SessionStore, SessionStoreSettings};
-pub(crate) use suppress::{ChangeBuffer, ChangeBufferSettings};
+pub(crate) use suppress::{ChangeBuffer, ChangeBufferSettings, Evicted};
 pub(crate) use timers::TimerStore;
 pub(crate) use window::{WindowStore, WindowStoreSettings};
 

@@ -110,14 +110,11 @@ impl<K: 'static, V: 'static> ChangeBuffer<K, V> {
         self.bytes
     }
 
-    /// Takes the change with the lowest buffer time.
-    pub(crate) fn pop(&mut self) -> Result<Option<Evicted<K, V>>, StoreError> {
-        let Some(((_, key), waiting)) = self.waiting.pop_first() else {
+    /// The change with the lowest buffer time.
+    pub(crate) fn first(&self) -> Result<Option<Evicted<K, V>>, StoreError> {
+        let Some(((_, key), waiting)) = self.waiting.first_key_value() else {
             return Ok(None);
         };
-        self.times.remove(&key);
-        self.bytes -= size(&key, &waiting);
-        self.touch(key.clone());
         let topic = &self.settings.topic;
         let headers = &waiting.context.headers;
         let read = |bytes: Option<Bytes>| match bytes {
@@ -125,10 +122,19 @@ impl<K: 'static, V: 'static> ChangeBuffer<K, V> {
             None => Ok::<_, SerdeError>(None),
         };
         Ok(Some(Evicted {
-            key: self.settings.key.read(topic, headers, Some(key))?,
-            change: Change::new(read(waiting.new)?, read(waiting.old)?),
-            context: waiting.context,
+            key: self.settings.key.read(topic, headers, Some(key.clone()))?,
+            change: Change::new(read(waiting.new.clone())?, read(waiting.old.clone())?),
+            context: waiting.context.clone(),
         }))
+    }
+
+    /// Removes the change with the lowest buffer time.
+    pub(crate) fn remove_first(&mut self) {
+        if let Some(((_, key), waiting)) = self.waiting.pop_first() {
+            self.times.remove(&key);
+            self.bytes -= size(&key, &waiting);
+            self.touch(key);
+        }
     }
 
     /// What a key was before its buffered changes: `None` if it has none, `Some(None)` if it did not exist.

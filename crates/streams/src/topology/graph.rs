@@ -33,6 +33,8 @@ pub(crate) struct Graph {
     /// Repartition topics by undecorated name, with the number of partitions if the program set one.
     pub(crate) repartitions: BTreeMap<String, Option<i32>>,
     pub(crate) copartitions: Vec<Copartition>,
+    /// Sources behind repartitions that further uses share: of a node for its joins, or under a given name.
+    pub(crate) shared_repartitions: BTreeMap<(NodeId, Option<String>), NodeId>,
     /// Global tables by store.
     pub(crate) globals: BTreeMap<String, GlobalSpec>,
     /// Errors found while the program was written; the first is reported when it is built.
@@ -130,6 +132,7 @@ impl Graph {
             stores: BTreeMap::new(),
             repartitions: BTreeMap::new(),
             copartitions: Vec::new(),
+            shared_repartitions: BTreeMap::new(),
             globals: BTreeMap::new(),
             errors: Vec::new(),
             on_error: ErrorPolicy::default(),
@@ -199,13 +202,18 @@ impl Graph {
             self.errors.push(TopologyError::NameTaken(name.clone()));
         }
         let id = self.nodes.len();
+        // A node merged with itself is one parent, as there.
+        let mut distinct: Vec<NodeId> = Vec::with_capacity(parents.len());
         for parent in parents {
-            self.nodes[*parent].children.push(id);
+            if !distinct.contains(parent) {
+                self.nodes[*parent].children.push(id);
+                distinct.push(*parent);
+            }
         }
         self.nodes.push(Node {
             name,
             kind,
-            parents: parents.to_vec(),
+            parents: distinct,
             children: Vec::new(),
             stores: BTreeSet::new(),
             build,
