@@ -84,19 +84,19 @@ checker: build
 
 # Mounts small file systems, and so needs root.
 full-disk: build
-	scripts/setup.sh python
+	scripts/setup.sh python strace
 	python3 tests/reliability/full_disk.py $(MOUNT)
 
 # 5 power cuts of an ext4 of its own; `python3 tests/reliability/power.py --long` for 100.
 .PHONY: power
 power: build
-	scripts/setup.sh python
+	scripts/setup.sh python strace
 	python3 tests/reliability/power.py $(MOUNT)
 
 # Interrupted and failing system calls by strace; STRACE=--skip-without-strace passes over it where tracing is not allowed.
 .PHONY: calls
 calls: build
-	scripts/setup.sh python
+	scripts/setup.sh python strace
 	python3 tests/reliability/calls.py $(STRACE)
 
 # 600 partitions with 256 descriptors; `python3 tests/reliability/descriptors.py --long` for 10,000 with 1,024.

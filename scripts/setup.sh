@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Installs what the tests and benchmarks borrow from others: foreign clients, Apache Kafka, foreign test suites.
 #
-#   scripts/setup.sh PART...      parts: kcat faketime chromium python kafka kafka3 streams go node librdkafka suites  (or: foreign, bench, all)
+#   scripts/setup.sh PART...      parts: kcat faketime strace chromium python kafka kafka3 streams go node librdkafka suites  (or: foreign, bench, all)
 #
 # Everything lands in .cache/, each part once: a stamp named after the hash of its inputs says that it is there.
-# Only kcat, libfaketime, chromium and a few headers come from apt. A fresh Debian machine needs Rust, Go, Python 3.11 with venv, Java 17 with Maven, Node 20.
+# Only kcat, libfaketime, strace, e2fsprogs, chromium and a few headers come from apt. A fresh Debian machine needs Rust, Go, Python 3.11 with venv, Java 17 with Maven, Node 20.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -62,6 +62,12 @@ setup_kcat() {
 # libfaketime: shifts the clock of a single process.
 setup_faketime() {
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { say "installing libfaketime"; apt_install libfaketime; }
+}
+
+# strace makes system calls of a single process fail; mkfs.ext4 makes the small disks that tests fill up and cut off.
+setup_strace() {
+    command -v strace >/dev/null || { say "installing strace"; apt_install strace; }
+    command -v mkfs.ext4 >/dev/null || { say "installing e2fsprogs"; apt_install e2fsprogs; }
 }
 
 # A browser without a window, for the page of `fleuve demo music`.
@@ -245,13 +251,13 @@ setup_suites() {
     done_with
 }
 
-[ $# -gt 0 ] || fail "name the parts to install: kcat faketime chromium python kafka kafka3 streams go node librdkafka suites, or foreign, bench, all"
+[ $# -gt 0 ] || fail "name the parts to install: kcat faketime strace chromium python kafka kafka3 streams go node librdkafka suites, or foreign, bench, all"
 for part in "$@"; do
     case $part in
-    kcat | faketime | chromium | python | kafka | kafka3 | streams | go | node | librdkafka | suites) "setup_$part" ;;
+    kcat | faketime | strace | chromium | python | kafka | kafka3 | streams | go | node | librdkafka | suites) "setup_$part" ;;
     foreign) for each in kcat python kafka streams go node; do "setup_$each"; done ;;
     bench) for each in kafka librdkafka; do "setup_$each"; done ;;
-    all) for each in kcat faketime chromium python kafka kafka3 streams go node librdkafka suites; do "setup_$each"; done ;;
+    all) for each in kcat faketime strace chromium python kafka kafka3 streams go node librdkafka suites; do "setup_$each"; done ;;
     *) fail "unknown part '$part'" ;;
     esac
 done
