@@ -18,6 +18,8 @@ QUICK ?=
 BENCH ?= --write
 # What mounts file systems says so and passes where that is not allowed; MOUNT= insists.
 MOUNT ?= --skip-without-mount
+# The same for what traces processes; STRACE= insists.
+STRACE ?= --skip-without-strace
 DEMO ?=
 FILES ?=
 
@@ -93,7 +95,7 @@ power: build
 	scripts/setup.sh python strace
 	python3 tests/reliability/power.py $(MOUNT)
 
-# Interrupted and failing system calls by strace; STRACE=--skip-without-strace passes over it where tracing is not allowed.
+# Interrupted and failing system calls by strace.
 .PHONY: calls
 calls: build
 	scripts/setup.sh python strace
