@@ -1,20 +1,25 @@
 #!/usr/bin/env python3
-"""TLS and SASL with foreign clients: who gets in by every mechanism, and who is refused, and how.
+"""TLS and SASL with foreign clients: who gets in by every mechanism, and who is refused, and how; what they may do.
 
     tests/foreign/security.py [--keep]
 
-librdkafka, kafka-python, Apache's tools and `fleuve` itself, and bare sockets for what no client does. One line per
-check; the last line is the sum.
+librdkafka, kafka-python, franz-go, kafkajs, Apache's tools and `fleuve` itself, and bare sockets for what no client
+does. OAUTHBEARER has an issuer of our own. One line per check; the last line is the sum.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import http.server
+import json
 import os
 import socket
 import struct
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -27,7 +32,12 @@ if os.environ.get("VIRTUAL_ENV_PYTHON") != "1" and PYTHON.exists() and Path(sys.
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer  # noqa: E402
 from confluent_kafka.admin import (  # noqa: E402
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
+    ResourcePatternType,
+    ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -69,11 +79,67 @@ def make_certificates(directory: Path) -> None:
     (directory / "server.pem").write_text((directory / "server.key").read_text() + (directory / "server.crt").read_text())
 
 
-def settings(directory: Path, addresses: dict[str, str]) -> dict[str, str]:
+class Issuer:
+    """Signs tokens by RS256, and serves its keys over HTTP."""
+
+    url = "http://issuer.test"
+    audience = "fleuve"
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.keys: dict[str, dict] = {}
+        self.make_key("first")
+        issuer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                document = json.dumps({"keys": list(issuer.keys.values())}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(document)))
+                self.end_headers()
+                self.wfile.write(document)
+
+            def log_message(self, *_) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def jwks(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/keys"
+
+    def make_key(self, name: str, publish: bool = True) -> None:
+        openssl(self.directory, "genrsa", "-out", f"{name}.rsa", "2048")
+        shown = subprocess.run(["openssl", "rsa", "-in", f"{name}.rsa", "-modulus", "-noout"], cwd=self.directory, check=True, capture_output=True, text=True)
+        modulus = bytes.fromhex(shown.stdout.strip().removeprefix("Modulus="))
+        if publish:
+            self.keys[name] = {"kty": "RSA", "kid": name, "use": "sig", "alg": "RS256", "n": encoded(modulus), "e": "AQAB"}
+
+    def token(self, subject: str, key: str = "first", header: dict | None = None, **claims) -> str:
+        now = int(time.time())
+        said = {"iss": self.url, "aud": self.audience, "sub": subject, "iat": now, "exp": now + 600} | claims
+        message = ".".join(encoded(json.dumps(part).encode()) for part in [{"alg": "RS256", "kid": key} | (header or {}), said])
+        signed = subprocess.run(["openssl", "dgst", "-sha256", "-sign", f"{key}.rsa"], cwd=self.directory, input=message.encode(), check=True, capture_output=True)
+        return f"{message}.{encoded(signed.stdout)}"
+
+
+def encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def settings(directory: Path, addresses: dict[str, str], issuer: Issuer) -> dict[str, str]:
     users = f'{LOGIN["PLAIN"]} required user_ada="lovelace";'
     return {
         "listeners": ",".join(f"{protocol}://{address}" for protocol, address in addresses.items()),
-        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+        "sasl.oauthbearer.jwks.endpoint.url": issuer.jwks,
+        "sasl.oauthbearer.expected.issuer": issuer.url,
+        "sasl.oauthbearer.expected.audience": issuer.audience,
+        "delegation.token.secret.key": "token-secret",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        # Those of the listeners whose clients prove who they are; eve has to be given rights.
+        "super.users": "User:ANONYMOUS;User:ada;User:grace;User:client",
         "listener.name.sasl_plaintext.plain.sasl.jaas.config": users,
         "listener.name.sasl_ssl.plain.sasl.jaas.config": users,
         "listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config": f'{LOGIN["SCRAM-SHA-256"]} required;',
@@ -183,6 +249,144 @@ def check_tools(directory: Path, addresses: dict[str, str], binary: Path) -> Non
                 note(good, f"{name} {what}: {protocol} {mechanism}" + ("" if good else f"\n{done.stdout}{done.stderr}"))
 
 
+def with_client(name: str, address: str, security: dict) -> str:
+    command = {
+        "franz-go": [str(CACHE / "bin" / "franz-client")],
+        "kafkajs": ["node", str(HERE / "node" / "client.js")],
+    }[name]
+    environment = {**os.environ, "NODE_PATH": str(CACHE / "node" / "node_modules"), "FLEUVE_SECURITY": json.dumps(security)}
+    done = subprocess.run([*command, address, "connect", TOPIC], capture_output=True, text=True, timeout=90, env=environment)
+    return (done.stdout + done.stderr).strip().splitlines()[-1] if done.stdout or done.stderr else "nothing"
+
+
+def check_go_and_node(directory: Path, addresses: dict[str, str], issuer: Issuer) -> None:
+    ca = str(directory / "ca.pem")
+    ours = {"ca": ca, "certificate": str(directory / "client.crt"), "key": str(directory / "client.key")}
+    for client in ["franz-go", "kafkajs"]:
+        heard = with_client(client, addresses["SSL"], ours)
+        note(heard == "in", f"{client} gets in by its certificate: {heard}")
+        heard = with_client(client, addresses["SSL"], {"ca": ca})
+        note(heard.startswith("out"), f"{client} is refused without one: {heard[:100]}")
+        for mechanism, (user, password) in USER.items():
+            good = {"ca": ca, "mechanism": mechanism, "user": user, "password": password}
+            heard = with_client(client, addresses["SASL_SSL"], good)
+            note(heard == "in", f"{client} gets in by {mechanism}: {heard}")
+            heard = with_client(client, addresses["SASL_SSL"], good | {"password": "wrong"})
+            refused = "AUTHENTICATION_FAILED" in heard or "uthentication failed" in heard or "authentication failed" in heard.lower()
+            note(heard.startswith("out") and refused, f"{client} is refused by {mechanism}: {heard[:140]}")
+        token = {"ca": ca, "mechanism": "OAUTHBEARER"}
+        heard = with_client(client, addresses["SASL_SSL"], token | {"token": issuer.token("ada")})
+        note(heard == "in", f"{client} gets in by OAUTHBEARER: {heard}")
+        heard = with_client(client, addresses["SASL_SSL"], token | {"token": issuer.token("ada", aud="other")})
+        note(heard.startswith("out"), f"{client} is refused by OAUTHBEARER: {heard[:140]}")
+
+
+def bearer(directory: Path, address: str, token: str) -> dict:
+    # The callback tells librdkafka until when a token is good; the broker looks for itself.
+    return {
+        "bootstrap.servers": address,
+        "security.protocol": "SASL_SSL",
+        "ssl.ca.location": str(directory / "ca.pem"),
+        "sasl.mechanism": "OAUTHBEARER",
+        "oauth_cb": lambda _: (token, time.time() + 600),
+        "log_level": 0,
+    }
+
+
+def check_tokens(directory: Path, addresses: dict[str, str], issuer: Issuer) -> None:
+    address = addresses["SASL_SSL"]
+    round_trip(bearer(directory, address, issuer.token("ada")), "OAUTHBEARER")
+    issuer.make_key("second")
+    now = int(time.time())
+    unsigned = ".".join([encoded(b'{"alg":"none"}'), issuer.token("ada").split(".")[1], ""])
+    issuer.make_key("stranger-key", publish=False)
+    for what, token in {
+        "no signature": unsigned,
+        "a stranger's signature": issuer.token("ada", key="stranger-key", header={"kid": "first"}),
+        "another issuer": issuer.token("ada", iss="http://other.test"),
+        "another audience": issuer.token("ada", aud=["other"]),
+        "its time over": issuer.token("ada", exp=now - 120),
+        "its time to come": issuer.token("ada", nbf=now + 120),
+        "no name": issuer.token(""),
+    }.items():
+        error = refusal(bearer(directory, address, token))
+        good = error is not None and error.code() == KafkaError._AUTHENTICATION
+        note(good, f"librdkafka is refused with a token with {what}: {error}")
+    # The broker has not heard of the issuer's new key, asks for it, and lets the client in that comes again.
+    heard = ""
+    for _ in range(10):
+        heard = with_client("franz-go", address, {"ca": str(directory / "ca.pem"), "mechanism": "OAUTHBEARER", "token": issuer.token("ada", key="second")})
+        if heard == "in":
+            break
+    note(heard == "in", f"a new key of the issuer becomes known: {heard}")
+
+
+def check_rights(addresses: dict[str, str], issuer: Issuer) -> None:
+    """eve gets in, and may do nothing until an entry says so."""
+    ca = Path(issuer.directory)
+    eve = bearer(ca, addresses["SASL_SSL"], issuer.token("eve"))
+    admin = AdminClient({"bootstrap.servers": addresses["PLAINTEXT"]})
+
+    def write() -> KafkaError | None:
+        errors = []
+        producer = Producer(eve | {"message.timeout.ms": 10_000})
+        producer.produce(TOPIC, b"eve", on_delivery=lambda error, _: errors.append(error))
+        producer.flush(15)
+        return errors[0] if errors else None
+
+    visible = AdminClient(eve).list_topics(timeout=15).topics
+    note(TOPIC not in visible, "a topic that may not be described is not in the list")
+    error = write()
+    note(error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED, f"who may not write hears so: {error}")
+    entry = AclBinding(ResourceType.TOPIC, "secur", ResourcePatternType.PREFIXED, "User:eve", "*", AclOperation.WRITE, AclPermissionType.ALLOW)
+    for future in admin.create_acls([entry]).values():
+        future.result(15)
+    note(write() is None, "an entry for a prefix lets it write")
+    note(TOPIC in AdminClient(eve).list_topics(timeout=15).topics, "who may write may describe")
+    herself = AdminClient(eve)
+    try:
+        for future in herself.create_acls([entry]).values():
+            future.result(15)
+        refused = None
+    except KafkaException as found:
+        refused = found.args[0]
+    note(refused is not None and refused.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED, f"entries are for those who may alter the cluster: {refused}")
+
+
+def check_delegation_tokens(directory: Path, addresses: dict[str, str]) -> None:
+    """Apache's script makes a token, and Apache's client gets in with it as its owner."""
+    tool = [*JAVA, "org.apache.kafka.tools.DelegationTokenCommand", "--bootstrap-server", addresses["SASL_SSL"]]
+    owner = str(properties(directory, "SASL_SSL", "SCRAM-SHA-256", *USER["SCRAM-SHA-256"]))
+
+    def run(*arguments: str, config: str = owner) -> str:
+        done = subprocess.run([*tool, "--command-config", config, *arguments], capture_output=True, text=True, timeout=90)
+        return done.stdout + done.stderr
+
+    made = run("--create", "--max-life-time-period", "-1", "--renewer-principal", "User:ada")
+    words = [word for line in made.splitlines() if "User:grace" in line for word in line.split()]
+    note(len(words) > 2, "kafka-delegation-tokens makes a token" + ("" if len(words) > 2 else f"\n{made}"))
+    if len(words) < 3:
+        return
+    identifier, password = words[0], words[1]
+    file = directory / "token.properties"
+    file.write_text(
+        f"security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-512\nssl.truststore.type=PEM\nssl.truststore.location={directory}/ca.pem\n"
+        f'sasl.jaas.config={LOGIN["SCRAM-SHA-512"]} required username="{identifier}" password="{password}" tokenauth="true";\n'
+    )
+    topics = [*JAVA, "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", addresses["SASL_SSL"], "--list", "--command-config", str(file)]
+    listed = subprocess.run(topics, capture_output=True, text=True, timeout=90)
+    note(TOPIC in listed.stdout, "Apache's client gets in with it" + ("" if TOPIC in listed.stdout else f"\n{listed.stdout}{listed.stderr}"))
+    another = run("--create", "--max-life-time-period", "-1", config=str(file))
+    note("Delegation Token requests are not allowed" in another, "over a token no other can be had" + ("" if "not allowed" in another else f"\n{another}"))
+    renewed = run("--renew", "--renew-time-period", "-1", "--hmac", password)
+    note("Completed renew" in renewed, "its owner renews it" + ("" if "Completed renew" in renewed else f"\n{renewed}"))
+    described = run("--describe", "--owner-principal", "User:grace")
+    note(identifier in described, "its owner sees it" + ("" if identifier in described else f"\n{described}"))
+    run("--expire", "--expiry-time-period", "-1", "--hmac", password)
+    listed = subprocess.run(topics, capture_output=True, text=True, timeout=90)
+    note("uthentication failed" in listed.stdout + listed.stderr, "a token that was ended lets nobody in")
+
+
 def frame(key: int, version: int, body: bytes) -> bytes:
     payload = struct.pack(">hhi", key, version, 7) + struct.pack(">h", -1) + body
     return struct.pack(">i", len(payload)) + payload
@@ -279,16 +483,23 @@ def main() -> int:
         for protocol in ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]:
             port = free_port(port + 1 if port else 0)
             addresses[protocol] = f"localhost:{port}"
-        broker = workspace.broker("fleuve", settings(directory, addresses))
+        issuer = Issuer(directory)
+        broker = workspace.broker("fleuve", settings(directory, addresses, issuer))
         assert isinstance(broker, Fleuve)
         broker.start()
         check_librdkafka(directory, addresses)
         check_kafka_python(directory, addresses)
         check_tools(directory, addresses, broker.binary)
+        check_go_and_node(directory, addresses, issuer)
+        check_tokens(directory, addresses, issuer)
+        check_rights(addresses, issuer)
+        check_delegation_tokens(directory, addresses)
         check_sockets(addresses)
         check_start(directory, broker.binary)
         log = broker.log_path.read_text(errors="replace")
-        secrets = ["lovelace", "hopper", "PRIVATE KEY"]
+        secrets = ["lovelace", "hopper", "PRIVATE KEY", "token-secret", "eyJ"]
+        audited = "kafka.authorizer.logger" in log and "User:eve" in log
+        note(audited, "denials are in the audit log")
         note(not any(secret in log for secret in secrets), "the broker's log holds no secret")
         broker.stop()
     print(f"{passed} passed, {failed} failed")

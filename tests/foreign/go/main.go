@@ -413,6 +413,10 @@ func readCross(ctx context.Context) error {
 
 func main() {
 	bootstrap = os.Args[1]
+	if os.Args[2] == "connect" {
+		connect(os.Args[3])
+		return
+	}
 	admin = kadm.NewClient(newClient())
 	if os.Args[2] == "first" {
 		check("create, grow, describe and alter topics", topicsByAdmin)

@@ -2,6 +2,8 @@
 // Speaks the line protocol described in ../python/report.py.
 "use strict";
 
+const { readFileSync } = require("fs");
+
 const { Kafka, CompressionTypes, CompressionCodecs, Partitioners, logLevel } = require("kafkajs");
 
 CompressionCodecs[CompressionTypes.Snappy] = require("kafkajs-snappy");
@@ -15,7 +17,7 @@ const GROUP_TOPIC = "kafkajs-group";
 const KEPT_GROUP = "kafkajs-kept";
 const CROSS_KEYS = Array.from({ length: 24 }, (_, number) => `key-${number}`);
 
-const kafka = new Kafka({ clientId: "kafkajs", brokers: [bootstrap], logLevel: logLevel.NOTHING });
+const kafka = new Kafka({ clientId: "kafkajs", brokers: [bootstrap], logLevel: logLevel.NOTHING, ...security() });
 const admin = kafka.admin();
 
 function say(line) {
@@ -248,4 +250,32 @@ async function main() {
   say("done");
 }
 
-main().then(() => process.exit(0));
+// How to get in, for the phase `connect`: as JSON in the environment.
+function security() {
+  if (phase !== "connect") return {};
+  const { ca, certificate, key, mechanism, user, password, token } = JSON.parse(process.env.FLEUVE_SECURITY);
+  const read = (path) => path && readFileSync(path, "utf8");
+  const ssl = ca && { ca: [read(ca)], cert: read(certificate), key: read(key) };
+  const sasl = mechanism && {
+    mechanism: mechanism.toLowerCase(),
+    username: user,
+    password,
+    oauthBearerProvider: async () => ({ value: token }),
+  };
+  return { ssl, sasl, retry: { retries: 0 } };
+}
+
+// Gets in and writes a record, or says why not.
+async function connect() {
+  const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner });
+  try {
+    await producer.connect();
+    await producer.send({ topic: process.argv[4], messages: [{ value: "kafkajs" }] });
+    say("in");
+  } catch (error) {
+    say(`out ${String(error).replace(/\s+/g, " ")}`);
+  }
+  await producer.disconnect();
+}
+
+(phase === "connect" ? connect() : main()).then(() => process.exit(0));
