@@ -17,6 +17,7 @@ mod shares;
 mod small;
 mod storage;
 mod streams_groups;
+mod tokens;
 mod topics;
 mod transactions;
 mod verifiable;
@@ -56,6 +57,7 @@ pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
         "kafka-topics" => topics::run(parse(&name, arguments)?).await,
         "kafka-transactions" => transactions::run(parse(&name, arguments)?).await,
         "kafka-acls" => acls::run(parse(&name, arguments)?).await,
+        "kafka-delegation-tokens" => tokens::run(parse(&name, arguments)?).await,
         "kafka-client-metrics" => cluster::client_metrics(parse(&name, arguments)?).await,
         "kafka-features" => cluster::features(parse(&name, arguments)?).await,
         "kafka-leader-election" => leaders::elect(parse(&name, arguments)?).await,

@@ -41,6 +41,8 @@ pub struct DelegationToken {
     pub hmac: Bytes,
     /// Whom it stands for.
     pub owner: Principal,
+    /// Who asked for it; nobody in answers of brokers that do not tell.
+    pub requester: Option<Principal>,
     /// Who may renew it beside the owner.
     pub renewers: Vec<Principal>,
     /// When it was made, in milliseconds since 1970.
@@ -102,6 +104,10 @@ impl Admin {
                 kind: made.principal_type.to_string(),
                 name: made.principal_name.to_string(),
             },
+            requester: requester(
+                &made.token_requester_principal_type,
+                &made.token_requester_principal_name,
+            ),
             renewers: renewers.to_vec(),
             issued_ms: made.issue_timestamp_ms,
             expires_ms: made.expiry_timestamp_ms,
@@ -162,6 +168,10 @@ impl Admin {
                 kind: token.principal_type.to_string(),
                 name: token.principal_name.to_string(),
             },
+            requester: requester(
+                &token.token_requester_principal_type,
+                &token.token_requester_principal_name,
+            ),
             renewers: token
                 .renewers
                 .into_iter()
@@ -176,4 +186,8 @@ impl Admin {
         });
         Ok(tokens.collect())
     }
+}
+
+fn requester(kind: &str, name: &str) -> Option<Principal> {
+    (!name.is_empty()).then(|| Principal { kind: kind.to_owned(), name: name.to_owned() })
 }
