@@ -4,6 +4,7 @@
 //! against Apache Kafka. A test that fails there is a wrong test.
 
 mod consuming;
+mod examples;
 mod grouping;
 mod observing;
 mod producing;
