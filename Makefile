@@ -69,10 +69,11 @@ demos: build
 	python3 tests/demos/run.py --broker $(BROKER)
 	python3 tests/demos/music.py
 
-# 20 random kills; `python3 tests/reliability/kill.py --long` for 200.
+# 20 random kills; `python3 tests/reliability/kill.py --long` for 1,000. Then crowds of bad clients, and bytes that no client sends.
 crash: build
 	scripts/setup.sh python
 	python3 tests/reliability/kill.py --broker $(BROKER)
+	python3 tests/reliability/clients.py
 	python3 tests/reliability/fuzz.py
 
 # 6 random kills of copiers and broker; `python3 tests/reliability/copier.py --long` for 60.

@@ -21,6 +21,8 @@ from dialogue import Failed  # noqa: F401  (what the loads fail with)
 from harness.broker import CACHE, Broker, free_port
 from machine import Stopwatch, memory_mib
 
+PYTHON = str(CACHE / "venv" / "bin" / "python")
+ENCRYPTED = str(Path(__file__).with_name("encrypted.py"))
 PERFORMANCE = str(CACHE / "librdkafka" / "examples" / "rdkafka_performance")
 LATENCY = str(CACHE / "bin" / "latency")
 PARTITIONS = 4
@@ -195,6 +197,30 @@ def measure_throughput(broker: Broker, plan: Plan, rows: set[str]) -> Figures:
             figures.values[f"consume_cpu_{size}"] = usage.broker_seconds / gigabytes
             figures.foreign_share = max(figures.foreign_share, usage.foreign_share)
         drop_topic(broker, topic)
+    return figures
+
+
+def measure_encrypted(broker: Broker, plan: Plan) -> Figures:
+    """Produce and consume over TLS at 1 KiB, with the broker's CPU for each gigabyte."""
+    figures = Figures()
+    size, generator = 1024, [PYTHON, ENCRYPTED]
+    broker.start()
+
+    def rate(work: str, topic: str, count: int) -> float:
+        said = generate(plan, [*generator, work, broker.bootstrap, topic, str(size), str(count)])
+        return float(said.split()[-1])
+
+    rate("produce", "warm-up", 300_000)
+    rate("consume", "warm-up", 300_000)
+    probe = rate("produce", "probe", 200_000)
+    count = int(min(probe * plan.load_seconds, LOAD_BYTES_MAX / size))
+    for work in ("produce", "consume"):
+        watch = Stopwatch(broker.pid)
+        figures.values[f"tls_{work}_mb"] = rate(work, "load", count) * size / 1e6
+        usage = watch.stop()
+        figures.values[f"tls_{work}_cpu"] = usage.broker_seconds / (count * size / 1e9)
+        figures.foreign_share = max(figures.foreign_share, usage.foreign_share)
+    broker.stop()
     return figures
 
 

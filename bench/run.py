@@ -2,7 +2,7 @@
 """Fleuve beside Apache Kafka on this machine: same generators, same flush settings, in turn.
 
     bench/run.py [--short|--quick] [--pairs N] [--modes page-cache,flush] [--partitions N] [--write]
-                 [--rows start,memory,produce,consume,saturate,latency,transactions,groups,compaction,restart,restart10k]
+                 [--rows start,memory,produce,consume,saturate,latency,transactions,groups,compaction,tls,restart,restart10k]
 
 Needs `scripts/setup.sh bench` and a release build. Prints a Markdown table of ratios; --write also puts it into
 docs/benchmarks.md. The raw figures stay in .cache/bench/. Nothing else should run meanwhile: the report says what did.
@@ -22,6 +22,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+import encrypted  # noqa: E402
 import machine  # noqa: E402
 import measure  # noqa: E402
 import report  # noqa: E402
@@ -38,7 +39,7 @@ MODES = {
         {"kafka": {"log.flush.interval.messages": "1"}, "fleuve": {}},
     ),
 }
-ROW_GROUPS = ("start", "memory", "produce", "consume", "saturate", "latency", "transactions", "groups", "compaction", "restart", "restart10k")
+ROW_GROUPS = ("start", "memory", "produce", "consume", "saturate", "latency", "transactions", "groups", "compaction", "tls", "restart", "restart10k")
 NOISE_SHARE_MAX = 0.10
 # Files of deleted topics give their pages to the next load.
 COMMON = {"group.initial.rebalance.delay.ms": "0", "log.segment.delete.delay.ms": "100"}
@@ -115,6 +116,14 @@ class Run:
             self.take(values, measure.measure_compaction(broker, self.plan))
         return values
 
+    def encrypted(self, side: str) -> dict[str, float]:
+        values: dict[str, float] = {}
+        with Workspace(f"bench-{side}") as workspace:
+            broker = self.broker(workspace, side, "page-cache")
+            broker.settings.update(encrypted.make_certificate(workspace.path))
+            self.take(values, measure.measure_encrypted(broker, self.plan))
+        return values
+
     def take(self, values: dict[str, float], figures: measure.Figures) -> None:
         values.update(figures.values)
         self.notes += figures.notes
@@ -139,11 +148,13 @@ class Run:
 
     def all(self) -> dict[str, list]:
         results = {}
-        if self.rows - {"compaction", "restart", "restart10k"}:
+        if self.rows - {"compaction", "tls", "restart", "restart10k"}:
             for mode in self.options.modes.split(","):
                 results[mode] = self.pairs(mode, lambda side, mode=mode: self.visit(side, mode))
         if "compaction" in self.rows:
             results["compaction"] = self.pairs("compaction", self.compaction)
+        if "tls" in self.rows:
+            results["tls"] = self.pairs("tls", self.encrypted)
         for label in ("restart", "restart10k"):
             if label in self.rows:
                 results[label] = self.pairs(label, lambda side, label=label: self.restart(side, label))
@@ -176,6 +187,9 @@ def markdown(run: Run, results: dict[str, list], scratch: Path) -> str:
     if "compaction" in results:
         lines += ["", f"## Compaction of {plan.compaction_bytes >> 20:,} MiB", "", "From the change of the topic's policy until the checkpoint says that all is compacted, page-cache mode.", ""]
         lines += report.table(results["compaction"])
+    if "tls" in results:
+        lines += ["", "## Over TLS", "", "TLS 1.3 on both sides, page-cache mode, generators of `bench/encrypted.py` (librdkafka and OpenSSL inside Python).", ""]
+        lines += report.table(results["tls"])
     if "restart" in results:
         lines += ["", f"## Restart with {plan.many_partitions:,} partitions", "", "From process start until one record was read and two were acknowledged, page-cache mode.", ""]
         lines += report.table(results["restart"])

@@ -31,7 +31,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # noqa: E402
 TOPIC = "killed"
 PARTITIONS = 4
 PRODUCERS = 3
-LONG_KILLS = 200
+LONG_KILLS = 1000
 RATE_PER_PRODUCER = 2000
 # From the first acknowledgement after a restart, so that every such kill hits a broker under load.
 UP_SECONDS = (0.0, 0.6)

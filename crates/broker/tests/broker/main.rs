@@ -21,3 +21,4 @@ mod streams_groups;
 mod support;
 mod topics;
 mod transactions;
+mod vulnerabilities;
