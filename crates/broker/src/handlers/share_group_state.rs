@@ -277,12 +277,10 @@ macro_rules! partition_answers {
         $(impl PartitionAnswer for $kind {
             fn refuse(&mut self, (code, error_message): Refusal) {
                 let partition = self.partition;
-                *self = Self {
-                    partition,
-                    error_code: code.code(),
-                    error_message,
-                    ..Self::default()
-                };
+                *self = Self::default();
+                self.partition = partition;
+                self.error_code = code.code();
+                self.error_message = error_message;
             }
         })+
     };
