@@ -3,6 +3,8 @@
 //!
 //! Without killing, as in `cargo test`, the same goes on for a second.
 
+#![expect(clippy::print_stdout, reason = "who kills nodes wants to know how much went on")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
