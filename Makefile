@@ -55,7 +55,6 @@ foreign: build
 	python3 tests/foreign/restarts.py --broker $(BROKER)
 	python3 tests/foreign/share.py --broker $(BROKER)
 	python3 tests/foreign/security.py
-	python3 tests/foreign/authorization.py
 	python3 tests/foreign/observability.py
 	python3 tests/foreign/tools.py
 	python3 tests/foreign/directories.py

@@ -3,7 +3,7 @@
 
     tests/foreign/authorization.py [--keep] [--show]
 
-The table is in crates/broker/tests/authorization; Fleuve's own test checks what it expects, and this one that Kafka
+Run by hand, as it takes Kafka minutes on a busy machine. The table is in crates/broker/tests/authorization; Fleuve's own test checks what it expects, and this one that Kafka
 expects the same. A row differs if the set of error codes does, or if what is left of the answers does once addresses,
 ids, times and messages are taken out. Exceptions are listed below with their reasons. The last line is the sum.
 """
