@@ -435,6 +435,7 @@ async fn members(admin: &Admin, name: &str, format: Format) -> Result<(), Failur
                 "member": member.id, "instance_id": member.instance_id, "host": member.host,
                 "client_id": member.client_id, "topics": member.topics, "assignment": assignment,
                 "epoch": member.target.as_ref().map(|(epoch, _)| epoch),
+                "upgraded": member.upgraded,
                 "target": member.target.as_ref().map(|(_, target)| {
                     target.iter().map(ToString::to_string).collect::<Vec<_>>()
                 }),

@@ -306,6 +306,13 @@ fn describe_members(group: &GroupDescription, verbose: bool) -> Result<(), Failu
             ("TARGET-ASSIGNMENT", 20, true),
         ]);
     }
+    // Only a group that is between two protocols has members of both.
+    let is_mixed = [false, true]
+        .iter()
+        .all(|upgraded| group.members.iter().any(|member| member.upgraded == Some(*upgraded)));
+    if verbose && is_mixed {
+        columns.push(("UPGRADED", 0, true));
+    }
     let mut grid = Grid::new(&columns);
     for member in &group.members {
         let mut row = vec![group.id.clone(), member.id.clone()];
@@ -328,6 +335,9 @@ fn describe_members(group: &GroupDescription, verbose: bool) -> Result<(), Failu
                 or_none(target_epoch),
                 or_none(target),
             ]);
+            if is_mixed {
+                row.push(or_none(member.upgraded.map(|upgraded| upgraded.to_string())));
+            }
         }
         grid.rows.push(row);
     }

@@ -67,7 +67,14 @@ pub struct GroupMember {
     pub assignment: Vec<TopicPartition>,
     /// Its epoch, and what it is to read; of the KIP-848 protocol only.
     pub target: Option<(i32, Vec<TopicPartition>)>,
+    /// Whether it uses the protocol that the group is of, and not the classic one; unless the
+    /// broker does not say.
+    pub upgraded: Option<bool>,
 }
+
+/// How the KIP-848 protocol says which protocol a member uses.
+const CLASSIC_MEMBER: i8 = 0;
+const CONSUMER_MEMBER: i8 = 1;
 
 impl Admin {
     /// Lists the groups of all brokers.
@@ -137,6 +144,11 @@ impl Admin {
                 client_id: member.client_id.to_string(),
                 host: member.client_host.to_string(),
                 topics: member.subscribed_topic_names.iter().map(ToString::to_string).collect(),
+                upgraded: match member.member_type {
+                    CLASSIC_MEMBER => Some(false),
+                    CONSUMER_MEMBER => Some(true),
+                    _ => None,
+                },
             })
             .collect();
         members.sort_unstable_by(|left, right| left.id.cmp(&right.id));
@@ -198,6 +210,7 @@ impl Admin {
                     host: member.client_host.to_string(),
                     id,
                     target: None,
+                    upgraded: None,
                 }
             })
             .collect();

@@ -70,6 +70,7 @@ impl Admin {
                 host: member.client_host.to_string(),
                 topics: member.subscribed_topic_names.iter().map(ToString::to_string).collect(),
                 target: None,
+                upgraded: None,
             }
         });
         Ok(GroupDescription {

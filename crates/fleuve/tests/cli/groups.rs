@@ -7,16 +7,21 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::broker::{Broker, FLEUVE};
+use crate::tools::script;
 
 /// A member of group `g` that reads topic `t` until it is stopped.
 struct Member(Child);
 
 impl Member {
     fn start(broker: &Broker, strategy: &str) -> Self {
+        let strategy = format!("partition.assignment.strategy={strategy}");
+        Self::with(broker, &["-X", &strategy, "-X", "heartbeat.interval.ms=100"])
+    }
+
+    fn with(broker: &Broker, arguments: &[&str]) -> Self {
         let child = Command::new(FLEUVE)
             .args(["consume", "t", "--group", "g", "--follow", "-q"])
-            .args(["-X", &format!("partition.assignment.strategy={strategy}")])
-            .args(["-X", "heartbeat.interval.ms=100"])
+            .args(arguments)
             .env("FLEUVE_BOOTSTRAP_SERVER", &broker.address)
             .stdout(Stdio::null())
             .spawn()
@@ -77,6 +82,35 @@ fn partitions_are_divided_again_when_members_come_and_go() {
         second.stop();
         wait_for_sizes(&broker, vec![]);
     }
+}
+
+#[test]
+fn members_of_both_protocols_are_told_apart() {
+    let settings = [
+        "group.consumer.min.heartbeat.interval.ms=100",
+        "group.consumer.heartbeat.interval.ms=100",
+    ];
+    let room = tempfile::tempdir().expect("room");
+    let broker = Broker::start_with("127.0.0.1:0", room, &settings);
+    broker.run(&["topic", "create", "t", "-p", "4"]);
+    let classic = Member::start(&broker, "range");
+    wait_for_sizes(&broker, vec![4]);
+    let upgraded = Member::with(&broker, &["-X", "group.protocol=consumer"]);
+    let members = wait_for_sizes(&broker, vec![2, 2]);
+    let mut told: Vec<_> = members.iter().map(|member| member["upgraded"].as_bool()).collect();
+    told.sort_unstable();
+    assert_eq!(told, [Some(false), Some(true)]);
+    let look = ["--describe", "--group", "g", "--members", "--verbose"];
+    let table = script(&broker, "kafka-consumer-groups", &look, b"");
+    let mut last: Vec<_> =
+        table.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    last.sort_unstable();
+    assert_eq!(last, ["UPGRADED", "false", "true"], "{table}");
+    // Whoever is left is a member of a classic group again.
+    upgraded.stop();
+    wait_for_sizes(&broker, vec![4]);
+    assert_eq!(broker.json(&["group", "list"])[0]["type"], "classic");
+    classic.stop();
 }
 
 #[test]

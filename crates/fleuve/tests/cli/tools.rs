@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::broker::{Broker, FLEUVE};
 
 /// Runs a script and returns its stdout; it must succeed.
-fn script(broker: &Broker, name: &str, arguments: &[&str], stdin: &[u8]) -> String {
+pub(crate) fn script(broker: &Broker, name: &str, arguments: &[&str], stdin: &[u8]) -> String {
     let path = format!("{}/../../bin/{name}.sh", env!("CARGO_MANIFEST_DIR"));
     let mut child = Command::new(path)
         .args(arguments)
