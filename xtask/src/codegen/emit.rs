@@ -101,9 +101,10 @@ fn error_codes(schema: &Schema) -> String {
 /// Writes the way to the throttle time of a response; nothing if it has none.
 fn throttle_time(schema: &Schema) -> String {
     let root = schema.find(&schema.name);
-    let has_one = root.fields.iter().any(|field| {
-        field_name(&field.name) == "throttle_time_ms" && !field.versions.is_empty()
-    });
+    let has_one = root
+        .fields
+        .iter()
+        .any(|field| field_name(&field.name) == "throttle_time_ms" && !field.versions.is_empty());
     if schema.kind != Kind::Response || !has_one {
         return String::new();
     }

@@ -171,11 +171,8 @@ impl Quotas {
         i64::try_from(self.clock.monotonic().as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Adds what everybody uses, while anybody has a quota.
+    /// Adds what those use who have a quota.
     pub(crate) fn write(&self, page: &mut Exposition) {
-        if !self.are_set() {
-            return;
-        }
         let usage: Vec<(Kind, Vec<Usage>)> = Kind::ALL
             .map(|kind| (kind, self.ledger(kind).lock().usage(SHOWN_MAX, self.now_ms())))
             .into();

@@ -271,15 +271,12 @@ pub(super) fn batch(values: &[&str]) -> Bytes {
     batch_with(BatchOptions::default(), values)
 }
 
-/// Makes a batch of records with these values and options.
+/// Makes a batch of records of one moment, with these values and options.
 pub(super) fn batch_with(options: BatchOptions, values: &[&str]) -> Bytes {
     let mut builder = BatchBuilder::new(options);
+    let timestamp = TimestampMs(now_ms());
     for value in values {
-        let record = NewRecord {
-            timestamp: TimestampMs(now_ms()),
-            value: Some(value.as_bytes()),
-            ..NewRecord::default()
-        };
+        let record = NewRecord { timestamp, value: Some(value.as_bytes()), ..NewRecord::default() };
         builder.append(&record).expect("a small record");
     }
     builder.finish()

@@ -149,7 +149,6 @@ async fn cve_2026_111073_telemetry_that_decompresses_without_end_is_refused() {
         terminating: false,
         compression_type: ZSTD,
         metrics: bomb,
-        ..Default::default()
     };
     assert_ne!(granted.client_instance_id, Uuid::ZERO);
     assert_ne!(client.call(&push, 0).await.error_code, 0);

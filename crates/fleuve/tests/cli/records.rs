@@ -171,7 +171,7 @@ fn demos_are_listed_and_describe_themselves() {
     assert!(described.contains("word-counts-repartition"), "{described}");
     let drawn = run(&["demo", "page-views", "--describe=dot"]);
     assert!(drawn.starts_with("digraph topology {") && drawn.contains("demo-users"), "{drawn}");
-    let told: serde_json::Value =
+    let told: Value =
         serde_json::from_str(&run(&["demo", "music", "--describe=json"])).expect("JSON");
     assert_eq!(told["application"], "music-with-kafka");
 }

@@ -363,13 +363,16 @@ const REPLICAS_OF_ONE_NODE: i64 = 1;
 
 /// Internal topics get one replica on one node, whatever a file written for three says.
 fn check_replication(layers: &Layers<'_>, problems: &mut Problems) {
-    const KEY: &str = "offsets.topic.replication.factor";
-    let wanted = layers.integer(KEY);
-    if wanted > REPLICAS_OF_ONE_NODE {
-        problems.warning(
-            layers.origin(KEY),
-            format!("`{KEY}` is {wanted}, but one node can keep only 1 replica"),
-        );
+    const KEYS: [&str; 2] =
+        ["offsets.topic.replication.factor", "transaction.state.log.replication.factor"];
+    for key in KEYS {
+        let wanted = layers.integer(key);
+        if wanted > REPLICAS_OF_ONE_NODE {
+            problems.warning(
+                layers.origin(key),
+                format!("`{key}` is {wanted}, but one node can keep only 1 replica"),
+            );
+        }
     }
 }
 
