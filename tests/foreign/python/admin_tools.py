@@ -78,7 +78,7 @@ COMMANDS = f"""
 = kafka-client-metrics --delete --name sub
 = kafka-client-metrics --list
 = kafka-configs --alter --entity-type users --entity-name ann --add-config producer_byte_rate=1024
-= kafka-configs --alter --entity-type users --entity-default --add-config consumer_byte_rate=2048
+= kafka-configs --alter --entity-type users --entity-default --add-config consumer_byte_rate=9999999
 = kafka-configs --alter --entity-type clients --entity-name c1 --add-config request_percentage=12.5
 = kafka-configs --alter --entity-type users --entity-name ann --entity-type clients --entity-default --add-config controller_mutation_rate=3
 = kafka-configs --alter --entity-type ips --entity-name 127.0.0.1 --add-config connection_creation_rate=100
