@@ -6,8 +6,8 @@
 Valid frames are taken from real clients: librdkafka works through a proxy that keeps what passes. Then several
 connections send them again, changed: bytes flipped, cut, repeated, lengths and counts blown up, fields swapped between
 frames, versions and keys replaced; and frames of random bytes. Meanwhile a producer and a consumer that go directly to
-the broker must not notice. At the end: no panic in the log, the same process, memory within its budget, descriptors
-given back. The same seed sends the same bytes in the same order on each connection.
+the broker must not notice. At the end: no panic in the log, the same process, memory within its budget;
+descriptors are printed. The same seed sends the same bytes in the same order on each connection.
 """
 
 from __future__ import annotations
