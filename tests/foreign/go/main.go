@@ -103,11 +103,12 @@ func end(ctx context.Context, name string, partition int32) (int64, error) {
 }
 
 func topicsByAdmin(ctx context.Context) error {
-	retention := "3600000"
-	if _, err := admin.CreateTopic(ctx, 1, 1, map[string]*string{"retention.ms": &retention}, topic); err != nil {
+	retention := "-1" // the records are of 2023
+	kept := map[string]*string{"retention.ms": &retention}
+	if _, err := admin.CreateTopic(ctx, 1, 1, kept, topic); err != nil {
 		return err
 	}
-	if _, err := admin.CreateTopic(ctx, 2, 1, nil, groupTopic); err != nil {
+	if _, err := admin.CreateTopic(ctx, 2, 1, kept, groupTopic); err != nil {
 		return err
 	}
 	if _, err := admin.UpdatePartitions(ctx, partitions, groupTopic); err != nil {

@@ -131,13 +131,14 @@ public class JavaClient {
     }
 
     static void topicsByAdmin() throws Exception {
+        Map<String, String> keptForever = Map.of("retention.ms", "-1"); // the records are of 2023
         get(admin.createTopics(List.of(
-            new NewTopic(TOPIC, 1, (short) 1).configs(Map.of("retention.ms", "3600000")),
-            new NewTopic(GROUP_TOPIC, 2, (short) 1))).all());
+            new NewTopic(TOPIC, 1, (short) 1).configs(keptForever),
+            new NewTopic(GROUP_TOPIC, 2, (short) 1).configs(keptForever))).all());
         get(admin.createPartitions(Map.of(GROUP_TOPIC, NewPartitions.increaseTo(PARTITIONS))).all());
         waitUntil(() -> get(admin.describeTopics(List.of(GROUP_TOPIC)).allTopicNames()).get(GROUP_TOPIC).partitions().size()
             == PARTITIONS, "six partitions");
-        expectEqual(config("retention.ms"), "3600000", "retention.ms as created");
+        expectEqual(config("retention.ms"), "-1", "retention.ms as created");
         ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, TOPIC);
         AlterConfigOp change = new AlterConfigOp(new ConfigEntry("max.message.bytes", "2000000"), AlterConfigOp.OpType.SET);
         get(admin.incrementalAlterConfigs(Map.of(resource, List.of(change))).all());

@@ -12,6 +12,8 @@ const [bootstrap, phase] = process.argv.slice(2);
 const PARTITIONS = 6;
 const PATIENCE_MS = 30_000;
 const BASE_TIMESTAMP = 1_700_000_000_000;
+// The records are of 2023: retention would take them.
+const KEPT_FOREVER = [{ name: "retention.ms", value: "-1" }];
 const TOPIC = "kafkajs-round-trip";
 const GROUP_TOPIC = "kafkajs-group";
 const KEPT_GROUP = "kafkajs-kept";
@@ -99,15 +101,15 @@ async function topicsByAdmin() {
   await admin.createTopics({
     waitForLeaders: true,
     topics: [
-      { topic: TOPIC, numPartitions: 1, configEntries: [{ name: "retention.ms", value: "3600000" }] },
-      { topic: GROUP_TOPIC, numPartitions: 2 },
+      { topic: TOPIC, numPartitions: 1, configEntries: KEPT_FOREVER },
+      { topic: GROUP_TOPIC, numPartitions: 2, configEntries: KEPT_FOREVER },
     ],
   });
   await admin.createPartitions({ topicPartitions: [{ topic: GROUP_TOPIC, count: PARTITIONS }] });
   const partitions = async () => (await admin.fetchTopicMetadata({ topics: [GROUP_TOPIC] })).topics[0].partitions.length;
   await waitUntil(async () => (await partitions()) === PARTITIONS, "six partitions");
   const { resources } = await admin.describeConfigs({ resources: [{ type: 2, name: TOPIC, configNames: ["retention.ms"] }] });
-  expectEqual(resources[0].configEntries[0].configValue, "3600000", "retention.ms as created");
+  expectEqual(resources[0].configEntries[0].configValue, "-1", "retention.ms as created");
 }
 
 async function roundTrip(codec) {

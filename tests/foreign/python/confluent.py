@@ -101,12 +101,13 @@ def read_from(topic: str, partition: int, offset: int, count: int) -> list:
 
 
 def topics_by_admin() -> None:
-    result_of(ADMIN.create_topics([NewTopic(TOPIC, 1, 1, config={"retention.ms": "3600000"}), NewTopic(GROUP_TOPIC, 2, 1)]))
+    kept_forever = {"retention.ms": "-1"}  # the records are of 2023
+    result_of(ADMIN.create_topics([NewTopic(TOPIC, 1, 1, config=kept_forever), NewTopic(GROUP_TOPIC, 2, 1, config=kept_forever)]))
     result_of(ADMIN.create_partitions([NewPartitions(GROUP_TOPIC, PARTITIONS)]))
     wait_until(lambda: len(ADMIN.list_topics(GROUP_TOPIC, 5).topics[GROUP_TOPIC].partitions) == PARTITIONS, "six partitions")
     resource = ConfigResource(ResourceType.TOPIC, TOPIC)
     described = result_of(ADMIN.describe_configs([resource]))[resource]
-    expect_equal(described["retention.ms"].value, "3600000", "retention.ms as created")
+    expect_equal(described["retention.ms"].value, "-1", "retention.ms as created")
     resource.add_incremental_config(ConfigEntry("max.message.bytes", "2000000", incremental_operation=AlterConfigOpType.SET))
     result_of(ADMIN.incremental_alter_configs([resource]))
     wait_until(

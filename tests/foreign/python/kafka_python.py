@@ -76,10 +76,11 @@ def partition_count(topic: str) -> int:
 
 
 def topics_by_admin() -> None:
+    kept_forever = {"retention.ms": "-1"}  # the records are of 2023
     ADMIN.create_topics(
         {
-            TOPIC: {"num_partitions": 1, "replication_factor": 1, "configs": {"retention.ms": "3600000"}},
-            GROUP_TOPIC: {"num_partitions": 2, "replication_factor": 1},
+            TOPIC: {"num_partitions": 1, "replication_factor": 1, "configs": kept_forever},
+            GROUP_TOPIC: {"num_partitions": 2, "replication_factor": 1, "configs": kept_forever},
         },
         wait_for_metadata=True,
     )
@@ -90,7 +91,7 @@ def topics_by_admin() -> None:
         described = ADMIN.describe_configs([ConfigResource(ConfigResourceType.TOPIC, TOPIC)], config_filter="all")
         return described["topic"][TOPIC][key]["value"]
 
-    expect_equal(config("retention.ms"), "3600000", "retention.ms as created")
+    expect_equal(config("retention.ms"), "-1", "retention.ms as created")
     ADMIN.alter_configs([ConfigResource(ConfigResourceType.TOPIC, TOPIC, {"max.message.bytes": "2000000"})])
     wait_until(lambda: config("max.message.bytes") == "2000000", "altered max.message.bytes")
 
