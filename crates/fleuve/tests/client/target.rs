@@ -60,7 +60,8 @@ impl Target {
 
     pub(crate) async fn create(&self, name: &str, partitions: i32) {
         let client = self.client().await;
-        let topic = NewTopic::new(name).partitions(partitions);
+        // Some tests write records of years ago, which retention would take.
+        let topic = NewTopic::new(name).partitions(partitions).config("retention.ms", "-1");
         let admin = Admin::new(client.clone());
         let results = admin.create_topics(&[topic], false).await.expect("answered");
         for (_, result) in results {
