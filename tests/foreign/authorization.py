@@ -68,7 +68,7 @@ def normal(text: str) -> str:
 
 
 def run(binary: Path, broker) -> dict[str, tuple[str, str]]:
-    output = subprocess.run([str(binary), broker.bootstrap], capture_output=True, text=True, timeout=300)
+    output = subprocess.run([str(binary), broker.bootstrap], capture_output=True, text=True, timeout=1800)
     assert output.returncode == 0, output.stderr
     rows = (line.split("\t", 2) for line in output.stdout.splitlines())
     return {title: (codes, text) for title, codes, text in rows}

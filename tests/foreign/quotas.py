@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -37,6 +38,10 @@ WINDOW_SECONDS = 2
 SETTINGS = {"quota.window.num": "3", "quota.window.size.seconds": "1", "controller.quota.window.num": "3"}
 BYTES = 4 * RATE
 VALUE = os.urandom(10_000)
+# Connections a second of an address: enough for Apache's tools.
+IP_RATE = 5
+# ApiVersions, version 0, without a client id.
+API_VERSIONS = b"\0\0\0\x0a\0\x12\0\0\0\0\0\1\xff\xff"
 
 passed = failed = 0
 
@@ -94,6 +99,47 @@ def check_rate(what: str, took: float, waits: list[float]) -> None:
     note(took >= least and any(wait > 0 for wait in waits), f"{what}: {BYTES} bytes took {took:.1f} s (at least {least:.1f} at {RATE} B/s), {len(waits)} throttles, longest {max(waits, default=0):.2f} s")
 
 
+def connect_for(broker: Broker, seconds: float) -> tuple[int, int]:
+    """Connects as fast as it goes, and returns how many connections stayed open and how many were ended."""
+    host, port = broker.bootstrap.split(":")
+    kept, ended = [], 0
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        connection = socket.create_connection((host, int(port)), 10)
+        # Whoever comes too fast is kept waiting, and then its connection ends.
+        connection.settimeout(1.5)
+        try:
+            connection.sendall(API_VERSIONS)
+            if connection.recv(4):
+                kept.append(connection)
+                continue
+        except OSError:
+            pass
+        ended += 1
+        connection.close()
+    for connection in kept:
+        connection.close()
+    return len(kept), ended
+
+
+def check_addresses(broker: Broker) -> None:
+    """Connections of an address: Apache's tool sets how many a second."""
+    begun = time.monotonic()
+    kept, ended = connect_for(broker, 1)
+    note(ended == 0 and kept > 20, f"without a quota {kept} connections a second, none ended")
+    said = set_quota(broker, ["--entity-type", "ips", "--entity-name", "127.0.0.1"], f"connection_creation_rate={IP_RATE}")
+    note("Completed updating" in said, "Apache's tool sets a rate of connections of an address")
+    # Those before count for the window that has begun.
+    time.sleep(max(0.0, WINDOW_SECONDS + 2 - (time.monotonic() - begun)))
+    seconds = 4
+    kept, ended = connect_for(broker, seconds)
+    most = IP_RATE * (seconds + WINDOW_SECONDS + 1)
+    note(0 < kept <= most and ended > 0, f"with {IP_RATE} a second {kept} connections in {seconds} s stayed (at most {most}), {ended} were ended")
+    described = java("kafka.admin.ConfigCommand", "--bootstrap-server", broker.bootstrap, "--describe", "--entity-type", "ips")
+    note(f"connection_creation_rate={float(IP_RATE)}" in described, "Apache's tool describes it")
+    java("kafka.admin.ConfigCommand", "--bootstrap-server", broker.bootstrap, "--alter", "--delete-config", "connection_creation_rate", "--entity-type", "ips", "--entity-name", "127.0.0.1")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_broker_argument(parser)
@@ -114,6 +160,7 @@ def main() -> int:
         throttle = re.search(r"producer-metrics:produce-throttle-time-avg:\{[^}]*\}\s*:\s*([\d.]+)", said)
         note(throttle is not None and float(throttle[1]) > 0, f"Apache's producer reports produce-throttle-time-avg {throttle[1] if throttle else said[-300:]}")
 
+        check_addresses(broker)
         set_quota(broker, ["--entity-type", "users", "--entity-default"], "controller_mutation_rate=1")
         tool = ["org.apache.kafka.tools.TopicCommand", "--bootstrap-server", broker.bootstrap, "--create"]
         first = java(*tool, "--topic", "many", "--partitions", "60")

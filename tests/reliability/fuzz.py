@@ -6,7 +6,9 @@
 Valid frames are taken from real clients: librdkafka works through a proxy that keeps what passes. Then several
 connections send them again, changed: bytes flipped, cut, repeated, lengths and counts blown up, fields swapped between
 frames, versions and keys replaced; and frames of random bytes. Meanwhile a producer and a consumer that go directly to
-the broker must not notice. At the end: no panic in the log, the same process, memory within its budget, sockets
+the broker must not notice. Two of the connections may do anything but change what the others rest on; the other two
+have logged in as somebody who has every right to topics, groups and transactions of a prefix, and send what creates, alters
+and deletes, too. At the end: no panic in the log, the same process, memory within its budget, sockets
 given back. The same seed sends the same bytes in the same order on each connection.
 """
 
@@ -20,6 +22,7 @@ import struct
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -30,17 +33,24 @@ PYTHON = CACHE / "venv" / "bin" / "python"
 if os.environ.get("VIRTUAL_ENV_PYTHON") != "1" and PYTHON.exists() and Path(sys.executable) != PYTHON:
     os.execve(PYTHON, [str(PYTHON), *sys.argv], {**os.environ, "VIRTUAL_ENV_PYTHON": "1", "PYTHONDONTWRITEBYTECODE": "1"})
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicCollection, TopicPartition  # noqa: E402
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, ElectionType, KafkaException, Producer, TopicCollection, TopicPartition  # noqa: E402
 from confluent_kafka.admin import (  # noqa: E402
+    AclBinding,
     AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
     ConfigResource,
+    NewPartitions,
     NewTopic,
     OffsetSpec,
     ResourcePatternType,
     ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
 )
 
 CONNECTIONS = 4
@@ -48,10 +58,14 @@ API_KEYS = range(0, 94)
 FRAME_BYTES_MAX = 1 << 20
 # What the hostile frames must not touch: topic and group of the client that checks.
 VICTIM = "innocent-bystander"
-# Requests that would change what the checks rest on if a mutation made them valid: they may delete any topic, create
-# one of a million partitions, or give the broker another configuration.
+# Requests that would change what the checks rest on if a mutation made them valid and whoever sends them had every right:
+# they may delete any topic, or give the broker another configuration.
 DESTRUCTIVE = {19, 37, 20, 21, 32, 33, 34, 44, 45, 47, 49, 51}
 SETTLE_SECONDS = 10
+# Who has rights to its own only, and may send everything.
+OWNER, OWNED = "owner", "seeds"
+# Partitions a second that the owner may create and delete, so that an hour's run stays within its memory.
+OWNER_MUTATIONS = 1.0
 
 
 class Recorder:
@@ -143,6 +157,23 @@ def collect(recorder: Recorder) -> list[bytes]:
     results(admin.describe_topics(TopicCollection([topic])))
     quiet(admin.describe_acls(AclBindingFilter(ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY)).result)
     results(admin.describe_user_scram_credentials(["nobody"]))
+    # What creates, alters and deletes.
+    results(admin.create_topics([NewTopic(f"{topic}-more", 1, 1, config={"retention.ms": "100000"}), NewTopic(f"{topic}-gone", 1, 1)]))
+    results(admin.create_partitions([NewPartitions(topic, 3)]))
+    change = ConfigEntry("segment.ms", "60000", incremental_operation=AlterConfigOpType.SET)
+    results(admin.incremental_alter_configs([ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[change])]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results(admin.alter_configs([ConfigResource(ResourceType.TOPIC, topic, set_config={"retention.ms": "600000"})]))
+    results(admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(f"{group}-classic", [TopicPartition(topic, 0, 3)])]))
+    results(admin.delete_consumer_groups([f"{group}-consumer"]))
+    quiet(lambda: admin.elect_leaders(ElectionType.PREFERRED, [TopicPartition(topic, 0)]).result())
+    results(admin.delete_topics([f"{topic}-gone"]))
+    scram = UserScramCredentialUpsertion("nobody", ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096), b"secret")
+    results(admin.alter_user_scram_credentials([scram]))
+    entry = AclBinding(ResourceType.TOPIC, f"{topic}-acl", ResourcePatternType.LITERAL, "User:nobody", "*", AclOperation.READ, AclPermissionType.ALLOW)
+    results(admin.create_acls([entry]))
+    results(admin.delete_acls([AclBindingFilter(ResourceType.TOPIC, f"{topic}-acl", ResourcePatternType.LITERAL, None, None, AclOperation.ANY, AclPermissionType.ANY)]))
     recorder.is_on = False
     return recorder.frames
 
@@ -162,6 +193,11 @@ def direct_frames() -> list[bytes]:
     commit = text(b"fuzzers") + struct.pack(">i", -1) + text(b"") + struct.pack(">h", -1) + one + text(b"seeds") + one + struct.pack(">iqi", 0, 1, -1) + text(b"")
     frames = [header(0, 8, produce, False), header(1, 11, fetch, False), header(11, 5, join, False), header(8, 7, commit, False)]
     frames += [header(10, 2, text(b"fuzzers") + b"\0", False), header(22, 1, struct.pack(">hi", -1, 60000), False), header(22, 1, text(b"fuzz") + struct.pack(">i", 60000), False)]
+    # Reassignments, log directories, offsets and quotas, which librdkafka does not change.
+    frames += [header(47, 0, text(b"seeds-classic") + one + text(b"seeds") + one + struct.pack(">i", 0), False)]
+    frames += [header(34, 1, one + text(b"/tmp") + one + text(b"seeds") + one + struct.pack(">i", 0), False)]
+    frames += [header(45, 0, struct.pack(">i", 1000) + b"\x02\x06seeds\x02" + struct.pack(">i", 0) + b"\x02" + one + b"\0\0\0", True)]
+    frames += [header(49, 0, one + one + text(b"user") + text(b"nobody") + one + text(b"producer_byte_rate") + struct.pack(">d", 1e9) + b"\0\1", False)]
     frames += [header(2, 5, struct.pack(">ib", -1, 0) + one + text(b"seeds") + one + struct.pack(">iiq", 0, -1, -1), False)]
     return frames
 
@@ -202,11 +238,28 @@ def arbitrary(chance: random.Random) -> bytes:
     return header(chance.choice(API_KEYS), chance.randrange(0, 20), content, chance.random() < 0.5)
 
 
+def log_in(connection: socket.socket) -> bool:
+    """Authenticates by PLAIN; false if the broker has hung up."""
+    token = f"\0{OWNER}\0{OWNER}".encode()
+    for key, version, body in [(17, 1, struct.pack(">h", 5) + b"PLAIN"), (36, 0, struct.pack(">i", len(token)) + token)]:
+        frame = header(key, version, body, False)
+        try:
+            connection.sendall(struct.pack(">i", len(frame)) + frame)
+            length = struct.unpack(">i", connection.recv(4, socket.MSG_WAITALL))[0]
+            answer = connection.recv(length, socket.MSG_WAITALL)
+        except (OSError, struct.error):
+            return False
+        if answer[4:6] != b"\0\0":
+            raise RuntimeError(f"the owner is not let in: {answer!r}")
+    return True
+
+
 class Attacker(threading.Thread):
     """One connection after the other, each until the broker ends it."""
 
-    def __init__(self, port: int, seeds: list[bytes], seed: int, until: float):
+    def __init__(self, port: int, seeds: list[bytes], seed: int, until: float, is_owner: bool):
         super().__init__(daemon=True)
+        self.is_owner = is_owner
         self.port, self.seeds, self.chance, self.until = port, seeds, random.Random(seed), until
         self.sent = self.connections = 0
         self.failure: BaseException | None = None
@@ -221,9 +274,11 @@ class Attacker(threading.Thread):
     def attack(self) -> None:
         with socket.create_connection(("127.0.0.1", self.port), 10) as connection:
             self.connections += 1
+            if self.is_owner and not log_in(connection):
+                return
             for _ in range(self.chance.randrange(1, 200)):
                 frame = mutate(self.chance.choice(self.seeds), self.seeds, self.chance) if self.chance.random() < 0.8 else arbitrary(self.chance)
-                if len(frame) >= 2 and struct.unpack(">h", frame[:2])[0] in DESTRUCTIVE:
+                if not self.is_owner and len(frame) >= 2 and struct.unpack(">h", frame[:2])[0] in DESTRUCTIVE:
                     continue
                 if VICTIM.encode() in frame:
                     continue
@@ -293,6 +348,28 @@ class Bystander(threading.Thread):
         consumer.close()
 
 
+def give_rights(admin: AdminClient, port: int) -> None:
+    """The owner may do everything to what is its own, and change little of it at a time."""
+    kinds = [ResourceType.TOPIC, ResourceType.GROUP, ResourceType.TRANSACTIONAL_ID]
+    entries = [AclBinding(kind, OWNED, ResourcePatternType.PREFIXED, f"User:{OWNER}", "*", AclOperation.ALL, AclPermissionType.ALLOW) for kind in kinds]
+    cluster = [AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS, AclOperation.IDEMPOTENT_WRITE]
+    entries += [AclBinding(ResourceType.BROKER, "kafka-cluster", ResourcePatternType.LITERAL, f"User:{OWNER}", "*", operation, AclPermissionType.ALLOW) for operation in cluster]
+    for future in admin.create_acls(entries).values():
+        future.result()
+    # librdkafka has no call for quotas.
+    text = lambda value: struct.pack(">h", len(value)) + value  # noqa: E731
+    one = struct.pack(">i", 1)
+    quota = one + one + text(b"user") + text(OWNER.encode()) + one + text(b"controller_mutation_rate") + struct.pack(">d", OWNER_MUTATIONS) + b"\0\0"
+    frame = header(49, 0, quota, False)
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(struct.pack(">i", len(frame)) + frame)
+        length = struct.unpack(">i", connection.recv(4, socket.MSG_WAITALL))[0]
+        answer = connection.recv(length, socket.MSG_WAITALL)
+    # Correlation id, throttle time, and one entry, which begins with its error code.
+    if answer[12:14] != b"\0\0":
+        raise RuntimeError(f"the owner's quota is refused: {answer!r}")
+
+
 def status(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(name + ":"):
@@ -328,21 +405,33 @@ def main() -> int:
     with Workspace("fuzz", arguments.keep) as workspace:
         recorder = Recorder()
         # All clients go through the recorder, because that is the address they are told.
-        settings = {"queued.max.request.bytes": str(64 << 20), "fleuve.receive.timeout.ms": "5000", "advertised.listeners": f"PLAINTEXT://127.0.0.1:{recorder.port}", "group.initial.rebalance.delay.ms": "0"}
+        limited_port = free_port()
+        settings = {"queued.max.request.bytes": str(64 << 20), "fleuve.receive.timeout.ms": "5000", "group.initial.rebalance.delay.ms": "0"}
         broker = workspace.broker("fleuve", settings)
-        broker.port = free_port()
+        port = broker.port = free_port(limited_port + 1)
+        settings |= {
+            "listeners": f"PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{limited_port}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{recorder.port},SASL_PLAINTEXT://127.0.0.1:{limited_port}",
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.sasl_plaintext.plain.sasl.jaas.config": f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{OWNER}="{OWNER}";',
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+        }
+        broker.settings = settings
         broker.start()
-        recorder.target = broker.port
+        # It names the owner's listener last.
+        recorder.target = broker.port = port
         seeds = [frame for frame in collect(recorder) + direct_frames() if len(frame) >= 8]
         kinds = sorted({struct.unpack(">h", frame[:2])[0] for frame in seeds})
         admin = AdminClient({"bootstrap.servers": broker.bootstrap})
         admin.create_topics([NewTopic(VICTIM, 1, 1)])[VICTIM].result()
+        give_rights(admin, broker.port)
         pid = broker.pid
         before_rss, before_sockets = status(pid, "VmRSS") // 1024, sockets(pid)
         bystander = Bystander(broker.bootstrap)
         bystander.start()
         until = time.monotonic() + seconds
-        attackers = [Attacker(broker.port, seeds, arguments.seed + index, until) for index in range(CONNECTIONS)]
+        attackers = [Attacker(limited_port if index % 2 else broker.port, seeds, arguments.seed + index, until, bool(index % 2)) for index in range(CONNECTIONS)]
         for attacker in attackers:
             attacker.start()
         peak = before_rss

@@ -15,6 +15,7 @@
 //! frames are small. After SaslHandshake version 0 the mechanism's messages travel as frames
 //! without headers.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -58,6 +59,8 @@ struct Sasl {
     plain: PlainUsers,
     decoys: Decoys,
     issuer: Option<Arc<Issuer>>,
+    /// `connections.max.reauth.ms` by mechanism.
+    sessions_max_ms: BTreeMap<&'static str, i64>,
 }
 
 impl Door {
@@ -122,6 +125,7 @@ impl Sasl {
                 Some(issuer) => Some(Issuer::start(issuer).await?),
                 None => None,
             },
+            sessions_max_ms: settings.sessions_max_ms.clone(),
         })
     }
 }
@@ -219,8 +223,6 @@ pub(crate) struct Present<'a> {
     pub(crate) now_ms: i64,
     /// How delegation tokens are made, if they are.
     pub(crate) tokens: Option<&'a TokenSettings>,
-    /// `connections.max.reauth.ms`.
-    pub(crate) reauthentication_max_ms: Option<i64>,
 }
 
 /// The answer to a message of an exchange.
@@ -376,7 +378,8 @@ impl Identity {
                 let begun_again = before.map(|_| Instant::now());
                 self.principal.get_or_init(|| principal);
                 self.is_by_token.store(is_by_token, Ordering::Relaxed);
-                let lifetime_ms = self.begin_session(until_ms, present);
+                let max_ms = sasl.sessions_max_ms.get(mechanism.name()).copied();
+                let lifetime_ms = self.begin_session(until_ms, max_ms, present.now_ms);
                 *state = State::Known { mechanism: Some(mechanism), begun_again };
                 self.is_known.store(true, Ordering::Relaxed);
                 Ok(Stepped { message, lifetime_ms })
@@ -390,9 +393,9 @@ impl Identity {
 
     /// Begins a session and says how long it lasts. As in Kafka, the end of a token is told, but
     /// only with `connections.max.reauth.ms` is it also the end of the connection.
-    fn begin_session(&self, until_ms: Option<i64>, present: Present<'_>) -> i64 {
-        let left_ms = until_ms.map(|until_ms| until_ms.saturating_sub(present.now_ms).max(0));
-        let Some(max_ms) = present.reauthentication_max_ms else {
+    fn begin_session(&self, until_ms: Option<i64>, max_ms: Option<i64>, now_ms: i64) -> i64 {
+        let left_ms = until_ms.map(|until_ms| until_ms.saturating_sub(now_ms).max(0));
+        let Some(max_ms) = max_ms else {
             return left_ms.unwrap_or(0);
         };
         let lifetime_ms = left_ms.map_or(max_ms, |left_ms| left_ms.min(max_ms)).max(1);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fleuve_os::Piece;
+use fleuve_os::{DiskError, Piece};
 use fleuve_protocol::frame::{self, RequestFrame};
 use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::{Reader, Request, Str};
@@ -324,6 +324,7 @@ impl Dispatch for Dispatcher {
             correlation_id,
             arrived,
             begun,
+            throttled: self.peer.mute.pause_within(arrived, begun),
             handled: begun,
             ready: begun,
             request_bytes,
@@ -344,6 +345,15 @@ impl Dispatch for Dispatcher {
 
     fn budget(&self) -> Option<&Arc<Budget>> {
         Some(&self.node.request_budget)
+    }
+
+    fn disk_failed(&mut self, error: &DiskError) {
+        tracing::error!(%error, "records cannot be read for an answer that has begun");
+        self.node.read_failures.add(1);
+        // As after any other read that fails, it is looked whether the directory can be used.
+        if !error.is_passing() {
+            self.node.logs.disk_trouble.notify_one();
+        }
     }
 
     #[inline]

@@ -131,6 +131,10 @@ pub(crate) struct Node {
     pub(crate) gate: Arc<ConnectionGate>,
     /// The memory of requests.
     pub(crate) request_budget: Arc<Budget>,
+    /// Requests that were refused because they would create too many partitions.
+    pub(crate) oversized_requests: Counter,
+    /// Answers that ended early because a log could not be read.
+    pub(crate) read_failures: Counter,
     /// Takes wishes that the listeners be looked at.
     pub(crate) wish: mpsc::UnboundedSender<Wish>,
     /// The number of this broker's registration.
@@ -163,12 +167,7 @@ impl Node {
 
     /// What messages of authentication are judged by.
     pub(crate) fn present<'a>(&'a self, image: &'a Image) -> Present<'a> {
-        Present {
-            image,
-            now_ms: self.clock.wall_ms(),
-            tokens: self.tokens.as_ref(),
-            reauthentication_max_ms: self.static_settings.access.reauthentication_max_ms,
-        }
+        Present { image, now_ms: self.clock.wall_ms(), tokens: self.tokens.as_ref() }
     }
 
     /// How long somebody who failed to authenticate waits for the answer.

@@ -73,20 +73,39 @@ pub(crate) struct Mute {
     epoch: Instant,
     /// Microseconds after the epoch; 0 while it is read from.
     until_us: AtomicU64,
+    /// When the last pause began and when it ended, in microseconds after the epoch.
+    last_us: [AtomicU64; 2],
 }
 
 impl Default for Mute {
     fn default() -> Self {
-        Self { epoch: Instant::now(), until_us: AtomicU64::new(0) }
+        Self { epoch: Instant::now(), until_us: AtomicU64::new(0), last_us: Default::default() }
     }
 }
 
 impl Mute {
     /// Begins a pause of at least this length.
     pub(crate) fn begin(&self, pause: Duration) {
-        let until = self.epoch.elapsed() + pause;
-        let until_us = u64::try_from(until.as_micros()).unwrap_or(u64::MAX);
-        self.until_us.fetch_max(until_us, Ordering::Relaxed);
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let begun = self.epoch.elapsed();
+        let until_us = micros(begun + pause);
+        if self.until_us.fetch_max(until_us, Ordering::Relaxed) == 0 {
+            self.last_us[0].store(micros(begun), Ordering::Relaxed);
+        }
+        self.last_us[1].fetch_max(until_us, Ordering::Relaxed);
+    }
+
+    /// How much of the time between the two was a pause.
+    #[inline]
+    pub(crate) fn pause_within(&self, from: Instant, to: Instant) -> Duration {
+        let [begun, ended] = &self.last_us;
+        let ended_us = ended.load(Ordering::Relaxed);
+        if ended_us == 0 {
+            return Duration::ZERO;
+        }
+        let begun = self.epoch + Duration::from_micros(begun.load(Ordering::Relaxed));
+        let ended = self.epoch + Duration::from_micros(ended_us);
+        ended.min(to).saturating_duration_since(begun.max(from))
     }
 
     /// The end of the pause, while there is one.

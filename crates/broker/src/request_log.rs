@@ -72,7 +72,8 @@ impl RequestLog {
                 request_bytes = receipt.request_bytes,
                 response_bytes = receipt.response_bytes,
                 total = ?since(arrived, sent),
-                queue = ?since(arrived, begun),
+                queue = ?receipt.queued(),
+                throttle = ?receipt.throttled,
                 local = ?since(begun, handled),
                 remote = ?since(handled, ready),
                 response_queue = ?since(ready, turn),
@@ -82,15 +83,16 @@ impl RequestLog {
         }
     }
 
-    /// Reports whether we were slow: waiting that was asked for does not count, nor does a peer
-    /// that takes its time to read.
+    /// Reports whether we were slow: waiting that was asked for does not count, nor a pause for a
+    /// quota, nor a peer that takes its time to read.
     fn is_slow(&self, api: ApiKey, receipt: &Receipt) -> bool {
         let waits_on_purpose = matches!(
             api,
             ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup | ApiKey::ShareFetch
         );
         let end = if waits_on_purpose { receipt.handled } else { receipt.ready };
-        !self.slow.is_zero() && end.saturating_duration_since(receipt.arrived) > self.slow
+        let took = end.saturating_duration_since(receipt.arrived);
+        !self.slow.is_zero() && took.saturating_sub(receipt.throttled) > self.slow
     }
 
     #[cold]
@@ -119,7 +121,8 @@ impl RequestLog {
             client = client_id,
             peer = %peer.address,
             principal = peer.identity.principal().map(tracing::field::display),
-            queue = ?since(receipt.arrived, receipt.begun),
+            queue = ?receipt.queued(),
+            throttle = ?receipt.throttled,
             local = ?since(receipt.begun, receipt.handled),
             remote = ?since(receipt.handled, receipt.ready),
             others,
@@ -141,6 +144,7 @@ mod tests {
             correlation_id: 0,
             arrived,
             begun: arrived,
+            throttled: Duration::ZERO,
             handled,
             ready: handled + Duration::from_millis(remote_ms),
             request_bytes: 0,
@@ -155,6 +159,9 @@ mod tests {
         assert!(!log.is_slow(ApiKey::Produce, &receipt(1, 99)));
         assert!(!log.is_slow(ApiKey::Fetch, &receipt(1, 500)));
         assert!(log.is_slow(ApiKey::Fetch, &receipt(101, 0)));
+        let throttled = Duration::from_millis(50);
+        assert!(!log.is_slow(ApiKey::Produce, &Receipt { throttled, ..receipt(1, 149) }));
+        assert!(log.is_slow(ApiKey::Produce, &Receipt { throttled, ..receipt(1, 150) }));
         let off = RequestLog::new(Duration::ZERO);
         assert!(!off.is_slow(ApiKey::Produce, &receipt(1000, 0)));
     }

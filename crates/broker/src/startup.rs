@@ -28,7 +28,7 @@ use crate::lags::Lags;
 use crate::listening::Wish;
 use crate::logs::{Logs, log_limits};
 use crate::metadata_log::{FoundRecords, MetadataError, MetadataLog};
-use crate::metrics::{Distribution, RequestCounters};
+use crate::metrics::{Counter, Distribution, RequestCounters};
 use crate::node::{Endpoint, ListenerState, Node};
 use crate::partition::Partition;
 use crate::producer_ids::ProducerIdBlock;
@@ -245,6 +245,8 @@ pub(crate) async fn open_node(opening: Opening<'_>) -> Result<Arc<Node>, StartEr
         ),
         gate: Arc::clone(gate),
         request_budget: Arc::new(Budget::new(settings.network.queued_request_bytes_max)),
+        oversized_requests: Counter::default(),
+        read_failures: Counter::default(),
         wish,
         broker_epoch,
         static_settings: Arc::clone(settings),

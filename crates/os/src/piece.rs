@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -67,6 +68,11 @@ impl FileRange {
     /// Names `length` bytes of `file` from `position` on, all of which must be there.
     pub fn new(file: Arc<dyn File>, position: u64, length: usize) -> Self {
         Self { file, position, length }
+    }
+
+    /// Returns the path of the file.
+    pub fn path(&self) -> &Path {
+        self.file.path()
     }
 
     /// Reports whether nothing is left of it.

@@ -72,6 +72,8 @@ impl Listener {
                     continue;
                 }
             };
+            // The limit may have fallen while nobody came.
+            gate.wait_for_room(name).await;
             let admission = match gate.admit(name, peer.ip()) {
                 Verdict::Admitted(admission, pause) => {
                     if !pause.is_zero() {

@@ -14,8 +14,13 @@ pub(super) const SENT_AT_ONCE_MAX: usize = 1 << 20;
 
 /// The stream of a connection.
 pub(crate) trait Outlet: AsyncRead + AsyncWrite + Unpin + Send {
-    /// Has the system send from a file. `None` if this stream, or this file, is not one for that:
-    /// the bytes then have to be read and written.
+    /// Waits until the stream may take bytes from a file. `None` if it never does: the bytes then
+    /// have to be read and written.
+    fn poll_file_ready(&self, _context: &mut Context<'_>) -> Option<Poll<io::Result<()>>> {
+        None
+    }
+
+    /// Has the system send from a file. `None` if this stream, or this file, is not one for that.
     fn poll_send_file(
         &self,
         _context: &mut Context<'_>,
@@ -26,6 +31,10 @@ pub(crate) trait Outlet: AsyncRead + AsyncWrite + Unpin + Send {
 }
 
 impl Outlet for TcpStream {
+    fn poll_file_ready(&self, context: &mut Context<'_>) -> Option<Poll<io::Result<()>>> {
+        Some(self.poll_write_ready(context))
+    }
+
     fn poll_send_file(
         &self,
         context: &mut Context<'_>,
@@ -54,3 +63,17 @@ impl Outlet for TcpStream {
 }
 
 impl Outlet for TlsStream<TcpStream> {}
+
+/// Input/output error.
+const EIO: i32 = 5;
+/// A checksum of the file system does not match.
+const EBADMSG: i32 = 74;
+/// The file system is damaged.
+const EUCLEAN: i32 = 117;
+
+/// Reports whether it was the file, and not the socket, that failed while one was sent to the
+/// other. A file that has become shorter ends too early.
+pub(super) fn is_of_file(error: &io::Error) -> bool {
+    let is_of_disk = matches!(error.raw_os_error(), Some(EIO | EBADMSG | EUCLEAN));
+    is_of_disk || error.kind() == io::ErrorKind::UnexpectedEof
+}

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep_until};
 
 use super::budget::SMALL_BYTES_MAX;
-use super::outlet::{Outlet, SENT_AT_ONCE_MAX};
+use super::outlet::{Outlet, SENT_AT_ONCE_MAX, is_of_file};
 use super::{Budget, FrameBuffer, FrameError, Share};
 use crate::metrics::Receipt;
 use crate::partition::may_block_in_place;
@@ -53,6 +53,9 @@ pub(crate) trait Dispatch: Send {
     fn budget(&self) -> Option<&Arc<Budget>> {
         None
     }
+
+    /// Hears that the rest of an answer could not be read.
+    fn disk_failed(&mut self, _error: &DiskError) {}
 
     /// Hears that bytes went in or out.
     fn active(&mut self, _now: Instant) {}
@@ -206,9 +209,11 @@ where
         refused: false,
         muted_until: None,
     };
-    match connection.run(shutdown).await {
-        Err(reason) => reason,
+    let Err(reason) = connection.run(shutdown).await;
+    if let CloseReason::Disk(error) = &reason {
+        connection.dispatch.disk_failed(error);
     }
+    reason
 }
 
 struct Connection<S, D> {
@@ -501,12 +506,26 @@ where
                 Piece::Memory(_) => self.poll_write_memory(context),
                 Piece::File(range) => {
                     let stream = &self.stream;
-                    let mut send = || stream.poll_send_file(context, range);
-                    let is_quick = range.is_cached(SENT_AT_ONCE_MAX);
-                    match if is_quick { send() } else { in_place(send) } {
+                    // Whether the file is in memory is asked only when it can be sent.
+                    let sent = match stream.poll_file_ready(context) {
+                        Some(Poll::Pending) => return Ok(()),
+                        Some(Poll::Ready(Err(error))) => return Err(CloseReason::Socket(error)),
+                        Some(Poll::Ready(Ok(()))) => {
+                            let mut send = || stream.poll_send_file(context, range);
+                            let is_quick = range.is_cached(SENT_AT_ONCE_MAX);
+                            if is_quick { send() } else { in_place(send) }
+                        }
+                        None => None,
+                    };
+                    match sent {
+                        Some(Poll::Ready(Err(error))) if is_of_file(&error) => {
+                            return Err(DiskError::new("send from", range.path(), error).into());
+                        }
                         Some(polled) => polled,
                         None => {
-                            let chunk = in_place(|| range.read(FILE_CHUNK_BYTES))?;
+                            let read = || range.read(FILE_CHUNK_BYTES);
+                            let is_quick = range.is_cached(FILE_CHUNK_BYTES);
+                            let chunk = if is_quick { read()? } else { in_place(read)? };
                             range.advance(chunk.len());
                             if range.is_empty() {
                                 self.unwritten.pop_front();

@@ -29,6 +29,7 @@ fn answer(body: &[u8]) -> Answer {
         correlation_id: i32::from(body.first().copied().unwrap_or_default()),
         arrived: now,
         begun: now,
+        throttled: Duration::ZERO,
         handled: now,
         ready: now,
         request_bytes: 0,
@@ -352,11 +353,16 @@ async fn a_stream_that_holds_bytes_back_is_flushed_until_it_gives_them() {
 /// Answers every frame with the middle of a file between two pieces of memory.
 struct Librarian {
     pieces: Vec<Piece>,
+    failures: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Dispatch for Librarian {
     fn dispatch(&mut self, _: Bytes, _: Instant) -> Reply {
         Reply::Now(Answer::Frame(self.pieces.clone(), None))
+    }
+
+    fn disk_failed(&mut self, _: &DiskError) {
+        self.failures.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     }
 
     fn answered(&mut self, _: &Receipt, _: Instant, _: Instant) {}
@@ -374,7 +380,8 @@ fn librarian() -> (Librarian, Vec<u8>) {
     let middle = Piece::File(FileRange::new(file, 1000, SHELF_BYTES - 2000));
     let edge = |bytes: &'static [u8]| Piece::Memory(Bytes::from_static(bytes));
     let expected = [b"before", &content[1000..SHELF_BYTES - 1000], b"after"].concat();
-    (Librarian { pieces: vec![edge(b"before"), middle, edge(b"after")] }, expected)
+    let pieces = vec![edge(b"before"), middle, edge(b"after")];
+    (Librarian { pieces, failures: Arc::default() }, expected)
 }
 
 async fn read_answers(peer: &mut (impl AsyncRead + AsyncWrite + Unpin), expected: &[u8]) {
@@ -407,4 +414,32 @@ async fn a_file_is_sent_through_a_socket() {
     let (_stop, stopped) = watch::channel(false);
     tokio::spawn(serve(stream, librarian, LIMITS, stopped));
     read_answers(&mut peer, &expected).await;
+}
+
+/// The file of an answer that has begun turns out to be shorter than it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_sent_is_the_disks_fault_and_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("file");
+    std::fs::write(&path, b"short").expect("written");
+    let file = OsDisk::new().open(&path, OpenMode::Read).expect("there");
+    let pieces = vec![Piece::File(FileRange::new(file, 0, 1000))];
+    let failures = Arc::<std::sync::atomic::AtomicUsize>::default();
+    let (_stop, stopped) = watch::channel(false);
+
+    let librarian = Librarian { pieces: pieces.clone(), failures: Arc::clone(&failures) };
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (mut peer, (stream, _)) = (peer.expect("there"), accepted.expect("called"));
+    peer.write_all(b"\0\0\0\x01n").await.expect("open");
+    let reason = serve(stream, librarian, LIMITS, stopped.clone()).await;
+    assert!(matches!(reason, CloseReason::Disk(_)), "by the system: {reason:?}");
+
+    let librarian = Librarian { pieces, failures: Arc::clone(&failures) };
+    let (mut peer, stream) = duplex(64 * 1024);
+    peer.write_all(b"\0\0\0\x01n").await.expect("open");
+    let reason = serve(stream, librarian, LIMITS, stopped).await;
+    assert!(matches!(reason, CloseReason::Disk(_)), "by reading: {reason:?}");
+    assert_eq!(failures.load(std::sync::atomic::Ordering::SeqCst), 2);
 }

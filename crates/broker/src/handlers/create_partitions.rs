@@ -1,6 +1,6 @@
 //! CreatePartitions, versions 0–3: more partitions for topics that exist.
 
-use fleuve_metadata::controller::MorePartitions;
+use fleuve_metadata::controller::{CreatePartitionsError, MorePartitions};
 use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::create_partitions_request::{
     CreatePartitionsRequest, CreatePartitionsTopic,
@@ -55,12 +55,18 @@ pub(crate) fn handle(
         let names: Vec<Str> = wanted.iter().map(|topic| topic.topic.clone()).collect();
         let outcomes: Vec<Result<(), (ErrorCode, String)>> =
             match context.node.create_partitions(wanted, validate_only).await {
-                Ok(results) => results
-                    .into_iter()
-                    .map(|result| {
+                Ok(results) => {
+                    let is_excess = |result: &Result<(), CreatePartitionsError>| {
+                        matches!(result, Err(CreatePartitionsError::TooManyPartitions(_)))
+                    };
+                    if results.iter().any(is_excess) {
+                        context.node.oversized_requests.add(1);
+                    }
+                    let told = results.into_iter().map(|result| {
                         result.map_err(|e| (errors::create_partitions(&e), e.to_string()))
-                    })
-                    .collect(),
+                    });
+                    told.collect()
+                }
                 Err(error) => {
                     vec![Err((errors::metadata(&error), error.to_string())); names.len()]
                 }

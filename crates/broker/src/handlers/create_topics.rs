@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use fleuve_metadata::config::describe_topic;
-use fleuve_metadata::controller::{CreatedTopic, NewTopic, ReplicaAssignment};
+use fleuve_metadata::controller::{CreateTopicError, CreatedTopic, NewTopic, ReplicaAssignment};
 use fleuve_metadata::image::{AclOperation, AclResourceType};
 use fleuve_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use fleuve_protocol::messages::create_topics_response::{
@@ -54,6 +54,12 @@ pub(crate) fn handle(
         }));
         match outcome {
             Ok(results) => {
+                let is_excess = |result: &Result<_, CreateTopicError>| {
+                    matches!(result, Err(CreateTopicError::TooManyPartitions(_)))
+                };
+                if results.iter().any(is_excess) {
+                    context.node.oversized_requests.add(1);
+                }
                 for (name, result) in names.into_iter().zip(results) {
                     response.topics.push(match result {
                         Ok(created) => describe(&context, created, validate_only),

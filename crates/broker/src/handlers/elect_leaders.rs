@@ -15,16 +15,18 @@ use crate::request::{Context, Outcome};
 
 /// The first version that says whom to elect.
 const TYPE_FROM: i16 = 1;
+/// The first version whose answer has an error of its own, besides those of partitions.
+const ERROR_FROM: i16 = 1;
 
 pub(crate) fn handle(
     context: &Context,
     request: ElectLeadersRequest,
 ) -> Outcome<ElectLeadersResponse> {
     if let Err(code) = permission::cluster(context, AclOperation::Alter) {
-        return Outcome::Now(deny(request, code));
+        return Outcome::Now(deny(context, request, code));
     }
-    let refuse =
-        |code: ErrorCode| ElectLeadersResponse { error_code: code.code(), ..Default::default() };
+    let version = context.version;
+    let refuse = move |code: ErrorCode| refusal(version, code);
     let election = match request.election_type {
         _ if context.version < TYPE_FROM => ElectionType::Preferred,
         0 => ElectionType::Preferred,
@@ -78,7 +80,12 @@ pub(crate) fn handle(
     })
 }
 
-fn deny(request: ElectLeadersRequest, code: ErrorCode) -> ElectLeadersResponse {
+fn refusal(version: i16, code: ErrorCode) -> ElectLeadersResponse {
+    let error_code = if version < ERROR_FROM { 0 } else { code.code() };
+    ElectLeadersResponse { error_code, ..Default::default() }
+}
+
+fn deny(context: &Context, request: ElectLeadersRequest, code: ErrorCode) -> ElectLeadersResponse {
     let topics = request.topic_partitions.into_iter().flatten().map(|topic| {
         let partitions = topic.partitions.into_iter().map(|partition_id| PartitionResult {
             partition_id,
@@ -88,9 +95,8 @@ fn deny(request: ElectLeadersRequest, code: ErrorCode) -> ElectLeadersResponse {
         ReplicaElectionResult { topic: topic.topic, partition_result: partitions.collect() }
     });
     ElectLeadersResponse {
-        error_code: code.code(),
         replica_election_results: topics.collect(),
-        ..Default::default()
+        ..refusal(context.version, code)
     }
 }
 

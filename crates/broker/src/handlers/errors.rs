@@ -105,7 +105,7 @@ pub(crate) fn create_topic(error: &CreateTopicError) -> ErrorCode {
         CreateTopicError::InvalidReplicationFactor => ErrorCode::InvalidReplicationFactor,
         CreateTopicError::Placement(error) => placement(error),
         CreateTopicError::InvalidConfig(_) => ErrorCode::InvalidConfig,
-        CreateTopicError::TooManyPartitions => ErrorCode::PolicyViolation,
+        CreateTopicError::TooManyPartitions(_) => ErrorCode::PolicyViolation,
     }
 }
 
@@ -142,7 +142,7 @@ pub(crate) fn create_partitions(error: &CreatePartitionsError) -> ErrorCode {
         CreatePartitionsError::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
         CreatePartitionsError::InvalidCount(_) => ErrorCode::InvalidPartitions,
         CreatePartitionsError::Placement(error) => placement(error),
-        CreatePartitionsError::TooManyPartitions => ErrorCode::PolicyViolation,
+        CreatePartitionsError::TooManyPartitions(_) => ErrorCode::PolicyViolation,
     }
 }
 

@@ -7,7 +7,7 @@
 //! Topics that the client may not describe are left out of a list of all, and otherwise look the
 //! same whether they exist or not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use fleuve_metadata::image::{AclOperation, AclResourceType, Image, Topic};
@@ -19,7 +19,6 @@ use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::Uuid;
 
 use super::{errors, operations, permission};
-use crate::connection::CloseReason;
 use crate::metadata_log::is_valid_topic_name;
 use crate::quotas::Mutations;
 use crate::request::{Context, Outcome};
@@ -38,19 +37,18 @@ enum Asked {
 }
 
 pub(crate) fn handle(context: &Context, request: MetadataRequest) -> Outcome<MetadataResponse> {
-    let asked = match asked(context.version, &request) {
-        Ok(asked) => asked,
-        Err(reason) => return Outcome::Close(CloseReason::Malformed(reason)),
+    let Some(asked) = asked(context.version, &request) else {
+        return Outcome::Now(refuse(request));
     };
     let image = context.node.image();
     let may_create =
         request.allow_auto_topic_creation && context.node.settings().topics.auto_create;
-    let mut failures: Vec<(Str, ErrorCode)> = Vec::new();
+    let mut failures: HashMap<Str, ErrorCode> = HashMap::new();
     let mut missing: Vec<Str> = Vec::new();
     if let Asked::Names(names) = &asked {
         for name in names {
             if let Err(code) = permission::topic(context, AclOperation::Describe, name) {
-                failures.push((name.clone(), code));
+                failures.insert(name.clone(), code);
             } else if may_create && image.topics().by_name(name).is_none() {
                 missing.push(name.clone());
             }
@@ -60,12 +58,18 @@ pub(crate) fn handle(context: &Context, request: MetadataRequest) -> Outcome<Met
         missing.retain(|name| match permission::topic(context, AclOperation::Create, name) {
             Ok(()) => true,
             Err(code) => {
-                failures.push((name.clone(), code));
+                failures.insert(name.clone(), code);
                 false
             }
         });
     }
     missing.retain(|name| is_valid_topic_name(name));
+    let topics = &context.node.settings().topics;
+    let each = usize::try_from(topics.default_partitions).unwrap_or(1);
+    if missing.len().saturating_mul(each) > topics.created_per_request_max {
+        context.node.oversized_requests.add(1);
+        failures.extend(missing.drain(..).map(|name| (name, ErrorCode::PolicyViolation)));
+    }
     if missing.is_empty() {
         return Outcome::Now(respond(context, &image, &request, asked, &failures));
     }
@@ -76,7 +80,7 @@ pub(crate) fn handle(context: &Context, request: MetadataRequest) -> Outcome<Met
         for name in missing {
             if let Err(error) = context.node.auto_create_topic(&name).await {
                 tracing::warn!(topic = %name, %error, "a topic cannot be created on demand");
-                failures.push((name, errors::auto_create(&error)));
+                failures.insert(name, errors::auto_create(&error));
             } else if let Some(topic) = context.node.image().topics().by_name(&name) {
                 mutations.admit(topic.partitions().len());
             }
@@ -88,16 +92,28 @@ pub(crate) fn handle(context: &Context, request: MetadataRequest) -> Outcome<Met
     })
 }
 
-fn asked(version: i16, request: &MetadataRequest) -> Result<Asked, String> {
-    let Some(topics) = &request.topics else { return Ok(Asked::All) };
+/// The answer to a request that asks for topics in a way that its version does not have.
+fn refuse(request: MetadataRequest) -> MetadataResponse {
+    let topics = request.topics.into_iter().flatten().map(|topic| MetadataResponseTopic {
+        error_code: ErrorCode::InvalidRequest.code(),
+        name: Some(topic.name.unwrap_or_default()),
+        topic_id: topic.topic_id,
+        ..Default::default()
+    });
+    MetadataResponse { topics: topics.collect(), ..Default::default() }
+}
+
+/// Reads what is asked about; `None` if the version has no such way to ask.
+fn asked(version: i16, request: &MetadataRequest) -> Option<Asked> {
+    let Some(topics) = &request.topics else { return Some(Asked::All) };
     if topics.is_empty() && version < NULL_MEANS_ALL_FROM {
-        return Ok(Asked::All);
+        return Some(Asked::All);
     }
     let mut ids = BTreeSet::new();
     let mut names = BTreeSet::new();
     for topic in topics {
         if version < TOPIC_IDS_FROM && (topic.name.is_none() || !topic.topic_id.is_zero()) {
-            return Err(format!("version {version} asks for topics by name only"));
+            return None;
         }
         if !topic.topic_id.is_zero() {
             ids.insert(topic.topic_id);
@@ -106,7 +122,7 @@ fn asked(version: i16, request: &MetadataRequest) -> Result<Asked, String> {
         }
     }
     // Ids win when somebody mixes the two.
-    Ok(if ids.is_empty() { Asked::Names(names) } else { Asked::Ids(ids) })
+    Some(if ids.is_empty() { Asked::Names(names) } else { Asked::Ids(ids) })
 }
 
 fn respond(
@@ -114,7 +130,7 @@ fn respond(
     image: &Image,
     request: &MetadataRequest,
     asked: Asked,
-    failures: &[(Str, ErrorCode)],
+    failures: &HashMap<Str, ErrorCode>,
 ) -> MetadataResponse {
     let mut topics = Vec::new();
     let describe = |topic: &Arc<Topic>| describe(context, topic);
@@ -149,12 +165,12 @@ fn respond(
         }
         Asked::Names(names) => {
             topics.extend(names.into_iter().map(|name| {
-                let failure = failures.iter().find(|(failed, _)| *failed == name);
+                let failure = failures.get(&name);
                 match image.topics().by_name(&name) {
                     Some(topic) if failure.is_none() => describe(topic),
                     _ => {
                         let code = match failure {
-                            Some((_, code)) => *code,
+                            Some(code) => *code,
                             None if is_valid_topic_name(&name) => {
                                 ErrorCode::UnknownTopicOrPartition
                             }

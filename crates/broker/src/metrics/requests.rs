@@ -7,13 +7,15 @@
 //!      request queue  local      remote   response queue  response send
 //! ```
 //!
+//! What of the first is a pause, because the client had used up a quota, is *throttle*, and no queue.
+//!
 //! It *arrives* with the read that completed its frame, and waits while requests before it on the
 //! same connection are handled. *Local* is the handler itself; *remote* is what it waits for
 //! (a flush, more bytes, other members). The answer then waits for the answers before it, and for
 //! the peer to take it.
 
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fleuve_http::{Exposition, Kind};
 use fleuve_protocol::ErrorCode;
@@ -35,6 +37,7 @@ pub(crate) struct Called {
     /// Answers by error code; the first is -1.
     errors: [Counter; ERRORS],
     queue: Distribution,
+    throttle: Distribution,
     local: Distribution,
     remote: Distribution,
     response_queue: Distribution,
@@ -56,10 +59,19 @@ pub(crate) struct Receipt {
     pub(crate) correlation_id: i32,
     pub(crate) arrived: Instant,
     pub(crate) begun: Instant,
+    /// How long it was not read because its client had used up a quota.
+    pub(crate) throttled: Duration,
     pub(crate) handled: Instant,
     pub(crate) ready: Instant,
     pub(crate) request_bytes: usize,
     pub(crate) response_bytes: usize,
+}
+
+impl Receipt {
+    /// How long it waited between its arrival and its handler for other reasons than a quota.
+    pub(crate) fn queued(&self) -> Duration {
+        self.begun.saturating_duration_since(self.arrived).saturating_sub(self.throttled)
+    }
 }
 
 impl RequestCounters {
@@ -72,6 +84,7 @@ impl RequestCounters {
                 versions: (0..versions).map(|_| Counter::default()).collect(),
                 errors: [const { Counter::new() }; ERRORS],
                 queue: Distribution::default(),
+                throttle: Distribution::default(),
                 local: Distribution::default(),
                 remote: Distribution::default(),
                 response_queue: Distribution::default(),
@@ -105,7 +118,8 @@ impl Called {
     #[inline]
     pub(crate) fn answered(&self, receipt: &Receipt, turn: Instant, sent: Instant) {
         let Receipt { arrived, begun, handled, ready, .. } = *receipt;
-        self.queue.record(begun.saturating_duration_since(arrived));
+        self.queue.record(receipt.queued());
+        self.throttle.record(receipt.throttled);
         self.local.record(handled.saturating_duration_since(begun));
         self.remote.record(ready.saturating_duration_since(handled));
         self.response_queue.record(turn.saturating_duration_since(ready));
@@ -154,8 +168,11 @@ pub(crate) fn write_requests(page: &mut Exposition, apis: &[Api], counters: &[Re
         }
     }
     type Stage = fn(&Called) -> &Distribution;
-    let stages: [(&str, &str, Stage); 6] = [
+    let stages: [(&str, &str, Stage); 7] = [
         ("requestqueuetimems", "Milliseconds from arrival to handling.", |c| &c.queue),
+        ("throttletimems", "Milliseconds that requests were not read because of a quota.", |c| {
+            &c.throttle
+        }),
         ("localtimems", "Milliseconds in the handler.", |c| &c.local),
         ("remotetimems", "Milliseconds of waiting for what the request needs.", |c| &c.remote),
         ("responsequeuetimems", "Milliseconds behind answers before it.", |c| &c.response_queue),
@@ -187,8 +204,6 @@ pub(crate) fn write_requests(page: &mut Exposition, apis: &[Api], counters: &[Re
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use fleuve_protocol::messages::ApiKey;
 
     use super::*;
@@ -208,6 +223,7 @@ mod tests {
             correlation_id: 1,
             arrived,
             begun: after(1),
+            throttled: Duration::from_micros(500),
             handled: after(3),
             ready: after(7),
             request_bytes: 100,
@@ -228,7 +244,8 @@ mod tests {
             line.expect(name).rsplit(' ').next().expect("a value").parse().expect("a number")
         };
         for (stage, ms) in [
-            ("requestqueuetimems", 1.0),
+            ("requestqueuetimems", 0.5),
+            ("throttletimems", 0.5),
             ("localtimems", 2.0),
             ("remotetimems", 4.0),
             ("responsequeuetimems", 8.0),

@@ -99,6 +99,18 @@ fn write_budget(page: &mut Exposition, node: &Node) {
         "Times that a connection waited for room for a large request.",
     )
     .sample(&[], budget.waits.get() as f64);
+    page.family(
+        "fleuve_requests_of_too_many_partitions_total",
+        Kind::Counter,
+        "Requests refused because they would create too many partitions.",
+    )
+    .sample(&[], node.oversized_requests.get() as f64);
+    page.family(
+        "fleuve_log_read_failures_total",
+        Kind::Counter,
+        "Answers that ended early because a log could not be read.",
+    )
+    .sample(&[], node.read_failures.get() as f64);
 }
 
 impl Probe for NodeProbe {

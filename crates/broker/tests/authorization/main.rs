@@ -72,6 +72,17 @@ async fn every_api_that_is_served_has_a_row() {
     broker.shutdown().await;
 }
 
+/// What is refused must fit into the version that was asked in, or nothing is heard of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_version_of_every_api_is_answered_without_each_right() {
+    let (_directory, broker) = start(&[]).await;
+    let address = broker.listeners()[0].address.to_string();
+    let silent = matrix::run_older(&address).await;
+    // These end the connection on purpose: their answers have no room for an error.
+    assert!(silent.is_empty(), "{}", silent.join("\n"));
+    broker.shutdown().await;
+}
+
 /// Says what is wrong with an outcome.
 fn judge(outcome: &Outcome) -> Option<String> {
     let Outcome { title, missing, answer, of_nothing } = outcome;

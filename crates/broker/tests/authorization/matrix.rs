@@ -1,6 +1,6 @@
 //! Goes through the table: each request with all it needs, and without each of the rights.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fleuve_metadata::image::{AclOperation, AclResourceType};
@@ -65,17 +65,60 @@ pub(crate) async fn run(address: &str, mut tell: impl FnMut(Outcome)) {
     }
 }
 
+/// Runs all rows in older versions, too, without each of the rights, and tells where the broker
+/// hung up instead of answering.
+pub(crate) async fn run_older(address: &str) -> Vec<String> {
+    let oldest = oldest(address).await;
+    let admin = &mut Connection::open(address, "admin").await;
+    let user = &mut Connection::open(address, USER).await;
+    for kind in [0, 1] {
+        await_coordinator(admin, kind).await;
+    }
+    let mut silent = Vec::new();
+    for row in rows() {
+        let names = names(admin).await;
+        let rights: Vec<Right> = row.rights.iter().map(|(right, _)| *right).collect();
+        for missing in &rights {
+            let granted: Vec<Right> =
+                rights.iter().copied().filter(|right| right != missing).collect();
+            grant(admin, user, &granted, &[&names]).await;
+            let ask = (row.ask)(&names);
+            let reopen = async || Connection::open(address, USER).await;
+            for version in user.call_older(&ask, &oldest, reopen).await {
+                silent.push(format!("{row} version {version} without {missing:?}"));
+            }
+        }
+    }
+    silent
+}
+
+/// The oldest version of each API that the broker serves.
+async fn oldest(address: &str) -> BTreeMap<i16, i16> {
+    let text = versions(address).await;
+    let number = |text: &str| text.split([',', ' ']).next().and_then(|digits| digits.parse().ok());
+    let row = |text: &str| {
+        let oldest = text.split("min_version: ").nth(1).and_then(number);
+        (number(text).expect("a number"), oldest.expect("a number"))
+    };
+    text.split("api_key: ").skip(1).map(row).collect()
+}
+
 /// The APIs that the broker serves.
 pub(crate) async fn served(address: &str) -> BTreeSet<i16> {
+    let text = versions(address).await;
+    let keys = text.split("api_key: ").skip(1);
+    let number = |text: &str| text.split(',').next().and_then(|digits| digits.parse().ok());
+    keys.map(|text| number(text).expect("a number")).collect()
+}
+
+/// What the broker says about its APIs.
+async fn versions(address: &str) -> String {
     let mut connection = Connection::open(address, "admin").await;
     let request = ApiVersionsRequest {
         client_software_name: Str::from("matrix"),
         client_software_version: Str::from("1"),
     };
-    let answer = connection.call(&ask(request, 4)).await.expect("an answer");
-    let keys = answer.text.split("api_key: ").skip(1);
-    let number = |text: &str| text.split(',').next().and_then(|digits| digits.parse().ok());
-    keys.map(|text| number(text).expect("a number")).collect()
+    connection.call(&ask(request, 4)).await.expect("an answer").text
 }
 
 /// Makes what rows are about, unless it is still there, and tells its names.

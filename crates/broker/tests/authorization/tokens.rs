@@ -140,3 +140,30 @@ async fn a_session_that_is_over_ends_the_connection() {
     }
     broker.shutdown().await;
 }
+
+/// What is written for a mechanism of a listener wins over the listener's, and that over all.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_last_as_long_as_their_listener_says() {
+    const ALL: (&str, &str) = ("connections.max.reauth.ms", "60000");
+    const LISTENER: (&str, &str) =
+        ("listener.name.sasl_plaintext.connections.max.reauth.ms", "50000");
+    const MECHANISM: (&str, &str) =
+        ("listener.name.sasl_plaintext.plain.connections.max.reauth.ms", "40000");
+    const OTHER: (&str, &str) =
+        ("listener.name.sasl_plaintext.scram-sha-256.connections.max.reauth.ms", "30000");
+    const OFF: (&str, &str) = ("listener.name.sasl_plaintext.connections.max.reauth.ms", "0");
+    for (keys, expected) in [
+        (&[ALL, OTHER][..], "60000"),
+        (&[ALL, LISTENER], "50000"),
+        (&[ALL, LISTENER, MECHANISM], "40000"),
+        (&[ALL, OFF], "0"),
+    ] {
+        let (_directory, broker) = start(keys).await;
+        let address = broker.listeners()[0].address.to_string();
+        let mut connection = Connection::unknown(&address).await;
+        let (_, known) = authenticate(&mut connection, "ada").await;
+        let known = known.expect("an answer");
+        assert_eq!(field(&known, "session_lifetime_ms"), expected, "{keys:?}");
+        broker.shutdown().await;
+    }
+}

@@ -2,13 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use fleuve_protocol::Str;
+use bytes::Bytes;
 use fleuve_protocol::messages::api_versions_request::ApiVersionsRequest;
+use fleuve_protocol::messages::create_partitions_request::{
+    CreatePartitionsRequest, CreatePartitionsTopic,
+};
+use fleuve_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use fleuve_protocol::messages::describe_cluster_request::DescribeClusterRequest;
 use fleuve_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
 use fleuve_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use fleuve_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
+use fleuve_protocol::messages::sasl_authenticate_request::SaslAuthenticateRequest;
+use fleuve_protocol::messages::sasl_handshake_request::SaslHandshakeRequest;
+use fleuve_protocol::{ErrorCode, Str};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -185,4 +193,144 @@ async fn large_requests_wait_for_room_and_small_ones_do_not() {
     while !broker.get("/metrics").await.contains("fleuve_request_bytes 0") {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_does_not_say_who_it_is_has_to_go_in_time() {
+    let users = "x required user_ada=\"ada\";";
+    let broker = TestBroker::start(&[
+        ("listeners", "SASL_PLAINTEXT://127.0.0.1:0"),
+        ("sasl.enabled.mechanisms", "PLAIN"),
+        ("listener.name.sasl_plaintext.plain.sasl.jaas.config", users),
+        ("inter.broker.listener.name", "SASL_PLAINTEXT"),
+        ("fleuve.authentication.timeout.ms", "300"),
+    ])
+    .await;
+    let address = broker.broker.listeners()[0].address;
+    let begun = Instant::now();
+    closed(TcpStream::connect(address).await.expect("room")).await;
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    // Asking what is served, or beginning an exchange, is not saying who one is.
+    let mut busy = broker.connect().await;
+    let handshake = SaslHandshakeRequest { mechanism: Str::from("PLAIN") };
+    assert_eq!(busy.call(&handshake, 1).await.error_code, 0);
+    assert!(busy.receive_frame().await.is_none());
+    // Who has said it stays, however long it is silent.
+    let mut known = broker.connect().await;
+    known.call(&handshake, 1).await;
+    let auth_bytes = Bytes::from_static(b"\0ada\0ada");
+    assert_eq!(known.call(&SaslAuthenticateRequest { auth_bytes }, 2).await.error_code, 0);
+    tokio::time::timeout(Duration::from_millis(600), known.receive_frame())
+        .await
+        .expect_err("nothing happens");
+    known.call(&ApiVersionsRequest::default(), 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_one_listener_change_while_the_broker_runs() {
+    let broker = TestBroker::start(&[
+        ("listeners", "PLAINTEXT://127.0.0.1:0,EXTRA://127.0.0.1:0"),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,EXTRA:PLAINTEXT"),
+        ("fleuve.metrics.listen", "127.0.0.1:0"),
+    ])
+    .await;
+    let mut client = broker.connect().await;
+    let mut first = broker.connect_to(1).await;
+    first.call(&ApiVersionsRequest::default(), 0).await;
+    set(&mut client, "listener.name.extra.max.connections", "1").await;
+    // The next one at this listener waits for its turn, and those at the other do not.
+    let mut second = broker.connect_to(1).await;
+    second.send(&ApiVersionsRequest::default(), 0).await;
+    broker.connect().await.call(&ApiVersionsRequest::default(), 0).await;
+    tokio::time::timeout(Duration::from_millis(300), second.receive_frame())
+        .await
+        .expect_err("it is not its turn");
+    drop(first);
+    assert!(second.receive_frame().await.is_some());
+    // The limit is gone.
+    alter(&mut client, &[("listener.name.extra.max.connections", None)]).await;
+    broker.connect_to(1).await.call(&ApiVersionsRequest::default(), 0).await;
+    // The same for a rate: whoever comes too early makes the listener wait.
+    set(&mut client, "listener.name.extra.max.connection.creation.rate", "1").await;
+    let waits = |page: String| {
+        let line = "kafka_server_socket_server_metrics_connection_accept_throttle_time";
+        let line = format!("{line}{{listener=\"EXTRA\"}} ");
+        let value = page.lines().find_map(|it| it.strip_prefix(&line)).map(str::to_owned);
+        value.and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    while waits(broker.get("/metrics").await) == 0.0 {
+        broker.connect_to(1).await.call(&ApiVersionsRequest::default(), 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_creates_only_so_many_partitions() {
+    let broker = TestBroker::start(&[
+        ("fleuve.request.partitions.max", "10"),
+        ("fleuve.metrics.listen", "127.0.0.1:0"),
+        ("num.partitions", "2"),
+    ])
+    .await;
+    let mut client = broker.connect().await;
+    let refused = ErrorCode::PolicyViolation.code();
+    let topic = |name: &'static str, count| CreatableTopic {
+        name: Str::from(name),
+        num_partitions: count,
+        replication_factor: 1,
+        ..Default::default()
+    };
+    let topics = vec![topic("a", 6), topic("b", 5)];
+    let request = CreateTopicsRequest { topics, timeout_ms: 1_000, ..Default::default() };
+    let response = client.call(&request, 7).await;
+    let codes: Vec<i16> = response.topics.iter().map(|row| row.error_code).collect();
+    assert_eq!(codes, [refused; 2], "together they are too many");
+    client.create_topic("a", 6).await;
+    let more = CreatePartitionsRequest {
+        topics: vec![CreatePartitionsTopic {
+            name: Str::from("a"),
+            count: 17,
+            assignments: None,
+        }],
+        timeout_ms: 1_000,
+        ..Default::default()
+    };
+    assert_eq!(client.call(&more, 3).await.results[0].error_code, refused);
+    // Those that are created because somebody asks for them count like others.
+    let ask = |count: usize| MetadataRequest {
+        topics: Some(
+            (0..count)
+                .map(|number| MetadataRequestTopic {
+                    name: Some(Str::from(format!("asked-{count}-{number}"))),
+                    ..Default::default()
+                })
+                .collect(),
+        ),
+        allow_auto_topic_creation: true,
+        ..Default::default()
+    };
+    let response = client.call(&ask(6), 12).await;
+    assert!(response.topics.iter().all(|topic| topic.error_code == refused), "{response:?}");
+    let response = client.call(&ask(5), 12).await;
+    assert!(response.topics.iter().all(|topic| topic.error_code == 0), "{response:?}");
+    let page = broker.get("/metrics").await;
+    assert!(page.contains("fleuve_requests_of_too_many_partitions_total 3"), "{page}");
+}
+
+/// Each name costs a little, not as much as all the others together.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_names_that_are_refused_cost_no_more_than_each() {
+    let broker = TestBroker::start(&[("fleuve.request.partitions.max", "10")]).await;
+    let mut client = broker.connect().await;
+    let topics = (0..200_000).map(|number| MetadataRequestTopic {
+        name: Some(Str::from(format!("t{number}"))),
+        ..Default::default()
+    });
+    let request = MetadataRequest {
+        topics: Some(topics.collect()),
+        allow_auto_topic_creation: true,
+        ..Default::default()
+    };
+    let asking = tokio::time::timeout(Duration::from_secs(60), client.call(&request, 12));
+    let response = asking.await.expect("an answer in time");
+    assert_eq!(response.topics.len(), 200_000);
 }

@@ -16,8 +16,6 @@ pub struct AccessSettings {
     pub super_users: String,
     /// `allow.everyone.if.no.acl.found`.
     pub allow_without_entries: bool,
-    /// `connections.max.reauth.ms`; `None` lets sessions last as long as their connections.
-    pub reauthentication_max_ms: Option<i64>,
     /// How delegation tokens are made, if they are.
     pub tokens: Option<TokenKeys>,
 }
@@ -72,8 +70,6 @@ pub(super) fn resolve_access(layers: &Layers<'_>, problems: &mut Problems) -> Ac
             as u64,
     });
     AccessSettings {
-        reauthentication_max_ms: Some(layers.integer("connections.max.reauth.ms"))
-            .filter(|max_ms| *max_ms > 0),
         tokens,
         is_controlled: !class.is_empty(),
         super_users,

@@ -234,6 +234,7 @@ pub(super) fn resolve(
         metadata_log: resolve_metadata_log(layers),
         topics: TopicRules {
             auto_create: layers.boolean("auto.create.topics.enable"),
+            created_per_request_max: count(layers, "fleuve.request.partitions.max"),
             delete_allowed: layers.boolean("delete.topic.enable"),
             default_partitions: layers.integer("num.partitions") as i32,
             default_replication_factor: resolve_replication_factor(layers, problems),

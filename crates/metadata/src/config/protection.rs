@@ -8,6 +8,7 @@
 //!
 //! Certificates are named here and read by the broker at its start.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -17,13 +18,18 @@ use super::problem::Problems;
 
 /// Keys that may stand behind `listener.name.NAME.`.
 pub(super) const LISTENER_KEYS: &[&str] = &[
+    "connections.max.reauth.ms",
     "max.connection.creation.rate",
     "max.connections",
+    "oauthbearer.connections.max.reauth.ms",
     "oauthbearer.sasl.jaas.config",
     "oauthbearer.sasl.server.callback.handler.class",
+    "plain.connections.max.reauth.ms",
     "plain.sasl.jaas.config",
     "sasl.enabled.mechanisms",
+    "scram-sha-256.connections.max.reauth.ms",
     "scram-sha-256.sasl.jaas.config",
+    "scram-sha-512.connections.max.reauth.ms",
     "scram-sha-512.sasl.jaas.config",
     "ssl.client.auth",
     "ssl.enabled.protocols",
@@ -154,6 +160,9 @@ pub struct SaslSettings {
     pub plain_users: Option<Secret>,
     /// Whose tokens OAUTHBEARER takes.
     pub issuer: Option<IssuerSettings>,
+    /// `connections.max.reauth.ms` by mechanism; those that are missing let sessions last as long
+    /// as their connections.
+    pub sessions_max_ms: BTreeMap<&'static str, i64>,
 }
 
 /// Whose tokens are taken, by the keys `sasl.oauthbearer.*`.
@@ -347,7 +356,38 @@ fn resolve_sasl(listener: &OneListener<'_>, problems: &mut Problems) -> SaslSett
         true => resolve_issuer(listener, problems),
         false => None,
     };
-    SaslSettings { mechanisms, plain_users, issuer }
+    let sessions_max_ms = resolve_sessions(listener, &mechanisms, problems);
+    SaslSettings { mechanisms, plain_users, issuer, sessions_max_ms }
+}
+
+/// As in Kafka, what is written for a mechanism of a listener wins over what is written for the
+/// listener, and that over what is written for all.
+fn resolve_sessions(
+    listener: &OneListener<'_>,
+    mechanisms: &[&'static str],
+    problems: &mut Problems,
+) -> BTreeMap<&'static str, i64> {
+    const KEY: &str = "connections.max.reauth.ms";
+    let common = listener.layers.integer(KEY);
+    let mut own = |key: &str| {
+        let text = listener.own(key)?;
+        let number = text.trim().parse::<i64>();
+        if number.is_err() {
+            let message = format!("`{}` is {text}; write milliseconds", listener.own_key(key));
+            listener.error(key, message, problems);
+        }
+        number.ok()
+    };
+    let of_listener = own(KEY).unwrap_or(common);
+    let mut sessions = BTreeMap::new();
+    for mechanism in mechanisms {
+        let key = format!("{}.{KEY}", mechanism.to_lowercase());
+        let max_ms = own(&key).unwrap_or(of_listener);
+        if max_ms > 0 {
+            sessions.insert(*mechanism, max_ms);
+        }
+    }
+    sessions
 }
 
 /// Everything that a token is checked against has to be written: what is left out would not be

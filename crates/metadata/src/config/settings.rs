@@ -159,6 +159,8 @@ pub struct LogSettings {
 pub struct TopicRules {
     /// `auto.create.topics.enable`.
     pub auto_create: bool,
+    /// `fleuve.request.partitions.max`.
+    pub created_per_request_max: usize,
     /// `delete.topic.enable`.
     pub delete_allowed: bool,
     /// `num.partitions`.

@@ -39,9 +39,6 @@ pub const SUPPORTED_FEATURES: &[(&str, FeatureRange)] = &[
     (crate::image::TRANSACTION_VERSION, FeatureRange { min: 0, max: 2 }),
 ];
 
-/// The most partitions that one request may create, as in Kafka.
-pub(super) const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
-
 /// Decides about metadata, and keeps the image that the decisions rest on.
 #[derive(Debug)]
 pub struct Controller {

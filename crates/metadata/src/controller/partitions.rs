@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fleuve_protocol::Str;
 
-use super::machine::{Controller, Decision, PARTITIONS_PER_REQUEST_MAX};
+use super::machine::{Controller, Decision};
 use super::placement::{self, PlacementError};
 use crate::image::Partition;
 use crate::record::Record;
@@ -36,10 +36,8 @@ pub enum CreatePartitionsError {
     #[error(transparent)]
     Placement(#[from] PlacementError),
     /// The request asks for more partitions than one request may.
-    #[error(
-        "Excessively large number of partitions per request: at most {PARTITIONS_PER_REQUEST_MAX}"
-    )]
-    TooManyPartitions,
+    #[error("Excessively large number of partitions per request: at most {0}")]
+    TooManyPartitions(usize),
 }
 
 impl Controller {
@@ -54,7 +52,7 @@ impl Controller {
             *requested.entry(&topic.topic).or_default() += 1;
         }
         let mut records: Vec<Record> = Vec::new();
-        let mut left = PARTITIONS_PER_REQUEST_MAX;
+        let mut left = self.settings.topics.created_per_request_max;
         let decide = |wanted: &MorePartitions| {
             if requested[wanted.topic.as_str()] > 1 {
                 return Err(CreatePartitionsError::Duplicate);
@@ -99,7 +97,9 @@ impl Controller {
             ))
             .into());
         }
-        *left = left.checked_sub(additional).ok_or(CreatePartitionsError::TooManyPartitions)?;
+        let most = self.settings.topics.created_per_request_max;
+        *left =
+            left.checked_sub(additional).ok_or(CreatePartitionsError::TooManyPartitions(most))?;
         let factor = existing.first().map_or(1, |partition| partition.replicas.len());
         match &wanted.assignments {
             None => Ok(placement::place(&self.image, count, additional as i32, factor)?),

@@ -10,7 +10,7 @@ use fleuve_protocol::messages::remove_topic_record::RemoveTopicRecord;
 use fleuve_protocol::messages::topic_record::TopicRecord;
 use fleuve_types::Uuid;
 
-use super::machine::{Controller, Decision, PARTITIONS_PER_REQUEST_MAX};
+use super::machine::{Controller, Decision};
 use super::name::{self, InvalidName};
 use super::placement::{self, PlacementError};
 use crate::config::{ConfigMap, check_topic_overrides};
@@ -84,10 +84,8 @@ pub enum CreateTopicError {
     #[error("{0}")]
     InvalidConfig(String),
     /// The request asks for more partitions than one request may.
-    #[error(
-        "Excessively large number of partitions per request: at most {PARTITIONS_PER_REQUEST_MAX}"
-    )]
-    TooManyPartitions,
+    #[error("Excessively large number of partitions per request: at most {0}")]
+    TooManyPartitions(usize),
 }
 
 /// Which topic to delete.
@@ -138,7 +136,8 @@ impl Controller {
         for topic in topics {
             *requested.entry(&topic.name).or_default() += 1;
         }
-        let is_too_large = self.count_partitions(topics) > PARTITIONS_PER_REQUEST_MAX;
+        let most = self.settings.topics.created_per_request_max;
+        let is_too_large = self.count_partitions(topics) > most;
         let mut records = Vec::new();
         let mut accepted: BTreeMap<String, &str> = BTreeMap::new();
         let mut decide = |topic: &NewTopic| {
@@ -146,7 +145,7 @@ impl Controller {
                 return Err(CreateTopicError::Duplicate);
             }
             if is_too_large {
-                return Err(CreateTopicError::TooManyPartitions);
+                return Err(CreateTopicError::TooManyPartitions(most));
             }
             self.check_name(&topic.name)?;
             let partitions = self.place_topic(topic)?;

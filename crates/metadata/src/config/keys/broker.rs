@@ -84,6 +84,7 @@ pub static BROKER_KEYS: &[Key] = &[
     key("fleuve.flush.before.ack", Boolean, Some("true"), Any).served("Acknowledges acks=all and shows records to consumers only once they are on stable storage; false leaves them to the page cache, as Kafka does."),
     key("fleuve.metrics.listen", Text, Some("127.0.0.1:9644"), Any).served("Address of the Prometheus endpoint /metrics; empty switches it off."),
     key("fleuve.receive.timeout.ms", Long, Some("120000"), AtLeast(0)).served("Closes connections whose request has begun to arrive and stays incomplete for this long without a byte; 0 waits for ever."),
+    key("fleuve.request.partitions.max", Int, Some("10000"), AtLeast(1)).served("Most partitions that one request may create, by CreateTopics, CreatePartitions, or by asking for topics that do not exist; all of them are refused if there are more."),
     key("fleuve.send.timeout.ms", Long, Some("300000"), AtLeast(0)).served("Closes connections whose client takes no byte of its answers for this long; 0 waits for ever."),
     key("fleuve.slow.request.ms", Long, Some("1000"), AtLeast(0)).served("Requests that take the broker longer are written to its log as warnings, at most one a second; long polls and peers that read slowly do not count; 0 switches it off."),
     key("follower.fetch.last.tiered.offset.enable", Boolean, Some("false"), Any).cluster_wide().no_effect(REPLICATION),
