@@ -22,10 +22,12 @@ pub mod topology;
 mod driver;
 pub mod runtime;
 
+mod query;
+
 mod app;
 
 pub use app::{Guarantee, Settings, Streams, StreamsError};
-pub use driver::{Input, TestDriver, TestRecord, TestRecords};
+pub use driver::{Expected, Input, TestData, TestDriver, TestRecord, TestRecords, TestSetup};
 pub use dsl::processor;
 pub use dsl::{
     Branches, CogroupedKStream, Consumed, ErrorPolicy, GlobalKTable, JoinWindows, KGroupedStream,
@@ -34,6 +36,7 @@ pub use dsl::{
     TimeWindowedCogroupedKStream, TimeWindowedKStream, TimeWindows, Topology, Windowing,
 };
 pub use error::{ProcessingError, TopologyError};
+pub use query::{Answer, InStore, JsonReply, Position, Query, QueryError, in_store};
 pub use record::{Record, Window, Windowed};
 pub use runtime::{Clock, Schedule};
 pub use serde::{Json, Serde, SerdeOf, StreamType};

@@ -8,6 +8,7 @@ use super::app::{Consumed, Extractor, Topology};
 use super::{Closure, ErrorPolicy, KStream, Materialized, node};
 use crate::error::{Cause, ProcessingError, TopologyError};
 use crate::operator::stream_table_join::GlobalJoin;
+use crate::query::face::Shape;
 use crate::record::{Data, Headers};
 use crate::runtime::{GlobalStore, Origin, RawRecord};
 use crate::serde::{SerdeOf, StreamType};
@@ -80,6 +81,7 @@ impl Topology {
         );
         let (value, extractor) = (consumed.value.nullable(), consumed.extractor);
         let store_name = store.clone();
+        graph.show(&store, Shape::KeyValue, (&kept.0, &kept.1));
         graph.globals.insert(
             store.clone(),
             GlobalSpec {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::query::face::Shape;
 use crate::record::Data;
 use crate::serde::SerdeOf;
 use crate::state::{AnyStore, KvStore, KvStoreSettings, MemoryBackend};
@@ -85,6 +86,7 @@ impl<K: Data, V: Data> Materialized<K, V> {
         value: SerdeOf<V>,
     ) {
         graph.nodes[node].table_store = Some(store.clone());
+        graph.show(&store, Shape::KeyValue, (&key, &value));
         graph.add_store(StoreSpec {
             name: store.clone(),
             build: Arc::new(move |spec, topic| {

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::operator::session_aggregate::{SessionAggregate, SessionEmit, SessionGetter};
 use crate::operator::table::Getter;
+use crate::query::face::Shape;
 use crate::record::{Data, Windowed};
 use crate::runtime::{Assembly, Down};
 use crate::serde::{SerdeOf, SessionWindowedSerde, StreamType};
@@ -204,6 +205,7 @@ pub(crate) fn add_store<K: Data, A: Data>(
     on_close: bool,
 ) {
     let retention_ms = materialized.retention_ms.unwrap_or_else(|| windows.closes_after_ms());
+    graph.show(&store, Shape::Session, (&key, &value));
     graph.add_store(StoreSpec {
         name: store.clone(),
         build: Arc::new(move |spec, topic| {

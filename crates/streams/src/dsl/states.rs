@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Topology;
 use super::windowed::{WindowSpec, add_window_store};
+use crate::query::face::Shape;
 use crate::record::{Data, Windowed};
 use crate::runtime::{Cx, Origin, StoreSlot};
 use crate::serde::{SerdeOf, StreamType};
@@ -81,6 +82,7 @@ impl<K: Data, V: Data> KvState<K, V> {
     }
 
     pub(crate) fn add(app: &Topology, name: &str, key: SerdeOf<K>, value: SerdeOf<V>) -> Self {
+        app.graph.lock().show(name, Shape::KeyValue, (&key, &value));
         add_store(app, name, move |spec, topic| {
             let settings = KvStoreSettings {
                 name: spec.name.clone(),

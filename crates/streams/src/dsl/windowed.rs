@@ -12,6 +12,7 @@ use super::{TimeWindowedCogroupedKStream, cogrouped};
 use crate::operator::sliding_aggregate::SlidingAggregate;
 use crate::operator::table::Getter;
 use crate::operator::window_aggregate::{WindowAggregate, WindowEmit, WindowGetter};
+use crate::query::face::Shape;
 use crate::record::{Data, Windowed};
 use crate::runtime::{Assembly, Down};
 use crate::serde::{SerdeOf, StreamType, TimeWindowedSerde};
@@ -316,6 +317,7 @@ pub(crate) fn add_window_store<K: Data, V: Data>(
     let (store, logged, cached) = (window.store.clone(), window.logged, window.cached);
     let (retention_ms, duplicates) = (window.retention_ms, window.duplicates);
     let changelog_config = window.changelog_config.clone();
+    graph.show(&store, Shape::Window, (&window.key, &window.value));
     graph.add_store(StoreSpec {
         name: store.clone(),
         build: Arc::new(move |spec, topic| {

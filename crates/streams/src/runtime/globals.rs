@@ -79,6 +79,16 @@ impl Globals {
         GlobalReader { table, types: std::marker::PhantomData }
     }
 
+    /// Calls the function with a table's store, whatever its types are.
+    pub(crate) fn with_any<R>(
+        &self,
+        store: &str,
+        act: impl FnOnce(&mut dyn Any) -> R,
+    ) -> Option<R> {
+        let mut table = self.tables.get(store)?.lock();
+        Some(act(table.as_any()))
+    }
+
     /// Calls the function with a table's store, if there is one of that name and these types.
     pub(crate) fn with<K: Data, V: Data, R>(
         &self,

@@ -41,8 +41,10 @@ pub(crate) struct Queue {
     records: VecDeque<(i64, RawRecord)>,
     /// The highest event time processed from this partition.
     pub(crate) partition_time: i64,
-    /// The offset after the last processed record, if any was processed.
+    /// The offset after the last processed record, if any was processed since the last commit.
     pub(crate) position: Option<i64>,
+    /// The offset of the last processed record, if any ever was, by this task or those before it.
+    pub(crate) seen: Option<i64>,
 }
 
 impl Queues {
@@ -53,6 +55,7 @@ impl Queues {
             records: VecDeque::new(),
             partition_time: UNKNOWN_TIME,
             position: None,
+            seen: None,
         });
     }
 
@@ -95,6 +98,7 @@ impl Queue {
         let (timestamp, record) = self.records.pop_front()?;
         self.partition_time = self.partition_time.max(timestamp);
         self.position = Some(record.offset + 1);
+        self.seen = Some(record.offset);
         Some((timestamp, record))
     }
 

@@ -9,6 +9,7 @@ use super::context::{Cx, Origin, Outgoing, OutgoingTopic};
 use super::queues::{Queues, UNKNOWN_TIME};
 use super::{Clock, Flusher, Globals, Punctuated, RawRecord, Schedules, SourceEntry};
 use crate::error::ProcessingError;
+use crate::query::Position;
 use crate::record::Headers;
 use crate::state::{AnyStore, Logged, StoreError};
 use crate::topology::{Kind, NodeId, Plan};
@@ -124,6 +125,7 @@ impl Task {
         if timestamp < 0 {
             // As in Kafka Streams, a negative time asks for the record to be skipped; its offset still counts.
             queue.position = Some(record.offset + 1);
+            queue.seen = Some(record.offset);
             self.cx.drop_record("negative timestamp");
             return;
         }
@@ -298,6 +300,26 @@ impl Task {
             .position(|entry| entry.name == store)
             .expect("a driver restores stores of the task");
         self.cx.stores[index].restore(record)
+    }
+
+    /// Tells that the tasks before this one had processed a topic up to this offset, which is next.
+    pub(crate) fn begins_at(&mut self, topic: &str, next_offset: i64) {
+        if let Some(queue) = self.queues.find(topic)
+            && next_offset > 0
+        {
+            queue.seen = queue.seen.max(Some(next_offset - 1));
+        }
+    }
+
+    /// The last processed offsets.
+    pub(crate) fn position(&self) -> Position {
+        let mut position = Position::default();
+        for queue in self.queues.iter() {
+            if let Some(offset) = queue.seen {
+                position.reach(&queue.topic, self.id.partition, offset);
+            }
+        }
+        position
     }
 
     /// A store by name, for queries.

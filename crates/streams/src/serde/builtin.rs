@@ -41,6 +41,16 @@ macro_rules! fixed {
                 })?;
                 Ok(<$type>::from_be_bytes(fixed))
             }
+
+            fn show(&self, value: &$type) -> serde_json::Value {
+                (*value).into()
+            }
+
+            fn parse(&self, _: &str, text: &str) -> Result<$type, SerdeError> {
+                text.parse().map_err(|error| {
+                    SerdeError::new(format_args!("{text} is no {}: {error}", stringify!($type)))
+                })
+            }
         }
 
         impl StreamType for $type {
@@ -166,6 +176,14 @@ impl<T: 'static, S: Serde<T>> Serde<Option<T>> for NullableSerde<S> {
             Some(bytes) => self.0.deserialize(topic, headers, Some(bytes)).map(Some),
             None => Ok(None),
         }
+    }
+
+    fn show(&self, value: &Option<T>) -> serde_json::Value {
+        value.as_ref().map_or(serde_json::Value::Null, |value| self.0.show(value))
+    }
+
+    fn parse(&self, topic: &str, text: &str) -> Result<Option<T>, SerdeError> {
+        self.0.parse(topic, text).map(Some)
     }
 }
 

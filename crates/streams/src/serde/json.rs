@@ -54,6 +54,11 @@ impl<T: Serialize + DeserializeOwned + 'static> Serde<Json<T>> for JsonSerde {
             .map(Json)
             .map_err(|error| SerdeError::new(format_args!("not the expected JSON: {error}")))
     }
+
+    fn show(&self, value: &Json<T>) -> serde_json::Value {
+        serde_json::to_value(&value.0)
+            .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }))
+    }
 }
 
 impl<T: Serialize + DeserializeOwned + Clone + Send + 'static> StreamType for Json<T> {

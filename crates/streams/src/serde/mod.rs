@@ -39,6 +39,29 @@ pub trait Serde<T>: Send + Sync + 'static {
         headers: &Headers,
         bytes: Option<Bytes>,
     ) -> Result<T, SerdeError>;
+
+    /// Shows a value in JSON, for people and programs that query a store without its types. Unless a serde knows
+    /// better, its bytes are shown: as text if they are that, otherwise in hexadecimal.
+    fn show(&self, value: &T) -> serde_json::Value {
+        let mut bytes = Vec::new();
+        match self.serialize("", &mut Headers::default(), value, &mut bytes) {
+            Ok(Presence::Present) => match String::from_utf8(bytes) {
+                Ok(text) => text.into(),
+                Err(error) => {
+                    let hex = error.as_bytes().iter().map(|byte| format!("{byte:02x}"));
+                    serde_json::json!({ "hex": hex.collect::<String>() })
+                }
+            },
+            Ok(Presence::Null) => serde_json::Value::Null,
+            Err(error) => serde_json::json!({ "error": error.to_string() }),
+        }
+    }
+
+    /// Reads a value as a person writes it. Unless a serde knows better, the text is taken for the value's bytes.
+    fn parse(&self, topic: &str, text: &str) -> Result<T, SerdeError> {
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        self.deserialize(topic, &Headers::default(), Some(bytes))
+    }
 }
 
 /// Whether a value has bytes or is null.
@@ -129,6 +152,16 @@ impl<T: 'static> SerdeOf<T> {
     ) -> Result<T, SerdeError> {
         self.0.deserialize(topic, headers, bytes)
     }
+
+    /// Shows a value in JSON.
+    pub fn show(&self, value: &T) -> serde_json::Value {
+        self.0.show(value)
+    }
+
+    /// Reads a value as a person writes it.
+    pub fn parse(&self, topic: &str, text: &str) -> Result<T, SerdeError> {
+        self.0.parse(topic, text)
+    }
 }
 
 impl<T: 'static> Serde<T> for SerdeOf<T> {
@@ -149,6 +182,14 @@ impl<T: 'static> Serde<T> for SerdeOf<T> {
         bytes: Option<Bytes>,
     ) -> Result<T, SerdeError> {
         self.0.deserialize(topic, headers, bytes)
+    }
+
+    fn show(&self, value: &T) -> serde_json::Value {
+        self.0.show(value)
+    }
+
+    fn parse(&self, topic: &str, text: &str) -> Result<T, SerdeError> {
+        self.0.parse(topic, text)
     }
 }
 

@@ -6,7 +6,7 @@
 //! ```
 
 use std::any::Any;
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -124,13 +124,26 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
 
     /// All pairs in the order of their key bytes.
     pub(crate) fn all(&mut self) -> Result<Vec<(K, Stamped<V>)>, StoreError> {
+        self.between(Bound::Unbounded, Bound::Unbounded)
+    }
+
+    /// The pairs whose key bytes are within those of these keys, in their order.
+    pub(crate) fn between(
+        &mut self,
+        from: Bound<&K>,
+        to: Bound<&K>,
+    ) -> Result<Vec<(K, Stamped<V>)>, StoreError> {
+        let (from, to) = (self.bound(from)?, self.bound(to)?);
+        let bounds = (from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice));
         let mut pairs: std::collections::BTreeMap<Bytes, Option<Stamped<V>>> = Default::default();
-        for (key, bytes) in self.backend.range(Bound::Unbounded, Bound::Unbounded) {
+        for (key, bytes) in self.backend.range(bounds.0, bounds.1) {
             let value = self.decode(bytes)?;
             pairs.insert(key, Some(value));
         }
         for (key, entry) in self.cache.iter() {
-            pairs.insert(key.clone(), entry.value.clone());
+            if RangeBounds::<[u8]>::contains(&bounds, &key[..]) {
+                pairs.insert(key.clone(), entry.value.clone());
+            }
         }
         pairs
             .into_iter()
@@ -167,6 +180,13 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
                 Ok((self.settings.key.read(topic, &headers, Some(key))?, self.decode(bytes)?))
             })
             .collect()
+    }
+
+    fn bound(&mut self, key: Bound<&K>) -> Result<Bound<Vec<u8>>, StoreError> {
+        if let Bound::Included(key) | Bound::Excluded(key) = key {
+            self.write_key(key)?;
+        }
+        Ok(key.map(|_| self.key.clone()))
     }
 
     fn write_key(&mut self, key: &K) -> Result<(), StoreError> {

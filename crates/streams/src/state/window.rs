@@ -10,6 +10,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::ops::{Bound, RangeBounds};
 
 use bytes::{BufMut, Bytes};
 
@@ -191,6 +192,36 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             .collect()
     }
 
+    /// Keys whose bytes are within those of these, in windows that begin within `from_ms..=to_ms`, by start and key
+    /// bytes.
+    pub(crate) fn fetch_between(
+        &self,
+        keys: (Bound<&K>, Bound<&K>),
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<(Windowed<K>, Stamped<V>)>, StoreError> {
+        let bytes = |key: Bound<&K>| -> Result<Bound<Bytes>, StoreError> {
+            Ok(match key {
+                Bound::Included(key) => Bound::Included(self.key_bytes(key)?),
+                Bound::Excluded(key) => Bound::Excluded(self.key_bytes(key)?),
+                Bound::Unbounded => Bound::Unbounded,
+            })
+        };
+        let keys = (bytes(keys.0)?, bytes(keys.1)?);
+        if from_ms > to_ms {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for (start, window) in self.windows.range(from_ms..=to_ms) {
+            let within = window.iter().filter(|((key, _), _)| keys.contains(key));
+            found.extend(within.map(|(_, slot)| {
+                let key = Windowed { key: slot.key.clone(), window: self.window(*start) };
+                (key, slot.value.clone())
+            }));
+        }
+        Ok(found)
+    }
+
     /// Logs dirty windows and gives them to the caller, in the order of their last writes.
     pub(crate) fn flush(&mut self) -> Result<Vec<FlushedWindow<K, V>>, StoreError> {
         let mut flushed = Vec::new();
@@ -223,7 +254,8 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         Ok(flushed)
     }
 
-    fn window(&self, start: i64) -> Window {
+    /// The window that begins at this time.
+    pub(crate) fn window(&self, start: i64) -> Window {
         Window { start, end: start.saturating_add(self.settings.size_ms) }
     }
 

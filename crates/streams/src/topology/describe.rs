@@ -21,35 +21,36 @@ impl Plan {
             dot += &format!("  subgraph cluster_{} {{\n    label=\"{}\";\n", part.id, part.id);
             for id in &part.nodes {
                 let node = &self.nodes[*id];
+                let name = quoted(&node.name);
                 let shape = match node.kind {
                     Kind::Source { .. } => "invhouse",
                     Kind::Processor => "box",
                     Kind::Sink(_) => "house",
                 };
-                dot += &format!("    \"{}\" [shape={shape}];\n", node.name);
+                dot += &format!("    {name} [shape={shape}];\n");
                 for store in &node.stores {
+                    let store = quoted(&format!("store {store}"));
                     dot += &format!(
-                        "    \"store {store}\" [shape=cylinder];\n    \"{}\" -> \"store {store}\" [dir=both, style=dashed];\n",
-                        node.name
+                        "    {store} [shape=cylinder];\n    {name} -> {store} [dir=both, style=dashed];\n",
                     );
                 }
             }
             dot += "  }\n";
             for id in &part.nodes {
                 let node = &self.nodes[*id];
+                let mut edge = |from: &str, to: &str| {
+                    dot += &format!("  {} -> {};\n", quoted(from), quoted(to));
+                };
                 for child in &node.children {
-                    dot += &format!("  \"{}\" -> \"{}\";\n", node.name, self.nodes[*child].name);
+                    edge(&node.name, &self.nodes[*child].name);
                 }
                 match &node.kind {
                     Kind::Source { topics, .. } => {
                         for topic in topics {
-                            dot +=
-                                &format!("  \"{}\" -> \"{}\";\n", self.decorated(topic), node.name);
+                            edge(&self.decorated(topic), &node.name);
                         }
                     }
-                    Kind::Sink(SinkTopic::Fixed(topic)) => {
-                        dot += &format!("  \"{}\" -> \"{}\";\n", node.name, self.decorated(topic));
-                    }
+                    Kind::Sink(SinkTopic::Fixed(topic)) => edge(&node.name, &self.decorated(topic)),
                     Kind::Sink(SinkTopic::Chosen) | Kind::Processor => {}
                 }
             }
@@ -192,6 +193,11 @@ impl fmt::Display for Plan {
     }
 }
 
+/// A name in quotes that it cannot leave.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
 /// Parents and children of the nodes that have some.
 #[derive(Default)]
 struct Neighbours {
@@ -217,4 +223,17 @@ pub(crate) fn java_hash_order<T>(mut items: Vec<T>, hash: impl Fn(&T) -> u32) ->
 fn text_hash(text: &&str) -> u32 {
     text.encode_utf16()
         .fold(0_u32, |hash, unit| hash.wrapping_mul(31).wrapping_add(u32::from(unit)))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Topology;
+
+    #[test]
+    fn a_name_cannot_leave_its_quotes_in_dot() {
+        let app = Topology::new("app");
+        app.stream::<String, String>("a\"b\\").to("c");
+        let dot = app.build().expect("a valid topology").to_dot();
+        assert!(dot.contains(r#"  "a\"b\\" -> "KSTREAM-SOURCE-0000000000";"#), "{dot}");
+    }
 }

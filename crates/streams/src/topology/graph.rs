@@ -8,7 +8,10 @@ use parking_lot::Mutex;
 
 use crate::dsl::ErrorPolicy;
 use crate::error::TopologyError;
+use crate::query::face::{Face, Shape, TypedFace};
+use crate::record::Data;
 use crate::runtime::{Assembly, GlobalStore};
+use crate::serde::SerdeOf;
 use crate::state::AnyStore;
 
 /// Position of a node in [`Graph::nodes`].
@@ -37,6 +40,8 @@ pub(crate) struct Graph {
     pub(crate) shared_repartitions: BTreeMap<(NodeId, Option<String>), NodeId>,
     /// Global tables by store.
     pub(crate) globals: BTreeMap<String, GlobalSpec>,
+    /// How stores are asked without their types, by store.
+    pub(crate) faces: BTreeMap<String, Arc<dyn Face>>,
     /// Errors found while the program was written; the first is reported when it is built.
     pub(crate) errors: Vec<TopologyError>,
     pub(crate) on_error: ErrorPolicy,
@@ -134,6 +139,7 @@ impl Graph {
             copartitions: Vec::new(),
             shared_repartitions: BTreeMap::new(),
             globals: BTreeMap::new(),
+            faces: BTreeMap::new(),
             errors: Vec::new(),
             on_error: ErrorPolicy::default(),
             index: 0,
@@ -230,6 +236,17 @@ impl Graph {
         if self.stores.insert(name.clone(), spec).is_some() {
             self.errors.push(TopologyError::NameTaken(name));
         }
+    }
+
+    /// Lets a store be queried.
+    pub(crate) fn show<K: Data, V: Data>(
+        &mut self,
+        store: &str,
+        shape: Shape,
+        (key, value): (&SerdeOf<K>, &SerdeOf<V>),
+    ) {
+        let face = TypedFace { shape, key: key.clone(), value: value.clone() };
+        self.faces.insert(store.to_owned(), Arc::new(face));
     }
 
     pub(crate) fn connect(&mut self, node: NodeId, store: &str) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{ChangelogKind, Copartition, GlobalSpec, Graph, Kind, Node, NodeId, StoreSpec};
 use crate::dsl::ErrorPolicy;
 use crate::error::TopologyError;
+use crate::query::face::Face;
 
 /// A finished topology: what tasks are made from.
 #[derive(Clone)]
@@ -16,6 +17,7 @@ pub struct Plan {
     pub(crate) repartitions: BTreeMap<String, Option<i32>>,
     pub(crate) copartitions: Vec<Copartition>,
     pub(crate) globals: BTreeMap<String, GlobalSpec>,
+    pub(crate) faces: BTreeMap<String, Arc<dyn Face>>,
     pub(crate) on_error: ErrorPolicy,
     subtopologies: Vec<Subtopology>,
 }
@@ -82,6 +84,7 @@ impl Plan {
             repartitions: graph.repartitions.clone(),
             copartitions: graph.copartitions.clone(),
             globals: graph.globals.clone(),
+            faces: graph.faces.clone(),
             on_error: graph.on_error.clone(),
             subtopologies: Vec::new(),
         };

@@ -1,0 +1,220 @@
+//! Instances of the program: who runs which task, what moves when one comes or goes, and what a crash leaves.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::TestDriver;
+use super::topics::Turns;
+use crate::runtime::{Globals, Task, TaskId};
+use crate::state::Logged;
+
+/// A task of an instance.
+pub(super) struct Running {
+    pub(super) task: Task,
+    pub(super) instance: usize,
+    /// The next offset to give the task, by topic.
+    pub(super) fetched: BTreeMap<Arc<str>, i64>,
+}
+
+impl TestDriver {
+    /// Kills all instances as a crash would, and starts them again: state comes back from the changelogs, and what was
+    /// not committed is processed once more.
+    pub fn crash(&mut self) -> &mut Self {
+        self.failure = None;
+        self.tasks.clear();
+        self.turns = Turns::default();
+        for instance in 0..self.instances.len() {
+            if self.instances[instance].is_some() {
+                self.instances[instance] = Some(self.filled_globals());
+            }
+        }
+        self.share_out();
+        self.settle();
+        self
+    }
+
+    /// Starts another instance, which takes its share of the tasks. Returns its number.
+    pub fn add_instance(&mut self) -> usize {
+        let globals = self.filled_globals();
+        self.instances.push(Some(globals));
+        self.share_out();
+        self.settle();
+        self.instances.len() - 1
+    }
+
+    /// Stops an instance: it commits, and its tasks go to the others, or wait for one.
+    pub fn stop_instance(&mut self, instance: usize) -> &mut Self {
+        self.commit_instance(instance);
+        self.of_instance(instance).for_each(|running| running.task.close());
+        self.kill_instance(instance)
+    }
+
+    /// Kills an instance: what it did since its last commit is lost, and its tasks go to the others, or wait for one.
+    pub fn kill_instance(&mut self, instance: usize) -> &mut Self {
+        if let Some(globals) = self.instances.get_mut(instance) {
+            *globals = None;
+        }
+        let lost: Vec<TaskId> =
+            self.of_instance(instance).map(|running| running.task.id()).collect();
+        for id in lost {
+            self.tasks.remove(&id);
+            self.turns.forget(id);
+        }
+        self.share_out();
+        self.settle();
+        self
+    }
+
+    /// Moves a task, named as Kafka Streams does (`0_2`), to another instance as a rebalance would: it is committed and
+    /// closed here, restored and opened there.
+    ///
+    /// # Panics
+    /// If there is no such task or instance: the test is wrong.
+    pub fn move_task(&mut self, task: &str, instance: usize) -> &mut Self {
+        let known = self.tasks.keys().copied().find(|id| id.to_string() == task);
+        let Some(id) = known else {
+            panic!("there is no task {task}");
+        };
+        assert!(
+            self.instances.get(instance).is_some_and(Option::is_some),
+            "instance {instance} does not run"
+        );
+        self.hand_over(id, instance);
+        self.settle();
+        self
+    }
+
+    /// The tasks that an instance runs.
+    pub fn tasks_of(&self, instance: usize) -> Vec<String> {
+        let running = self.tasks.iter().filter(|(_, running)| running.instance == instance);
+        running.map(|(id, _)| id.to_string()).collect()
+    }
+
+    pub(super) fn of_instance(&mut self, instance: usize) -> impl Iterator<Item = &mut Running> {
+        self.tasks.values_mut().filter(move |running| running.instance == instance)
+    }
+
+    pub(super) fn cached_bytes(&self, instance: usize) -> usize {
+        let of_instance = self.tasks.values().filter(|running| running.instance == instance);
+        of_instance.map(|running| running.task.cached_bytes()).sum()
+    }
+
+    /// Gives every task an instance: as evenly as possible, and otherwise where the task is.
+    pub(super) fn share_out(&mut self) {
+        let mut loads: BTreeMap<usize, usize> = self
+            .instances
+            .iter()
+            .enumerate()
+            .filter(|(_, globals)| globals.is_some())
+            .map(|(instance, _)| (instance, 0))
+            .collect();
+        if loads.is_empty() {
+            return;
+        }
+        let plan = self.plan.clone();
+        let all: Vec<TaskId> = plan
+            .subtopologies()
+            .iter()
+            .filter(|part| !part.global)
+            .flat_map(|part| {
+                (0..self.partitions_of(part.id))
+                    .map(|partition| TaskId { subtopology: part.id, partition })
+            })
+            .collect();
+        let most = all.len().div_ceil(loads.len());
+        let mut moving = Vec::new();
+        for id in all {
+            let load = self.tasks.get(&id).and_then(|running| loads.get_mut(&running.instance));
+            match load.filter(|load| **load < most) {
+                Some(load) => *load += 1,
+                None => moving.push(id),
+            }
+        }
+        for id in moving {
+            let least = loads.iter_mut().min_by_key(|(_, load)| **load);
+            if let Some((instance, load)) = least {
+                *load += 1;
+                let instance = *instance;
+                self.hand_over(id, instance);
+            }
+        }
+    }
+
+    /// Moves a task to an instance from wherever it was.
+    fn hand_over(&mut self, id: TaskId, instance: usize) {
+        if let Some(from) = self.tasks.get(&id).map(|running| running.instance) {
+            if from == instance {
+                return;
+            }
+            // As a thread does before it gives a task up.
+            self.commit_instance(from);
+        }
+        if let Some(mut running) = self.tasks.remove(&id) {
+            running.task.close();
+        }
+        self.turns.forget(id);
+        self.open(id, instance);
+    }
+
+    /// Begins a task: with the state that its changelogs tell, at the offsets that were committed.
+    fn open(&mut self, id: TaskId, instance: usize) {
+        let Some(globals) = &self.instances[instance] else {
+            return;
+        };
+        let mut task = Task::new(&self.plan, id, globals);
+        let committed = self.committed.get(&id).cloned().unwrap_or_default();
+        let part = &self.plan.subtopologies()[id.subtopology as usize];
+        for store in &part.stores {
+            let changelog = self.plan.changelog_of(store);
+            let Some(topic) = changelog.and_then(|name| self.topics.get(name.as_str())) else {
+                continue;
+            };
+            let Some(records) = topic.partitions.get(id.partition as usize) else {
+                continue;
+            };
+            for record in records {
+                // A source topic that serves as changelog tells no more than the task has read.
+                let read = committed.get(&record.topic).copied().unwrap_or(0);
+                if part.source_topics.contains(&*record.topic) && record.offset >= read {
+                    break;
+                }
+                let Some(key) = record.key.clone() else {
+                    continue;
+                };
+                let logged = Logged {
+                    key,
+                    value: record.value.clone(),
+                    timestamp: record.timestamp,
+                    headers: record.headers.clone(),
+                };
+                task.restore(store, logged)
+                    .unwrap_or_else(|error| panic!("restoring {store}: {error}"));
+            }
+        }
+        if let Err(error) = task.init(self.now_ms) {
+            self.failure = Some(error);
+        }
+        for (topic, offset) in &committed {
+            task.begins_at(topic, *offset);
+        }
+        self.tasks.insert(id, Running { task, instance, fetched: committed });
+        let plan = self.plan.clone();
+        for topic in &plan.subtopologies()[id.subtopology as usize].source_topics {
+            self.deliver(id, topic);
+        }
+    }
+
+    /// The global tables of an instance that begins now: their topics are read from their beginnings.
+    fn filled_globals(&mut self) -> Globals {
+        let globals = Globals::new(&self.plan);
+        for topic in globals.topics() {
+            let partitions = self.topics.get(topic).map(|topic| &topic.partitions);
+            for record in partitions.into_iter().flatten().flatten() {
+                if let Err(error) = globals.apply(record.clone()) {
+                    self.failure = Some(error);
+                }
+            }
+        }
+        globals
+    }
+}
