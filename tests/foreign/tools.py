@@ -10,6 +10,7 @@ line; commands that change something run through both on twins of the same makin
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import struct
@@ -38,6 +39,9 @@ CLASSES = {
     "kafka-delete-records": "DeleteRecordsCommand",
     "kafka-dump-log": "DumpLogSegments",
     "kafka-transactions": "TransactionsCommand",
+    "kafka-streams-application-reset": "StreamsResetter",
+    "kafka-console-share-consumer": "consumer.ConsoleShareConsumer",
+    "kafka-verifiable-share-consumer": "VerifiableShareConsumer",
 }
 FLEUVE = ""
 AT_ONCE = 2
@@ -92,7 +96,7 @@ class Report:
 def prepare(server: str) -> None:
     """Topics, groups and records that both tools look at, and a pair of twins for what changes something."""
     b = ["--bootstrap-server", server]
-    for topic, partitions, config in [("words", 3, []), ("words2", 1, ["--config", "retention.ms=86400000"]), ("headed", 1, [])]:
+    for topic, partitions, config in [("words", 3, []), ("words2", 1, ["--config", "retention.ms=86400000"]), ("headed", 1, []), ("first-counts-changelog", 1, [])]:
         ours("kafka-topics", *b, "--create", "--topic", topic, "--partitions", str(partitions), *config)
     lines = "".join(f"k{number}:v{number}\n" for number in range(60))
     ours("kafka-console-producer", *b, "--topic", "words", "--reader-property", "parse.key=true", "--reader-property", "key.separator=:", stdin=lines)
@@ -188,6 +192,8 @@ LOOKS = [
     ("describe a transaction that has ended", "kafka-transactions", "describe --transactional-id paid", lasting),
     ("describe producers", "kafka-transactions", "describe-producers --topic orders --partition 0", lasting),
     ("find transactions that hang", "kafka-transactions", "find-hanging --topic orders --max-transaction-timeout 0", lasting),
+    ("plan a reset of an application", "kafka-streams-application-reset", "--application-id first --input-topics words,words2 --dry-run", plain),
+    ("plan a reset of an application beyond the end", "kafka-streams-application-reset", "--application-id first --input-topics words,gone --to-offset 1000 --dry-run", plain),
     ("print a partition", "kafka-console-consumer", "--topic words --partition 1 --offset earliest --timeout-ms 4000 --formatter-property print.key=true", plain),
 ]
 
@@ -197,7 +203,7 @@ SHORT = {
     "describe topics by a pattern", "describe partitions at min ISR", "describe a topic that is not there",
     "list groups with states and types", "describe all groups", "describe the state", "plan a shift beyond the start",
     "export plans of two groups", "list groups of consumers", "offsets of partitions by range",
-    "describe a transaction", "describe producers", "find transactions that hang",
+    "describe a transaction", "plan a reset of an application", "describe producers", "find transactions that hang",
 }
 
 
@@ -252,6 +258,32 @@ def change(server: str, report: Report, long: bool) -> None:
     report.check(sorted(without[:2]) == sorted(set(without)) or without.count(without[0]) == 2, "both producers have written the same", mine, mine)
 
 
+def share(server: str, report: Report) -> None:
+    """Share consumers: what the consoles print, and what the verifiable ones tell."""
+    b = ["--bootstrap-server", server]
+    for group in ("share-a", "share-b"):
+        ours("kafka-configs", *b, "--alter", "--entity-type", "groups", "--entity-name", group, "--add-config", "share.auto.offset.reset=earliest")
+    arguments = [*b, "--topic", "headed", "--timeout-ms", "8000", *FORMATTER, "--formatter-property", "print.delivery=true", "--max-messages"]
+    theirs = apaches("kafka-console-share-consumer", *arguments, "4", "--group", "share-a", "--release").splitlines()
+    mine = ours("kafka-console-share-consumer", *arguments, "4", "--group", "share-b", "--release").splitlines()
+    report.check(len(theirs) == 4 and theirs == mine, "share consumers print alike", theirs, mine)
+    again = ours("kafka-console-share-consumer", *arguments, "4", "--group", "share-b", "--reject").splitlines()
+    report.check(again == [line.replace("Delivery:1", "Delivery:2") for line in mine], "what was released is delivered again", mine, again)
+    last = ours("kafka-console-share-consumer", *[*arguments[:4], "1500", *arguments[5:]], "1", "--group", "share-b")
+    report.check(last == "", "and what was rejected is not", "", last)
+
+    def told(tool, group: str) -> list:
+        """The events without their times and numbers of parts, which are as the polls happened to be."""
+        arguments = [*b, "--topic", "words", "--group-id", group, "--max-messages", "60", "--offset-reset-strategy", "earliest", "--acknowledgement-mode", "sync"]
+        events = [json.loads(line) for line in tool("kafka-verifiable-share-consumer", *arguments).splitlines()]
+        parts = {(event["name"], part["topic"], part["partition"], offset) for event in events for part in event.get("partitions", []) for offset in part["offsets"]}
+        fields = {(event["name"], *sorted(event)) for event in events}
+        return [sorted(parts), sorted(fields), [events[0]["name"], events[-1]["name"]]]
+
+    theirs, mine = told(apaches, "verified-a"), told(ours, "verified-b")
+    report.check(len(theirs[0]) == 120 and theirs == mine, "verifiable share consumers tell alike", theirs, mine)
+
+
 def dump(workspace_data: Path, report: Report) -> None:
     """The decoders, on files of a stopped broker."""
     logs = sorted(workspace_data.glob("__consumer_offsets-*/*.log"), key=lambda path: -path.stat().st_size)
@@ -296,6 +328,7 @@ def main() -> int:
                 report.check(theirs == mine, name, theirs, mine)
         if not options.only:
             change(broker.bootstrap, report, options.long)
+            share(broker.bootstrap, report)
             if broker.name == "fleuve":
                 broker.stop()
                 dump(broker.data, report)

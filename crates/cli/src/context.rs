@@ -1,5 +1,6 @@
 //! Clients made from the common options.
 
+use fleuve_client::config::ShareConsumerConfig;
 use fleuve_client::{Admin, Client, ClientConfig, ConsumerConfig, ProducerConfig, Properties};
 
 use crate::args::Common;
@@ -53,6 +54,10 @@ impl Context {
 
     pub(crate) fn producer_config(&self) -> Result<ProducerConfig, Failure> {
         Ok(ProducerConfig::from_properties(&self.properties)?)
+    }
+
+    pub(crate) fn share_consumer_config(&self) -> Result<ShareConsumerConfig, Failure> {
+        Ok(ShareConsumerConfig::from_properties(&self.properties)?)
     }
 
     pub(crate) fn consumer_config(&self) -> Result<ConsumerConfig, Failure> {

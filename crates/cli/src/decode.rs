@@ -20,6 +20,8 @@ pub(crate) enum Decoder {
     Coordinator,
     /// `__transaction_state`.
     Transactions,
+    /// Share groups in `__consumer_offsets`.
+    ShareGroups,
     /// `__share_group_state`.
     Shares,
     /// `__cluster_metadata`.
@@ -45,7 +47,9 @@ impl Decoder {
         let key = key?;
         let number = key_type(key)?;
         match self {
-            Self::Offsets | Self::Groups | Self::Coordinator => coordinator(number, key, value),
+            Self::Offsets | Self::Groups | Self::ShareGroups | Self::Coordinator => {
+                coordinator(number, key, value)
+            }
             Self::Transactions => transactions(number, key, value),
             Self::Shares => shares(number, key, value),
             Self::Metadata => None,
@@ -56,6 +60,8 @@ impl Decoder {
         match self {
             Self::Offsets => matches!(number, 0 | 1),
             Self::Groups => number == 2,
+            // Of the group, of each member, and what its share-partitions are initialized for.
+            Self::ShareGroups => matches!(number, 10..=15),
             _ => true,
         }
     }

@@ -6,6 +6,7 @@ use fleuve_client::admin::UpgradeType;
 use serde_json::json;
 
 use crate::args::{Common, Format};
+use crate::commands::replicas;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{line, print, print_table, print_value};
@@ -23,6 +24,19 @@ pub(crate) enum Cluster {
     Features {
         #[command(subcommand)]
         command: Features,
+    },
+    /// Show the data directories of brokers and what they hold.
+    #[command(
+        after_help = "Example:\n  fleuve cluster directories --topic greetings -o yaml",
+        visible_alias = "log-dirs"
+    )]
+    Directories {
+        /// A broker's id; all brokers if not given.
+        #[arg(long)]
+        broker: Option<i32>,
+        /// Only this topic; may be repeated.
+        #[arg(long)]
+        topic: Vec<String>,
     },
     /// Show the metadata quorum.
     Quorum,
@@ -123,6 +137,9 @@ pub(crate) async fn run(command: Cluster, common: &Common) -> Result<(), Failure
                 ]
             });
             print_table(&["broker", "address", "rack", "state", "role"], rows)
+        }
+        Cluster::Directories { broker, topic } => {
+            replicas::show(&admin, broker, &topic, common.output).await
         }
         Cluster::Features { command } => features(&admin, command, common.output).await,
         Cluster::Quorum => {

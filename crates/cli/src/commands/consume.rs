@@ -130,8 +130,7 @@ pub(crate) async fn run_in(
     let mut config = context.consumer_config()?;
     config.allow_auto_create_topics = false;
     let consumer = begin(&consume, client, config, start, &partitions)?;
-    let out = BufWriter::with_capacity(WRITE_BYTES, io::stdout().lock());
-    let printer = Printer { out, style };
+    let printer = Printer::new(style);
     let began = Instant::now();
     let mut reading = Reading { printer, records: 0, bytes: 0, left_over: None };
     let outcome = reading.read(&consume, &consumer, &ends).await;
@@ -179,7 +178,7 @@ impl Reading {
                     last_record = Instant::now();
                 }
                 None => {
-                    self.printer.out.flush()?;
+                    self.printer.flush()?;
                     let waited = last_record.elapsed().as_millis() as u64;
                     if consume.timeout_ms.is_some_and(|timeout| waited >= timeout) {
                         break;
@@ -187,10 +186,10 @@ impl Reading {
                 }
             }
             if consume.follow {
-                self.printer.out.flush()?;
+                self.printer.flush()?;
             }
         }
-        Ok(self.printer.out.flush()?)
+        Ok(self.printer.flush()?)
     }
 
     fn print(&mut self, records: &Records, limit: u64, end: Option<i64>) -> Result<(), Failure> {
@@ -200,7 +199,7 @@ impl Reading {
                 self.left_over = Some((partition.clone(), record.offset.0));
                 break;
             }
-            self.printer.print(partition, &record)?;
+            self.printer.print(partition, &record, None)?;
             self.records += 1;
             self.bytes +=
                 (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
@@ -239,6 +238,8 @@ pub(crate) struct Parts {
     pub(crate) timestamp: bool,
     pub(crate) partition: bool,
     pub(crate) offset: bool,
+    /// How often it was delivered, which only share groups count.
+    pub(crate) delivery: bool,
     pub(crate) epoch: bool,
     pub(crate) headers: bool,
     pub(crate) key: bool,
@@ -259,6 +260,7 @@ impl Default for Parts {
             timestamp: false,
             partition: false,
             offset: false,
+            delivery: false,
             epoch: false,
             headers: false,
             key: false,
@@ -323,15 +325,26 @@ impl Form {
     }
 }
 
-struct Printer {
+/// Writes records to stdout.
+pub(crate) struct Printer {
     out: BufWriter<StdoutLock<'static>>,
     style: Style,
 }
 
 impl Printer {
-    fn print(&mut self, partition: &TopicPartition, record: &Record<'_>) -> io::Result<()> {
+    pub(crate) fn new(style: Style) -> Self {
+        Self { out: BufWriter::with_capacity(WRITE_BYTES, io::stdout().lock()), style }
+    }
+
+    /// Writes a record, and how often it was delivered if that is known.
+    pub(crate) fn print(
+        &mut self,
+        partition: &TopicPartition,
+        record: &Record<'_>,
+        delivery: Option<i16>,
+    ) -> io::Result<()> {
         match &self.style {
-            Style::Parts(parts) => write_parts(&mut self.out, parts, partition, record)?,
+            Style::Parts(parts) => write_parts(&mut self.out, parts, partition, record, delivery)?,
             Style::Json => write_json(&mut self.out, partition, record)?,
             Style::Yaml => {
                 let item = [record_value(partition, record)].into_iter().collect();
@@ -348,6 +361,10 @@ impl Printer {
             _ => self.out.write_all(b"\n"),
         }
     }
+
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 fn write_parts(
@@ -355,12 +372,14 @@ fn write_parts(
     parts: &Parts,
     partition: &TopicPartition,
     record: &Record<'_>,
+    delivery: Option<i16>,
 ) -> io::Result<()> {
     let separator = parts.separator.as_bytes();
     let wanted = [
         parts.timestamp,
         parts.partition,
         parts.offset,
+        parts.delivery,
         parts.epoch,
         parts.headers,
         parts.key,
@@ -381,6 +400,13 @@ fn write_parts(
     }
     if parts.offset {
         write!(out, "Offset:{}", record.offset.0)?;
+        end_part(out)?;
+    }
+    if parts.delivery {
+        match delivery {
+            Some(count) => write!(out, "Delivery:{count}")?,
+            None => out.write_all(b"Delivery:NOT_PRESENT")?,
+        }
         end_part(out)?;
     }
     if parts.epoch {

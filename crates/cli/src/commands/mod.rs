@@ -12,6 +12,7 @@ pub(crate) mod group;
 pub(crate) mod log;
 pub(crate) mod produce;
 pub(crate) mod quota;
+pub(crate) mod replicas;
 pub(crate) mod serve;
 pub(crate) mod share;
 pub(crate) mod topic;

@@ -12,10 +12,12 @@ use fleuve_types::TopicPartition;
 use serde_json::json;
 
 use crate::args::{Common, Format};
+use crate::commands::replicas;
 use crate::context::Context;
 use crate::failure::{Failure, explain};
 use crate::output::{line, note, print};
 use crate::patterns::{TopicPattern, pick};
+use crate::reset::expand;
 
 /// Create, list, describe, change and delete topics.
 #[derive(Debug, Subcommand)]
@@ -104,6 +106,42 @@ pub(crate) enum Topic {
         /// The name.
         name: String,
     },
+    /// Move partitions into another data directory of their brokers.
+    #[command(after_help = "Examples:\n  \
+        fleuve topic move greetings --to /disk2/fleuve --dry-run\n  \
+        fleuve topic move greetings:0,2 --to /disk2/fleuve")]
+    Move {
+        /// Topics, or partitions of them as TOPIC:0,1.
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// The directory, as `fleuve cluster directories` names it.
+        #[arg(long, value_name = "DIRECTORY")]
+        to: String,
+        /// Only replicas of this broker.
+        #[arg(long)]
+        broker: Option<i32>,
+        /// Only say what would be moved.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Give partitions the leader that their list of replicas prefers.
+    #[command(after_help = "Examples:\n  \
+        fleuve topic elect-leaders greetings\n  \
+        fleuve topic elect-leaders --all")]
+    ElectLeaders {
+        /// Topics, or partitions of them as TOPIC:0,1.
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        names: Vec<String>,
+        /// Every partition there is.
+        #[arg(long)]
+        all: bool,
+        /// Take a replica that is not in sync, where none is: records may be lost.
+        #[arg(long)]
+        unclean: bool,
+        /// Only say which partitions would be asked for.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Delete the oldest records of a partition.
     #[command(after_help = "Example:\n  \
         fleuve topic delete-records greetings --partition 0 --before 1000")]
@@ -182,6 +220,13 @@ pub(crate) async fn run(command: Topic, common: &Common) -> Result<(), Failure> 
         }
         Topic::Delete { names, regex, if_exists, dry_run } => {
             delete(&admin, names, regex, if_exists, dry_run).await
+        }
+        Topic::Move { names, to, broker, dry_run } => {
+            replicas::move_to(&admin, &names, &to, broker, dry_run).await
+        }
+        Topic::ElectLeaders { names, all, unclean, dry_run } => {
+            let partitions = if all { None } else { Some(expand(&admin, &names).await?) };
+            replicas::elect(&admin, partitions, unclean, dry_run).await
         }
         Topic::Offsets { name } => offsets(&admin, &name, common.output).await,
         Topic::DeleteRecords { name, partition, before, dry_run } => {

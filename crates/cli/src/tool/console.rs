@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args, Parser};
 use fleuve_client::Properties;
 
 use super::Connect;
@@ -166,24 +166,8 @@ pub(super) struct ConsoleConsumer {
     /// read_committed or read_uncommitted.
     #[arg(long)]
     isolation_level: Option<String>,
-    /// What is printed: print.key, print.value, print.timestamp, print.partition, print.offset,
-    /// print.epoch, print.headers, key.separator, line.separator, headers.separator, null.literal,
-    /// key.deserializer, value.deserializer, headers.deserializer.
-    #[arg(long = "formatter-property", visible_alias = "property")]
-    formatter_property: Vec<String>,
-    /// A file of such properties.
-    #[arg(long)]
-    formatter_config: Option<PathBuf>,
-    /// DefaultMessageFormatter, LoggingMessageFormatter, NoOpMessageFormatter,
-    /// OffsetsMessageFormatter, GroupMetadataMessageFormatter or TransactionLogMessageFormatter.
-    #[arg(long)]
-    formatter: Option<String>,
-    /// String, Long, Integer, ... Deserializer for keys.
-    #[arg(long)]
-    key_deserializer: Option<String>,
-    /// The same for values.
-    #[arg(long)]
-    value_deserializer: Option<String>,
+    #[command(flatten)]
+    format: FormatOptions,
     /// Consumer properties.
     #[arg(long = "command-property", visible_alias = "consumer-property")]
     consumer_property: Vec<String>,
@@ -193,6 +177,30 @@ pub(super) struct ConsoleConsumer {
     /// Accepted: events are in the log.
     #[arg(long)]
     enable_systest_events: bool,
+}
+
+/// How the console consumers print records.
+#[derive(Debug, Args)]
+pub(super) struct FormatOptions {
+    /// What is printed: print.key, print.value, print.timestamp, print.partition, print.offset,
+    /// print.delivery, print.epoch, print.headers, key.separator, line.separator, headers.separator, null.literal,
+    /// key.deserializer, value.deserializer, headers.deserializer.
+    #[arg(long = "formatter-property", visible_alias = "property")]
+    formatter_property: Vec<String>,
+    /// A file of such properties.
+    #[arg(long)]
+    formatter_config: Option<PathBuf>,
+    /// DefaultMessageFormatter, LoggingMessageFormatter, NoOpMessageFormatter,
+    /// OffsetsMessageFormatter, GroupMetadataMessageFormatter, TransactionLogMessageFormatter,
+    /// ShareGroupMessageFormatter or ShareGroupStateMessageFormatter.
+    #[arg(long)]
+    formatter: Option<String>,
+    /// String, Long, Integer, ... Deserializer for keys.
+    #[arg(long)]
+    key_deserializer: Option<String>,
+    /// The same for values.
+    #[arg(long)]
+    value_deserializer: Option<String>,
 }
 
 pub(super) async fn consume(options: ConsoleConsumer) -> Result<(), Failure> {
@@ -226,7 +234,7 @@ pub(super) async fn consume(options: ConsoleConsumer) -> Result<(), Failure> {
     if topics.is_empty() {
         return Err(Failure::new("no topic fits --include: see kafka-topics.sh --list"));
     }
-    let style = style(&options)?;
+    let style = options.format.style()?;
     let consume = Consume {
         topic: topics.remove(0),
         more_topics: topics,
@@ -243,34 +251,39 @@ pub(super) async fn consume(options: ConsoleConsumer) -> Result<(), Failure> {
     Ok(())
 }
 
-fn style(options: &ConsoleConsumer) -> Result<Style, Failure> {
-    let mut properties = with_file(options.formatter_config.clone(), &options.formatter_property)?;
-    for (name, class) in [
-        ("key.deserializer", &options.key_deserializer),
-        ("value.deserializer", &options.value_deserializer),
-    ] {
-        if let Some(class) = class {
-            properties.insert(name.to_owned(), class.clone());
+impl FormatOptions {
+    pub(super) fn style(&self) -> Result<Style, Failure> {
+        let mut properties = with_file(self.formatter_config.clone(), &self.formatter_property)?;
+        for (name, class) in [
+            ("key.deserializer", &self.key_deserializer),
+            ("value.deserializer", &self.value_deserializer),
+        ] {
+            if let Some(class) = class {
+                properties.insert(name.to_owned(), class.clone());
+            }
         }
-    }
-    let class = options.formatter.as_deref().unwrap_or("DefaultMessageFormatter");
-    match class.rsplit(['.', '$']).next().unwrap_or_default() {
-        "DefaultMessageFormatter" => Ok(Style::Parts(parts(&properties)?)),
-        "LoggingMessageFormatter" => Ok(Style::Parts(Parts {
-            timestamp: true,
-            key: true,
-            separator: ", ".to_owned(),
-            ..parts(&properties)?
-        })),
-        "NoOpMessageFormatter" => Ok(Style::Silent),
-        "OffsetsMessageFormatter" => Ok(Style::Decoded(Decoder::Offsets)),
-        "GroupMetadataMessageFormatter" => Ok(Style::Decoded(Decoder::Groups)),
-        "TransactionLogMessageFormatter" => Ok(Style::Decoded(Decoder::Transactions)),
-        _ => Err(Failure::new(format!(
-            "--formatter {class}: use DefaultMessageFormatter, LoggingMessageFormatter, \
-             NoOpMessageFormatter, OffsetsMessageFormatter, GroupMetadataMessageFormatter or \
-             TransactionLogMessageFormatter"
-        ))),
+        let class = self.formatter.as_deref().unwrap_or("DefaultMessageFormatter");
+        match class.rsplit(['.', '$']).next().unwrap_or_default() {
+            "DefaultMessageFormatter" => Ok(Style::Parts(parts(&properties)?)),
+            "LoggingMessageFormatter" => Ok(Style::Parts(Parts {
+                timestamp: true,
+                key: true,
+                separator: ", ".to_owned(),
+                ..parts(&properties)?
+            })),
+            "NoOpMessageFormatter" => Ok(Style::Silent),
+            "OffsetsMessageFormatter" => Ok(Style::Decoded(Decoder::Offsets)),
+            "GroupMetadataMessageFormatter" => Ok(Style::Decoded(Decoder::Groups)),
+            "TransactionLogMessageFormatter" => Ok(Style::Decoded(Decoder::Transactions)),
+            "ShareGroupMessageFormatter" => Ok(Style::Decoded(Decoder::ShareGroups)),
+            "ShareGroupStateMessageFormatter" => Ok(Style::Decoded(Decoder::Shares)),
+            _ => Err(Failure::new(format!(
+                "--formatter {class}: use DefaultMessageFormatter, LoggingMessageFormatter, \
+             NoOpMessageFormatter, OffsetsMessageFormatter, GroupMetadataMessageFormatter, \
+             TransactionLogMessageFormatter, ShareGroupMessageFormatter or \
+             ShareGroupStateMessageFormatter"
+            ))),
+        }
     }
 }
 
@@ -284,6 +297,7 @@ fn parts(properties: &BTreeMap<String, String>) -> Result<Parts, Failure> {
         timestamp: asked("print.timestamp", false),
         partition: asked("print.partition", false),
         offset: asked("print.offset", false),
+        delivery: asked("print.delivery", false),
         epoch: asked("print.epoch", false),
         headers: asked("print.headers", false),
         key: asked("print.key", false),

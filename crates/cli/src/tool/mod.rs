@@ -8,15 +8,19 @@ mod cluster;
 mod configs;
 mod console;
 mod groups;
+mod latency;
 mod leaders;
 mod log_moves;
 mod perf;
 mod reassign;
 mod server;
+mod share_console;
+mod share_verifiable;
 mod shares;
 mod small;
 mod storage;
 mod streams_groups;
+mod streams_reset;
 mod tokens;
 mod topics;
 mod transactions;
@@ -80,6 +84,13 @@ pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
         "kafka-consumer-perf-test" => perf::consume(parse(&name, arguments)?).await,
         "kafka-verifiable-producer" => verifiable::produce(parse(&name, arguments)?).await,
         "kafka-verifiable-consumer" => verifiable::consume(parse(&name, arguments)?).await,
+        "kafka-console-share-consumer" => share_console::consume(parse(&name, arguments)?).await,
+        "kafka-share-consumer-perf-test" => share_console::measure(parse(&name, arguments)?).await,
+        "kafka-verifiable-share-consumer" => {
+            share_verifiable::consume(parse(&name, arguments)?).await
+        }
+        "kafka-e2e-latency" => latency::run(parse(&name, latency::named(arguments))?).await,
+        "kafka-streams-application-reset" => streams_reset::run(parse(&name, arguments)?).await,
         "kafka-storage" => storage::run(parse(&name, arguments)?),
         "kafka-server-start" => server::start(parse(&name, arguments)?).await,
         "kafka-server-stop" => server::stop(),
@@ -94,7 +105,7 @@ pub(crate) struct Connect {
     #[arg(long, env = "FLEUVE_BOOTSTRAP_SERVER", default_value = "localhost:9092")]
     bootstrap_server: String,
     /// A file of client properties.
-    #[arg(long, visible_alias = "consumer.config", visible_alias = "producer.config")]
+    #[arg(long, visible_aliases = ["consumer.config", "consumer-config", "producer.config", "config-file"])]
     command_config: Option<std::path::PathBuf>,
 }
 

@@ -154,7 +154,7 @@ fn failed(
 }
 
 /// Prints an event with its time, in the order of Apache's tool.
-fn event(name: &str, fields: Value) -> Result<(), Failure> {
+pub(super) fn event(name: &str, fields: Value) -> Result<(), Failure> {
     let mut whole = json!({ "timestamp": now_ms(), "name": name });
     if let (Value::Object(whole), Value::Object(fields)) = (&mut whole, fields) {
         whole.extend(fields);

@@ -183,3 +183,37 @@ fn logs_are_decoded_and_indexes_verified() {
     let verified = run(&["log", "verify-index", &path("words-0")]);
     assert!(verified.contains("passed the check"), "{verified}");
 }
+
+#[test]
+fn partitions_move_between_directories_and_have_leaders_elected() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().display();
+    let two = format!("log.dirs={path}/first,{path}/second");
+    let broker = Broker::start_with("127.0.0.1:0", directory, &[&two]);
+    broker.run(&["topic", "create", "t", "-p", "2"]);
+    let held = || {
+        let found = broker.json(&["cluster", "directories", "--topic", "t"]);
+        let all: Vec<(String, usize)> = found
+            .as_array()
+            .expect("array")
+            .iter()
+            .map(|directory| {
+                let path = directory["directory"].as_str().expect("path").to_owned();
+                (path, directory["partitions"].as_array().expect("array").len())
+            })
+            .collect();
+        all
+    };
+    let target = held().into_iter().map(|(path, _)| path).max().expect("two directories");
+    let plan = broker.run(&["topic", "move", "t", "--to", &target, "--dry-run"]);
+    assert!(plan.contains("would move from"), "{plan}");
+    broker.run(&["topic", "move", "t", "--to", &target]);
+    while broker.run(&["topic", "move", "t", "--to", &target]).contains("is moving") {}
+    assert!(held().contains(&(target, 2)));
+    let error = broker.fail(&["topic", "move", "t", "--to", "/nowhere"]);
+    assert!(error.contains("has the directories"), "{error}");
+    let text = broker.run(&["topic", "elect-leaders", "t:1"]);
+    assert_eq!(text, "t-1 has the leader it is to have\n");
+    let text = broker.run(&["topic", "elect-leaders", "--all", "--dry-run"]);
+    assert_eq!(text, "a leader would be elected for every partition\n");
+}

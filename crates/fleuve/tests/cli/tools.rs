@@ -119,3 +119,104 @@ fn versions_cluster_and_performance() {
     let text = script(&broker, "kafka-consumer-perf-test", &consume, b"");
     assert!(text.lines().last().expect("a row").contains(", 1000, "), "{text}");
 }
+
+#[test]
+fn share_consumers_measure_and_print() {
+    let broker = Broker::start();
+    script(&broker, "kafka-topics", &["--create", "--topic", "jobs", "--partitions", "2"], b"");
+    script(&broker, "kafka-console-producer", &["--topic", "jobs"], b"a\nb\nc\n");
+    let groups =
+        ["--alter", "--entity-type", "groups", "--add-config", "share.auto.offset.reset=earliest"];
+    for group in ["workers", "measured"] {
+        script(&broker, "kafka-configs", &[&groups[..], &["--entity-name", group]].concat(), b"");
+    }
+    let print = ["--topic", "jobs", "--group", "workers", "--max-messages", "3"];
+    let shown =
+        ["--formatter-property", "print.delivery=true", "--formatter-property", "key.separator= "];
+    let text = script(
+        &broker,
+        "kafka-console-share-consumer",
+        &[&print[..], &shown, &["--release", "--enable-systest-events"]].concat(),
+        b"",
+    );
+    let mut lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.pop(), Some("shutdown_complete"));
+    lines.sort_unstable();
+    assert_eq!(lines, ["Delivery:1 a", "Delivery:1 b", "Delivery:1 c"]);
+    let text = script(&broker, "kafka-console-share-consumer", &[&print[..], &shown].concat(), b"");
+    assert_eq!(text.matches("Delivery:2").count(), 3, "{text}");
+
+    let measured =
+        ["--topic", "jobs", "--group", "measured", "--num-records", "3", "--threads", "2"];
+    let text = script(
+        &broker,
+        "kafka-share-consumer-perf-test",
+        &[&measured[..], &["--show-consumer-stats"]].concat(),
+        b"",
+    );
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with("start.time, end.time, data.consumed.in.MB"), "{text}");
+    assert!(lines[1].starts_with("Share consumer 1 having client id"), "{text}");
+    assert_eq!(lines[3].split(", ").nth(5), Some("3"), "{text}");
+}
+
+#[test]
+fn latency_is_measured_from_end_to_end() {
+    let broker = Broker::start();
+    let options =
+        ["--topic", "new", "--num-records", "3", "--producer-acks", "all", "--record-size", "20"];
+    let more = [
+        "--record-key-size",
+        "4",
+        "--num-headers",
+        "2",
+        "--record-header-key-size",
+        "3",
+        "--record-header-size",
+        "-1",
+    ];
+    let text = script(&broker, "kafka-e2e-latency", &[&options[..], &more].concat(), b"");
+    assert!(text.starts_with("Topic \"new\" does not exist."), "{text}");
+    assert!(text.contains("\nAvg latency: ") && text.contains("\nPercentiles: 50th = "), "{text}");
+    let old = broker.run(&["tool", "kafka-e2e-latency", &broker.address, "new", "2", "1", "10"]);
+    assert!(old.starts_with("0\t"), "{old}");
+}
+
+#[test]
+fn an_application_begins_anew() {
+    let broker = Broker::start();
+    for (topic, partitions) in
+        [("in", "2"), ("between", "1"), ("app-counts-changelog", "1"), ("apple-x-changelog", "1")]
+    {
+        broker.run(&["topic", "create", topic, "-p", partitions]);
+    }
+    for topic in ["in", "between"] {
+        broker.run_with(&["produce", topic], b"1\n2\n3\n");
+    }
+    broker.run(&["consume", "in", "--group", "app", "-q"]);
+    let reset =
+        ["--application-id", "app", "--input-topics", "in", "--intermediate-topics", "between"];
+    let plan = script(
+        &broker,
+        "kafka-streams-application-reset",
+        &[&reset[..], &["--dry-run"]].concat(),
+        b"",
+    );
+    assert!(plan.contains("Deleting inferred internal topics [app-counts-changelog]"), "{plan}");
+    let lag = || -> i64 {
+        let group = broker.json(&["group", "describe", "app"]);
+        let partitions = group["partitions"].as_array().expect("array").clone();
+        let of_input = partitions.iter().filter(|partition| partition["topic"] == "in");
+        of_input.map(|partition| partition["lag"].as_i64().expect("a number")).sum()
+    };
+    assert_eq!(lag(), 0, "a dry run moves nothing");
+    script(&broker, "kafka-streams-application-reset", &reset, b"");
+    assert_eq!(lag(), 3);
+    let topics = broker.json(&["topic", "list"]);
+    let names: Vec<_> = topics.as_array().expect("array").iter().map(|t| &t["name"]).collect();
+    assert_eq!(names, ["apple-x-changelog", "between", "in"]);
+    broker.run(&["consume", "in", "--group", "app", "-q"]);
+    let shift = ["--application-id", "app", "--input-topics", "in", "--shift-by", "-1"];
+    script(&broker, "kafka-streams-application-reset", &shift, b"");
+    assert!(lag() > 0, "each partition that has records went back by one");
+}

@@ -1,0 +1,273 @@
+//! `kafka-console-share-consumer.sh` and `kafka-share-consumer-perf-test.sh`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use fleuve_client::ShareConsumer;
+use fleuve_client::config::{AcknowledgementMode, ShareConsumerConfig};
+use fleuve_client::share::Acknowledge;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Connect;
+use super::console::FormatOptions;
+use crate::commands::consume::Printer;
+use crate::commands::topic::parse_assignments;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::{line, note};
+use crate::quantities::{format_time, now_ms};
+
+/// How long one poll waits at most.
+const POLL: Duration = Duration::from_millis(100);
+const MEBIBYTE: f64 = 1024.0 * 1024.0;
+
+/// Print the records of a topic as a member of a share group.
+#[derive(Debug, Parser)]
+pub(super) struct ConsoleShareConsumer {
+    #[command(flatten)]
+    connect: Connect,
+    /// The topic.
+    #[arg(long)]
+    topic: String,
+    /// The share group; console-share-consumer if none is named here or in the properties.
+    #[arg(long)]
+    group: Option<String>,
+    /// Stop after so many records.
+    #[arg(long)]
+    max_messages: Option<u64>,
+    /// Stop when nothing came for so long.
+    #[arg(long)]
+    timeout_ms: Option<u64>,
+    /// Reject what is printed: nobody gets it again.
+    #[arg(long, conflicts_with = "release")]
+    reject: bool,
+    /// Release what is printed: it is given to somebody again.
+    #[arg(long)]
+    release: bool,
+    #[command(flatten)]
+    format: FormatOptions,
+    /// Consumer properties.
+    #[arg(long = "command-property", visible_alias = "consumer-property")]
+    consumer_property: Vec<String>,
+    /// Accepted: a record that cannot be shown in a form is shown as it is.
+    #[arg(long)]
+    reject_message_on_error: bool,
+    /// Say when the consumer has ended.
+    #[arg(long)]
+    enable_systest_events: bool,
+}
+
+pub(super) async fn consume(options: ConsoleShareConsumer) -> Result<(), Failure> {
+    let mut context = options.connect.context()?;
+    for (key, value) in parse_assignments(&options.consumer_property)? {
+        context.set(&key, &value)?;
+    }
+    match &options.group {
+        Some(group) => context.set("group.id", group)?,
+        None => context.set_default("group.id", "console-share-consumer")?,
+    }
+    let mut config = context.share_consumer_config()?;
+    config.acknowledgement_mode = AcknowledgementMode::Explicit;
+    let verdict = match (options.reject, options.release) {
+        (true, _) => Acknowledge::Reject,
+        (_, true) => Acknowledge::Release,
+        _ => Acknowledge::Accept,
+    };
+    let limit = options.max_messages.unwrap_or(u64::MAX);
+    let mut printer = Printer::new(options.format.style()?);
+    let consumer = ShareConsumer::new(context.client().await?, config)?;
+    consumer.subscribe(&[&options.topic])?;
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut count = 0;
+    let mut last_record = Instant::now();
+    while count < limit {
+        let polled = tokio::select! {
+            polled = consumer.poll(POLL) => polled?,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        };
+        let Some(records) = polled else {
+            let waited = last_record.elapsed().as_millis() as u64;
+            if options.timeout_ms.is_some_and(|timeout| waited >= timeout) {
+                break;
+            }
+            continue;
+        };
+        for record in &records {
+            // What is not printed is given back at once, for others to have.
+            let said = if count < limit { verdict } else { Acknowledge::Release };
+            if count < limit {
+                printer.print(records.partition(), &record, Some(record.delivery_count))?;
+                count += 1;
+            }
+            consumer.acknowledge(records.partition(), record.offset.0, said)?;
+        }
+        printer.flush()?;
+        last_record = Instant::now();
+    }
+    drop(printer);
+    consumer.close().await?;
+    note(format!("Processed a total of {count} messages"));
+    if options.enable_systest_events {
+        line("shutdown_complete")?;
+    }
+    Ok(())
+}
+
+/// Read with share consumers and say how fast that went.
+#[derive(Debug, Parser)]
+pub(super) struct SharePerformance {
+    #[command(flatten)]
+    connect: Connect,
+    /// The topic.
+    #[arg(long)]
+    topic: String,
+    /// How many records.
+    #[arg(long, visible_alias = "messages")]
+    num_records: u64,
+    /// The share group.
+    #[arg(long, default_value = "perf-share-consumer")]
+    group: String,
+    /// How many share consumers divide the work.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Stop when nothing came for so long, in ms.
+    #[arg(long, default_value_t = 10_000)]
+    timeout: u64,
+    /// Consumer properties.
+    #[arg(long = "command-property")]
+    consumer_property: Vec<String>,
+    /// How many bytes a fetch may return.
+    #[arg(long)]
+    fetch_size: Option<i32>,
+    /// Leave the heading out.
+    #[arg(long)]
+    hide_header: bool,
+    /// Say what each consumer did.
+    #[arg(long)]
+    show_consumer_stats: bool,
+    /// Accepted: the system sizes socket buffers.
+    #[arg(long)]
+    socket_buffer_size: Option<i32>,
+    /// Accepted: times are printed as 2026-11-21T10:00:00.000Z.
+    #[arg(long)]
+    date_format: Option<String>,
+    /// Accepted: only totals are printed.
+    #[arg(long)]
+    show_detailed_stats: bool,
+    /// Accepted: only totals are printed.
+    #[arg(long)]
+    reporting_interval: Option<u64>,
+    /// Accepted: metrics are not printed.
+    #[arg(long)]
+    print_metrics: bool,
+}
+
+/// What was read, and in which time (ms since 1970).
+#[derive(Clone, Copy)]
+struct Tally {
+    records: u64,
+    bytes: u64,
+    began_at: i64,
+    ended_at: i64,
+}
+
+impl Tally {
+    fn columns(&self) -> String {
+        let took = self.ended_at - self.began_at;
+        let seconds = (took as f64 / 1e3).max(1e-3);
+        let megabytes = self.bytes as f64 / MEBIBYTE;
+        format!(
+            "{}, {}, {megabytes:.4}, {:.4}, {:.4}, {}, {took}",
+            format_time(self.began_at),
+            format_time(self.ended_at),
+            megabytes / seconds,
+            self.records as f64 / seconds,
+            self.records,
+        )
+    }
+}
+
+pub(super) async fn measure(options: SharePerformance) -> Result<(), Failure> {
+    let mut context = options.connect.context()?;
+    context.set("group.id", &options.group)?;
+    if let Some(size) = options.fetch_size {
+        context.set("fetch.max.bytes", &size.to_string())?;
+    }
+    for (key, value) in parse_assignments(&options.consumer_property)? {
+        context.set(&key, &value)?;
+    }
+    if !options.hide_header {
+        line(
+            "start.time, end.time, data.consumed.in.MB, MB.sec, nMsg.sec, data.consumed.in.nMsg, \
+             fetch.time.ms",
+        )?;
+    }
+    let began_at = now_ms();
+    let total = Arc::new(AtomicU64::new(0));
+    let (context, options) = (Arc::new(context), Arc::new(options));
+    let readers: Vec<_> = (0..options.threads.max(1))
+        .map(|_| tokio::spawn(read(context.clone(), options.clone(), total.clone(), began_at)))
+        .collect();
+    let mut tallies = Vec::new();
+    for reader in readers {
+        tallies.push(reader.await.map_err(Failure::new)??);
+    }
+    if options.show_consumer_stats {
+        for (index, tally) in tallies.iter().enumerate() {
+            let number = index + 1;
+            line(format!(
+                "Share consumer {number} having client id {}-{number} consumption metrics- {}",
+                options.group,
+                tally.columns()
+            ))?;
+        }
+    }
+    let whole = Tally {
+        records: tallies.iter().map(|tally| tally.records).sum(),
+        bytes: tallies.iter().map(|tally| tally.bytes).sum(),
+        began_at,
+        ended_at: tallies.iter().map(|tally| tally.ended_at).max().unwrap_or(began_at),
+    };
+    if whole.records < options.num_records {
+        line(format!(
+            "WARNING: Exiting before consuming the expected number of records: timeout ({} ms) \
+             exceeded. You can use the --timeout option to increase the timeout.",
+            options.timeout
+        ))?;
+    }
+    line(whole.columns())
+}
+
+/// Reads with one share consumer until all of them together have read enough, or nothing comes.
+async fn read(
+    context: Arc<Context>,
+    options: Arc<SharePerformance>,
+    total: Arc<AtomicU64>,
+    began_at: i64,
+) -> Result<Tally, Failure> {
+    let config: ShareConsumerConfig = context.share_consumer_config()?;
+    let consumer = ShareConsumer::new(context.client().await?, config)?;
+    consumer.subscribe(&[&options.topic])?;
+    let mut tally = Tally { records: 0, bytes: 0, began_at, ended_at: began_at };
+    let mut last_record = Instant::now();
+    let timeout = Duration::from_millis(options.timeout);
+    while total.load(Ordering::Relaxed) < options.num_records && last_record.elapsed() <= timeout {
+        let Some(records) = consumer.poll(POLL).await? else { continue };
+        let before = tally.records;
+        for record in &records {
+            tally.records += 1;
+            tally.bytes +=
+                (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
+        }
+        total.fetch_add(tally.records - before, Ordering::Relaxed);
+        last_record = Instant::now();
+        tally.ended_at = now_ms();
+    }
+    consumer.commit().await?;
+    consumer.close().await?;
+    Ok(tally)
+}
