@@ -26,7 +26,7 @@ mod query;
 
 mod app;
 
-pub use app::{Guarantee, Settings, Streams, StreamsError};
+pub use app::{Guarantee, Restoration, RestoreListener, Settings, Streams, StreamsError};
 pub use driver::{Expected, Input, TestData, TestDriver, TestRecord, TestRecords, TestSetup};
 pub use dsl::processor;
 pub use dsl::{
@@ -40,3 +40,4 @@ pub use query::{Answer, InStore, JsonReply, Position, Query, QueryError, in_stor
 pub use record::{Record, Window, Windowed};
 pub use runtime::{Clock, Schedule};
 pub use serde::{Json, Serde, SerdeOf, StreamType};
+pub use state::StoreType;

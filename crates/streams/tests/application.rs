@@ -1,13 +1,16 @@
 //! Applications against a broker in this process: the same topologies as in the driver, over the real protocol.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fleuve::Embedded;
 use fleuve_client::admin::NewTopic;
-use fleuve_client::consumer::Start;
+use fleuve_client::consumer::{LATEST, Start};
 use fleuve_client::{Admin, Consumer, ConsumerConfig, Producer, ProducerConfig, Record};
-use fleuve_streams::{Guarantee, Settings, Streams, Topology};
+use fleuve_streams::{Guarantee, Restoration, RestoreListener, Settings, Streams, Topology};
 use fleuve_types::TopicPartition;
 
 const PARTITIONS: i32 = 3;
@@ -188,5 +191,98 @@ async fn exactly_once_goes_on_while_instances_come_and_go() {
         comes.close().await.expect("a clean end");
     }
     stays.close().await.expect("a clean end");
+    broker.shutdown().await;
+}
+
+/// Counts restored records.
+#[derive(Debug, Default)]
+struct Restored {
+    records: AtomicU64,
+}
+
+impl RestoreListener for Restored {
+    fn restore_ended(&self, restoration: &Restoration) {
+        assert_eq!(restoration.offset, restoration.end_offset);
+        self.records.fetch_add(restoration.records, Ordering::SeqCst);
+    }
+}
+
+fn on_disk(guarantee: Guarantee, state_dir: &Path, restored: &Arc<Restored>) -> Settings {
+    Settings {
+        state_dir: Some(state_dir.to_owned()),
+        restore_listener: Some(restored.clone()),
+        session_timeout: Duration::from_secs(6),
+        ..settings(guarantee, 1)
+    }
+}
+
+/// The records of the changelog, of all partitions.
+async fn logged(broker: &Embedded) -> u64 {
+    let asked = (0..PARTITIONS)
+        .map(|number| (TopicPartition::new("word-count-word-counts-changelog", number), LATEST))
+        .collect();
+    let ends = Admin::new(broker.client())
+        .list_offsets(&asked, fleuve_client::config::IsolationLevel::ReadUncommitted)
+        .await
+        .expect("an answer");
+    ends.into_values().map(|end| end.expect("an offset").offset as u64).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_on_disk_needs_only_what_its_changelogs_have_beyond_it() {
+    let broker = Embedded::start().await.expect("a broker");
+    create_topics(&broker).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let restored = Arc::new(Restored::default());
+    let disk = || on_disk(Guarantee::AtLeastOnce, directory.path(), &restored);
+    let (input, expected) = lines(300);
+    let times = |times: i64| -> BTreeMap<String, i64> {
+        expected.iter().map(|(word, count)| (word.clone(), count * times)).collect()
+    };
+    let memory = || settings(Guarantee::AtLeastOnce, 1);
+    let mut missed = 0;
+    // On disk, then by an instance without a disk, then on disk again: twice.
+    for (round, settings) in [disk(), memory(), disk(), memory(), disk()].into_iter().enumerate() {
+        let before = if round == 0 { 0 } else { logged(&broker).await };
+        restored.records.store(0, Ordering::SeqCst);
+        let is_on_disk = settings.state_dir.is_some();
+        send_lines(&broker, &input).await;
+        let app =
+            Streams::start(&word_count(), broker.client(), settings).await.expect("an application");
+        wait_for_counts(&broker, &times(round as i64 + 1)).await;
+        if is_on_disk {
+            assert_eq!(restored.records.load(Ordering::SeqCst), missed, "in round {round}");
+        }
+        app.close().await.expect("a clean end");
+        missed = if is_on_disk { 0 } else { logged(&broker).await - before };
+    }
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exactly_once_state_on_disk_survives_instances_that_die() {
+    let broker = Embedded::start().await.expect("a broker");
+    create_topics(&broker).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let restored = Arc::new(Restored::default());
+    let mut expected = BTreeMap::new();
+    for round in 0..4 {
+        let (input, counted) = lines(200);
+        send_lines(&broker, &input).await;
+        for (word, count) in counted {
+            *expected.entry(word).or_insert(0) += count;
+        }
+        restored.records.store(0, Ordering::SeqCst);
+        let settings = on_disk(Guarantee::ExactlyOnce, directory.path(), &restored);
+        let app =
+            Streams::start(&word_count(), broker.client(), settings).await.expect("an application");
+        // Readers of committed records see each count of a word but once, ever rising.
+        wait_for_counts(&broker, &expected).await;
+        let tail = restored.records.load(Ordering::SeqCst);
+        // At most the last commit had not come to disk, and a commit has each of the five words once.
+        assert!(tail <= 5, "{tail} records in round {round}");
+        // Dropped where it stands: what was under way is not committed.
+        drop(app);
+    }
     broker.shutdown().await;
 }

@@ -5,11 +5,13 @@
 //! same group and take their share.
 
 mod assignor;
+mod directory;
 mod globals;
 mod restore;
 mod thread;
 mod topics;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +20,12 @@ use fleuve_client::{Admin, Client};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use restore::{Restoration, RestoreListener};
+
 use crate::dsl::Topology;
 use crate::error::{ProcessingError, TopologyError};
 use crate::runtime::Globals;
-use crate::state::StoreError;
+use crate::state::{StoreError, StoreType};
 
 /// What a record's effects are worth when the program dies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +54,22 @@ pub struct Settings {
     pub offset_reset: OffsetReset,
     /// `session.timeout.ms`.
     pub session_timeout: Duration,
+    /// `state.dir`: where stores on disk are, in a directory named after the application. Without one all state is in
+    /// memory. Each instance needs its own.
+    pub state_dir: Option<PathBuf>,
+    /// `dsl.store.suppliers.class`: where stores are that the program says nothing about. On disk if there is a
+    /// directory, unless set.
+    pub default_store: Option<StoreType>,
+    /// Memory for all stores on disk: blocks that were read, memtables, and what waits for a commit. The default is
+    /// 64 MiB.
+    pub state_memory_bytes_max: usize,
+    /// `state.cleanup.delay.ms`: how long state stays on disk of a task that has moved away. The default is ten
+    /// minutes.
+    pub state_cleanup_delay: Duration,
+    /// How many tasks are restored at the same time. The default is 8.
+    pub restorations_max: usize,
+    /// Who is told how restorations go.
+    pub restore_listener: Option<Arc<dyn RestoreListener>>,
 }
 
 impl Default for Settings {
@@ -62,6 +82,12 @@ impl Default for Settings {
             replication_factor: -1,
             offset_reset: OffsetReset::Earliest,
             session_timeout: Duration::from_secs(45),
+            state_dir: None,
+            default_store: None,
+            state_memory_bytes_max: 64 << 20,
+            state_cleanup_delay: Duration::from_secs(600),
+            restorations_max: 8,
+            restore_listener: None,
         }
     }
 }
@@ -72,6 +98,18 @@ impl Settings {
             Guarantee::AtLeastOnce => Duration::from_secs(30),
             Guarantee::ExactlyOnce => Duration::from_millis(100),
         })
+    }
+
+    fn default_store(&self) -> StoreType {
+        self.default_store.unwrap_or(match self.state_dir {
+            Some(_) => StoreType::Disk,
+            None => StoreType::Memory,
+        })
+    }
+
+    /// Bytes that wait for a commit, of all threads together.
+    fn uncommitted_bytes_max(&self) -> usize {
+        self.state_memory_bytes_max / 4
     }
 }
 
@@ -117,12 +155,24 @@ pub enum StreamsError {
         /// What happened.
         cause: Arc<StoreError>,
     },
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(Arc<StoreError>),
+    /// A store is to be on disk, and there is no directory.
+    #[error("store {0} is to be on disk: set the state directory")]
+    NoStateDirectory(String),
     /// The cluster.
     #[error(transparent)]
     Client(#[from] fleuve_client::Error),
     /// A thread panicked.
     #[error("a stream thread panicked: {0}")]
     Panic(String),
+}
+
+impl StreamsError {
+    fn state(error: StoreError) -> Self {
+        Self::State(Arc::new(error))
+    }
 }
 
 /// A running application.
@@ -148,6 +198,18 @@ impl Streams {
         if let Some(filling) = globals::filled(&tables, &client, &settings).await? {
             threads.spawn(filling.run(stop.subscribe()));
         }
+        let directory = directory::opened(&plan, &settings).await?;
+        if let Some(directory) = &directory {
+            let (directory, stop) = (directory.clone(), stop.subscribe());
+            threads.spawn(directory::tidied(directory, settings.state_cleanup_delay, stop));
+        }
+        let restorer = Arc::new(restore::Restorer::new(
+            plan.clone(),
+            client.clone(),
+            &settings,
+            tables.clone(),
+            directory,
+        ));
         for number in 0..settings.threads.max(1) {
             let thread = thread::Thread::new(
                 thread::Setup {
@@ -156,7 +218,7 @@ impl Streams {
                     counts: counts.clone(),
                     client: client.clone(),
                     settings: settings.clone(),
-                    globals: tables.clone(),
+                    restorer: restorer.clone(),
                 },
                 stop.subscribe(),
             )

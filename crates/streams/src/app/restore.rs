@@ -1,99 +1,417 @@
-//! Brings a task's state back from its changelogs.
+//! Brings a task's state back: what the disk has of it, and from its changelogs the rest.
+//!
+//! Every task is restored on its own, all its stores with one consumer; several tasks at the same time, as many as
+//! the settings allow. What comes from a changelog is written to disk on the way, with its position, so that a
+//! restoration that is broken off goes on where it was.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fleuve_client::admin::Resource;
 use fleuve_client::config::IsolationLevel;
-use fleuve_client::consumer::{LATEST, Start};
+use fleuve_client::consumer::{EARLIEST, LATEST, Start};
 use fleuve_client::{Admin, Client, Consumer, ConsumerConfig};
 use fleuve_types::TopicPartition;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use super::{Guarantee, StreamsError};
-use crate::runtime::{Globals, Task, TaskId};
-use crate::state::Logged;
+use super::{Guarantee, Settings, StreamsError};
+use crate::runtime::{Globals, Place, Restorable, Task, TaskId};
+use crate::state::disk::{Position, StateDirectory};
+use crate::state::{Logged, StoreError, StoreType};
 use crate::topology::Plan;
 
-/// Makes a task, its stores as their changelogs say.
-pub(super) async fn restored(
+/// One store's restoration, as listeners see it.
+#[derive(Clone, Debug)]
+pub struct Restoration {
+    /// The task, as `0_3`.
+    pub task: String,
+    /// The store.
+    pub store: String,
+    /// Its changelog's partition.
+    pub changelog: TopicPartition,
+    /// The offset it begins at: the position on disk, or the changelog's beginning.
+    pub start_offset: i64,
+    /// The offset it ends at.
+    pub end_offset: i64,
+    /// The offset it has come to.
+    pub offset: i64,
+    /// The records restored so far.
+    pub records: u64,
+    /// The time since it began.
+    pub elapsed: Duration,
+}
+
+impl Restoration {
+    /// Records restored per second.
+    pub fn rate(&self) -> f64 {
+        self.records as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+}
+
+/// Who wants to know how restorations go. The calls come from the threads that restore; they must not wait.
+pub trait RestoreListener: std::fmt::Debug + Send + Sync {
+    /// A store's restoration begins.
+    fn restore_started(&self, _: &Restoration) {}
+
+    /// Some records have been restored.
+    fn batch_restored(&self, _: &Restoration) {}
+
+    /// A store is restored.
+    fn restore_ended(&self, _: &Restoration) {}
+}
+
+/// Opens tasks and restores them.
+pub(super) struct Restorer {
     plan: Arc<Plan>,
-    id: TaskId,
     client: Client,
-    guarantee: Guarantee,
+    isolation: IsolationLevel,
     globals: Globals,
-) -> Result<Task, StreamsError> {
-    let mut task = Task::new(&plan, id, &globals);
-    let isolation = match guarantee {
-        Guarantee::AtLeastOnce => IsolationLevel::ReadUncommitted,
-        Guarantee::ExactlyOnce => IsolationLevel::ReadCommitted,
-    };
-    let part = &plan.subtopologies()[id.subtopology as usize];
-    let stores: HashMap<TopicPartition, &String> = part
-        .stores
-        .iter()
-        .filter_map(|store| {
-            let changelog = plan.changelog_of(store)?;
-            Some((TopicPartition::new(changelog, id.partition), store))
-        })
-        .collect();
-    if stores.is_empty() {
-        return Ok(task);
+    directory: Option<StateDirectory>,
+    default_store: StoreType,
+    listener: Option<Arc<dyn RestoreListener>>,
+    /// So many tasks are restored at the same time.
+    permits: Semaphore,
+}
+
+impl Restorer {
+    pub(super) fn new(
+        plan: Arc<Plan>,
+        client: Client,
+        settings: &Settings,
+        globals: Globals,
+        directory: Option<StateDirectory>,
+    ) -> Self {
+        Self {
+            plan,
+            client,
+            isolation: match settings.guarantee {
+                Guarantee::AtLeastOnce => IsolationLevel::ReadUncommitted,
+                Guarantee::ExactlyOnce => IsolationLevel::ReadCommitted,
+            },
+            globals,
+            directory,
+            default_store: settings.default_store(),
+            listener: settings.restore_listener.clone(),
+            permits: Semaphore::new(settings.restorations_max.max(1)),
+        }
     }
-    let asked = stores.keys().map(|partition| (partition.clone(), LATEST)).collect();
-    let mut ends = HashMap::new();
-    for (partition, end) in Admin::new(client.clone()).list_offsets(&asked, isolation).await? {
-        ends.insert(partition, end?.offset);
+
+    /// Makes a task, its stores as their changelogs say.
+    pub(super) async fn restored(&self, id: TaskId) -> Result<Task, StreamsError> {
+        let mut task = self.open(id).await?;
+        self.catch_up(&mut task).await?;
+        Ok(task)
     }
-    ends.retain(|_, end| *end > 0);
-    if ends.is_empty() {
-        return Ok(task);
+
+    /// Makes a task with what the disk has of its stores, as far as that can be trusted. Waits while another thread of
+    /// this process has the task.
+    pub(super) async fn open(&self, id: TaskId) -> Result<Task, StreamsError> {
+        let claim = match &self.directory {
+            Some(directory) => Some(directory.claim(id).await),
+            None => None,
+        };
+        let place = Place { claim, default: self.default_store, globals: &self.globals };
+        let mut task = Task::open(&self.plan, id, place).map_err(StreamsError::state)?;
+        let stores = task.restorable();
+        if stores.iter().all(|store| store.position.is_none()) {
+            for store in stores {
+                let topic_id = self.topic_id(&store.changelog).await?;
+                task.resume(&store.store, topic_id, false)
+                    .map_err(|cause| failed(&store, cause))?;
+            }
+            return Ok(task);
+        }
+        let earliest = self.offsets(id, &stores, EARLIEST, IsolationLevel::ReadUncommitted).await?;
+        // Not those of committed records: a transaction that hangs may hold them below what we have.
+        let latest = self.offsets(id, &stores, LATEST, IsolationLevel::ReadUncommitted).await?;
+        for store in stores {
+            let topic_id = self.topic_id(&store.changelog).await?;
+            let partition = TopicPartition::new(store.changelog.clone(), id.partition);
+            let mut trusted = false;
+            if let Some(position) = store.position {
+                let changelog = Changelog {
+                    topic_id,
+                    earliest: earliest[&partition],
+                    latest: latest[&partition],
+                    tombstones_kept: self.tombstones_kept(&store, position).await?,
+                };
+                match changelog.judge(position, now_ms()) {
+                    Ok(()) => trusted = true,
+                    Err(reason) => tracing::warn!(
+                        task = %id, store = store.store, offset = position.offset, reason,
+                        "state on disk cannot be continued and is rebuilt from its changelog"
+                    ),
+                }
+            }
+            task.resume(&store.store, topic_id, trusted).map_err(|cause| failed(&store, cause))?;
+        }
+        Ok(task)
     }
-    let config = ConsumerConfig {
-        isolation_level: isolation,
-        auto_commit: false,
-        ..ConsumerConfig::default()
-    };
-    let consumer = Consumer::new(client, config)?;
-    let from: Vec<_> = ends.keys().map(|partition| (partition.clone(), Start::Beginning)).collect();
-    consumer.assign(&from)?;
-    let mut count = 0_u64;
-    while !ends.is_empty() {
-        if let Some(records) = consumer.poll(POLL).await? {
-            let partition = records.partition().clone();
-            let next = records.next_offset();
-            for record in records.into_owned() {
-                let (Some(key), store) = (record.key, stores[&partition]) else {
+
+    /// Restores what the changelogs have now and the task does not have. Returns how many records that were.
+    pub(super) async fn catch_up(&self, task: &mut Task) -> Result<u64, StreamsError> {
+        let id = task.id();
+        let stores = task.restorable();
+        if stores.is_empty() {
+            return Ok(0);
+        }
+        let Ok(_permit) = self.permits.acquire().await else {
+            return Ok(0);
+        };
+        let mut ends = self.offsets(id, &stores, LATEST, self.isolation).await?;
+        let earliest = self.offsets(id, &stores, EARLIEST, self.isolation).await?;
+        let started = Instant::now();
+        let mut from = Vec::new();
+        let mut running: HashMap<TopicPartition, Restoration> = HashMap::new();
+        for store in &stores {
+            let partition = TopicPartition::new(store.changelog.clone(), id.partition);
+            let offset = task.offset_of(&store.store).unwrap_or(0).max(earliest[&partition]);
+            let end_offset = ends[&partition];
+            if offset >= end_offset {
+                ends.remove(&partition);
+                continue;
+            }
+            from.push((partition.clone(), Start::Offset(offset)));
+            let restoration = Restoration {
+                task: id.to_string(),
+                store: store.store.clone(),
+                changelog: partition.clone(),
+                start_offset: offset,
+                end_offset,
+                offset,
+                records: 0,
+                elapsed: Duration::ZERO,
+            };
+            self.tell(&restoration, |listener, it| listener.restore_started(it));
+            running.insert(partition, restoration);
+        }
+        if from.is_empty() {
+            return Ok(0);
+        }
+        let config = ConsumerConfig {
+            isolation_level: self.isolation,
+            auto_commit: false,
+            max_partition_fetch_bytes: FETCH_BYTES,
+            ..ConsumerConfig::default()
+        };
+        let consumer = Consumer::new(self.client.clone(), config)?;
+        consumer.assign(&from)?;
+        let mut count = 0;
+        let mut told = started;
+        while !ends.is_empty() {
+            if let Some(records) = consumer.poll(POLL).await? {
+                let partition = records.partition().clone();
+                let next = records.next_offset();
+                if let Some(restoration) = running.get_mut(&partition) {
+                    let logged = records.into_owned().filter_map(|record| {
+                        Some(Logged {
+                            key: record.key?,
+                            value: record.value,
+                            timestamp: record.timestamp,
+                            headers: record
+                                .headers
+                                .into_iter()
+                                .map(|(key, value)| crate::record::Header { key, value })
+                                .collect(),
+                        })
+                    });
+                    let restored =
+                        task.restore_batch(&restoration.store, logged, next).map_err(|cause| {
+                            StreamsError::Restore {
+                                store: restoration.store.clone(),
+                                cause: Arc::new(cause),
+                            }
+                        })?;
+                    count += restored;
+                    restoration.records += restored;
+                    restoration.offset = next;
+                    restoration.elapsed = started.elapsed();
+                    self.tell(restoration, |listener, it| listener.batch_restored(it));
+                }
+                if task.uncommitted_bytes() > UNCOMMITTED_MAX {
+                    task.checkpoint(now_ms()).map_err(StreamsError::state)?;
+                }
+            }
+            // Markers of transactions move the position without a record.
+            let mut ended = Vec::new();
+            ends.retain(|partition, end| {
+                let open = consumer.position(partition).is_none_or(|position| position < *end);
+                if !open {
+                    ended.push(partition.clone());
+                }
+                open
+            });
+            for partition in ended {
+                let Some(restoration) = running.get_mut(&partition) else {
                     continue;
                 };
-                let logged = Logged {
-                    key,
-                    value: record.value,
-                    timestamp: record.timestamp,
-                    headers: record
-                        .headers
-                        .into_iter()
-                        .map(|(key, value)| crate::record::Header { key, value })
-                        .collect(),
-                };
-                task.restore(store, logged).map_err(|cause| StreamsError::Restore {
-                    store: store.clone(),
-                    cause: Arc::new(cause),
-                })?;
-                count += 1;
+                let end = restoration.end_offset;
+                task.restore_batch(&restoration.store, std::iter::empty(), end)
+                    .map_err(StreamsError::state)?;
+                restoration.offset = restoration.offset.max(end);
+                restoration.elapsed = started.elapsed();
+                self.tell(restoration, |listener, it| listener.restore_ended(it));
             }
-            if ends.get(&partition).is_some_and(|end| next >= *end) {
-                ends.remove(&partition);
+            if told.elapsed() > PROGRESS {
+                told = Instant::now();
+                for it in running.values().filter(|it| ends.contains_key(&it.changelog)) {
+                    tracing::info!(
+                        task = %id, store = it.store, records = it.records, offset = it.offset,
+                        end = it.end_offset, per_second = it.rate() as u64, "restoring"
+                    );
+                }
             }
         }
-        // Markers of transactions move the position without a record.
-        ends.retain(|partition, end| {
-            consumer.position(partition).is_none_or(|position| position < *end)
-        });
+        consumer.close().await?;
+        task.checkpoint(now_ms()).map_err(StreamsError::state)?;
+        let elapsed_ms = started.elapsed().as_millis() as u64;
+        tracing::info!(task = %id, records = count, elapsed_ms, "state restored");
+        Ok(count)
     }
-    consumer.close().await?;
-    tracing::info!(task = %id, records = count, "state restored");
-    Ok(task)
+
+    fn tell(&self, restoration: &Restoration, act: impl Fn(&dyn RestoreListener, &Restoration)) {
+        if let Some(listener) = &self.listener {
+            act(&**listener, restoration);
+        }
+    }
+
+    /// An offset of every changelog partition.
+    async fn offsets(
+        &self,
+        id: TaskId,
+        stores: &[Restorable],
+        which: i64,
+        isolation: IsolationLevel,
+    ) -> Result<HashMap<TopicPartition, i64>, StreamsError> {
+        let partition =
+            |store: &Restorable| TopicPartition::new(store.changelog.clone(), id.partition);
+        let asked = stores.iter().map(|store| (partition(store), which)).collect();
+        let admin = Admin::new(self.client.clone());
+        let mut offsets = HashMap::new();
+        for (partition, found) in admin.list_offsets(&asked, isolation).await? {
+            offsets.insert(partition, found?.offset);
+        }
+        for store in stores {
+            offsets.entry(partition(store)).or_insert(0);
+        }
+        Ok(offsets)
+    }
+
+    async fn topic_id(&self, topic: &str) -> Result<[u8; 16], StreamsError> {
+        Ok(self.client.topic(topic, false).await?.id.0)
+    }
+
+    /// How long the changelog keeps tombstones, if the state on disk may be older than that.
+    async fn tombstones_kept(
+        &self,
+        store: &Restorable,
+        position: Position,
+    ) -> Result<Option<Duration>, StreamsError> {
+        if now_ms() - position.written_ms < YOUNG_MS {
+            return Ok(None);
+        }
+        let topic = Resource::Topic(store.changelog.to_string());
+        let configs = Admin::new(self.client.clone()).describe_configs(&topic, false).await?;
+        let of = |key: &str| {
+            configs.iter().find(|entry| entry.name == key).and_then(|entry| entry.value.clone())
+        };
+        if !of("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
+            return Ok(None);
+        }
+        let kept_ms = of("delete.retention.ms").and_then(|value| value.parse().ok());
+        Ok(kept_ms.map(Duration::from_millis))
+    }
+}
+
+/// What is known of a changelog's partition.
+struct Changelog {
+    topic_id: [u8; 16],
+    earliest: i64,
+    latest: i64,
+    /// How long deletions are kept, where that may matter.
+    tombstones_kept: Option<Duration>,
+}
+
+impl Changelog {
+    /// Whether reading on from a position gives the whole state; if not, why.
+    fn judge(&self, position: Position, now_ms: i64) -> Result<(), &'static str> {
+        // Zero is what brokers say that know no topic ids.
+        if self.topic_id != position.topic_id && self.topic_id != [0; 16] {
+            return Err("its changelog was deleted and created again");
+        }
+        if position.offset > self.latest {
+            return Err("its changelog ends before it");
+        }
+        if position.offset < self.earliest {
+            return Err("its changelog does not have the next records any more");
+        }
+        let age_ms = now_ms.saturating_sub(position.written_ms);
+        if position.offset < self.latest
+            && self.tombstones_kept.is_some_and(|kept| age_ms as u128 > kept.as_millis())
+        {
+            return Err("it is so old that compaction may have removed deletions it does not have");
+        }
+        Ok(())
+    }
+}
+
+fn failed(store: &Restorable, cause: StoreError) -> StreamsError {
+    StreamsError::Restore { store: store.store.clone(), cause: Arc::new(cause) }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// How long one poll of a changelog waits.
 const POLL: Duration = Duration::from_millis(100);
+/// Bytes of one changelog partition that one fetch asks for: restoration is the only reader, and wants everything.
+const FETCH_BYTES: i32 = 8 << 20;
+/// Restored bytes that wait for the disk.
+const UNCOMMITTED_MAX: usize = 8 << 20;
+/// How often a restoration that goes on is logged.
+const PROGRESS: Duration = Duration::from_secs(10);
+/// State on disk of this age needs no thought of tombstones: no topic forgets them so soon.
+const YOUNG_MS: i64 = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHANGELOG: Changelog = Changelog {
+        topic_id: [1; 16],
+        earliest: 10,
+        latest: 20,
+        tombstones_kept: Some(Duration::from_millis(1000)),
+    };
+
+    fn at(offset: i64) -> Position {
+        Position { topic_id: [1; 16], offset, written_ms: 5000 }
+    }
+
+    #[test]
+    fn a_position_within_the_changelog_is_continued() {
+        for offset in [10, 15, 20] {
+            assert_eq!(CHANGELOG.judge(at(offset), 6000), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_position_that_the_changelog_cannot_continue_is_refused() {
+        let refused = |offset, now_ms| CHANGELOG.judge(at(offset), now_ms).expect_err("refused");
+        assert!(refused(9, 6000).contains("next records"));
+        assert!(refused(21, 6000).contains("ends before"));
+        assert!(refused(15, 6001).contains("deletions"));
+        let another = Position { topic_id: [2; 16], ..at(15) };
+        assert!(CHANGELOG.judge(another, 6000).expect_err("refused").contains("created again"));
+    }
+
+    #[test]
+    fn old_state_that_lacks_nothing_and_brokers_without_topic_ids_are_continued() {
+        assert_eq!(CHANGELOG.judge(at(20), i64::MAX), Ok(()));
+        let nameless = Changelog { topic_id: [0; 16], ..CHANGELOG };
+        assert_eq!(nameless.judge(at(15), 6000), Ok(()));
+    }
+}

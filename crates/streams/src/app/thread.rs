@@ -19,14 +19,15 @@ use fleuve_client::{
 };
 use fleuve_types::TopicPartition;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::assignor::{TaskAssignor, partitions_by_task};
-use super::restore::restored;
+use super::restore::Restorer;
 use super::topics::Counts;
 use super::{Guarantee, Settings, StreamsError};
 use crate::record;
-use crate::runtime::{Globals, Outgoing, RawRecord, Task, TaskId};
+use crate::runtime::{Outgoing, RawRecord, Task, TaskId};
 use crate::topology::Plan;
 
 /// What a thread is made from.
@@ -36,7 +37,7 @@ pub(super) struct Setup {
     pub(super) counts: Arc<Counts>,
     pub(super) client: Client,
     pub(super) settings: Settings,
-    pub(super) globals: Globals,
+    pub(super) restorer: Arc<Restorer>,
 }
 
 /// A stream thread.
@@ -45,8 +46,10 @@ pub(super) struct Thread {
     consumer: Consumer,
     producer: Producer,
     events: mpsc::UnboundedReceiver<Event>,
-    restored: mpsc::UnboundedReceiver<Result<Task, StreamsError>>,
-    restoring: mpsc::UnboundedSender<Result<Task, StreamsError>>,
+    restored: mpsc::UnboundedReceiver<Restored>,
+    restoring: mpsc::UnboundedSender<Restored>,
+    /// Restorations begun so far.
+    restorations: u64,
     stop: watch::Receiver<bool>,
     /// The partitions of every task of the topology.
     partitions: BTreeMap<TaskId, Vec<TopicPartition>>,
@@ -64,8 +67,26 @@ pub(super) struct Thread {
 
 /// A task of this thread.
 enum Running {
-    Restoring,
+    Restoring(Restoring),
     Ready(Box<Task>),
+}
+
+/// A restoration that goes on in the background, and ends when nobody waits for it any more.
+struct Restoring {
+    number: u64,
+    background: AbortHandle,
+}
+
+impl Drop for Restoring {
+    fn drop(&mut self) {
+        self.background.abort();
+    }
+}
+
+/// What became of a restoration.
+struct Restored {
+    number: u64,
+    task: Result<Task, StreamsError>,
 }
 
 /// What the group tells.
@@ -156,6 +177,7 @@ impl Thread {
             events,
             restored,
             restoring,
+            restorations: 0,
             stop,
             partitions,
             owner,
@@ -199,7 +221,7 @@ impl Thread {
                 }
                 task = self.restored.recv() => {
                     if let Some(task) = task {
-                        self.take_restored(task?)?;
+                        self.take_restored(task)?;
                     }
                 }
                 _ = self.stop.changed() => {
@@ -221,6 +243,8 @@ impl Thread {
             } else if self.cached_bytes() > self.cache_budget() {
                 self.commit().await?;
                 self.for_each_task(|task| task.shrink_caches());
+            } else if self.uncommitted_bytes() > self.uncommitted_budget() {
+                self.commit().await?;
             }
         }
     }
@@ -264,19 +288,18 @@ impl Thread {
             // A partition that has gone already is told in a later event.
             let _ = self.consumer.pause(partition);
         }
-        self.tasks.insert(id, Running::Restoring);
-        let done = self.restoring.clone();
-        let task = restored(
-            self.setup.plan.clone(),
-            id,
-            self.setup.client.clone(),
-            self.setup.settings.guarantee,
-            self.setup.globals.clone(),
-        );
-        tokio::spawn(async move {
+        // A task that ran until now gives up its stores.
+        self.tasks.remove(&id);
+        self.restorations += 1;
+        let number = self.restorations;
+        let (restorer, done) = (self.setup.restorer.clone(), self.restoring.clone());
+        let background = tokio::spawn(async move {
+            let task = restorer.restored(id).await;
             // The thread may have ended meanwhile.
-            let _ = done.send(task.await);
+            let _ = done.send(Restored { number, task });
         });
+        let restoring = Restoring { number, background: background.abort_handle() };
+        self.tasks.insert(id, Running::Restoring(restoring));
     }
 
     /// Takes back everything since the last commit, because the group would not have it: state and positions are again
@@ -287,7 +310,7 @@ impl Thread {
         self.deliveries.clear();
         let running = |(id, running): (&TaskId, &Running)| match running {
             Running::Ready(_) => Some(*id),
-            Running::Restoring => None,
+            Running::Restoring(_) => None,
         };
         let ids: Vec<TaskId> = self.tasks.iter().filter_map(running).collect();
         for id in ids {
@@ -299,12 +322,13 @@ impl Thread {
         Ok(())
     }
 
-    fn take_restored(&mut self, mut task: Task) -> Result<(), StreamsError> {
-        let id = task.id();
-        // Given up while it was restored, or given up and assigned again, with another restoration to come.
-        let Some(running @ Running::Restoring) = self.tasks.get_mut(&id) else {
+    fn take_restored(&mut self, restored: Restored) -> Result<(), StreamsError> {
+        // Given up while it was restored, and perhaps assigned again, with another restoration to come.
+        let waits = |running: &Running| matches!(running, Running::Restoring(restoring) if restoring.number == restored.number);
+        let Some((id, running)) = self.tasks.iter_mut().find(|(_, running)| waits(running)) else {
             return Ok(());
         };
+        let (id, mut task) = (*id, restored.task?);
         task.init(now_ms())?;
         *running = Running::Ready(Box::new(task));
         for partition in &self.partitions[&id] {
@@ -455,13 +479,11 @@ impl Thread {
                 }
                 self.producer.commit_transaction().await?;
                 self.in_transaction = false;
-                self.deliveries.clear();
+                self.note_written().await?;
             }
             Guarantee::AtLeastOnce => {
                 self.producer.flush().await?;
-                for delivery in self.deliveries.drain(..) {
-                    delivery.await?;
-                }
+                self.note_written().await?;
                 match self.consumer.commit_with_metadata(offsets).await {
                     // The next commit says it again, if the partitions are still ours then.
                     Err(error) if is_of_another_generation(&error) => return Ok(()),
@@ -472,6 +494,27 @@ impl Thread {
         for running in self.tasks.values_mut() {
             if let Running::Ready(task) = running {
                 task.committed();
+                task.keep(now_ms()).map_err(StreamsError::state)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for all deliveries, and tells tasks the offsets their changelog records got.
+    async fn note_written(&mut self) -> Result<(), StreamsError> {
+        let mut ends: HashMap<TopicPartition, i64> = HashMap::new();
+        for delivery in self.deliveries.drain(..) {
+            let written = delivery.await?;
+            if let Some(offset) = written.offset {
+                let end = ends.entry(written.partition).or_insert(0);
+                *end = (*end).max(offset + 1);
+            }
+        }
+        for (id, running) in &mut self.tasks {
+            if let Running::Ready(task) = running {
+                task.wrote(|changelog| {
+                    ends.get(&TopicPartition::new(changelog.clone(), id.partition)).copied()
+                });
             }
         }
         Ok(())
@@ -514,12 +557,23 @@ impl Thread {
     fn ready(&self) -> impl Iterator<Item = &Task> {
         self.tasks.values().filter_map(|running| match running {
             Running::Ready(task) => Some(&**task),
-            Running::Restoring => None,
+            Running::Restoring(_) => None,
         })
     }
 
     fn cache_budget(&self) -> usize {
         self.setup.settings.cache_bytes_max / self.setup.settings.threads.max(1)
+    }
+
+    /// Bytes that wait for a commit before they go to disk.
+    fn uncommitted_bytes(&mut self) -> usize {
+        let mut bytes = 0;
+        self.for_each_task(|task| bytes += task.uncommitted_bytes());
+        bytes
+    }
+
+    fn uncommitted_budget(&self) -> usize {
+        self.setup.settings.uncommitted_bytes_max() / self.setup.settings.threads.max(1)
     }
 
     fn until_commit(&self) -> Duration {

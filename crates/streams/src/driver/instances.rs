@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::TestDriver;
 use super::topics::Turns;
-use crate::runtime::{Globals, Task, TaskId};
-use crate::state::Logged;
+use crate::runtime::{Globals, Place, Restorable, Task, TaskId};
+use crate::state::disk::StateDirectory;
+use crate::state::{Logged, StoreType};
 
 /// A task of an instance.
 pub(super) struct Running {
@@ -21,6 +22,8 @@ impl TestDriver {
     /// not committed is processed once more.
     pub fn crash(&mut self) -> &mut Self {
         self.failure = None;
+        self.keeps_store_commits = true;
+        self.restored = 0;
         self.tasks.clear();
         self.turns = Turns::default();
         for instance in 0..self.instances.len() {
@@ -161,35 +164,49 @@ impl TestDriver {
         let Some(globals) = &self.instances[instance] else {
             return;
         };
-        let mut task = Task::new(&self.plan, id, globals);
+        let directory = self.state_dir.as_ref().map(|state_dir| {
+            self.directories.entry(instance).or_insert_with(|| {
+                let own = state_dir.join(format!("instance-{instance}"));
+                let opened = StateDirectory::open(&own, &self.plan, STATE_MEMORY);
+                opened.unwrap_or_else(|error| panic!("{error}"))
+            })
+        });
+        let claim = directory.and_then(|directory| directory.try_claim(id));
+        let place = Place { claim, default: StoreType::Disk, globals };
+        let mut task = Task::open(&self.plan, id, place)
+            .unwrap_or_else(|error| panic!("opening {id}: {error}"));
         let committed = self.committed.get(&id).cloned().unwrap_or_default();
         let part = &self.plan.subtopologies()[id.subtopology as usize];
-        for store in &part.stores {
-            let changelog = self.plan.changelog_of(store);
-            let Some(topic) = changelog.and_then(|name| self.topics.get(name.as_str())) else {
+        for Restorable { store, changelog, position } in task.restorable() {
+            let topic = self.topics.get(&changelog);
+            let records = topic.and_then(|topic| topic.partitions.get(id.partition as usize));
+            let Some(records) = records else {
                 continue;
             };
-            let Some(records) = topic.partitions.get(id.partition as usize) else {
-                continue;
-            };
-            for record in records {
-                // A source topic that serves as changelog tells no more than the task has read.
-                let read = committed.get(&record.topic).copied().unwrap_or(0);
-                if part.source_topics.contains(&*record.topic) && record.offset >= read {
-                    break;
-                }
-                let Some(key) = record.key.clone() else {
-                    continue;
-                };
-                let logged = Logged {
-                    key,
+            // A source topic that serves as changelog tells no more than the task has read.
+            let read = committed.get(&changelog).copied().unwrap_or(0);
+            let is_source = part.source_topics.contains(&*changelog);
+            let end = if is_source { read as usize } else { records.len() };
+            let end = end.min(records.len());
+            let trusted = position.is_some_and(|position| position.offset as usize <= end);
+            let from = task
+                .resume(&store, [0; 16], trusted)
+                .unwrap_or_else(|error| panic!("resuming {store}: {error}"));
+            let from = from.map_or(0, |offset| offset as usize);
+            let logged = records[from..end].iter().filter_map(|record| {
+                Some(Logged {
+                    key: record.key.clone()?,
                     value: record.value.clone(),
                     timestamp: record.timestamp,
                     headers: record.headers.clone(),
-                };
-                task.restore(store, logged)
-                    .unwrap_or_else(|error| panic!("restoring {store}: {error}"));
-            }
+                })
+            });
+            self.restored += task
+                .restore_batch(&store, logged, end as i64)
+                .unwrap_or_else(|error| panic!("restoring {store}: {error}"));
+        }
+        if let Err(error) = task.checkpoint(self.now_ms) {
+            panic!("restoring {id}: {error}");
         }
         if let Err(error) = task.init(self.now_ms) {
             self.failure = Some(error);
@@ -218,3 +235,6 @@ impl TestDriver {
         globals
     }
 }
+
+/// Memory of an instance's stores on disk.
+const STATE_MEMORY: u64 = 8 << 20;

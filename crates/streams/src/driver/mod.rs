@@ -8,6 +8,7 @@
 //! visible with the commit, together with the offsets it has read.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::app::Guarantee;
@@ -17,6 +18,7 @@ use crate::query::{Answer, Ask, JsonReply, Query, QueryError, Request, Rows, Tar
 use crate::record::Record;
 use crate::runtime::{Globals, Outgoing, RawRecord, TaskId};
 use crate::serde::{SerdeOf, StreamType};
+use crate::state::disk::StateDirectory;
 use crate::state::{KvStore, Stamped, WindowStore};
 use crate::topology::Plan;
 
@@ -81,6 +83,12 @@ pub struct TestDriver {
     cache_bytes: usize,
     commits_each: bool,
     failure: Option<ProcessingError>,
+    /// Where the instances keep their stores, if not in memory: each has a directory in it.
+    state_dir: Option<PathBuf>,
+    directories: BTreeMap<usize, StateDirectory>,
+    keeps_store_commits: bool,
+    /// Changelog records read since the last crash, to restore stores.
+    restored: u64,
 }
 
 impl TestDriver {
@@ -117,6 +125,10 @@ impl TestDriver {
             cache_bytes: setup.cache_bytes,
             commits_each: setup.commits_each,
             failure: None,
+            state_dir: setup.state_dir,
+            directories: BTreeMap::new(),
+            keeps_store_commits: true,
+            restored: 0,
             plan,
         };
         for part in driver.plan.subtopologies().iter().filter(|part| !part.global) {
@@ -142,6 +154,18 @@ impl TestDriver {
             self.crash();
         }
         self
+    }
+
+    /// Whether stores on disk hear of commits, which is the default; if not, the program is about to die between a
+    /// commit that has reached the cluster and its stores, and [`Self::crash`] shows what becomes of them.
+    pub fn keep_store_commits(&mut self, keep: bool) -> &mut Self {
+        self.keeps_store_commits = keep;
+        self
+    }
+
+    /// How many changelog records were restored since the last [`Self::crash`], or since the start.
+    pub fn restored(&self) -> u64 {
+        self.restored
     }
 
     /// Puts records into a topic.
@@ -520,6 +544,26 @@ impl TestDriver {
         }
         for outgoing in sent {
             self.append(outgoing);
+        }
+        for id in ids {
+            self.commit_stores(*id);
+        }
+    }
+
+    /// Tells stores on disk that their task's commit has reached the cluster.
+    fn commit_stores(&mut self, id: TaskId) {
+        if self.state_dir.is_none() || !self.keeps_store_commits {
+            return;
+        }
+        let Some(running) = self.tasks.get_mut(&id) else {
+            return;
+        };
+        let topics = &self.topics;
+        running.task.wrote(|topic| {
+            Some(topics.get(topic)?.partitions.get(id.partition as usize)?.len() as i64)
+        });
+        if let Err(error) = running.task.keep(self.now_ms) {
+            panic!("committing the stores of {id}: {error}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! How a test runs its topology.
 
+use std::path::{Path, PathBuf};
+
 use super::TestDriver;
 use crate::app::Guarantee;
 use crate::dsl::Topology;
@@ -13,6 +15,7 @@ pub struct TestSetup<'a> {
     pub(super) guarantee: Guarantee,
     pub(super) cache_bytes: usize,
     pub(super) commits_each: bool,
+    pub(super) state_dir: Option<PathBuf>,
 }
 
 impl<'a> TestSetup<'a> {
@@ -24,6 +27,7 @@ impl<'a> TestSetup<'a> {
             guarantee: Guarantee::AtLeastOnce,
             cache_bytes: 10 << 20,
             commits_each: true,
+            state_dir: None,
         }
     }
 
@@ -55,6 +59,12 @@ impl<'a> TestSetup<'a> {
     /// Commits only on [`TestDriver::commit`], and when a cache is full, instead of after every record.
     pub fn commit_on_command(mut self) -> Self {
         self.commits_each = false;
+        self
+    }
+
+    /// Keeps the stores of each instance on disk, in a directory of its own within this one.
+    pub fn state_dir(mut self, state_dir: &Path) -> Self {
+        self.state_dir = Some(state_dir.to_owned());
         self
     }
 

@@ -313,6 +313,7 @@ fn add_subscriptions<K: Data>(graph: &mut Graph, name: String, value: SerdeOf<Su
         changelog: ChangelogKind::KeyValue,
         changelog_config: Default::default(),
         source_topic: None,
+        store_type: None,
         global: false,
     });
 }

@@ -12,7 +12,7 @@ use crate::query::face::Shape;
 use crate::record::{Data, Headers};
 use crate::runtime::{GlobalStore, Origin, RawRecord};
 use crate::serde::{SerdeOf, StreamType};
-use crate::state::{KvStore, KvStoreSettings, MemoryBackend, Stamped};
+use crate::state::{KvStore, KvStoreSettings, MemoryBackend, Stamped, StoreType};
 use crate::topology::{ChangelogKind, GlobalSpec, Kind, StoreSpec};
 
 /// A table that every instance holds in full, so that any key can be looked up anywhere. It is read to its end before
@@ -69,6 +69,7 @@ impl Topology {
             changelog: ChangelogKind::KeyValue,
             changelog_config: Default::default(),
             source_topic: None,
+            store_type: Some(StoreType::Memory),
             global: true,
         });
         graph.connect(table, &store);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::query::face::Shape;
 use crate::record::Data;
 use crate::serde::SerdeOf;
-use crate::state::{AnyStore, KvStore, KvStoreSettings, MemoryBackend};
+use crate::state::{AnyStore, KvStore, KvStoreSettings, MemoryBackend, StoreType};
 use crate::topology::{ChangelogKind, Graph, NodeId, StoreSpec};
 
 /// The store of a table: its name, serdes, whether it is logged and cached.
@@ -18,6 +18,7 @@ pub struct Materialized<K, V> {
     pub(crate) cached: bool,
     pub(crate) changelog_config: BTreeMap<String, String>,
     pub(crate) retention_ms: Option<i64>,
+    pub(crate) store_type: Option<StoreType>,
 }
 
 impl<K: Data, V: Data> Materialized<K, V> {
@@ -37,6 +38,7 @@ impl<K: Data, V: Data> Materialized<K, V> {
             cached: true,
             changelog_config: BTreeMap::new(),
             retention_ms: None,
+            store_type: None,
         }
     }
 
@@ -76,6 +78,12 @@ impl<K: Data, V: Data> Materialized<K, V> {
         self
     }
 
+    /// Keeps the state in memory or on disk, whatever the application's settings say.
+    pub fn store_type(mut self, store_type: StoreType) -> Self {
+        self.store_type = Some(store_type);
+        self
+    }
+
     /// Adds the store to the graph, as the table of a node.
     pub(crate) fn add_to(
         &self,
@@ -108,6 +116,7 @@ impl<K: Data, V: Data> Materialized<K, V> {
             changelog: ChangelogKind::KeyValue,
             changelog_config: self.changelog_config.clone(),
             source_topic: None,
+            store_type: self.store_type,
             global: false,
         });
         graph.connect(node, &store);

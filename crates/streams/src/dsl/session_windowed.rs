@@ -227,6 +227,7 @@ pub(crate) fn add_store<K: Data, A: Data>(
         changelog: ChangelogKind::Window { retention_ms, duplicates: false },
         changelog_config: materialized.changelog_config.clone(),
         source_topic: None,
+        store_type: materialized.store_type,
         global: false,
     });
     for node in nodes {

@@ -71,6 +71,7 @@ fn add_store(
         changelog: ChangelogKind::KeyValue,
         changelog_config: BTreeMap::new(),
         source_topic: None,
+        store_type: None,
         global: false,
     });
 }
@@ -208,6 +209,7 @@ impl<K: StreamType, V: StreamType> WindowState<K, V> {
             cached: false,
             on_close: false,
             changelog_config: BTreeMap::new(),
+            store_type: None,
         };
         add_window_store(&mut app.graph.lock(), &[], window);
         Self { name: name.to_owned(), types: PhantomData }

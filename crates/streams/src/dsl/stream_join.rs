@@ -261,6 +261,7 @@ fn join_store<K, V>(
         cached: false,
         on_close: false,
         changelog_config: BTreeMap::new(),
+        store_type: None,
     }
 }
 
@@ -281,6 +282,7 @@ fn add_outer_store<K: Data, V: Data, W: Data>(
         changelog: ChangelogKind::KeyValue,
         changelog_config: BTreeMap::new(),
         source_topic: None,
+        store_type: None,
         global: false,
     });
 }

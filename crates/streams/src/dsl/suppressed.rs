@@ -171,6 +171,7 @@ impl<K: StreamType, V: StreamType> KTable<K, V> {
             changelog: ChangelogKind::KeyValue,
             changelog_config: buffer.changelog_config,
             source_topic: None,
+            store_type: None,
             global: false,
         });
         graph.connect(id, &store);

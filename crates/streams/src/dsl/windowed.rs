@@ -16,7 +16,7 @@ use crate::query::face::Shape;
 use crate::record::{Data, Windowed};
 use crate::runtime::{Assembly, Down};
 use crate::serde::{SerdeOf, StreamType, TimeWindowedSerde};
-use crate::state::{AnyStore, WindowStore, WindowStoreSettings};
+use crate::state::{AnyStore, StoreType, WindowStore, WindowStoreSettings};
 use crate::topology::{ChangelogKind, Graph, Kind, NodeBuilder, NodeId, StoreSpec};
 
 /// Kinds of windows, by which a grouped stream can be divided further.
@@ -167,6 +167,7 @@ impl SizedWindows {
             cached: materialized.cached && !on_close,
             on_close,
             changelog_config: materialized.changelog_config.clone(),
+            store_type: materialized.store_type,
         };
         add_window_store(graph, nodes, window);
     }
@@ -306,6 +307,7 @@ pub(crate) struct WindowSpec<K, V> {
     pub(crate) cached: bool,
     pub(crate) on_close: bool,
     pub(crate) changelog_config: BTreeMap<String, String>,
+    pub(crate) store_type: Option<StoreType>,
 }
 
 /// Adds a window store for some nodes.
@@ -316,6 +318,7 @@ pub(crate) fn add_window_store<K: Data, V: Data>(
 ) {
     let (store, logged, cached) = (window.store.clone(), window.logged, window.cached);
     let (retention_ms, duplicates) = (window.retention_ms, window.duplicates);
+    let store_type = window.store_type;
     let changelog_config = window.changelog_config.clone();
     graph.show(&store, Shape::Window, (&window.key, &window.value));
     graph.add_store(StoreSpec {
@@ -340,6 +343,7 @@ pub(crate) fn add_window_store<K: Data, V: Data>(
         changelog: ChangelogKind::Window { retention_ms, duplicates },
         changelog_config,
         source_topic: None,
+        store_type,
         global: false,
     });
     for node in nodes {

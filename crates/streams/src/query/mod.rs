@@ -15,7 +15,7 @@ mod routes;
 
 pub use error::QueryError;
 pub use position::Position;
-pub use request::{Answer, InStore, Query, in_store};
 pub(crate) use request::Target;
+pub use request::{Answer, InStore, Query, in_store};
 pub use routes::JsonReply;
 pub(crate) use routes::{Ask, Request, Rows};

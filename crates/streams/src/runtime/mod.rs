@@ -10,6 +10,7 @@ mod globals;
 mod node;
 mod punctuation;
 mod queues;
+mod stored;
 mod task;
 
 pub(crate) use assembly::{Assembly, StoreSlot};
@@ -20,4 +21,5 @@ pub(crate) use node::{Down, Fan, Flusher, Punctuated, SourceEntry};
 pub(crate) use punctuation::Schedules;
 pub use punctuation::{Clock, Schedule};
 pub use queues::RawRecord;
+pub(crate) use stored::{Place, Restorable};
 pub(crate) use task::{Task, TaskId};

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use super::assembly::Assembly;
 use super::context::{Cx, Origin, Outgoing, OutgoingTopic};
 use super::queues::{Queues, UNKNOWN_TIME};
+use super::stored::StoreEntry;
 use super::{Clock, Flusher, Globals, Punctuated, RawRecord, Schedules, SourceEntry};
 use crate::error::ProcessingError;
 use crate::query::Position;
 use crate::record::Headers;
-use crate::state::{AnyStore, Logged, StoreError};
+use crate::state::AnyStore;
+use crate::state::disk::Claim;
 use crate::topology::{Kind, NodeId, Plan};
 
 /// A task's name: subtopology and partition number, written `0_3`.
@@ -30,18 +32,15 @@ impl fmt::Display for TaskId {
 /// One subtopology for one partition number.
 pub(crate) struct Task {
     id: TaskId,
-    queues: Queues,
+    pub(super) queues: Queues,
     sources: BTreeMap<NodeId, Box<dyn SourceEntry>>,
     flushers: Vec<Box<dyn Flusher>>,
     processors: Vec<Box<dyn Punctuated>>,
     initialized: bool,
-    stores: Vec<StoreEntry>,
-    cx: Cx,
-}
-
-struct StoreEntry {
-    name: String,
-    changelog: Option<Arc<str>>,
+    pub(super) stores: Vec<StoreEntry>,
+    pub(super) cx: Cx,
+    /// Held as long as the task may write to disk.
+    pub(super) claim: Option<Claim>,
 }
 
 /// What a commit makes durable.
@@ -69,15 +68,7 @@ impl Task {
         let (entries, stores) = assembled
             .stores
             .into_iter()
-            .map(|(name, store)| {
-                let spec = &plan.stores[&name];
-                // A source topic that serves as changelog is not written to again.
-                let changelog = (spec.source_topic.is_none())
-                    .then(|| plan.changelog_of(&name))
-                    .flatten()
-                    .map(Arc::from);
-                (StoreEntry { name, changelog }, store)
-            })
+            .map(|(name, store)| (StoreEntry::new(plan, name), store))
             .unzip();
         Self {
             id,
@@ -107,6 +98,7 @@ impl Task {
                 on_error: plan.on_error.clone(),
                 raw: (None, None),
             },
+            claim: None,
         }
     }
 
@@ -253,9 +245,11 @@ impl Task {
     /// The records made since the last call, caches left alone.
     pub(crate) fn take_outgoing(&mut self) -> Vec<Outgoing> {
         let mut outgoing = Vec::new();
-        for (entry, store) in self.stores.iter().zip(&mut self.cx.stores) {
+        for (entry, store) in self.stores.iter_mut().zip(&mut self.cx.stores) {
             let logged = store.take_changelog();
-            let Some(changelog) = &entry.changelog else {
+            entry.follow(&logged, store.as_mut());
+            // A source topic that serves as changelog is not written to again.
+            let Some(changelog) = entry.changelog.as_ref().filter(|_| !entry.is_source) else {
                 continue;
             };
             outgoing.extend(logged.into_iter().map(|record| Outgoing {
@@ -273,13 +267,6 @@ impl Task {
         outgoing
     }
 
-    /// Tells that what the last [`Self::commit`] gave is durable.
-    pub(crate) fn committed(&mut self) {
-        for queue in self.queues.iter_mut() {
-            queue.position = None;
-        }
-    }
-
     /// Forgets what caches hold beyond their stores. Only after a commit.
     pub(crate) fn shrink_caches(&mut self) {
         for store in &mut self.cx.stores {
@@ -290,16 +277,6 @@ impl Task {
     /// Topics with the number of records that wait.
     pub(crate) fn queue_lengths(&self) -> impl Iterator<Item = (&Arc<str>, usize)> {
         self.queues.iter().map(|queue| (&queue.topic, queue.len()))
-    }
-
-    /// Applies a changelog record to a store.
-    pub(crate) fn restore(&mut self, store: &str, record: Logged) -> Result<(), StoreError> {
-        let index = self
-            .stores
-            .iter()
-            .position(|entry| entry.name == store)
-            .expect("a driver restores stores of the task");
-        self.cx.stores[index].restore(record)
     }
 
     /// Tells that the tasks before this one had processed a topic up to this offset, which is next.

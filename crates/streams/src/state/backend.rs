@@ -5,24 +5,37 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+use super::StoreError;
+use super::disk::DiskBatch;
+
 /// An ordered map of bytes. Kafka's rules sit above it, once.
 pub trait Backend: Send {
     /// The value of a key.
-    fn get(&mut self, key: &[u8]) -> Option<Bytes>;
+    fn get(&mut self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
     /// Sets a key, or removes it.
     fn put(&mut self, key: Bytes, value: Option<Bytes>);
 
     /// All pairs within bounds, in the order of their bytes.
-    fn range(&mut self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Vec<(Bytes, Bytes)>;
+    fn range(
+        &mut self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
 
     /// The number of keys.
-    fn len(&self) -> usize;
+    fn entries(&mut self) -> Result<usize, StoreError>;
 
-    /// Whether there is no key.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Forgets everything, at once and for good.
+    fn clear(&mut self) -> Result<(), StoreError>;
+
+    /// Bytes written since the last commit, which are in memory until then.
+    fn uncommitted_bytes(&self) -> usize {
+        0
     }
+
+    /// Moves what was written since the last commit into a batch. Nothing to do in memory.
+    fn commit_into(&mut self, _: &mut DiskBatch) {}
 }
 
 /// A backend in memory.
@@ -32,8 +45,8 @@ pub struct MemoryBackend {
 }
 
 impl Backend for MemoryBackend {
-    fn get(&mut self, key: &[u8]) -> Option<Bytes> {
-        self.pairs.get(key).cloned()
+    fn get(&mut self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.pairs.get(key).cloned())
     }
 
     fn put(&mut self, key: Bytes, value: Option<Bytes>) {
@@ -43,23 +56,30 @@ impl Backend for MemoryBackend {
         };
     }
 
-    fn range(&mut self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Vec<(Bytes, Bytes)> {
+    fn range(
+        &mut self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         if is_empty_range(&from, &to) {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        self.pairs
-            .range::<[u8], _>((from, to))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+        let found = self.pairs.range::<[u8], _>((from, to));
+        Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    fn len(&self) -> usize {
-        self.pairs.len()
+    fn entries(&mut self) -> Result<usize, StoreError> {
+        Ok(self.pairs.len())
+    }
+
+    fn clear(&mut self) -> Result<(), StoreError> {
+        self.pairs.clear();
+        Ok(())
     }
 }
 
 /// Bounds that `BTreeMap::range` would refuse with a panic.
-fn is_empty_range(from: &Bound<&[u8]>, to: &Bound<&[u8]>) -> bool {
+pub(super) fn is_empty_range(from: &Bound<&[u8]>, to: &Bound<&[u8]>) -> bool {
     match (from, to) {
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
         (Bound::Included(from), Bound::Included(to)) => from > to,

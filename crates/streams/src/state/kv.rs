@@ -11,6 +11,7 @@ use std::ops::{Bound, RangeBounds};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::cache::Cache;
+use super::disk::DiskBackend;
 use super::{AnyStore, Backend, Logged, Stamped, StoreError};
 use crate::record::Headers;
 use crate::runtime::Origin;
@@ -56,7 +57,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         if let Some(entry) = self.cache.get(&self.key) {
             return Ok(entry.value.clone());
         }
-        let value = match self.backend.get(&self.key) {
+        let value = match self.backend.get(&self.key)? {
             Some(bytes) => Some(self.decode(bytes)?),
             None => None,
         };
@@ -96,7 +97,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
                 continue;
             };
             let new = value.clone();
-            let old = match self.backend.get(&key) {
+            let old = match self.backend.get(&key)? {
                 Some(bytes) => Some(bytes),
                 // Written and removed again since the last flush: nobody has seen the key.
                 None if new.is_none() => continue,
@@ -136,7 +137,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         let (from, to) = (self.bound(from)?, self.bound(to)?);
         let bounds = (from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice));
         let mut pairs: std::collections::BTreeMap<Bytes, Option<Stamped<V>>> = Default::default();
-        for (key, bytes) in self.backend.range(bounds.0, bounds.1) {
+        for (key, bytes) in self.backend.range(bounds.0, bounds.1)? {
             let value = self.decode(bytes)?;
             pairs.insert(key, Some(value));
         }
@@ -172,7 +173,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
             }
             None => Bound::Unbounded,
         };
-        let found = self.backend.range(Bound::Included(prefix), end);
+        let found = self.backend.range(Bound::Included(prefix), end)?;
         found
             .into_iter()
             .map(|(key, bytes)| {
@@ -284,5 +285,14 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for KvStore<
 
     fn cached_bytes(&self) -> usize {
         self.cache.bytes()
+    }
+
+    fn move_to(&mut self, disk: DiskBackend) -> Option<DiskBackend> {
+        self.backend = Box::new(disk);
+        None
+    }
+
+    fn backend(&mut self) -> Option<&mut dyn Backend> {
+        Some(&mut *self.backend)
     }
 }

@@ -5,13 +5,18 @@
 //! changelog can be taken over from it.
 
 use std::any::Any;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
+
+use disk::DiskBackend;
 
 use crate::record::Headers;
 
 mod backend;
 mod cache;
+pub(crate) mod disk;
 mod kv;
 mod outer;
 mod session;
@@ -20,6 +25,7 @@ mod timers;
 mod window;
 
 pub use backend::{Backend, MemoryBackend};
+pub use disk::DiskBatch;
 pub(crate) use kv::{KvStore, KvStoreSettings};
 pub(crate) use outer::{Either, OuterStore, OuterStoreSettings};
 pub(crate) use session::{SessionStore, SessionStoreSettings};
@@ -50,6 +56,33 @@ pub enum StoreError {
         /// What was found.
         what: &'static str,
     },
+    /// The database on disk failed.
+    #[error("the state directory failed: {0}")]
+    Disk(Arc<fjall::Error>),
+    /// Another instance uses the directory.
+    #[error("the state directory {} is used by another instance; give each its own", .0.display())]
+    Locked(PathBuf),
+}
+
+impl StoreError {
+    pub(crate) fn disk(error: fjall::Error) -> Self {
+        Self::Disk(Arc::new(error))
+    }
+}
+
+impl From<fjall::Error> for StoreError {
+    fn from(error: fjall::Error) -> Self {
+        Self::disk(error)
+    }
+}
+
+/// Where a store keeps its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreType {
+    /// In memory: restored from the changelog whenever a task begins.
+    Memory,
+    /// On disk: after a restart only what the changelog has beyond it is restored.
+    Disk,
 }
 
 /// One record of a changelog.
@@ -80,4 +113,20 @@ pub(crate) trait AnyStore: Any + Send {
 
     /// Bytes that the cache holds, approximately.
     fn cached_bytes(&self) -> usize;
+
+    /// Moves into a backend on disk, before anything is written. A store that keeps its data in typed maps gives it
+    /// back: its image is kept there, and the store says from now on what it drops by time.
+    fn move_to(&mut self, disk: DiskBackend) -> Option<DiskBackend> {
+        Some(disk)
+    }
+
+    /// The backend, if the store's data are there.
+    fn backend(&mut self) -> Option<&mut dyn Backend> {
+        None
+    }
+
+    /// The changelog keys of what was dropped by time since the last call.
+    fn take_expired(&mut self) -> Vec<Bytes> {
+        Vec::new()
+    }
 }

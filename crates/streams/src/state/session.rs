@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::{BufMut, Bytes};
 
+use super::disk::DiskBackend;
 use super::{AnyStore, Logged, StoreError};
 use crate::record::{Headers, Window, Windowed};
 use crate::runtime::Origin;
@@ -27,6 +28,8 @@ pub(crate) struct SessionStore<K, V> {
     writes: u64,
     changelog: Vec<Logged>,
     observed_ms: i64,
+    /// The changelog keys of dropped sessions, if somebody asks for them.
+    expired: Option<Vec<Bytes>>,
 }
 
 /// What a session store is made from.
@@ -77,6 +80,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> SessionStore<K, V> {
             writes: 0,
             changelog: Vec::new(),
             observed_ms: -1,
+            expired: None,
         }
     }
 
@@ -138,6 +142,9 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> SessionStore<K, V> {
             self.log(&place, value.as_ref(), timestamp)?;
             self.observe(window.end);
             if self.is_expired(window.end) && !self.settings.on_close {
+                if let Some(dropped) = &mut self.expired {
+                    dropped.push(logged_key(&place));
+                }
                 return Ok(());
             }
             self.set(place, key, value);
@@ -220,6 +227,9 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> SessionStore<K, V> {
             }
             self.by_end.pop_first();
             self.sessions.remove(&place);
+            if let Some(dropped) = &mut self.expired {
+                dropped.push(logged_key(&place));
+            }
         }
     }
 
@@ -237,11 +247,6 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> SessionStore<K, V> {
         if !self.settings.logged {
             return Ok(());
         }
-        let (key, end, start) = place;
-        let mut logged = Vec::with_capacity(key.len() + SUFFIX);
-        logged.extend_from_slice(key);
-        logged.put_i64(*end);
-        logged.put_i64(*start);
         let value = match value {
             Some(value) => {
                 let mut bytes = Vec::new();
@@ -256,13 +261,22 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> SessionStore<K, V> {
             None => None,
         };
         self.changelog.push(Logged {
-            key: Bytes::from(logged),
+            key: logged_key(place),
             value,
             timestamp,
             headers: Headers::default(),
         });
         Ok(())
     }
+}
+
+/// A session's key in the changelog.
+fn logged_key((key, end, start): &Place) -> Bytes {
+    let mut logged = Vec::with_capacity(key.len() + SUFFIX);
+    logged.extend_from_slice(key);
+    logged.put_i64(*end);
+    logged.put_i64(*start);
+    Bytes::from(logged)
 }
 
 /// Bytes of end and start behind the key in a changelog.
@@ -311,5 +325,13 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for SessionS
         let live = self.observed_ms.saturating_sub(self.settings.retention_ms).saturating_add(1);
         let expired = self.by_end.range(..(live, Bytes::new(), i64::MIN)).count();
         (self.dirty.len() + expired) * (size_of::<Dirty<K, V>>() + size_of::<Place>() + 64)
+    }
+    fn move_to(&mut self, disk: DiskBackend) -> Option<DiskBackend> {
+        self.expired = Some(Vec::new());
+        Some(disk)
+    }
+
+    fn take_expired(&mut self) -> Vec<Bytes> {
+        self.expired.as_mut().map(std::mem::take).unwrap_or_default()
     }
 }

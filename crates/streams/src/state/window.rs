@@ -14,6 +14,7 @@ use std::ops::{Bound, RangeBounds};
 
 use bytes::{BufMut, Bytes};
 
+use super::disk::DiskBackend;
 use super::{AnyStore, Logged, Stamped, StoreError};
 use crate::record::{Headers, Window, Windowed};
 use crate::runtime::Origin;
@@ -28,6 +29,8 @@ pub(crate) struct WindowStore<K, V> {
     writes: u64,
     observed_ms: i64,
     sequence: u32,
+    /// The changelog keys of dropped windows, if somebody asks for them.
+    expired: Option<Vec<Bytes>>,
 }
 
 /// What a window store is made from.
@@ -82,6 +85,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             writes: 0,
             observed_ms: i64::MIN,
             sequence: 0,
+            expired: None,
         }
     }
 
@@ -123,6 +127,9 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         }
         let expired = start_ms <= self.observed_ms.saturating_sub(self.settings.retention_ms);
         if expired && !self.settings.cached && !self.settings.on_close {
+            if let Some(dropped) = &mut self.expired {
+                dropped.push(logged_key(&bytes, start_ms, sequence));
+            }
             return Ok(false);
         }
         self.writes += 1;
@@ -273,7 +280,14 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
     fn expire(&mut self) {
         let oldest = self.observed_ms.saturating_sub(self.settings.retention_ms).saturating_add(1);
         if self.windows.first_key_value().is_some_and(|(start, _)| *start < oldest) {
-            self.windows = self.windows.split_off(&oldest);
+            let kept = self.windows.split_off(&oldest);
+            let dropped = std::mem::replace(&mut self.windows, kept);
+            if let Some(expired) = &mut self.expired {
+                for (start, window) in dropped {
+                    let keys = window.into_keys();
+                    expired.extend(keys.map(|(key, sequence)| logged_key(&key, start, sequence)));
+                }
+            }
         }
     }
 
@@ -294,10 +308,6 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         if !self.settings.logged {
             return Ok(());
         }
-        let mut logged = Vec::with_capacity(key.len() + SUFFIX);
-        logged.extend_from_slice(key);
-        logged.put_i64(start_ms);
-        logged.put_u32(sequence);
         let mut bytes = Vec::new();
         let presence = self.settings.value.write(
             &self.settings.topic,
@@ -306,7 +316,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             &mut bytes,
         )?;
         self.changelog.push(Logged {
-            key: Bytes::from(logged),
+            key: logged_key(key, start_ms, sequence),
             value: (presence == Presence::Present).then(|| Bytes::from(bytes)),
             timestamp: value.timestamp,
             headers,
@@ -317,6 +327,15 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
     fn damaged(&self, what: &'static str) -> StoreError {
         StoreError::Damaged { store: self.settings.name.clone(), what }
     }
+}
+
+/// A window's key in the changelog.
+fn logged_key(key: &[u8], start_ms: i64, sequence: u32) -> Bytes {
+    let mut logged = Vec::with_capacity(key.len() + SUFFIX);
+    logged.extend_from_slice(key);
+    logged.put_i64(start_ms);
+    logged.put_u32(sequence);
+    Bytes::from(logged)
 }
 
 /// Bytes of start and sequence behind the key in a changelog.
@@ -386,5 +405,13 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
         let oldest = self.observed_ms.saturating_sub(self.settings.retention_ms).saturating_add(1);
         let expired: usize = self.windows.range(..oldest).map(|(_, window)| window.len()).sum();
         (self.dirty.len() + expired) * (size_of::<Slot<K, V>>() + 64)
+    }
+    fn move_to(&mut self, disk: DiskBackend) -> Option<DiskBackend> {
+        self.expired = Some(Vec::new());
+        Some(disk)
+    }
+
+    fn take_expired(&mut self) -> Vec<Bytes> {
+        self.expired.as_mut().map(std::mem::take).unwrap_or_default()
     }
 }

@@ -12,7 +12,7 @@ use crate::query::face::{Face, Shape, TypedFace};
 use crate::record::Data;
 use crate::runtime::{Assembly, GlobalStore};
 use crate::serde::SerdeOf;
-use crate::state::AnyStore;
+use crate::state::{AnyStore, StoreType};
 
 /// Position of a node in [`Graph::nodes`].
 pub(crate) type NodeId = usize;
@@ -108,6 +108,8 @@ pub(crate) struct StoreSpec {
     pub(crate) changelog_config: BTreeMap<String, String>,
     /// A source topic that serves as changelog, undecorated.
     pub(crate) source_topic: Option<String>,
+    /// Where it keeps its data; `None` as the program's settings say.
+    pub(crate) store_type: Option<StoreType>,
     pub(crate) global: bool,
 }
 

@@ -1,0 +1,32 @@
+//! State on disk: one database per instance, under the caches of its stores.
+//!
+//! ```text
+//! <state.dir>/<application id>/        the database; its lock keeps a second instance out
+//!
+//! keyspace `store/<store>`, all its partitions:
+//!   | partition: u32 | 0: u8 |             ->  the position, see `position.rs`
+//!   | partition: u32 | 1: u8 | key ... |   ->  value
+//! ```
+//!
+//! What a task writes stays in memory, in front of the database, until its commit has reached the cluster. Then data
+//! and position go to the database in one batch. So the database never has what an aborted transaction wrote, and a
+//! crash leaves each store as it was at one of its commits, with the changelog's offset that belongs to it; only what
+//! the changelog has behind that offset is restored.
+//!
+//! The position lies in the keyspace of its data because a keyspace reaches the disk in the order of its writes, even
+//! where power fails before the journal was synced: never can a position be there without the data before it.
+//!
+//! Stores whose data live in typed maps (windows, sessions, buffers, timers) have an image here: their changelog as
+//! compaction would leave it, from which a new task fills its maps.
+
+mod backend;
+mod directory;
+mod image;
+mod memtables;
+mod position;
+
+pub(crate) use backend::DiskBackend;
+pub use backend::DiskBatch;
+pub(crate) use directory::{Claim, StateDirectory};
+pub(crate) use image::Image;
+pub(crate) use position::Position;
