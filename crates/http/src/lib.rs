@@ -5,12 +5,14 @@
 //! Counters stay plain atomics in the room that counts and become text only when somebody asks,
 //! so that a metric costs the hot path one addition.
 
+mod asking;
 mod exposition;
 mod process;
 mod server;
 mod site;
 
+pub use asking::get;
 pub use exposition::{Exposition, Kind};
 pub use process::ProcessUsage;
-pub use server::{Page, Probe, Server};
+pub use server::{LaterPage, Page, Probe, Server};
 pub use site::{Answer, Asset, Events, Reply, Site, SiteEvent, SiteServer};

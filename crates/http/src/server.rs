@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
@@ -31,7 +32,15 @@ pub trait Probe: Send + Sync + 'static {
     fn page(&self, _host: &str, _path: &str) -> Option<Page> {
         None
     }
+
+    /// Answers as [`Self::page`] does, where an answer has to be waited for.
+    fn later<'a>(&'a self, host: &'a str, path: &'a str) -> LaterPage<'a> {
+        Box::pin(std::future::ready(self.page(host, path)))
+    }
 }
+
+/// A page that has to be waited for.
+pub type LaterPage<'a> = Pin<Box<dyn Future<Output = Option<Page>> + Send + 'a>>;
 
 /// A JSON document with the status it is sent under.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +121,7 @@ async fn page(State(probe): State<Arc<dyn Probe>>, request: Request) -> Response
     let uri = request.uri();
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    match probe.page(named.or(uri.host()).unwrap_or_default(), path) {
+    match probe.later(named.or(uri.host()).unwrap_or_default(), path).await {
         Some(page) => {
             let status = StatusCode::from_u16(page.status);
             let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

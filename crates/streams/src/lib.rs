@@ -26,7 +26,10 @@ mod query;
 
 mod app;
 
-pub use app::{Guarantee, Restoration, RestoreListener, Settings, Streams, StreamsError};
+pub use app::{
+    Guarantee, InstanceMetadata, KeyMetadata, Restoration, RestoreListener, Settings, Streams,
+    StreamsError,
+};
 pub use driver::{Expected, Input, TestData, TestDriver, TestRecord, TestRecords, TestSetup};
 pub use dsl::processor;
 pub use dsl::{

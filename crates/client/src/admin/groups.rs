@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::consumer_group_describe_request::ConsumerGroupDescribeRequest;
 use fleuve_protocol::messages::consumer_group_describe_response::Assignment;
@@ -70,6 +71,8 @@ pub struct GroupMember {
     /// Whether it uses the protocol that the group is of, and not the classic one; unless the
     /// broker does not say.
     pub upgraded: Option<bool>,
+    /// What its assignor told the leader's about it; of the classic protocol only.
+    pub user_data: Option<Bytes>,
 }
 
 /// How the KIP-848 protocol says which protocol a member uses.
@@ -149,6 +152,7 @@ impl Admin {
                     CONSUMER_MEMBER => Some(true),
                     _ => None,
                 },
+                user_data: None,
             })
             .collect();
         members.sort_unstable_by(|left, right| left.id.cmp(&right.id));
@@ -199,11 +203,10 @@ impl Admin {
             .map(|member| {
                 let id = member.member_id.to_string();
                 // Members of other protocol types keep bytes of their own here.
-                let topics = decode_subscription(&id, member.member_metadata)
-                    .map(|told| told.topics)
-                    .unwrap_or_default();
+                let told = decode_subscription(&id, member.member_metadata).unwrap_or_default();
                 GroupMember {
-                    topics,
+                    topics: told.topics,
+                    user_data: told.user_data,
                     assignment: decode_assignment(member.member_assignment).unwrap_or_default(),
                     instance_id: member.group_instance_id.map(|id| id.to_string()),
                     client_id: member.client_id.to_string(),

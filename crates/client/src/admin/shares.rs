@@ -71,6 +71,7 @@ impl Admin {
                 topics: member.subscribed_topic_names.iter().map(ToString::to_string).collect(),
                 target: None,
                 upgraded: None,
+                user_data: None,
             }
         });
         Ok(GroupDescription {

@@ -56,6 +56,8 @@ pub struct StreamsGroupMember {
     pub client_id: String,
     /// Where it connects from.
     pub host: String,
+    /// Host and port where its instance answers (`application.server`), if it says so.
+    pub endpoint: Option<(String, u16)>,
     /// How far it has come.
     pub epoch: i32,
     /// What it has.
@@ -145,6 +147,7 @@ fn member(member: Member) -> StreamsGroupMember {
         process_id: member.process_id.to_string(),
         client_id: member.client_id.to_string(),
         host: member.client_host.to_string(),
+        endpoint: member.user_endpoint.map(|at| (at.host.to_string(), at.port)),
         epoch: member.member_epoch,
         assignment: tasks(member.assignment),
         target: tasks(member.target_assignment),

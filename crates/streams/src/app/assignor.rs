@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use fleuve_client::consumer::{Assignor, RebalanceProtocol, Subscription};
 use fleuve_types::TopicPartition;
 
+use super::owners;
 use super::topics::{Counts, tasks_of};
 use crate::runtime::TaskId;
 use crate::topology::Plan;
@@ -17,11 +19,19 @@ use crate::topology::Plan;
 /// Divides tasks.
 pub(super) struct TaskAssignor {
     tasks: BTreeMap<TaskId, Vec<TopicPartition>>,
+    /// Where this instance answers queries.
+    server: Option<String>,
 }
 
 impl TaskAssignor {
     pub(super) fn new(plan: &Plan, counts: &Counts) -> Self {
-        Self { tasks: partitions_by_task(plan, counts) }
+        Self { tasks: partitions_by_task(plan, counts), server: None }
+    }
+
+    /// Tells the group where this instance answers queries.
+    pub(super) fn serving(mut self, application_server: Option<&str>) -> Self {
+        self.server = application_server.map(str::to_owned);
+        self
     }
 }
 
@@ -52,6 +62,10 @@ impl Assignor for TaskAssignor {
 
     fn protocol(&self) -> RebalanceProtocol {
         RebalanceProtocol::Cooperative
+    }
+
+    fn user_data(&self, _: &[TopicPartition], _: i32) -> Option<Bytes> {
+        self.server.as_deref().map(owners::user_data)
     }
 
     fn assign(

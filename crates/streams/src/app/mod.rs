@@ -6,17 +6,22 @@
 
 mod assignor;
 mod directory;
+mod endpoint;
 mod globals;
+mod inside;
+mod owners;
 mod restore;
 mod thread;
 mod topics;
 
+use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fleuve_client::config::OffsetReset;
 use fleuve_client::{Admin, Client};
+use fleuve_http::Server;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -24,8 +29,15 @@ pub use restore::{Restoration, RestoreListener};
 
 use crate::dsl::Topology;
 use crate::error::{ProcessingError, TopologyError};
+use crate::query::{Answer, Query, QueryError, Shelf};
+use crate::record::Data;
 use crate::runtime::Globals;
 use crate::state::{StoreError, StoreType};
+
+use endpoint::Endpoint;
+use inside::Inside;
+pub use inside::{InstanceMetadata, KeyMetadata};
+use owners::Owners;
 
 /// What a record's effects are worth when the program dies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +82,9 @@ pub struct Settings {
     pub restorations_max: usize,
     /// Who is told how restorations go.
     pub restore_listener: Option<Arc<dyn RestoreListener>>,
+    /// `application.server`: where this instance answers over HTTP, `HOST:PORT`, or `:PORT` on the loopback. Other
+    /// instances reach it there too. Whoever can reach the address can read the state.
+    pub application_server: Option<String>,
 }
 
 impl Default for Settings {
@@ -88,6 +103,7 @@ impl Default for Settings {
             state_cleanup_delay: Duration::from_secs(600),
             restorations_max: 8,
             restore_listener: None,
+            application_server: None,
         }
     }
 }
@@ -144,6 +160,14 @@ pub enum StreamsError {
         /// What it needs.
         needed: usize,
     },
+    /// The instance cannot answer over HTTP.
+    #[error("application.server {given}: {cause}")]
+    ApplicationServer {
+        /// What is set.
+        given: String,
+        /// Why not.
+        cause: String,
+    },
     /// A record could not be processed.
     #[error(transparent)]
     Processing(#[from] ProcessingError),
@@ -176,10 +200,17 @@ impl StreamsError {
 }
 
 /// A running application.
-#[derive(Debug)]
 pub struct Streams {
+    inside: Arc<Inside>,
+    endpoint: Option<Server>,
     stop: watch::Sender<bool>,
     threads: JoinSet<Result<(), StreamsError>>,
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").field("threads", &self.threads.len()).finish_non_exhaustive()
+    }
 }
 
 impl Streams {
@@ -210,6 +241,28 @@ impl Streams {
             tables.clone(),
             directory,
         ));
+        let listening = match &settings.application_server {
+            Some(server) => Some(endpoint::address(server).await?),
+            None => None,
+        };
+        let inside = Inside {
+            plan: plan.clone(),
+            counts: counts.clone(),
+            shelf: Shelf::default(),
+            globals: tables.clone(),
+            owners: Owners::new(client.clone(), &plan, &counts),
+            server: OnceLock::new(),
+        };
+        let inside = Arc::new(inside);
+        let mut settings = settings;
+        let mut endpoint = None;
+        if let Some((host, address)) = listening {
+            let server = Endpoint::new(inside.clone(), host.clone()).start(address).await?;
+            // The system may have chosen the port.
+            let known_as = format!("{host}:{}", server.address().port());
+            settings.application_server = Some(inside.server.get_or_init(|| known_as).clone());
+            endpoint = Some(server);
+        }
         for number in 0..settings.threads.max(1) {
             let thread = thread::Thread::new(
                 thread::Setup {
@@ -219,13 +272,40 @@ impl Streams {
                     client: client.clone(),
                     settings: settings.clone(),
                     restorer: restorer.clone(),
+                    shelf: inside.shelf.clone(),
                 },
                 stop.subscribe(),
             )
             .await?;
             threads.spawn(thread.run());
         }
-        Ok(Self { stop, threads })
+        Ok(Self { inside, endpoint, stop, threads })
+    }
+
+    /// Asks the stores of this instance: `running.query(in_store("counts").key::<String, i64>(word)).await`.
+    ///
+    /// The thread of a task answers between two records, or while it waits for the cluster.
+    pub async fn query<A: Send + 'static>(&self, query: Query<A>) -> Result<Answer<A>, QueryError> {
+        self.inside.query(query).await
+    }
+
+    /// Finds out which instance has a key.
+    pub async fn key_metadata<K: Data>(
+        &self,
+        store: &str,
+        key: &K,
+    ) -> Result<KeyMetadata, QueryError> {
+        self.inside.key_metadata(store, key).await
+    }
+
+    /// The instances of the application that have [`Settings::application_server`] set.
+    pub async fn instances(&self) -> Vec<InstanceMetadata> {
+        self.inside.instances().await
+    }
+
+    /// Where this instance answers over HTTP, with the port that the system chose where 0 was asked for.
+    pub fn application_server(&self) -> Option<&str> {
+        self.inside.server.get().map(String::as_str)
     }
 
     /// Waits until a thread ends, which it does only after an error or [`Self::close`].
@@ -243,6 +323,9 @@ impl Streams {
             if result.is_ok() {
                 result = ended;
             }
+        }
+        if let Some(endpoint) = self.endpoint.take() {
+            endpoint.shutdown().await;
         }
         result
     }

@@ -26,6 +26,7 @@ use super::assignor::{TaskAssignor, partitions_by_task};
 use super::restore::Restorer;
 use super::topics::Counts;
 use super::{Guarantee, Settings, StreamsError};
+use crate::query::{Desk, Shelf, Shelved};
 use crate::record;
 use crate::runtime::{Outgoing, RawRecord, Task, TaskId};
 use crate::topology::Plan;
@@ -38,6 +39,7 @@ pub(super) struct Setup {
     pub(super) client: Client,
     pub(super) settings: Settings,
     pub(super) restorer: Arc<Restorer>,
+    pub(super) shelf: Shelf,
 }
 
 /// A stream thread.
@@ -63,6 +65,8 @@ pub(super) struct Thread {
     last_commit: Instant,
     /// Partitions with enough records waiting.
     paused: HashSet<TopicPartition>,
+    /// Where queries come in.
+    desk: Desk,
 }
 
 /// A task of this thread.
@@ -139,7 +143,8 @@ impl Thread {
             },
             ..ConsumerConfig::default()
         };
-        let assignor = TaskAssignor::new(&setup.plan, &setup.counts);
+        let assignor = TaskAssignor::new(&setup.plan, &setup.counts)
+            .serving(setup.settings.application_server.as_deref());
         let consumer =
             Consumer::with_assignors(setup.client.clone(), config, vec![Arc::new(assignor)])?;
         let producer = Producer::new(
@@ -170,7 +175,9 @@ impl Thread {
             .flat_map(|(id, reads)| reads.iter().map(|partition| (partition.clone(), *id)))
             .collect();
         let (restoring, restored) = mpsc::unbounded_channel();
+        let desk = Desk::new(setup.shelf.clone(), setup.number);
         Ok(Self {
+            desk,
             setup,
             consumer,
             producer,
@@ -217,13 +224,16 @@ impl Thread {
                 event = self.events.recv() => {
                     if let Some(event) = event {
                         self.handle(event).await?;
+                        self.show_tasks();
                     }
                 }
                 task = self.restored.recv() => {
                     if let Some(task) = task {
                         self.take_restored(task)?;
+                        self.show_tasks();
                     }
                 }
+                () = self.desk.answer(&mut self.tasks) => {}
                 _ = self.stop.changed() => {
                     self.commit().await?;
                     self.for_each_task(Task::close);
@@ -247,6 +257,11 @@ impl Thread {
                 self.commit().await?;
             }
         }
+    }
+
+    fn show_tasks(&self) {
+        let ready = |running: &Running| matches!(running, Running::Ready(_));
+        self.desk.show(self.tasks.iter().map(|(id, running)| (*id, ready(running))));
     }
 
     async fn handle(&mut self, event: Event) -> Result<(), StreamsError> {
@@ -376,6 +391,9 @@ impl Thread {
         for id in ids {
             let mut processed = 0;
             while processed < RECORDS_PER_TURN {
+                if processed % RECORDS_PER_LOOK == 0 {
+                    self.desk.answer_waiting(&mut self.tasks);
+                }
                 let Some(Running::Ready(task)) = self.tasks.get_mut(&id) else {
                     break;
                 };
@@ -477,14 +495,16 @@ impl Thread {
                     }
                     sent => sent?,
                 }
-                self.producer.commit_transaction().await?;
+                let committed = self.producer.commit_transaction();
+                self.desk.meanwhile(&mut self.tasks, committed).await?;
                 self.in_transaction = false;
                 self.note_written().await?;
             }
             Guarantee::AtLeastOnce => {
-                self.producer.flush().await?;
+                self.desk.meanwhile(&mut self.tasks, self.producer.flush()).await?;
                 self.note_written().await?;
-                match self.consumer.commit_with_metadata(offsets).await {
+                let committed = self.consumer.commit_with_metadata(offsets);
+                match self.desk.meanwhile(&mut self.tasks, committed).await {
                     // The next commit says it again, if the partitions are still ours then.
                     Err(error) if is_of_another_generation(&error) => return Ok(()),
                     committed => committed?,
@@ -622,6 +642,17 @@ fn unique() -> u64 {
     hasher.finish()
 }
 
+impl Shelved for BTreeMap<TaskId, Running> {
+    fn find(&mut self, id: TaskId) -> Option<&mut Task> {
+        match self.get_mut(&id)? {
+            Running::Ready(task) => Some(task),
+            Running::Restoring(_) => None,
+        }
+    }
+}
+
+/// Records between two looks for queries.
+const RECORDS_PER_LOOK: usize = 64;
 /// Records that one task processes before the others have their turn.
 const RECORDS_PER_TURN: usize = 10_000;
 /// Records of one partition that wait before it is no longer fetched.

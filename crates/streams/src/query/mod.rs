@@ -9,13 +9,16 @@
 
 mod error;
 pub(crate) mod face;
+mod forwarding;
 mod position;
 mod request;
 mod routes;
+mod shelf;
 
 pub use error::QueryError;
 pub use position::Position;
-pub(crate) use request::Target;
 pub use request::{Answer, InStore, Query, in_store};
+pub(crate) use request::{Target, partition_for};
 pub use routes::JsonReply;
 pub(crate) use routes::{Ask, Request, Rows};
+pub(crate) use shelf::{Desk, Shelf, Shelved};

@@ -1,0 +1,183 @@
+//! What a running application tells about itself: its stores, asked here or at the instance that has them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::owners::Owners;
+use super::topics::{Counts, tasks_of};
+use crate::query::{
+    Answer, Ask, JsonReply, Query, QueryError, Request, Rows, Shelf, Target, partition_for,
+};
+use crate::record::Data;
+use crate::runtime::{Globals, TaskId};
+use crate::topology::Plan;
+
+/// The inside of an application, as queries see it.
+pub(super) struct Inside {
+    pub(super) plan: Arc<Plan>,
+    pub(super) counts: Arc<Counts>,
+    pub(super) shelf: Shelf,
+    pub(super) globals: Globals,
+    pub(super) owners: Owners,
+    /// `application.server`, as others know this instance.
+    pub(super) server: OnceLock<String>,
+}
+
+/// An instance of an application, as Kafka Streams' `StreamsMetadata`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InstanceMetadata {
+    /// Where it answers: `application.server`.
+    pub application_server: String,
+    /// The tasks that it runs.
+    pub tasks: Vec<String>,
+    /// The stores of these tasks.
+    pub stores: BTreeSet<String>,
+}
+
+/// Who has a key, as Kafka Streams' `KeyQueryMetadata`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyMetadata {
+    /// The partition that the key is in.
+    pub partition: i32,
+    /// The task of that partition.
+    pub task: String,
+    /// Where the instance that runs the task answers, if it says so.
+    pub application_server: Option<String>,
+}
+
+impl Inside {
+    fn count_of(&self, subtopology: u32) -> i32 {
+        let parts = self.plan.subtopologies();
+        parts.get(subtopology as usize).map_or(0, |part| tasks_of(part, &self.counts) as i32)
+    }
+
+    /// Asks the tasks of this instance.
+    pub(super) async fn query<A: Send + 'static>(
+        &self,
+        mut query: Query<A>,
+    ) -> Result<Answer<A>, QueryError> {
+        let here = self.shelf.tasks();
+        let ids = match query.target(&self.plan, |part| self.count_of(part))? {
+            Target::Global => return query.ask_global(&self.globals),
+            Target::Tasks(ids) => ids,
+            Target::Any(ids) => {
+                let known: Vec<TaskId> =
+                    ids.iter().filter(|id| here.contains_key(id)).copied().collect();
+                if known.is_empty() { ids } else { known }
+            }
+        };
+        if let Some(missing) = ids.iter().find(|id| !here.contains_key(id)) {
+            return Err(query.not_here(*missing, self.owners.last_known(*missing)));
+        }
+        self.shelf.query(query, &ids).await?.ok_or(QueryError::Ended)
+    }
+
+    /// Finds out who has a key.
+    pub(super) async fn key_metadata<K: Data>(
+        &self,
+        store: &str,
+        key: &K,
+    ) -> Result<KeyMetadata, QueryError> {
+        let subtopology = self.plan.home_of(store)?;
+        let bytes = self.plan.face_of(store)?.key_bytes(store, key)?;
+        let partition = partition_for(bytes.as_deref(), self.count_of(subtopology));
+        let id = TaskId { subtopology, partition };
+        let application_server = self.owners.of(id, None).await;
+        Ok(KeyMetadata { partition, task: id.to_string(), application_server })
+    }
+
+    /// All instances that say where they answer.
+    pub(super) async fn instances(&self) -> Vec<InstanceMetadata> {
+        let mut instances: BTreeMap<String, InstanceMetadata> = BTreeMap::new();
+        for (id, server) in &*self.owners.all().await {
+            let instance = instances.entry(server.clone()).or_default();
+            instance.application_server.clone_from(server);
+            instance.tasks.push(id.to_string());
+            if let Some(part) = self.plan.subtopologies().get(id.subtopology as usize) {
+                instance.stores.extend(part.stores.iter().cloned());
+            }
+        }
+        instances.into_values().collect()
+    }
+
+    /// Answers what is asked over HTTP; `None` if nothing is there.
+    pub(super) async fn get(&self, path: &str) -> Option<JsonReply> {
+        if path == "/instances" {
+            let instances = self.instances().await.into_iter().map(|instance| {
+                json!({
+                    "applicationServer": instance.application_server,
+                    "tasks": instance.tasks,
+                    "stores": instance.stores,
+                })
+            });
+            return Some(JsonReply { status: 200, json: Value::Array(instances.collect()) });
+        }
+        Some(match Request::parse(path)? {
+            Ok(Request::Stores) => {
+                JsonReply { status: 200, json: self.plan.stores_to_json().into() }
+            }
+            Ok(Request::Ask(ask)) => match self.rows(&ask).await {
+                Ok(rows) => ask.reply(rows),
+                Err(reply) => reply,
+            },
+            Err(reply) => reply,
+        })
+    }
+
+    async fn rows(&self, ask: &Ask) -> Result<Rows, JsonReply> {
+        let ids = match ask.target(&self.plan, |part| self.count_of(part))? {
+            Target::Global => return Ok(ask.ask_global(&self.plan, &self.globals)?),
+            Target::Tasks(ids) | Target::Any(ids) => ids,
+        };
+        let mut found = Rows::default();
+        for id in ids {
+            let rows = self.rows_of(ask, id).await?;
+            ask.gather(&mut found, rows);
+        }
+        Ok(found)
+    }
+
+    /// Asks one task wherever it is. What another instance passed on is answered here or not at all, so that two that
+    /// take each other for the owner do not ask each other for ever.
+    async fn rows_of(&self, ask: &Ask, id: TaskId) -> Result<Rows, JsonReply> {
+        if self.shelf.tasks().contains_key(&id) {
+            return Ok(self.shelf.rows(&self.plan, ask, id).await?);
+        }
+        let (store, task) = (ask.store.clone(), id.to_string());
+        if ask.routed {
+            let owner = self.owners.last_known(id);
+            return Err(QueryError::NotHere { store, task, owner }.into());
+        }
+        let mut stale: Option<String> = None;
+        for _ in 0..OWNERS_ASKED_MAX {
+            let Some(owner) = self.owners.of(id, stale.as_deref()).await else {
+                return Err(QueryError::NotHere { store, task, owner: None }.into());
+            };
+            if Some(&owner) == self.server.get() || Some(&owner) == stale.as_ref() {
+                break;
+            }
+            let path = ask.path_to(id.partition);
+            match fleuve_http::get(&owner, &path, PATIENCE, REPLY_BYTES_MAX).await {
+                Ok((421, _)) => {}
+                Ok((status, body)) => {
+                    let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
+                    return ask.read_reply(JsonReply { status, json });
+                }
+                Err(error) => tracing::debug!(%error, %owner, "the owner does not answer"),
+            }
+            stale = Some(owner);
+        }
+        // The group says it is here, or with somebody who does not have it: it is moving.
+        Err(QueryError::Rebalancing { store, task }.into())
+    }
+}
+
+/// Instances that are asked for one task, because the first one known has given it up.
+const OWNERS_ASKED_MAX: usize = 2;
+/// How long another instance has for its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest answer of another instance that is passed on.
+const REPLY_BYTES_MAX: usize = 64 << 20;

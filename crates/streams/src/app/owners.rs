@@ -1,0 +1,127 @@
+//! Which instance has which task, as the group's coordinator tells.
+//!
+//! Every member says in the group where its instance listens (`application.server`): as user data with the classic
+//! protocol, as its endpoint with the streams protocol. So an instance that does not have what it is asked for describes
+//! its own group, and remembers the answer until it turns out to be wrong.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fleuve_client::{Admin, Client};
+use fleuve_types::TopicPartition;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::assignor::partitions_by_task;
+use super::topics::Counts;
+use crate::runtime::TaskId;
+use crate::topology::Plan;
+
+/// The instances of an application and their tasks.
+pub(super) struct Owners {
+    client: Client,
+    group: String,
+    tasks: BTreeMap<TaskId, Vec<TopicPartition>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Clone, Default)]
+struct Known {
+    owners: Arc<BTreeMap<TaskId, String>>,
+    asked: Option<Instant>,
+}
+
+impl Owners {
+    pub(super) fn new(client: Client, plan: &Plan, counts: &Counts) -> Self {
+        Self {
+            client,
+            group: plan.application_id().to_owned(),
+            tasks: partitions_by_task(plan, counts),
+            known: Mutex::default(),
+        }
+    }
+
+    /// The address of the instance that has a task, as far as is known. `stale` is what turned out to be wrong.
+    pub(super) async fn of(&self, id: TaskId, stale: Option<&str>) -> Option<String> {
+        let known = self.known.lock().owners.get(&id).cloned();
+        if known.is_some() && known.as_deref() != stale {
+            return known;
+        }
+        self.all().await.get(&id).cloned()
+    }
+
+    /// The address of the instance that had a task when that was last asked.
+    pub(super) fn last_known(&self, id: TaskId) -> Option<String> {
+        self.known.lock().owners.get(&id).cloned()
+    }
+
+    /// Every task whose instance says where it listens.
+    pub(super) async fn all(&self) -> Arc<BTreeMap<TaskId, String>> {
+        let known = self.known.lock().clone();
+        if known.asked.is_some_and(|asked| asked.elapsed() < ASKED_AGAIN_AFTER) {
+            return known.owners;
+        }
+        match self.describe().await {
+            Ok(owners) => {
+                let owners = Arc::new(owners);
+                let asked = Some(Instant::now());
+                *self.known.lock() = Known { owners: owners.clone(), asked };
+                owners
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the owners of tasks are not known");
+                known.owners
+            }
+        }
+    }
+
+    async fn describe(&self) -> fleuve_client::Result<BTreeMap<TaskId, String>> {
+        let admin = Admin::new(self.client.clone());
+        let mut owners = BTreeMap::new();
+        let classic = admin.describe_group(&self.group).await;
+        for member in classic.iter().flat_map(|group| &group.members) {
+            let Some(server) = member.user_data.as_ref().and_then(read_user_data) else {
+                continue;
+            };
+            for (id, reads) in &self.tasks {
+                if reads.iter().any(|partition| member.assignment.contains(partition)) {
+                    owners.insert(*id, server.clone());
+                }
+            }
+        }
+        if classic.as_ref().is_ok_and(|group| !group.members.is_empty()) {
+            return Ok(owners);
+        }
+        let streams = admin.describe_streams_group(&self.group).await?;
+        for member in &streams.members {
+            let Some((host, port)) = &member.endpoint else {
+                continue;
+            };
+            for (subtopology, partitions) in &member.assignment.active {
+                let Ok(subtopology) = subtopology.parse() else {
+                    continue;
+                };
+                for partition in partitions {
+                    let id = TaskId { subtopology, partition: *partition };
+                    owners.insert(id, format!("{host}:{port}"));
+                }
+            }
+        }
+        Ok(owners)
+    }
+}
+
+/// What a member of the classic protocol tells about its instance.
+pub(super) fn user_data(application_server: &str) -> Bytes {
+    json!({ "applicationServer": application_server }).to_string().into()
+}
+
+fn read_user_data(bytes: &Bytes) -> Option<String> {
+    let told: Value = serde_json::from_slice(bytes).ok()?;
+    Some(told["applicationServer"].as_str()?.to_owned())
+}
+
+/// How often the coordinator is asked at most.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(500);

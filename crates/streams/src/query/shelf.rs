@@ -1,0 +1,159 @@
+//! Which tasks an instance runs, and how their threads are asked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Answer, Ask, Query, QueryError, Rows};
+use crate::runtime::{Task, TaskId};
+use crate::topology::Plan;
+
+/// The tasks of all threads of an instance.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shelf(Arc<Mutex<BTreeMap<TaskId, Shown>>>);
+
+#[derive(Debug)]
+struct Shown {
+    thread: usize,
+    ready: bool,
+    desk: mpsc::UnboundedSender<Question>,
+}
+
+/// What a thread is to do with one of its tasks, which it may have given up meanwhile.
+struct Question {
+    task: TaskId,
+    act: Act,
+}
+
+type Act = Box<dyn FnOnce(Option<&mut Task>) + Send>;
+
+/// Where a thread is asked.
+pub(crate) struct Desk {
+    shelf: Shelf,
+    thread: usize,
+    sender: mpsc::UnboundedSender<Question>,
+    questions: mpsc::UnboundedReceiver<Question>,
+}
+
+impl Desk {
+    pub(crate) fn new(shelf: Shelf, thread: usize) -> Self {
+        let (sender, questions) = mpsc::unbounded_channel();
+        Self { shelf, thread, sender, questions }
+    }
+
+    /// Shows which tasks the thread has now, and whether each runs or is still restored.
+    pub(crate) fn show(&self, tasks: impl Iterator<Item = (TaskId, bool)>) {
+        let mut shelf = self.shelf.0.lock();
+        shelf.retain(|_, shown| shown.thread != self.thread);
+        for (id, ready) in tasks {
+            let shown = Shown { thread: self.thread, ready, desk: self.sender.clone() };
+            shelf.insert(id, shown);
+        }
+    }
+
+    /// Waits for a question and answers it.
+    pub(crate) async fn answer(&mut self, tasks: &mut impl Shelved) {
+        // The desk has a sender itself: the channel does not end.
+        if let Some(question) = self.questions.recv().await {
+            (question.act)(tasks.find(question.task));
+        }
+    }
+
+    /// Answers the questions that wait: called between two records.
+    pub(crate) fn answer_waiting(&mut self, tasks: &mut impl Shelved) {
+        while let Ok(question) = self.questions.try_recv() {
+            (question.act)(tasks.find(question.task));
+        }
+    }
+
+    /// Does something else, and answers questions as long as that waits.
+    pub(crate) async fn meanwhile<T>(
+        &mut self,
+        tasks: &mut impl Shelved,
+        work: impl Future<Output = T>,
+    ) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = self.answer(tasks) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.show(std::iter::empty());
+    }
+}
+
+/// The tasks of a thread, as its desk finds them.
+pub(crate) trait Shelved {
+    /// The task, if the thread has it and it runs.
+    fn find(&mut self, id: TaskId) -> Option<&mut Task>;
+}
+
+impl Shelf {
+    /// The tasks that this instance runs, and whether each is ready.
+    pub(crate) fn tasks(&self) -> BTreeMap<TaskId, bool> {
+        self.0.lock().iter().map(|(id, shown)| (*id, shown.ready)).collect()
+    }
+
+    /// Does something with a task, on its thread; `None` if it is not here.
+    pub(crate) async fn with<T: Send + 'static>(
+        &self,
+        id: TaskId,
+        act: impl FnOnce(Option<&mut Task>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (done, answer) = oneshot::channel();
+        let desk = self.0.lock().get(&id).map(|shown| shown.desk.clone())?;
+        let act: Act = Box::new(move |task| {
+            // Whoever asked may have gone.
+            let _ = done.send(act(task));
+        });
+        desk.send(Question { task: id, act }).ok()?;
+        answer.await.ok()
+    }
+
+    /// Asks tasks one after the other.
+    pub(crate) async fn query<A: Send + 'static>(
+        &self,
+        mut query: Query<A>,
+        ids: &[TaskId],
+    ) -> Result<Option<Answer<A>>, QueryError> {
+        let mut gathered = None;
+        for id in ids {
+            let (store, id) = (query.store().to_owned(), *id);
+            let asked = self.with(id, move |task| {
+                let answer = task.map(|task| query.ask_task(task));
+                (query, answer)
+            });
+            // A thread that ends drops the question, and the query with it.
+            let (asked, answer) = asked.await.ok_or(QueryError::Ended)?;
+            query = asked;
+            let restoring =
+                || QueryError::Rebalancing { store: store.clone(), task: id.to_string() };
+            let answer = answer.ok_or_else(restoring)??;
+            query.gather(&mut gathered, answer);
+        }
+        Ok(gathered)
+    }
+
+    /// Asks one task as over HTTP.
+    pub(crate) async fn rows(
+        &self,
+        plan: &Arc<Plan>,
+        ask: &Ask,
+        id: TaskId,
+    ) -> Result<Rows, QueryError> {
+        let (plan, asked) = (plan.clone(), ask.clone());
+        let found = self.with(id, move |task| task.map(|task| asked.ask_task(&plan, task))).await;
+        let restoring =
+            || QueryError::Rebalancing { store: ask.store.clone(), task: id.to_string() };
+        found.ok_or(QueryError::Ended)?.ok_or_else(restoring)?
+    }
+}

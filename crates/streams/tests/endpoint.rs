@@ -1,0 +1,153 @@
+//! Queries of running applications, in the program and over HTTP: two instances that ask each other.
+
+use std::time::Duration;
+
+use fleuve::Embedded;
+use fleuve_client::admin::NewTopic;
+use fleuve_client::{Admin, Producer, ProducerConfig, Record};
+use fleuve_streams::{Position, QueryError, Settings, Streams, Topology, in_store};
+use serde_json::Value;
+
+const PARTITIONS: i32 = 4;
+const KEYS: i64 = 40;
+
+fn counts() -> Topology {
+    let app = Topology::new("counting");
+    app.stream::<String, String>("in").group_by_key().count("counts").to_stream().to("out");
+    app
+}
+
+async fn broker() -> Embedded {
+    let broker = Embedded::start().await.expect("a broker");
+    let topics =
+        [NewTopic::new("in").partitions(PARTITIONS), NewTopic::new("out").partitions(PARTITIONS)];
+    let created = Admin::new(broker.client()).create_topics(&topics, false).await;
+    for (topic, result) in created.expect("an answer") {
+        result.unwrap_or_else(|error| panic!("{topic}: {error}"));
+    }
+    broker
+}
+
+/// Sends every key once more.
+async fn send(broker: &Embedded) {
+    let producer = Producer::new(broker.client(), ProducerConfig::default()).expect("a producer");
+    for key in 0..KEYS {
+        let key = format!("k{key}");
+        drop(producer.send(Record::new("in").key(&key).value("x")).await.expect("a place"));
+    }
+    producer.close().await.expect("all delivered");
+}
+
+async fn start(broker: &Embedded) -> Streams {
+    let settings = Settings {
+        commit_interval: Some(Duration::from_millis(50)),
+        application_server: Some(":0".to_owned()),
+        ..Settings::default()
+    };
+    Streams::start(&counts(), broker.client(), settings).await.expect("an application")
+}
+
+async fn get(app: &Streams, path: &str) -> (u16, Value) {
+    let server = app.application_server().expect("an address");
+    let patience = Duration::from_secs(30);
+    let (status, body) =
+        fleuve_http::get(server, path, patience, 1 << 20).await.expect("an answer");
+    let json = serde_json::from_slice(&body).unwrap_or_else(|_| {
+        panic!("{path} is no JSON: {}", String::from_utf8_lossy(&body));
+    });
+    (status, json)
+}
+
+/// Asks until the answer is as it should become.
+async fn until<T, F: Future<Output = Result<T, String>>>(ask: impl Fn() -> F) -> T {
+    let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(so_far) => {
+                assert!(tokio::time::Instant::now() < patience, "it stays so: {so_far}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+/// Waits until an instance knows the count of every key, wherever it is.
+async fn counted(app: &Streams, count: i64) {
+    for key in 0..KEYS {
+        until(|| async move {
+            let (status, json) = get(app, &format!("/stores/counts/key/k{key}")).await;
+            if json["value"] == count { Ok(()) } else { Err(format!("{status} {json}")) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_instance_answers_for_all() {
+    let broker = broker().await;
+    send(&broker).await;
+    let one = start(&broker).await;
+    let two = start(&broker).await;
+    until(|| async {
+        let instances = one.instances().await;
+        let even = instances.len() == 2 && instances.iter().all(|it| it.tasks.len() == 2);
+        if even { Ok(()) } else { Err(format!("{instances:?}")) }
+    })
+    .await;
+    counted(&one, 1).await;
+    counted(&two, 1).await;
+
+    // A range gathers what all instances have.
+    let (_, json) = get(&two, "/stores/counts/range").await;
+    assert_eq!(json["rows"].as_array().map(Vec::len), Some(KEYS as usize), "{json}");
+    let (_, json) = get(&one, "/stores/counts/range?limit=7").await;
+    assert_eq!((json["rows"].as_array().map(Vec::len), &json["more"]), (Some(7), &true.into()));
+
+    // What was passed on is not passed on again.
+    let key = "k0".to_owned();
+    let owner = one.key_metadata("counts", &key).await.expect("metadata").application_server;
+    let (has, other) =
+        if owner.as_deref() == one.application_server() { (&one, &two) } else { (&two, &one) };
+    let (status, json) = get(other, "/stores/counts/key/k0?routed=true").await;
+    assert_eq!((status, &json["error"]), (421, &"not_here".into()), "{json}");
+    let (status, _) = get(has, "/stores/counts/key/k0?routed=true").await;
+    assert_eq!(status, 200);
+
+    // In the program only the stores of the own instance are asked, and the owner is named.
+    let query = || in_store("counts").key::<String, i64>(key.clone());
+    let found = has.query(query()).await.expect("an answer");
+    assert_eq!(found.value.map(|stamped| stamped.value), Some(1));
+    match other.query(query()).await {
+        Err(QueryError::NotHere { owner: named, .. }) => assert_eq!(named, owner),
+        answer => panic!("the other instance answers {answer:?}"),
+    }
+    let (topic, partition, offset) = found.position.iter().next().expect("a position");
+    let behind = query().at_least(Position::new().with(topic, partition, offset + 1_000));
+    assert!(matches!(has.query(behind).await, Err(QueryError::Behind { .. })));
+
+    let (status, json) = get(&one, "/stores/cuonts/key/k0").await;
+    assert_eq!((status, &json["stores"]), (404, &serde_json::json!(["counts"])));
+    let (status, _) = get(&one, "/nothing").await;
+    assert_eq!(status, 404);
+
+    // One goes, the other takes over, with the state.
+    two.close().await.expect("a clean end");
+    send(&broker).await;
+    counted(&one, 2).await;
+    one.close().await.expect("a clean end");
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_cannot_be_listened_on_is_told() {
+    let broker = broker().await;
+    for server in ["nonsense", "127.0.0.1:seven"] {
+        let settings =
+            Settings { application_server: Some(server.to_owned()), ..Settings::default() };
+        let error = Streams::start(&counts(), broker.client(), settings).await.err();
+        let said = error.map(|error| error.to_string()).unwrap_or_default();
+        assert!(said.starts_with(&format!("application.server {server}: ")), "{said}");
+    }
+    broker.shutdown().await;
+}
