@@ -3,6 +3,7 @@
 #   make run                     build, start, and watch a demo: words counted, page views joined, music (DEMO=name, FILES="a.txt b.txt")
 #   make test                    all tests: ours, foreign clients, crashes, Apache's reading of our files
 #   make client BROKER=kafka     the native client against Apache Kafka
+#   make applications [LONG=1]   applications on streams: handed over to Kafka Streams and back, killed on three nodes of Kafka
 #   make streams [LONG=1]        topologies of fleuve-streams, named and random, live against Kafka Streams
 #   make suites [SUITE=name]     the own integration suites of foreign clients (TESTS=id,... for some of its tests, QUICK=1)
 #   make bench [BENCH="--quick"] Fleuve beside Apache Kafka on this machine
@@ -23,7 +24,7 @@ STRACE ?=
 DEMO ?=
 FILES ?=
 
-.PHONY: run build test unit client foreign demos crash copier checker dump full-disk streams suites bench bench-clients
+.PHONY: run build test unit client foreign applications demos crash copier checker dump full-disk streams suites bench bench-clients
 
 # On a terminal it asks which demo and goes on until Ctrl-C; elsewhere it counts the words of a text and says what it did.
 run: build
@@ -32,7 +33,7 @@ run: build
 build:
 	cargo build --release --bin fleuve
 
-test: unit build foreign demos crash copier checker dump full-disk interop descriptors power calls
+test: unit build foreign applications demos crash copier checker dump full-disk interop descriptors power calls
 
 unit:
 	cargo fmt --all --check
@@ -61,6 +62,15 @@ foreign: build
 	python3 tests/foreign/quotas.py
 	python3 tests/foreign/stores.py
 	python3 tests/foreign/streams.py --broker $(BROKER)
+
+# Handed over between ours and Kafka Streams; 3 kills of instances and brokers, LONG=1 for 100. And demos on three nodes.
+applications: build
+	scripts/setup.sh python kafka streams
+	cargo build --release -p fleuve-streams --example counting
+	python3 tests/streams/takeover.py --broker $(BROKER) $(if $(LONG),--long)
+	python3 tests/streams/faults.py --broker cluster $(if $(LONG),--long)
+	$(if $(LONG),python3 tests/streams/faults.py --broker $(BROKER) --long)
+	$(if $(LONG),python3 tests/demos/run.py --broker cluster)
 
 # Every demo on the broker, and the music page in a browser: what it shows, and the mix sample by sample.
 demos: build

@@ -9,16 +9,23 @@ mod directory;
 mod endpoint;
 mod globals;
 mod inside;
+mod metadata;
+mod output;
 mod owners;
+mod rebalancing;
 mod restore;
+mod tasks;
 mod thread;
 mod topics;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use fleuve_client::admin::Removal;
 use fleuve_client::config::OffsetReset;
 use fleuve_client::{Admin, Client};
 use fleuve_http::Server;
@@ -58,7 +65,7 @@ pub struct Settings {
     pub guarantee: Guarantee,
     /// `commit.interval.ms`: 30 seconds, or 100 ms with exactly once, unless set.
     pub commit_interval: Option<Duration>,
-    /// `statestore.cache.max.bytes`, shared among the threads. The default is 10 MiB.
+    /// `statestore.cache.max.bytes`, shared among the threads. The default is 10 MiB; with 0 there are no caches.
     pub cache_bytes_max: usize,
     /// `replication.factor` of internal topics; -1 takes the cluster's default.
     pub replication_factor: i16,
@@ -85,6 +92,12 @@ pub struct Settings {
     /// `application.server`: where this instance answers over HTTP, `HOST:PORT`, or `:PORT` on the loopback. Other
     /// instances reach it there too. Whoever can reach the address can read the state.
     pub application_server: Option<String>,
+    /// `group.instance.id`: makes the threads static members, named after it and numbered. They keep their tasks while
+    /// they are away for less than the session timeout.
+    pub group_instance_id: Option<String>,
+    /// `max.task.idle.ms`: how long a task with several inputs waits for records of one that has none at the broker
+    /// either; `None` (Kafka's -1) does not even wait for those that are there. The default is zero.
+    pub max_task_idle: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -104,6 +117,8 @@ impl Default for Settings {
             restorations_max: 8,
             restore_listener: None,
             application_server: None,
+            group_instance_id: None,
+            max_task_idle: Some(Duration::ZERO),
         }
     }
 }
@@ -203,14 +218,17 @@ impl StreamsError {
 pub struct Streams {
     inside: Arc<Inside>,
     endpoint: Option<Server>,
+    setup: thread::Setup,
     stop: watch::Sender<bool>,
     threads: JoinSet<Result<(), StreamsError>>,
+    handles: BTreeMap<usize, Handle>,
 }
 
-impl fmt::Debug for Streams {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Streams").field("threads", &self.threads.len()).finish_non_exhaustive()
-    }
+/// What is kept of a thread that runs.
+struct Handle {
+    stop: watch::Sender<bool>,
+    /// Closes when the thread has ended.
+    ended: watch::Receiver<()>,
 }
 
 impl Streams {
@@ -221,6 +239,8 @@ impl Streams {
         settings: Settings,
     ) -> Result<Self, StreamsError> {
         let plan = topology.build()?;
+        // Without a budget every change is sent on, not only the last one before a commit.
+        let plan = if settings.cache_bytes_max == 0 { plan.without_caching() } else { plan };
         let counts = topics::prepare(&plan, &Admin::new(client.clone()), &settings).await?;
         let counts = Arc::new(counts);
         let (stop, _) = watch::channel(false);
@@ -263,23 +283,23 @@ impl Streams {
             settings.application_server = Some(inside.server.get_or_init(|| known_as).clone());
             endpoint = Some(server);
         }
-        for number in 0..settings.threads.max(1) {
-            let thread = thread::Thread::new(
-                thread::Setup {
-                    number,
-                    plan: plan.clone(),
-                    counts: counts.clone(),
-                    client: client.clone(),
-                    settings: settings.clone(),
-                    restorer: restorer.clone(),
-                    shelf: inside.shelf.clone(),
-                },
-                stop.subscribe(),
-            )
-            .await?;
-            threads.spawn(thread.run());
+        let count = settings.threads.max(1);
+        let setup = thread::Setup {
+            number: 0,
+            plan,
+            counts,
+            client,
+            settings,
+            restorer,
+            shelf: inside.shelf.clone(),
+            threads: Arc::default(),
+        };
+        let handles = BTreeMap::new();
+        let mut running = Self { inside, endpoint, setup, stop, threads, handles };
+        for _ in 0..count {
+            running.add_thread().await?;
         }
-        Ok(Self { inside, endpoint, stop, threads })
+        Ok(running)
     }
 
     /// Asks the stores of this instance: `running.query(in_store("counts").key::<String, i64>(word)).await`.
@@ -308,15 +328,65 @@ impl Streams {
         self.inside.server.get().map(String::as_str)
     }
 
-    /// Waits until a thread ends, which it does only after an error or [`Self::close`].
+    /// Starts another thread, which takes its share of the tasks, and returns its number.
+    pub async fn add_thread(&mut self) -> Result<usize, StreamsError> {
+        self.handles.retain(|_, handle| handle.ended.has_changed().is_ok());
+        let number = (0..).find(|number| !self.handles.contains_key(number)).unwrap_or_default();
+        let (stop, stopped) = watch::channel(false);
+        let setup = thread::Setup { number, ..self.setup.clone() };
+        let thread = thread::Thread::new(setup, stopped).await?;
+        let (ending, ended) = watch::channel(());
+        self.handles.insert(number, Handle { stop, ended });
+        self.setup.threads.store(self.handles.len(), Ordering::Relaxed);
+        self.threads.spawn(async move {
+            let result = thread.run().await;
+            drop(ending);
+            result
+        });
+        Ok(number)
+    }
+
+    /// Stops the thread added last, whose tasks the others take over, and returns its number; `None` if there is none.
+    /// An error of the thread is told by [`Self::failed`] or [`Self::close`].
+    pub async fn remove_thread(&mut self) -> Result<Option<usize>, StreamsError> {
+        let Some((number, mut handle)) = self.handles.pop_last() else {
+            return Ok(None);
+        };
+        handle.stop.send_replace(true);
+        // The channel says nothing before it closes.
+        while handle.ended.changed().await.is_ok() {}
+        self.setup.threads.store(self.handles.len(), Ordering::Relaxed);
+        let setup = thread::Setup { number, ..self.setup.clone() };
+        if let Some(instance) = setup.instance_id() {
+            // Otherwise the group keeps its place until the session ends.
+            let admin = Admin::new(self.setup.client.clone());
+            let group = self.setup.plan.application_id();
+            let members = [Removal::Static(instance)];
+            admin.remove_members(group, &members, "the stream thread was removed").await?;
+        }
+        Ok(Some(number))
+    }
+
+    /// The number of threads that run.
+    pub fn threads(&self) -> usize {
+        self.handles.values().filter(|handle| handle.ended.has_changed().is_ok()).count()
+    }
+
+    /// Waits until a thread fails, and returns why; `None` once all threads have ended without an error.
     pub async fn failed(&mut self) -> Option<StreamsError> {
-        let ended = self.threads.join_next().await?;
-        flatten(ended).err()
+        loop {
+            if let Err(error) = flatten(self.threads.join_next().await?) {
+                return Some(error);
+            }
+        }
     }
 
     /// Commits, leaves the group and ends. Returns the first error of a thread.
     pub async fn close(mut self) -> Result<(), StreamsError> {
         self.stop.send_replace(true);
+        for handle in self.handles.values() {
+            handle.stop.send_replace(true);
+        }
         let mut result = Ok(());
         while let Some(ended) = self.threads.join_next().await {
             let ended = flatten(ended);
@@ -328,6 +398,15 @@ impl Streams {
             endpoint.shutdown().await;
         }
         result
+    }
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams")
+            .field("application", &self.setup.plan.application_id())
+            .field("threads", &self.threads())
+            .finish_non_exhaustive()
     }
 }
 

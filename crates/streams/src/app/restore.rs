@@ -160,7 +160,16 @@ impl Restorer {
         let Ok(_permit) = self.permits.acquire().await else {
             return Ok(0);
         };
-        let mut ends = self.offsets(id, &stores, LATEST, self.isolation).await?;
+        // To the very end, also with exactly once: the last transaction of whoever had the task before may be decided
+        // and its markers not yet written. A reader of committed records waits for them, and must not stop before.
+        // Transactions in the program's own sources are others' business.
+        let is_source = |store: &&Restorable| self.plan.stores[&store.store].source_topic.is_some();
+        let (sources, written): (Vec<Restorable>, Vec<Restorable>) =
+            stores.iter().cloned().partition(|store| is_source(&store));
+        let mut ends = self.offsets(id, &written, LATEST, IsolationLevel::ReadUncommitted).await?;
+        if !sources.is_empty() {
+            ends.extend(self.offsets(id, &sources, LATEST, self.isolation).await?);
+        }
         let earliest = self.offsets(id, &stores, EARLIEST, self.isolation).await?;
         let started = Instant::now();
         let mut from = Vec::new();

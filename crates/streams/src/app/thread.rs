@@ -5,33 +5,35 @@
 //! ```
 //!
 //! Rebalances arrive as events between two steps: revoked tasks are committed before the group goes on, new ones are
-//! restored in the background while the others run.
+//! restored in the background while the others run. What the cluster refuses is done again from what was committed
+//! last; only errors that no repetition mends, or that last longer than `task.timeout.ms`, end the thread.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleuve_client::config::IsolationLevel;
-use fleuve_client::consumer::{Committed, OwnedRecord, RebalanceListener, Start};
-use fleuve_client::producer::{Delivery, Header};
-use fleuve_client::{
-    BoxFuture, Client, Consumer, ConsumerConfig, ErrorCode, Producer, ProducerConfig, Record,
-};
+use fleuve_client::consumer::{Committed, Start};
+use fleuve_client::{Client, Consumer, ConsumerConfig, Error, ErrorCode};
 use fleuve_types::TopicPartition;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::AbortHandle;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::assignor::{TaskAssignor, partitions_by_task};
+use super::metadata;
+use super::output::{Outcome, Output, is_passing};
+use super::rebalancing::{Event, Listener};
 use super::restore::Restorer;
+use super::tasks::Tasks;
 use super::topics::Counts;
 use super::{Guarantee, Settings, StreamsError};
-use crate::query::{Desk, Shelf, Shelved};
-use crate::record;
-use crate::runtime::{Outgoing, RawRecord, Task, TaskId};
+use crate::query::{Desk, Shelf};
+use crate::runtime::{Progress, Task, TaskId};
 use crate::topology::Plan;
 
 /// What a thread is made from.
+#[derive(Clone)]
 pub(super) struct Setup {
     pub(super) number: usize,
     pub(super) plan: Arc<Plan>,
@@ -40,89 +42,35 @@ pub(super) struct Setup {
     pub(super) settings: Settings,
     pub(super) restorer: Arc<Restorer>,
     pub(super) shelf: Shelf,
+    /// How many threads share the budget of caches.
+    pub(super) threads: Arc<AtomicUsize>,
 }
 
 /// A stream thread.
 pub(super) struct Thread {
     setup: Setup,
     consumer: Consumer,
-    producer: Producer,
+    /// Never subscribes: asks what the group has committed.
+    asking: Arc<Consumer>,
+    output: Output,
+    tasks: Tasks,
     events: mpsc::UnboundedReceiver<Event>,
     restored: mpsc::UnboundedReceiver<Restored>,
     restoring: mpsc::UnboundedSender<Restored>,
-    /// Restorations begun so far.
-    restorations: u64,
     stop: watch::Receiver<bool>,
-    /// The partitions of every task of the topology.
-    partitions: BTreeMap<TaskId, Vec<TopicPartition>>,
-    owner: HashMap<TopicPartition, TaskId>,
-    tasks: BTreeMap<TaskId, Running>,
-    /// Deliveries of the batches sent since the last commit.
-    deliveries: Vec<Delivery>,
-    in_transaction: bool,
     /// Whether a processor asked for a commit.
     commit_soon: bool,
     last_commit: Instant,
-    /// Partitions with enough records waiting.
-    paused: HashSet<TopicPartition>,
     /// Where queries come in.
     desk: Desk,
+    /// Since when members of another program keep this one out of the group.
+    strangers_since: Option<Instant>,
+    /// Since when nothing could be committed.
+    failing_since: Option<Instant>,
 }
 
-/// A task of this thread.
-enum Running {
-    Restoring(Restoring),
-    Ready(Box<Task>),
-}
-
-/// A restoration that goes on in the background, and ends when nobody waits for it any more.
-struct Restoring {
-    number: u64,
-    background: AbortHandle,
-}
-
-impl Drop for Restoring {
-    fn drop(&mut self) {
-        self.background.abort();
-    }
-}
-
-/// What became of a restoration.
-struct Restored {
-    number: u64,
-    task: Result<Task, StreamsError>,
-}
-
-/// What the group tells.
-enum Event {
-    Assigned(Vec<TopicPartition>),
-    Revoked(Vec<TopicPartition>, oneshot::Sender<()>),
-    Lost(Vec<TopicPartition>),
-}
-
-struct Listener(mpsc::UnboundedSender<Event>);
-
-impl RebalanceListener for Listener {
-    fn assigned<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
-        // A closed channel is a thread that has ended.
-        let _ = self.0.send(Event::Assigned(partitions.to_vec()));
-        Box::pin(std::future::ready(()))
-    }
-
-    fn revoked<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
-        Box::pin(async {
-            let (done, committed) = oneshot::channel();
-            if self.0.send(Event::Revoked(partitions.to_vec(), done)).is_ok() {
-                let _ = committed.await;
-            }
-        })
-    }
-
-    fn lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
-        let _ = self.0.send(Event::Lost(partitions.to_vec()));
-        Box::pin(std::future::ready(()))
-    }
-}
+/// The end of a restoration: its number, and the task or why there is none.
+type Restored = (TaskId, u64, Result<Task, StreamsError>);
 
 impl Thread {
     pub(super) async fn new(
@@ -133,9 +81,12 @@ impl Thread {
         let application = setup.plan.application_id().to_owned();
         let config = ConsumerConfig {
             group_id: Some(application.clone()),
+            group_instance_id: setup.instance_id(),
             auto_commit: false,
             offset_reset: setup.settings.offset_reset,
             session_timeout: setup.settings.session_timeout,
+            // Three chances within a session.
+            heartbeat_interval: HEARTBEAT_MAX.min(setup.settings.session_timeout / 3),
             isolation_level: if exactly_once {
                 IsolationLevel::ReadCommitted
             } else {
@@ -143,57 +94,40 @@ impl Thread {
             },
             ..ConsumerConfig::default()
         };
+        let asking = ConsumerConfig {
+            group_id: Some(application.clone()),
+            auto_commit: false,
+            ..ConsumerConfig::default()
+        };
+        let asking = Arc::new(Consumer::new(setup.client.clone(), asking)?);
         let assignor = TaskAssignor::new(&setup.plan, &setup.counts)
             .serving(setup.settings.application_server.as_deref());
         let consumer =
             Consumer::with_assignors(setup.client.clone(), config, vec![Arc::new(assignor)])?;
-        let producer = Producer::new(
-            setup.client.clone(),
-            ProducerConfig {
-                transactional_id: exactly_once
-                    .then(|| format!("{application}-{:016x}-{}", unique(), setup.number)),
-                linger: Duration::from_millis(100),
-                ..ProducerConfig::default()
-            },
-        )?;
-        if exactly_once {
-            producer.init_transactions().await?;
-        }
+        let transactional_id =
+            exactly_once.then(|| format!("{application}-{:016x}-{}", unique(), setup.number));
+        let output = Output::new(setup.client.clone(), transactional_id).await?;
         let (told, events) = mpsc::unbounded_channel();
         consumer.set_rebalance_listener(Arc::new(Listener(told)));
-        let topics: Vec<&str> = setup
-            .plan
-            .subtopologies()
-            .iter()
-            .filter(|part| !part.global)
-            .flat_map(|part| part.source_topics.iter().map(String::as_str))
-            .collect();
-        consumer.subscribe(&topics)?;
-        let partitions = partitions_by_task(&setup.plan, &setup.counts);
-        let owner = partitions
-            .iter()
-            .flat_map(|(id, reads)| reads.iter().map(|partition| (partition.clone(), *id)))
-            .collect();
+        consumer.subscribe(&source_topics(&setup.plan))?;
+        let tasks = Tasks::new(partitions_by_task(&setup.plan, &setup.counts));
         let (restoring, restored) = mpsc::unbounded_channel();
         let desk = Desk::new(setup.shelf.clone(), setup.number);
         Ok(Self {
             desk,
             setup,
             consumer,
-            producer,
+            asking,
+            output,
+            tasks,
             events,
             restored,
             restoring,
-            restorations: 0,
             stop,
-            partitions,
-            owner,
-            tasks: BTreeMap::new(),
-            deliveries: Vec::new(),
-            in_transaction: false,
             commit_soon: false,
             last_commit: Instant::now(),
-            paused: HashSet::new(),
+            strangers_since: None,
+            failing_since: None,
         })
     }
 
@@ -204,21 +138,23 @@ impl Thread {
             Ok(()) => {}
             Err(error) => tracing::error!(thread = self.setup.number, %error, "stream thread ends"),
         }
-        // What was not committed is processed again.
-        if self.in_transaction {
-            let _ = self.producer.abort_transaction().await;
-        }
-        self.tasks.clear();
+        self.tasks.close_all();
         let listener = self.events;
         drop(listener);
+        // What was not committed is processed again.
+        let flushed = self.output.close().await;
         let closed = self.consumer.close().await;
-        let flushed = self.producer.close().await;
         result.and(closed.map_err(Into::into)).and(flushed.map_err(Into::into))
     }
 
     async fn work(&mut self) -> Result<(), StreamsError> {
+        let mut blocked = false;
         loop {
-            let wait = if self.queued() > 0 { Duration::ZERO } else { self.until_commit() };
+            let wait = match (self.tasks.queued() > 0, blocked) {
+                (true, false) => Duration::ZERO,
+                (true, true) => self.until_commit().min(BLOCKED_MAX),
+                (false, _) => self.until_commit(),
+            };
             tokio::select! {
                 biased;
                 event = self.events.recv() => {
@@ -227,71 +163,102 @@ impl Thread {
                         self.show_tasks();
                     }
                 }
-                task = self.restored.recv() => {
-                    if let Some(task) = task {
-                        self.take_restored(task)?;
+                restored = self.restored.recv() => {
+                    if let Some(restored) = restored {
+                        self.take_restored(restored)?;
                         self.show_tasks();
                     }
                 }
                 () = self.desk.answer(&mut self.tasks) => {}
-                _ = self.stop.changed() => {
-                    self.commit().await?;
-                    self.for_each_task(Task::close);
-                    return Ok(());
-                }
-                records = self.consumer.poll(wait) => {
-                    if let Some(records) = records? {
-                        self.queue(records.into_owned());
+                _ = self.stop.changed() => return self.wind_up().await,
+                records = self.consumer.poll(wait) => match records {
+                    Ok(Some(records)) => {
+                        let partition = records.partition().clone();
+                        self.tasks.queue(&partition, records.into_owned(), &self.consumer);
                     }
+                    Ok(None) => {}
+                    Err(error) => self.take_reading_error(error).await?,
                 }
             }
-            self.process().await?;
-            self.limit_queues();
+            blocked = !self.process().await?;
+            self.tasks.limit_queues(&self.consumer);
             let interval = self.setup.settings.commit_interval();
             if self.last_commit.elapsed() >= interval || std::mem::take(&mut self.commit_soon) {
                 self.commit().await?;
-            } else if self.cached_bytes() > self.cache_budget() {
+            } else if self.tasks.cached_bytes() > self.cache_budget() {
                 self.commit().await?;
-                self.for_each_task(|task| task.shrink_caches());
-            } else if self.uncommitted_bytes() > self.uncommitted_budget() {
+                self.tasks.ready_mut().for_each(Task::shrink_caches);
+            } else if self.tasks.uncommitted_bytes() > self.uncommitted_budget() {
                 self.commit().await?;
             }
         }
     }
 
     fn show_tasks(&self) {
-        let ready = |running: &Running| matches!(running, Running::Ready(_));
-        self.desk.show(self.tasks.iter().map(|(id, running)| (*id, ready(running))));
+        self.desk.show(self.tasks.all());
+    }
+
+    /// Goes on after an error that the consumer reports, if it may pass.
+    async fn take_reading_error(&mut self, error: Error) -> Result<(), StreamsError> {
+        let since = *self.strangers_since.get_or_insert_with(Instant::now);
+        if error.code() == Some(ErrorCode::InconsistentGroupProtocol)
+            && since.elapsed() < TASK_TIMEOUT
+        {
+            // Somebody else runs this application, or has and is still a member, as Kafka Streams is after it was
+            // closed: until then the group divides by another protocol.
+            tracing::warn!(
+                thread = self.setup.number,
+                "waiting for members of another program to leave the group"
+            );
+            tokio::time::sleep(STRANGERS_PAUSE).await;
+            self.consumer.subscribe(&source_topics(&self.setup.plan))?;
+            return Ok(());
+        }
+        if !is_passing(&error) {
+            return Err(error.into());
+        }
+        tracing::warn!(thread = self.setup.number, %error, "reading goes on");
+        Ok(())
+    }
+
+    /// Commits a last time, as soon as the group will have it.
+    async fn wind_up(&mut self) -> Result<(), StreamsError> {
+        let patience = Instant::now() + CLOSE_PATIENCE;
+        while self.consumer.is_joining() && Instant::now() < patience {
+            if let Ok(Some(event)) = tokio::time::timeout(BLOCKED_MAX, self.events.recv()).await {
+                self.handle(event).await?;
+            }
+        }
+        self.commit().await?;
+        self.tasks.ready_mut().for_each(Task::close);
+        Ok(())
     }
 
     async fn handle(&mut self, event: Event) -> Result<(), StreamsError> {
         match event {
             Event::Assigned(partitions) => {
-                for id in self.tasks_of(&partitions) {
-                    if self.tasks.contains_key(&id) {
-                        continue;
+                self.strangers_since = None;
+                for id in self.tasks.of(&partitions) {
+                    if !self.tasks.contains(id) {
+                        self.open(id);
                     }
-                    self.open(id);
                 }
             }
             Event::Revoked(partitions, done) => {
                 let result = self.commit().await;
-                for id in self.tasks_of(&partitions) {
-                    self.tasks.remove(&id);
+                for id in self.tasks.of(&partitions) {
+                    self.tasks.close(id);
                 }
-                self.paused.retain(|partition| !partitions.contains(partition));
                 let _ = done.send(());
                 result?;
             }
             Event::Lost(partitions) => {
-                if self.in_transaction {
-                    self.producer.abort_transaction().await?;
-                    self.in_transaction = false;
+                for id in self.tasks.of(&partitions) {
+                    self.tasks.close(id);
                 }
-                for id in self.tasks_of(&partitions) {
-                    self.tasks.remove(&id);
+                if self.output.is_pending() {
+                    self.begin_again("the group gave this member up").await?;
                 }
-                self.paused.retain(|partition| !partitions.contains(partition));
             }
         }
         Ok(())
@@ -299,166 +266,110 @@ impl Thread {
 
     /// Begins a task: its state is restored while its partitions wait.
     fn open(&mut self, id: TaskId) {
-        for partition in &self.partitions[&id] {
-            // A partition that has gone already is told in a later event.
-            let _ = self.consumer.pause(partition);
-        }
-        // A task that ran until now gives up its stores.
-        self.tasks.remove(&id);
-        self.restorations += 1;
-        let number = self.restorations;
-        let (restorer, done) = (self.setup.restorer.clone(), self.restoring.clone());
-        let background = tokio::spawn(async move {
-            let task = restorer.restored(id).await;
+        let number = self.tasks.open(id, &self.consumer);
+        let setup = self.setup.clone();
+        let asking = self.asking.clone();
+        let partitions = self.tasks.partitions(id).to_vec();
+        let done = self.restoring.clone();
+        let restoring = tokio::spawn(async move {
+            let began = Instant::now();
+            let task = loop {
+                match setup.task(id, &asking, &partitions).await {
+                    Err(StreamsError::Client(error))
+                        if is_passing(&error) && began.elapsed() < TASK_TIMEOUT =>
+                    {
+                        tracing::info!(task = %id, %error, "the state is read again");
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
+                    task => break task,
+                }
+            };
             // The thread may have ended meanwhile.
-            let _ = done.send(Restored { number, task });
+            let _ = done.send((id, number, task));
         });
-        let restoring = Restoring { number, background: background.abort_handle() };
-        self.tasks.insert(id, Running::Restoring(restoring));
+        self.tasks.restored_by(id, restoring.abort_handle());
     }
 
-    /// Takes back everything since the last commit, because the group would not have it: state and positions are again
-    /// what was committed.
-    async fn begin_again(&mut self) -> Result<(), StreamsError> {
-        self.producer.abort_transaction().await?;
-        self.in_transaction = false;
-        self.deliveries.clear();
-        let running = |(id, running): (&TaskId, &Running)| match running {
-            Running::Ready(_) => Some(*id),
-            Running::Restoring(_) => None,
-        };
-        let ids: Vec<TaskId> = self.tasks.iter().filter_map(running).collect();
-        for id in ids {
+    fn take_restored(&mut self, (id, number, task): Restored) -> Result<(), StreamsError> {
+        if !self.tasks.awaits(id, number) {
+            return Ok(());
+        }
+        let mut task = task?;
+        task.init(now_ms())?;
+        self.tasks.start(number, task, &self.consumer);
+        Ok(())
+    }
+
+    /// Takes back everything since the last commit, because the cluster would not have it: state and positions are
+    /// again what was committed.
+    async fn begin_again(&mut self, reason: &str) -> Result<(), StreamsError> {
+        tracing::info!(
+            thread = self.setup.number,
+            reason,
+            "tasks begin again from the last commit"
+        );
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        while let Err(error) = self.output.take_back().await {
+            if !is_passing(&error) || since.elapsed() > TASK_TIMEOUT || *self.stop.borrow() {
+                return Err(error.into());
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+        for id in self.tasks.ready_ids() {
             self.open(id);
-            for partition in &self.partitions[&id] {
+            for partition in self.tasks.partitions(id) {
                 let _ = self.consumer.seek(partition, Start::Committed);
             }
         }
         Ok(())
     }
 
-    fn take_restored(&mut self, restored: Restored) -> Result<(), StreamsError> {
-        // Given up while it was restored, and perhaps assigned again, with another restoration to come.
-        let waits = |running: &Running| matches!(running, Running::Restoring(restoring) if restoring.number == restored.number);
-        let Some((id, running)) = self.tasks.iter_mut().find(|(_, running)| waits(running)) else {
-            return Ok(());
-        };
-        let (id, mut task) = (*id, restored.task?);
-        task.init(now_ms())?;
-        *running = Running::Ready(Box::new(task));
-        for partition in &self.partitions[&id] {
-            let _ = self.consumer.resume(partition);
+    /// Begins again after an error that may pass, unless it has lasted too long.
+    async fn recover(&mut self, error: Error) -> Result<(), StreamsError> {
+        let lasting = self.failing_since.is_some_and(|since| since.elapsed() > TASK_TIMEOUT);
+        if lasting || !is_passing(&error) {
+            return Err(error.into());
         }
-        Ok(())
+        self.begin_again(&error.to_string()).await
     }
 
-    fn tasks_of(&self, partitions: &[TopicPartition]) -> Vec<TaskId> {
-        let mut ids: Vec<TaskId> =
-            partitions.iter().filter_map(|partition| self.owner.get(partition)).copied().collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids
-    }
-
-    fn queue(&mut self, records: impl Iterator<Item = OwnedRecord>) {
-        for record in records {
-            let partition = TopicPartition::new(record.topic.clone(), record.partition);
-            let Some(Running::Ready(task)) =
-                self.owner.get(&partition).and_then(|id| self.tasks.get_mut(id))
-            else {
-                continue;
-            };
-            task.add(RawRecord {
-                topic: record.topic,
-                partition: record.partition,
-                offset: record.offset,
-                timestamp: record.timestamp,
-                key: record.key,
-                value: record.value,
-                headers: record
-                    .headers
-                    .into_iter()
-                    .map(|(key, value)| record::Header { key, value })
-                    .collect(),
-            });
-        }
-    }
-
-    /// Processes what is queued, as long as no partition is missing whose next record may be older.
-    async fn process(&mut self) -> Result<(), StreamsError> {
+    /// Processes what is queued, as long as no partition is missing whose next record may be older. Returns whether
+    /// any task had something to do.
+    async fn process(&mut self) -> Result<bool, StreamsError> {
         let now_ms = now_ms();
-        let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
-        for id in ids {
+        let idle_max_ms = self.setup.settings.max_task_idle.map(|idle| idle.as_millis() as i64);
+        let mut worked = false;
+        for id in self.tasks.ready_ids() {
             let mut processed = 0;
-            while processed < RECORDS_PER_TURN {
+            while processed < RECORDS_PER_TURN
+                && self.tasks.is_ready(id, idle_max_ms, now_ms, &self.consumer)
+            {
                 if processed % RECORDS_PER_LOOK == 0 {
                     self.desk.answer_waiting(&mut self.tasks);
                 }
-                let Some(Running::Ready(task)) = self.tasks.get_mut(&id) else {
+                let Some(task) = self.tasks.get_ready(id) else {
                     break;
                 };
-                if task.queued() == 0 || !is_ready(task, id, &self.consumer) {
-                    break;
-                }
                 if !task.process(now_ms)? {
                     break;
                 }
                 processed += 1;
             }
-            let mut punctuated = false;
-            if let Some(Running::Ready(task)) = self.tasks.get_mut(&id) {
-                punctuated = task.punctuate(now_ms)?;
-                self.commit_soon |= task.take_commit_request();
-            }
-            if (processed > 0 || punctuated)
-                && let Some(Running::Ready(task)) = self.tasks.get_mut(&id)
-            {
+            let Some(task) = self.tasks.get_ready(id) else {
+                continue;
+            };
+            let punctuated = task.punctuate(now_ms)?;
+            self.commit_soon |= task.take_commit_request();
+            if processed > 0 || punctuated {
+                worked = true;
                 let outgoing = task.take_outgoing();
-                self.send(outgoing).await?;
+                if let Err(error) = self.output.send(outgoing).await {
+                    self.recover(error).await?;
+                    return Ok(true);
+                }
             }
         }
-        Ok(())
-    }
-
-    async fn send(&mut self, outgoing: Vec<Outgoing>) -> Result<(), StreamsError> {
-        if outgoing.is_empty() {
-            return Ok(());
-        }
-        self.begin()?;
-        for out in &outgoing {
-            let headers: Vec<Header<'_>> = out
-                .headers
-                .iter()
-                .map(|header| Header::new(&header.key, header.value.as_deref()))
-                .collect();
-            let mut record = Record::new(&out.topic.name).headers(&headers);
-            if out.timestamp >= 0 {
-                record = record.timestamp(out.timestamp);
-            }
-            if let Some(key) = &out.key {
-                record = record.key(key);
-            }
-            if let Some(value) = &out.value {
-                record = record.value(value);
-            }
-            if let Some(partition) = out.topic.partition {
-                record = record.partition(partition);
-            }
-            let delivery = self.producer.send(record).await?;
-            match self.deliveries.last_mut() {
-                Some(last) if last.shares_batch_with(&delivery) => *last = delivery,
-                _ => self.deliveries.push(delivery),
-            }
-        }
-        Ok(())
-    }
-
-    fn begin(&mut self) -> Result<(), StreamsError> {
-        if self.setup.settings.guarantee == Guarantee::ExactlyOnce && !self.in_transaction {
-            self.producer.begin_transaction()?;
-            self.in_transaction = true;
-        }
-        Ok(())
+        Ok(worked)
     }
 
     /// Makes everything processed so far durable: output, changelogs, offsets.
@@ -470,130 +381,49 @@ impl Thread {
         }
         let mut offsets: HashMap<TopicPartition, Committed> = HashMap::new();
         let mut outgoing = Vec::new();
-        for (id, running) in &mut self.tasks {
-            let Running::Ready(task) = running else {
-                continue;
-            };
+        for task in self.tasks.ready_mut() {
+            let number = task.id().partition;
             let commit = task.commit()?;
             outgoing.extend(commit.outgoing);
             for (topic, offset) in commit.offsets {
-                offsets.insert(TopicPartition::new(topic, id.partition), Committed::at(offset));
+                let metadata = metadata::encode(&commit.progress, &topic);
+                let committed = Committed { metadata, ..Committed::at(offset) };
+                offsets.insert(TopicPartition::new(topic, number), committed);
             }
         }
-        self.send(outgoing).await?;
-        if offsets.is_empty() && self.deliveries.is_empty() {
+        if let Err(error) = self.output.send(outgoing).await {
+            return self.recover(error).await;
+        }
+        if offsets.is_empty() && !self.output.is_pending() {
             return Ok(());
         }
-        match self.setup.settings.guarantee {
-            Guarantee::ExactlyOnce => {
-                self.begin()?;
-                let group = self.consumer.group_metadata()?;
-                match self.producer.send_offsets(&offsets, &group).await {
-                    // A rebalance began while the offsets were on their way.
-                    Err(error) if is_of_another_generation(&error) => {
-                        return self.begin_again().await;
-                    }
-                    sent => sent?,
+        let commit = self.output.commit(offsets, &self.consumer);
+        match self.desk.meanwhile(&mut self.tasks, commit).await? {
+            Outcome::Done => {
+                self.failing_since = None;
+                let written = self.output.take_written();
+                for task in self.tasks.ready_mut() {
+                    let number = task.id().partition;
+                    task.wrote(|changelog| {
+                        written.get(&TopicPartition::new(changelog.clone(), number)).copied()
+                    });
+                    task.committed();
+                    task.keep(now_ms()).map_err(StreamsError::state)?;
                 }
-                let committed = self.producer.commit_transaction();
-                self.desk.meanwhile(&mut self.tasks, committed).await?;
-                self.in_transaction = false;
-                self.note_written().await?;
+                Ok(())
             }
-            Guarantee::AtLeastOnce => {
-                self.desk.meanwhile(&mut self.tasks, self.producer.flush()).await?;
-                self.note_written().await?;
-                let committed = self.consumer.commit_with_metadata(offsets);
-                match self.desk.meanwhile(&mut self.tasks, committed).await {
-                    // The next commit says it again, if the partitions are still ours then.
-                    Err(error) if is_of_another_generation(&error) => return Ok(()),
-                    committed => committed?,
-                }
-            }
+            Outcome::Later => Ok(()),
+            Outcome::Refused(error) => self.recover(error).await,
         }
-        for running in self.tasks.values_mut() {
-            if let Running::Ready(task) = running {
-                task.committed();
-                task.keep(now_ms()).map_err(StreamsError::state)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for all deliveries, and tells tasks the offsets their changelog records got.
-    async fn note_written(&mut self) -> Result<(), StreamsError> {
-        let mut ends: HashMap<TopicPartition, i64> = HashMap::new();
-        for delivery in self.deliveries.drain(..) {
-            let written = delivery.await?;
-            if let Some(offset) = written.offset {
-                let end = ends.entry(written.partition).or_insert(0);
-                *end = (*end).max(offset + 1);
-            }
-        }
-        for (id, running) in &mut self.tasks {
-            if let Running::Ready(task) = running {
-                task.wrote(|changelog| {
-                    ends.get(&TopicPartition::new(changelog.clone(), id.partition)).copied()
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Stops fetching partitions whose records wait for those of others.
-    fn limit_queues(&mut self) {
-        for (id, running) in &self.tasks {
-            let Running::Ready(task) = running else {
-                continue;
-            };
-            for (topic, length) in task.queue_lengths() {
-                let partition = TopicPartition::new(topic.clone(), id.partition);
-                // Pausing what has just been revoked fails, and does not matter.
-                if length > QUEUE_MAX && self.paused.insert(partition.clone()) {
-                    let _ = self.consumer.pause(&partition);
-                } else if length < QUEUE_MAX / 2 && self.paused.remove(&partition) {
-                    let _ = self.consumer.resume(&partition);
-                }
-            }
-        }
-    }
-
-    fn for_each_task(&mut self, mut act: impl FnMut(&mut Task)) {
-        for running in self.tasks.values_mut() {
-            if let Running::Ready(task) = running {
-                act(task);
-            }
-        }
-    }
-
-    fn queued(&self) -> usize {
-        self.ready().map(Task::queued).sum()
-    }
-
-    fn cached_bytes(&self) -> usize {
-        self.ready().map(Task::cached_bytes).sum()
-    }
-
-    fn ready(&self) -> impl Iterator<Item = &Task> {
-        self.tasks.values().filter_map(|running| match running {
-            Running::Ready(task) => Some(&**task),
-            Running::Restoring(_) => None,
-        })
     }
 
     fn cache_budget(&self) -> usize {
-        self.setup.settings.cache_bytes_max / self.setup.settings.threads.max(1)
-    }
-
-    /// Bytes that wait for a commit before they go to disk.
-    fn uncommitted_bytes(&mut self) -> usize {
-        let mut bytes = 0;
-        self.for_each_task(|task| bytes += task.uncommitted_bytes());
-        bytes
+        self.setup.settings.cache_bytes_max / self.setup.threads.load(Ordering::Relaxed).max(1)
     }
 
     fn uncommitted_budget(&self) -> usize {
-        self.setup.settings.uncommitted_bytes_max() / self.setup.settings.threads.max(1)
+        let threads = self.setup.threads.load(Ordering::Relaxed).max(1);
+        self.setup.settings.uncommitted_bytes_max() / threads
     }
 
     fn until_commit(&self) -> Duration {
@@ -605,29 +435,34 @@ impl Thread {
     }
 }
 
-/// Whether the task may process its next record: every partition has one, or nothing more to give for now.
-fn is_ready(task: &Task, id: TaskId, consumer: &Consumer) -> bool {
-    task.empty_topics().all(|topic| {
-        let partition = TopicPartition::new(topic.clone(), id.partition);
-        match (consumer.high_watermark(&partition), consumer.position(&partition)) {
-            (Some(end), Some(position)) => position >= end,
-            // Not ours, as a partition that the topic does not have, or not fetched yet.
-            (_, None) => true,
-            (None, Some(_)) => false,
+impl Setup {
+    /// `group.instance.id` of this thread, as Kafka Streams numbers them.
+    pub(super) fn instance_id(&self) -> Option<String> {
+        let instance = self.settings.group_instance_id.as_ref()?;
+        Some(format!("{instance}-{}", self.number + 1))
+    }
+
+    /// Makes a task with its state, and with what was committed beside its offsets.
+    async fn task(
+        &self,
+        id: TaskId,
+        asking: &Consumer,
+        partitions: &[TopicPartition],
+    ) -> Result<Task, StreamsError> {
+        let mut progress = Progress::default();
+        for (partition, committed) in asking.committed(partitions).await? {
+            metadata::decode(&committed.metadata, &partition.topic, &mut progress);
         }
-    })
+        let mut task = self.restorer.restored(id).await?;
+        task.go_on_from(&progress);
+        Ok(task)
+    }
 }
 
-/// Whether the group refused a commit because it has moved on since.
-fn is_of_another_generation(error: &fleuve_client::Error) -> bool {
-    matches!(
-        error.code(),
-        Some(
-            ErrorCode::IllegalGeneration
-                | ErrorCode::UnknownMemberId
-                | ErrorCode::RebalanceInProgress
-        )
-    )
+/// What the tasks read.
+fn source_topics(plan: &Plan) -> Vec<&str> {
+    let parts = plan.subtopologies().iter().filter(|part| !part.global);
+    parts.flat_map(|part| part.source_topics.iter().map(String::as_str)).collect()
 }
 
 fn now_ms() -> i64 {
@@ -642,20 +477,21 @@ fn unique() -> u64 {
     hasher.finish()
 }
 
-impl Shelved for BTreeMap<TaskId, Running> {
-    fn find(&mut self, id: TaskId) -> Option<&mut Task> {
-        match self.get_mut(&id)? {
-            Running::Ready(task) => Some(task),
-            Running::Restoring(_) => None,
-        }
-    }
-}
-
+/// `heartbeat.interval.ms` at most.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(3);
 /// Records between two looks for queries.
 const RECORDS_PER_LOOK: usize = 64;
 /// Records that one task processes before the others have their turn.
 const RECORDS_PER_TURN: usize = 10_000;
-/// Records of one partition that wait before it is no longer fetched.
-const QUEUE_MAX: usize = 20_000;
 /// The longest wait for records, so that a stop is noticed soon.
 const POLL_MAX: Duration = Duration::from_millis(100);
+/// The longest wait while records wait for those of another partition.
+const BLOCKED_MAX: Duration = Duration::from_millis(10);
+/// `task.timeout.ms`: how long tasks may fail to commit, or to read their state, before their thread gives up.
+const TASK_TIMEOUT: Duration = Duration::from_secs(300);
+/// Between two attempts.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Between two attempts to join a group that has members of another program.
+const STRANGERS_PAUSE: Duration = Duration::from_millis(500);
+/// How long a thread that is told to stop waits for a rebalance to end, after which it can commit.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);

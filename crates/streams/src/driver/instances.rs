@@ -208,6 +208,9 @@ impl TestDriver {
         if let Err(error) = task.checkpoint(self.now_ms) {
             panic!("restoring {id}: {error}");
         }
+        if let Some(progress) = self.progress.get(&id) {
+            task.go_on_from(progress);
+        }
         if let Err(error) = task.init(self.now_ms) {
             self.failure = Some(error);
         }

@@ -16,7 +16,7 @@ use crate::dsl::Topology;
 use crate::error::{ProcessingError, TopologyError};
 use crate::query::{Answer, Ask, JsonReply, Query, QueryError, Request, Rows, Target};
 use crate::record::Record;
-use crate::runtime::{Globals, Outgoing, RawRecord, TaskId};
+use crate::runtime::{Globals, Outgoing, Progress, RawRecord, TaskId};
 use crate::serde::{SerdeOf, StreamType};
 use crate::state::disk::StateDirectory;
 use crate::state::{KvStore, Stamped, WindowStore};
@@ -74,6 +74,8 @@ pub struct TestDriver {
     instances: Vec<Option<Globals>>,
     /// The next offset that a restarted task begins with, by topic.
     committed: BTreeMap<TaskId, BTreeMap<Arc<str>, i64>>,
+    /// What else it begins with.
+    progress: BTreeMap<TaskId, Progress>,
     /// The subtopologies that read each topic.
     readers: BTreeMap<String, Vec<u32>>,
     turns: Turns,
@@ -117,6 +119,7 @@ impl TestDriver {
             tasks: BTreeMap::new(),
             instances: (0..setup.instances).map(|_| Some(Globals::new(&plan))).collect(),
             committed: BTreeMap::new(),
+            progress: BTreeMap::new(),
             readers: BTreeMap::new(),
             turns: Turns::default(),
             now_ms: 0,
@@ -537,6 +540,7 @@ impl TestDriver {
                 Ok(commit) => {
                     sent.extend(commit.outgoing);
                     self.committed.entry(*id).or_default().extend(commit.offsets);
+                    self.progress.insert(*id, commit.progress);
                     running.task.committed();
                 }
                 Err(error) => self.failure = Some(error),

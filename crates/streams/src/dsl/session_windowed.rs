@@ -187,7 +187,6 @@ pub(crate) fn builder<K: StreamType, V: StreamType, A: Data>(
             merger: merging(),
             emit: SessionEmit::new(assembly, id, &store, on_close),
             observed_ms: -1,
-            emitted_until: -1,
             input: PhantomData,
         });
         Box::new(node) as Box<dyn Any + Send>

@@ -125,7 +125,6 @@ impl SizedWindows {
                     initial,
                     emit,
                     observed_ms: i64::MIN,
-                    emitted_until: i64::MIN,
                     input: PhantomData,
                 }),
                 Self::Sliding(windows) => Box::new(SlidingAggregate {
@@ -134,7 +133,6 @@ impl SizedWindows {
                     initial,
                     emit,
                     observed_ms: -1,
-                    emitted_until: None,
                     input: PhantomData,
                 }),
             };

@@ -22,8 +22,6 @@ pub(crate) struct SessionAggregate<K, V, A, F> {
     pub(crate) merger: Merger<K, A>,
     pub(crate) emit: SessionEmit<K, A>,
     pub(crate) observed_ms: i64,
-    /// The close time when closed sessions were last sent.
-    pub(crate) emitted_until: i64,
     pub(crate) input: Marker<V>,
 }
 
@@ -75,11 +73,12 @@ where
 {
     /// Sends sessions that closed since the last time, by end and key.
     fn emit_closed(&mut self, close: i64, headers: &Headers, cx: &mut Cx) -> Result<(), Problem> {
-        if close <= self.emitted_until || close < 1 {
+        let emitted_until = self.emit.emitted_until(cx).unwrap_or(-1);
+        if close <= emitted_until || close < 1 {
             return Ok(());
         }
-        let from = self.emitted_until.max(0);
-        self.emitted_until = close;
+        let from = emitted_until.max(0);
+        self.emit.set_emitted_until(close, cx);
         self.emit.send_ended(from, close - 1, headers, cx)
     }
 }
@@ -153,6 +152,15 @@ impl<K: Data, A: Data> SessionEmit<K, A> {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// Up to where sessions were sent because they had closed, by this task or the one before it.
+    fn emitted_until(&self, cx: &Cx) -> Option<i64> {
+        cx.emitted_until[self.slot.index()]
+    }
+
+    fn set_emitted_until(&self, close: i64, cx: &mut Cx) {
+        cx.emitted_until[self.slot.index()] = Some(close);
     }
 
     /// Sends the sessions that end within `from..=to`.

@@ -22,8 +22,6 @@ pub(crate) struct SlidingAggregate<K, V, A, F> {
     pub(crate) initial: Initial<A>,
     pub(crate) emit: WindowEmit<K, A>,
     pub(crate) observed_ms: i64,
-    /// The close time when closed windows were last sent.
-    pub(crate) emitted_until: Option<i64>,
     pub(crate) input: Marker<V>,
 }
 
@@ -212,11 +210,12 @@ where
     fn emit_closed(&mut self, close: i64, headers: &Headers, cx: &mut Cx) -> Result<(), Problem> {
         let difference = self.windows.difference_ms;
         let to = close - difference - 1;
-        if self.emitted_until.is_some_and(|until| until >= close) || to < 0 {
+        let emitted_until = self.emit.emitted_until(cx);
+        if emitted_until.is_some_and(|until| until >= close) || to < 0 {
             return Ok(());
         }
-        let from = self.emitted_until.map_or(0, |until| (until - difference).max(0));
-        self.emitted_until = Some(close);
+        let from = emitted_until.map_or(0, |until| (until - difference).max(0));
+        self.emit.set_emitted_until(close, cx);
         self.emit.send_all(from, to, headers, cx)
     }
 }

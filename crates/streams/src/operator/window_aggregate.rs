@@ -19,8 +19,6 @@ pub(crate) struct WindowAggregate<K, V, A, F> {
     pub(crate) emit: WindowEmit<K, A>,
     /// The highest event time this operator saw: stream time is per operator.
     pub(crate) observed_ms: i64,
-    /// Windows that end up to here were sent, with results on close.
-    pub(crate) emitted_until: i64,
     pub(crate) input: Marker<V>,
 }
 
@@ -77,14 +75,15 @@ where
         headers: &Headers,
         cx: &mut Cx,
     ) -> Result<(), Problem> {
-        if closed_until <= self.emitted_until {
+        let emitted_until = self.emit.emitted_until(cx).unwrap_or(i64::MIN);
+        if closed_until <= emitted_until {
             return Ok(());
         }
         let size = self.windows.size_ms;
         // A window is closed when its end is at most `closed_until`.
-        let from = self.emitted_until.saturating_sub(size).saturating_add(1);
+        let from = emitted_until.saturating_sub(size).saturating_add(1);
         let to = closed_until.saturating_sub(size);
-        self.emitted_until = closed_until;
+        self.emit.set_emitted_until(closed_until, cx);
         self.emit.send_all(from, to, headers, cx)
     }
 }
@@ -175,6 +174,15 @@ impl<K: Data, A: Data> WindowEmit<K, A> {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// Up to where windows were sent because they had closed, by this task or the one before it.
+    pub(crate) fn emitted_until(&self, cx: &Cx) -> Option<i64> {
+        cx.emitted_until[self.slot.index()]
+    }
+
+    pub(crate) fn set_emitted_until(&self, close: i64, cx: &mut Cx) {
+        cx.emitted_until[self.slot.index()] = Some(close);
     }
 
     /// Sends the windows that begin within `from..=to`.

@@ -38,6 +38,8 @@ pub struct Cx {
     pub(crate) commit_requested: bool,
     pub(crate) outgoing: Vec<Outgoing>,
     pub(crate) stores: Vec<Box<dyn AnyStore>>,
+    /// Per store, up to where its closed windows were sent.
+    pub(crate) emitted_until: Vec<Option<i64>>,
     /// Records that operators dropped, by the reason.
     pub(crate) dropped: Vec<(&'static str, u64)>,
     pub(crate) on_error: ErrorPolicy,

@@ -20,6 +20,7 @@ pub(crate) use globals::{GlobalReader, GlobalStore, Globals};
 pub(crate) use node::{Down, Fan, Flusher, Punctuated, SourceEntry};
 pub(crate) use punctuation::Schedules;
 pub use punctuation::{Clock, Schedule};
+pub(crate) use queues::Lag;
 pub use queues::RawRecord;
 pub(crate) use stored::{Place, Restorable};
-pub(crate) use task::{Task, TaskId};
+pub(crate) use task::{Progress, Task, TaskId};

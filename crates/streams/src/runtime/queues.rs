@@ -27,6 +27,17 @@ pub struct RawRecord {
     pub headers: Headers,
 }
 
+/// What the broker still has of a partition that the task reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lag {
+    /// The task does not read the partition: its topic has fewer of them.
+    NotRead,
+    /// Nothing was fetched yet.
+    Unknown,
+    /// So many records, as far as the last answer told.
+    Known(i64),
+}
+
 /// All queues of a task.
 #[derive(Default)]
 pub(crate) struct Queues {
@@ -45,6 +56,8 @@ pub(crate) struct Queue {
     pub(crate) position: Option<i64>,
     /// The offset of the last processed record, if any ever was, by this task or those before it.
     pub(crate) seen: Option<i64>,
+    /// Until when the task waits for a record, once the partition is known to have no more.
+    idle_until_ms: Option<i64>,
 }
 
 impl Queues {
@@ -56,6 +69,7 @@ impl Queues {
             partition_time: UNKNOWN_TIME,
             position: None,
             seen: None,
+            idle_until_ms: None,
         });
     }
 
@@ -71,9 +85,40 @@ impl Queues {
             .min_by_key(|queue| queue.records.front().map(|(timestamp, _)| *timestamp))
     }
 
-    /// Topics without a record to look at.
-    pub(crate) fn empty_topics(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.queues.iter().filter(|queue| queue.records.is_empty()).map(|queue| &queue.topic)
+    /// Whether there is a record whose turn it is for sure, by the rules of `max.task.idle.ms`: an empty queue is
+    /// waited for while its partition has records at the broker, and so much longer as `idle_max_ms` says. Without
+    /// that nothing is waited for.
+    pub(crate) fn is_ready(
+        &mut self,
+        idle_max_ms: Option<i64>,
+        now_ms: i64,
+        lag: impl Fn(&Arc<str>) -> Lag,
+    ) -> bool {
+        let Some(idle_max_ms) = idle_max_ms else {
+            return self.len() > 0;
+        };
+        let mut queued = false;
+        for queue in &mut self.queues {
+            if !queue.records.is_empty() {
+                queue.idle_until_ms = None;
+                queued = true;
+                continue;
+            }
+            match lag(&queue.topic) {
+                Lag::NotRead => {}
+                Lag::Known(0) => {
+                    let until = queue.idle_until_ms.get_or_insert(now_ms + idle_max_ms);
+                    if now_ms < *until {
+                        return false;
+                    }
+                }
+                Lag::Known(_) | Lag::Unknown => {
+                    queue.idle_until_ms = None;
+                    return false;
+                }
+            }
+        }
+        queued
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Queue> {
@@ -113,3 +158,63 @@ impl Queue {
 
 /// Event time before any record.
 pub(crate) const UNKNOWN_TIME: i64 = -1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(topic: &str) -> RawRecord {
+        RawRecord {
+            topic: Arc::from(topic),
+            partition: 0,
+            offset: 0,
+            timestamp: 5,
+            key: None,
+            value: None,
+            headers: Headers::default(),
+        }
+    }
+
+    /// Two queues, of which `left` has a record.
+    fn queues() -> Queues {
+        let mut queues = Queues::default();
+        queues.open(Arc::from("left"), 0);
+        queues.open(Arc::from("right"), 1);
+        queues.find("left").expect("open").push(5, record("left"));
+        queues
+    }
+
+    #[test]
+    fn without_idling_nothing_is_waited_for() {
+        let mut queues = queues();
+        assert!(queues.is_ready(None, 0, |_| Lag::Known(7)));
+        queues.next().expect("a record").pop();
+        assert!(!queues.is_ready(None, 0, |_| Lag::Known(0)), "there is nothing to process");
+    }
+
+    #[test]
+    fn records_known_to_be_at_the_broker_are_waited_for() {
+        let mut queues = queues();
+        for lag in [Lag::Unknown, Lag::Known(1)] {
+            assert!(!queues.is_ready(Some(0), 1_000, |_| lag), "{lag:?}");
+        }
+        for lag in [Lag::Known(0), Lag::NotRead] {
+            assert!(queues.is_ready(Some(0), 1_000, |_| lag), "{lag:?}");
+        }
+    }
+
+    #[test]
+    fn a_partition_without_more_is_waited_for_a_while() {
+        let mut queues = queues();
+        assert!(!queues.is_ready(Some(100), 1_000, |_| Lag::Known(0)), "the wait begins");
+        assert!(!queues.is_ready(Some(100), 1_099, |_| Lag::Known(0)));
+        assert!(queues.is_ready(Some(100), 1_100, |_| Lag::Known(0)));
+        // What arrives at the broker meanwhile is waited for, and then the wait begins anew.
+        assert!(!queues.is_ready(Some(100), 1_101, |_| Lag::Known(1)));
+        assert!(!queues.is_ready(Some(100), 1_102, |_| Lag::Known(0)));
+        assert!(queues.is_ready(Some(100), 1_202, |_| Lag::Known(0)));
+        // A record ends it at once.
+        queues.find("right").expect("open").push(4, record("right"));
+        assert!(queues.is_ready(Some(100), 1_203, |_| Lag::Unknown));
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::assembly::Assembly;
 use super::context::{Cx, Origin, Outgoing, OutgoingTopic};
-use super::queues::{Queues, UNKNOWN_TIME};
+use super::queues::{Lag, Queues, UNKNOWN_TIME};
 use super::stored::StoreEntry;
 use super::{Clock, Flusher, Globals, Punctuated, RawRecord, Schedules, SourceEntry};
 use crate::error::ProcessingError;
@@ -50,6 +50,17 @@ pub(crate) struct Commit {
     pub(crate) outgoing: Vec<Outgoing>,
     /// Topic and next offset to read, of partitions that moved.
     pub(crate) offsets: Vec<(Arc<str>, i64)>,
+    /// How far the task has come in time.
+    pub(crate) progress: Progress,
+}
+
+/// What a task knows of time beyond its stores, and hands on to its successor with the offsets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The highest event time of each topic's partition.
+    pub(crate) partition_times: BTreeMap<Arc<str>, i64>,
+    /// By store, up to where closed windows were sent.
+    pub(crate) emitted_until: BTreeMap<String, i64>,
 }
 
 impl Task {
@@ -65,7 +76,7 @@ impl Task {
                 }
             }
         }
-        let (entries, stores) = assembled
+        let (entries, stores): (Vec<_>, Vec<_>) = assembled
             .stores
             .into_iter()
             .map(|(name, store)| (StoreEntry::new(plan, name), store))
@@ -93,6 +104,7 @@ impl Task {
                 schedules: Schedules::default(),
                 commit_requested: false,
                 outgoing: Vec::new(),
+                emitted_until: vec![None; stores.len()],
                 stores,
                 dropped: Vec::new(),
                 on_error: plan.on_error.clone(),
@@ -239,7 +251,30 @@ impl Task {
             .iter()
             .filter_map(|queue| Some((queue.topic.clone(), queue.position?)))
             .collect();
-        Ok(Commit { outgoing: self.take_outgoing(), offsets })
+        Ok(Commit { outgoing: self.take_outgoing(), offsets, progress: self.progress() })
+    }
+
+    fn progress(&self) -> Progress {
+        let times = self.queues.iter().map(|queue| (queue.topic.clone(), queue.partition_time));
+        let emitted = self.stores.iter().zip(&self.cx.emitted_until);
+        Progress {
+            partition_times: times.collect(),
+            emitted_until: emitted
+                .filter_map(|(store, until)| Some((store.name.clone(), (*until)?)))
+                .collect(),
+        }
+    }
+
+    /// Goes on where another task has come to.
+    pub(crate) fn go_on_from(&mut self, progress: &Progress) {
+        for queue in self.queues.iter_mut() {
+            if let Some(time) = progress.partition_times.get(&queue.topic) {
+                queue.partition_time = queue.partition_time.max(*time);
+            }
+        }
+        for (store, until) in self.stores.iter().zip(&mut self.cx.emitted_until) {
+            *until = (*until).max(progress.emitted_until.get(&store.name).copied());
+        }
     }
 
     /// The records made since the last call, caches left alone.
@@ -315,9 +350,14 @@ impl Task {
         self.queues.len()
     }
 
-    /// Topics whose next record the task has not seen.
-    pub(crate) fn empty_topics(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.queues.empty_topics()
+    /// Whether a record is queued that may be processed now; see [`Queues::is_ready`].
+    pub(crate) fn is_ready(
+        &mut self,
+        idle_max_ms: Option<i64>,
+        now_ms: i64,
+        lag: impl Fn(&Arc<str>) -> Lag,
+    ) -> bool {
+        self.queues.is_ready(idle_max_ms, now_ms, lag)
     }
 
     /// Records dropped so far, by reason.

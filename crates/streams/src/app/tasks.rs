@@ -1,0 +1,247 @@
+//! The tasks of a stream thread: which of them run, which wait for their state, and the records they are given.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use fleuve_client::Consumer;
+use fleuve_client::consumer::{OwnedRecord, Start};
+use fleuve_types::TopicPartition;
+use tokio::task::AbortHandle;
+
+use crate::query::Shelved;
+use crate::record::Header;
+use crate::runtime::{Lag, RawRecord, Task, TaskId};
+
+/// The tasks of a thread.
+pub(super) struct Tasks {
+    /// The partitions of every task of the topology.
+    partitions: BTreeMap<TaskId, Vec<TopicPartition>>,
+    owner: HashMap<TopicPartition, TaskId>,
+    tasks: BTreeMap<TaskId, Running>,
+    /// Partitions with enough records waiting.
+    paused: HashSet<TopicPartition>,
+    restorations: u64,
+}
+
+enum Running {
+    /// Its state is read. The number tells this restoration from an earlier one of the same task.
+    Restoring {
+        number: u64,
+        work: Option<AbortHandle>,
+    },
+    Ready(Box<Task>),
+}
+
+impl Tasks {
+    pub(super) fn new(partitions: BTreeMap<TaskId, Vec<TopicPartition>>) -> Self {
+        let owner = partitions
+            .iter()
+            .flat_map(|(id, reads)| reads.iter().map(|partition| (partition.clone(), *id)))
+            .collect();
+        Self { partitions, owner, tasks: BTreeMap::new(), paused: HashSet::new(), restorations: 0 }
+    }
+
+    /// What a task reads.
+    pub(super) fn partitions(&self, id: TaskId) -> &[TopicPartition] {
+        self.partitions.get(&id).map_or(&[], Vec::as_slice)
+    }
+
+    /// The tasks that read these partitions.
+    pub(super) fn of(&self, partitions: &[TopicPartition]) -> Vec<TaskId> {
+        let mut ids: Vec<TaskId> =
+            partitions.iter().filter_map(|partition| self.owner.get(partition)).copied().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    pub(super) fn contains(&self, id: TaskId) -> bool {
+        self.tasks.contains_key(&id)
+    }
+
+    /// All tasks, and whether they run.
+    pub(super) fn all(&self) -> impl Iterator<Item = (TaskId, bool)> {
+        self.tasks.iter().map(|(id, running)| (*id, matches!(running, Running::Ready(_))))
+    }
+
+    /// The tasks that run.
+    pub(super) fn ready_ids(&self) -> Vec<TaskId> {
+        let ready = self.tasks.iter().filter(|(_, task)| matches!(task, Running::Ready(_)));
+        ready.map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn ready(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.values().filter_map(|running| match running {
+            Running::Ready(task) => Some(&**task),
+            Running::Restoring { .. } => None,
+        })
+    }
+
+    pub(super) fn ready_mut(&mut self) -> impl Iterator<Item = &mut Task> {
+        self.tasks.values_mut().filter_map(|running| match running {
+            Running::Ready(task) => Some(&mut **task),
+            Running::Restoring { .. } => None,
+        })
+    }
+
+    pub(super) fn get_ready(&mut self, id: TaskId) -> Option<&mut Task> {
+        match self.tasks.get_mut(&id)? {
+            Running::Ready(task) => Some(task),
+            Running::Restoring { .. } => None,
+        }
+    }
+
+    /// Begins a task or begins it again: its partitions wait while its state is read. Returns the number under which
+    /// the state is to be handed in.
+    pub(super) fn open(&mut self, id: TaskId, consumer: &Consumer) -> u64 {
+        for partition in self.partitions(id) {
+            // A partition that has gone already is told in a later event.
+            let _ = consumer.pause(partition);
+        }
+        self.close(id);
+        self.restorations += 1;
+        let number = self.restorations;
+        self.tasks.insert(id, Running::Restoring { number, work: None });
+        number
+    }
+
+    /// Notes who reads the state of a task, to be ended when the task is given up.
+    pub(super) fn restored_by(&mut self, id: TaskId, reader: AbortHandle) {
+        if let Some(Running::Restoring { work, .. }) = self.tasks.get_mut(&id) {
+            *work = Some(reader);
+        }
+    }
+
+    /// Takes a task whose state is read, unless it was given up meanwhile.
+    pub(super) fn start(&mut self, number: u64, task: Task, consumer: &Consumer) {
+        let id = task.id();
+        if !self.awaits(id, number) {
+            return;
+        }
+        self.tasks.insert(id, Running::Ready(Box::new(task)));
+        for partition in self.partitions(id) {
+            let _ = consumer.resume(partition);
+        }
+    }
+
+    /// Whether the restoration of this number is still waited for.
+    pub(super) fn awaits(&self, id: TaskId, wanted: u64) -> bool {
+        matches!(self.tasks.get(&id), Some(Running::Restoring { number, .. }) if *number == wanted)
+    }
+
+    /// Gives a task up.
+    pub(super) fn close(&mut self, id: TaskId) {
+        if let Some(Running::Restoring { work: Some(work), .. }) = self.tasks.remove(&id) {
+            work.abort();
+        }
+        if let Some(reads) = self.partitions.get(&id) {
+            self.paused.retain(|partition| !reads.contains(partition));
+        }
+    }
+
+    /// Gives all tasks up.
+    pub(super) fn close_all(&mut self) {
+        let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
+        for id in ids {
+            self.close(id);
+        }
+    }
+
+    /// Queues the records of one poll, which are of one partition.
+    pub(super) fn queue(
+        &mut self,
+        partition: &TopicPartition,
+        records: impl Iterator<Item = OwnedRecord>,
+        consumer: &Consumer,
+    ) {
+        let task = self.owner.get(partition).and_then(|id| self.tasks.get_mut(id));
+        let Some(Running::Ready(task)) = task else {
+            // Fetched before the thread heard of the assignment, and to be fetched once more when the task is ready.
+            if let Some(first) = records.into_iter().next() {
+                let _ = consumer.seek(partition, Start::Offset(first.offset));
+                let _ = consumer.pause(partition);
+            }
+            return;
+        };
+        for record in records {
+            task.add(RawRecord {
+                topic: record.topic,
+                partition: record.partition,
+                offset: record.offset,
+                timestamp: record.timestamp,
+                key: record.key,
+                value: record.value,
+                headers: record
+                    .headers
+                    .into_iter()
+                    .map(|(key, value)| Header { key, value })
+                    .collect(),
+            });
+        }
+    }
+
+    /// Stops fetching partitions whose records wait for those of others.
+    pub(super) fn limit_queues(&mut self, consumer: &Consumer) {
+        for (id, running) in &self.tasks {
+            let Running::Ready(task) = running else {
+                continue;
+            };
+            for (topic, length) in task.queue_lengths() {
+                let partition = TopicPartition::new(topic.clone(), id.partition);
+                // Pausing what has just been revoked fails, and does not matter.
+                if length > QUEUE_MAX && self.paused.insert(partition.clone()) {
+                    let _ = consumer.pause(&partition);
+                } else if length < QUEUE_MAX / 2 && self.paused.remove(&partition) {
+                    let _ = consumer.resume(&partition);
+                }
+            }
+        }
+    }
+
+    /// Whether a task may process its next record now.
+    pub(super) fn is_ready(
+        &mut self,
+        id: TaskId,
+        idle_max_ms: Option<i64>,
+        now_ms: i64,
+        consumer: &Consumer,
+    ) -> bool {
+        let Some(Running::Ready(task)) = self.tasks.get_mut(&id) else {
+            return false;
+        };
+        let reads = self.partitions.get(&id);
+        task.is_ready(idle_max_ms, now_ms, |topic| {
+            let partition = TopicPartition::new(topic.clone(), id.partition);
+            if !reads.is_some_and(|reads| reads.contains(&partition)) {
+                return Lag::NotRead;
+            }
+            match (consumer.high_watermark(&partition), consumer.position(&partition)) {
+                (Some(end), Some(position)) => Lag::Known((end - position).max(0)),
+                _ => Lag::Unknown,
+            }
+        })
+    }
+
+    /// Records that wait.
+    pub(super) fn queued(&self) -> usize {
+        self.ready().map(Task::queued).sum()
+    }
+
+    /// Bytes that wait for a commit before they go to disk.
+    pub(super) fn uncommitted_bytes(&mut self) -> usize {
+        self.ready_mut().map(Task::uncommitted_bytes).sum()
+    }
+
+    /// Bytes that caches hold, approximately.
+    pub(super) fn cached_bytes(&self) -> usize {
+        self.ready().map(Task::cached_bytes).sum()
+    }
+}
+
+impl Shelved for Tasks {
+    fn find(&mut self, id: TaskId) -> Option<&mut Task> {
+        self.get_ready(id)
+    }
+}
+
+/// Records of one partition that wait before it is no longer fetched.
+const QUEUE_MAX: usize = 20_000;

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Two instances of an application that counts exactly once, killed at random together with the brokers they run on.
+
+    tests/streams/faults.py [--broker fleuve|kafka|cluster] [--kills N | --long] [--seed N] [--keep]
+
+Each kill is a SIGKILL of an instance or of a broker (with `cluster`, of one of three nodes of Apache Kafka), which
+comes back a moment later. Every record that a reader of committed records gets is held against the one before it of its
+key: each change of each count has to be there once and in order. `--long` kills 100 times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from counting import Failed, Instance, Lines, ours, use_environment  # noqa: E402
+from harness.broker import BrokerFailed, Cluster, Workspace, add_broker_argument  # noqa: E402
+
+KILLS, KILLS_LONG = 3, 100
+LINES_PER_KILL = 300
+SETTINGS = {"group.initial.rebalance.delay.ms": "0", "group.min.session.timeout.ms": "1000", "offsets.topic.num.partitions": "4"}
+INSTANCE = ["processing.guarantee=exactly_once_v2", "session.timeout.ms=3000", "num.stream.threads=2"]
+
+
+class Scene:
+    """The brokers, two instances, and what was said."""
+
+    def __init__(self, broker, folder: Path, seed: int):
+        self.broker, self.folder = broker, folder
+        self.random = random.Random(seed)
+        self.nodes = broker.nodes if isinstance(broker, Cluster) else [broker]
+        self.lines = Lines(broker, seed, replication=len(self.nodes))
+        self.started = 0
+        self.victims: list[str] = []
+        self.instances: list[Instance] = [self.start(), self.start()]
+
+    def start(self) -> Instance:
+        self.started += 1
+        return ours(f"instance-{self.started}", self.broker, self.folder, *INSTANCE)
+
+    def go_on(self, seconds: float) -> None:
+        """Reads what comes out for a while; the instances have to live."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.lines.read(0.1)
+            for instance in self.instances:
+                instance.check_alive()
+
+    def kill(self) -> str:
+        # Of any three in a row one is a broker.
+        self.victims = self.victims or self.random.sample(["instance", "instance", "broker"], 3)
+        victim = self.victims.pop()
+        away = self.random.uniform(0.2, 2.0)
+        if victim == "instance":
+            place = self.random.randrange(len(self.instances))
+            killed = self.instances.pop(place)
+            killed.kill()
+            self.go_on(away)
+            self.instances.insert(place, self.start())
+            return killed.name
+        node = self.random.choice(self.nodes)
+        node.kill()
+        self.go_on(away)
+        node.spawn()
+        node.await_ready()
+        return node.bootstrap
+
+    def run(self, kills: int, note) -> None:
+        self.lines.say(LINES_PER_KILL)
+        self.lines.await_counted(self.instances)
+        note(f"two instances count {self.lines.said} lines")
+        for number in range(1, kills + 1):
+            self.lines.say(LINES_PER_KILL)
+            self.go_on(self.random.uniform(0.0, 1.5))
+            killed = self.kill()
+            self.lines.say(LINES_PER_KILL)
+            # Now and then everything is counted before the next kill; mostly the next one comes in between.
+            if len(self.nodes) > 1 or number % 3 == 0 or number == kills:
+                self.lines.await_counted(self.instances)
+            note(f"kill {number}: {killed}; {sum(self.lines.seen.values())} changes so far, each once and in order")
+        for instance in self.instances:
+            instance.leave()
+
+    def close(self) -> None:
+        for instance in self.instances:
+            instance.end()
+        self.lines.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_broker_argument(parser)
+    parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--long", action="store_true", help=f"{KILLS_LONG} kills")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    options = parser.parse_args()
+    use_environment()
+    started = time.monotonic()
+    kills = KILLS_LONG if options.long else options.kills
+    print(f"faults: seed {options.seed}, {kills} kills", flush=True)
+    failed = 0
+    with Workspace("faults", options.keep) as workspace:
+        broker = workspace.broker(options.broker, SETTINGS)
+        scene = None
+        try:
+            broker.start()
+            scene = Scene(broker, workspace.path, options.seed)
+            scene.run(kills, lambda text: print(f"ok     faults        {text} ({time.monotonic() - started:.0f} s)", flush=True))
+            broker.stop()
+        except (Failed, BrokerFailed) as failure:
+            failed = 1
+            workspace.keep = True
+            print(f"FAILED faults        seed {options.seed}: {failure}", flush=True)
+        finally:
+            if scene:
+                scene.close()
+    print(f"faults: {'failed' if failed else 'passed'} ({time.monotonic() - started:.0f} s)")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
