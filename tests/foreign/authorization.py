@@ -64,7 +64,7 @@ def normal(text: str) -> str:
     """What two brokers must have in common of an answer."""
     text = re.sub(r"(error_message|acknowledge_error_message|message): (None|Some\(\"(?:[^\"\\]|\\.)*\"\))", "", text)
     text = re.sub(r"[A-Za-z0-9_-]{22}\b", "ID", text)
-    return re.sub(r"(port|producer_id|producer_epoch|high_watermark|offset|timestamp\w*|log_start_offset|partition_size|total_bytes|usable_bytes|throttle_time_ms): -?\d+", r"\1", text)
+    return re.sub(r"(port|leader_epoch|producer_id|producer_epoch|high_watermark|offset|timestamp\w*|log_start_offset|partition_size|total_bytes|usable_bytes|throttle_time_ms): -?\d+", r"\1", text)
 
 
 def run(binary: Path, broker) -> dict[str, tuple[str, str]]:

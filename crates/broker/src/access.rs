@@ -8,6 +8,8 @@
 //! denials as INFO, what is allowed as DEBUG.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -72,6 +74,23 @@ impl Access {
             .map_err(|item| format!("super.users: `{item}` is no principal"))?;
         let index = RwLock::new(Arc::new(Index::default()));
         Ok(Some(Self { authorizer, index, generation: AtomicU64::new(1) }))
+    }
+
+    /// Decides about a visitor of the HTTP door; a denial is written to the audit log, unless it is
+    /// only about what is shown.
+    pub(crate) fn allows_visitor(
+        &self,
+        principal: &Principal,
+        host: IpAddr,
+        action: &Action<'_>,
+        quietly: bool,
+    ) -> bool {
+        let index = Arc::clone(&self.index.read());
+        let verdict = self.authorizer.judge(&index, principal, host, *action);
+        let audit = if quietly { Audit::Allowed } else { Audit::All };
+        let asker = Asker { principal, host, api: &"HTTP" };
+        write_audit(&asker, action, verdict.is_allowed(), audit, &reason(verdict));
+        verdict.is_allowed()
     }
 
     /// Puts the entries of an image in force.
@@ -183,22 +202,33 @@ impl Context {
         audit: Audit,
         rule: &str,
     ) {
-        let Action { resource_type, resource_name, operation } = action;
-        let host = self.peer.address.ip();
-        let api = self.api;
-        if allowed {
-            tracing::debug!(
-                target: AUDIT_TARGET,
-                %principal, %operation, %resource_type, resource_name, %host, %api, rule,
-                "allowed"
-            );
-        } else if audit == Audit::All {
-            tracing::info!(
-                target: AUDIT_TARGET,
-                %principal, %operation, %resource_type, resource_name, %host, %api, rule,
-                "denied"
-            );
-        }
+        let asker = Asker { principal, host: self.peer.address.ip(), api: &self.api };
+        write_audit(&asker, action, allowed, audit, rule);
+    }
+}
+
+/// Who asks, and by what.
+struct Asker<'a> {
+    principal: &'a Principal,
+    host: IpAddr,
+    api: &'a dyn fmt::Display,
+}
+
+fn write_audit(asker: &Asker<'_>, action: &Action<'_>, allowed: bool, audit: Audit, rule: &str) {
+    let Action { resource_type, resource_name, operation } = action;
+    let Asker { principal, host, api } = asker;
+    if allowed {
+        tracing::debug!(
+            target: AUDIT_TARGET,
+            %principal, %operation, %resource_type, resource_name, %host, %api, rule,
+            "allowed"
+        );
+    } else if audit == Audit::All {
+        tracing::info!(
+            target: AUDIT_TARGET,
+            %principal, %operation, %resource_type, resource_name, %host, %api, rule,
+            "denied"
+        );
     }
 }
 

@@ -317,8 +317,9 @@ async fn start_http(
 ) -> Result<Option<Server>, StartError> {
     let Some(HostPort { host, port }) = settings.metrics.listen.clone() else { return Ok(None) };
     let host = if host.is_empty() { "0.0.0.0".to_owned() } else { host };
-    let probe = Arc::new(NodeProbe::new(Arc::clone(node)));
     let started = async {
+        let probe = NodeProbe::new(Arc::clone(node)).await.map_err(io::Error::other)?;
+        let probe = Arc::new(probe);
         let address = lookup_host((host.as_str(), port)).await?.next();
         let address = address.ok_or_else(|| io::Error::other("the host has no address"))?;
         Server::start(address, probe).await

@@ -6,13 +6,16 @@
 //! so that a metric costs the hot path one addition.
 
 mod asking;
+mod door;
 mod exposition;
 mod process;
 mod server;
 mod site;
+mod visitor;
 
 pub use asking::get;
 pub use exposition::{Exposition, Kind};
 pub use process::ProcessUsage;
-pub use server::{LaterPage, Page, Probe, Server};
+pub use server::{Asked, Page, Probe, Server};
 pub use site::{Answer, Asset, Events, Reply, Site, SiteEvent, SiteServer};
+pub use visitor::{Ask, Credentials};

@@ -1,4 +1,8 @@
 //! The HTTP server behind `/metrics`, `/healthz`, `/readyz` and the pages of a service.
+//!
+//! Health is told to everybody. Who may see the rest decides the service, which is told who asks.
+//! On a loopback address the door answers only under an address or `localhost`: nothing else keeps a
+//! foreign site's scripts from reading it, once the foreign name points here.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,14 +11,15 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::{Exposition, ProcessUsage};
+use crate::door::{Caller, Door};
+use crate::{Ask, Exposition, ProcessUsage};
 
 const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -26,21 +31,25 @@ pub trait Probe: Send + Sync + 'static {
     /// Says whether the service can do its work, and if not, why.
     fn readiness(&self) -> Result<(), String>;
 
-    /// Answers what is asked for under a path of the service's own; `None` if there is nothing.
-    ///
-    /// `host` is the host that the client named, and `path` the path with its query.
-    fn page(&self, _host: &str, _path: &str) -> Option<Page> {
-        None
+    /// Reports whether it answers to a name that is neither an address nor `localhost`, although only
+    /// this machine reaches it.
+    fn answers_to(&self, _host: &str) -> bool {
+        false
     }
 
-    /// Answers as [`Self::page`] does, where an answer has to be waited for.
-    fn later<'a>(&'a self, host: &'a str, path: &'a str) -> LaterPage<'a> {
-        Box::pin(std::future::ready(self.page(host, path)))
+    /// Says whether whoever asks may see the metrics, and if not, what to tell them.
+    fn refuses_metrics<'a>(&'a self, _ask: &'a Ask) -> Asked<'a> {
+        Box::pin(std::future::ready(None))
+    }
+
+    /// Answers what is asked for under a path of the service's own; `None` if there is nothing.
+    fn page<'a>(&'a self, _ask: &'a Ask) -> Asked<'a> {
+        Box::pin(std::future::ready(None))
     }
 }
 
-/// A page that has to be waited for.
-pub type LaterPage<'a> = Pin<Box<dyn Future<Output = Option<Page>> + Send + 'a>>;
+/// A boxed future of an answer, if there is one.
+pub type Asked<'a> = Pin<Box<dyn Future<Output = Option<Page>> + Send + 'a>>;
 
 /// A JSON document with the status it is sent under.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,14 +79,15 @@ impl Server {
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .fallback(get(page))
-            .with_state(probe);
+            .with_state(Shown { probe, is_local: address.ip().is_loopback() });
+        let routes = routes.into_make_service_with_connect_info::<Caller>();
         let task = tokio::spawn(async move {
             let until_stopped = async move {
                 // The sender going away means the same as being told.
                 let _ = stopped.wait_for(|stop| *stop).await;
             };
             if let Err(error) =
-                axum::serve(listener, routes).with_graceful_shutdown(until_stopped).await
+                axum::serve(Door::new(listener), routes).with_graceful_shutdown(until_stopped).await
             {
                 tracing::error!(%address, %error, "the HTTP server stopped");
             }
@@ -99,17 +109,29 @@ impl Server {
     }
 }
 
-async fn metrics(State(probe): State<Arc<dyn Probe>>) -> Response {
+/// What pages are made of.
+#[derive(Clone)]
+struct Shown {
+    probe: Arc<dyn Probe>,
+    /// Whether only this machine reaches the door.
+    is_local: bool,
+}
+
+async fn metrics(State(shown): State<Shown>, request: Request) -> Response {
+    let Some(ask) = shown.admit(&request) else { return misdirected() };
+    if let Some(refusal) = shown.probe.refuses_metrics(&ask).await {
+        return refusal.into_response();
+    }
     let mut page = Exposition::new();
-    probe.write_metrics(&mut page);
+    shown.probe.write_metrics(&mut page);
     if let Some(usage) = ProcessUsage::read() {
         usage.write(&mut page);
     }
     ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], page.into_text()).into_response()
 }
 
-async fn ready(State(probe): State<Arc<dyn Probe>>) -> Response {
-    match probe.readiness() {
+async fn ready(State(shown): State<Shown>) -> Response {
+    match shown.probe.readiness() {
         Ok(()) => "ready\n".into_response(),
         Err(reason) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response()
@@ -117,20 +139,46 @@ async fn ready(State(probe): State<Arc<dyn Probe>>) -> Response {
     }
 }
 
-async fn page(State(probe): State<Arc<dyn Probe>>, request: Request) -> Response {
-    let uri = request.uri();
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    match probe.later(named.or(uri.host()).unwrap_or_default(), path).await {
-        Some(page) => {
-            let status = StatusCode::from_u16(page.status);
-            let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            (status, [(header::CONTENT_TYPE, "application/json")], page.json).into_response()
-        }
+async fn page(State(shown): State<Shown>, request: Request) -> Response {
+    let Some(ask) = shown.admit(&request) else { return misdirected() };
+    match shown.probe.page(&ask).await {
+        Some(page) => page.into_response(),
         None => {
             (StatusCode::NOT_FOUND, "nothing here: see /metrics, /healthz, /readyz and /v3/kafka\n")
                 .into_response()
         }
+    }
+}
+
+impl Shown {
+    /// Reads a question; none if it is asked under a name that is not ours.
+    fn admit(&self, request: &Request) -> Option<Ask> {
+        let ask = Ask::of(request);
+        let is_own = !self.is_local || ask.names_an_address() || self.probe.answers_to(&ask.host);
+        is_own.then_some(ask)
+    }
+}
+
+fn misdirected() -> Response {
+    let text = "ask for this page by its address, or by localhost\n";
+    (StatusCode::MISDIRECTED_REQUEST, text).into_response()
+}
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status);
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let kind = HeaderValue::from_static("application/json");
+        let mut response = (status, [(header::CONTENT_TYPE, kind)], self.json).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            for scheme in ["Basic realm=\"fleuve\", charset=\"UTF-8\"", "Bearer"] {
+                headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+            }
+        }
+        response
     }
 }
 
@@ -140,9 +188,10 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
-    use crate::Kind;
+    use crate::{Credentials, Kind};
 
-    struct Starting;
+    /// Whether metrics are for those who show a token.
+    struct Starting(bool);
 
     impl Probe for Starting {
         fn write_metrics(&self, page: &mut Exposition) {
@@ -153,14 +202,26 @@ mod tests {
             Err("loading".to_owned())
         }
 
-        fn page(&self, host: &str, path: &str) -> Option<Page> {
-            (path == "/own?a=b").then(|| Page { status: 418, json: format!("{{\"{host}\":1}}") })
+        fn refuses_metrics<'a>(&'a self, ask: &'a Ask) -> Asked<'a> {
+            let is_known = ask.credentials == Some(Credentials::Bearer("good".to_owned()));
+            let refusal = Page { status: 401, json: "{}".to_owned() };
+            Box::pin(std::future::ready((!is_known && self.0).then_some(refusal)))
+        }
+
+        fn page<'a>(&'a self, ask: &'a Ask) -> Asked<'a> {
+            let (host, address) = (&ask.host, ask.address);
+            let page = Page { status: 418, json: format!("{{\"{host}\":\"{address}\"}}") };
+            Box::pin(std::future::ready((ask.path == "/own?a=b").then_some(page)))
         }
     }
 
     async fn get(address: SocketAddr, path: &str) -> String {
+        get_with(address, path, "Host: localhost\r\n").await
+    }
+
+    async fn get_with(address: SocketAddr, path: &str, headers: &str) -> String {
         let mut stream = TcpStream::connect(address).await.expect("listening");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("answered");
@@ -170,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn the_three_pages_answer_and_the_server_ends() {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Server::start(any_port, Arc::new(Starting)).await.expect("a free port");
+        let server = Server::start(any_port, Arc::new(Starting(false))).await.expect("a free port");
         let address = server.address();
 
         let page = get(address, "/metrics").await;
@@ -184,11 +245,46 @@ mod tests {
 
         let page = get(address, "/own?a=b").await;
         assert!(page.starts_with("HTTP/1.1 418"), "{page}");
-        assert!(page.contains("application/json") && page.ends_with("{\"x\":1}"), "{page}");
+        assert!(
+            page.contains("application/json") && page.ends_with("{\"localhost\":\"127.0.0.1\"}"),
+            "{page}"
+        );
         let page = get(address, "/other").await;
         assert!(page.starts_with("HTTP/1.1 404") && page.contains("/metrics"), "{page}");
 
         server.shutdown().await;
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    /// A script of a foreign site reads what its own name shows, wherever that points to meanwhile.
+    #[tokio::test]
+    async fn cve_class_dns_rebinding_a_foreign_name_that_points_here_gets_nothing() {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = Server::start(any_port, Arc::new(Starting(false))).await.expect("a free port");
+        let address = server.address();
+        for path in ["/metrics", "/own?a=b"] {
+            for host in ["Host: evil.example\r\n", "Host: evil.example:9644\r\n"] {
+                let page = get_with(address, path, host).await;
+                assert!(page.starts_with("HTTP/1.1 421"), "{page}");
+                assert!(!page.contains("answers 42"), "{page}");
+            }
+        }
+        server.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn whoever_the_service_does_not_know_is_asked_who_they_are() {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = Server::start(any_port, Arc::new(Starting(true))).await.expect("a free port");
+        let address = server.address();
+        let page = get(address, "/metrics").await;
+        assert!(page.starts_with("HTTP/1.1 401"), "{page}");
+        assert!(page.contains("www-authenticate: Basic realm=\"fleuve\""), "{page}");
+        assert!(page.contains("www-authenticate: Bearer"), "{page}");
+        let known = "Host: localhost\r\nAuthorization: Bearer good\r\n";
+        let page = get_with(address, "/metrics", known).await;
+        assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+        assert!(get(address, "/healthz").await.ends_with("ok\n"), "health is for everybody");
+        server.shutdown().await;
     }
 }

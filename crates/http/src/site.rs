@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,6 +22,8 @@ use futures_core::Stream;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+
+use crate::visitor::names_an_address;
 
 /// A boxed future of an answer.
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
@@ -171,12 +173,7 @@ async fn dispatch(shown: Shown, request: Request) -> Response {
 /// A foreign name that points here would make this site a part of the foreign one in a browser's eyes.
 fn own_host(headers: &HeaderMap) -> Option<String> {
     let host = headers.get(header::HOST)?.to_str().ok()?;
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    (name == "localhost" || bare.parse::<IpAddr>().is_ok()).then(|| host.to_owned())
+    names_an_address(host).then(|| host.to_owned())
 }
 
 fn is_own_json(headers: &HeaderMap, host: &str) -> bool {

@@ -17,9 +17,16 @@ pub(crate) fn handle(
     request: DescribeUserScramCredentialsRequest,
 ) -> Outcome<DescribeUserScramCredentialsResponse> {
     if let Err(code) = permission::cluster(context, AclOperation::Describe) {
+        // As from Kafka, there is a result for each user that was named, without the name.
+        let refused = |_| DescribeUserScramCredentialsResult {
+            error_code: code.code(),
+            error_message: Some(Str::from(code.message())),
+            ..Default::default()
+        };
         return Outcome::Now(DescribeUserScramCredentialsResponse {
             error_code: code.code(),
             error_message: Some(Str::from(code.message())),
+            results: request.users.into_iter().flatten().map(refused).collect(),
             ..Default::default()
         });
     }

@@ -12,13 +12,14 @@ use fleuve_protocol::messages::consumer_protocol_assignment::ConsumerProtocolAss
 use fleuve_protocol::{Message, Reader, Str};
 use serde_json::{Map, Value, json};
 
+use super::visitor::Visitor;
 use crate::node::Node;
 
 /// Commits that a window shows; missing ones are shown as null, as by Burrow.
 const INTERVALS: usize = 10;
 
 /// Answers a path below `/v3/kafka`; `None` for paths that are not Burrow's.
-pub(super) fn page(node: &Node, host: &str, path: &str) -> Option<Page> {
+pub(super) fn page(node: &Node, visitor: &Visitor<'_>, host: &str, path: &str) -> Option<Page> {
     let path = path.split('?').next().unwrap_or_default();
     let mut steps = path.trim_end_matches('/').strip_prefix("/v3/kafka")?.split('/');
     if steps.next() != Some("") {
@@ -32,22 +33,31 @@ pub(super) fn page(node: &Node, host: &str, path: &str) -> Option<Page> {
         [named, ..] if **named != *cluster => missing("cluster not found"),
         [_] => found("cluster detail returned", "module", cluster_detail(node)),
         [_, "topic"] => {
-            let names: Vec<_> = node.topics.all().iter().map(|topic| topic.name.clone()).collect();
+            let mut names: Vec<_> =
+                node.topics.all().iter().map(|topic| topic.name.clone()).collect();
+            names.retain(|name| visitor.sees_topic(name));
             found("topic list returned", "topics", texts(&names))
         }
-        [_, "topic", name] => match node.topics.by_name(name) {
-            Some(topic) => {
-                let ends = topic.partitions.iter().map(|partition| partition.high_watermark());
-                found("topic offsets returned", "offsets", ends.collect())
+        [_, "topic", name] => {
+            match node.topics.by_name(name).filter(|_| visitor.sees_topic(name)) {
+                Some(topic) => {
+                    let ends = topic.partitions.iter().map(|partition| partition.high_watermark());
+                    found("topic offsets returned", "offsets", ends.collect())
+                }
+                None => missing("cluster or topic not found"),
             }
-            None => missing("cluster or topic not found"),
-        },
-        [_, "topic", name, "consumers"] => {
-            let groups = texts(&node.lags.groups_of(name));
-            found("consumers of topic returned", "consumers", groups)
         }
-        [_, "consumer"] => found("consumer list returned", "consumers", texts(&node.lags.groups())),
-        [_, "consumer", group] => match node.lags.evaluate(group) {
+        [_, "topic", name, "consumers"] => {
+            let mut groups = node.lags.groups_of(name);
+            groups.retain(|group| visitor.sees_topic(name) && visitor.sees_group(group));
+            found("consumers of topic returned", "consumers", texts(&groups))
+        }
+        [_, "consumer"] => {
+            let mut groups = node.lags.groups();
+            groups.retain(|group| visitor.sees_group(group));
+            found("consumer list returned", "consumers", texts(&groups))
+        }
+        [_, "consumer", group] => match lag_of(node, visitor, group) {
             Some(lag) => {
                 let topics = detail(&lag, &owners(node, group));
                 found("consumer detail returned", "topics", topics)
@@ -55,7 +65,7 @@ pub(super) fn page(node: &Node, host: &str, path: &str) -> Option<Page> {
             None => missing("cluster or consumer not found"),
         },
         [_, "consumer", group, view @ ("status" | "lag")] => {
-            let lag = node.lags.evaluate(group);
+            let lag = lag_of(node, visitor, group);
             let owners = owners(node, group);
             let status = status(&cluster, group, lag.as_ref(), &owners, *view == "lag");
             let answer = found("consumer status returned", "status", status);
@@ -66,6 +76,14 @@ pub(super) fn page(node: &Node, host: &str, path: &str) -> Option<Page> {
     let (status, mut fields) = answer;
     fields.insert("request".to_owned(), json!({ "url": path, "host": host }));
     Some(Page { status, json: Value::Object(fields).to_string() })
+}
+
+/// How far a group lags, as far as the visitor may know: what it may not describe looks as if it
+/// were not there.
+fn lag_of(node: &Node, visitor: &Visitor<'_>, group: &str) -> Option<GroupLag> {
+    let mut lag = node.lags.evaluate(group).filter(|_| visitor.sees_group(group))?;
+    lag.partitions.retain(|partition| visitor.sees_topic(&partition.topic));
+    Some(lag)
 }
 
 type Answer = (u16, Map<String, Value>);

@@ -9,17 +9,19 @@ mod partitions;
 mod rebalances;
 mod server;
 mod transactions;
+mod visitor;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fleuve_http::{Exposition, Kind, Page, Probe};
+use fleuve_http::{Ask, Asked, Exposition, Kind, Probe};
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeMetrics};
 
 use crate::dispatch::APIS;
 use crate::metrics::{write_requests, write_topics};
 use crate::node::Node;
+use visitor::Porter;
 
 /// How often the ends of logs are noted for the judgement on consumers' lag.
 pub(crate) const LAG_LOOK_SECONDS: u64 = 10;
@@ -33,6 +35,7 @@ pub(crate) struct NodeProbe {
     runtime: RuntimeMetrics,
     busy: Mutex<Rate>,
     metadata: Mutex<Rate>,
+    porter: Porter,
 }
 
 /// How fast a number grows, as of the last time it was looked at.
@@ -65,11 +68,12 @@ impl Rate {
 
 impl NodeProbe {
     /// Looks at `node`; to be called on the runtime that serves its requests.
-    pub(crate) fn new(node: Arc<Node>) -> Self {
+    pub(crate) async fn new(node: Arc<Node>) -> Result<Self, String> {
         let runtime = Handle::current().metrics();
         let busy = Mutex::new(Rate::new(busy_seconds(&runtime)));
         let metadata = Mutex::new(Rate::new(node.metadata.end_offset() as f64));
-        Self { node, runtime, busy, metadata }
+        let porter = Porter::new(&node).await?;
+        Ok(Self { node, runtime, busy, metadata, porter })
     }
 
     /// The share of time in which our threads were idle.
@@ -149,7 +153,20 @@ impl Probe for NodeProbe {
         }
     }
 
-    fn page(&self, host: &str, path: &str) -> Option<Page> {
-        rebalances::page(&self.node, path).or_else(|| burrow::page(&self.node, host, path))
+    fn refuses_metrics<'a>(&'a self, ask: &'a Ask) -> Asked<'a> {
+        Box::pin(self.porter.refuses_metrics(&self.node, ask))
+    }
+
+    fn page<'a>(&'a self, ask: &'a Ask) -> Asked<'a> {
+        Box::pin(async move {
+            let visitor = match self.porter.receive(&self.node, ask).await {
+                Ok(visitor) => visitor,
+                // Whether there is such a page is nobody's business who is not known.
+                Err(refusal) => return Some(refusal),
+            };
+            let (node, path) = (&self.node, ask.path.as_str());
+            rebalances::page(node, &visitor, path)
+                .or_else(|| burrow::page(node, &visitor, &ask.host, path))
+        })
     }
 }

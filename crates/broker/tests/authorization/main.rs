@@ -7,6 +7,7 @@
 mod matrix;
 mod rows;
 mod tokens;
+mod vulnerabilities;
 mod wire;
 
 use std::collections::BTreeSet;

@@ -286,11 +286,7 @@ async fn a_request_creates_only_so_many_partitions() {
     assert_eq!(codes, [refused; 2], "together they are too many");
     client.create_topic("a", 6).await;
     let more = CreatePartitionsRequest {
-        topics: vec![CreatePartitionsTopic {
-            name: Str::from("a"),
-            count: 17,
-            assignments: None,
-        }],
+        topics: vec![CreatePartitionsTopic { name: Str::from("a"), count: 17, assignments: None }],
         timeout_ms: 1_000,
         ..Default::default()
     };

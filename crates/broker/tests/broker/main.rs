@@ -9,6 +9,7 @@ mod durability;
 mod dynamic_settings;
 mod every_version;
 mod groups;
+mod http_door;
 mod idempotence_and_sessions;
 mod lifecycle;
 mod limits;

@@ -68,18 +68,24 @@ impl TestBroker {
         TestClient::connect(self.broker.listeners()[listener].address).await
     }
 
-    /// Stops the broker cleanly and returns its directory.
     /// Gets a page over HTTP, status and headers included.
     pub(super) async fn get(&self, path: &str) -> String {
+        self.get_with(path, "").await
+    }
+
+    /// The same with headers of its own, each with its line's end.
+    pub(super) async fn get_with(&self, path: &str, headers: &str) -> String {
         let address = self.broker.http_address().expect("the endpoint is on");
         let mut stream = TcpStream::connect(address).await.expect("it listens");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("open");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("an answer");
         answer
     }
 
+    /// Stops the broker cleanly and returns its directory.
     pub(super) async fn stop(self) -> Arc<TempDir> {
         self.broker.shutdown().await;
         self.directory

@@ -226,6 +226,50 @@ async fn cve_2024_31141_a_reference_in_a_dynamic_config_reads_no_file() {
     }
 }
 
+/// Classes and addresses that come over the network are neither loaded nor asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn cve_2023_25194_and_2025_27817_what_a_client_configures_is_not_run_or_asked() {
+    let broker = TestBroker::start(&[]).await;
+    let mut client = broker.connect().await;
+    client.create_topic("t", 1).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a socket");
+    let port = listener.local_addr().expect("bound").port();
+    let jndi = format!(
+        "com.sun.security.auth.module.JndiLoginModule required \
+         user.provider.url=\"ldap://127.0.0.1:{port}/x\";"
+    );
+    let url = format!("http://127.0.0.1:{port}/keys");
+    for (name, value) in [
+        ("sasl.jaas.config", jndi.as_str()),
+        ("listener.name.plaintext.plain.sasl.jaas.config", jndi.as_str()),
+        ("listener.name.plaintext.oauthbearer.sasl.jaas.config", jndi.as_str()),
+        ("sasl.oauthbearer.jwks.endpoint.url", url.as_str()),
+        ("sasl.oauthbearer.token.endpoint.url", url.as_str()),
+        ("sasl.login.callback.handler.class", "com.evil.Handler"),
+        ("metric.reporters", "com.evil.Reporter"),
+    ] {
+        let config = AlterableConfig {
+            name: Str::copy_from(name),
+            config_operation: 0,
+            value: Some(Str::copy_from(value)),
+        };
+        let resource = AlterConfigsResource {
+            resource_type: BROKER,
+            resource_name: Str::from("1"),
+            configs: vec![config],
+        };
+        let alter =
+            IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+        // Some of them may be kept, as in Kafka; none of them does anything.
+        client.call(&alter, 1).await;
+    }
+    assert_eq!(client.produce("t", 0, &["still here"]).await.error_code, 0);
+    let asked = listener.accept().map(|_| ()).map_err(|error| error.kind());
+    assert_eq!(asked, Err(std::io::ErrorKind::WouldBlock), "nobody was asked");
+    broker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn cve_2026_35554_records_in_one_buffer_keep_to_their_topics() {
     let broker = TestBroker::start(&[]).await;

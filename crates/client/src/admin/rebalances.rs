@@ -2,9 +2,15 @@
 //!
 //! Kafka's protocol has no words for it. Where the door is stands in the configuration of the
 //! group's coordinator, which the protocol does tell, so that nobody has to know a second address.
+//!
+//! A door that wants to know who asks gets the name and password of PLAIN or SCRAM, as they are, only
+//! if the caller named the door and it is on this machine: what stands in a broker's configuration
+//! could be the address of somebody who collects passwords.
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, StatusCode, header};
@@ -12,6 +18,7 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 
 use super::{Admin, Resource};
+use crate::config::SaslConfig;
 use crate::error::{Error, Result};
 use crate::http::exchange;
 
@@ -56,6 +63,7 @@ impl Admin {
     /// `door` is the address of the coordinator's HTTP door, `HOST:PORT`; without one the
     /// coordinator is asked where it is. Only Fleuve keeps such a history.
     pub async fn rebalances(&self, group: &str, door: Option<&str>) -> Result<Vec<Rebalance>> {
+        let shown = door.and_then(|_| self.basic_credentials());
         let door = match door {
             Some(door) => door.to_owned(),
             None => self.door_of_coordinator(group).await?,
@@ -66,12 +74,19 @@ impl Admin {
                  if it is elsewhere, pass its address"
             ))
         };
-        let asking = tokio::time::timeout(TIMEOUT, get(&door, group));
+        let asking = tokio::time::timeout(TIMEOUT, get(&door, group, shown));
         let (status, body) = match asking.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(reason)) => return Err(failed(reason)),
             Err(_) => return Err(failed(format!("no answer within {} ms", TIMEOUT.as_millis()))),
         };
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(failed(
+                "it wants to know who asks, and gets the name and password of PLAIN or SCRAM if it \
+                 is on this machine and its address is passed"
+                    .to_owned(),
+            ));
+        }
         let (cluster, outcome) = if status == StatusCode::OK {
             let page: Page = serde_json::from_slice(&body)
                 .map_err(|_| failed("it is not a door of Fleuve".to_owned()))?;
@@ -87,6 +102,18 @@ impl Admin {
             return Err(failed("it is of another cluster".to_owned()));
         }
         outcome
+    }
+
+    /// What a door takes as proof of who asks.
+    fn basic_credentials(&self) -> Option<String> {
+        let (user, password) = match self.client.config().security.sasl.as_ref()? {
+            SaslConfig::Plain { user, password } => (user, password),
+            SaslConfig::ScramSha256(known) | SaslConfig::ScramSha512(known) => {
+                (&known.user, &known.password)
+            }
+            SaslConfig::OAuthBearer(_) => return None,
+        };
+        Some(format!("Basic {}", STANDARD.encode(format!("{user}:{}", password.expose()))))
     }
 
     async fn door_of_coordinator(&self, group: &str) -> Result<String> {
@@ -124,13 +151,20 @@ impl Admin {
     }
 }
 
-async fn get(door: &str, group: &str) -> Result<(StatusCode, Bytes), String> {
-    let request = Request::get(format!("/groups/{}/rebalances", percent_encoded(group)))
-        .header(header::HOST, door)
-        .header(header::ACCEPT, "application/json")
-        .body(Full::default())
-        .map_err(|error| error.to_string())?;
+async fn get(
+    door: &str,
+    group: &str,
+    shown: Option<String>,
+) -> Result<(StatusCode, Bytes), String> {
     let stream = TcpStream::connect(door).await.map_err(|error| error.to_string())?;
+    let mut request = Request::get(format!("/groups/{}/rebalances", percent_encoded(group)))
+        .header(header::HOST, door)
+        .header(header::ACCEPT, "application/json");
+    let is_here = stream.peer_addr().is_ok_and(|address| address.ip().is_loopback());
+    if let Some(shown) = shown.filter(|_| is_here) {
+        request = request.header(header::AUTHORIZATION, shown);
+    }
+    let request = request.body(Full::default()).map_err(|error| error.to_string())?;
     exchange(stream, request).await
 }
 

@@ -226,9 +226,10 @@ fn check_ports(endpoints: &[Endpoint], origin: Option<&Origin>, problems: &mut P
 }
 
 /// Lets listeners without authentication be reached from other machines.
-const ALLOW_KEY: &str = "fleuve.allow.unauthenticated.network";
+pub(super) const ALLOW_KEY: &str = "fleuve.allow.unauthenticated.network";
 
-fn is_loopback(host: &str) -> bool {
+/// Reports whether only this machine reaches a host.
+pub(super) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

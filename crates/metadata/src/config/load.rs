@@ -17,8 +17,9 @@ use super::properties;
 use super::protection::Secret;
 use super::references::{self, Outside, Providers};
 use super::settings::{
-    BrokerSettings, FetchSettings, HostPort, LogSettings, MetadataLogSettings, MetricsSettings,
-    NetworkSettings, NodeSettings, OffsetSettings, QuotaSettings, TopicRules, TransactionSettings,
+    BrokerSettings, FetchSettings, HostPort, HttpAuthentication, LogSettings, MetadataLogSettings,
+    MetricsSettings, NetworkSettings, NodeSettings, OffsetSettings, QuotaSettings, TopicRules,
+    TransactionSettings,
 };
 use super::topic::TopicSettings;
 use super::value::{InvalidValue, Value};
@@ -496,6 +497,36 @@ fn resolve_dirs(layers: &Layers<'_>, problems: &mut Problems) -> Vec<std::path::
     dirs.into_iter().map(Into::into).collect()
 }
 
+/// What other machines reach has to ask who they are, and not in the clear, as listeners do.
+fn check_door(
+    layers: &Layers<'_>,
+    listen: &HostPort,
+    authentication: HttpAuthentication,
+    problems: &mut Problems,
+) {
+    const KEY: &str = "fleuve.metrics.listen";
+    const OPEN: &str = listeners::ALLOW_KEY;
+    const CLEAR: &str = "fleuve.allow.plain.without.tls";
+    let HostPort { host, port } = listen;
+    if authentication != HttpAuthentication::All {
+        if !layers.boolean(OPEN) {
+            let message = format!(
+                "`{KEY}` at {host}:{port} would tell other machines the names of topics and groups \
+                 without authentication; bind it to localhost, set fleuve.http.authentication=all, \
+                 or allow it with {OPEN}=true"
+            );
+            problems.error(layers.origin(KEY), message);
+        }
+    } else if !layers.boolean(CLEAR) {
+        let message = format!(
+            "`{KEY}` at {host}:{port} would carry passwords and tokens over the network for \
+             everybody to read, as it has no TLS; bind it to localhost, behind a proxy that has, or \
+             set {CLEAR}=true"
+        );
+        problems.error(layers.origin(KEY), message);
+    }
+}
+
 fn resolve_metrics(layers: &Layers<'_>, problems: &mut Problems) -> MetricsSettings {
     const KEY: &str = "fleuve.metrics.listen";
     let text = layers.text(KEY).unwrap_or_default();
@@ -514,8 +545,21 @@ fn resolve_metrics(layers: &Layers<'_>, problems: &mut Problems) -> MetricsSetti
         }
         parsed
     };
+    let authentication = match layers.text("fleuve.http.authentication").as_deref() {
+        Some("none") => HttpAuthentication::None,
+        Some("pages") => HttpAuthentication::Pages,
+        Some("all") => HttpAuthentication::All,
+        _ if layers.text("authorizer.class.name").unwrap_or_default().is_empty() => {
+            HttpAuthentication::None
+        }
+        _ => HttpAuthentication::Pages,
+    };
+    if let Some(listen) = listen.as_ref().filter(|listen| !listeners::is_loopback(&listen.host)) {
+        check_door(layers, listen, authentication, problems);
+    }
     MetricsSettings {
         listen,
+        authentication,
         listen_is_explicit: layers.is_set(KEY),
         slow_request_ms: unsigned(layers, "fleuve.slow.request.ms"),
     }

@@ -320,6 +320,17 @@ pub struct QuotaSettings {
     pub controller_sample_ms: i64,
 }
 
+/// Who may see what at the HTTP door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpAuthentication {
+    /// Everybody sees everything.
+    None,
+    /// Everybody sees metrics, and other pages are for users.
+    Pages,
+    /// Everything is for users, but whether the broker is well.
+    All,
+}
+
 /// Metrics, and what the broker writes about requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricsSettings {
@@ -328,6 +339,8 @@ pub struct MetricsSettings {
     /// Whether the operator asked for this address: then a taken port is an error, otherwise only
     /// worth a warning.
     pub listen_is_explicit: bool,
+    /// `fleuve.http.authentication`.
+    pub authentication: HttpAuthentication,
     /// `fleuve.slow.request.ms`; 0 means that nothing is slow.
     pub slow_request_ms: u64,
 }

@@ -4,6 +4,7 @@
 //! nor where credentials are kept.
 
 mod bearer;
+mod password;
 mod plain;
 mod scram;
 
@@ -15,6 +16,7 @@ use fleuve_os::Random;
 use fleuve_protocol::Str;
 
 pub use bearer::Bearing;
+pub use password::is_password_of;
 pub use plain::PlainUsers;
 pub use scram::{Decoys, Scram};
 

@@ -74,22 +74,50 @@ impl Decoys {
         password: &[u8],
     ) -> ScramCredential {
         let salt = self.of(id, mechanism).salt;
-        let (algorithm, stretching) = match mechanism {
-            ScramMechanism::Sha256 => (hmac::HMAC_SHA256, pbkdf2::PBKDF2_HMAC_SHA256),
-            ScramMechanism::Sha512 => (hmac::HMAC_SHA512, pbkdf2::PBKDF2_HMAC_SHA512),
-        };
-        let mut salted = vec![0; algorithm.digest_algorithm().output_len()];
-        let password = STANDARD.encode(password);
-        pbkdf2::derive(stretching, TOKEN_ROUNDS, &salt, password.as_bytes(), &mut salted);
-        let sign = |text: &str| hmac::sign(&hmac::Key::new(algorithm, &salted), text.as_bytes());
-        let stored = digest::digest(algorithm.digest_algorithm(), sign("Client Key").as_ref());
-        ScramCredential {
-            salt,
-            stored_key: Bytes::copy_from_slice(stored.as_ref()),
-            server_key: Bytes::copy_from_slice(sign("Server Key").as_ref()),
-            iterations: ROUNDS_MIN,
-        }
+        derive(mechanism, TOKEN_ROUNDS, salt, &STANDARD.encode(password))
     }
+}
+
+/// Makes the credential of a password.
+fn derive(
+    mechanism: ScramMechanism,
+    rounds: NonZeroU32,
+    salt: Bytes,
+    password: &str,
+) -> ScramCredential {
+    let (algorithm, stretching) = match mechanism {
+        ScramMechanism::Sha256 => (hmac::HMAC_SHA256, pbkdf2::PBKDF2_HMAC_SHA256),
+        ScramMechanism::Sha512 => (hmac::HMAC_SHA512, pbkdf2::PBKDF2_HMAC_SHA512),
+    };
+    let mut salted = vec![0; algorithm.digest_algorithm().output_len()];
+    pbkdf2::derive(stretching, rounds, &salt, password.as_bytes(), &mut salted);
+    let sign = |text: &str| hmac::sign(&hmac::Key::new(algorithm, &salted), text.as_bytes());
+    let stored = digest::digest(algorithm.digest_algorithm(), sign("Client Key").as_ref());
+    ScramCredential {
+        salt,
+        stored_key: Bytes::copy_from_slice(stored.as_ref()),
+        server_key: Bytes::copy_from_slice(sign("Server Key").as_ref()),
+        iterations: rounds.get() as i32,
+    }
+}
+
+/// Reports whether a password that came as it is belongs to a user of this mechanism. A user who
+/// does not exist takes as long.
+pub(super) fn is_password_of(
+    user: &str,
+    password: &str,
+    mechanism: ScramMechanism,
+    credentials: &dyn Credentials,
+) -> bool {
+    let decoy = credentials.decoys().of(user, mechanism);
+    let found = credentials.scram(user, mechanism);
+    let found = found.filter(|it| (ROUNDS_MIN..=ROUNDS_MAX).contains(&it.iterations));
+    let exists = found.is_some();
+    let credential = found.unwrap_or(decoy);
+    let rounds = u32::try_from(credential.iterations).ok().and_then(NonZeroU32::new);
+    let rounds = rounds.unwrap_or(TOKEN_ROUNDS);
+    let shown = derive(mechanism, rounds, credential.salt.clone(), password);
+    equal(&shown.stored_key, &credential.stored_key) && exists
 }
 
 impl fmt::Debug for Decoys {

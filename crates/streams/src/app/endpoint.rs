@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use fleuve_http::{Exposition, LaterPage, Page, Probe, Server};
+use fleuve_http::{Ask, Asked, Exposition, Page, Probe, Server};
 use serde_json::json;
 
 use super::StreamsError;
@@ -70,14 +70,18 @@ impl Probe for Endpoint {
         }
     }
 
-    fn later<'a>(&'a self, host: &'a str, path: &'a str) -> LaterPage<'a> {
+    fn answers_to(&self, host: &str) -> bool {
+        self.is_own(host)
+    }
+
+    fn page<'a>(&'a self, ask: &'a Ask) -> Asked<'a> {
         Box::pin(async move {
-            if !self.is_own(host) {
+            if !self.is_own(&ask.host) {
                 let message = "ask for this instance by its address";
                 let json = json!({ "error": "misdirected", "message": message }).to_string();
                 return Some(Page { status: 421, json });
             }
-            let page = match self.inside.get(path).await {
+            let page = match self.inside.get(&ask.path).await {
                 Some(reply) => Page { status: reply.status, json: reply.json.to_string() },
                 None => {
                     let message = "see /stores, /instances, /metrics, /healthz and /readyz";
