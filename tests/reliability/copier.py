@@ -76,7 +76,7 @@ class Copier:
 
 
 def fill(bootstrap: str, records: int) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5, "log_level": 0})
+    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5, "log_level": 0, "queue.buffering.max.messages": 0})
     for number in range(records):
         for partition in range(PARTITIONS):
             producer.produce(INPUT, value=b"%d:%d" % (partition, number), key=b"%d" % partition, partition=partition)
