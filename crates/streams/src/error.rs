@@ -58,6 +58,9 @@ pub enum Cause {
     /// A record without the key or timestamp that the operator needs.
     #[error("{0}")]
     Rejected(&'static str),
+    /// The cluster refuses a record.
+    #[error("cannot send the record: {0}")]
+    Produce(Arc<fleuve_client::Error>),
     /// The state store failed.
     #[error("state store: {0}")]
     Store(Arc<crate::state::StoreError>),
@@ -71,6 +74,7 @@ impl Cause {
             Self::Serialize(_) => "Serialize",
             Self::User(_) => "User",
             Self::Rejected(_) => "Rejected",
+            Self::Produce(_) => "Produce",
             Self::Store(_) => "Store",
         }
     }

@@ -34,13 +34,14 @@ pub use driver::{Expected, Input, TestData, TestDriver, TestRecord, TestRecords,
 pub use dsl::processor;
 pub use dsl::{
     Branches, CogroupedKStream, Consumed, ErrorPolicy, GlobalKTable, JoinWindows, KGroupedStream,
-    KGroupedTable, KStream, KTable, Materialized, Produced, SessionWindowedCogroupedKStream,
-    SessionWindowedKStream, SessionWindows, SlidingWindows, SuppressBuffer, Suppressed,
-    TimeWindowedCogroupedKStream, TimeWindowedKStream, TimeWindows, Topology, Windowing,
+    KGroupedTable, KStream, KTable, Materialized, Partitioning, Produced, Repartitioned,
+    SessionWindowedCogroupedKStream, SessionWindowedKStream, SessionWindows, SlidingWindows,
+    SuppressBuffer, Suppressed, TimeWindowedCogroupedKStream, TimeWindowedKStream, TimeWindows,
+    Topology, Windowing,
 };
 pub use error::{ProcessingError, TopologyError};
 pub use query::{Answer, InStore, JsonReply, Position, Query, QueryError, in_store};
-pub use record::{Record, Window, Windowed};
-pub use runtime::{Clock, Schedule};
-pub use serde::{Json, Serde, SerdeOf, StreamType};
+pub use record::{Headers, Record, Window, Windowed};
+pub use runtime::{Clock, Counter, Distribution, DistributionSummary, Schedule};
+pub use serde::{Json, Presence, Serde, SerdeError, SerdeOf, StreamType};
 pub use state::StoreType;

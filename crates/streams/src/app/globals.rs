@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use fleuve_client::config::IsolationLevel;
 use fleuve_client::consumer::{LATEST, Start};
-use fleuve_client::{Admin, Client, Consumer, ConsumerConfig};
+use fleuve_client::{Admin, Client, Consumer, ConsumerConfig, Producer, ProducerConfig};
 use fleuve_types::TopicPartition;
 use tokio::sync::watch;
 
+use super::production::delivered;
 use super::{Guarantee, Settings, StreamsError};
+use crate::error::ProcessingError;
 use crate::record::Header;
 use crate::runtime::{Globals, RawRecord};
 
@@ -17,6 +19,8 @@ use crate::runtime::{Globals, RawRecord};
 pub(super) struct Filling {
     tables: Globals,
     consumer: Consumer,
+    /// Writes dead letters.
+    producer: Producer,
 }
 
 /// Reads global tables to the ends their topics have now. Nothing to do where there are none.
@@ -51,13 +55,16 @@ pub(super) async fn filled(
     let from: Vec<_> =
         partitions.into_iter().map(|partition| (partition, Start::Beginning)).collect();
     consumer.assign(&from)?;
-    let filling = Filling { tables: tables.clone(), consumer };
+    let producer = Producer::new(client.clone(), ProducerConfig::default())?;
+    let filling = Filling { tables: tables.clone(), consumer, producer };
     while !ends.is_empty() {
         filling.poll().await?;
         ends.retain(|partition, end| {
             filling.consumer.position(partition).is_none_or(|position| position < *end)
         });
     }
+    // Dead letters from before are there already, from an instance that ran when they came.
+    tables.take_dead_letters();
     Ok(Some(filling))
 }
 
@@ -70,7 +77,11 @@ impl Filling {
                 _ = stop.changed() => break,
                 polled = self.poll() => polled?,
             }
+            for dead in self.tables.take_dead_letters() {
+                delivered(&self.producer, &dead).await?;
+            }
         }
+        self.producer.close().await?;
         self.consumer.close().await?;
         Ok(())
     }
@@ -80,7 +91,7 @@ impl Filling {
             return Ok(());
         };
         for record in records.into_owned() {
-            self.tables.apply(RawRecord {
+            self.apply(RawRecord {
                 topic: record.topic,
                 partition: record.partition,
                 offset: record.offset,
@@ -92,9 +103,25 @@ impl Filling {
                     .into_iter()
                     .map(|(key, value)| Header { key, value })
                     .collect(),
-            })?;
+            })
+            .await?;
         }
         Ok(())
+    }
+
+    /// Applies a record, as often as the program's policy allows.
+    async fn apply(&self, record: RawRecord) -> Result<(), ProcessingError> {
+        let mut failed = 0;
+        loop {
+            let Err(error) = self.tables.apply(record.clone()) else {
+                return Ok(());
+            };
+            failed += 1;
+            let Some(pause_ms) = self.tables.pause_ms(failed) else {
+                return self.tables.give_up(record, error);
+            };
+            tokio::time::sleep(Duration::from_millis(pause_ms.max(0) as u64)).await;
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod inside;
 mod metadata;
 mod output;
 mod owners;
+mod production;
 mod rebalancing;
 mod restore;
 mod tasks;
@@ -38,7 +39,7 @@ use crate::dsl::Topology;
 use crate::error::{ProcessingError, TopologyError};
 use crate::query::{Answer, Query, QueryError, Shelf};
 use crate::record::Data;
-use crate::runtime::Globals;
+use crate::runtime::{DistributionSummary, Globals};
 use crate::state::{StoreError, StoreType};
 
 use endpoint::Endpoint;
@@ -153,6 +154,9 @@ pub enum StreamsError {
     /// A source topic is missing.
     #[error("topic {0} does not exist; create it before the application starts")]
     MissingTopic(String),
+    /// A dead-letter topic is missing.
+    #[error("dead-letter topic {0} does not exist; create it before the application starts")]
+    MissingDeadLetterTopic(String),
     /// Topics that must have the same number of partitions differ.
     #[error(
         "{what} need the same number of partitions, but have {counts}; repartition one of the streams"
@@ -220,6 +224,7 @@ pub struct Streams {
     endpoint: Option<Server>,
     setup: thread::Setup,
     stop: watch::Sender<bool>,
+    globals: Globals,
     threads: JoinSet<Result<(), StreamsError>>,
     handles: BTreeMap<usize, Handle>,
 }
@@ -246,6 +251,9 @@ impl Streams {
         let (stop, _) = watch::channel(false);
         let mut threads = JoinSet::new();
         let tables = Globals::new(&plan);
+        for (topic, count) in counts.iter() {
+            tables.set_partitions(topic, *count as i32);
+        }
         if let Some(filling) = globals::filled(&tables, &client, &settings).await? {
             threads.spawn(filling.run(stop.subscribe()));
         }
@@ -295,7 +303,7 @@ impl Streams {
             threads: Arc::default(),
         };
         let handles = BTreeMap::new();
-        let mut running = Self { inside, endpoint, setup, stop, threads, handles };
+        let mut running = Self { inside, endpoint, setup, stop, globals: tables, threads, handles };
         for _ in 0..count {
             running.add_thread().await?;
         }
@@ -326,6 +334,16 @@ impl Streams {
     /// Where this instance answers over HTTP, with the port that the system chose where 0 was asked for.
     pub fn application_server(&self) -> Option<&str> {
         self.inside.server.get().map(String::as_str)
+    }
+
+    /// What processors of this instance have counted so far, by name.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        self.globals.tallies().counters()
+    }
+
+    /// What processors of this instance gave to distributions so far, by name.
+    pub fn distributions(&self) -> BTreeMap<String, DistributionSummary> {
+        self.globals.tallies().distributions()
     }
 
     /// Starts another thread, which takes its share of the tasks, and returns its number.

@@ -8,10 +8,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use fleuve_client::consumer::Committed;
-use fleuve_client::producer::{Delivery, Header};
-use fleuve_client::{Client, Consumer, Error, ErrorCode, Producer, ProducerConfig, Record};
+use fleuve_client::producer::Delivery;
+use fleuve_client::{Client, Consumer, Error, ErrorCode, Producer, ProducerConfig};
 use fleuve_types::TopicPartition;
 
+use super::StreamsError;
+use super::production::{Production, Unsent};
+use crate::dsl::ErrorPolicy;
 use crate::runtime::Outgoing;
 
 /// The producer of a stream thread.
@@ -21,6 +24,7 @@ pub(super) struct Output {
     producer: Producer,
     /// Deliveries of the batches sent since the last commit.
     deliveries: Vec<Delivery>,
+    production: Production,
     /// The offsets behind what was delivered, by partition.
     written: HashMap<TopicPartition, i64>,
     in_transaction: bool,
@@ -42,6 +46,7 @@ impl Output {
     pub(super) async fn new(
         client: Client,
         transactional_id: Option<String>,
+        policy: ErrorPolicy,
     ) -> Result<Self, Error> {
         let config = ProducerConfig {
             transactional_id,
@@ -58,6 +63,7 @@ impl Output {
             config,
             producer,
             deliveries: Vec::new(),
+            production: Production::new(policy),
             written: HashMap::new(),
             in_transaction: false,
         })
@@ -69,7 +75,7 @@ impl Output {
 
     /// Whether records were sent that no commit has covered.
     pub(super) fn is_pending(&self) -> bool {
-        self.in_transaction || !self.deliveries.is_empty()
+        self.in_transaction || !self.deliveries.is_empty() || !self.production.is_empty()
     }
 
     fn begin(&mut self) -> Result<(), Error> {
@@ -80,31 +86,15 @@ impl Output {
         Ok(())
     }
 
-    pub(super) async fn send(&mut self, outgoing: Vec<Outgoing>) -> Result<(), Error> {
+    pub(super) async fn send(&mut self, outgoing: Vec<Outgoing>) -> Result<(), Unsent> {
         if outgoing.is_empty() {
             return Ok(());
         }
         self.begin()?;
-        for out in &outgoing {
-            let headers: Vec<Header<'_>> = out
-                .headers
-                .iter()
-                .map(|header| Header::new(&header.key, header.value.as_deref()))
-                .collect();
-            let mut record = Record::new(&out.topic.name).headers(&headers);
-            if out.timestamp >= 0 {
-                record = record.timestamp(out.timestamp);
-            }
-            if let Some(key) = &out.key {
-                record = record.key(key);
-            }
-            if let Some(value) = &out.value {
-                record = record.value(value);
-            }
-            if let Some(partition) = out.topic.partition {
-                record = record.partition(partition);
-            }
-            let delivery = self.producer.send(record).await?;
+        for out in outgoing {
+            let Some(delivery) = self.production.send(&self.producer, out).await? else {
+                continue;
+            };
             match self.deliveries.last_mut() {
                 Some(last) if last.shares_batch_with(&delivery) => *last = delivery,
                 _ => self.deliveries.push(delivery),
@@ -118,16 +108,19 @@ impl Output {
         &mut self,
         offsets: HashMap<TopicPartition, Committed>,
         consumer: &Consumer,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<Outcome, StreamsError> {
         let outcome = if self.is_transactional() {
-            self.commit_transaction(&offsets, consumer).await.map(|()| Outcome::Done)
+            self.commit_transaction(&offsets, consumer)
+                .await
+                .map(|()| Outcome::Done)
+                .map_err(Unsent::Client)
         } else {
             self.commit_offsets(offsets, consumer).await
         };
         match outcome {
             Ok(outcome) => Ok(outcome),
-            Err(error) if is_passing(&error) => Ok(Outcome::Refused(error)),
-            Err(error) => Err(error),
+            Err(Unsent::Client(error)) if is_passing(&error) => Ok(Outcome::Refused(error)),
+            Err(unsent) => Err(unsent.into()),
         }
     }
 
@@ -141,6 +134,7 @@ impl Output {
         self.producer.send_offsets(offsets, &group).await?;
         self.producer.commit_transaction().await?;
         self.in_transaction = false;
+        self.production.forget();
         self.take_deliveries().await
     }
 
@@ -165,8 +159,13 @@ impl Output {
         &mut self,
         offsets: HashMap<TopicPartition, Committed>,
         consumer: &Consumer,
-    ) -> Result<Outcome, Error> {
-        self.producer.flush().await?;
+    ) -> Result<Outcome, Unsent> {
+        let flushed = self.producer.flush().await;
+        if self.production.is_empty() {
+            flushed?;
+        }
+        // Otherwise the deliveries say once more what failed.
+        self.production.acknowledged(&self.producer).await?;
         self.take_deliveries().await?;
         match consumer.commit_with_metadata(offsets).await {
             Ok(()) => Ok(Outcome::Done),
@@ -175,13 +174,14 @@ impl Output {
                 tracing::info!(%error, "offsets are committed later");
                 Ok(Outcome::Later)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// Takes back what no commit has covered, with another producer where this one is at its end.
     pub(super) async fn take_back(&mut self) -> Result<(), Error> {
         self.deliveries.clear();
+        self.production.forget();
         self.written.clear();
         if !self.in_transaction {
             return Ok(());

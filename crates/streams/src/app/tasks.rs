@@ -7,6 +7,7 @@ use fleuve_client::consumer::{OwnedRecord, Start};
 use fleuve_types::TopicPartition;
 use tokio::task::AbortHandle;
 
+use crate::error::ProcessingError;
 use crate::query::Shelved;
 use crate::record::Header;
 use crate::runtime::{Lag, RawRecord, Task, TaskId};
@@ -221,9 +222,33 @@ impl Tasks {
         })
     }
 
-    /// Records that wait.
-    pub(super) fn queued(&self) -> usize {
-        self.ready().map(Task::queued).sum()
+    /// Whether everything that was processed has been dealt with to the end. Otherwise that is pursued.
+    pub(super) fn settle(&mut self, now_ms: i64) -> Result<bool, ProcessingError> {
+        let mut settled = true;
+        for task in self.ready_mut() {
+            settled &= task.settle(now_ms)?;
+        }
+        Ok(settled)
+    }
+
+    /// Gives up tasks with records under way, which are processed again.
+    pub(super) fn give_up_unsettled(&mut self) {
+        let open: Vec<TaskId> =
+            self.ready().filter(|task| !task.is_settled()).map(Task::id).collect();
+        for id in open {
+            tracing::warn!(task = %id, "given up with records under way; they are processed again");
+            self.close(id);
+        }
+    }
+
+    /// Whether some task has a record that it may process.
+    pub(super) fn is_busy(&self) -> bool {
+        self.ready().any(|task| task.queued() > 0 && !task.holds())
+    }
+
+    /// When a task has something to do by the time of day.
+    pub(super) fn due_ms(&self) -> Option<i64> {
+        self.ready().filter_map(Task::due_ms).min()
     }
 
     /// Bytes that wait for a commit before they go to disk.

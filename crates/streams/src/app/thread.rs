@@ -17,12 +17,13 @@ use fleuve_client::config::IsolationLevel;
 use fleuve_client::consumer::{Committed, Start};
 use fleuve_client::{Client, Consumer, ConsumerConfig, Error, ErrorCode};
 use fleuve_types::TopicPartition;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::assignor::{TaskAssignor, partitions_by_task};
 use super::metadata;
 use super::output::{Outcome, Output, is_passing};
+use super::production::Unsent;
 use super::rebalancing::{Event, Listener};
 use super::restore::Restorer;
 use super::tasks::Tasks;
@@ -61,12 +62,25 @@ pub(super) struct Thread {
     /// Whether a processor asked for a commit.
     commit_soon: bool,
     last_commit: Instant,
+    /// Whether a commit is due that waits for what is under way inside tasks.
+    commit_due: bool,
+    /// Rung by what tasks wait for.
+    woken: Arc<Alarm>,
     /// Where queries come in.
     desk: Desk,
     /// Since when members of another program keep this one out of the group.
     strangers_since: Option<Instant>,
     /// Since when nothing could be committed.
     failing_since: Option<Instant>,
+}
+
+/// Wakes the thread.
+struct Alarm(Notify);
+
+impl std::task::Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
 }
 
 /// The end of a restoration: its number, and the task or why there is none.
@@ -106,7 +120,12 @@ impl Thread {
             Consumer::with_assignors(setup.client.clone(), config, vec![Arc::new(assignor)])?;
         let transactional_id =
             exactly_once.then(|| format!("{application}-{:016x}-{}", unique(), setup.number));
-        let output = Output::new(setup.client.clone(), transactional_id).await?;
+        let output = Output::new(
+            setup.client.clone(),
+            transactional_id,
+            setup.plan.policies.writing.clone(),
+        )
+        .await?;
         let (told, events) = mpsc::unbounded_channel();
         consumer.set_rebalance_listener(Arc::new(Listener(told)));
         consumer.subscribe(&source_topics(&setup.plan))?;
@@ -125,6 +144,8 @@ impl Thread {
             restoring,
             stop,
             commit_soon: false,
+            commit_due: false,
+            woken: Arc::new(Alarm(Notify::new())),
             last_commit: Instant::now(),
             strangers_since: None,
             failing_since: None,
@@ -150,10 +171,10 @@ impl Thread {
     async fn work(&mut self) -> Result<(), StreamsError> {
         let mut blocked = false;
         loop {
-            let wait = match (self.tasks.queued() > 0, blocked) {
+            let wait = match (self.tasks.is_busy() && !self.commit_due, blocked) {
                 (true, false) => Duration::ZERO,
-                (true, true) => self.until_commit().min(BLOCKED_MAX),
-                (false, _) => self.until_commit(),
+                (true, true) => self.until_work().min(BLOCKED_MAX),
+                (false, _) => self.until_work(),
             };
             tokio::select! {
                 biased;
@@ -170,6 +191,7 @@ impl Thread {
                     }
                 }
                 () = self.desk.answer(&mut self.tasks) => {}
+                () = self.woken.0.notified() => {}
                 _ = self.stop.changed() => return self.wind_up().await,
                 records = self.consumer.poll(wait) => match records {
                     Ok(Some(records)) => {
@@ -183,7 +205,11 @@ impl Thread {
             blocked = !self.process().await?;
             self.tasks.limit_queues(&self.consumer);
             let interval = self.setup.settings.commit_interval();
-            if self.last_commit.elapsed() >= interval || std::mem::take(&mut self.commit_soon) {
+            let due = self.commit_due && self.tasks.ready().all(Task::is_settled);
+            if due
+                || self.last_commit.elapsed() >= interval
+                || std::mem::take(&mut self.commit_soon)
+            {
                 self.commit().await?;
             } else if self.tasks.cached_bytes() > self.cache_budget() {
                 self.commit().await?;
@@ -229,6 +255,7 @@ impl Thread {
                 self.handle(event).await?;
             }
         }
+        self.drain().await?;
         self.commit().await?;
         self.tasks.ready_mut().for_each(Task::close);
         Ok(())
@@ -245,6 +272,7 @@ impl Thread {
                 }
             }
             Event::Revoked(partitions, done) => {
+                self.drain().await?;
                 let result = self.commit().await;
                 for id in self.tasks.of(&partitions) {
                     self.tasks.close(id);
@@ -295,6 +323,7 @@ impl Thread {
             return Ok(());
         }
         let mut task = task?;
+        task.set_waker(self.woken.clone().into());
         task.init(now_ms())?;
         self.tasks.start(number, task, &self.consumer);
         Ok(())
@@ -325,7 +354,11 @@ impl Thread {
     }
 
     /// Begins again after an error that may pass, unless it has lasted too long.
-    async fn recover(&mut self, error: Error) -> Result<(), StreamsError> {
+    async fn recover(&mut self, unsent: impl Into<Unsent>) -> Result<(), StreamsError> {
+        let error = match unsent.into() {
+            Unsent::Client(error) => error,
+            failed => return Err(failed.into()),
+        };
         let lasting = self.failing_since.is_some_and(|since| since.elapsed() > TASK_TIMEOUT);
         if lasting || !is_passing(&error) {
             return Err(error.into());
@@ -340,8 +373,13 @@ impl Thread {
         let idle_max_ms = self.setup.settings.max_task_idle.map(|idle| idle.as_millis() as i64);
         let mut worked = false;
         for id in self.tasks.ready_ids() {
+            let mut resumed = false;
+            if let Some(task) = self.tasks.get_ready(id) {
+                resumed = task.go_on(now_ms)?;
+            }
             let mut processed = 0;
             while processed < RECORDS_PER_TURN
+                && !self.commit_due
                 && self.tasks.is_ready(id, idle_max_ms, now_ms, &self.consumer)
             {
                 if processed % RECORDS_PER_LOOK == 0 {
@@ -360,8 +398,8 @@ impl Thread {
             };
             let punctuated = task.punctuate(now_ms)?;
             self.commit_soon |= task.take_commit_request();
-            if processed > 0 || punctuated {
-                worked = true;
+            worked |= processed > 0 || punctuated;
+            if processed > 0 || punctuated || resumed {
                 let outgoing = task.take_outgoing();
                 if let Err(error) = self.output.send(outgoing).await {
                     self.recover(error).await?;
@@ -372,11 +410,36 @@ impl Thread {
         Ok(worked)
     }
 
-    /// Makes everything processed so far durable: output, changelogs, offsets.
+    /// Waits for what is under way inside tasks, so that a commit covers it. Gives up after a while.
+    async fn drain(&mut self) -> Result<(), StreamsError> {
+        let deadline = Instant::now() + DRAIN_MAX;
+        while !self.tasks.settle(now_ms())? {
+            if Instant::now() >= deadline {
+                if self.setup.settings.guarantee == Guarantee::ExactlyOnce {
+                    // One transaction holds the output of all tasks.
+                    return self.begin_again("records are still under way").await;
+                }
+                self.tasks.give_up_unsettled();
+                return Ok(());
+            }
+            tokio::select! {
+                () = self.woken.0.notified() => {}
+                () = tokio::time::sleep(self.until_work()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes everything processed so far durable: output, changelogs, offsets. If something is under way inside a task,
+    /// that is finished first, in later turns.
     async fn commit(&mut self) -> Result<(), StreamsError> {
         self.last_commit = Instant::now();
         // The group may be a generation ahead, and would refuse.
         if self.consumer.is_joining() {
+            return Ok(());
+        }
+        self.commit_due = !self.tasks.settle(now_ms())?;
+        if self.commit_due {
             return Ok(());
         }
         let mut offsets: HashMap<TopicPartition, Committed> = HashMap::new();
@@ -424,6 +487,14 @@ impl Thread {
     fn uncommitted_budget(&self) -> usize {
         let threads = self.setup.threads.load(Ordering::Relaxed).max(1);
         self.setup.settings.uncommitted_bytes_max() / threads
+    }
+
+    /// How long nothing is to be done, unless something arrives.
+    fn until_work(&self) -> Duration {
+        let until_commit = self.until_commit();
+        self.tasks.due_ms().map_or(until_commit, |due_ms| {
+            Duration::from_millis((due_ms - now_ms()).max(0) as u64).min(until_commit)
+        })
     }
 
     fn until_commit(&self) -> Duration {
@@ -495,3 +566,5 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const STRANGERS_PAUSE: Duration = Duration::from_millis(500);
 /// How long a thread that is told to stop waits for a rebalance to end, after which it can commit.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a task that is given up may finish what is under way inside it.
+const DRAIN_MAX: Duration = Duration::from_secs(10);

@@ -1,14 +1,15 @@
 //! Internal topics: how many partitions they need, and their creation.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleuve_client::admin::NewTopic;
 use fleuve_client::{Admin, ErrorCode};
 
 use super::{Settings, StreamsError};
-use crate::topology::{InternalTopic, Kind, Plan};
+use crate::topology::{InternalTopic, Kind, Plan, SinkTopic};
 
-/// The number of partitions of every topic that tasks read.
+/// The number of partitions of every topic that tasks read, and of those they write where it matters.
 pub(super) type Counts = BTreeMap<String, usize>;
 
 /// Finds or decides the partition counts of all source topics, and creates what is missing.
@@ -31,6 +32,11 @@ pub(super) async fn prepare(
             }
         }
     }
+    for topic in plan.policies.dead_letter_topics() {
+        if let Err(StreamsError::MissingTopic(topic)) = count_of(admin, topic).await {
+            return Err(StreamsError::MissingDeadLetterTopic(topic));
+        }
+    }
     decide(plan, &internal, &mut counts);
     check_copartitions(plan, &counts)?;
     for topic in internal.values() {
@@ -40,6 +46,14 @@ pub(super) async fn prepare(
         let tasks = tasks_of(part, &counts);
         for changelog in &part.changelog_topics {
             create(admin, changelog, tasks, settings).await?;
+        }
+    }
+    for node in plan.nodes.iter().filter(|node| node.counts_partitions) {
+        if let Kind::Sink(SinkTopic::Fixed(topic)) = &node.kind {
+            let topic = plan.decorated(topic);
+            if let Entry::Vacant(unknown) = counts.entry(topic.clone()) {
+                unknown.insert(count_of(admin, &topic).await?);
+            }
         }
     }
     Ok(counts)

@@ -96,6 +96,7 @@ impl<'a> Input<'a> {
             value,
             timestamp: self.timestamp.unwrap_or(self.driver.now_ms),
             headers: self.headers.clone(),
+            source: None,
         };
         self.driver.send(outgoing);
         self

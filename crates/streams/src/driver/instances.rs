@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::TestDriver;
 use super::topics::Turns;
-use crate::runtime::{Globals, Place, Restorable, Task, TaskId};
+use crate::error::ProcessingError;
+use crate::runtime::{Globals, Place, RawRecord, Restorable, Task, TaskId};
 use crate::state::disk::StateDirectory;
 use crate::state::{Logged, StoreType};
 
@@ -26,6 +27,7 @@ impl TestDriver {
         self.restored = 0;
         self.tasks.clear();
         self.turns = Turns::default();
+        self.held.clear();
         for instance in 0..self.instances.len() {
             if self.instances[instance].is_some() {
                 self.instances[instance] = Some(self.filled_globals());
@@ -156,6 +158,7 @@ impl TestDriver {
             running.task.close();
         }
         self.turns.forget(id);
+        self.held.retain(|waiting| waiting.id != id);
         self.open(id, instance);
     }
 
@@ -226,16 +229,32 @@ impl TestDriver {
 
     /// The global tables of an instance that begins now: their topics are read from their beginnings.
     fn filled_globals(&mut self) -> Globals {
-        let globals = Globals::new(&self.plan);
+        let globals = self.globals.emptied(&self.plan);
         for topic in globals.topics() {
             let partitions = self.topics.get(topic).map(|topic| &topic.partitions);
             for record in partitions.into_iter().flatten().flatten() {
-                if let Err(error) = globals.apply(record.clone()) {
+                if let Err(error) = apply_to(&globals, record.clone()) {
                     self.failure = Some(error);
                 }
             }
         }
+        // These dead letters were sent when their records came.
+        globals.take_dead_letters();
         globals
+    }
+}
+
+/// Applies a record to a global table. Attempts follow one another at once: nothing else happens meanwhile anyway.
+pub(super) fn apply_to(globals: &Globals, record: RawRecord) -> Result<(), ProcessingError> {
+    let mut failed = 0;
+    loop {
+        let Err(error) = globals.apply(record.clone()) else {
+            return Ok(());
+        };
+        failed += 1;
+        if globals.pause_ms(failed).is_none() {
+            return globals.give_up(record, error);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::dsl::Topology;
 use crate::error::{ProcessingError, TopologyError};
 use crate::query::{Answer, Ask, JsonReply, Query, QueryError, Request, Rows, Target};
 use crate::record::Record;
-use crate::runtime::{Globals, Outgoing, Progress, RawRecord, TaskId};
+use crate::runtime::{DistributionSummary, Globals, Outgoing, Progress, RawRecord, TaskId};
 use crate::serde::{SerdeOf, StreamType};
 use crate::state::disk::StateDirectory;
 use crate::state::{KvStore, Stamped, WindowStore};
@@ -70,6 +70,8 @@ pub struct TestDriver {
     plan: Arc<Plan>,
     topics: BTreeMap<Arc<str>, Topic>,
     tasks: BTreeMap<TaskId, Running>,
+    /// What all instances share: counters, and numbers of partitions.
+    globals: Globals,
     /// The global tables of each instance; `None` where it has ended.
     instances: Vec<Option<Globals>>,
     /// The next offset that a restarted task begins with, by topic.
@@ -79,6 +81,8 @@ pub struct TestDriver {
     /// The subtopologies that read each topic.
     readers: BTreeMap<String, Vec<u32>>,
     turns: Turns,
+    /// Queues of tasks that take no record for now.
+    held: Vec<Waiting>,
     now_ms: i64,
     default_partitions: i32,
     guarantee: Guarantee,
@@ -114,14 +118,17 @@ impl TestDriver {
         if setup.cache_bytes == 0 {
             plan = plan.without_caching();
         }
+        let globals = Globals::new(&plan);
         let mut driver = Self {
             topics: BTreeMap::new(),
             tasks: BTreeMap::new(),
-            instances: (0..setup.instances).map(|_| Some(Globals::new(&plan))).collect(),
+            instances: (0..setup.instances).map(|_| Some(globals.emptied(&plan))).collect(),
+            globals,
             committed: BTreeMap::new(),
             progress: BTreeMap::new(),
             readers: BTreeMap::new(),
             turns: Turns::default(),
+            held: Vec::new(),
             now_ms: 0,
             default_partitions: setup.partitions,
             guarantee: setup.guarantee,
@@ -140,6 +147,9 @@ impl TestDriver {
             }
         }
         driver.create_topics();
+        for (name, topic) in &driver.topics {
+            driver.globals.set_partitions(name, topic.partitions.len() as i32);
+        }
         driver.share_out();
         Ok(driver)
     }
@@ -374,6 +384,16 @@ impl TestDriver {
             .sum()
     }
 
+    /// What processors counted under this name so far.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.globals.tallies().counter(name).value()
+    }
+
+    /// What processors gave to the distribution of this name so far.
+    pub fn distribution(&self, name: &str) -> DistributionSummary {
+        self.globals.tallies().distribution(name).summary()
+    }
+
     /// The topology being run.
     pub fn plan(&self) -> &Plan {
         &self.plan
@@ -443,27 +463,47 @@ impl TestDriver {
             headers: outgoing.headers,
         };
         records.push(record.clone());
-        for globals in self.instances.iter().flatten().filter(|globals| globals.reads(&name)) {
-            if let Err(error) = globals.apply(record.clone()) {
-                self.failure = Some(error);
-            }
-        }
+        self.fill_tables(&record);
         let readers = self.readers.get(&*name).cloned().unwrap_or_default();
         for subtopology in readers {
             self.deliver(TaskId { subtopology, partition }, &name);
         }
     }
 
+    /// Gives a record to the global tables that its topic fills.
+    fn fill_tables(&mut self, record: &RawRecord) {
+        let mut dead = None;
+        for globals in self.instances.iter().flatten() {
+            if !globals.reads(&record.topic) {
+                return;
+            }
+            if let Err(error) = instances::apply_to(globals, record.clone()) {
+                self.failure = Some(error);
+            }
+            // Each instance would send its own.
+            dead.get_or_insert(globals.take_dead_letters());
+        }
+        for letter in dead.into_iter().flatten() {
+            self.append(letter);
+        }
+    }
+
     /// Runs until nothing moves, one record at a time: the one with the lowest event time among all tasks. Among equals
     /// it is the order of Kafka Streams' test driver, which has all tasks in one and their queues in a heap.
     fn settle(&mut self) {
+        self.resume();
         while self.failure.is_none() {
-            let Some(Waiting { id, topic, .. }) = self.turns.pop() else {
+            let Some(waiting) = self.turns.pop() else {
                 return;
             };
-            let Some(running) = self.tasks.get_mut(&id) else {
+            let Some(running) = self.tasks.get_mut(&waiting.id) else {
                 continue;
             };
+            if running.task.holds() {
+                self.held.push(waiting);
+                continue;
+            }
+            let Waiting { id, topic, .. } = waiting;
             let processed = running.task.process_from(&topic, self.now_ms);
             if let Some(timestamp) = running.task.next_timestamp(&topic) {
                 self.turns.push(Waiting { timestamp, id, topic });
@@ -472,6 +512,24 @@ impl TestDriver {
                 Ok(()) => self.after_step(id),
                 Err(error) => self.failure = Some(error),
             }
+        }
+    }
+
+    /// Lets tasks go on with records that wait inside them.
+    fn resume(&mut self) {
+        let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
+        for id in ids {
+            let Some(running) = self.tasks.get_mut(&id).filter(|_| self.failure.is_none()) else {
+                continue;
+            };
+            match running.task.go_on(self.now_ms) {
+                Ok(true) => self.after_step(id),
+                Ok(false) => {}
+                Err(error) => self.failure = Some(error),
+            }
+        }
+        for held in std::mem::take(&mut self.held) {
+            self.turns.push(held);
         }
     }
 
@@ -530,6 +588,17 @@ impl TestDriver {
     fn commit_tasks(&mut self, ids: &[TaskId]) {
         if self.failure.is_some() {
             return;
+        }
+        // As long as something waits inside one of the tasks, nothing is committed.
+        for id in ids {
+            match self.tasks.get_mut(id).map(|running| running.task.settle(self.now_ms)) {
+                Some(Ok(true)) | None => {}
+                Some(Ok(false)) => return,
+                Some(Err(error)) => {
+                    self.failure = Some(error);
+                    return;
+                }
+            }
         }
         let mut sent = Vec::new();
         for id in ids {

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::ktable::{SourceTable, TableView};
-use super::{KStream, KTable, Materialized, node};
+use super::{KStream, KTable, Materialized, Stage, node};
 use crate::error::TopologyError;
-use crate::operator::source::{Source, TableSource};
+use crate::operator::guarded::guarded;
+use crate::operator::source::{Decode, Source, TableSource};
 use crate::record::Data;
 use crate::runtime::{RawRecord, SourceEntry};
 use crate::serde::{SerdeOf, StreamType};
@@ -38,18 +39,6 @@ use crate::topology::{Graph, Kind, Plan, SharedGraph};
 #[derive(Clone)]
 pub struct Topology {
     pub(crate) graph: SharedGraph,
-}
-
-/// What to do with a record that cannot be read, processed or written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ErrorPolicy {
-    /// Stop the task; the record is tried again when the program starts again.
-    #[default]
-    Fail,
-    /// Leave the record out and count it.
-    Skip,
-    /// Send the input record to this topic, with the cause in its headers, and go on.
-    DeadLetter(String),
 }
 
 /// How a topic is read.
@@ -96,12 +85,6 @@ impl Topology {
     /// An empty topology. The application id is the consumer group, and begins the names of internal topics.
     pub fn new(application_id: &str) -> Self {
         Self { graph: Arc::new(Mutex::new(Graph::new(application_id))) }
-    }
-
-    /// Says what to do with records that fail, for the whole program. The default is [`ErrorPolicy::Fail`].
-    pub fn on_error(&self, policy: ErrorPolicy) -> &Self {
-        self.graph.lock().on_error = policy;
-        self
     }
 
     /// Reads a topic as a stream of events. A record whose key or value is null is dropped, unless the type can be
@@ -223,12 +206,14 @@ pub(crate) fn source_builder<K: Data, V: Data>(
     consumed: Consumed<K, V>,
 ) -> crate::topology::NodeBuilder {
     Arc::new(move |assembly, id| {
-        let source: Box<dyn SourceEntry> = Box::new(Source::<K, V> {
-            node: assembly.name(id),
+        let decode = Decode::<K, V> {
             key: consumed.key.clone(),
             value: consumed.value.clone(),
-            extractor: consumed.extractor.clone(),
             children: assembly.children(id),
+        };
+        let source: Box<dyn SourceEntry> = Box::new(Source {
+            extractor: consumed.extractor.clone(),
+            decode: guarded(assembly, id, Stage::Reading, decode),
         });
         Box::new(source) as Box<dyn Any + Send>
     })

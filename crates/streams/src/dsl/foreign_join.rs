@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::app::{Consumed, source_builder};
-use super::kstream::{Produced, sink_builder};
 use super::ktable::{KTable, SourceTable};
+use super::produced::{Produced, sink_builder};
 use super::{Materialized, node};
 use crate::operator::foreign_join::{Answer, Notify, Receive, Resolve, Subscribe, Subscriptions};
 use crate::operator::sink::Target;

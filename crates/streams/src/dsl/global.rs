@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::app::{Consumed, Extractor, Topology};
-use super::{Closure, ErrorPolicy, KStream, Materialized, node};
+use super::{Closure, KStream, Materialized, node};
 use crate::error::{Cause, ProcessingError, TopologyError};
 use crate::operator::stream_table_join::GlobalJoin;
 use crate::query::face::Shape;
@@ -73,7 +73,6 @@ impl Topology {
             global: true,
         });
         graph.connect(table, &store);
-        let on_error = graph.on_error.clone();
         let (name, topic_name): (Arc<str>, Arc<str>) = (Arc::from(table_name), Arc::from(topic));
         let key = consumed.key.clone();
         let kept = (
@@ -102,7 +101,6 @@ impl Topology {
                         key: key.clone(),
                         value: value.clone(),
                         extractor: extractor.clone(),
-                        skips: on_error != ErrorPolicy::Fail,
                         observed_ms: -1,
                         store: KvStore::new(settings, Box::new(MemoryBackend::default())),
                     })
@@ -132,8 +130,6 @@ struct GlobalTable<K, V> {
     key: SerdeOf<K>,
     value: SerdeOf<Option<V>>,
     extractor: Option<Extractor>,
-    /// Whether records that cannot be read are left out. There is no dead-letter topic here, as in Kafka Streams.
-    skips: bool,
     observed_ms: i64,
     store: KvStore<K, V>,
 }
@@ -168,10 +164,6 @@ impl<K: StreamType, V: Data> GlobalStore for GlobalTable<K, V> {
                 self.store
                     .put(&key, value, timestamp, &record.headers, &origin)
                     .map_err(|error| Cause::Store(Arc::new(error)))
-            }
-            Err(error) if self.skips => {
-                tracing::warn!(node = %self.node, topic = %origin.topic, offset = origin.offset, %error, "record skipped");
-                Ok(())
             }
             Err(error) => Err(Cause::Deserialize(Arc::new(error))),
         };

@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::app::{Consumed, source_builder};
-use super::kstream::{Produced, sink_builder};
 use super::ktable::{KTable, OwnedTable};
+use super::produced::{Produced, sink_builder};
 use super::{Closure, Materialized, node};
 use crate::operator::sink::Target;
 use crate::operator::source::TableEmit;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{KStream, Topology};
+use super::{KStream, Stage, Topology};
+use crate::operator::guarded::guarded;
 use crate::operator::process::{FixedKey, Process, Running};
 use crate::operator::stateless::PassThrough;
 use crate::record::{Data, Record};
-use crate::runtime::{Assembly, Down, Fan, Schedule};
+use crate::runtime::{Assembly, Fan, Schedule};
 use crate::topology::{Kind, NodeBuilder, NodeId};
 
 pub use super::states::{KvState, KvView, State, TimerState, TimerView, WindowState, WindowView};
@@ -318,7 +319,8 @@ fn builder<P: Processor>(processor: P, states: Vec<String>, timers: Option<Strin
             outputs,
         }));
         assembly.add_processor(Box::new(Process(running.clone())));
-        let node: Box<dyn Down<P::KeyIn, P::ValueIn>> = Box::new(Process(running));
+        let node =
+            guarded::<P::KeyIn, P::ValueIn>(assembly, id, Stage::Processing, Process(running));
         Box::new(node) as Box<dyn Any + Send>
     })
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod aggregate;
 pub(crate) mod foreign_join;
+pub(crate) mod guarded;
 pub(crate) mod process;
 pub(crate) mod session_aggregate;
 pub(crate) mod sink;

@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::dsl::{Output, Processor, ProcessorError, State, TimerState};
+use super::guarded::{Attempt, Failure};
+use crate::dsl::{GlobalKTable, Output, Processor, ProcessorError, State, TimerState};
 use crate::error::Cause;
 use crate::record::{Data, Headers, Record};
-use crate::runtime::{Clock, Cx, Down, Fan, Origin, Problem, Punctuated, Schedule, StoreSlot};
+use crate::runtime::{
+    Clock, Counter, Cx, Distribution, Fan, Origin, Problem, Punctuated, Schedule, StoreSlot,
+};
 use crate::state::TimerStore;
 
 /// A processor's node: in the tree of its parent, and among the processors of its task, which call it by time.
@@ -112,6 +115,27 @@ impl<K, V> ProcessorContext<'_, K, V> {
         self.cx.schedules.cancel(schedule);
     }
 
+    /// A counter of the program's own, shared by all tasks of the instance. [`crate::TestDriver::counter`] and
+    /// [`crate::Streams::counters`] read it. What is counted twice because a record is processed again counts twice.
+    pub fn counter(&self, name: &str) -> Counter {
+        self.cx.globals.tallies().counter(name)
+    }
+
+    /// A distribution of the program's own: number, sum, lowest and highest of the values it is given.
+    pub fn distribution(&self, name: &str) -> Distribution {
+        self.cx.globals.tallies().distribution(name)
+    }
+
+    /// Looks up a key in a global table: a side input.
+    pub fn look_up<L: Data, W: Data>(
+        &self,
+        table: &GlobalKTable<L, W>,
+        key: &L,
+    ) -> Result<Option<W>, ProcessorError> {
+        let found = self.cx.globals.reader::<L, W>(&table.store).get(key)?;
+        Ok(found.map(|stamped| stamped.value))
+    }
+
     /// Asks for a commit soon.
     pub fn commit(&mut self) {
         self.cx.commit_requested = true;
@@ -168,7 +192,7 @@ impl<P: Processor> Running<P> {
             &mut P,
             &mut ProcessorContext<'_, P::KeyOut, P::ValueOut>,
         ) -> Result<(), ProcessorError>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Failure> {
         let mut failed = None;
         let mut context = ProcessorContext {
             cx: &mut *cx,
@@ -181,24 +205,42 @@ impl<P: Processor> Running<P> {
         };
         let result = call(&mut self.processor, &mut context);
         match (failed, result) {
-            (Some(problem), _) => Err(problem),
+            (Some(problem), _) => Err(Failure::Below(problem)),
             (None, Ok(())) => Ok(()),
-            (None, Err(error)) => {
-                cx.absorb(Problem::new(&self.node, Cause::User(Arc::from(error))))
-            }
+            (None, Err(error)) => Err(Failure::Here(Cause::User(Arc::from(error)))),
+        }
+    }
+
+    /// Calls the processor where there is no record to try again.
+    fn call_by_time(
+        &mut self,
+        cx: &mut Cx,
+        call: impl FnOnce(
+            &mut P,
+            &mut ProcessorContext<'_, P::KeyOut, P::ValueOut>,
+        ) -> Result<(), ProcessorError>,
+    ) -> Result<(), Problem> {
+        match self.call(cx, true, call) {
+            Ok(()) => Ok(()),
+            Err(Failure::Below(problem)) => Err(problem),
+            Err(Failure::Here(cause)) => cx.absorb(Problem::new(&self.node, cause)),
         }
     }
 }
 
-impl<P: Processor> Down<P::KeyIn, P::ValueIn> for Process<P> {
-    fn push(&mut self, record: Record<P::KeyIn, P::ValueIn>, cx: &mut Cx) -> Result<(), Problem> {
+impl<P: Processor> Attempt<P::KeyIn, P::ValueIn> for Process<P> {
+    fn attempt(
+        &mut self,
+        record: Record<P::KeyIn, P::ValueIn>,
+        cx: &mut Cx,
+    ) -> Result<(), Failure> {
         self.0.lock().call(cx, false, |processor, context| processor.process(record, context))
     }
 }
 
 impl<P: Processor> Punctuated for Process<P> {
     fn init(&mut self, cx: &mut Cx) -> Result<(), Problem> {
-        self.0.lock().call(cx, true, |processor, context| processor.init(context))
+        self.0.lock().call_by_time(cx, |processor, context| processor.init(context))
     }
 
     fn punctuate(
@@ -207,9 +249,9 @@ impl<P: Processor> Punctuated for Process<P> {
         timestamp: i64,
         cx: &mut Cx,
     ) -> Result<(), Problem> {
-        self.0
-            .lock()
-            .call(cx, true, |processor, context| processor.punctuate(schedule, timestamp, context))
+        self.0.lock().call_by_time(cx, |processor, context| {
+            processor.punctuate(schedule, timestamp, context)
+        })
     }
 
     fn fire_timers(&mut self, cx: &mut Cx) -> Result<(), Problem> {
@@ -223,7 +265,8 @@ impl<P: Processor> Punctuated for Process<P> {
                 return Ok(());
             };
             cx.punctuating(at_ms);
-            running.call(cx, true, |processor, context| processor.on_timer(key, at_ms, context))?;
+            running
+                .call_by_time(cx, |processor, context| processor.on_timer(key, at_ms, context))?;
         }
     }
 

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
+use super::guarded::{Attempt, Failure};
+use crate::dsl::{Choice, ErrorPolicy, Route, Router};
 use crate::error::Cause;
 use crate::record::{Data, Record};
-use crate::runtime::{Cx, Down, Outgoing, OutgoingTopic, Problem};
-use crate::serde::{SerdeError, SerdeOf};
+use crate::runtime::{Cx, Outgoing, OutgoingTopic};
+use crate::serde::SerdeOf;
 
 /// Writes records to a topic.
 pub(crate) struct Sink<K, V> {
-    pub(crate) node: Arc<str>,
     pub(crate) topic: Target<K, V>,
     pub(crate) key: SerdeOf<K>,
     pub(crate) value: SerdeOf<V>,
-    pub(crate) partitioner: Option<Partitioner<K, V>>,
+    pub(crate) spread: Option<Spread<K, V>>,
 }
 
 /// Names a record's topic.
@@ -25,52 +26,85 @@ pub(crate) enum Target<K, V> {
     Chosen(Choose<K, V>),
 }
 
-/// Chooses partitions from key and value: `None` for the usual choice, several for a multicast, none to drop.
-pub(crate) type Partitioner<K, V> = Box<dyn FnMut(&K, &V) -> Option<Vec<i32>> + Send>;
+/// Chooses partitions.
+pub(crate) struct Spread<K, V> {
+    pub(crate) router: Router<K, V>,
+    /// Whether it has to know how many partitions there are.
+    pub(crate) counts: bool,
+    /// The number of partitions, once it was asked for.
+    pub(crate) partitions: Option<i32>,
+}
 
-impl<K: Data, V: Data> Sink<K, V> {
-    fn outgoing(&mut self, record: Record<K, V>) -> Result<Outgoing, SerdeError> {
+impl<K: Data, V: Data> Spread<K, V> {
+    fn choose(
+        &mut self,
+        (key, value): (&K, &V),
+        outgoing: &Outgoing,
+        cx: &Cx,
+    ) -> Result<Choice, Failure> {
+        let partitions = match self.partitions {
+            Some(partitions) => partitions,
+            None if self.counts => {
+                let unknown = "nobody knows how many partitions the topic has; does it exist?";
+                let found = cx.globals.partitions(&outgoing.topic.name);
+                *self.partitions.insert(
+                    found
+                        .filter(|count| *count > 0)
+                        .ok_or(Failure::Here(Cause::Rejected(unknown)))?,
+                )
+            }
+            None => 1,
+        };
+        let key_bytes = outgoing.key.as_deref();
+        Ok((self.router)(&Route { key, value, key_bytes, partitions, task: cx.partition }))
+    }
+}
+
+impl<K: Data, V: Data> Attempt<K, V> for Sink<K, V> {
+    fn attempt(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Failure> {
+        if record.timestamp < 0 {
+            let cause = "a record with a negative timestamp cannot be written";
+            return Err(Failure::Here(Cause::Rejected(cause)));
+        }
         let topic = match &mut self.topic {
             Target::Fixed(topic) => topic.clone(),
             Target::Chosen(choose) => Arc::from(choose(&record)),
         };
-        let mut headers = record.headers;
-        Ok(Outgoing {
-            key: self.key.to_bytes(&topic, &mut headers, &record.key)?,
-            value: self.value.to_bytes(&topic, &mut headers, &record.value)?,
+        let Record { key, value, timestamp, mut headers } = record;
+        let unwritable = |error| Failure::Here(Cause::Serialize(Arc::new(error)));
+        let outgoing = Outgoing {
+            key: self.key.to_bytes(&topic, &mut headers, &key).map_err(unwritable)?,
+            value: self.value.to_bytes(&topic, &mut headers, &value).map_err(unwritable)?,
             topic: OutgoingTopic { name: topic, partition: None },
-            timestamp: record.timestamp,
+            timestamp,
             headers,
-        })
-    }
-}
-
-impl<K: Data, V: Data> Down<K, V> for Sink<K, V> {
-    fn push(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
-        if record.timestamp < 0 {
-            let cause = Cause::Rejected("a record with a negative timestamp cannot be written");
-            return cx.absorb(Problem::new(&self.node, cause));
-        }
-        let partitions =
-            self.partitioner.as_mut().and_then(|choose| choose(&record.key, &record.value));
-        let outgoing = match self.outgoing(record) {
-            Ok(outgoing) => outgoing,
-            Err(error) => {
-                return cx.absorb(Problem::new(&self.node, Cause::Serialize(Arc::new(error))));
-            }
+            source: (cx.policies.writing != ErrorPolicy::Fail).then(|| Box::new(cx.source())),
         };
-        let Some(partitions) = partitions else {
+        let Some(spread) = &mut self.spread else {
             cx.outgoing.push(outgoing);
             return Ok(());
         };
-        if partitions.is_empty() {
-            cx.drop_record("no partition chosen");
-        }
-        for partition in partitions {
-            let mut copy = outgoing.clone();
-            copy.topic.partition = Some(partition);
-            cx.outgoing.push(copy);
+        match spread.choose((&key, &value), &outgoing, cx)? {
+            Choice::Usual => cx.outgoing.push(outgoing),
+            Choice::One(partition) => cx.outgoing.push(outgoing.at(partition)),
+            Choice::All => {
+                let partitions = spread.partitions.unwrap_or(0);
+                cx.outgoing.extend((0..partitions).map(|place| outgoing.clone().at(place)));
+            }
+            Choice::Several(places) => {
+                if places.is_empty() {
+                    cx.drop_record("no partition chosen");
+                }
+                cx.outgoing.extend(places.into_iter().map(|place| outgoing.clone().at(place)));
+            }
         }
         Ok(())
+    }
+}
+
+impl Outgoing {
+    fn at(mut self, partition: i32) -> Self {
+        self.topic.partition = Some(partition);
+        self
     }
 }

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::guarded::{Attempt, Failure};
 use crate::dsl::Extractor;
 use crate::error::Cause;
 use crate::record::{Change, Data, Record};
@@ -13,15 +16,16 @@ use crate::state::{KvStore, Stamped};
 use crate::topology::NodeId;
 
 /// Reads a topic.
-pub(crate) struct Source<K, V> {
-    pub(crate) node: Arc<str>,
-    pub(crate) key: SerdeOf<K>,
-    pub(crate) value: SerdeOf<V>,
+pub(crate) struct Source {
     pub(crate) extractor: Option<Extractor>,
-    pub(crate) children: Fan<K, V>,
+    /// Takes keys and values as bytes.
+    pub(crate) decode: Box<dyn Down<RawPart, RawPart>>,
 }
 
-impl<K: Data, V: Data> SourceEntry for Source<K, V> {
+/// A key or a value as it came.
+pub(crate) type RawPart = Option<Bytes>;
+
+impl SourceEntry for Source {
     fn timestamp(&self, record: &RawRecord, partition_time: i64) -> i64 {
         match &self.extractor {
             Some(extractor) => extractor(record, partition_time),
@@ -30,23 +34,37 @@ impl<K: Data, V: Data> SourceEntry for Source<K, V> {
     }
 
     fn push(&mut self, raw: RawRecord, cx: &mut Cx) -> Result<(), Problem> {
-        let has_null = raw.key.is_none() || raw.value.is_none();
-        let read = self.key.read(&raw.topic, &raw.headers, raw.key).and_then(|key| {
-            let value = self.value.read(&raw.topic, &raw.headers, raw.value)?;
+        let RawRecord { key, value, headers, .. } = raw;
+        self.decode.push(Record { key, value, timestamp: cx.origin().timestamp, headers }, cx)
+    }
+}
+
+/// Turns bytes into keys and values.
+pub(crate) struct Decode<K, V> {
+    pub(crate) key: SerdeOf<K>,
+    pub(crate) value: SerdeOf<V>,
+    pub(crate) children: Fan<K, V>,
+}
+
+impl<K: Data, V: Data> Attempt<RawPart, RawPart> for Decode<K, V> {
+    fn attempt(&mut self, record: Record<RawPart, RawPart>, cx: &mut Cx) -> Result<(), Failure> {
+        let Record { key, value, timestamp, headers } = record;
+        let has_null = key.is_none() || value.is_none();
+        let topic = &cx.origin().topic;
+        let read = self.key.read(topic, &headers, key).and_then(|key| {
+            let value = self.value.read(topic, &headers, value)?;
             Ok((key, value))
         });
         match read {
             Ok((key, value)) => {
-                let record =
-                    Record { key, value, timestamp: cx.origin().timestamp, headers: raw.headers };
-                self.children.push(record, cx)
+                Ok(self.children.push(Record { key, value, timestamp, headers }, cx)?)
             }
             // The program chose types that cannot be null, and so asked for these records to be left out.
             Err(_) if has_null => {
                 cx.drop_record("null key or value");
                 Ok(())
             }
-            Err(error) => cx.absorb(Problem::new(&self.node, Cause::Deserialize(Arc::new(error)))),
+            Err(error) => Err(Failure::Here(Cause::Deserialize(Arc::new(error)))),
         }
     }
 }

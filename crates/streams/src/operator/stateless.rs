@@ -4,6 +4,7 @@ use std::error::Error;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::guarded::{Attempt, Failure};
 use crate::error::Cause;
 use crate::record::{Data, Record};
 use crate::runtime::{Cx, Down, Fan, Problem};
@@ -46,30 +47,29 @@ where
     }
 }
 
-/// One record becomes one, or an error.
-pub(crate) struct TryMap<K, V, L, W, F> {
-    pub(crate) node: Arc<str>,
+/// One record becomes any number, or an error, before any of them is sent.
+pub(crate) struct TryMap<K, V, L, W, F, I> {
     pub(crate) mapper: F,
     pub(crate) children: Fan<L, W>,
-    pub(crate) input: Marker<(K, V)>,
+    pub(crate) input: Marker<(K, V, I)>,
 }
 
 /// What a fallible operator of a program may return.
 pub(crate) type UserError = Box<dyn Error + Send + Sync>;
 
-impl<K: Data, V: Data, L: Data, W: Data, F> Down<K, V> for TryMap<K, V, L, W, F>
+impl<K: Data, V: Data, L: Data, W: Data, F, I> Attempt<K, V> for TryMap<K, V, L, W, F, I>
 where
-    F: FnMut(K, V) -> Result<(L, W), UserError> + Send,
+    F: FnMut(K, V) -> Result<I, UserError> + Send,
+    I: IntoIterator<Item = (L, W)>,
 {
-    fn push(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
-        match (self.mapper)(record.key, record.value) {
-            Ok((key, value)) => {
-                let record =
-                    Record { key, value, timestamp: record.timestamp, headers: record.headers };
-                self.children.push(record, cx)
-            }
-            Err(error) => cx.absorb(Problem::new(&self.node, Cause::User(Arc::from(error)))),
+    fn attempt(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Failure> {
+        let Record { key, value, timestamp, headers } = record;
+        let mapped = (self.mapper)(key, value)
+            .map_err(|error| Failure::Here(Cause::User(Arc::from(error))))?;
+        for (key, value) in mapped {
+            self.children.push(Record { key, value, timestamp, headers: headers.clone() }, cx)?;
         }
+        Ok(())
     }
 }
 

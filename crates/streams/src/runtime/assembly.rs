@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::node::Shared;
-use super::{Down, Fan, Flusher, Globals, Punctuated, SourceEntry};
+use super::{Down, Fan, Flusher, Globals, Punctuated, SharedDeferring, SourceEntry};
 use crate::record::Data;
 use crate::state::AnyStore;
 use crate::topology::{Kind, Node, NodeId, Plan};
@@ -47,6 +47,7 @@ pub(crate) struct Assembly<'a> {
     stores: BTreeMap<String, usize>,
     flushers: Vec<(String, Box<dyn Flusher>)>,
     processors: Vec<Box<dyn Punctuated>>,
+    deferring: Vec<SharedDeferring>,
 }
 
 /// The parts of a finished task.
@@ -57,6 +58,8 @@ pub(crate) struct Assembled {
     pub(crate) flushers: Vec<Box<dyn Flusher>>,
     /// The program's processors, as they are numbered.
     pub(crate) processors: Vec<Box<dyn Punctuated>>,
+    /// Operators that may hold records, those before others first.
+    pub(crate) deferring: Vec<SharedDeferring>,
 }
 
 impl<'a> Assembly<'a> {
@@ -86,6 +89,7 @@ impl<'a> Assembly<'a> {
                 .collect(),
             flushers: Vec::new(),
             processors: Vec::new(),
+            deferring: Vec::new(),
         };
         let mut sources = BTreeMap::new();
         // Nodes are numbered in the order of their creation, parents before children.
@@ -104,11 +108,13 @@ impl<'a> Assembly<'a> {
         // Children were assembled before their parents.
         let mut flushers = assembly.flushers;
         flushers.reverse();
+        assembly.deferring.reverse();
         Assembled {
             sources,
             stores: built_stores,
             flushers: flushers.into_iter().map(|(_, flusher)| flusher).collect(),
             processors: assembly.processors,
+            deferring: assembly.deferring,
         }
     }
 
@@ -148,6 +154,11 @@ impl<'a> Assembly<'a> {
     /// Registers a processor of the program's.
     pub(crate) fn add_processor(&mut self, processor: Box<dyn Punctuated>) {
         self.processors.push(processor);
+    }
+
+    /// Registers an operator that may hold records.
+    pub(crate) fn add_deferring(&mut self, operator: SharedDeferring) {
+        self.deferring.push(operator);
     }
 
     pub(crate) fn receiver<K: Data, V: Data>(&mut self, id: NodeId) -> Box<dyn Down<K, V>> {

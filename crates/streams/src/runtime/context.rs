@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use std::task::Waker;
+
 use bytes::Bytes;
 
-use super::{Schedules, StoreSlot};
-use crate::dsl::ErrorPolicy;
+use super::{Globals, Schedules, StoreSlot};
+use crate::dsl::{ErrorPolicy, Policies};
 use crate::error::{Cause, ProcessingError};
 use crate::record::Headers;
 use crate::state::{AnyStore, StoreError};
@@ -42,19 +44,33 @@ pub struct Cx {
     pub(crate) emitted_until: Vec<Option<i64>>,
     /// Records that operators dropped, by the reason.
     pub(crate) dropped: Vec<(&'static str, u64)>,
-    pub(crate) on_error: ErrorPolicy,
+    pub(crate) policies: Arc<Policies>,
+    /// What all tasks of the instance share.
+    pub(crate) globals: Globals,
+    /// Rung by what the task waits for.
+    pub(crate) waker: Waker,
     /// The input record's key and value, for a dead-letter topic.
     pub(crate) raw: (Option<Bytes>, Option<Bytes>),
 }
 
 /// A record on its way out.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
     pub(crate) topic: OutgoingTopic,
     pub(crate) key: Option<Bytes>,
     pub(crate) value: Option<Bytes>,
     pub(crate) timestamp: i64,
     pub(crate) headers: Headers,
+    /// The input record behind it, where the program says what to do if it cannot be sent.
+    pub(crate) source: Option<Box<SourceRecord>>,
+}
+
+/// An input record as it came, with the origin that errors name.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceRecord {
+    pub(crate) origin: Origin,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) value: Option<Bytes>,
 }
 
 /// Where it goes.
@@ -109,8 +125,18 @@ impl Cx {
 
     /// Applies the program's error policy: goes on without the record, or gives the problem back.
     pub(crate) fn absorb(&mut self, problem: Problem) -> Result<(), Problem> {
-        match &self.on_error {
-            ErrorPolicy::Fail => Err(problem),
+        let policies = self.policies.clone();
+        self.give_up(policies.for_cause(&problem.cause), problem)
+    }
+
+    /// Does with the input record what the policy says when there is no attempt left.
+    pub(crate) fn give_up(
+        &mut self,
+        policy: &ErrorPolicy,
+        problem: Problem,
+    ) -> Result<(), Problem> {
+        match policy.without_attempts() {
+            ErrorPolicy::Fail | ErrorPolicy::Retry(_) => Err(problem),
             ErrorPolicy::Skip => {
                 tracing::warn!(
                     node = %problem.node,
@@ -124,26 +150,18 @@ impl Cx {
                 Ok(())
             }
             ErrorPolicy::DeadLetter(topic) => {
-                let mut headers = self.origin.headers.clone();
-                // The names of KIP-1034.
-                let message = problem.cause.to_string();
-                headers.add("__streams.errors.exception", problem.cause.kind());
-                headers.add("__streams.errors.message", message);
-                headers.add("__streams.errors.topic", self.origin.topic.to_string());
-                headers.add("__streams.errors.partition", self.origin.partition.to_string());
-                headers.add("__streams.errors.offset", self.origin.offset.to_string());
-                let (key, value) = self.raw.clone();
-                self.outgoing.push(Outgoing {
-                    topic: OutgoingTopic { name: Arc::from(topic.as_str()), partition: None },
-                    key,
-                    value,
-                    timestamp: self.origin.timestamp,
-                    headers,
-                });
+                let source = self.source();
+                self.outgoing.push(source.dead_letter(topic, &problem.cause));
                 self.drop_record("dead letter");
                 Ok(())
             }
         }
+    }
+
+    /// The input record that is being processed.
+    pub(crate) fn source(&self) -> SourceRecord {
+        let (key, value) = self.raw.clone();
+        SourceRecord { origin: self.origin.clone(), key, value }
     }
 
     /// Counts a record that an operator drops, as Kafka Streams' `dropped-records` does.
@@ -159,6 +177,27 @@ impl Cx {
             reason,
             "record dropped"
         );
+    }
+}
+
+impl SourceRecord {
+    /// The record on its way to a dead-letter topic, the cause in headers of the names of KIP-1034.
+    pub(crate) fn dead_letter(self, topic: &str, cause: &Cause) -> Outgoing {
+        let Self { origin, key, value } = self;
+        let mut headers = origin.headers;
+        headers.add("__streams.errors.exception", cause.kind());
+        headers.add("__streams.errors.message", cause.to_string());
+        headers.add("__streams.errors.topic", origin.topic.to_string());
+        headers.add("__streams.errors.partition", origin.partition.to_string());
+        headers.add("__streams.errors.offset", origin.offset.to_string());
+        Outgoing {
+            topic: OutgoingTopic { name: Arc::from(topic), partition: None },
+            key,
+            value,
+            timestamp: origin.timestamp,
+            headers,
+            source: None,
+        }
     }
 }
 

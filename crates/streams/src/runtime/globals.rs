@@ -1,23 +1,31 @@
-//! Global tables: every instance holds all partitions of their topics, and every task reads them.
+//! What all tasks of one instance share: global tables, of which every instance holds all partitions; the numbers of
+//! partitions of the topics they write; the program's counters.
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
-use super::RawRecord;
-use crate::error::ProcessingError;
+use super::{Outgoing, RawRecord, SourceRecord, Tallies};
+use crate::dsl::{ErrorPolicy, Policies};
+use crate::error::{Cause, ProcessingError};
 use crate::record::Data;
+use crate::runtime::Origin;
 use crate::state::{KvStore, Stamped, StoreError};
 use crate::topology::Plan;
 
-/// The global tables of one instance, by store.
+/// What the tasks of one instance share.
 #[derive(Clone, Default)]
 pub(crate) struct Globals {
     tables: BTreeMap<String, Shared>,
     /// The store that each topic fills.
     topics: BTreeMap<String, String>,
+    policies: Arc<Policies>,
+    /// Records of global tables' topics on their way to a dead-letter topic.
+    dead: Arc<Mutex<Vec<Outgoing>>>,
+    partitions: Arc<RwLock<BTreeMap<String, i32>>>,
+    tallies: Tallies,
 }
 
 type Shared = Arc<Mutex<Box<dyn GlobalStore>>>;
@@ -47,12 +55,21 @@ impl<K: Data, V: Data> GlobalReader<K, V> {
 
 impl Globals {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let mut globals = Self::default();
+        let mut globals = Self { policies: Arc::new(plan.policies.clone()), ..Self::default() };
         for (store, spec) in &plan.globals {
             globals.topics.insert(spec.topic.clone(), store.clone());
             globals.tables.insert(store.clone(), Arc::new(Mutex::new((spec.build)())));
         }
         globals
+    }
+
+    /// The same with empty tables.
+    pub(crate) fn emptied(&self, plan: &Plan) -> Self {
+        Self {
+            partitions: self.partitions.clone(),
+            tallies: self.tallies.clone(),
+            ..Self::new(plan)
+        }
     }
 
     /// The topics that fill the tables.
@@ -65,12 +82,53 @@ impl Globals {
         self.topics.contains_key(topic)
     }
 
+    /// How often a record that cannot be read is tried again, and the pause after each failure in milliseconds.
+    pub(crate) fn pause_ms(&self, failed: u32) -> Option<i64> {
+        let retry = self.policies.reading.attempts()?;
+        (failed <= retry.attempts).then(|| retry.pause_ms(failed))
+    }
+
     /// Applies a record to the table that its topic fills.
     pub(crate) fn apply(&self, record: RawRecord) -> Result<(), ProcessingError> {
         match self.topics.get(&*record.topic).and_then(|store| self.tables.get(store)) {
             Some(table) => table.lock().apply(record),
             None => Ok(()),
         }
+    }
+
+    /// Does about a record that could not be applied what the program's policy says, there being no attempt left.
+    pub(crate) fn give_up(
+        &self,
+        record: RawRecord,
+        error: ProcessingError,
+    ) -> Result<(), ProcessingError> {
+        if !matches!(error.cause, Cause::Deserialize(_)) {
+            return Err(error);
+        }
+        match self.policies.reading.without_attempts() {
+            ErrorPolicy::Fail | ErrorPolicy::Retry(_) => Err(error),
+            ErrorPolicy::Skip => {
+                tracing::warn!(%error, "record of a global table skipped");
+                Ok(())
+            }
+            ErrorPolicy::DeadLetter(topic) => {
+                let origin = Origin {
+                    topic: record.topic,
+                    partition: record.partition,
+                    offset: record.offset,
+                    timestamp: record.timestamp,
+                    headers: record.headers,
+                };
+                let source = SourceRecord { origin, key: record.key, value: record.value };
+                self.dead.lock().push(source.dead_letter(topic, &error.cause));
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the records that are on their way to a dead-letter topic.
+    pub(crate) fn take_dead_letters(&self) -> Vec<Outgoing> {
+        std::mem::take(&mut self.dead.lock())
     }
 
     /// A table's reader.
@@ -97,5 +155,20 @@ impl Globals {
     ) -> Option<R> {
         let mut table = self.tables.get(store)?.lock();
         Some(act(table.as_any().downcast_mut()?))
+    }
+
+    /// Tells how many partitions a topic has.
+    pub(crate) fn set_partitions(&self, topic: &str, count: i32) {
+        self.partitions.write().insert(topic.to_owned(), count);
+    }
+
+    /// How many partitions a topic has, as far as that is known.
+    pub(crate) fn partitions(&self, topic: &str) -> Option<i32> {
+        self.partitions.read().get(topic).copied()
+    }
+
+    /// The program's counters and distributions.
+    pub(crate) fn tallies(&self) -> &Tallies {
+        &self.tallies
     }
 }

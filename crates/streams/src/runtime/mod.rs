@@ -6,16 +6,19 @@
 
 mod assembly;
 mod context;
+mod deferring;
 mod globals;
 mod node;
 mod punctuation;
 mod queues;
 mod stored;
+mod tallies;
 mod task;
 
 pub(crate) use assembly::{Assembly, StoreSlot};
 pub use context::{Cx, Origin};
-pub(crate) use context::{Outgoing, OutgoingTopic, Problem};
+pub(crate) use context::{Outgoing, OutgoingTopic, Problem, SourceRecord};
+pub(crate) use deferring::{Deferring, SharedDeferring};
 pub(crate) use globals::{GlobalReader, GlobalStore, Globals};
 pub(crate) use node::{Down, Fan, Flusher, Punctuated, SourceEntry};
 pub(crate) use punctuation::Schedules;
@@ -23,4 +26,6 @@ pub use punctuation::{Clock, Schedule};
 pub(crate) use queues::Lag;
 pub use queues::RawRecord;
 pub(crate) use stored::{Place, Restorable};
+pub(crate) use tallies::Tallies;
+pub use tallies::{Counter, Distribution, DistributionSummary};
 pub(crate) use task::{Progress, Task, TaskId};

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::assembly::Assembly;
 use super::context::{Cx, Origin, Outgoing, OutgoingTopic};
 use super::queues::{Lag, Queues, UNKNOWN_TIME};
 use super::stored::StoreEntry;
-use super::{Clock, Flusher, Globals, Punctuated, RawRecord, Schedules, SourceEntry};
+use super::{
+    Clock, Flusher, Globals, Punctuated, RawRecord, Schedules, SharedDeferring, SourceEntry,
+};
 use crate::error::ProcessingError;
 use crate::query::Position;
 use crate::record::Headers;
@@ -36,6 +39,8 @@ pub(crate) struct Task {
     sources: BTreeMap<NodeId, Box<dyn SourceEntry>>,
     flushers: Vec<Box<dyn Flusher>>,
     processors: Vec<Box<dyn Punctuated>>,
+    /// Operators that may hold records, those before others first.
+    deferring: Vec<SharedDeferring>,
     initialized: bool,
     pub(super) stores: Vec<StoreEntry>,
     pub(super) cx: Cx,
@@ -87,6 +92,7 @@ impl Task {
             sources: assembled.sources,
             flushers: assembled.flushers,
             processors: assembled.processors,
+            deferring: assembled.deferring,
             initialized: false,
             stores: entries,
             cx: Cx {
@@ -107,7 +113,9 @@ impl Task {
                 emitted_until: vec![None; stores.len()],
                 stores,
                 dropped: Vec::new(),
-                on_error: plan.on_error.clone(),
+                policies: Arc::new(plan.policies.clone()),
+                globals: globals.clone(),
+                waker: Waker::noop().clone(),
                 raw: (None, None),
             },
             claim: None,
@@ -139,6 +147,9 @@ impl Task {
     /// Processes the queued record with the lowest event time. Returns whether there was one.
     pub(crate) fn process(&mut self, now_ms: i64) -> Result<bool, ProcessingError> {
         self.init(now_ms)?;
+        if self.holds() {
+            return Ok(false);
+        }
         let next = self.queues.next().and_then(|queue| Some((queue.source, queue.pop()?)));
         match next {
             Some((source, (timestamp, record))) => {
@@ -229,6 +240,70 @@ impl Task {
         Ok(fired)
     }
 
+    /// Whether no further record may be processed until [`Self::go_on`] has dealt with those that wait inside.
+    pub(crate) fn holds(&self) -> bool {
+        self.deferring.iter().any(|operator| operator.lock().holds())
+    }
+
+    /// Whether everything that was processed has been dealt with to the end.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.deferring.iter().all(|operator| operator.lock().is_settled())
+    }
+
+    /// When [`Self::go_on`] has something to do, unless the waker rings before.
+    pub(crate) fn due_ms(&self) -> Option<i64> {
+        self.deferring.iter().filter_map(|operator| operator.lock().due_ms()).min()
+    }
+
+    /// Sets what is rung when something that the task waits for has happened.
+    pub(crate) fn set_waker(&mut self, waker: Waker) {
+        self.cx.waker = waker;
+    }
+
+    /// Goes on with records that wait inside. Returns whether there were any.
+    pub(crate) fn go_on(&mut self, now_ms: i64) -> Result<bool, ProcessingError> {
+        if self.is_settled() {
+            return Ok(false);
+        }
+        self.cx.now_ms = now_ms;
+        self.resume_all(false)?;
+        Ok(true)
+    }
+
+    fn resume_all(&mut self, finishing: bool) -> Result<(), ProcessingError> {
+        for operator in &self.deferring {
+            operator
+                .lock()
+                .resume(finishing, &mut self.cx)
+                .map_err(|problem| problem.at(&self.cx.origin))?;
+        }
+        Ok(())
+    }
+
+    /// Brings everything that was processed to its end, caches flushed, as a commit needs it. Returns whether that was
+    /// possible: otherwise the task should get no further records until it is.
+    pub(crate) fn settle(&mut self, now_ms: i64) -> Result<bool, ProcessingError> {
+        self.cx.now_ms = now_ms;
+        self.flush()?;
+        if self.deferring.is_empty() {
+            return Ok(true);
+        }
+        self.resume_all(true)?;
+        if !self.is_settled() {
+            return Ok(false);
+        }
+        // What was held has reached the caches below.
+        self.flush()?;
+        Ok(self.is_settled())
+    }
+
+    fn flush(&mut self) -> Result<(), ProcessingError> {
+        for flusher in &mut self.flushers {
+            flusher.flush(&mut self.cx).map_err(|problem| problem.at(&self.cx.origin))?;
+        }
+        Ok(())
+    }
+
     /// Whether a processor has asked for a commit since the last call.
     pub(crate) fn take_commit_request(&mut self) -> bool {
         std::mem::take(&mut self.cx.commit_requested)
@@ -243,9 +318,7 @@ impl Task {
 
     /// Flushes caches and gives everything that a commit makes durable.
     pub(crate) fn commit(&mut self) -> Result<Commit, ProcessingError> {
-        for flusher in &mut self.flushers {
-            flusher.flush(&mut self.cx).map_err(|problem| problem.at(&self.cx.origin))?;
-        }
+        self.flush()?;
         let offsets = self
             .queues
             .iter()
@@ -296,6 +369,7 @@ impl Task {
                 value: record.value,
                 timestamp: record.timestamp,
                 headers: record.headers,
+                source: None,
             }));
         }
         outgoing.append(&mut self.cx.outgoing);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::dsl::ErrorPolicy;
+use crate::dsl::Policies;
 use crate::error::TopologyError;
 use crate::query::face::{Face, Shape, TypedFace};
 use crate::record::Data;
@@ -44,7 +44,7 @@ pub(crate) struct Graph {
     pub(crate) faces: BTreeMap<String, Arc<dyn Face>>,
     /// Errors found while the program was written; the first is reported when it is built.
     pub(crate) errors: Vec<TopologyError>,
-    pub(crate) on_error: ErrorPolicy,
+    pub(crate) policies: Policies,
     index: u32,
 }
 
@@ -69,6 +69,8 @@ pub(crate) struct Node {
     pub(crate) output: Option<SideOutput>,
     /// How long after its end a window of the node's table may still change.
     pub(crate) grace_ms: Option<i64>,
+    /// Whether a sink has to know how many partitions its topic has.
+    pub(crate) counts_partitions: bool,
     /// The store that holds a table's node, if it has one.
     pub(crate) table_store: Option<String>,
 }
@@ -143,7 +145,7 @@ impl Graph {
             globals: BTreeMap::new(),
             faces: BTreeMap::new(),
             errors: Vec::new(),
-            on_error: ErrorPolicy::default(),
+            policies: Policies::default(),
             index: 0,
         }
     }
@@ -228,6 +230,7 @@ impl Graph {
             sends_old: false,
             grace_ms: None,
             output: None,
+            counts_partitions: false,
             table_store: None,
         });
         id

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{ChangelogKind, Copartition, GlobalSpec, Graph, Kind, Node, NodeId, StoreSpec};
-use crate::dsl::ErrorPolicy;
+use crate::dsl::Policies;
 use crate::error::TopologyError;
 use crate::query::face::Face;
 
@@ -18,7 +18,7 @@ pub struct Plan {
     pub(crate) copartitions: Vec<Copartition>,
     pub(crate) globals: BTreeMap<String, GlobalSpec>,
     pub(crate) faces: BTreeMap<String, Arc<dyn Face>>,
-    pub(crate) on_error: ErrorPolicy,
+    pub(crate) policies: Policies,
     subtopologies: Vec<Subtopology>,
 }
 
@@ -85,7 +85,7 @@ impl Plan {
             copartitions: graph.copartitions.clone(),
             globals: graph.globals.clone(),
             faces: graph.faces.clone(),
-            on_error: graph.on_error.clone(),
+            policies: graph.policies.clone(),
             subtopologies: Vec::new(),
         };
         plan.subtopologies = plan
