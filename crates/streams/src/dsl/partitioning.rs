@@ -14,7 +14,7 @@ use crate::serde::{SerdeOf, StreamType};
 /// |---|---|
 /// | fields | [`Self::by_key`], the default, and [`Self::by_fields`] |
 /// | shuffle | [`Self::round_robin`] |
-/// | partial key | [`Self::two_choices`], and [`super::KGroupedStream::in_two_steps`] to put the halves together |
+/// | partial key | [`Self::two_choices`] |
 /// | all | [`Self::all`] |
 /// | global | [`Self::global`] |
 /// | direct | [`Self::to_partition`] |
@@ -101,7 +101,7 @@ impl<K: 'static, V: 'static> Partitioning<K, V> {
     }
 
     /// Each key to one of two partitions, the one to which this task has sent less: a frequent key no longer overloads
-    /// one task. What belongs together meets again in [`super::KGroupedStream::in_two_steps`].
+    /// one task. Grouping the stream afterwards brings what belongs together to one place again.
     pub fn two_choices() -> Self {
         Self::new(|| {
             let mut sent: Vec<u64> = Vec::new();
