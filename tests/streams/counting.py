@@ -113,10 +113,10 @@ class Lines:
         topics = [NewTopic(name, PARTITIONS, replication) for name in ("lines", "counts", "windows")]
         for future in admin.create_topics(topics).values():
             future.result(60)
-        self.producer = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "linger.ms": 5, "enable.metrics.push": False, "delivery.timeout.ms": 240_000, "log_level": 3})
+        self.producer = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "linger.ms": 5, "enable.metrics.push": False, "delivery.timeout.ms": 240_000, "log_level": 2})
         self.consumer = Consumer({
             "bootstrap.servers": broker.bootstrap, "group.id": "counting-check", "auto.offset.reset": "earliest", "enable.auto.commit": False,
-            "isolation.level": isolation, "enable.metrics.push": False, "log_level": 3,
+            "isolation.level": isolation, "enable.metrics.push": False, "log_level": 2,
         })  # fmt: skip
         # By hand: the check has no part in what groups do.
         self.consumer.assign([TopicPartition(topic, number, 0) for topic in ("counts", "windows") for number in range(PARTITIONS)])

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Two instances of an application that counts exactly once, killed at random together with the brokers they run on.
 
-    tests/streams/faults.py [--broker fleuve|kafka|cluster] [--kills N | --long] [--seed N] [--keep]
+    tests/streams/faults.py [--broker fleuve|kafka|cluster] [--kills N | --long] [--protocol P] [--seed N] [--keep]
 
 Each kill is a SIGKILL of an instance or of a broker (with `cluster`, of one of three nodes of Apache Kafka), which
-comes back a moment later. Every record that a reader of committed records gets is held against the one before it of its
+comes back a moment later. The broker shares out the tasks where it can (KIP-1071); `--protocol classic` leaves that to
+the instances. Every record that a reader of committed records gets is held against the one before it of its
 key: each change of each count has to be there once and in order. `--long` kills 100 times.
 """
 
@@ -22,15 +23,21 @@ from harness.broker import BrokerFailed, Cluster, Workspace, add_broker_argument
 
 KILLS, KILLS_LONG = 3, 100
 LINES_PER_KILL = 300
-SETTINGS = {"group.initial.rebalance.delay.ms": "0", "group.min.session.timeout.ms": "1000", "offsets.topic.num.partitions": "4"}
+# Members that were killed are missed soon, whichever protocol the group speaks.
+SETTINGS = {
+    "group.initial.rebalance.delay.ms": "0", "group.min.session.timeout.ms": "1000", "offsets.topic.num.partitions": "4",
+    "group.streams.initial.rebalance.delay.ms": "200", "group.streams.assignment.interval.ms": "200",
+    "group.streams.min.heartbeat.interval.ms": "200", "group.streams.heartbeat.interval.ms": "500",
+    "group.streams.min.session.timeout.ms": "1000", "group.streams.session.timeout.ms": "3000",
+}  # fmt: skip
 INSTANCE = ["processing.guarantee=exactly_once_v2", "session.timeout.ms=3000", "num.stream.threads=2"]
 
 
 class Scene:
     """The brokers, two instances, and what was said."""
 
-    def __init__(self, broker, folder: Path, seed: int):
-        self.broker, self.folder = broker, folder
+    def __init__(self, broker, folder: Path, seed: int, protocol: str):
+        self.broker, self.folder, self.protocol = broker, folder, protocol
         self.random = random.Random(seed)
         self.nodes = broker.nodes if isinstance(broker, Cluster) else [broker]
         self.lines = Lines(broker, seed, replication=len(self.nodes))
@@ -40,7 +47,7 @@ class Scene:
 
     def start(self) -> Instance:
         self.started += 1
-        return ours(f"instance-{self.started}", self.broker, self.folder, *INSTANCE)
+        return ours(f"instance-{self.started}", self.broker, self.folder, *INSTANCE, f"group.protocol={self.protocol}")
 
     def go_on(self, seconds: float) -> None:
         """Reads what comes out for a while; the instances have to live."""
@@ -97,6 +104,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=KILLS)
     parser.add_argument("--long", action="store_true", help=f"{KILLS_LONG} kills")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--protocol", choices=["auto", "classic", "streams"], default="auto", help="group.protocol of the instances")
     options = parser.parse_args()
     use_environment()
     started = time.monotonic()
@@ -108,7 +116,7 @@ def main() -> int:
         scene = None
         try:
             broker.start()
-            scene = Scene(broker, workspace.path, options.seed)
+            scene = Scene(broker, workspace.path, options.seed, options.protocol)
             scene.run(kills, lambda text: print(f"ok     faults        {text} ({time.monotonic() - started:.0f} s)", flush=True))
             broker.stop()
         except (Failed, BrokerFailed) as failure:

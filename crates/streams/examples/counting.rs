@@ -13,7 +13,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use fleuve_client::{Client, ClientConfig};
-use fleuve_streams::{Guarantee, Settings, Streams, TimeWindows, Topology, Windowed};
+use fleuve_streams::{
+    Guarantee, Settings, Streams, StreamsGroupProtocol, TimeWindows, Topology, Windowed,
+};
 use tokio::sync::oneshot;
 
 const WINDOW_MS: i64 = 10_000;
@@ -63,6 +65,14 @@ fn settings(arguments: &[String]) -> Result<(String, Settings), Box<dyn Error>> 
             "session.timeout.ms" => settings.session_timeout = milliseconds(value)?,
             "statestore.cache.max.bytes" => settings.cache_bytes_max = value.parse()?,
             "num.stream.threads" => settings.threads = value.parse()?,
+            "group.protocol" => {
+                settings.group_protocol = match value {
+                    "auto" => StreamsGroupProtocol::Auto,
+                    "classic" => StreamsGroupProtocol::Classic,
+                    "streams" => StreamsGroupProtocol::Streams,
+                    _ => return Err(format!("{argument}: no such protocol").into()),
+                }
+            }
             "group.instance.id" => settings.group_instance_id = Some(value.to_owned()),
             _ => return Err(format!("{argument}: no such setting here").into()),
         }

@@ -28,7 +28,7 @@ mod app;
 
 pub use app::{
     Guarantee, InstanceMetadata, KeyMetadata, Restoration, RestoreListener, Settings, Streams,
-    StreamsError,
+    StreamsError, StreamsGroupProtocol,
 };
 pub use driver::{Expected, Input, TestData, TestDriver, TestRecord, TestRecords, TestSetup};
 pub use dsl::processor;

@@ -10,7 +10,9 @@ use fleuve::Embedded;
 use fleuve_client::admin::NewTopic;
 use fleuve_client::consumer::{LATEST, Start};
 use fleuve_client::{Admin, Consumer, ConsumerConfig, Producer, ProducerConfig, Record};
-use fleuve_streams::{Guarantee, Restoration, RestoreListener, Settings, Streams, Topology};
+use fleuve_streams::{
+    Guarantee, Restoration, RestoreListener, Settings, Streams, StreamsGroupProtocol, Topology,
+};
 use fleuve_types::TopicPartition;
 
 const PARTITIONS: i32 = 3;
@@ -284,5 +286,106 @@ async fn exactly_once_state_on_disk_survives_instances_that_die() {
         // Dropped where it stands: what was under way is not committed.
         drop(app);
     }
+    broker.shutdown().await;
+}
+
+/// Waits until the broker has given these numbers of active tasks to the members of the group.
+async fn wait_for_tasks(broker: &Embedded, wanted: &[usize]) {
+    let admin = Admin::new(broker.client());
+    let shared = async {
+        loop {
+            let group = admin.describe_streams_group("word-count").await.expect("a streams group");
+            let mut counts: Vec<usize> = group
+                .members
+                .iter()
+                .map(|member| {
+                    let active = &member.assignment.active;
+                    active.iter().map(|(_, partitions)| partitions.len()).sum()
+                })
+                .collect();
+            counts.sort_unstable();
+            if counts == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let patience = Duration::from_secs(60);
+    tokio::time::timeout(patience, shared)
+        .await
+        .unwrap_or_else(|_| panic!("tasks are not shared out as {wanted:?}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_broker_shares_out_tasks_among_threads_that_come_and_go() {
+    let broker = Embedded::builder()
+        .set("group.streams.initial.rebalance.delay.ms", "0")
+        .set("group.streams.assignment.interval.ms", "0")
+        .set("group.streams.min.heartbeat.interval.ms", "100")
+        .set("group.streams.heartbeat.interval.ms", "100")
+        .start()
+        .await
+        .expect("a broker");
+    create_topics(&broker).await;
+    let settings = Settings {
+        group_protocol: StreamsGroupProtocol::Auto,
+        ..settings(Guarantee::ExactlyOnce, 1)
+    };
+    let mut app =
+        Streams::start(&word_count(), broker.client(), settings).await.expect("an application");
+    // Two subtopologies of three tasks each.
+    wait_for_tasks(&broker, &[6]).await;
+    let mut expected = BTreeMap::new();
+    for _ in 0..2 {
+        let added = app.add_thread().await.expect("another thread");
+        assert_eq!(app.threads(), 2);
+        let (input, counted) = lines(200);
+        send_lines(&broker, &input).await;
+        for (word, count) in counted {
+            *expected.entry(word).or_insert(0) += count;
+        }
+        wait_for_tasks(&broker, &[3, 3]).await;
+        wait_for_counts(&broker, &expected).await;
+        assert_eq!(app.remove_thread().await.expect("one less"), Some(added));
+        assert_eq!(app.threads(), 1);
+        wait_for_tasks(&broker, &[6]).await;
+    }
+    app.close().await.expect("a clean end");
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_static_thread_that_is_removed_leaves_its_tasks_at_once() {
+    let broker = Embedded::builder()
+        .set("group.initial.rebalance.delay.ms", "0")
+        .start()
+        .await
+        .expect("a broker");
+    create_topics(&broker).await;
+    let settings = Settings {
+        group_instance_id: Some("counter".to_owned()),
+        ..settings(Guarantee::AtLeastOnce, 2)
+    };
+    let mut app =
+        Streams::start(&word_count(), broker.client(), settings).await.expect("an application");
+    let (input, mut expected) = lines(200);
+    send_lines(&broker, &input).await;
+    wait_for_counts(&broker, &expected).await;
+    let admin = Admin::new(broker.client());
+    let instances = || async {
+        let group = admin.describe_group("word-count").await.expect("a group");
+        let mut ids: Vec<_> =
+            group.members.into_iter().filter_map(|member| member.instance_id).collect();
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(instances().await, ["counter-1", "counter-2"]);
+
+    assert_eq!(app.remove_thread().await.expect("one less"), Some(1));
+    assert_eq!(instances().await, ["counter-1"]);
+    send_lines(&broker, &input).await;
+    expected.values_mut().for_each(|count| *count *= 2);
+    wait_for_counts(&broker, &expected).await;
+    app.close().await.expect("a clean end");
     broker.shutdown().await;
 }

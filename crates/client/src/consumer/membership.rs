@@ -43,6 +43,8 @@ pub(super) struct Membership {
     pub(super) previous: (Vec<TopicPartition>, i32),
     /// What the broker wants of this member, with `group.protocol=consumer`.
     pub(super) reconciliation: Reconciliation,
+    /// The same, of a member of a stream application.
+    pub(super) streams: super::streams::Progress,
 }
 
 /// Why a stable membership ended.
@@ -69,6 +71,7 @@ impl Membership {
             divided: None,
             previous: (Vec::new(), -1),
             reconciliation: Reconciliation::default(),
+            streams: super::streams::Progress::default(),
             shared,
         }
     }

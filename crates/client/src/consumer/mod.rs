@@ -24,6 +24,7 @@ mod records;
 mod session;
 mod state;
 mod stream;
+mod streams;
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,10 @@ pub(crate) use protocol::{decode_assignment, decode_subscription};
 pub use records::{Headers, Iter, OwnedRecord, Record, Records};
 pub use state::Start;
 pub use stream::RecordStream;
+pub use streams::{
+    StreamsMember, StreamsStatus, StreamsStatusKind, StreamsSubtopology, StreamsTask, StreamsTasks,
+    StreamsTopic,
+};
 
 /// Is told when partitions come and go.
 ///
@@ -76,6 +81,18 @@ pub trait RebalanceListener: Send + Sync + 'static {
     fn lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
         let _ = partitions;
         Box::pin(std::future::ready(()))
+    }
+
+    /// Is called when a member of a stream application is to keep other standby or warm-up tasks.
+    fn standbys<'a>(&'a self, tasks: &'a StreamsTasks) -> BoxFuture<'a, ()> {
+        let _ = tasks;
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Is called when the group has something else to say to a member of a stream application than
+    /// before.
+    fn told(&self, statuses: &[StreamsStatus]) {
+        let _ = statuses;
     }
 }
 
@@ -131,6 +148,8 @@ struct Shared {
     lanes: Arc<OwnLanes>,
     config: ConsumerConfig,
     assignors: Vec<Arc<dyn Assignor>>,
+    /// A member of a stream application, whose group gives it tasks.
+    streams: Option<StreamsMember>,
     listener: Mutex<Option<Arc<dyn RebalanceListener>>>,
     state: Mutex<State>,
     /// Wakes the fetcher.
@@ -160,6 +179,27 @@ impl Consumer {
         config: ConsumerConfig,
         assignors: Vec<Arc<dyn Assignor>>,
     ) -> Result<Self> {
+        Self::make(client, config, assignors, None)
+    }
+
+    /// Makes a member of a stream application's group (KIP-1071), which reads what its tasks read
+    /// once it has subscribed to the application's topics.
+    pub fn for_streams(
+        client: Client,
+        mut config: ConsumerConfig,
+        member: StreamsMember,
+    ) -> Result<Self> {
+        // Members change over one by one, as in the group protocol of consumers.
+        config.group_protocol = GroupProtocol::Consumer;
+        Self::make(client, config, vec![Arc::new(Range)], Some(member))
+    }
+
+    fn make(
+        client: Client,
+        config: ConsumerConfig,
+        assignors: Vec<Arc<dyn Assignor>>,
+        streams: Option<StreamsMember>,
+    ) -> Result<Self> {
         if assignors.is_empty() {
             return Err(Error::config("partition.assignment.strategy is empty"));
         }
@@ -173,6 +213,7 @@ impl Consumer {
             client,
             config,
             assignors,
+            streams,
             listener: Mutex::default(),
             state: Mutex::new(State::new()),
             fetch_work: Notify::new(),

@@ -47,10 +47,10 @@ pub(super) struct Reconciliation {
 }
 
 /// The epochs by which a member says what it wants.
-const JOINING_EPOCH: i32 = 0;
-const LEAVING_EPOCH: i32 = -1;
+pub(super) const JOINING_EPOCH: i32 = 0;
+pub(super) const LEAVING_EPOCH: i32 = -1;
 /// A static member goes away for a while and keeps its place.
-const LEAVING_FOR_A_WHILE_EPOCH: i32 = -2;
+pub(super) const LEAVING_FOR_A_WHILE_EPOCH: i32 = -2;
 /// The first version with patterns, and with member ids that members choose.
 const FIRST_VERSION_WITH_PATTERNS: i16 = 1;
 
@@ -88,6 +88,7 @@ impl Membership {
             interval: self.shared.config.heartbeat_interval,
             ..Reconciliation::default()
         };
+        self.streams = super::streams::Progress::joining();
         self.next_heartbeat = Instant::now();
     }
 
@@ -133,6 +134,9 @@ impl Membership {
 
     /// Comes one step nearer to the target; false if there is nothing to do.
     async fn reconcile(&mut self) -> bool {
+        if self.shared.streams.is_some() {
+            return self.reconcile_tasks().await;
+        }
         let target = self.named_target().await;
         let owned: HashSet<_> = self.shared.lock().partitions.keys().cloned().collect();
         let gone: HashSet<_> = owned.difference(&target).cloned().collect();
@@ -204,10 +208,15 @@ impl Membership {
     /// Sends a heartbeat and takes note of the answer; only errors that no repetition mends come
     /// back.
     async fn beat(&mut self) -> Result<()> {
-        match self.try_beat().await {
-            Ok(response) => {
+        let answered = if self.shared.streams.is_some() {
+            let full = self.reconciliation.full;
+            self.beat_tasks(full).await.map(|()| self.reconciliation.full = false)
+        } else {
+            self.try_beat().await.map(|response| self.take_response(response))
+        };
+        match answered {
+            Ok(()) => {
                 self.backoff.reset();
-                self.take_response(response);
                 Ok(())
             }
             Err(error) => {
@@ -233,6 +242,15 @@ impl Membership {
                 Ok(())
             }
         }
+    }
+
+    /// Whether a heartbeat in between has ended the membership.
+    pub(super) fn has_ended(&self) -> bool {
+        self.reconciliation.end.is_some()
+    }
+
+    pub(super) fn beats_every(&mut self, interval: Duration) {
+        self.reconciliation.interval = interval;
     }
 
     async fn try_beat(&mut self) -> Result<ConsumerGroupHeartbeatResponse> {
@@ -313,6 +331,9 @@ impl Membership {
 
     /// Says good-bye; a static member keeps its place for as long as its session lasts.
     pub(super) async fn leave_reconciling(&mut self) -> Result<()> {
+        if self.shared.streams.is_some() {
+            return self.leave_tasks().await;
+        }
         let member = self.shared.lock().member.clone();
         let is_static = self.shared.config.group_instance_id.is_some();
         let connection = self.connection().await?;
@@ -333,7 +354,7 @@ impl Membership {
 }
 
 /// A broker that asks for no pause at all would be sent heartbeats without end.
-const INTERVAL_MS_MIN: u64 = 50;
+pub(super) const INTERVAL_MS_MIN: u64 = 50;
 
 fn by_topic(partitions: &BTreeSet<(Uuid, i32)>) -> Vec<TopicPartitions> {
     let mut topics: BTreeMap<Uuid, Vec<i32>> = BTreeMap::new();

@@ -122,6 +122,8 @@ pub(super) struct Progress {
     target: StreamsTasks,
     owned: StreamsTasks,
     told: Option<StreamsTasks>,
+    /// What the broker said last beside tasks.
+    statuses: Vec<StreamsStatus>,
     endpoint_epoch: i32,
 }
 
@@ -210,10 +212,8 @@ impl Membership {
             request.rebalance_timeout_ms = config.max_poll_interval.as_millis() as i32;
             request.rack_id = config.rack.clone().map(Into::into);
             request.process_id = Some(told.process_id.clone().into());
-            request.user_endpoint = told
-                .endpoint
-                .clone()
-                .map(|(host, port)| Endpoint { host: host.into(), port });
+            request.user_endpoint =
+                told.endpoint.clone().map(|(host, port)| Endpoint { host: host.into(), port });
             request.client_tags = Some(key_values(&told.client_tags));
             if is_joining {
                 request.topology = Some(Topology {
@@ -259,10 +259,11 @@ impl Membership {
         }
         let statuses: Vec<StreamsStatus> =
             answer.status.iter().flatten().map(StreamsStatus::from).collect();
-        if !statuses.is_empty()
-            && let Some(listener) = self.shared.listener()
-        {
-            listener.told(&statuses);
+        if statuses != self.streams.statuses {
+            if let Some(listener) = self.shared.listener() {
+                listener.told(&statuses);
+            }
+            self.streams.statuses = statuses;
         }
     }
 

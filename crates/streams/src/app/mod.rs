@@ -8,6 +8,7 @@ mod assignor;
 mod directory;
 mod endpoint;
 mod globals;
+mod group;
 mod inside;
 mod metadata;
 mod output;
@@ -33,6 +34,7 @@ use fleuve_http::Server;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use group::StreamsGroupProtocol;
 pub use restore::{Restoration, RestoreListener};
 
 use crate::dsl::Topology;
@@ -93,6 +95,8 @@ pub struct Settings {
     /// `application.server`: where this instance answers over HTTP, `HOST:PORT`, or `:PORT` on the loopback. Other
     /// instances reach it there too. Whoever can reach the address can read the state.
     pub application_server: Option<String>,
+    /// `group.protocol`. The default is the classic one, as in Kafka Streams.
+    pub group_protocol: StreamsGroupProtocol,
     /// `group.instance.id`: makes the threads static members, named after it and numbered. They keep their tasks while
     /// they are away for less than the session timeout.
     pub group_instance_id: Option<String>,
@@ -118,6 +122,7 @@ impl Default for Settings {
             restorations_max: 8,
             restore_listener: None,
             application_server: None,
+            group_protocol: StreamsGroupProtocol::Classic,
             group_instance_id: None,
             max_task_idle: Some(Duration::ZERO),
         }
@@ -207,6 +212,9 @@ pub enum StreamsError {
     /// The cluster.
     #[error(transparent)]
     Client(#[from] fleuve_client::Error),
+    /// A member of the group has asked for the end of the whole application.
+    #[error("the application is to end: {0}")]
+    Shutdown(String),
     /// A thread panicked.
     #[error("a stream thread panicked: {0}")]
     Panic(String),
@@ -248,6 +256,8 @@ impl Streams {
         let plan = if settings.cache_bytes_max == 0 { plan.without_caching() } else { plan };
         let counts = topics::prepare(&plan, &Admin::new(client.clone()), &settings).await?;
         let counts = Arc::new(counts);
+        let admin = Admin::new(client.clone());
+        let by_broker = group::is_brokers_work(&plan, &admin, &settings).await?;
         let (stop, _) = watch::channel(false);
         let mut threads = JoinSet::new();
         let tables = Globals::new(&plan);
@@ -298,6 +308,7 @@ impl Streams {
             counts,
             client,
             settings,
+            process: by_broker.then(|| Arc::from(process_id())),
             restorer,
             shelf: inside.shelf.clone(),
             threads: Arc::default(),
@@ -426,6 +437,13 @@ impl fmt::Debug for Streams {
             .field("threads", &self.threads())
             .finish_non_exhaustive()
     }
+}
+
+/// A name that other processes do not have.
+fn process_id() -> String {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let number = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", number(), number())
 }
 
 fn flatten(

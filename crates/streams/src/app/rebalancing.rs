@@ -1,7 +1,7 @@
 //! What the group tells a stream thread, as events between two of its steps.
 
 use fleuve_client::BoxFuture;
-use fleuve_client::consumer::RebalanceListener;
+use fleuve_client::consumer::{RebalanceListener, StreamsStatus};
 use fleuve_types::TopicPartition;
 use tokio::sync::{mpsc, oneshot};
 
@@ -11,6 +11,8 @@ pub(super) enum Event {
     /// The group goes on when the thread has committed and answers.
     Revoked(Vec<TopicPartition>, oneshot::Sender<()>),
     Lost(Vec<TopicPartition>),
+    /// What the broker has to say beside tasks.
+    Told(Vec<StreamsStatus>),
 }
 
 /// Passes on what a consumer hears of its group.
@@ -35,5 +37,9 @@ impl RebalanceListener for Listener {
     fn lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
         let _ = self.0.send(Event::Lost(partitions.to_vec()));
         Box::pin(std::future::ready(()))
+    }
+
+    fn told(&self, statuses: &[StreamsStatus]) {
+        let _ = self.0.send(Event::Told(statuses.to_vec()));
     }
 }

@@ -14,13 +14,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleuve_client::config::IsolationLevel;
-use fleuve_client::consumer::{Committed, Start};
+use fleuve_client::consumer::{Committed, Start, StreamsStatus, StreamsStatusKind};
 use fleuve_client::{Client, Consumer, ConsumerConfig, Error, ErrorCode};
 use fleuve_types::TopicPartition;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::assignor::{TaskAssignor, partitions_by_task};
+use super::group;
 use super::metadata;
 use super::output::{Outcome, Output, is_passing};
 use super::production::Unsent;
@@ -41,6 +42,8 @@ pub(super) struct Setup {
     pub(super) counts: Arc<Counts>,
     pub(super) client: Client,
     pub(super) settings: Settings,
+    /// The process's id, where the broker shares out the tasks.
+    pub(super) process: Option<Arc<str>>,
     pub(super) restorer: Arc<Restorer>,
     pub(super) shelf: Shelf,
     /// How many threads share the budget of caches.
@@ -116,8 +119,15 @@ impl Thread {
         let asking = Arc::new(Consumer::new(setup.client.clone(), asking)?);
         let assignor = TaskAssignor::new(&setup.plan, &setup.counts)
             .serving(setup.settings.application_server.as_deref());
-        let consumer =
-            Consumer::with_assignors(setup.client.clone(), config, vec![Arc::new(assignor)])?;
+        let consumer = match &setup.process {
+            Some(process) => {
+                let member = group::member(&setup.plan, &setup.counts, &setup.settings, process);
+                Consumer::for_streams(setup.client.clone(), config, member)?
+            }
+            None => {
+                Consumer::with_assignors(setup.client.clone(), config, vec![Arc::new(assignor)])?
+            }
+        };
         let transactional_id =
             exactly_once.then(|| format!("{application}-{:016x}-{}", unique(), setup.number));
         let output = Output::new(
@@ -227,9 +237,11 @@ impl Thread {
     /// Goes on after an error that the consumer reports, if it may pass.
     async fn take_reading_error(&mut self, error: Error) -> Result<(), StreamsError> {
         let since = *self.strangers_since.get_or_insert_with(Instant::now);
-        if error.code() == Some(ErrorCode::InconsistentGroupProtocol)
-            && since.elapsed() < TASK_TIMEOUT
-        {
+        let is_kept_out = matches!(
+            error.code(),
+            Some(ErrorCode::InconsistentGroupProtocol | ErrorCode::GroupIdNotFound)
+        );
+        if is_kept_out && since.elapsed() < TASK_TIMEOUT {
             // Somebody else runs this application, or has and is still a member, as Kafka Streams is after it was
             // closed: until then the group divides by another protocol.
             tracing::warn!(
@@ -280,6 +292,7 @@ impl Thread {
                 let _ = done.send(());
                 result?;
             }
+            Event::Told(statuses) => self.take_statuses(&statuses)?,
             Event::Lost(partitions) => {
                 for id in self.tasks.of(&partitions) {
                     self.tasks.close(id);
@@ -287,6 +300,21 @@ impl Thread {
                 if self.output.is_pending() {
                     self.begin_again("the group gave this member up").await?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_statuses(&mut self, statuses: &[StreamsStatus]) -> Result<(), StreamsError> {
+        for StreamsStatus { kind, detail } in statuses {
+            match kind {
+                StreamsStatusKind::ShutdownApplication => {
+                    return Err(StreamsError::Shutdown(detail.clone()));
+                }
+                StreamsStatusKind::AssignmentDelayed => {
+                    tracing::debug!(thread = self.setup.number, detail, "told by the group");
+                }
+                _ => tracing::warn!(thread = self.setup.number, detail, "told by the group"),
             }
         }
         Ok(())

@@ -133,7 +133,7 @@ fn is_bound(plan: &Plan, internal: &BTreeMap<&str, &InternalTopic>, topic: &str)
 }
 
 /// Groups of topics that must have the same number of partitions.
-fn copartitioned(plan: &Plan) -> Vec<BTreeSet<String>> {
+pub(super) fn copartitioned(plan: &Plan) -> Vec<BTreeSet<String>> {
     plan.copartitions
         .iter()
         .map(|group| {
