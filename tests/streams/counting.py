@@ -27,7 +27,7 @@ FIRST_TIME_MS = int(time.time() - 3600) * 1000
 # Without caches every change is a record, so that the records of a key can be checked one by one.
 SETTINGS = ["statestore.cache.max.bytes=0", "commit.interval.ms=100"]
 # What only Kafka Streams has to be told.
-JAVA_SETTINGS = ["auto.offset.reset=earliest", "heartbeat.interval.ms=500"]
+JAVA_SETTINGS = ["auto.offset.reset=earliest"]
 # Only a deadline.
 PATIENCE_SECONDS = 240
 

@@ -22,25 +22,34 @@ from harness.broker import BrokerFailed, Workspace, add_broker_argument  # noqa:
 LINES = 400
 # Kafka Streams stays a member after it was closed, until its session ends.
 SESSION_MS = 2000
-SETTINGS = {"group.initial.rebalance.delay.ms": "0", "group.min.session.timeout.ms": "1000", "offsets.topic.num.partitions": "4"}
+SETTINGS = {
+    "group.initial.rebalance.delay.ms": "0", "group.min.session.timeout.ms": "1000", "offsets.topic.num.partitions": "4",
+    "group.streams.initial.rebalance.delay.ms": "0", "group.streams.assignment.interval.ms": "0",
+    "group.streams.min.heartbeat.interval.ms": "200", "group.streams.heartbeat.interval.ms": "200",
+}  # fmt: skip
+# Either side's settings by group protocol; with the broker's, sessions are the broker's matter, too.
+PROTOCOLS = {
+    "classic": ([f"session.timeout.ms={SESSION_MS}"], ["heartbeat.interval.ms=500"]),
+    "streams": (["group.protocol=streams"], []),
+}
 
 
-def take_over(broker, folder: Path, classes: Path, guarantee: str, sides: list[str], note) -> None:
+def take_over(broker, folder: Path, classes: Path, guarantee: str, protocol: str, sides: list[str], note) -> None:
     lines = Lines(broker, seed=7)
     folder.mkdir()
     instance = None
     try:
         for number, side in enumerate(sides):
             lines.say(LINES)
-            name, settings = f"{side}-{number}", [f"processing.guarantee={guarantee}", f"session.timeout.ms={SESSION_MS}"]
+            name, settings = f"{side}-{number}", [f"processing.guarantee={guarantee}", *PROTOCOLS[protocol][0]]
             began = time.monotonic()
             # The state directory is new each time: whoever takes over has only what the broker has.
-            instance = java(name, broker, folder, classes, *settings) if side == "java" else ours(name, broker, folder, *settings)
+            instance = java(name, broker, folder, classes, *settings, *PROTOCOLS[protocol][1]) if side == "java" else ours(name, broker, folder, *settings)
             lines.await_counted([instance])
             lines.say(LINES)
             lines.await_counted([instance])
             instance.leave()
-            note(f"{guarantee}: {side} has counted {lines.said} lines, every change once ({time.monotonic() - began:.1f} s)")
+            note(f"{guarantee}, {protocol}: {side} has counted {lines.said} lines, every change once ({time.monotonic() - began:.1f} s)")
     finally:
         if instance:
             instance.end()
@@ -60,11 +69,15 @@ def main() -> int:
         classes = workspace.path / "classes"
         classes.mkdir()
         compile_java(classes)
-        for guarantee in ("at_least_once", "exactly_once_v2"):
-            broker = workspace.broker(options.broker, SETTINGS, data=f"data-{guarantee}")
+        # Each of both at least once, and in long mode all combinations.
+        runs = [("at_least_once", "streams"), ("exactly_once_v2", "classic")]
+        runs += [("at_least_once", "classic"), ("exactly_once_v2", "streams")] if options.long else []
+        for guarantee, protocol in runs:
+            name = f"{guarantee}-{protocol}"
+            broker = workspace.broker(options.broker, SETTINGS, data=f"data-{name}")
             try:
                 broker.start()
-                take_over(broker, workspace.path / guarantee, classes, guarantee, sides, lambda text: print(f"ok     takeover      {text}", flush=True))
+                take_over(broker, workspace.path / name, classes, guarantee, protocol, sides, lambda text: print(f"ok     takeover      {text}", flush=True))
                 broker.stop()
             except (Failed, BrokerFailed) as failure:
                 failed = 1
