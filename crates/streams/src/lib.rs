@@ -33,11 +33,11 @@ pub use app::{
 pub use driver::{Expected, Input, TestData, TestDriver, TestRecord, TestRecords, TestSetup};
 pub use dsl::processor;
 pub use dsl::{
-    Branches, CogroupedKStream, Consumed, ErrorPolicy, GlobalKTable, JoinWindows, KGroupedStream,
-    KGroupedTable, KStream, KTable, Materialized, Partitioning, Produced, Repartitioned,
-    SessionWindowedCogroupedKStream, SessionWindowedKStream, SessionWindows, SlidingWindows,
-    SuppressBuffer, Suppressed, TimeWindowedCogroupedKStream, TimeWindowedKStream, TimeWindows,
-    Topology, Windowing,
+    AsyncOrder, Batch, Branches, CogroupedKStream, Consumed, ErrorPolicy, GlobalKTable,
+    JoinWindows, KGroupedStream, KGroupedTable, KStream, KTable, Materialized, Partitioning,
+    Produced, Repartitioned, SessionWindowedCogroupedKStream, SessionWindowedKStream,
+    SessionWindows, SlidingWindows, StreamTask, SuppressBuffer, Suppressed,
+    TimeWindowedCogroupedKStream, TimeWindowedKStream, TimeWindows, Topology, Windowing,
 };
 pub use error::{ProcessingError, TopologyError};
 pub use query::{Answer, InStore, JsonReply, Position, Query, QueryError, in_store};

@@ -97,6 +97,11 @@ impl Input {
         Self { origin: cx.origin.clone(), raw: cx.raw.clone() }
     }
 
+    /// Where it stands.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// Makes it the one that is being processed.
     pub(crate) fn resume(&self, cx: &mut Cx) {
         cx.origin = self.origin.clone();

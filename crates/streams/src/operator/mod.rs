@@ -1,6 +1,8 @@
 //! The running form of each operator: one file per family.
 
 pub(crate) mod aggregate;
+pub(crate) mod async_map;
+pub(crate) mod batch;
 pub(crate) mod foreign_join;
 pub(crate) mod guarded;
 pub(crate) mod process;
