@@ -22,6 +22,7 @@ pub mod topology;
 mod driver;
 pub mod runtime;
 
+pub mod metrics;
 mod query;
 
 mod app;

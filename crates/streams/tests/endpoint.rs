@@ -1,5 +1,6 @@
 //! Queries of running applications, in the program and over HTTP: two instances that ask each other.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fleuve::Embedded;
@@ -149,5 +150,69 @@ async fn an_address_that_cannot_be_listened_on_is_told() {
         let said = error.map(|error| error.to_string()).unwrap_or_default();
         assert!(said.starts_with(&format!("application.server {server}: ")), "{said}");
     }
+    broker.shutdown().await;
+}
+
+/// The families on a page of metrics, with their types.
+fn families(page: &str) -> BTreeSet<(String, String)> {
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(name, _)| name.contains("streams"))
+        .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+        .collect()
+}
+
+/// The families that the documentation names.
+fn documented() -> BTreeSet<(String, String)> {
+    let page = include_str!("../../../docs/streams.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| {
+        let (name, rest) = row.split_once("` | ")?;
+        let kind = rest.split(' ').next()?;
+        matches!(kind, "counter" | "gauge").then(|| (name.to_owned(), kind.to_owned()))
+    })
+    .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_and_traces_are_served_and_the_documentation_names_all_of_them() {
+    let broker = broker().await;
+    send(&broker).await;
+    let app = start(&broker).await;
+    counted(&app, 1).await;
+    let page = until(|| async {
+        let server = app.application_server().expect("an address");
+        let patience = Duration::from_secs(30);
+        let got = fleuve_http::get(server, "/metrics", patience, 1 << 20).await;
+        let page = String::from_utf8_lossy(&got.expect("a page").1).into_owned();
+        let processed: f64 = page
+            .lines()
+            .filter(|line| line.starts_with("kafka_streams_stream_task_metrics_process_total{"))
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum();
+        if processed == KEYS as f64 { Ok(page) } else { Err(page) }
+    })
+    .await;
+    assert_eq!(families(&page), documented());
+    let source = "kafka_streams_stream_processor_node_metrics_process_total{\
+                  thread_id=\"counting-StreamThread-1\",task_id=\"0_0\",\
+                  processor_node_id=\"KSTREAM-SOURCE-0000000000\"}";
+    assert!(page.contains(source), "{page}");
+    assert!(
+        page.contains("fleuve_streams_input_lag{task_id=\"0_0\",topic=\"in\",partition=\"0\"} 0")
+    );
+
+    let (_, topology) = get(&app, "/topology").await;
+    let part = &topology["subtopologies"][0];
+    assert_eq!((&part["nodes"][0]["processed"], &part["lag"]), (&KEYS.into(), &0.into()));
+    assert_eq!(part["tasks"].as_array().map(Vec::len), Some(PARTITIONS as usize));
+    let (_, traces) = get(&app, "/traces").await;
+    // The first record of every task is traced.
+    assert_eq!(traces.as_array().map(Vec::len), Some(PARTITIONS as usize), "{traces}");
+    assert_eq!(traces[0]["steps"][0]["node"], "KSTREAM-AGGREGATE-0000000001");
+    let threads = app.metrics().threads;
+    assert_eq!(threads.iter().map(|thread| thread.processed).sum::<u64>(), KEYS as u64);
+    app.close().await.expect("a clean end");
     broker.shutdown().await;
 }

@@ -59,7 +59,9 @@ impl Endpoint {
 }
 
 impl Probe for Endpoint {
-    fn write_metrics(&self, _page: &mut Exposition) {}
+    fn write_metrics(&self, page: &mut Exposition) {
+        self.inside.write_metrics(page);
+    }
 
     fn readiness(&self) -> Result<(), String> {
         let tasks = self.inside.shelf.tasks();
@@ -84,7 +86,7 @@ impl Probe for Endpoint {
             let page = match self.inside.get(&ask.path).await {
                 Some(reply) => Page { status: reply.status, json: reply.json.to_string() },
                 None => {
-                    let message = "see /stores, /instances, /metrics, /healthz and /readyz";
+                    let message = "see /stores, /instances, /topology, /traces, /metrics, /healthz and /readyz";
                     let json = json!({ "error": "unknown_path", "message": message }).to_string();
                     Page { status: 404, json }
                 }

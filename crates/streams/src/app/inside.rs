@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use fleuve_http::Exposition;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::owners::Owners;
 use super::topics::{Counts, tasks_of};
+use crate::metrics::{Rates, page};
 use crate::query::{
     Answer, Ask, JsonReply, Query, QueryError, Request, Rows, Shelf, Target, partition_for,
 };
@@ -24,6 +27,7 @@ pub(super) struct Inside {
     pub(super) owners: Owners,
     /// `application.server`, as others know this instance.
     pub(super) server: OnceLock<String>,
+    pub(super) rates: Mutex<Rates>,
 }
 
 /// An instance of an application, as Kafka Streams' `StreamsMetadata`.
@@ -115,6 +119,12 @@ impl Inside {
             });
             return Some(JsonReply { status: 200, json: Value::Array(instances.collect()) });
         }
+        if path == "/topology" {
+            return Some(JsonReply { status: 200, json: self.topology() });
+        }
+        if path == "/traces" {
+            return Some(JsonReply { status: 200, json: self.globals.traces().to_json() });
+        }
         Some(match Request::parse(path)? {
             Ok(Request::Stores) => {
                 JsonReply { status: 200, json: self.plan.stores_to_json().into() }
@@ -125,6 +135,47 @@ impl Inside {
             },
             Err(reply) => reply,
         })
+    }
+
+    /// The topology with the numbers of this instance: records and rates of nodes, entries of stores, lag and dropped
+    /// records of subtopologies.
+    fn topology(&self) -> Value {
+        let (metrics, now) = (self.shelf.metrics(), Instant::now());
+        let mut rates = self.rates.lock();
+        let mut json = self.plan.to_json();
+        for part in json["subtopologies"].as_array_mut().into_iter().flatten() {
+            let id = format!("{}_", part["id"]);
+            let tasks: Vec<_> =
+                metrics.tasks.iter().filter(|task| task.task.starts_with(&id)).collect();
+            let nodes = || tasks.iter().flat_map(|task| &task.nodes);
+            for node in part["nodes"].as_array_mut().into_iter().flatten() {
+                let same = nodes().filter(|counted| node["name"] == *counted.node);
+                let processed: u64 = same.map(|counted| counted.processed).sum();
+                let rate = rates.rate(&format!("{id} {}", node["name"]), processed, now);
+                node["processed"] = processed.into();
+                node["rate"] = rate.into();
+            }
+            let mut stores: BTreeMap<&str, u64> = BTreeMap::new();
+            for store in tasks.iter().flat_map(|task| &task.stores) {
+                if let Some(entries) = store.entries {
+                    *stores.entry(&store.store).or_default() += entries;
+                }
+            }
+            let inputs = || tasks.iter().flat_map(|task| &task.inputs);
+            let dropped: u64 = tasks.iter().flat_map(|task| task.dropped.values()).sum();
+            part["storeEntries"] = json!(stores);
+            part["tasks"] = json!(tasks.iter().map(|task| &task.task).collect::<Vec<_>>());
+            part["lag"] = inputs().filter_map(|input| input.lag).sum::<i64>().into();
+            part["buffered"] = inputs().map(|input| input.buffered).sum::<usize>().into();
+            part["dropped"] = dropped.into();
+        }
+        json
+    }
+
+    /// Writes the metrics of this instance.
+    pub(super) fn write_metrics(&self, page: &mut Exposition) {
+        let application = self.plan.application_id();
+        page::write(page, application, &self.shelf.metrics(), &mut self.rates.lock());
     }
 
     async fn rows(&self, ask: &Ask) -> Result<Rows, JsonReply> {

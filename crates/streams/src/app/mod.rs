@@ -31,6 +31,7 @@ use fleuve_client::admin::Removal;
 use fleuve_client::config::OffsetReset;
 use fleuve_client::{Admin, Client};
 use fleuve_http::Server;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -39,6 +40,7 @@ pub use restore::{Restoration, RestoreListener};
 
 use crate::dsl::Topology;
 use crate::error::{ProcessingError, TopologyError};
+use crate::metrics::{StreamsMetrics, Trace};
 use crate::query::{Answer, Query, QueryError, Shelf};
 use crate::record::Data;
 use crate::runtime::{DistributionSummary, Globals};
@@ -103,6 +105,8 @@ pub struct Settings {
     /// `max.task.idle.ms`: how long a task with several inputs waits for records of one that has none at the broker
     /// either; `None` (Kafka's -1) does not even wait for those that are there. The default is zero.
     pub max_task_idle: Option<Duration>,
+    /// Traces one record in so many, of each task; 0 for none. The default is 1,000.
+    pub trace_every: u64,
 }
 
 impl Default for Settings {
@@ -125,6 +129,7 @@ impl Default for Settings {
             group_protocol: StreamsGroupProtocol::Classic,
             group_instance_id: None,
             max_task_idle: Some(Duration::ZERO),
+            trace_every: 1_000,
         }
     }
 }
@@ -264,6 +269,7 @@ impl Streams {
         for (topic, count) in counts.iter() {
             tables.set_partitions(topic, *count as i32);
         }
+        tables.traces().set_every(settings.trace_every);
         if let Some(filling) = globals::filled(&tables, &client, &settings).await? {
             threads.spawn(filling.run(stop.subscribe()));
         }
@@ -290,6 +296,7 @@ impl Streams {
             globals: tables.clone(),
             owners: Owners::new(client.clone(), &plan, &counts),
             server: OnceLock::new(),
+            rates: Mutex::default(),
         };
         let inside = Arc::new(inside);
         let mut settings = settings;
@@ -340,6 +347,16 @@ impl Streams {
     /// The instances of the application that have [`Settings::application_server`] set.
     pub async fn instances(&self) -> Vec<InstanceMetadata> {
         self.inside.instances().await
+    }
+
+    /// The numbers of this instance, as its threads told them last: once a second.
+    pub fn metrics(&self) -> StreamsMetrics {
+        self.inside.shelf.metrics()
+    }
+
+    /// The last traces of records, the newest first.
+    pub fn traces(&self) -> Vec<Trace> {
+        self.inside.globals.traces().last()
     }
 
     /// Where this instance answers over HTTP, with the port that the system chose where 0 was asked for.

@@ -30,6 +30,7 @@ use super::restore::Restorer;
 use super::tasks::Tasks;
 use super::topics::Counts;
 use super::{Guarantee, Settings, StreamsError};
+use crate::metrics::Meter;
 use crate::query::{Desk, Shelf};
 use crate::runtime::{Progress, Task, TaskId};
 use crate::topology::Plan;
@@ -71,6 +72,7 @@ pub(super) struct Thread {
     woken: Arc<Alarm>,
     /// Where queries come in.
     desk: Desk,
+    meter: Meter,
     /// Since when members of another program keep this one out of the group.
     strangers_since: Option<Instant>,
     /// Since when nothing could be committed.
@@ -144,6 +146,7 @@ impl Thread {
         let desk = Desk::new(setup.shelf.clone(), setup.number);
         Ok(Self {
             desk,
+            meter: Meter::default(),
             setup,
             consumer,
             asking,
@@ -186,6 +189,7 @@ impl Thread {
                 (true, true) => self.until_work().min(BLOCKED_MAX),
                 (false, _) => self.until_work(),
             };
+            let began = Instant::now();
             tokio::select! {
                 biased;
                 event = self.events.recv() => {
@@ -206,13 +210,17 @@ impl Thread {
                 records = self.consumer.poll(wait) => match records {
                     Ok(Some(records)) => {
                         let partition = records.partition().clone();
-                        self.tasks.queue(&partition, records.into_owned(), &self.consumer);
+                        let mut count = 0;
+                        let records = records.into_owned().inspect(|_| count += 1);
+                        self.tasks.queue(&partition, records, &self.consumer);
+                        self.meter.polled(now_ms(), began.elapsed(), count);
                     }
                     Ok(None) => {}
                     Err(error) => self.take_reading_error(error).await?,
                 }
             }
             blocked = !self.process().await?;
+            self.publish();
             self.tasks.limit_queues(&self.consumer);
             let interval = self.setup.settings.commit_interval();
             let due = self.commit_due && self.tasks.ready().all(Task::is_settled);
@@ -228,6 +236,26 @@ impl Thread {
                 self.commit().await?;
             }
         }
+    }
+
+    /// Tells the numbers of this thread and its tasks, once a second.
+    fn publish(&mut self) {
+        if !self.desk.is_due() {
+            return;
+        }
+        let (now_ms, consumer) = (now_ms(), &self.consumer);
+        let mut tasks = Vec::new();
+        for task in self.tasks.ready_mut() {
+            let number = task.id().partition;
+            let partition = |topic: &Arc<str>| TopicPartition::new(topic.clone(), number);
+            task.note_start(|topic| consumer.position(&partition(topic)));
+            tasks.push(task.metrics(now_ms, |topic| {
+                let partition = partition(topic);
+                let end = consumer.high_watermark(&partition)?;
+                Some((end - consumer.position(&partition)?).max(0))
+            }));
+        }
+        self.desk.publish(tasks, self.meter.metrics(now_ms));
     }
 
     fn show_tasks(&self) {
@@ -288,6 +316,7 @@ impl Thread {
                 let result = self.commit().await;
                 for id in self.tasks.of(&partitions) {
                     self.tasks.close(id);
+                    self.meter.task_closed();
                 }
                 let _ = done.send(());
                 result?;
@@ -296,6 +325,7 @@ impl Thread {
             Event::Lost(partitions) => {
                 for id in self.tasks.of(&partitions) {
                     self.tasks.close(id);
+                    self.meter.task_closed();
                 }
                 if self.output.is_pending() {
                     self.begin_again("the group gave this member up").await?;
@@ -323,6 +353,7 @@ impl Thread {
     /// Begins a task: its state is restored while its partitions wait.
     fn open(&mut self, id: TaskId) {
         let number = self.tasks.open(id, &self.consumer);
+        self.meter.task_created();
         let setup = self.setup.clone();
         let asking = self.asking.clone();
         let partitions = self.tasks.partitions(id).to_vec();
@@ -401,7 +432,7 @@ impl Thread {
         let idle_max_ms = self.setup.settings.max_task_idle.map(|idle| idle.as_millis() as i64);
         let mut worked = false;
         for id in self.tasks.ready_ids() {
-            let mut resumed = false;
+            let (mut resumed, began) = (false, Instant::now());
             if let Some(task) = self.tasks.get_ready(id) {
                 resumed = task.go_on(now_ms)?;
             }
@@ -420,6 +451,9 @@ impl Thread {
                     break;
                 }
                 processed += 1;
+            }
+            if processed > 0 {
+                self.meter.processed(now_ms, began.elapsed(), processed);
             }
             let Some(task) = self.tasks.get_ready(id) else {
                 continue;
@@ -492,6 +526,7 @@ impl Thread {
         match self.desk.meanwhile(&mut self.tasks, commit).await? {
             Outcome::Done => {
                 self.failing_since = None;
+                self.meter.committed(now_ms(), self.last_commit.elapsed());
                 let written = self.output.take_written();
                 for task in self.tasks.ready_mut() {
                     let number = task.id().partition;

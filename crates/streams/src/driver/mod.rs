@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::app::Guarantee;
 use crate::dsl::Topology;
 use crate::error::{ProcessingError, TopologyError};
+use crate::metrics::{TaskMetrics, Trace};
 use crate::query::{Answer, Ask, JsonReply, Query, QueryError, Request, Rows, Target};
 use crate::record::Record;
 use crate::runtime::{DistributionSummary, Globals, Outgoing, Progress, RawRecord, TaskId};
@@ -147,6 +148,7 @@ impl TestDriver {
             }
         }
         driver.create_topics();
+        driver.globals.traces().set_every(setup.trace_every);
         for (name, topic) in &driver.topics {
             driver.globals.set_partitions(name, topic.partitions.len() as i32);
         }
@@ -305,6 +307,17 @@ impl TestDriver {
             query.gather(&mut gathered, answer);
         }
         gathered.ok_or(QueryError::Ended)
+    }
+
+    /// The numbers of all tasks.
+    pub fn metrics(&self) -> Vec<TaskMetrics> {
+        let tasks = self.tasks.values();
+        tasks.map(|running| running.task.metrics(self.now_ms, |_| Some(0))).collect()
+    }
+
+    /// The last traces of records, the newest first; see [`TestSetup::trace_every`].
+    pub fn traces(&self) -> Vec<Trace> {
+        self.globals.traces().last()
     }
 
     /// Asks the stores as over HTTP: `driver.get("/stores/counts/key/a")`. See [the endpoint](crate::Settings).

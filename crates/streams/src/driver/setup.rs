@@ -15,6 +15,7 @@ pub struct TestSetup<'a> {
     pub(super) guarantee: Guarantee,
     pub(super) cache_bytes: usize,
     pub(super) commits_each: bool,
+    pub(super) trace_every: u64,
     pub(super) state_dir: Option<PathBuf>,
 }
 
@@ -27,6 +28,7 @@ impl<'a> TestSetup<'a> {
             guarantee: Guarantee::AtLeastOnce,
             cache_bytes: 10 << 20,
             commits_each: true,
+            trace_every: 0,
             state_dir: None,
         }
     }
@@ -65,6 +67,12 @@ impl<'a> TestSetup<'a> {
     /// Keeps the stores of each instance on disk, in a directory of its own within this one.
     pub fn state_dir(mut self, state_dir: &Path) -> Self {
         self.state_dir = Some(state_dir.to_owned());
+        self
+    }
+
+    /// Traces one record in so many, of each task.
+    pub fn trace_every(mut self, records: u64) -> Self {
+        self.trace_every = records;
         self
     }
 

@@ -2,20 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Ask, Query, QueryError, Rows};
+use crate::metrics::{StreamsMetrics, TaskMetrics, ThreadMetrics};
 use crate::runtime::{Task, TaskId};
 use crate::topology::Plan;
 
 /// The tasks of all threads of an instance.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Shelf(Arc<Mutex<BTreeMap<TaskId, Shown>>>);
+pub(crate) struct Shelf(Arc<Mutex<Shown>>);
+
+#[derive(Debug, Default)]
+struct Shown {
+    tasks: BTreeMap<TaskId, ShownTask>,
+    /// What the threads told last about themselves and their tasks.
+    threads: BTreeMap<usize, (ThreadMetrics, Vec<TaskMetrics>)>,
+}
 
 #[derive(Debug)]
-struct Shown {
+struct ShownTask {
     thread: usize,
     ready: bool,
     desk: mpsc::UnboundedSender<Question>,
@@ -35,21 +44,41 @@ pub(crate) struct Desk {
     thread: usize,
     sender: mpsc::UnboundedSender<Question>,
     questions: mpsc::UnboundedReceiver<Question>,
+    published: Option<Instant>,
 }
 
 impl Desk {
     pub(crate) fn new(shelf: Shelf, thread: usize) -> Self {
         let (sender, questions) = mpsc::unbounded_channel();
-        Self { shelf, thread, sender, questions }
+        shelf.0.lock().threads.insert(thread, Default::default());
+        Self { shelf, thread, sender, questions, published: None }
+    }
+
+    /// Whether it is time to tell numbers again.
+    pub(crate) fn is_due(&mut self) -> bool {
+        let due = self.published.is_none_or(|last| last.elapsed() >= PUBLISHED_EVERY);
+        if due {
+            self.published = Some(Instant::now());
+        }
+        due
+    }
+
+    /// Tells the numbers of the thread and its tasks.
+    pub(crate) fn publish(&self, mut tasks: Vec<TaskMetrics>, thread: ThreadMetrics) {
+        for task in &mut tasks {
+            task.thread = self.thread;
+        }
+        let thread = ThreadMetrics { thread: self.thread, ..thread };
+        self.shelf.0.lock().threads.insert(self.thread, (thread, tasks));
     }
 
     /// Shows which tasks the thread has now, and whether each runs or is still restored.
     pub(crate) fn show(&self, tasks: impl Iterator<Item = (TaskId, bool)>) {
         let mut shelf = self.shelf.0.lock();
-        shelf.retain(|_, shown| shown.thread != self.thread);
+        shelf.tasks.retain(|_, shown| shown.thread != self.thread);
         for (id, ready) in tasks {
-            let shown = Shown { thread: self.thread, ready, desk: self.sender.clone() };
-            shelf.insert(id, shown);
+            let shown = ShownTask { thread: self.thread, ready, desk: self.sender.clone() };
+            shelf.tasks.insert(id, shown);
         }
     }
 
@@ -88,6 +117,7 @@ impl Desk {
 impl Drop for Desk {
     fn drop(&mut self) {
         self.show(std::iter::empty());
+        self.shelf.0.lock().threads.remove(&self.thread);
     }
 }
 
@@ -100,7 +130,26 @@ pub(crate) trait Shelved {
 impl Shelf {
     /// The tasks that this instance runs, and whether each is ready.
     pub(crate) fn tasks(&self) -> BTreeMap<TaskId, bool> {
-        self.0.lock().iter().map(|(id, shown)| (*id, shown.ready)).collect()
+        self.0.lock().tasks.iter().map(|(id, shown)| (*id, shown.ready)).collect()
+    }
+
+    /// What the threads told last.
+    pub(crate) fn metrics(&self) -> StreamsMetrics {
+        let shown = self.0.lock();
+        let here = |task: &&TaskMetrics| {
+            shown.tasks.iter().any(|(id, known)| known.ready && id.to_string() == task.task)
+        };
+        StreamsMetrics {
+            threads: shown.threads.values().map(|(thread, _)| thread.clone()).collect(),
+            tasks: shown
+                .threads
+                .values()
+                .flat_map(|(_, tasks)| tasks)
+                .filter(here)
+                .cloned()
+                .collect(),
+            restoring: shown.tasks.values().filter(|task| !task.ready).count(),
+        }
     }
 
     /// Does something with a task, on its thread; `None` if it is not here.
@@ -110,7 +159,7 @@ impl Shelf {
         act: impl FnOnce(Option<&mut Task>) -> T + Send + 'static,
     ) -> Option<T> {
         let (done, answer) = oneshot::channel();
-        let desk = self.0.lock().get(&id).map(|shown| shown.desk.clone())?;
+        let desk = self.0.lock().tasks.get(&id).map(|shown| shown.desk.clone())?;
         let act: Act = Box::new(move |task| {
             // Whoever asked may have gone.
             let _ = done.send(act(task));
@@ -157,3 +206,6 @@ impl Shelf {
         found.ok_or(QueryError::Ended)?.ok_or_else(restoring)?
     }
 }
+
+/// How often threads tell their numbers.
+const PUBLISHED_EVERY: Duration = Duration::from_secs(1);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::node::Shared;
-use super::{Down, Fan, Flusher, Globals, Punctuated, SharedDeferring, SourceEntry};
+use super::{Down, Edge, Fan, Flusher, Globals, Punctuated, SharedDeferring, SourceEntry};
+use crate::metrics::Tally;
 use crate::record::Data;
 use crate::state::AnyStore;
 use crate::topology::{Kind, Node, NodeId, Plan};
@@ -48,6 +49,7 @@ pub(crate) struct Assembly<'a> {
     flushers: Vec<(String, Box<dyn Flusher>)>,
     processors: Vec<Box<dyn Punctuated>>,
     deferring: Vec<SharedDeferring>,
+    tallies: BTreeMap<NodeId, Arc<Tally>>,
 }
 
 /// The parts of a finished task.
@@ -60,6 +62,8 @@ pub(crate) struct Assembled {
     pub(crate) processors: Vec<Box<dyn Punctuated>>,
     /// Operators that may hold records, those before others first.
     pub(crate) deferring: Vec<SharedDeferring>,
+    /// What the nodes have taken in. Sources count by their queues.
+    pub(crate) tallies: Vec<(NodeId, Arc<Tally>)>,
 }
 
 impl<'a> Assembly<'a> {
@@ -90,6 +94,10 @@ impl<'a> Assembly<'a> {
             flushers: Vec::new(),
             processors: Vec::new(),
             deferring: Vec::new(),
+            tallies: nodes
+                .iter()
+                .map(|id| (*id, Arc::new(Tally::new(Arc::from(plan.nodes[*id].name.as_str())))))
+                .collect(),
         };
         let mut sources = BTreeMap::new();
         // Nodes are numbered in the order of their creation, parents before children.
@@ -115,6 +123,7 @@ impl<'a> Assembly<'a> {
             flushers: flushers.into_iter().map(|(_, flusher)| flusher).collect(),
             processors: assembly.processors,
             deferring: assembly.deferring,
+            tallies: assembly.tallies.into_iter().collect(),
         }
     }
 
@@ -161,7 +170,12 @@ impl<'a> Assembly<'a> {
         self.deferring.push(operator);
     }
 
-    pub(crate) fn receiver<K: Data, V: Data>(&mut self, id: NodeId) -> Box<dyn Down<K, V>> {
+    /// The way to a node.
+    pub(crate) fn receiver<K: Data, V: Data>(&mut self, id: NodeId) -> Edge<K, V> {
+        Edge { child: self.child(id), tally: self.tallies[&id].clone() }
+    }
+
+    fn child<K: Data, V: Data>(&mut self, id: NodeId) -> Box<dyn Down<K, V>> {
         let built = self.built.remove(&id).expect("children are built before their parents");
         let shared = match built.downcast::<Box<dyn Down<K, V>>>() {
             Ok(own) if self.plan.nodes[id].parents.len() <= 1 => return *own,

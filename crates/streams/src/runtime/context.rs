@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::{Globals, Schedules, StoreSlot};
 use crate::dsl::{ErrorPolicy, Policies};
 use crate::error::{Cause, ProcessingError};
+use crate::metrics::Tracing;
 use crate::record::Headers;
 use crate::state::{AnyStore, StoreError};
 
@@ -42,6 +43,8 @@ pub struct Cx {
     pub(crate) stores: Vec<Box<dyn AnyStore>>,
     /// Per store, up to where its closed windows were sent.
     pub(crate) emitted_until: Vec<Option<i64>>,
+    /// Set while a record is traced.
+    pub(crate) tracing: Option<Box<Tracing>>,
     /// Records that operators dropped, by the reason.
     pub(crate) dropped: Vec<(&'static str, u64)>,
     pub(crate) policies: Arc<Policies>,

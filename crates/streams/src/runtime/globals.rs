@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use super::{Outgoing, RawRecord, SourceRecord, Tallies};
 use crate::dsl::{ErrorPolicy, Policies};
 use crate::error::{Cause, ProcessingError};
+use crate::metrics::Traces;
 use crate::record::Data;
 use crate::runtime::Origin;
 use crate::state::{KvStore, Stamped, StoreError};
@@ -26,6 +27,7 @@ pub(crate) struct Globals {
     dead: Arc<Mutex<Vec<Outgoing>>>,
     partitions: Arc<RwLock<BTreeMap<String, i32>>>,
     tallies: Tallies,
+    traces: Traces,
 }
 
 type Shared = Arc<Mutex<Box<dyn GlobalStore>>>;
@@ -68,8 +70,14 @@ impl Globals {
         Self {
             partitions: self.partitions.clone(),
             tallies: self.tallies.clone(),
+            traces: self.traces.clone(),
             ..Self::new(plan)
         }
+    }
+
+    /// The traces of the instance's tasks.
+    pub(crate) fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// The topics that fill the tables.

@@ -20,7 +20,7 @@ pub use context::{Cx, Origin};
 pub(crate) use context::{Outgoing, OutgoingTopic, Problem, SourceRecord};
 pub(crate) use deferring::{Deferring, SharedDeferring};
 pub(crate) use globals::{GlobalReader, GlobalStore, Globals};
-pub(crate) use node::{Down, Fan, Flusher, Punctuated, SourceEntry};
+pub(crate) use node::{Down, Edge, Fan, Flusher, Punctuated, SourceEntry};
 pub(crate) use punctuation::Schedules;
 pub use punctuation::{Clock, Schedule};
 pub(crate) use queues::Lag;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Cx, Problem, RawRecord, Schedule};
+use crate::metrics::Tally;
 use crate::record::{Data, Record};
 
 /// A node that takes records of one type.
@@ -44,13 +45,35 @@ pub(crate) trait Punctuated: Send {
 /// The children of a node.
 pub(crate) enum Fan<K, V> {
     None,
-    One(Box<dyn Down<K, V>>),
+    One(Edge<K, V>),
     /// In the order in which they were attached. All but the last get a clone.
-    Many(Vec<Box<dyn Down<K, V>>>),
+    Many(Vec<Edge<K, V>>),
+}
+
+/// The way to a child, which counts what goes along it.
+pub(crate) struct Edge<K, V> {
+    pub(crate) child: Box<dyn Down<K, V>>,
+    pub(crate) tally: Arc<Tally>,
+}
+
+impl<K, V> Edge<K, V> {
+    #[inline]
+    fn push(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
+        self.tally.count();
+        if cx.tracing.is_none() {
+            return self.child.push(record, cx);
+        }
+        let entered = cx.tracing.as_mut().and_then(|tracing| tracing.enter(&self.tally.node));
+        let pushed = self.child.push(record, cx);
+        if let Some(tracing) = &mut cx.tracing {
+            tracing.leave(entered);
+        }
+        pushed
+    }
 }
 
 impl<K: Data, V: Data> Fan<K, V> {
-    pub(crate) fn of(mut children: Vec<Box<dyn Down<K, V>>>) -> Self {
+    pub(crate) fn of(mut children: Vec<Edge<K, V>>) -> Self {
         match children.len() {
             0 => Self::None,
             1 => Self::One(children.remove(0)),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::metrics::Spread;
 use crate::record::Headers;
 use crate::topology::NodeId;
 
@@ -58,6 +59,10 @@ pub(crate) struct Queue {
     pub(crate) seen: Option<i64>,
     /// Until when the task waits for a record, once the partition is known to have no more.
     idle_until_ms: Option<i64>,
+    /// Records processed.
+    pub(crate) processed: u64,
+    /// From a record's timestamp to its processing, in milliseconds.
+    pub(crate) e2e_latency: Spread,
 }
 
 impl Queues {
@@ -70,6 +75,8 @@ impl Queues {
             position: None,
             seen: None,
             idle_until_ms: None,
+            processed: 0,
+            e2e_latency: Spread::default(),
         });
     }
 
@@ -139,7 +146,15 @@ impl Queue {
         self.records.push_back((timestamp, record));
     }
 
-    pub(crate) fn pop(&mut self) -> Option<(i64, RawRecord)> {
+    /// Takes the next record to be processed, and counts it.
+    pub(crate) fn take(&mut self, now_ms: i64) -> Option<(i64, RawRecord)> {
+        let (timestamp, record) = self.pop()?;
+        self.processed += 1;
+        self.e2e_latency.record(now_ms, now_ms - timestamp);
+        Some((timestamp, record))
+    }
+
+    fn pop(&mut self) -> Option<(i64, RawRecord)> {
         let (timestamp, record) = self.records.pop_front()?;
         self.partition_time = self.partition_time.max(timestamp);
         self.position = Some(record.offset + 1);

@@ -13,6 +13,7 @@ use super::{
     Clock, Flusher, Globals, Punctuated, RawRecord, Schedules, SharedDeferring, SourceEntry,
 };
 use crate::error::ProcessingError;
+use crate::metrics::{InputMetrics, NodeMetrics, Sampler, StoreMetrics, Tally, TaskMetrics};
 use crate::query::Position;
 use crate::record::Headers;
 use crate::state::AnyStore;
@@ -43,6 +44,8 @@ pub(crate) struct Task {
     deferring: Vec<SharedDeferring>,
     initialized: bool,
     pub(super) stores: Vec<StoreEntry>,
+    tallies: Vec<(NodeId, Arc<Tally>)>,
+    sampler: Sampler,
     pub(super) cx: Cx,
     /// Held as long as the task may write to disk.
     pub(super) claim: Option<Claim>,
@@ -95,7 +98,10 @@ impl Task {
             deferring: assembled.deferring,
             initialized: false,
             stores: entries,
+            tallies: assembled.tallies,
+            sampler: globals.traces().sampler(),
             cx: Cx {
+                tracing: None,
                 origin: Origin {
                     topic: Arc::from(""),
                     partition: id.partition,
@@ -150,7 +156,7 @@ impl Task {
         if self.holds() {
             return Ok(false);
         }
-        let next = self.queues.next().and_then(|queue| Some((queue.source, queue.pop()?)));
+        let next = self.queues.next().and_then(|queue| Some((queue.source, queue.take(now_ms)?)));
         match next {
             Some((source, (timestamp, record))) => {
                 self.process_record(source, timestamp, record, now_ms)?;
@@ -163,7 +169,8 @@ impl Task {
     /// Processes the next queued record of a topic, for drivers that choose the order among several tasks.
     pub(crate) fn process_from(&mut self, topic: &str, now_ms: i64) -> Result<(), ProcessingError> {
         self.init(now_ms)?;
-        let next = self.queues.find(topic).and_then(|queue| Some((queue.source, queue.pop()?)));
+        let next =
+            self.queues.find(topic).and_then(|queue| Some((queue.source, queue.take(now_ms)?)));
         match next {
             Some((source, (timestamp, record))) => {
                 self.process_record(source, timestamp, record, now_ms)
@@ -195,7 +202,12 @@ impl Task {
         self.cx.raw = (record.key.clone(), record.value.clone());
         self.cx.stream_time_ms = self.cx.stream_time_ms.max(timestamp);
         let entry = self.sources.get_mut(&source).expect("queues belong to sources");
-        entry.push(record, &mut self.cx).map_err(|problem| problem.at(&self.cx.origin))?;
+        self.cx.tracing = self.sampler.begin();
+        let pushed = entry.push(record, &mut self.cx);
+        if let Some(tracing) = self.cx.tracing.take() {
+            self.sampler.end(*tracing, self.id.to_string(), &self.cx.origin, now_ms);
+        }
+        pushed.map_err(|problem| problem.at(&self.cx.origin))?;
         if !self.processors.is_empty() {
             self.fire(Clock::StreamTime, self.cx.stream_time_ms)?;
             for processor in &mut self.processors {
@@ -397,6 +409,16 @@ impl Task {
         }
     }
 
+    /// Notes where the task begins to read, as far as that is known and nothing was processed yet.
+    pub(crate) fn note_start(&mut self, position: impl Fn(&Arc<str>) -> Option<i64>) {
+        for queue in self.queues.iter_mut() {
+            if queue.seen.is_none() && queue.len() == 0 {
+                let next = position(&queue.topic).filter(|next| *next > 0);
+                queue.seen = next.map(|next| next - 1);
+            }
+        }
+    }
+
     /// The last processed offsets.
     pub(crate) fn position(&self) -> Position {
         let mut position = Position::default();
@@ -432,6 +454,45 @@ impl Task {
         lag: impl Fn(&Arc<str>) -> Lag,
     ) -> bool {
         self.queues.is_ready(idle_max_ms, now_ms, lag)
+    }
+
+    /// The task's numbers. `behind` knows how many records of a topic were not fetched yet.
+    pub(crate) fn metrics(
+        &self,
+        now_ms: i64,
+        behind: impl Fn(&Arc<str>) -> Option<i64>,
+    ) -> TaskMetrics {
+        let inputs = self.queues.iter().map(|queue| InputMetrics {
+            topic: queue.topic.clone(),
+            partition: self.id.partition,
+            processed: queue.processed,
+            buffered: queue.len(),
+            lag: behind(&queue.topic).map(|behind| behind + queue.len() as i64),
+        });
+        let taken_in = |id: NodeId| {
+            let of_source = self.queues.iter().filter(|queue| queue.source == id);
+            of_source.map(|queue| queue.processed).sum::<u64>()
+        };
+        let nodes = self.tallies.iter().map(|(id, tally)| NodeMetrics {
+            node: tally.node.clone(),
+            processed: tally.records() + taken_in(*id),
+        });
+        let stores = self.stores.iter().zip(&self.cx.stores).map(|(entry, store)| StoreMetrics {
+            store: entry.name.clone(),
+            cached_bytes: store.cached_bytes(),
+            ..store.figures()
+        });
+        let slowest = self.queues.iter().max_by_key(|queue| queue.processed);
+        TaskMetrics {
+            task: self.id.to_string(),
+            thread: 0,
+            stream_time_ms: self.cx.stream_time_ms,
+            dropped: self.cx.dropped.iter().copied().collect(),
+            e2e_latency: slowest.map(|queue| queue.e2e_latency.summary(now_ms)).unwrap_or_default(),
+            inputs: inputs.collect(),
+            nodes: nodes.collect(),
+            stores: stores.collect(),
+        }
     }
 
     /// Records dropped so far, by reason.

@@ -26,6 +26,11 @@ pub trait Backend: Send {
     /// The number of keys.
     fn entries(&mut self) -> Result<usize, StoreError>;
 
+    /// The number of keys, where it is known without counting.
+    fn known_entries(&self) -> Option<usize> {
+        None
+    }
+
     /// Forgets everything, at once and for good.
     fn clear(&mut self) -> Result<(), StoreError>;
 
@@ -45,6 +50,10 @@ pub struct MemoryBackend {
 }
 
 impl Backend for MemoryBackend {
+    fn known_entries(&self) -> Option<usize> {
+        Some(self.pairs.len())
+    }
+
     fn get(&mut self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         Ok(self.pairs.get(key).cloned())
     }

@@ -13,6 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::cache::Cache;
 use super::disk::DiskBackend;
 use super::{AnyStore, Backend, Logged, Stamped, StoreError};
+use crate::metrics::StoreMetrics;
 use crate::record::Headers;
 use crate::runtime::Origin;
 use crate::serde::{Presence, SerdeOf};
@@ -24,6 +25,9 @@ pub(crate) struct KvStore<K, V> {
     cache: Cache<V>,
     changelog: Vec<Logged>,
     key: Vec<u8>,
+    /// Reads that the cache answered, and those that it did not.
+    hits: u64,
+    misses: u64,
 }
 
 /// What a key-value store is made from.
@@ -49,12 +53,21 @@ pub(crate) struct Flushed<K, V> {
 
 impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
     pub(crate) fn new(settings: KvStoreSettings<K, V>, backend: Box<dyn Backend>) -> Self {
-        Self { settings, backend, cache: Cache::default(), changelog: Vec::new(), key: Vec::new() }
+        Self {
+            settings,
+            backend,
+            cache: Cache::default(),
+            changelog: Vec::new(),
+            key: Vec::new(),
+            hits: 0,
+            misses: 0,
+        }
     }
 
     pub(crate) fn get(&mut self, key: &K) -> Result<Option<Stamped<V>>, StoreError> {
         self.write_key(key)?;
         if let Some(entry) = self.cache.get(&self.key) {
+            self.hits += 1;
             return Ok(entry.value.clone());
         }
         let value = match self.backend.get(&self.key)? {
@@ -62,6 +75,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
             None => None,
         };
         if self.settings.cached {
+            self.misses += 1;
             self.cache.fill(Bytes::copy_from_slice(&self.key), value.clone());
         }
         Ok(value)
@@ -294,5 +308,14 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for KvStore<
 
     fn backend(&mut self) -> Option<&mut dyn Backend> {
         Some(&mut *self.backend)
+    }
+
+    fn figures(&self) -> StoreMetrics {
+        StoreMetrics {
+            entries: self.backend.known_entries().map(|entries| entries as u64),
+            cache_hits: self.hits,
+            cache_misses: self.misses,
+            ..StoreMetrics::default()
+        }
     }
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use disk::DiskBackend;
 
+use crate::metrics::StoreMetrics;
 use crate::record::Headers;
 
 mod backend;
@@ -128,5 +129,10 @@ pub(crate) trait AnyStore: Any + Send {
     /// The changelog keys of what was dropped by time since the last call.
     fn take_expired(&mut self) -> Vec<Bytes> {
         Vec::new()
+    }
+
+    /// What else it knows about its size and its cache.
+    fn figures(&self) -> StoreMetrics {
+        StoreMetrics::default()
     }
 }

@@ -14,6 +14,7 @@ use bytes::{BufMut, Bytes};
 
 use super::disk::DiskBackend;
 use super::{AnyStore, Logged, StoreError};
+use crate::metrics::StoreMetrics;
 use crate::record::{Headers, Window, Windowed};
 use crate::runtime::Origin;
 use crate::serde::{Presence, SerdeOf};
@@ -314,6 +315,10 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for SessionS
         self.set((key, end, start), &plain, value);
         self.expire();
         Ok(())
+    }
+
+    fn figures(&self) -> StoreMetrics {
+        StoreMetrics { entries: Some(self.sessions.len() as u64), ..StoreMetrics::default() }
     }
 
     fn shrink_cache(&mut self) {

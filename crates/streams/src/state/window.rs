@@ -16,6 +16,7 @@ use bytes::{BufMut, Bytes};
 
 use super::disk::DiskBackend;
 use super::{AnyStore, Logged, Stamped, StoreError};
+use crate::metrics::StoreMetrics;
 use crate::record::{Headers, Window, Windowed};
 use crate::runtime::Origin;
 use crate::serde::{Presence, SerdeOf};
@@ -394,6 +395,11 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
         }
         self.expire();
         Ok(())
+    }
+
+    fn figures(&self) -> StoreMetrics {
+        let entries = self.windows.values().map(|window| window.len() as u64).sum();
+        StoreMetrics { entries: Some(entries), ..StoreMetrics::default() }
     }
 
     fn shrink_cache(&mut self) {

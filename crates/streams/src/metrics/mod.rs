@@ -1,0 +1,25 @@
+//! What a running application counts, and how it is seen: live numbers of tasks, nodes and stores, and traces of single
+//! records.
+//!
+//! Counting costs the thread of a task one addition per record and node, in plain numbers ([`Tally`], [`Spread`]). Once a
+//! second the thread puts a copy where others read it; rates are made from totals by whoever reads ([`Rates`]). The names
+//! are Kafka Streams'; every family is in `docs/streams.md`.
+
+mod meter;
+pub(crate) mod page;
+mod rates;
+mod snapshot;
+mod spread;
+mod tally;
+mod trace;
+
+pub(crate) use meter::Meter;
+pub(crate) use rates::Rates;
+pub use snapshot::{
+    InputMetrics, NodeMetrics, StoreMetrics, StreamsMetrics, TaskMetrics, ThreadMetrics,
+};
+pub(crate) use spread::Spread;
+pub use spread::Summary;
+pub(crate) use tally::Tally;
+pub(crate) use trace::{Sampler, Traces, Tracing};
+pub use trace::{Step, Trace};
