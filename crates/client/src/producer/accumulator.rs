@@ -13,12 +13,14 @@ use fleuve_types::{TimestampMs, TopicPartition};
 use tokio::time::Instant;
 
 use super::batch::{Batch, Delivery, Outcome};
+use super::deliveries::Deliveries;
 use super::partitioner::{Sticky, partition_for_key};
 use super::queue::{OpenBatch, Queue};
 use super::record::Record;
 use crate::cluster::TopicInfo;
 use crate::config::ProducerConfig;
 use crate::error::{Error, Result};
+use crate::timing::now_ms;
 
 /// What came of an attempt to take a record.
 pub(super) enum Appended {
@@ -58,6 +60,8 @@ pub(super) struct QueueId {
 pub(super) struct State {
     topics: Vec<Topic>,
     by_name: HashMap<Arc<str>, usize>,
+    /// The topic of the last record.
+    last_topic: usize,
     /// Queues that have something to send.
     pub(super) listed: VecDeque<QueueId>,
     memory_used: usize,
@@ -80,6 +84,9 @@ struct Topic {
 /// Builders and buffers kept for the next batches, enough for those of a few requests.
 const FREE_MAX: usize = 64;
 
+/// Records that one caller appends before the sender gets the lock.
+const LOCKED_MAX: usize = 256;
+
 impl Accumulator {
     pub(super) fn new(config: &ProducerConfig) -> Self {
         Self {
@@ -96,14 +103,44 @@ impl Accumulator {
 
     /// Puts a record into the open batch of its partition, if there is room.
     pub(super) fn append(&self, record: &Record<'_>, timestamp: i64) -> Result<Appended> {
+        self.append_to(&mut self.lock(), record, timestamp)
+    }
+
+    /// Appends records in their order until one meets an obstacle, and notes the batches in `deliveries`. Returns how
+    /// many it took, the obstacle of the next, and whether to wake the sender.
+    pub(super) fn append_all(
+        &self,
+        records: &[Record<'_>],
+        deliveries: &mut Deliveries,
+    ) -> Result<(usize, Option<Appended>, bool)> {
+        let mut wake_any = false;
+        let mut state = self.lock();
+        let count = records.len().min(LOCKED_MAX);
+        for (index, record) in records[..count].iter().enumerate() {
+            let timestamp = record.timestamp.unwrap_or_else(now_ms);
+            match self.append_to(&mut state, record, timestamp)? {
+                Appended::Done { delivery, wake } => {
+                    wake_any |= wake;
+                    deliveries.add(delivery);
+                }
+                obstacle => return Ok((index, Some(obstacle), wake_any)),
+            }
+        }
+        Ok((count, None, wake_any))
+    }
+
+    fn append_to(
+        &self,
+        state: &mut State,
+        record: &Record<'_>,
+        timestamp: i64,
+    ) -> Result<Appended> {
         let size = record.size_bound();
         self.check_size(record, size)?;
-        let mut guard = self.lock();
-        let state = &mut *guard;
         if state.closed {
             return Err(Error::state("send on a closed producer"));
         }
-        let Some(&topic_index) = state.by_name.get(record.topic) else {
+        let Some(topic_index) = state.topic_index(record.topic) else {
             return Ok(Appended::TopicUnknown);
         };
         if self.exceeds_memory(state, size) {
@@ -261,6 +298,17 @@ impl Accumulator {
 }
 
 impl State {
+    fn topic_index(&mut self, name: &str) -> Option<usize> {
+        // Mostly the topic of the record before: comparing names costs less than hashing one.
+        if let Some(topic) = self.topics.get(self.last_topic)
+            && *topic.name == *name
+        {
+            return Some(self.last_topic);
+        }
+        self.last_topic = *self.by_name.get(name)?;
+        Some(self.last_topic)
+    }
+
     pub(super) fn queue(&mut self, id: QueueId) -> &mut Queue {
         &mut self.topics[id.topic].queues[id.partition]
     }

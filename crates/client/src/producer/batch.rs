@@ -1,6 +1,7 @@
 //! A batch on its way, and the futures of the records in it.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -31,6 +32,10 @@ pub(super) struct Written {
 /// The common result of the records in a batch.
 pub(super) struct Outcome {
     partition: TopicPartition,
+    /// The number of the [`super::Deliveries`] that keep it; 0 is none.
+    follower: AtomicU64,
+    /// The last record that they know of.
+    last_index: AtomicI32,
     state: Mutex<OutcomeState>,
 }
 
@@ -42,7 +47,12 @@ struct OutcomeState {
 
 impl Outcome {
     pub(super) fn new(partition: TopicPartition) -> Arc<Self> {
-        Arc::new(Self { partition, state: Mutex::default() })
+        Arc::new(Self {
+            partition,
+            follower: AtomicU64::new(0),
+            last_index: AtomicI32::new(0),
+            state: Mutex::default(),
+        })
     }
 
     /// Returns the partition of the batch.
@@ -105,6 +115,34 @@ impl Delivery {
     /// Returns the partition the record goes to.
     pub fn partition(&self) -> &TopicPartition {
         &self.outcome.partition
+    }
+
+    /// Puts a number on the batch, and reports whether it had another one. The batch remembers the last record for
+    /// which this was done.
+    pub(super) fn follow(&self, number: u64) -> bool {
+        let Outcome { follower, last_index, .. } = &*self.outcome;
+        if last_index.load(Ordering::Relaxed) < self.index {
+            last_index.store(self.index, Ordering::Relaxed);
+        }
+        // Two that take turns with one batch both keep it, several times, which does no harm.
+        let is_new = follower.load(Ordering::Relaxed) != number;
+        if is_new {
+            follower.store(number, Ordering::Relaxed);
+        }
+        is_new
+    }
+
+    /// Returns the delivery of the last record of the batch that was followed.
+    pub(super) fn of_last(self) -> Self {
+        let index = self.outcome.last_index.load(Ordering::Relaxed);
+        Self::new(self.outcome, index)
+    }
+
+    /// Returns the place of the record, if its batch is written.
+    pub(super) fn written(&self) -> Option<RecordMetadata> {
+        let state = self.outcome.lock();
+        let result = state.result.as_ref().filter(|result| result.is_ok())?;
+        self.outcome.metadata_of(result, self.index).ok()
     }
 
     /// Reports whether both records share a batch, and so their fate.

@@ -18,6 +18,7 @@
 mod accumulator;
 mod answers;
 mod batch;
+mod deliveries;
 mod metrics;
 mod partitioner;
 mod queue;
@@ -47,6 +48,7 @@ use accumulator::{Accumulator, Appended};
 use transactions::Transactions;
 
 pub use batch::Delivery;
+pub use deliveries::Deliveries;
 pub use partitioner::{murmur2, partition_for_key};
 pub use record::{Header, Record, RecordMetadata};
 
@@ -129,6 +131,40 @@ impl Producer {
             return Box::pin(self.send_intercepted(record)).await;
         }
         self.send_as_it_is(record).await
+    }
+
+    /// Puts records into batches in their order, as [`Producer::send`] does with each, and keeps one
+    /// delivery for each batch: less work where nobody asks for the place of a single record.
+    ///
+    /// After an error the records before the one concerned are on their way.
+    pub async fn send_all(
+        &self,
+        mut records: &[Record<'_>],
+        deliveries: &mut Deliveries,
+    ) -> Result<()> {
+        let shared = &*self.handle.shared;
+        if !shared.config.interceptors.is_empty() {
+            for record in records {
+                deliveries.add(self.send(*record).await?);
+            }
+            return Ok(());
+        }
+        if let Some(transactions) = &shared.transactions {
+            transactions.check_open()?;
+        }
+        while !records.is_empty() {
+            let (taken, obstacle, wake) = shared.accumulator.append_all(records, deliveries)?;
+            records = &records[taken..];
+            if wake {
+                shared.work.notify_one();
+            }
+            if let (Some(obstacle), Some((record, rest))) = (obstacle, records.split_first()) {
+                let timestamp = record.timestamp.unwrap_or_else(now_ms);
+                deliveries.add(self.send_when_possible(*record, timestamp, obstacle).await?);
+                records = rest;
+            }
+        }
+        Ok(())
     }
 
     /// Returns what was counted, under the names of Kafka's producer.

@@ -71,6 +71,32 @@ fn producer(broker: &ScriptedBroker, config: ProducerConfig) -> Producer {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_records_share_the_deliveries_of_their_batches() {
+    // The second batch is refused for good.
+    let refused = ErrorCode::InvalidRecord;
+    let (broker, seen) =
+        broker(move |number, _| Some(if number == 1 { refused } else { ErrorCode::None }));
+    let producer = producer(&broker, ProducerConfig::default());
+    let mut deliveries = Deliveries::new();
+    let three = [Record::new("t").value(b"v"); 3];
+    for round in 0..3 {
+        producer.send_all(&three, &mut deliveries).await.expect("sent");
+        producer.send_all(&three, &mut deliveries).await.expect("sent");
+        assert!(!deliveries.is_empty());
+        match deliveries.done().await {
+            // The broker answers with the batch's first sequence number for its offset.
+            Ok(ends) if round != 1 => {
+                assert_eq!(ends.into_values().collect::<Vec<_>>(), [6 * (round / 2 + 1)])
+            }
+            done => assert_eq!(done.err().and_then(|error| error.code()), Some(refused)),
+        }
+        assert!(deliveries.is_empty());
+    }
+    let counts: Vec<i32> = seen.lock().expect("no panic").iter().map(|batch| batch.2).collect();
+    assert_eq!(counts, [6, 6, 6]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn records_that_linger_share_a_batch_and_know_their_offsets() {
     let (broker, seen) = broker(|_, _| Some(ErrorCode::None));
     let producer = producer(&broker, ProducerConfig::default());
