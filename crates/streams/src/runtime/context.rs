@@ -28,6 +28,26 @@ pub struct Origin {
     pub headers: Headers,
 }
 
+impl Origin {
+    /// The same place, for what an operator gave another time or headers.
+    pub(crate) fn at(&self, timestamp: i64, headers: &Headers) -> Self {
+        Self { timestamp, headers: headers.clone(), ..self.clone() }
+    }
+
+    /// Becomes what [`Self::at`] of `other` is, without touching reference counts of what is the same already.
+    pub(crate) fn follow(&mut self, other: &Self, timestamp: i64, headers: &Headers) {
+        if !Arc::ptr_eq(&self.topic, &other.topic) {
+            self.topic = other.topic.clone();
+        }
+        self.partition = other.partition;
+        self.offset = other.offset;
+        self.timestamp = timestamp;
+        if !(self.headers.is_empty() && headers.is_empty()) {
+            self.headers = headers.clone();
+        }
+    }
+}
+
 /// The running task, as its operators see it.
 pub struct Cx {
     pub(crate) origin: Origin,

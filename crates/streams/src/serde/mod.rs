@@ -2,6 +2,7 @@
 //!
 //! Byte layouts are Kafka's own serializers': integers and floats big-endian, strings UTF-8, `()` nothing at all.
 
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -125,11 +126,18 @@ impl<T: 'static> SerdeOf<T> {
         headers: &mut Headers,
         value: &T,
     ) -> Result<Option<Bytes>, SerdeError> {
-        let mut out = Vec::new();
-        Ok(match self.0.serialize(topic, headers, value, &mut out)? {
-            Presence::Present => Some(Bytes::from(out)),
-            Presence::Null => None,
-        })
+        // Written to memory that is there, and copied once its size is known: less than letting a new vector grow.
+        let mut out = SCRATCH.take();
+        out.clear();
+        let bytes = match self.0.serialize(topic, headers, value, &mut out) {
+            Ok(Presence::Present) => Ok(Some(Bytes::copy_from_slice(&out))),
+            Ok(Presence::Null) => Ok(None),
+            Err(error) => Err(error),
+        };
+        if out.capacity() <= SCRATCH_MAX {
+            SCRATCH.set(out);
+        }
+        bytes
     }
 
     /// Appends the bytes of `value` to `out`.
@@ -205,6 +213,14 @@ impl<T> fmt::Debug for SerdeOf<T> {
         f.write_str("SerdeOf")
     }
 }
+
+thread_local! {
+    /// What a value is written to before it gets memory of its own. Whoever uses it takes it away meanwhile.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Larger memory is not kept for the next value.
+const SCRATCH_MAX: usize = 1 << 20;
 
 /// Keeps a type parameter without owning a value of it.
 pub(crate) type Marker<T> = PhantomData<fn() -> T>;

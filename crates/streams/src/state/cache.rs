@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use super::Stamped;
+use crate::record::Headers;
 use crate::runtime::Origin;
 
 /// Values read or written since the cache was last emptied.
@@ -46,17 +47,23 @@ impl<V> Cache<V> {
         self.entries.insert(key, Entry { value, dirty: None, written: 0 });
     }
 
-    /// Writes a key; the backend hears of it at the next flush.
-    pub(crate) fn write(&mut self, key: &[u8], value: Option<Stamped<V>>, origin: Origin) {
+    /// Writes a key, because of a record with this time and headers made of the origin; the backend hears of it at the
+    /// next flush.
+    pub(crate) fn write(
+        &mut self,
+        key: &[u8],
+        value: Option<Stamped<V>>,
+        (origin, timestamp, headers): (&Origin, i64, &Headers),
+    ) {
         self.writes += 1;
         let written = self.writes;
         if let Some(entry) = self.entries.get_mut(key) {
             entry.value = value;
             entry.written = written;
             match &mut entry.dirty {
-                Some(dirty) => **dirty = origin,
+                Some(dirty) => dirty.follow(origin, timestamp, headers),
                 None => {
-                    entry.dirty = Some(Box::new(origin));
+                    entry.dirty = Some(Box::new(origin.at(timestamp, headers)));
                     self.dirty.push(Bytes::copy_from_slice(key));
                 }
             }
@@ -65,7 +72,8 @@ impl<V> Cache<V> {
         let key = Bytes::copy_from_slice(key);
         self.bytes += Self::size(&key);
         self.dirty.push(key.clone());
-        self.entries.insert(key, Entry { value, dirty: Some(Box::new(origin)), written });
+        let dirty = Some(Box::new(origin.at(timestamp, headers)));
+        self.entries.insert(key, Entry { value, dirty, written });
     }
 
     /// The dirty keys by their last writes; the caller cleans them.

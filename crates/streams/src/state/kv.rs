@@ -93,8 +93,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         self.write_key(key)?;
         if self.settings.cached {
             // Operators before may have given the record another time or headers than its input record has.
-            let origin = Origin { timestamp, headers: headers.clone(), ..origin.clone() };
-            self.cache.write(&self.key, value, origin);
+            self.cache.write(&self.key, value, (origin, timestamp, headers));
             return Ok(());
         }
         let timestamp = value.as_ref().map_or(timestamp, |value| value.timestamp);

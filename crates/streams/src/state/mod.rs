@@ -24,6 +24,7 @@ mod session;
 mod suppress;
 mod timers;
 mod window;
+mod window_slots;
 
 pub use backend::{Backend, MemoryBackend};
 pub use disk::DiskBatch;

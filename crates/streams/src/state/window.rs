@@ -15,6 +15,7 @@ use std::ops::{Bound, RangeBounds};
 use bytes::{BufMut, Bytes};
 
 use super::disk::DiskBackend;
+use super::window_slots::WindowSlots;
 use super::{AnyStore, Logged, Stamped, StoreError};
 use crate::metrics::StoreMetrics;
 use crate::record::{Headers, Window, Windowed};
@@ -24,8 +25,10 @@ use crate::serde::{Presence, SerdeOf};
 /// A window store of one task.
 pub(crate) struct WindowStore<K, V> {
     settings: WindowStoreSettings<K, V>,
-    windows: BTreeMap<i64, BTreeMap<WindowKey, Slot<K, V>>>,
+    windows: BTreeMap<i64, WindowSlots<Slot<K, V>>>,
     changelog: Vec<Logged>,
+    /// The bytes of the key that is worked on.
+    key: Vec<u8>,
     dirty: Vec<(i64, WindowKey)>,
     writes: u64,
     observed_ms: i64,
@@ -82,6 +85,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             settings,
             windows: BTreeMap::new(),
             changelog: Vec::new(),
+            key: Vec::new(),
             dirty: Vec::new(),
             writes: 0,
             observed_ms: i64::MIN,
@@ -92,12 +96,9 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
 
     /// The value of a key in the window that begins at `start_ms`.
     pub(crate) fn get(&mut self, key: &K, start_ms: i64) -> Result<Option<Stamped<V>>, StoreError> {
-        let key = self.key_bytes(key)?;
-        Ok(self
-            .windows
-            .get(&start_ms)
-            .and_then(|window| window.get(&(key, 0)))
-            .map(|slot| slot.value.clone()))
+        self.write_key(key)?;
+        let window = self.windows.get(&start_ms);
+        Ok(window.and_then(|window| window.get(&self.key, 0)).map(|slot| slot.value.clone()))
     }
 
     /// Sets the value of a key in a window. Returns whether the window was young enough to be kept.
@@ -115,51 +116,55 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         } else {
             0
         };
-        let bytes = self.key_bytes(key)?;
+        self.write_key(key)?;
         if !self.settings.cached {
             // Logged even if it has expired, as by Kafka Streams, whose log sits in front of the store.
             // Events for a join are logged with their headers, aggregates are not.
             let headers =
                 if self.settings.duplicates { headers.clone() } else { Headers::default() };
+            let bytes = std::mem::take(&mut self.key);
             self.log(&bytes, start_ms, sequence, &value, headers)?;
-        }
-        if !self.settings.cached {
+            self.key = bytes;
             self.observe(start_ms);
         }
         let expired = start_ms <= self.observed_ms.saturating_sub(self.settings.retention_ms);
         if expired && !self.settings.cached && !self.settings.on_close {
             if let Some(dropped) = &mut self.expired {
-                dropped.push(logged_key(&bytes, start_ms, sequence));
+                dropped.push(logged_key(&self.key, start_ms, sequence));
             }
             return Ok(false);
         }
         self.writes += 1;
-        let origin = self.settings.cached.then(|| Origin {
-            timestamp: value.timestamp,
-            headers: headers.clone(),
-            ..origin.clone()
-        });
         let written = self.writes;
         let window = self.windows.entry(start_ms).or_default();
-        let slot_key = (bytes, sequence);
-        let old = match window.get_mut(&slot_key) {
-            Some(slot) => Some(std::mem::replace(&mut slot.value, value).value),
-            None => {
-                let slot = Slot { key: key.clone(), value, dirty: None };
-                window.insert(slot_key.clone(), slot);
-                None
+        match window.get_mut(&self.key, sequence) {
+            Some(slot) => {
+                let timestamp = value.timestamp;
+                let old = std::mem::replace(&mut slot.value, value).value;
+                if self.settings.cached {
+                    match &mut slot.dirty {
+                        Some(dirty) => {
+                            dirty.origin.follow(origin, timestamp, headers);
+                            dirty.written = written;
+                        }
+                        None => {
+                            let origin = origin.at(timestamp, headers);
+                            slot.dirty =
+                                Some(Box::new(Dirty { flushed: Some(old), origin, written }));
+                            let bytes = Bytes::copy_from_slice(&self.key);
+                            self.dirty.push((start_ms, (bytes, sequence)));
+                        }
+                    }
+                }
             }
-        };
-        if let (Some(origin), Some(slot)) = (origin, window.get_mut(&slot_key)) {
-            match &mut slot.dirty {
-                Some(dirty) => {
-                    dirty.origin = origin;
-                    dirty.written = written;
-                }
-                None => {
-                    slot.dirty = Some(Box::new(Dirty { flushed: old, origin, written }));
-                    self.dirty.push((start_ms, slot_key));
-                }
+            None => {
+                let bytes = Bytes::copy_from_slice(&self.key);
+                let dirty = self.settings.cached.then(|| {
+                    self.dirty.push((start_ms, (bytes.clone(), sequence)));
+                    let origin = origin.at(value.timestamp, headers);
+                    Box::new(Dirty { flushed: None, origin, written })
+                });
+                window.insert(bytes, sequence, Slot { key: key.clone(), value, dirty });
             }
         }
         Ok(true)
@@ -175,11 +180,10 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         if from_ms > to_ms {
             return Ok(Vec::new());
         }
-        let key = self.key_bytes(key)?;
+        self.write_key(key)?;
         let mut found = Vec::new();
         for (start, window) in self.windows.range(from_ms..=to_ms) {
-            let of_key = (key.clone(), 0)..=(key.clone(), u32::MAX);
-            found.extend(window.range(of_key).map(|(_, slot)| (*start, slot.value.clone())));
+            found.extend(window.of_key(&self.key).map(|slot| (*start, slot.value.clone())));
         }
         Ok(found)
     }
@@ -192,7 +196,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         self.windows
             .range(from_ms..=to_ms)
             .flat_map(|(start, window)| {
-                window.values().map(|slot| {
+                window.sorted(|_| true).map(|slot| {
                     let key = Windowed { key: slot.key.clone(), window: self.window(*start) };
                     (key, slot.value.clone())
                 })
@@ -221,8 +225,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         }
         let mut found = Vec::new();
         for (start, window) in self.windows.range(from_ms..=to_ms) {
-            let within = window.iter().filter(|((key, _), _)| keys.contains(key));
-            found.extend(within.map(|(_, slot)| {
+            found.extend(window.sorted(|key| keys.contains(key)).map(|slot| {
                 let key = Windowed { key: slot.key.clone(), window: self.window(*start) };
                 (key, slot.value.clone())
             }));
@@ -236,14 +239,14 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         let mut dirty: Vec<(u64, i64, WindowKey)> = std::mem::take(&mut self.dirty)
             .into_iter()
             .filter_map(|(start, key)| {
-                let written = self.windows.get(&start)?.get(&key)?.dirty.as_ref()?.written;
+                let written = self.windows.get(&start)?.get(&key.0, key.1)?.dirty.as_ref()?.written;
                 Some((written, start, key))
             })
             .collect();
         dirty.sort_unstable_by_key(|(written, ..)| *written);
         for (_, start, key) in dirty {
-            let Some(slot) = self.windows.get_mut(&start).and_then(|window| window.get_mut(&key))
-            else {
+            let window = self.windows.get_mut(&start);
+            let Some(slot) = window.and_then(|window| window.get_mut(&key.0, key.1)) else {
                 continue;
             };
             let Some(dirty) = slot.dirty.take() else {
@@ -293,9 +296,16 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
     }
 
     fn key_bytes(&self, key: &K) -> Result<Bytes, StoreError> {
-        let mut out = Vec::new();
-        self.settings.key.write(&self.settings.topic, &mut Headers::default(), key, &mut out)?;
-        Ok(Bytes::from(out))
+        let (topic, mut headers) = (&self.settings.topic, Headers::default());
+        Ok(self.settings.key.to_bytes(topic, &mut headers, key)?.unwrap_or_default())
+    }
+
+    /// Leaves the key's bytes in `self.key`.
+    fn write_key(&mut self, key: &K) -> Result<(), StoreError> {
+        self.key.clear();
+        let (topic, mut headers) = (&self.settings.topic, Headers::default());
+        self.settings.key.write(topic, &mut headers, key, &mut self.key)?;
+        Ok(())
     }
 
     fn log(
@@ -385,11 +395,11 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
                     },
                     dirty: None,
                 };
-                self.windows.entry(start).or_default().insert((key, sequence), slot);
+                self.windows.entry(start).or_default().insert(key, sequence, slot);
             }
             None => {
                 if let Some(window) = self.windows.get_mut(&start) {
-                    window.remove(&(key, sequence));
+                    window.remove(&key, sequence);
                 }
             }
         }
