@@ -8,6 +8,7 @@
 #   make suites [SUITE=name]     the own integration suites of foreign clients (TESTS=id,... for some of its tests, QUICK=1)
 #   make bench [BENCH="--quick"] Fleuve beside Apache Kafka on this machine
 #   make bench-clients           the native client beside librdkafka, the Java client and krafka
+#   make bench-streams           stream processing beside Kafka Streams; BENCH="--write" for docs/benchmarks.md
 #
 # BROKER=kafka or BROKER=host:port points test and suites at another broker.
 
@@ -24,7 +25,7 @@ STRACE ?=
 DEMO ?=
 FILES ?=
 
-.PHONY: run build test unit client foreign applications demos crash copier checker dump full-disk streams suites bench bench-clients
+.PHONY: run build test unit client foreign applications demos crash copier checker dump full-disk streams suites bench bench-clients bench-streams
 
 # On a terminal it asks which demo and goes on until Ctrl-C; elsewhere it counts the words of a text and says what it did.
 run: build
@@ -145,3 +146,8 @@ bench-clients: build
 	cargo build --release -p fleuve-client --example load
 	cargo build --release --manifest-path bench/krafka/Cargo.toml
 	python3 bench/clients.py --broker $(BROKER)
+
+bench-streams: build
+	scripts/setup.sh kafka streams
+	cargo build --release --manifest-path bench/streams/Cargo.toml
+	python3 bench/streams.py --broker $(BROKER) $(BENCH)
