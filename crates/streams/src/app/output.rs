@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use fleuve_client::consumer::Committed;
-use fleuve_client::producer::Delivery;
-use fleuve_client::{Client, Consumer, Error, ErrorCode, Producer, ProducerConfig};
+use fleuve_client::producer::{Deliveries, Header};
+use fleuve_client::{Client, Consumer, Error, ErrorCode, Producer, ProducerConfig, Record};
 use fleuve_types::TopicPartition;
 
 use super::StreamsError;
@@ -23,7 +23,7 @@ pub(super) struct Output {
     config: ProducerConfig,
     producer: Producer,
     /// Deliveries of the batches sent since the last commit.
-    deliveries: Vec<Delivery>,
+    deliveries: Deliveries,
     production: Production,
     /// The offsets behind what was delivered, by partition.
     written: HashMap<TopicPartition, i64>,
@@ -62,7 +62,7 @@ impl Output {
             client,
             config,
             producer,
-            deliveries: Vec::new(),
+            deliveries: Deliveries::new(),
             production: Production::new(policy),
             written: HashMap::new(),
             in_transaction: false,
@@ -91,14 +91,34 @@ impl Output {
             return Ok(());
         }
         self.begin()?;
-        for out in outgoing {
-            let Some(delivery) = self.production.send(&self.producer, out).await? else {
-                continue;
-            };
-            match self.deliveries.last_mut() {
-                Some(last) if last.shares_batch_with(&delivery) => *last = delivery,
-                _ => self.deliveries.push(delivery),
+        if outgoing.iter().any(|out| self.production.keeps(out)) {
+            for out in outgoing {
+                if let Some(delivery) = self.production.send(&self.producer, out).await? {
+                    self.deliveries.add(delivery);
+                }
             }
+            return Ok(());
+        }
+        for run in outgoing.chunk_by(|out, next| out.headers.is_empty() && next.headers.is_empty())
+        {
+            // Records with headers stand alone: these need memory of their own.
+            let headers: Vec<Header<'_>> = run[0]
+                .headers
+                .iter()
+                .map(|header| Header::new(&header.key, header.value.as_deref()))
+                .collect();
+            let records: Vec<Record<'_>> = run
+                .iter()
+                .map(|out| Record {
+                    topic: &out.topic.name,
+                    partition: out.topic.partition,
+                    key: out.key.as_deref(),
+                    value: out.value.as_deref(),
+                    headers: &headers,
+                    timestamp: (out.timestamp >= 0).then_some(out.timestamp),
+                })
+                .collect();
+            self.producer.send_all(&records, &mut self.deliveries).await?;
         }
         Ok(())
     }
@@ -140,12 +160,9 @@ impl Output {
 
     /// Waits for everything sent, and notes where it was written.
     async fn take_deliveries(&mut self) -> Result<(), Error> {
-        for delivery in self.deliveries.drain(..) {
-            let delivered = delivery.await?;
-            if let Some(offset) = delivered.offset {
-                let end = self.written.entry(delivered.partition).or_insert(0);
-                *end = (*end).max(offset + 1);
-            }
+        for (partition, end) in self.deliveries.done().await? {
+            let known = self.written.entry(partition).or_insert(0);
+            *known = (*known).max(end);
         }
         Ok(())
     }

@@ -48,14 +48,19 @@ impl Production {
         Self { policy, kept: Vec::new() }
     }
 
+    /// Whether a record is kept until it is acknowledged.
+    pub(super) fn keeps(&self, out: &Outgoing) -> bool {
+        // Changelogs and dead letters have no source: what cannot be written there is no matter of policy.
+        self.policy != ErrorPolicy::Fail && out.source.is_some()
+    }
+
     /// Sends a record. Returns the delivery if it is the caller's to watch.
     pub(super) async fn send(
         &mut self,
         producer: &Producer,
         out: Outgoing,
     ) -> Result<Option<Delivery>, Unsent> {
-        // Changelogs and dead letters have no source: what cannot be written there is no matter of policy.
-        if self.policy == ErrorPolicy::Fail || out.source.is_none() {
+        if !self.keeps(&out) {
             return Ok(Some(produce(producer, &out).await?));
         }
         match produce(producer, &out).await {

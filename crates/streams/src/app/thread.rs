@@ -615,8 +615,9 @@ fn unique() -> u64 {
 const HEARTBEAT_MAX: Duration = Duration::from_secs(3);
 /// Records between two looks for queries.
 const RECORDS_PER_LOOK: usize = 64;
-/// Records that one task processes before the others have their turn.
-const RECORDS_PER_TURN: usize = 10_000;
+/// Records that one task processes before what they made is sent, and the others have their turn: so few that all of it
+/// stays in the processor's cache.
+const RECORDS_PER_TURN: usize = 500;
 /// The longest wait for records, so that a stop is noticed soon.
 const POLL_MAX: Duration = Duration::from_millis(100);
 /// The longest wait while records wait for those of another partition.
