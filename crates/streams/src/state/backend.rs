@@ -1,9 +1,10 @@
 //! Where bytes are kept: a small ordered map from bytes to bytes.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 
 use super::StoreError;
 use super::disk::DiskBatch;
@@ -44,9 +45,13 @@ pub trait Backend: Send {
 }
 
 /// A backend in memory.
+///
+/// Looked up by hash, because that is what happens for every record. Keys are put in order when a range is first asked for,
+/// and kept so from then on.
 #[derive(Debug, Default)]
 pub struct MemoryBackend {
-    pairs: BTreeMap<Bytes, Bytes>,
+    pairs: HashMap<Bytes, Bytes>,
+    order: Option<BTreeSet<Bytes>>,
 }
 
 impl Backend for MemoryBackend {
@@ -59,10 +64,22 @@ impl Backend for MemoryBackend {
     }
 
     fn put(&mut self, key: Bytes, value: Option<Bytes>) {
-        match value {
-            Some(value) => self.pairs.insert(key, value),
-            None => self.pairs.remove(&key),
-        };
+        match (value, &mut self.order) {
+            (Some(value), None) => {
+                self.pairs.insert(key, value);
+            }
+            (Some(value), Some(order)) => {
+                if self.pairs.insert(key.clone(), value).is_none() {
+                    order.insert(key);
+                }
+            }
+            (None, order) => {
+                self.pairs.remove(&key);
+                if let Some(order) = order {
+                    order.remove(&key);
+                }
+            }
+        }
     }
 
     fn range(
@@ -73,8 +90,9 @@ impl Backend for MemoryBackend {
         if is_empty_range(&from, &to) {
             return Ok(Vec::new());
         }
-        let found = self.pairs.range::<[u8], _>((from, to));
-        Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
+        let order = self.order.get_or_insert_with(|| self.pairs.keys().cloned().collect());
+        let keys = order.range::<[u8], _>((from, to));
+        Ok(keys.filter_map(|key| Some((key.clone(), self.pairs.get(key)?.clone()))).collect())
     }
 
     fn entries(&mut self) -> Result<usize, StoreError> {
@@ -82,7 +100,7 @@ impl Backend for MemoryBackend {
     }
 
     fn clear(&mut self) -> Result<(), StoreError> {
-        self.pairs.clear();
+        *self = Self::default();
         Ok(())
     }
 }

@@ -110,12 +110,12 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
                 continue;
             };
             let new = value.clone();
-            let old = match self.backend.get(&key)? {
-                Some(bytes) => Some(bytes),
+            // What the backend has is asked for only where somebody wants to know.
+            let old = if old_wanted || new.is_none() { self.backend.get(&key)? } else { None };
+            if old.is_none() && new.is_none() {
                 // Written and removed again since the last flush: nobody has seen the key.
-                None if new.is_none() => continue,
-                None => None,
-            };
+                continue;
+            }
             let old = match old {
                 Some(bytes) if old_wanted => Some(self.decode(bytes)?.value),
                 _ => None,
