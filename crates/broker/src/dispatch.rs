@@ -11,7 +11,7 @@ use bytes::Bytes;
 use fleuve_os::{DiskError, Piece};
 use fleuve_protocol::frame::{self, RequestFrame};
 use fleuve_protocol::messages::ApiKey;
-use fleuve_protocol::{Reader, Request, Str};
+use fleuve_protocol::{Pieces, Reader, Request, Str};
 
 use crate::authentication::Stepped;
 use crate::connection::{Answer, Budget, CloseReason, Dispatch, Reply, Standing};
@@ -282,9 +282,9 @@ impl Drop for Dispatcher {
 }
 
 impl Dispatch for Dispatcher {
-    fn dispatch(&mut self, frame: Bytes, arrived: Instant) -> Reply {
+    fn dispatch(&mut self, frame: Pieces, arrived: Instant) -> Reply {
         if self.peer.identity.expects_bare_message() {
-            return self.bare_message(&frame);
+            return self.bare_message(&frame.into_bytes());
         }
         let begun = Instant::now();
         let request_bytes = frame.len();

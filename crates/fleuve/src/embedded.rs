@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fleuve_broker::{Broker, Components, StartError};
-use fleuve_client::transport::{FrameReceiver, FrameSender, Link, Transport};
+use fleuve_client::transport::{FrameReceiver, FrameSender, LENGTH_BYTES, Link, Pieces, Transport};
 use fleuve_client::{BoxFuture, Client, ClientConfig};
 use fleuve_metadata::config::{Override, Sources, load};
 use tokio::sync::mpsc;
@@ -193,17 +193,15 @@ struct Receiver {
 }
 
 impl FrameReceiver for Receiver {
-    fn receive<'a>(&'a mut self) -> BoxFuture<'a, io::Result<Bytes>> {
+    fn receive<'a>(&'a mut self) -> BoxFuture<'a, io::Result<Pieces>> {
         Box::pin(async move {
-            let Some(mut segments) = self.responses.recv().await else {
+            let Some(segments) = self.responses.recv().await else {
                 let text = "the broker closed the connection";
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
             };
-            let whole = match segments.len() {
-                1 => segments.swap_remove(0),
-                _ => Bytes::from(segments.concat()),
-            };
-            Ok(whole.slice(4.min(whole.len())..))
+            let mut frame = Pieces::from(segments);
+            frame.skip(LENGTH_BYTES);
+            Ok(frame)
         })
     }
 }

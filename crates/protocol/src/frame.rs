@@ -8,7 +8,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::messages::{ApiKey, RequestHeader, ResponseHeader};
-use crate::wire::{DecodeError, DecodeErrorKind, EncodeError, Reader, Str, Writer};
+use crate::wire::{DecodeError, DecodeErrorKind, EncodeError, Pieces, Reader, Str, Writer};
 use crate::{Message, Request};
 
 /// Bytes of the length in front of every frame.
@@ -66,15 +66,15 @@ pub struct RequestFrame {
 ///
 /// A version that nobody knows is no error here, because ApiVersions must answer it; its header is
 /// read as the newest one, whose leading fields never change.
-pub fn decode_request_header(frame: Bytes) -> Result<RequestFrame, DecodeError> {
-    let mut peek = Reader::new(frame.clone());
+pub fn decode_request_header(frame: impl Into<Pieces>) -> Result<RequestFrame, DecodeError> {
+    let mut body = Reader::of(frame.into());
+    let mut peek = body.clone();
     let code = peek.read_i16("RequestHeader.request_api_key")?;
     let version = peek.read_i16("RequestHeader.request_api_version")?;
     let Ok(key) = ApiKey::try_from(code) else {
         let kind = DecodeErrorKind::UnknownApiKey { key: code };
         return Err(peek.error("RequestHeader.request_api_key", kind));
     };
-    let mut body = Reader::new(frame);
     let header = RequestHeader::decode(&mut body, key.request_header_version(version))?;
     let RequestHeader { correlation_id, client_id, .. } = header;
     Ok(RequestFrame { key, version, correlation_id, client_id, body })
@@ -83,11 +83,11 @@ pub fn decode_request_header(frame: Bytes) -> Result<RequestFrame, DecodeError> 
 /// Reads the header of a response out of a frame without its length: the correlation id, and a
 /// reader that stands at the first byte of the response to a request of `key` and `version`.
 pub fn decode_response_header(
-    frame: Bytes,
+    frame: impl Into<Pieces>,
     key: ApiKey,
     version: i16,
 ) -> Result<(i32, Reader), DecodeError> {
-    let mut reader = Reader::new(frame);
+    let mut reader = Reader::of(frame.into());
     let header = ResponseHeader::decode(&mut reader, key.response_header_version(version))?;
     Ok((header.correlation_id, reader))
 }

@@ -23,5 +23,6 @@ pub use error::ErrorCode;
 pub use message::{Message, Request};
 pub use messages::{AnyRequest, AnyResponse, ApiKey};
 pub use wire::{
-    DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind, Reader, Str, VersionRange, Writer,
+    DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind, Pieces, Reader, Str, VersionRange,
+    Writer,
 };

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use fleuve_os::Piece;
+use fleuve_protocol::Pieces;
 use fleuve_protocol::frame::LENGTH_BYTES;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
@@ -84,7 +85,7 @@ pub(crate) async fn serve_in_process(
             },
             request = peer.requests.recv(), if may_take_more => match request {
                 Some(segments) => {
-                    outstanding.push_back(dispatch.dispatch(joined(segments), Instant::now()));
+                    outstanding.push_back(dispatch.dispatch(without_length(segments), Instant::now()));
                 }
                 None => return CloseReason::Peer,
             },
@@ -110,12 +111,9 @@ fn poll_oldest(outstanding: &mut VecDeque<Reply>, context: &mut Context<'_>) -> 
     }
 }
 
-/// Makes one run of bytes of a frame's segments, without its length. A frame of one segment, as
-/// all small ones are, is not copied.
-fn joined(mut segments: Vec<Bytes>) -> Bytes {
-    let whole = match segments.len() {
-        1 => segments.swap_remove(0),
-        _ => Bytes::from(segments.concat()),
-    };
-    whole.slice(LENGTH_BYTES.min(whole.len())..)
+/// Takes the length off a frame, whose segments stay where they are.
+fn without_length(segments: Vec<Bytes>) -> Pieces {
+    let mut frame = Pieces::from(segments);
+    frame.skip(LENGTH_BYTES);
+    frame
 }

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use fleuve_os::{DiskError, Piece};
+use fleuve_protocol::Pieces;
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep_until};
@@ -39,7 +39,7 @@ const RECEIVE_PACE_MIN: u64 = 1024;
 /// Where the frames of a connection go.
 pub(crate) trait Dispatch: Send {
     /// Handles one request frame, which was complete at `arrived`.
-    fn dispatch(&mut self, frame: Bytes, arrived: Instant) -> Reply;
+    fn dispatch(&mut self, frame: Pieces, arrived: Instant) -> Reply;
 
     /// Hears that an answer began to be sent at `turn` and is out of our hands at `sent`.
     fn answered(&mut self, receipt: &Receipt, turn: Instant, sent: Instant);
@@ -335,7 +335,7 @@ where
             let Some(frame) = self.frames.next_frame()? else { break };
             (self.frame_began, self.is_charged) = (None, false);
             let request_bytes = frame.len();
-            let reply = self.dispatch.dispatch(frame, self.last_read);
+            let reply = self.dispatch.dispatch(frame.into(), self.last_read);
             self.look_whether_muted();
             if self.dispatch.standing() == Standing::Refused {
                 // What it is told now is the last thing.

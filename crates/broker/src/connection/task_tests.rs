@@ -1,5 +1,6 @@
 //! Tests of the connection task over an in-memory stream, with a dispatcher that obeys the frames.
 
+use bytes::Bytes;
 use fleuve_os::{Disk, FileRange, OpenMode, OsDisk};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
@@ -40,7 +41,8 @@ fn answer(body: &[u8]) -> Answer {
 }
 
 impl Dispatch for Obedient {
-    fn dispatch(&mut self, frame: Bytes, _: Instant) -> Reply {
+    fn dispatch(&mut self, frame: Pieces, _: Instant) -> Reply {
+        let frame = frame.into_bytes();
         self.seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let body = frame.slice(1..);
         match frame[0] {
@@ -357,7 +359,7 @@ struct Librarian {
 }
 
 impl Dispatch for Librarian {
-    fn dispatch(&mut self, _: Bytes, _: Instant) -> Reply {
+    fn dispatch(&mut self, _: Pieces, _: Instant) -> Reply {
         Reply::Now(Answer::Frame(self.pieces.clone(), None))
     }
 

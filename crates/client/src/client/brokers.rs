@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::{Client, lock};
 use crate::config::{ClientConfig, split_address};
@@ -171,8 +172,10 @@ impl Client {
         if let Some(not_before) = state.not_before {
             tokio::time::sleep_until(not_before).await;
         }
+        let (host, port) = &address;
+        let span = tracing::debug_span!("connect", host, port, error = tracing::field::Empty);
         // Opening is rare and long; boxed, it does not swell the future of every call.
-        match Box::pin(self.open(&address)).await {
+        match Box::pin(self.open(&address).instrument(span.clone())).await {
             Ok(connection) => {
                 state.backoff.reset();
                 // A broker that accepts and then hangs up at once must not be hammered either.
@@ -181,6 +184,7 @@ impl Client {
                 Ok(connection)
             }
             Err(error) => {
+                span.record("error", tracing::field::display(&error));
                 state.not_before = Some(Instant::now() + state.backoff.next_pause());
                 Err(error)
             }

@@ -25,7 +25,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fleuve_protocol::messages::api_versions_request::ApiVersionsRequest;
-use fleuve_protocol::{ApiKey, ErrorCode, Message, Request, Str, frame};
+use fleuve_protocol::{
+    ApiKey, DecodeError, ErrorCode, Message, Pieces, Reader, Request, Str, frame,
+};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::error::{Error, Result, check};
@@ -166,7 +168,7 @@ impl Connection {
         &self,
         request: &R,
         version: i16,
-        reply: Option<oneshot::Sender<Result<Bytes>>>,
+        reply: Option<oneshot::Sender<Result<Pieces>>>,
     ) -> Result<()> {
         self.enqueue_on(&self.shared.queue, request, version, reply)
     }
@@ -176,7 +178,7 @@ impl Connection {
         queue: &mpsc::UnboundedSender<Outgoing>,
         request: &R,
         version: i16,
-        reply: Option<oneshot::Sender<Result<Bytes>>>,
+        reply: Option<oneshot::Sender<Result<Pieces>>>,
     ) -> Result<()> {
         let correlation_id = self.shared.next_correlation_id.fetch_add(1, Ordering::Relaxed);
         let client_id = Some(&self.shared.settings.client_id);
@@ -201,8 +203,8 @@ impl Connection {
         let frame = self.submit(&request, ours.max)?.wait_frame().await?;
         // A broker that does not know the version answers in the oldest format with error 35 and
         // what it does know. The error code stands behind the correlation id in every version.
-        let code = frame.get(4..).and_then(|body| body.first_chunk::<2>());
-        let refused = code.map(|code| i16::from_be_bytes(*code))
+        let head = frame.first_chunk::<6>();
+        let refused = head.map(|[.., high, low]| i16::from_be_bytes([high, low]))
             == Some(ErrorCode::UnsupportedVersion.code());
         let answered_in = if refused { 0 } else { ours.max };
         let mut response = self.shared.decode::<ApiVersionsRequest>(frame, answered_in)?;
@@ -252,9 +254,31 @@ impl Shared {
     }
 
     /// Reads the answer to an `R` of `version` out of its frame.
-    fn decode<R: Request>(&self, frame: Bytes, version: i16) -> Result<R::Response> {
+    fn decode<R: Request>(&self, frame: Pieces, version: i16) -> Result<R::Response> {
+        self.read::<R, _>(frame, version, |body| R::Response::decode(body, version))
+    }
+
+    /// Reads the answer to an `R` of `version` out of its frame, and gives fields of bytes that
+    /// stand in several pieces as they are, see [`Reader::keep_spans`].
+    fn decode_spans<R: Request>(
+        &self,
+        frame: Pieces,
+        version: i16,
+    ) -> Result<(R::Response, Vec<Vec<Bytes>>)> {
+        self.read::<R, _>(frame, version, |body| {
+            body.keep_spans();
+            Ok((R::Response::decode(body, version)?, body.take_spans()))
+        })
+    }
+
+    fn read<R: Request, T>(
+        &self,
+        frame: Pieces,
+        version: i16,
+        decode: impl FnOnce(&mut Reader) -> std::result::Result<T, DecodeError>,
+    ) -> Result<T> {
         frame::decode_response_header(frame, R::KEY, version)
-            .and_then(|(_, mut body)| R::Response::decode(&mut body, version))
+            .and_then(|(_, mut body)| decode(&mut body))
             .map_err(|error| Error::Protocol {
                 broker: self.broker.clone(),
                 operation: R::KEY.name(),

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
+use fleuve_protocol::Pieces;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::Shared;
@@ -20,7 +21,7 @@ pub(super) struct Outgoing {
     pub(super) correlation_id: i32,
     pub(super) segments: Vec<Bytes>,
     /// Who waits for the answer; nobody does with acks=0.
-    pub(super) reply: Option<oneshot::Sender<Result<Bytes>>>,
+    pub(super) reply: Option<oneshot::Sender<Result<Pieces>>>,
 }
 
 /// Where requests come from.
@@ -33,7 +34,7 @@ pub(super) struct Queues {
 }
 
 /// Requests that were written, or are being written, by correlation id.
-type Waiting = Mutex<HashMap<i32, oneshot::Sender<Result<Bytes>>>>;
+type Waiting = Mutex<HashMap<i32, oneshot::Sender<Result<Pieces>>>>;
 
 /// How many queued requests are written at once.
 const WRITE_TOGETHER: usize = 32;
@@ -120,7 +121,7 @@ async fn read(mut receiver: Box<dyn FrameReceiver>, waiting: &Waiting) -> io::Er
             Err(error) => return error,
         };
         // Every response header begins with the correlation id.
-        let Some(id) = frame.first_chunk::<4>().map(|id| i32::from_be_bytes(*id)) else {
+        let Some(id) = frame.first_chunk::<4>().map(i32::from_be_bytes) else {
             return invalid("a response without a correlation id");
         };
         let reply = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);

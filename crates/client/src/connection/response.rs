@@ -7,9 +7,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleuve_protocol::Request;
+use fleuve_protocol::{Pieces, Request};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::{Span, field};
 
 use super::Shared;
 use crate::error::{Error, Result};
@@ -18,21 +19,31 @@ use crate::error::{Error, Result};
 #[must_use = "the answer is lost unless somebody waits for it"]
 pub struct Response<R> {
     shared: Arc<Shared>,
-    answer: oneshot::Receiver<Result<Bytes>>,
+    answer: oneshot::Receiver<Result<Pieces>>,
     version: i16,
     submitted: Instant,
     timeout: Duration,
+    /// Ends with this answer, whether anybody reads it or not.
+    span: Span,
     request: PhantomData<fn() -> R>,
 }
 
 impl<R: Request> Response<R> {
     pub(super) fn new(
         shared: Arc<Shared>,
-        answer: oneshot::Receiver<Result<Bytes>>,
+        answer: oneshot::Receiver<Result<Pieces>>,
         version: i16,
     ) -> Self {
         let timeout = shared.settings.request_timeout;
-        Self { shared, answer, version, submitted: Instant::now(), timeout, request: PhantomData }
+        let span = tracing::debug_span!(
+            "request",
+            api = R::KEY.name(),
+            version,
+            broker = shared.broker,
+            error = field::Empty
+        );
+        let submitted = Instant::now();
+        Self { shared, answer, version, submitted, timeout, span, request: PhantomData }
     }
 
     /// Waits up to `timeout`, counted from the submission, instead of the connection's default.
@@ -48,10 +59,17 @@ impl<R: Request> Response<R> {
 
     /// Waits for the answer and decodes it.
     pub async fn wait(self) -> Result<R::Response> {
-        let version = self.version;
-        let shared = self.shared.clone();
-        let frame = self.wait_frame().await?;
-        shared.decode::<R>(frame, version)
+        let (version, shared, span) = (self.version, self.shared.clone(), self.span.clone());
+        let frame = self.wait_frame().await;
+        noted(&span, frame.and_then(|frame| shared.decode::<R>(frame, version)))
+    }
+
+    /// Waits as [`Response::wait`] does, and leaves fields of bytes in their pieces where they came
+    /// in several: the field holds the first piece only, and all are in the list, in order.
+    pub(crate) async fn wait_spans(self) -> Result<(R::Response, Vec<Vec<Bytes>>)> {
+        let (version, shared, span) = (self.version, self.shared.clone(), self.span.clone());
+        let frame = self.wait_frame().await;
+        noted(&span, frame.and_then(|frame| shared.decode_spans::<R>(frame, version)))
     }
 
     /// Returns until when the answer has time.
@@ -72,11 +90,12 @@ impl<R: Request> Response<R> {
             Poll::Pending if now >= self.deadline() => Err(self.overdue()),
             Poll::Pending => return Poll::Pending,
         };
-        Poll::Ready(frame.and_then(|frame| self.shared.decode::<R>(frame, self.version)))
+        let answer = frame.and_then(|frame| self.shared.decode::<R>(frame, self.version));
+        Poll::Ready(noted(&self.span, answer))
     }
 
     /// Waits for the answer and returns it undecoded, with its header.
-    pub(super) async fn wait_frame(mut self) -> Result<Bytes> {
+    pub(super) async fn wait_frame(mut self) -> Result<Pieces> {
         match tokio::time::timeout_at(self.deadline(), &mut self.answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(self.torn_down()),
@@ -101,4 +120,12 @@ impl<R: Request> Response<R> {
             after: self.timeout,
         }
     }
+}
+
+/// Writes into `span` why there is no answer.
+fn noted<T>(span: &Span, answer: Result<T>) -> Result<T> {
+    if let Err(error) = &answer {
+        span.record("error", field::display(error));
+    }
+    answer
 }

@@ -2,7 +2,9 @@
 //!
 //! Each broker has one fetch request outstanding, because the answer waits there for records. A
 //! broker is asked again only when all its partitions have room: leaving a full partition out
-//! would make the next answer wait for the others, while the application empties it.
+//! would make the next answer wait for the others, while the application empties it. There is room
+//! once the application has taken half of an answer, so that it reads the rest while the next one
+//! comes, and two are in memory at most. How large they are, `appetite` says.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,7 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::fetching::{Answer, BrokerState, Finding, Found, Lookup, fetch_once, find};
+use super::appetite::{Limits, Meal};
+use super::fetching::{Answer, BrokerState, Finding, Found, Lookup, fetch_once, find, limits_of};
 use super::session::Wanted;
 use super::state::Position;
 use crate::config::OffsetReset;
@@ -22,6 +25,7 @@ use crate::error::{Error, Result};
 
 pub(super) struct Fetcher {
     shared: Arc<Shared>,
+    limits: Limits,
     /// Brokers without a fetch outstanding keep their session and codecs here.
     idle: HashMap<i32, Box<BrokerState>>,
     busy: HashSet<i32>,
@@ -53,10 +57,21 @@ enum Event {
 /// A partition to be fetched, with the version of its position.
 type Asked = (TopicPartition, u64, Wanted);
 
+/// The partitions of one leader.
+#[derive(Default)]
+struct Theirs {
+    asked: Vec<Asked>,
+    /// Bytes of them that wait for the application.
+    waiting: usize,
+    /// Whether one of them has no room.
+    full: bool,
+}
+
 impl Fetcher {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let now = Instant::now();
         Self {
+            limits: limits_of(&shared.config),
             shared,
             idle: HashMap::new(),
             busy: HashSet::new(),
@@ -98,14 +113,11 @@ impl Fetcher {
         let mut at_latest =
             |at: Instant| look_again = Some(look_again.map_or(at, |l: Instant| l.min(at)));
         let mut to_find = Vec::new();
-        // Partitions by leader; `None` for leaders with a full partition.
-        let mut by_leader: HashMap<i32, Option<Vec<Asked>>> = HashMap::new();
+        let mut by_leader: HashMap<i32, Theirs> = HashMap::new();
         {
             let mut state = self.shared.lock();
-            let room = self.shared.config.max_partition_fetch_bytes.max(0) as usize;
             // Many partitions, each with a little ahead, must not add up without end.
-            let all_full =
-                state.buffered_bytes() >= self.shared.config.fetch_max_bytes.max(0) as usize;
+            let all_full = state.buffered_bytes() >= self.limits.answer;
             for (partition, assigned) in &mut state.partitions {
                 let leader = cluster.leader(&partition.topic, partition.partition);
                 if assigned.position == Position::Known
@@ -144,33 +156,34 @@ impl Fetcher {
                     .preferred
                     .filter(|&(replica, until)| until > now && cluster.broker(replica).is_some());
                 let leader = assigned.preferred.map_or(leader, |(replica, _)| replica);
-                let theirs = by_leader.entry(leader).or_insert_with(|| Some(Vec::new()));
-                if !assigned.has_room(room) {
-                    *theirs = None;
-                    continue;
-                }
-                let Some(theirs) = theirs else { continue };
+                let theirs = by_leader.entry(leader).or_default();
+                theirs.waiting += assigned.buffered_bytes();
+                theirs.full |= !assigned.has_room(self.limits.partition);
                 let topic_id = cluster.topic(&partition.topic).map(|topic| topic.id);
                 let wanted = Wanted {
                     topic_id: topic_id.unwrap_or_default(),
                     fetch_offset: assigned.fetch.offset,
                     leader_epoch,
-                    bytes_max: self.shared.config.max_partition_fetch_bytes,
+                    // Set once it is known how many there are.
+                    bytes_max: 0,
                 };
-                theirs.push((partition.clone(), assigned.version, wanted));
+                theirs.asked.push((partition.clone(), assigned.version, wanted));
             }
         }
         if !to_find.is_empty() && !self.finding {
             self.find(to_find);
         }
         for (leader, theirs) in by_leader {
-            let Some(theirs) = theirs.filter(|theirs| !theirs.is_empty()) else { continue };
-            if self.busy.contains(&leader) {
+            if theirs.full || self.busy.contains(&leader) {
                 continue;
             }
-            match self.idle.get(&leader).and_then(|state| state.not_before) {
+            let idle = self.idle.entry(leader).or_insert_with(|| Box::new(BrokerState::new()));
+            match idle.not_before {
                 Some(at) if at > now => at_latest(at),
-                _ => self.fetch(leader, theirs),
+                _ if idle.appetite.has_room(theirs.waiting, self.limits) => {
+                    self.fetch(leader, theirs.asked);
+                }
+                _ => {}
             }
         }
         self.start_refresh(now);
@@ -181,9 +194,13 @@ impl Fetcher {
         look_again
     }
 
-    fn fetch(&mut self, leader: i32, theirs: Vec<Asked>) {
+    fn fetch(&mut self, leader: i32, mut theirs: Vec<Asked>) {
         let mut state = self.idle.remove(&leader).unwrap_or_else(|| Box::new(BrokerState::new()));
         state.not_before = None;
+        let share = state.appetite.share(theirs.len(), self.limits);
+        for (_, _, wanted) in &mut theirs {
+            wanted.bytes_max = i32::try_from(share).unwrap_or(i32::MAX);
+        }
         self.busy.insert(leader);
         let lanes = self.shared.lanes.clone();
         let config = self.shared.config.clone();
@@ -225,14 +242,23 @@ impl Fetcher {
                 self.busy.remove(&broker);
                 match result {
                     Ok(answers) => {
-                        let records =
-                            answers.iter().filter_map(|a| a.records.as_ref()?.as_ref().ok());
-                        let (bytes, count) = records.fold((0, 0), |(bytes, count), r| {
-                            (bytes + r.bytes(), count + r.count())
-                        });
+                        let leftovers = {
+                            let state = self.shared.lock();
+                            let buffered = |partition| {
+                                state.partitions.get(partition).map_or(0, |p| p.buffered_bytes())
+                            };
+                            versions.keys().map(buffered).sum::<usize>() > 0
+                        };
+                        let meal = Meal {
+                            partitions: versions.len(),
+                            bytes: answers.iter().map(|answer| answer.bytes).sum(),
+                            largest: answers.iter().map(|answer| answer.bytes).max().unwrap_or(0),
+                            took: after,
+                            leftovers,
+                        };
+                        state.appetite.learn(&meal, self.limits);
                         self.shared.counters.fetch_time.add_time(after);
-                        self.shared.counters.fetch_bytes.add(bytes as u64);
-                        self.shared.counters.fetch_records.add(count as u64);
+                        self.shared.counters.fetched(&answers);
                         for answer in answers {
                             if let Some(&asked) = versions.get(&answer.partition) {
                                 self.take_answer(answer, asked, now + backoff);
@@ -273,7 +299,7 @@ impl Fetcher {
 
     fn take_answer(&mut self, answer: Answer, (version, asked): (u64, i64), retry_at: Instant) {
         let mut state = self.shared.lock();
-        let Answer { partition, code, records, high_watermark, preferred } = answer;
+        let Answer { partition, code, records, high_watermark, preferred, bytes: _ } = answer;
         let prefer_until = Instant::now() + self.shared.client.config().metadata_max_age;
         let mut from_follower = false;
         if let Ok(assigned) = state.assigned_mut(&partition) {

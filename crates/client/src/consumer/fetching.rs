@@ -13,6 +13,7 @@ use fleuve_protocol::records::Decompressor;
 use fleuve_types::TopicPartition;
 use tokio::time::Instant;
 
+use super::appetite::{Appetite, Limits};
 use super::offsets::{EARLIEST, LATEST, fetch_committed, list_offsets};
 use super::records::{Fetched, Records};
 use super::session::{FetchSession, Wanted};
@@ -26,6 +27,7 @@ pub(super) struct BrokerState {
     pub(super) session: FetchSession,
     by_id: bool,
     decompressor: Decompressor,
+    pub(super) appetite: Appetite,
     pub(super) not_before: Option<Instant>,
 }
 
@@ -34,6 +36,8 @@ pub(super) struct Answer {
     pub(super) partition: TopicPartition,
     pub(super) code: ErrorCode,
     pub(super) records: Option<Result<Records>>,
+    /// The records' bytes as they came.
+    pub(super) bytes: usize,
     pub(super) high_watermark: i64,
     /// A replica that the leader would rather have asked.
     pub(super) preferred: Option<i32>,
@@ -79,8 +83,17 @@ impl BrokerState {
             session: FetchSession::default(),
             by_id: false,
             decompressor: Decompressor::new(DECOMPRESSED_BYTES_MAX),
+            appetite: Appetite::new(),
             not_before: None,
         }
+    }
+}
+
+/// The limits of `config` on what a broker is asked for.
+pub(super) fn limits_of(config: &ConsumerConfig) -> Limits {
+    Limits {
+        partition: usize::try_from(config.max_partition_fetch_bytes).unwrap_or(0),
+        answer: usize::try_from(config.fetch_max_bytes).unwrap_or(0),
     }
 }
 
@@ -123,7 +136,9 @@ pub(super) async fn fetch_once(
         .collect();
     state.session.prepare(wanted, &mut request);
     let timeout = lanes.config().request_timeout + max_wait;
-    let response = connection.submit(&request, version)?.within(timeout).wait().await?;
+    let answered = connection.submit(&request, version)?.within(timeout);
+    let (response, spans) = answered.wait_spans().await?;
+    let mut spans = spans.into_iter().peekable();
     let FetchResponse { error_code, session_id, responses, .. } = response;
     match code_of(error_code) {
         ErrorCode::None => state.session.advance(session_id),
@@ -143,8 +158,20 @@ pub(super) async fn fetch_once(
         let Some(name) = name else { continue };
         for data in topic.partitions {
             let partition = TopicPartition::new(name.clone(), data.partition_index);
+            // Records that came in several pieces are the next in the list: all come in order.
+            let is_first = |span: &Vec<Bytes>| {
+                let (first, records) = (span.first(), data.records.as_ref());
+                first.zip(records).is_some_and(|(f, r)| f.as_ptr() == r.as_ptr())
+            };
+            let pieces = match spans.next_if(is_first) {
+                Some(pieces) => pieces,
+                None => {
+                    data.records.iter().filter(|records| !records.is_empty()).cloned().collect()
+                }
+            };
             let Some(&fetch_offset) = offsets.get(&partition) else { continue };
-            answers.push(answer(partition, fetch_offset, data, config, &mut state.decompressor));
+            let decompressor = &mut state.decompressor;
+            answers.push(answer(partition, fetch_offset, data, pieces, config, decompressor));
         }
     }
     Ok(answers)
@@ -154,14 +181,16 @@ fn answer(
     partition: TopicPartition,
     fetch_offset: i64,
     data: PartitionData,
+    pieces: Vec<Bytes>,
     config: &ConsumerConfig,
     decompressor: &mut Decompressor,
 ) -> Answer {
     let code = code_of(data.error_code);
     let high_watermark = data.high_watermark;
     let preferred = (data.preferred_read_replica >= 0).then_some(data.preferred_read_replica);
-    let bytes = data.records.filter(|bytes: &Bytes| !bytes.is_empty());
-    let records = bytes.filter(|_| code == ErrorCode::None).map(|bytes| {
+    let size = pieces.iter().map(Bytes::len).sum();
+    let readable = !pieces.is_empty() && code == ErrorCode::None;
+    let records = readable.then(|| {
         let committed_only = config.isolation_level == IsolationLevel::ReadCommitted;
         let aborted = data.aborted_transactions.unwrap_or_default();
         let aborted = aborted.iter().map(|aborted| (aborted.producer_id, aborted.first_offset));
@@ -171,9 +200,9 @@ fn answer(
             high_watermark,
             aborted: committed_only.then(|| aborted.collect()),
         };
-        Records::decode(fetched, bytes, decompressor)
+        Records::decode(fetched, pieces, decompressor)
     });
-    Answer { partition, code, records, high_watermark, preferred }
+    Answer { partition, code, records, bytes: size, high_watermark, preferred }
 }
 
 /// Looks for positions: committed ones, those of timestamps, and ends of epochs.

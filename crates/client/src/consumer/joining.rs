@@ -16,6 +16,7 @@ use fleuve_protocol::messages::join_group_response::{JoinGroupResponse, JoinGrou
 use fleuve_protocol::messages::sync_group_request::{SyncGroupRequest, SyncGroupRequestAssignment};
 use fleuve_types::TopicPartition;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::assignor::{RebalanceProtocol, Subscription};
 use super::membership::{End, Membership};
@@ -37,8 +38,11 @@ impl Membership {
         if cooperative {
             self.give_up_unwanted().await;
         }
-        match self.join().await {
+        // Until the new partitions are ours, and the old ones somebody else's.
+        let span = self.rebalance_span();
+        match self.join().instrument(span.clone()).await {
             Ok(assignment) => {
+                span.record("assigned", assignment.len());
                 self.backoff.reset();
                 let assigned: HashSet<_> = assignment.iter().cloned().collect();
                 let owned: HashSet<_> = self.shared.lock().partitions.keys().cloned().collect();
@@ -51,14 +55,18 @@ impl Membership {
                 }
                 let new = assignment.iter().filter(|partition| !owned.contains(partition));
                 let new = new.cloned().collect();
-                self.take(new).await;
+                self.take(new).instrument(span).await;
                 self.previous = (assignment, self.shared.lock().member.generation);
                 if rejoin {
                     // What we gave up waits for a second division.
                     return ControlFlow::Continue(());
                 }
             }
-            Err(error) => return self.take_join_error(error).await,
+            Err(error) => {
+                span.record("error", tracing::field::display(&error));
+                drop(span);
+                return self.take_join_error(error).await;
+            }
         }
         let subscription = self.shared.lock().subscription_version;
         match self.keep_alive(subscription).await {

@@ -90,6 +90,17 @@ impl Membership {
         self.shared.left.send_replace(true);
     }
 
+    /// Begins the span of a change of what this member reads.
+    pub(super) fn rebalance_span(&self) -> tracing::Span {
+        tracing::debug_span!(
+            "rebalance",
+            group = self.group,
+            assigned = tracing::field::Empty,
+            revoked = tracing::field::Empty,
+            error = tracing::field::Empty
+        )
+    }
+
     pub(super) fn protocol(&self) -> GroupProtocol {
         self.shared.config.group_protocol
     }

@@ -1,7 +1,9 @@
 //! What a consumer counts.
 
 use super::Shared;
-use crate::metrics::{Measured, Metric, Spread, Total};
+use super::fetching::Answer;
+use super::records::Records;
+use crate::metrics::{ByTopic, Measured, Metric, Spread, Total};
 
 /// Counters, raised per poll and per request.
 #[derive(Debug, Default)]
@@ -13,6 +15,42 @@ pub(super) struct Counters {
     pub(super) fetch_records: Spread,
     pub(super) commit_time: Spread,
     pub(super) rebalances: Total,
+    topics: ByTopic<OfTopic>,
+}
+
+/// Those of one topic.
+#[derive(Debug, Default)]
+struct OfTopic {
+    records: Total,
+    bytes: Total,
+    fetch_bytes: Spread,
+    fetch_records: Spread,
+}
+
+impl Counters {
+    /// Counts records that the application was given.
+    pub(super) fn polled(&self, records: &Records) {
+        let (count, bytes) = (records.count() as u64, records.bytes() as u64);
+        self.records.add(count);
+        self.bytes.add(bytes);
+        self.topics.with(&records.partition().topic, |topic| {
+            topic.records.add(count);
+            topic.bytes.add(bytes);
+        });
+    }
+
+    /// Counts the answers of one fetch.
+    pub(super) fn fetched(&self, answers: &[Answer]) {
+        let readable = || answers.iter().filter_map(|a| a.records.as_ref()?.as_ref().ok());
+        self.fetch_bytes.add(readable().map(|records| records.bytes() as u64).sum());
+        self.fetch_records.add(readable().map(|records| records.count() as u64).sum());
+        for records in readable() {
+            self.topics.with(&records.partition().topic, |topic| {
+                topic.fetch_bytes.add(records.bytes() as u64);
+                topic.fetch_records.add(records.count() as u64);
+            });
+        }
+    }
 }
 
 impl Measured for Shared {
@@ -57,6 +95,19 @@ impl Measured for Shared {
             ],
             ..Metric::new(FETCH, "records-lag", lag)
         }));
+        self.counters.topics.each(|name, topic| {
+            let values = [
+                ("records-consumed-total", topic.records.get()),
+                ("bytes-consumed-total", topic.bytes.get()),
+                ("fetch-size-avg", topic.fetch_bytes.average()),
+                ("fetch-size-max", topic.fetch_bytes.max()),
+                ("records-per-request-avg", topic.fetch_records.average()),
+            ];
+            metrics.extend(values.map(|(metric, value)| Metric {
+                tags: vec![("topic", name.to_owned())],
+                ..Metric::new(FETCH, metric, value)
+            }));
+        });
         metrics
     }
 }

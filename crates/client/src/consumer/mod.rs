@@ -1,7 +1,8 @@
 //! The consumer: reads partitions, alone or as a member of a group.
 //!
 //! - `state` knows where each partition stands and what has been fetched ahead of the application.
-//! - `fetcher` is the task that finds positions and fetches, with incremental sessions.
+//! - `fetcher` is the task that finds positions and fetches, with incremental sessions; `appetite`
+//!   says how much at a time.
 //! - `membership` is the task that joins the group, sends heartbeats and commits, whatever the
 //!   application is doing. `joining` speaks the classic protocol, where [`Assignor`] divides
 //!   partitions when this member leads the group; `reconciling` the one of KIP-848.
@@ -11,7 +12,9 @@
 //! What the last poll gave counts as worked on when the next poll begins; that, and nothing
 //! later, is what automatic commits say.
 
+mod appetite;
 mod assignor;
+mod committing;
 mod fetcher;
 mod fetching;
 mod joining;
@@ -22,6 +25,7 @@ mod protocol;
 mod reconciling;
 mod records;
 mod session;
+mod singly;
 mod state;
 mod stream;
 mod streams;
@@ -29,14 +33,14 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fleuve_protocol::ErrorCode;
 use fleuve_types::TopicPartition;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tracing::field;
 
 use crate::BoxFuture;
 use crate::client::{Client, OwnLanes};
@@ -45,6 +49,7 @@ use crate::config::{ConsumerConfig, GroupProtocol};
 use crate::error::{Error, Result};
 use crate::metrics::{Measured, Metric, telemetry};
 
+use singly::Singly;
 use state::{Pattern, State};
 
 pub use assignor::{
@@ -132,14 +137,6 @@ pub struct Consumer {
     shared: Arc<Shared>,
     /// Records that [`Consumer::next`] has still to give.
     singly: tokio::sync::Mutex<Singly>,
-}
-
-#[derive(Default)]
-struct Singly {
-    records: Option<Records>,
-    batch: VecDeque<OwnedRecord>,
-    /// The record given last.
-    given: Option<(TopicPartition, state::Place)>,
 }
 
 /// What a consumer and its tasks have in common.
@@ -317,6 +314,13 @@ impl Consumer {
     /// Everything that earlier polls gave counts as worked on from here.
     pub async fn poll(&self, timeout: Duration) -> Result<Option<Records>> {
         let shared = &*self.shared;
+        // Not entered: what else the task does while this waits is none of its business.
+        let span = tracing::debug_span!(
+            "poll",
+            topic = field::Empty,
+            partition = field::Empty,
+            records = field::Empty
+        );
         {
             let mut state = shared.lock();
             state.mark_processed();
@@ -343,8 +347,10 @@ impl Consumer {
                     state.lent = true;
                     drop(state);
                     shared.fetch_work.notify_one();
-                    shared.counters.records.add(records.count() as u64);
-                    shared.counters.bytes.add(records.bytes() as u64);
+                    span.record("topic", &*records.partition().topic);
+                    span.record("partition", records.partition().partition);
+                    span.record("records", records.count());
+                    shared.counters.polled(&records);
                     for interceptor in shared.config.interceptors.iter() {
                         interceptor.on_consume(&records);
                     }
@@ -356,48 +362,6 @@ impl Consumer {
                 return Ok(None);
             }
         }
-    }
-
-    /// Waits up to `timeout` for the next record.
-    ///
-    /// A convenience that costs an allocation per batch; [`Consumer::poll`] costs none per record.
-    pub async fn next(&self, timeout: Duration) -> Result<Option<OwnedRecord>> {
-        let mut singly = self.singly.lock().await;
-        loop {
-            if let Some(record) = self.take_single(&mut singly) {
-                return Ok(Some(record));
-            }
-            singly.given = None;
-            match self.poll(timeout).await? {
-                Some(records) => singly.records = Some(records),
-                None => return Ok(None),
-            }
-        }
-    }
-
-    /// Takes the next of the records that a poll has brought, if any is left of a partition that
-    /// is still ours.
-    fn take_single(&self, singly: &mut Singly) -> Option<OwnedRecord> {
-        loop {
-            if let Some(record) = singly.batch.pop_front() {
-                let partition = TopicPartition::new(record.topic.clone(), record.partition);
-                let place = state::Place { offset: record.offset + 1, epoch: record.leader_epoch };
-                singly.given = Some((partition, place));
-                // Asking for the next record shows that the application is alive.
-                self.shared.lock().last_poll = Instant::now();
-                return Some(record);
-            }
-            singly.batch = singly.records.as_mut().and_then(Records::take_batch)?;
-        }
-    }
-
-    /// Returns records one by one, without end, as a [`futures_core::Stream`].
-    ///
-    /// Errors are items, and the stream goes on after those that may pass. Heartbeats and commits
-    /// do not depend on how it is polled, but a consumer that is not asked for anything during
-    /// `max.poll.interval.ms` leaves its group until it is.
-    pub fn stream(&self) -> RecordStream<'_> {
-        RecordStream::new(self)
     }
 
     /// Returns the partitions this consumer reads.
@@ -449,40 +413,6 @@ impl Consumer {
         Ok(())
     }
 
-    /// Commits the positions after everything that was given out, and waits for it.
-    pub async fn commit(&self) -> Result<()> {
-        self.mark_given();
-        let offsets = self.shared.lock().uncommitted();
-        self.shared.commit(offsets).await
-    }
-
-    /// Commits as [`Consumer::commit`] does, but in the background; `done` is told how it went.
-    ///
-    /// Commits take effect in the order they were asked for.
-    pub fn commit_async(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
-        self.mark_given();
-        let offsets = self.shared.lock().uncommitted();
-        let offsets = offsets.into_iter().map(|(partition, place)| (partition, place.into()));
-        let offsets = offsets.collect();
-        let shared = self.shared.clone();
-        tokio::spawn(async move { done(shared.commit_these(offsets).await) });
-    }
-
-    /// Commits these offsets: for each partition the next one to be read.
-    pub async fn commit_offsets(&self, offsets: HashMap<TopicPartition, i64>) -> Result<()> {
-        let offsets = offsets.into_iter();
-        let offsets = offsets.map(|(partition, offset)| (partition, Committed::at(offset)));
-        self.shared.commit_these(offsets.collect()).await
-    }
-
-    /// Commits these offsets with their leader epochs and texts.
-    pub async fn commit_with_metadata(
-        &self,
-        offsets: HashMap<TopicPartition, Committed>,
-    ) -> Result<()> {
-        self.shared.commit_these(offsets).await
-    }
-
     /// Returns what was counted, under the names of Kafka's consumer.
     pub fn metrics(&self) -> Vec<Metric> {
         self.shared.metrics()
@@ -508,24 +438,6 @@ impl Consumer {
         self.shared.lock().joining
     }
 
-    /// Returns what the application has been given and not committed: for each partition the next
-    /// offset to be read.
-    pub fn positions_to_commit(&self) -> HashMap<TopicPartition, Committed> {
-        self.mark_given();
-        let offsets = self.shared.lock().uncommitted();
-        offsets.into_iter().map(|(partition, place)| (partition, place.into())).collect()
-    }
-
-    /// Returns what the group has committed for these partitions.
-    pub async fn committed(
-        &self,
-        partitions: &[TopicPartition],
-    ) -> Result<HashMap<TopicPartition, Committed>> {
-        let group = self.shared.group()?;
-        // Offsets of a transaction that is being ended are waited for.
-        offsets::fetch_committed(&self.shared.client, group, Some(partitions), true).await
-    }
-
     /// Commits if that is automatic, leaves the group and ends the tasks.
     pub async fn close(self) -> Result<()> {
         self.mark_given();
@@ -536,20 +448,6 @@ impl Consumer {
         match self.shared.lock().errors.pop_front() {
             Some(error) => Err(error),
             None => Ok(()),
-        }
-    }
-
-    /// Counts everything that was given out as worked on, but not what [`Consumer::next`] still
-    /// holds.
-    fn mark_given(&self) {
-        let mut state = self.shared.lock();
-        state.mark_processed();
-        // Whoever holds the lock is waiting in a poll, and then nothing is held back.
-        if let Ok(singly) = self.singly.try_lock()
-            && let Some((partition, place)) = &singly.given
-            && let Ok(assigned) = state.assigned_mut(partition)
-        {
-            assigned.processed = Some(*place);
         }
     }
 
@@ -615,47 +513,6 @@ impl Shared {
         let topics = cluster.topics();
         let names = topics.iter().filter(|topic| internal || !topic.is_internal);
         self.lock().match_topics(names.map(|topic| topic.name.clone()));
-    }
-
-    async fn commit(&self, offsets: HashMap<TopicPartition, state::Place>) -> Result<()> {
-        let offsets = offsets.into_iter().map(|(partition, place)| (partition, place.into()));
-        self.commit_these(offsets.collect()).await
-    }
-
-    async fn commit_these(&self, offsets: HashMap<TopicPartition, Committed>) -> Result<()> {
-        let _turn = self.committing.lock().await;
-        let began = Instant::now();
-        let instance = self.config.group_instance_id.as_deref();
-        let mut retrying = self.client.retrying("OffsetCommit");
-        loop {
-            let member = self.lock().member.clone();
-            let committed =
-                offsets::commit(&self.client, self.group()?, &member, instance, &offsets).await;
-            match committed {
-                Ok(()) => break,
-                // The next heartbeat brings the new epoch.
-                Err(error) if error.code() == Some(ErrorCode::StaleMemberEpoch) => {
-                    retrying.after_passing(error).await?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.counters.commit_time.add_time(began.elapsed());
-        if !self.config.interceptors.is_empty() {
-            let told =
-                offsets.iter().map(|(partition, committed)| (partition.clone(), committed.offset));
-            let told = told.collect();
-            for interceptor in self.config.interceptors.iter() {
-                interceptor.on_commit(&told);
-            }
-        }
-        let mut state = self.lock();
-        for (partition, committed) in offsets {
-            if let Ok(assigned) = state.assigned_mut(&partition) {
-                assigned.committed = Some(committed.offset);
-            }
-        }
-        Ok(())
     }
 }
 

@@ -25,6 +25,7 @@ use fleuve_protocol::messages::consumer_group_heartbeat_request::{
 use fleuve_protocol::messages::consumer_group_heartbeat_response::ConsumerGroupHeartbeatResponse;
 use fleuve_types::{TopicPartition, Uuid};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::membership::{End, Membership};
 use crate::error::{Error, Result, check_said};
@@ -141,11 +142,16 @@ impl Membership {
         let owned: HashSet<_> = self.shared.lock().partitions.keys().cloned().collect();
         let gone: HashSet<_> = owned.difference(&target).cloned().collect();
         if !gone.is_empty() {
-            self.wait_for_application().await;
-            self.commit_if_automatic().await;
-            if self.reconciliation.end.is_none() {
-                self.give_up(gone, false).await;
-            }
+            let span = self.rebalance_span();
+            span.record("revoked", gone.len());
+            let giving_up = async {
+                self.wait_for_application().await;
+                self.commit_if_automatic().await;
+                if self.reconciliation.end.is_none() {
+                    self.give_up(gone, false).await;
+                }
+            };
+            giving_up.instrument(span).await;
             return true;
         }
         let mut new: Vec<_> = target.difference(&owned).cloned().collect();
@@ -153,7 +159,9 @@ impl Membership {
             return false;
         }
         new.sort_unstable();
-        self.take(new).await;
+        let span = self.rebalance_span();
+        span.record("assigned", new.len());
+        self.take(new).instrument(span).await;
         true
     }
 

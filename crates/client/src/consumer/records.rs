@@ -3,9 +3,11 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use fleuve_protocol::records::layout;
 use fleuve_protocol::records::{
-    BatchError, BatchHeader, Batches, ControlRecordType, Decompressor, RecordIter, validate_records,
+    Batch, BatchError, BatchHeader, Batches, ControlRecordType, Decompressor, RecordIter,
+    validate_records,
 };
 use fleuve_types::TopicPartition;
 
@@ -68,16 +70,18 @@ pub(super) struct Fetched {
 }
 
 impl Records {
-    /// Undoes the batches in `bytes`: checks checksums and structure, decompresses, and leaves out
+    /// Undoes the batches in `pieces`: checks checksums and structure, decompresses, and leaves out
     /// control records and what aborted transactions wrote.
+    ///
+    /// Batches stand in one piece each, as a rule; one that does not is joined.
     pub(super) fn decode(
         fetched: Fetched,
-        bytes: Bytes,
+        pieces: Vec<Bytes>,
         decompressor: &mut Decompressor,
     ) -> Result<Self> {
         let Fetched { partition, fetch_offset, high_watermark, aborted } = fetched;
         let mut aborted = aborted.map(Aborted::new);
-        let size = bytes.len();
+        let size: usize = pieces.iter().map(Bytes::len).sum();
         let mut records = Self {
             partition,
             first_offset: fetch_offset,
@@ -88,7 +92,7 @@ impl Records {
             bytes: 0,
             count: 0,
         };
-        for batch in Batches::new(bytes) {
+        for batch in batches(pieces) {
             let corrupt = |offset: i64, error: BatchError| Error::CorruptRecords {
                 partition: records.partition.clone(),
                 offset,
@@ -100,21 +104,20 @@ impl Records {
                 Err(BatchError::Incomplete { .. }) => break,
                 Err(error) => return Err(corrupt(records.next_offset, error)),
             };
-            let header = batch.header;
+            let Found { header, payload, intact } = batch;
             let at = header.base_offset.0;
-            batch.verify_crc().map_err(|error| corrupt(at, error))?;
+            intact.map_err(|error| corrupt(at, error))?;
             if header.last_offset().0 < fetch_offset {
                 continue;
             }
             let codec = header.compression().map_err(|error| corrupt(at, error))?;
             let visible = match &mut aborted {
-                Some(aborted) => aborted.lets_through(&header, &batch.payload()),
+                Some(aborted) => aborted.lets_through(&header, &payload),
                 None => !header.attributes.is_control(),
             };
             if visible {
-                let payload = decompressor
-                    .decompress(codec, &batch.payload())
-                    .map_err(|error| corrupt(at, error))?;
+                let payload =
+                    decompressor.decompress(codec, &payload).map_err(|error| corrupt(at, error))?;
                 validate_records(&header, &payload).map_err(|error| corrupt(at, error))?;
                 records.bytes += payload.len();
                 records.count += if at >= fetch_offset {
@@ -151,7 +154,7 @@ impl Records {
     ) -> Result<Self> {
         let fetched =
             Fetched { partition, fetch_offset: first_offset, high_watermark: -1, aborted: None };
-        Self::decode(fetched, bytes, decompressor)
+        Self::decode(fetched, vec![bytes], decompressor)
     }
 
     /// Returns the partition.
@@ -212,6 +215,73 @@ impl Records {
             .map(|record| OwnedRecord::new(&self.partition, &batch, &record));
         Some(owned.collect())
     }
+}
+
+/// A batch that was found, with what its checksum says.
+struct Found {
+    header: BatchHeader,
+    payload: Bytes,
+    intact: std::result::Result<(), BatchError>,
+}
+
+impl Found {
+    fn whole(batch: &Batch) -> Self {
+        Self { header: batch.header, payload: batch.payload(), intact: batch.verify_crc() }
+    }
+
+    /// A batch whose header stands apart from its records, as a broker of this process gives it
+    /// that has placed the batch in its log: it writes the header anew, and keeps the rest.
+    fn placed(header: BatchHeader, bytes: &Bytes, payload: Bytes) -> Self {
+        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+        digest.update(&bytes[layout::ATTRIBUTES..layout::HEADER_SIZE]);
+        digest.update(&payload);
+        let computed = digest.finalize() as u32;
+        let intact = match computed == header.crc {
+            true => Ok(()),
+            false => Err(BatchError::ChecksumMismatch { stored: header.crc, computed }),
+        };
+        Self { header, payload, intact }
+    }
+}
+
+/// Walks over the batches in `pieces`, and joins only what is cut anywhere but behind a header.
+fn batches(pieces: Vec<Bytes>) -> impl Iterator<Item = std::result::Result<Found, BatchError>> {
+    let mut pieces = VecDeque::from(pieces);
+    let mut rest = Bytes::new();
+    std::iter::from_fn(move || {
+        loop {
+            if rest.is_empty() {
+                rest = pieces.pop_front()?;
+            }
+            match (Batches::new(rest.clone()).next(), pieces.front_mut()) {
+                (None, _) => rest = Bytes::new(),
+                (Some(Ok(batch)), _) => {
+                    rest.advance(batch.header.size());
+                    return Some(Ok(Found::whole(&batch)));
+                }
+                (Some(Err(BatchError::Incomplete { .. })), Some(next)) => {
+                    let header = BatchHeader::parse(&rest).ok();
+                    let header = header.filter(|header| {
+                        let missing = header.size().saturating_sub(layout::HEADER_SIZE);
+                        rest.len() == layout::HEADER_SIZE && next.len() >= missing
+                    });
+                    if let Some(header) = header {
+                        let payload = next.split_to(header.size() - layout::HEADER_SIZE);
+                        let found = Found::placed(header, &rest, payload);
+                        rest = Bytes::new();
+                        return Some(Ok(found));
+                    }
+                    rest = [std::mem::take(&mut rest), std::mem::take(next)].concat().into();
+                    pieces.pop_front();
+                }
+                (Some(Err(error)), _) => {
+                    // Nothing behind it can be found.
+                    (rest, pieces) = (Bytes::new(), VecDeque::new());
+                    return Some(Err(error));
+                }
+            }
+        }
+    })
 }
 
 impl<'a> IntoIterator for &'a Records {
@@ -336,7 +406,7 @@ mod tests {
     ) -> Result<Records> {
         let partition = TopicPartition::new("t", 0);
         let fetched = Fetched { partition, fetch_offset, high_watermark: 100, aborted };
-        Records::decode(fetched, bytes.into(), &mut Decompressor::new(1 << 20))
+        Records::decode(fetched, vec![bytes.into()], &mut Decompressor::new(1 << 20))
     }
 
     fn values(records: &Records) -> Vec<(i64, Vec<u8>)> {
@@ -357,6 +427,46 @@ mod tests {
         let owned = records.take_batch().expect("first batch");
         assert_eq!(owned.len(), 1);
         assert_eq!((owned[0].offset, owned[0].value.as_deref()), (12, Some(&b"c"[..])));
+    }
+
+    #[test]
+    fn batches_are_found_in_their_pieces_and_across_them() {
+        let batches: Vec<_> =
+            (0..4).map(|at| batch(at, &[b"v"], BatchOptions::default())).collect();
+        let whole = Bytes::from(batches.concat());
+        let place = || Fetched {
+            partition: TopicPartition::new("t", 0),
+            fetch_offset: 0,
+            high_watermark: 4,
+            aborted: None,
+        };
+        let read = |pieces: Vec<Bytes>| {
+            Records::decode(place(), pieces, &mut Decompressor::new(1 << 20)).expect("valid")
+        };
+        let apart = read(batches.clone());
+        assert_eq!((apart.count(), apart.next_offset()), (4, 4));
+        for (batch, record) in batches.iter().zip(&apart) {
+            let value = record.value.expect("a value").as_ptr_range();
+            let bytes = batch.as_ptr_range();
+            assert!(bytes.start < value.start && value.end <= bytes.end, "a copy");
+        }
+        let placed = batches.iter().flat_map(|batch| {
+            [batch.slice(..layout::HEADER_SIZE), batch.slice(layout::HEADER_SIZE..)]
+        });
+        let placed = read(placed.collect());
+        for (batch, record) in batches.iter().zip(&placed) {
+            let value = record.value.expect("a value").as_ptr_range();
+            assert!(batch.as_ptr_range().contains(&value.start), "a copy");
+        }
+        let mut broken = batches[0].slice(layout::HEADER_SIZE..).to_vec();
+        *broken.last_mut().expect("bytes") ^= 1;
+        let broken = vec![batches[0].slice(..layout::HEADER_SIZE), broken.into()];
+        let error = Records::decode(place(), broken, &mut Decompressor::new(1 << 20));
+        assert!(matches!(error, Err(Error::CorruptRecords { offset: 0, .. })), "{error:?}");
+        for cut in 0..=whole.len() {
+            let read = read(vec![whole.slice(..cut), whole.slice(cut..)]);
+            assert_eq!((read.count(), read.next_offset()), (4, 4), "cut at {cut}");
+        }
     }
 
     #[test]

@@ -375,6 +375,11 @@ impl State {
 }
 
 impl Partition {
+    /// Returns the bytes that wait for the application.
+    pub(super) fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes
+    }
+
     /// Reports whether another answer may be fetched ahead.
     pub(super) fn has_room(&self, bytes_max: usize) -> bool {
         self.buffered_bytes < bytes_max && self.buffered.len() < ANSWERS_AHEAD_MAX

@@ -1,5 +1,6 @@
 //! A consumer against a scripted log.
 
+use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use bytes::Bytes;

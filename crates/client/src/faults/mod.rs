@@ -6,8 +6,9 @@
 //! what is in the log has to be read, unless the application was told why not.
 
 mod model;
+mod spans;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -63,11 +64,14 @@ struct Run {
     /// Whether the consumer reported an error or gave up.
     told: bool,
     model: Arc<Mutex<Model>>,
+    /// What the client asked.
+    asked: Arc<Mutex<HashSet<ApiKey>>>,
 }
 
 async fn run(protocol: GroupProtocol, chooser: Chooser) -> Run {
     let model = Arc::new(Mutex::new(Model::default()));
-    let broker = faulty(model.clone(), chooser);
+    let asked = Arc::new(Mutex::new(HashSet::new()));
+    let broker = faulty(model.clone(), asked.clone(), chooser);
     let config = ClientConfig {
         bootstrap_servers: vec!["broker:9092".to_owned()],
         request_timeout: Duration::from_secs(5),
@@ -82,6 +86,7 @@ async fn run(protocol: GroupProtocol, chooser: Chooser) -> Run {
         consumed: Vec::new(),
         told: false,
         model,
+        asked,
     };
     let whole = async {
         run.produce(client.clone()).await;
@@ -153,6 +158,10 @@ impl Run {
                 Err(_) => self.told = true,
             }
         }
+        // Nothing more comes, and in the meantime heartbeats go out.
+        if consumer.poll(Duration::from_secs(10)).await.is_err() {
+            self.told = true;
+        }
         if consumer.commit().await.is_err() || consumer.close().await.is_err() {
             self.told = true;
         }
@@ -165,6 +174,12 @@ impl Run {
             model.values().into_iter().map(|(p, _, value)| (p, value)).collect();
         let consumed: BTreeSet<_> = self.consumed.iter().cloned().collect();
         consumed.is_superset(&logged)
+    }
+
+    /// Asserts that the client came by where the fault was waiting for it.
+    fn met(self, key: ApiKey) -> Self {
+        assert!(self.asked.lock().expect("no panic").contains(&key), "{key:?} was never asked");
+        self
     }
 
     /// Checks what must hold however the broker failed, as long as it did not lie.
@@ -201,8 +216,13 @@ impl Run {
 }
 
 /// Puts faults between the client and an honest broker.
-fn faulty(model: Arc<Mutex<Model>>, mut chooser: Chooser) -> ScriptedBroker {
+fn faulty(
+    model: Arc<Mutex<Model>>,
+    asked: Arc<Mutex<HashSet<ApiKey>>>,
+    mut chooser: Chooser,
+) -> ScriptedBroker {
     ScriptedBroker::raw(move |request| {
+        asked.lock().expect("no panic").insert(request.key);
         let mut model = model.lock().expect("no panic");
         match chooser(request.key) {
             Fault::None => model.answer(&request, None),
@@ -245,6 +265,7 @@ fn garbled(segments: &[Bytes], at: usize, with: u64) -> Bytes {
 
 /// The requests that a run sends.
 const SENT: &[ApiKey] = &[
+    ApiKey::ApiVersions,
     ApiKey::Metadata,
     ApiKey::InitProducerId,
     ApiKey::Produce,
@@ -295,7 +316,7 @@ async fn every_error_code_in_every_response_is_survived_or_told() {
                 continue;
             }
             let context = format!("{code:?} once in {key:?}, {protocol:?}");
-            run(protocol, first(key, 1, Fault::Refused(code))).await.check(&context);
+            run(protocol, first(key, 1, Fault::Refused(code))).await.met(key).check(&context);
         }
     }
 }
@@ -329,7 +350,7 @@ async fn lost_late_and_missing_answers_are_survived() {
         for fault in &faults {
             for count in [1, 4] {
                 let context = format!("{fault:?} {count} times in {key:?}, {protocol:?}");
-                run(protocol, first(key, count, fault.clone())).await.check(&context);
+                run(protocol, first(key, count, fault.clone())).await.met(key).check(&context);
             }
         }
     }

@@ -9,7 +9,9 @@
 mod otlp;
 pub(crate) mod telemetry;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// One measured value.
@@ -88,6 +90,38 @@ impl Spread {
     /// Returns average and maximum of times, in milliseconds.
     pub(crate) fn times_ms(&self) -> (f64, f64) {
         (self.average() / 1000.0, self.max() / 1000.0)
+    }
+}
+
+/// Counters per topic.
+#[derive(Debug)]
+pub(crate) struct ByTopic<T>(Mutex<BTreeMap<Arc<str>, T>>);
+
+impl<T> Default for ByTopic<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Default> ByTopic<T> {
+    /// Lets `count` raise those of `topic`.
+    pub(crate) fn with(&self, topic: &Arc<str>, count: impl FnOnce(&T)) {
+        let mut topics = self.lock();
+        // Looked for first, so that a known name is not counted up for nothing.
+        match topics.get(topic) {
+            Some(counters) => count(counters),
+            None => count(topics.entry(topic.clone()).or_default()),
+        }
+    }
+
+    /// Shows those of every topic, by name.
+    pub(crate) fn each(&self, mut show: impl FnMut(&str, &T)) {
+        self.lock().iter().for_each(|(topic, counters)| show(topic, counters));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, T>> {
+        // Counters are whole whoever panics.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

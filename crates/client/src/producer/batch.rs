@@ -103,13 +103,17 @@ impl Outcome {
 pub struct Delivery {
     outcome: Arc<Outcome>,
     index: i32,
-    /// Where our waker stands among those of the batch.
-    waker_index: Option<usize>,
+    /// Where our waker stands among those of the batch, [`NOT_WAITING`] before the first poll: there
+    /// are as many deliveries as records on their way, so that every word counts.
+    waker_index: u32,
 }
+
+/// No batch has so many records.
+const NOT_WAITING: u32 = u32::MAX;
 
 impl Delivery {
     pub(super) fn new(outcome: Arc<Outcome>, index: i32) -> Self {
-        Self { outcome, index, waker_index: None }
+        Self { outcome, index, waker_index: NOT_WAITING }
     }
 
     /// Returns the partition the record goes to.
@@ -160,10 +164,10 @@ impl Future for Delivery {
         match &state.result {
             Some(result) => Poll::Ready(this.outcome.metadata_of(result, this.index)),
             None => {
-                match this.waker_index {
-                    Some(index) => state.wakers[index].clone_from(context.waker()),
+                match state.wakers.get_mut(this.waker_index as usize) {
+                    Some(waker) => waker.clone_from(context.waker()),
                     None => {
-                        this.waker_index = Some(state.wakers.len());
+                        this.waker_index = state.wakers.len() as u32;
                         state.wakers.push(context.waker().clone());
                     }
                 }
@@ -187,6 +191,8 @@ pub(super) struct Batch {
     /// Whether an attempt ended without the leader saying what became of it.
     pub(super) maybe_written: bool,
     pub(super) last_error: Option<Error>,
+    /// From the closing of the batch until it is done, retries included.
+    pub(super) span: tracing::Span,
     contents: Contents,
 }
 
@@ -207,10 +213,20 @@ impl Batch {
         serial: u64,
         created: Instant,
     ) -> Self {
+        let partition = outcome.partition();
+        let span = tracing::debug_span!(
+            "produce_batch",
+            topic = &*partition.topic,
+            partition = partition.partition,
+            records = builder.count(),
+            attempts = tracing::field::Empty,
+            error = tracing::field::Empty
+        );
         Self {
             outcome,
             serial,
             created,
+            span,
             memory: builder.size(),
             count: builder.count(),
             producer: None,

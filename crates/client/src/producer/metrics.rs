@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::batch::Batch;
-use crate::metrics::{Measured, Metric, Spread, Total};
+use crate::metrics::{ByTopic, Measured, Metric, Spread, Total};
 
 /// Counters, raised per batch and per request.
 #[derive(Debug, Default)]
@@ -18,12 +18,30 @@ pub(super) struct Counters {
     request_time: Spread,
     request_records: Spread,
     pub(super) in_flight: AtomicUsize,
+    topics: ByTopic<OfTopic>,
+}
+
+/// Those of one topic.
+#[derive(Debug, Default)]
+struct OfTopic {
+    sent: Total,
+    bytes: Total,
+    failed: Total,
+    retried: Total,
 }
 
 impl Counters {
     /// Counts a batch that is about to be sent in a buffer of `bytes`.
     pub(super) fn sending(&self, batch: &Batch, bytes: usize) {
         let count = u64::try_from(batch.count).unwrap_or(0);
+        self.topics.with(&batch.outcome.partition().topic, |topic| {
+            if batch.attempts > 1 {
+                topic.retried.add(count);
+            } else {
+                topic.sent.add(count);
+                topic.bytes.add(bytes as u64);
+            }
+        });
         if batch.attempts > 1 {
             self.records_retried.add(count);
             return;
@@ -45,7 +63,9 @@ impl Counters {
 
     /// Counts a batch that is given up.
     pub(super) fn failed(&self, batch: &Batch) {
-        self.records_failed.add(u64::try_from(batch.count).unwrap_or(0));
+        let count = u64::try_from(batch.count).unwrap_or(0);
+        self.records_failed.add(count);
+        self.topics.with(&batch.outcome.partition().topic, |topic| topic.failed.add(count));
     }
 }
 
@@ -58,7 +78,7 @@ impl Measured for Shared {
         let (queued, queued_max) = counters.queue_time.times_ms();
         let (answered, answered_max) = counters.request_time.times_ms();
         let waiting = self.memory_waiters.load(Ordering::Relaxed);
-        [
+        let mut metrics: Vec<Metric> = [
             ("record-send-total", counters.records_sent.get()),
             ("record-error-total", counters.records_failed.get()),
             ("record-retry-total", counters.records_retried.get()),
@@ -76,6 +96,19 @@ impl Measured for Shared {
             ("waiting-threads", waiting as f64),
         ]
         .map(|(name, value)| Metric::new(GROUP, name, value))
-        .into()
+        .into();
+        counters.topics.each(|name, topic| {
+            let values = [
+                ("record-send-total", topic.sent.get()),
+                ("byte-total", topic.bytes.get()),
+                ("record-error-total", topic.failed.get()),
+                ("record-retry-total", topic.retried.get()),
+            ];
+            metrics.extend(values.map(|(metric, value)| Metric {
+                tags: vec![("topic", name.to_owned())],
+                ..Metric::new("producer-topic-metrics", metric, value)
+            }));
+        });
+        metrics
     }
 }

@@ -342,7 +342,9 @@ impl Producer {
 impl Shared {
     /// Tells everybody who waits for a batch how it ended.
     fn conclude(&self, batch: &batch::Batch, result: Result<batch::Written>) {
-        if result.is_err() {
+        batch.span.record("attempts", batch.attempts);
+        if let Err(error) = &result {
+            batch.span.record("error", tracing::field::display(error));
             self.counters.failed(batch);
         }
         if !self.config.interceptors.is_empty() {

@@ -19,6 +19,9 @@ use bytes::Bytes;
 
 use crate::BoxFuture;
 
+pub use fleuve_protocol::Pieces;
+pub use fleuve_protocol::frame::LENGTH_BYTES;
+
 pub use stream::stream_link;
 pub use tcp::TcpTransport;
 pub use tls::TlsTransport;
@@ -54,8 +57,8 @@ pub trait FrameSender: Send + 'static {
 
 /// Receives frames from a broker.
 pub trait FrameReceiver: Send + 'static {
-    /// Waits for the next frame and returns it without its size.
+    /// Waits for the next frame and returns it without its size, in the pieces it came in.
     ///
     /// Dropping the future loses nothing. The end of the link is an `UnexpectedEof` error.
-    fn receive<'a>(&'a mut self) -> BoxFuture<'a, io::Result<Bytes>>;
+    fn receive<'a>(&'a mut self) -> BoxFuture<'a, io::Result<Pieces>>;
 }

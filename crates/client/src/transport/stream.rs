@@ -3,6 +3,7 @@
 use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
+use fleuve_protocol::Pieces;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{FrameReceiver, FrameSender, Link};
@@ -110,11 +111,11 @@ impl<R> StreamReceiver<R> {
 }
 
 impl<R: AsyncRead + Send + Unpin + 'static> FrameReceiver for StreamReceiver<R> {
-    fn receive<'a>(&'a mut self) -> BoxFuture<'a, io::Result<Bytes>> {
+    fn receive<'a>(&'a mut self) -> BoxFuture<'a, io::Result<Pieces>> {
         Box::pin(async move {
             loop {
                 if let Some(frame) = self.cut()? {
-                    return Ok(frame);
+                    return Ok(frame.into());
                 }
                 if self.reader.read_buf(&mut self.buffer).await? == 0 {
                     let text = if self.buffer.is_empty() {
@@ -144,7 +145,7 @@ mod tests {
             let early = tokio::spawn(async move {
                 let mut frames = Vec::new();
                 for _ in 0..3 {
-                    frames.push(link.receiver.receive().await.expect("frame"));
+                    frames.push(link.receiver.receive().await.expect("frame").into_bytes());
                 }
                 (link, frames)
             });

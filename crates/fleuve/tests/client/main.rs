@@ -3,6 +3,7 @@
 //! It runs against an embedded broker, in process and over TCP; `tests/client/run.py` runs it
 //! against Apache Kafka. A test that fails there is a wrong test.
 
+mod administering;
 mod consuming;
 mod examples;
 mod grouping;
@@ -13,3 +14,4 @@ mod sharing;
 mod surviving;
 mod target;
 mod transacting;
+mod uncopied;

@@ -139,6 +139,13 @@ fn value(metrics: &[Metric], name: &str) -> f64 {
     metric.unwrap_or_else(|| panic!("no {name}")).value
 }
 
+fn of_topic(metrics: &[Metric], group: &str, name: &str, topic: &str) -> f64 {
+    let tags = [("topic", topic.to_owned())];
+    let same =
+        |metric: &&Metric| metric.group == group && metric.name == name && metric.tags == tags;
+    metrics.iter().find(same).unwrap_or_else(|| panic!("no {name} of {topic}")).value
+}
+
 async fn clients_count_under_kafkas_names(target: &Target) {
     let topic = target.topic("counted", 1).await;
     let producer = target.producer(ProducerConfig::default()).await;
@@ -153,6 +160,9 @@ async fn clients_count_under_kafkas_names(target: &Target) {
     assert!(value(&metrics, "batch-size-max") > 1000.0 / value(&metrics, "request-total"));
     let total = value(&metrics, "buffer-total-bytes");
     assert_eq!(value(&metrics, "buffer-available-bytes"), total, "everything is done");
+    assert_eq!(of_topic(&metrics, "producer-topic-metrics", "record-send-total", &topic), 100.0);
+    assert!(of_topic(&metrics, "producer-topic-metrics", "byte-total", &topic) > 1000.0);
+    assert_eq!(of_topic(&metrics, "producer-topic-metrics", "record-retry-total", &topic), 0.0);
     producer.close().await.expect("closed");
     let consumer = target.consumer(ConsumerConfig::default()).await;
     consumer.assign(&[(TopicPartition::new(&*topic, 0), Start::Beginning)]).expect("free");
@@ -162,6 +172,10 @@ async fn clients_count_under_kafkas_names(target: &Target) {
     }
     let metrics = consumer.metrics();
     assert_eq!(value(&metrics, "records-consumed-total"), 100.0);
+    let group = "consumer-fetch-manager-metrics";
+    assert_eq!(of_topic(&metrics, group, "records-consumed-total", &topic), 100.0);
+    assert!(of_topic(&metrics, group, "bytes-consumed-total", &topic) > 1000.0);
+    assert!(of_topic(&metrics, group, "fetch-size-max", &topic) > 0.0);
     assert_eq!(value(&metrics, "records-lag-max"), 0.0);
     assert_eq!(value(&metrics, "assigned-partitions"), 1.0);
     let lag = metrics.iter().find(|metric| metric.name == "records-lag").expect("of the partition");

@@ -5,6 +5,7 @@
 //! generated file needs to know only this folder.
 
 mod error;
+mod pieces;
 mod reader;
 mod text;
 mod value;
@@ -12,6 +13,7 @@ mod version;
 mod writer;
 
 pub use error::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind};
+pub use pieces::Pieces;
 pub use reader::Reader;
 pub use text::Str;
 pub use version::VersionRange;

@@ -5,15 +5,24 @@
 //! within a budget that follows from the size of the input. The budget is there because an empty
 //! string is one byte on the wire and 32 in memory; no honest message comes near it.
 
-use bytes::Bytes;
+use std::collections::VecDeque;
 
+use bytes::{Bytes, BytesMut};
+
+use super::pieces::Pieces;
 use super::value::{Struct, Wire};
 use super::{DecodeError, DecodeErrorKind, Field, Str, Version};
 
 /// A position in shared bytes, from which values are taken one after the other.
 #[derive(Clone, Debug)]
 pub struct Reader {
+    /// The piece being read, which begins at `base`.
     bytes: Bytes,
+    base: usize,
+    /// The pieces after it; mostly none.
+    rest: VecDeque<Bytes>,
+    /// Bytes that stand in several pieces, of those who asked not to have them joined.
+    spans: Option<Vec<Vec<Bytes>>>,
     position: usize,
     /// End of what may be read: the end of the bytes, or of the tagged field being read.
     limit: usize,
@@ -30,9 +39,28 @@ impl Reader {
 
     /// Starts at the beginning of `bytes`.
     pub fn new(bytes: Bytes) -> Self {
-        let limit = bytes.len();
+        Self::of(bytes.into())
+    }
+
+    /// Starts at the beginning of `pieces`.
+    ///
+    /// Values that stand in one of them are shared; others are copied, see [`Reader::keep_spans`].
+    pub fn of(pieces: Pieces) -> Self {
+        let limit = pieces.len();
         let budget = limit.saturating_mul(Self::MEMORY_PER_BYTE) + Self::MEMORY_ALWAYS;
-        Self { bytes, position: 0, limit, budget }
+        let Pieces { first, rest } = pieces;
+        Self { bytes: first, base: 0, rest, spans: None, position: 0, limit, budget }
+    }
+
+    /// Lets fields of bytes that stand in several pieces hold what is in the first of them only;
+    /// [`Reader::take_spans`] gives all their pieces.
+    pub fn keep_spans(&mut self) {
+        self.spans = Some(Vec::new());
+    }
+
+    /// Returns the fields of bytes that stood in several pieces, in the order of reading.
+    pub fn take_spans(&mut self) -> Vec<Vec<Bytes>> {
+        self.spans.take().unwrap_or_default()
     }
 
     /// Returns how many bytes are left.
@@ -46,8 +74,9 @@ impl Reader {
     }
 
     /// Returns the bytes not read yet, shared.
-    pub fn into_rest(self) -> Bytes {
-        self.bytes.slice(self.position..self.limit)
+    pub fn into_rest(mut self) -> Bytes {
+        self.enter();
+        joined(self.parts(self.remaining()))
     }
 
     /// Takes a value as `version` lays it out; `field` names it in errors.
@@ -113,23 +142,85 @@ impl Reader {
     /// Takes the next `length` bytes, shared.
     pub fn read_slice(&mut self, length: usize, field: Field) -> Result<Bytes, DecodeError> {
         self.require(length, field)?;
-        let start = self.position;
-        self.position += length;
         // An empty slice must not keep the frame alive.
-        Ok(if length == 0 { Bytes::new() } else { self.bytes.slice(start..self.position) })
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        self.enter();
+        Ok(joined(self.parts(length)))
+    }
+
+    /// Takes the next `length` bytes of a field of bytes, shared.
+    pub(super) fn read_bytes(&mut self, length: usize, field: Field) -> Result<Bytes, DecodeError> {
+        if self.spans.is_none() {
+            return self.read_slice(length, field);
+        }
+        self.require(length, field)?;
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        self.enter();
+        let parts = self.parts(length);
+        let Parts::Several(parts) = parts else { return Ok(joined(parts)) };
+        let first = parts.first().cloned().unwrap_or_default();
+        self.spans.get_or_insert_default().push(parts);
+        Ok(first)
     }
 
     /// Takes exactly `N` bytes.
     #[inline]
     pub(super) fn fixed<const N: usize>(&mut self, field: Field) -> Result<[u8; N], DecodeError> {
-        let window = &self.bytes[self.position..self.limit];
-        match window.first_chunk::<N>() {
+        let end = self.bytes.len().min(self.limit - self.base);
+        let window = self.bytes.get(self.position - self.base..end);
+        match window.and_then(|window| window.first_chunk::<N>()) {
             Some(chunk) => {
                 self.position += N;
                 Ok(*chunk)
             }
-            None => Err(self.unexpected_end(N, field)),
+            None => self.fixed_across(field),
         }
+    }
+
+    /// Takes exactly `N` bytes that stand in several pieces.
+    #[cold]
+    fn fixed_across<const N: usize>(&mut self, field: Field) -> Result<[u8; N], DecodeError> {
+        self.require(N, field)?;
+        let mut chunk = [0; N];
+        for byte in &mut chunk {
+            self.enter();
+            *byte = self.bytes[self.position - self.base];
+            self.position += 1;
+        }
+        Ok(chunk)
+    }
+
+    /// Goes on to the piece that holds the position.
+    fn enter(&mut self) {
+        while self.position - self.base >= self.bytes.len()
+            && let Some(next) = self.rest.pop_front()
+        {
+            self.base += self.bytes.len();
+            self.bytes = next;
+        }
+    }
+
+    /// Takes the next `length` bytes, which are there, from the piece entered on.
+    fn parts(&mut self, mut length: usize) -> Parts {
+        let start = self.position - self.base;
+        if length <= self.bytes.len().saturating_sub(start) {
+            self.position += length;
+            return Parts::One(self.bytes.slice(start..start + length));
+        }
+        let mut parts = Vec::new();
+        while length > 0 {
+            self.enter();
+            let start = self.position - self.base;
+            let step = length.min(self.bytes.len() - start);
+            parts.push(self.bytes.slice(start..start + step));
+            self.position += step;
+            length -= step;
+        }
+        Parts::Several(parts)
     }
 
     /// Takes the length in front of bytes or of an array: `None` for null.
@@ -270,6 +361,23 @@ impl Reader {
     }
 }
 
+/// Bytes where they stand.
+enum Parts {
+    One(Bytes),
+    Several(Vec<Bytes>),
+}
+
+fn joined(parts: Parts) -> Bytes {
+    match parts {
+        Parts::One(bytes) => bytes,
+        Parts::Several(parts) => {
+            let mut joined = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+            parts.iter().for_each(|part| joined.extend_from_slice(part));
+            joined.freeze()
+        }
+    }
+}
+
 /// Longest text that Kafka allows, also where the length prefix could say more.
 pub(super) const STRING_BYTES_MAX: usize = i16::MAX as usize;
 
@@ -317,6 +425,65 @@ mod tests {
         let error = FindCoordinatorRequest::decode(&mut reader(b"\xff\xff"), 0)
             .expect_err("null is not allowed");
         assert_eq!(error.kind, DecodeErrorKind::Null { version: 0 });
+    }
+
+    /// However a message is cut, it reads the same, and so do its errors.
+    #[test]
+    fn pieces_change_nothing_about_what_is_read() {
+        use crate::messages::fetch_response::{
+            FetchResponse, FetchableTopicResponse, PartitionData,
+        };
+        let partition = PartitionData {
+            records: Some(Bytes::from_static(b"records of some length")),
+            ..PartitionData::default()
+        };
+        let topic = FetchableTopicResponse {
+            partitions: vec![partition.clone(), partition],
+            ..FetchableTopicResponse::default()
+        };
+        let response = FetchResponse { responses: vec![topic], ..FetchResponse::default() };
+        let mut writer = crate::Writer::new();
+        response.encode(&mut writer, 13).expect("in version 13");
+        let whole = writer.into_bytes();
+        for first in 0..whole.len() {
+            for second in [first, (first + 5).min(whole.len()), whole.len()] {
+                let cut = |end: usize| -> Pieces {
+                    let (first, second) = (first.min(end), second.min(end));
+                    let parts = [
+                        whole.slice(..first),
+                        whole.slice(first..second),
+                        whole.slice(second..end),
+                    ];
+                    parts.to_vec().into()
+                };
+                let mut reader = Reader::of(cut(whole.len()));
+                assert_eq!(FetchResponse::decode(&mut reader, 13).as_ref(), Ok(&response));
+                assert_eq!((reader.remaining(), reader.into_rest().len()), (0, 0));
+                let end = whole.len() - 1 - first / 2;
+                assert_eq!(
+                    FetchResponse::decode(&mut Reader::of(cut(end)), 13),
+                    FetchResponse::decode(&mut Reader::new(whole.slice(..end)), 13)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_in_several_pieces_are_joined_unless_somebody_keeps_the_pieces() {
+        let parts = [&b"\0\0\0\x06ab"[..], b"cd", b"ef\0\0\0\x01g"].map(Bytes::from_static);
+        let version = Version { number: 0, flexible: false };
+        let mut joining = Reader::of(parts.to_vec().into());
+        let mut keeping = joining.clone();
+        keeping.keep_spans();
+        assert_eq!(joining.get::<Bytes>(version, "x").expect("six bytes"), "abcdef");
+        assert_eq!(keeping.get::<Bytes>(version, "x").expect("six bytes"), "ab");
+        for reader in [&mut joining, &mut keeping] {
+            assert_eq!(reader.get::<Bytes>(version, "x").expect("one byte"), "g");
+        }
+        let spans = keeping.take_spans();
+        assert_eq!(spans, [["ab", "cd", "ef"]]);
+        assert_eq!(spans[0][1].as_ptr(), parts[1].as_ptr(), "not copied");
+        assert!(joining.take_spans().is_empty());
     }
 
     #[test]

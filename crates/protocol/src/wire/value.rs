@@ -124,7 +124,7 @@ impl Wire for Option<Bytes> {
 
     fn read(r: &mut Reader, v: Version, field: Field) -> Result<Self, DecodeError> {
         match r.length(v, field)? {
-            Some(length) => r.read_slice(length, field).map(Some),
+            Some(length) => r.read_bytes(length, field).map(Some),
             None => Ok(None),
         }
     }

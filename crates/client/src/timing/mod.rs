@@ -1,9 +1,13 @@
 //! Deadlines and growing pauses between attempts.
 
+mod alarm;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleuve_os::{OsRandom, Random};
 use tokio::time::Instant;
+
+pub(crate) use alarm::Alarm;
 
 /// A pause that doubles up to a limit, with Kafka's jitter of a fifth either way.
 #[derive(Clone, Debug)]

@@ -2,16 +2,17 @@
 //!
 //! It never waits for one broker alone: connections, answers, the producer's identity and metadata
 //! all come back as events of one set, so that a broker that hangs holds up only its own
-//! partitions.
+//! partitions. `harvest` finds what is to be sent, `settling` books what came of it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod harvest;
+mod settling;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::init_producer_id_request::InitProducerIdRequest;
 use fleuve_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
@@ -23,14 +24,14 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::accumulator::QueueId;
-use super::answers::{Answers, Failure, Fate, needs_refresh};
+use super::answers::Failure;
 use super::batch::{Batch, Identity, Written};
-use super::queue::{Readiness, Verdict};
 use super::transactions::Transactions;
 use crate::client::Lane;
 use crate::config::Acks;
 use crate::connection::{Connection, Response};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::timing::Alarm;
 
 pub(super) struct Sender {
     shared: Arc<Shared>,
@@ -40,6 +41,7 @@ pub(super) struct Sender {
     /// Whether partitions are being announced to the transaction's coordinator.
     announcing: bool,
     events: JoinSet<Event>,
+    alarm: Alarm,
 }
 
 /// What the sender knows about one broker.
@@ -103,23 +105,6 @@ struct Sent {
     batch: Batch,
 }
 
-/// What one look over the queues found.
-#[derive(Default)]
-struct Harvest {
-    /// Requests by broker.
-    requests: Vec<(i32, Vec<Sent>)>,
-    /// When to look again at the latest.
-    look_again: Option<Instant>,
-    /// Brokers that are needed and not connected.
-    connect: HashSet<i32>,
-    /// Whether a partition has no leader.
-    leaderless: bool,
-    /// Partitions that the transaction's coordinator has to know of first.
-    announce: Vec<TopicPartition>,
-    /// Batches that have waited too long.
-    expired: Vec<Batch>,
-}
-
 /// Since version 13 topics go by id, which needs metadata that has them.
 const LAST_VERSION_WITH_NAMES: i16 = 12;
 /// Versions above are not stable.
@@ -141,6 +126,7 @@ impl Sender {
             refresh: RefreshState { wanted: false, running: false, not_before: now, last: now },
             announcing: false,
             events: JoinSet::new(),
+            alarm: Alarm::new(),
         }
     }
 
@@ -159,12 +145,13 @@ impl Sender {
                         self.take_event(Some(event));
                     }
                 }
-                answered = answers(&mut self.brokers) => {
+                answered = settling::answers(&mut self.brokers) => {
                     for answered in answered {
                         self.take_answer(answered);
                     }
                 }
                 () = self.shared.work.notified() => {}
+                () = self.alarm.until(look_again) => {}
                 () = tokio::time::sleep_until(look_again) => {}
             }
         }
@@ -253,105 +240,6 @@ impl Sender {
             Event::Identity(attempt.await)
         });
         None
-    }
-
-    /// Looks over the queues once and takes at most one batch of each.
-    fn harvest(&mut self, now: Instant) -> Harvest {
-        let shared = self.shared.clone();
-        let config = &shared.config;
-        let transactions = shared.transactions.as_ref();
-        let identity = match self.identity {
-            _ if transactions.is_some() => transactions.and_then(Transactions::identity).map(Some),
-            IdentityState::NotNeeded => Some(None),
-            IdentityState::Known(identity) => Some(Some(identity)),
-            IdentityState::Needed { .. } | IdentityState::Asked => None,
-        };
-        let hurry = shared.memory_waiters.load(Ordering::Relaxed) > 0;
-        let cluster = shared.client.cluster();
-        let mut harvest = Harvest::default();
-        // The request being filled, by broker: its place in `requests` and its bytes.
-        let mut filling: HashMap<i32, (usize, usize)> = HashMap::new();
-        let mut state = shared.accumulator.lock();
-        let linger = if hurry || state.closed { Duration::ZERO } else { config.linger };
-        for _ in 0..state.listed.len() {
-            let Some(id) = state.listed.pop_front() else { break };
-            let queue = state.queue(id);
-            let expired = queue.expire(now, config.delivery_timeout);
-            let expires_at = queue.expires_at(config.delivery_timeout);
-            harvest.look_again = earliest(harvest.look_again, expires_at);
-            for batch in expired {
-                if transactions.is_none() && batch.producer.is_some() && batch.maybe_written {
-                    // The gap this leaves can only be closed under a new identity.
-                    self.identity = IdentityState::Needed { not_before: now };
-                }
-                state.release(&batch);
-                harvest.expired.push(batch);
-            }
-            let queue = state.queue(id);
-            if queue.is_idle() {
-                queue.unlist();
-                continue;
-            }
-            // Taking from the front and putting back gives every queue its turn.
-            state.listed.push_back(id);
-            let queue = state.queue(id);
-            let readiness = queue.readiness(now, linger);
-            // What fills the open batch before its time concerns nobody but the sender's timer.
-            queue.attended = !(queue.has_only_open() && matches!(readiness, Readiness::At(_)));
-            match readiness {
-                Readiness::Ready => {}
-                Readiness::At(at) => {
-                    harvest.look_again = earliest(harvest.look_again, Some(at));
-                    continue;
-                }
-                Readiness::Nothing => continue,
-            }
-            let Some(identity) = identity else { continue };
-            let partition = &queue.partition;
-            if transactions.is_some_and(|transactions| !transactions.may_send(partition)) {
-                harvest.announce.push(partition.clone());
-                continue;
-            }
-            let Some((leader, _)) = cluster.leader(&partition.topic, partition.partition) else {
-                harvest.leaderless = true;
-                continue;
-            };
-            let broker = self.brokers.entry(leader).or_default();
-            if broker.connection.as_ref().is_none_or(Connection::is_closed) {
-                broker.connection = None;
-                match broker.not_before {
-                    Some(at) if at > now => {
-                        harvest.look_again = earliest(harvest.look_again, Some(at));
-                    }
-                    _ => drop(harvest.connect.insert(leader)),
-                }
-                continue;
-            }
-            let size = queue.next_size();
-            let open_request = filling
-                .get(&leader)
-                .filter(|(_, bytes)| bytes + size <= config.max_request_size)
-                .map(|(slot, _)| *slot);
-            let in_flight = broker.in_flight.len() + broker.planned;
-            if open_request.is_none() && in_flight >= config.max_in_flight {
-                continue;
-            }
-            let topic_id = cluster.topic(&queue.partition.topic).map_or(Uuid::ZERO, |t| t.id);
-            let Some(batch) = queue.take(now, linger, identity) else { continue };
-            queue.attended = false;
-            let slot = open_request.unwrap_or_else(|| {
-                broker.planned += 1;
-                filling.insert(leader, (harvest.requests.len(), 0));
-                harvest.requests.push((leader, Vec::new()));
-                harvest.requests.len() - 1
-            });
-            if let Some((_, bytes)) = filling.get_mut(&leader) {
-                *bytes += size;
-            }
-            harvest.requests[slot].1.push(Sent { queue: id, topic_id, batch });
-        }
-        state.sender_looks_at = harvest.look_again;
-        harvest
     }
 
     /// Sends one request; its answer comes as an event.
@@ -481,142 +369,6 @@ impl Sender {
         }
     }
 
-    fn take_answer(&mut self, Answered { broker, since, sent, answer }: Answered) {
-        let now = Instant::now();
-        self.shared.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.shared.counters.answered(now.duration_since(since));
-        match answer {
-            Ok(response) => {
-                let answers = Answers::new(response);
-                self.settle(sent, now, |sent| {
-                    answers.of(sent.batch.outcome.partition(), sent.topic_id)
-                });
-            }
-            Err(error) => {
-                tracing::debug!(broker, %error, "produce failed");
-                self.refresh.wanted = true;
-                self.settle(sent, now, |_| Err(Failure::of_request(&error)));
-            }
-        }
-    }
-
-    /// Books the results of the batches of one request.
-    fn settle(
-        &mut self,
-        sent: Vec<Sent>,
-        now: Instant,
-        result_of: impl Fn(&Sent) -> Result<Written, Failure>,
-    ) {
-        let mut done: Vec<(Batch, Result<Written>)> = Vec::new();
-        let mut recycled = Vec::new();
-        let shared = self.shared.clone();
-        let mut state = shared.accumulator.lock();
-        for mut sent in sent {
-            let id = sent.queue;
-            let (verdict, result) = match result_of(&sent) {
-                Ok(written) => (Verdict::Written, Ok(written)),
-                Err(failure) => {
-                    let behind = state.queue(id).is_recovering();
-                    self.judge(&mut sent.batch, failure, behind, now)
-                }
-            };
-            if let (Some(transactions), Err(error)) = (&shared.transactions, &result)
-                && !matches!(verdict, Verdict::Retry(_))
-            {
-                transactions.fail(error);
-            }
-            if matches!(verdict, Verdict::Lost)
-                && shared.config.idempotence
-                && shared.transactions.is_none()
-            {
-                // The gap this leaves can only be closed under a new identity.
-                self.identity = IdentityState::Needed { not_before: now };
-            }
-            if let Some(batch) = state.queue(id).settle(sent.batch, &verdict, now) {
-                state.release(&batch);
-                done.push((batch, result));
-            }
-            state.list(id);
-        }
-        drop(state);
-        if shared.memory_waiters.load(Ordering::Relaxed) > 0 {
-            shared.memory.notify_waiters();
-        }
-        for (batch, result) in done {
-            shared.conclude(&batch, result);
-            recycled.push(batch);
-        }
-        let mut state = shared.accumulator.lock();
-        recycled.into_iter().for_each(|batch| state.recycle_batch(batch));
-    }
-
-    /// Decides what a failure means for a batch.
-    fn judge(
-        &mut self,
-        batch: &mut Batch,
-        failure: Failure,
-        behind_a_failure: bool,
-        now: Instant,
-    ) -> (Verdict, Result<Written>) {
-        let config = &self.shared.config;
-        let Failure { error, fate } = failure;
-        self.refresh.wanted |= error.code().is_some_and(needs_refresh);
-        batch.maybe_written |= fate == Fate::Unknown;
-        batch.last_error = Some(error.clone());
-        let over = now.duration_since(batch.created) >= config.delivery_timeout;
-        let may_retry = match error.code() {
-            // Behind a failed batch, the leader refuses the next ones for their numbers.
-            Some(ErrorCode::OutOfOrderSequenceNumber) => behind_a_failure,
-            _ => error.is_retriable(),
-        };
-        if may_retry && !over && batch.attempts <= config.retries {
-            return (Verdict::Retry(self.shared.client.config().retry_backoff), Err(error));
-        }
-        let error = if over && may_retry { self.delivery_timeout(batch) } else { error };
-        let lost = batch.maybe_written
-            || matches!(
-                error.code(),
-                Some(
-                    ErrorCode::OutOfOrderSequenceNumber
-                        | ErrorCode::UnknownProducerId
-                        | ErrorCode::InvalidProducerEpoch
-                )
-            );
-        let verdict = if lost { Verdict::Lost } else { Verdict::Refused };
-        (verdict, Err(error))
-    }
-
-    fn delivery_timeout(&self, batch: &Batch) -> Error {
-        Error::DeliveryTimeout {
-            partition: batch.outcome.partition().clone(),
-            after: self.shared.config.delivery_timeout,
-            maybe_written: batch.maybe_written,
-            last: match &batch.last_error {
-                Some(error) => error.to_string(),
-                None => "it was never sent, because its leader could not be reached".to_owned(),
-            },
-        }
-    }
-
-    fn fail_everything(&mut self, error: &Error) {
-        let mut failed = Vec::new();
-        {
-            let mut state = self.shared.accumulator.lock();
-            for id in std::mem::take(&mut state.listed) {
-                let queue = state.queue(id);
-                queue.unlist();
-                for batch in queue.clear() {
-                    state.release(&batch);
-                    failed.push(batch);
-                }
-            }
-        }
-        for batch in failed {
-            self.shared.conclude(&batch, Err(error.clone()));
-        }
-        self.shared.memory.notify_waiters();
-    }
-
     /// Tells the transaction's coordinator of partitions; their batches go out afterwards.
     fn announce(&mut self, partitions: Vec<TopicPartition>) {
         if partitions.is_empty() || self.announcing {
@@ -673,25 +425,6 @@ impl Sender {
 
 /// How often an idle producer looks whether its metadata has grown old.
 const IDLE_LOOK: Duration = Duration::from_secs(30);
-
-/// Waits until an answer has come or is overdue, and returns all that have.
-async fn answers(brokers: &mut HashMap<i32, Broker>) -> Vec<Answered> {
-    let mut answered = Vec::new();
-    std::future::poll_fn(|context| {
-        let now = Instant::now();
-        for (&id, broker) in &mut *brokers {
-            while let Some(first) = broker.in_flight.front_mut()
-                && let Poll::Ready(answer) = first.response.poll_answer(context, now)
-                && let Some(InFlight { sent, since, .. }) = broker.in_flight.pop_front()
-            {
-                answered.push(Answered { broker: id, since, sent, answer });
-            }
-        }
-        if answered.is_empty() { Poll::Pending } else { Poll::Ready(()) }
-    })
-    .await;
-    answered
-}
 
 fn earliest(left: Option<Instant>, right: Option<Instant>) -> Option<Instant> {
     match (left, right) {

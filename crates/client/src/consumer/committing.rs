@@ -1,0 +1,143 @@
+//! Committing: what counts as worked on, and telling the group of it in the order asked for.
+
+use std::collections::HashMap;
+
+use fleuve_protocol::ErrorCode;
+use fleuve_types::TopicPartition;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::offsets::{self, Committed};
+use super::{Consumer, Shared, state};
+use crate::error::Result;
+
+impl Consumer {
+    /// Commits the positions after everything that was given out, and waits for it.
+    pub async fn commit(&self) -> Result<()> {
+        self.mark_given();
+        let offsets = self.shared.lock().uncommitted();
+        self.shared.commit(offsets).await
+    }
+
+    /// Commits as [`Consumer::commit`] does, but in the background; `done` is told how it went.
+    ///
+    /// Commits take effect in the order they were asked for.
+    pub fn commit_async(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
+        self.mark_given();
+        let offsets = self.shared.lock().uncommitted();
+        let offsets = offsets.into_iter().map(|(partition, place)| (partition, place.into()));
+        let offsets = offsets.collect();
+        let shared = self.shared.clone();
+        tokio::spawn(async move { done(shared.commit_these(offsets).await) });
+    }
+
+    /// Commits these offsets: for each partition the next one to be read.
+    pub async fn commit_offsets(&self, offsets: HashMap<TopicPartition, i64>) -> Result<()> {
+        let offsets = offsets.into_iter();
+        let offsets = offsets.map(|(partition, offset)| (partition, Committed::at(offset)));
+        self.shared.commit_these(offsets.collect()).await
+    }
+
+    /// Commits these offsets with their leader epochs and texts.
+    pub async fn commit_with_metadata(
+        &self,
+        offsets: HashMap<TopicPartition, Committed>,
+    ) -> Result<()> {
+        self.shared.commit_these(offsets).await
+    }
+
+    /// Returns what the application has been given and not committed: for each partition the next
+    /// offset to be read.
+    pub fn positions_to_commit(&self) -> HashMap<TopicPartition, Committed> {
+        self.mark_given();
+        let offsets = self.shared.lock().uncommitted();
+        offsets.into_iter().map(|(partition, place)| (partition, place.into())).collect()
+    }
+
+    /// Returns what the group has committed for these partitions.
+    pub async fn committed(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<HashMap<TopicPartition, Committed>> {
+        let group = self.shared.group()?;
+        // Offsets of a transaction that is being ended are waited for.
+        offsets::fetch_committed(&self.shared.client, group, Some(partitions), true).await
+    }
+
+    /// Counts everything that was given out as worked on, but not what [`Consumer::next`] still
+    /// holds.
+    pub(super) fn mark_given(&self) {
+        let mut state = self.shared.lock();
+        state.mark_processed();
+        // Whoever holds the lock is waiting in a poll, and then nothing is held back.
+        if let Ok(singly) = self.singly.try_lock()
+            && let Some((partition, place)) = &singly.given
+            && let Ok(assigned) = state.assigned_mut(partition)
+        {
+            assigned.processed = Some(*place);
+        }
+    }
+}
+
+impl Shared {
+    pub(super) async fn commit(
+        &self,
+        offsets: HashMap<TopicPartition, state::Place>,
+    ) -> Result<()> {
+        let offsets = offsets.into_iter().map(|(partition, place)| (partition, place.into()));
+        self.commit_these(offsets.collect()).await
+    }
+
+    pub(super) async fn commit_these(
+        &self,
+        offsets: HashMap<TopicPartition, Committed>,
+    ) -> Result<()> {
+        let span = tracing::debug_span!(
+            "commit",
+            group = self.config.group_id,
+            partitions = offsets.len(),
+            error = tracing::field::Empty
+        );
+        let done = self.commit_in_turn(offsets).instrument(span.clone()).await;
+        if let Err(error) = &done {
+            span.record("error", tracing::field::display(error));
+        }
+        done
+    }
+
+    async fn commit_in_turn(&self, offsets: HashMap<TopicPartition, Committed>) -> Result<()> {
+        let _turn = self.committing.lock().await;
+        let began = Instant::now();
+        let instance = self.config.group_instance_id.as_deref();
+        let mut retrying = self.client.retrying("OffsetCommit");
+        loop {
+            let member = self.lock().member.clone();
+            let committed =
+                offsets::commit(&self.client, self.group()?, &member, instance, &offsets).await;
+            match committed {
+                Ok(()) => break,
+                // The next heartbeat brings the new epoch.
+                Err(error) if error.code() == Some(ErrorCode::StaleMemberEpoch) => {
+                    retrying.after_passing(error).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.counters.commit_time.add_time(began.elapsed());
+        if !self.config.interceptors.is_empty() {
+            let told =
+                offsets.iter().map(|(partition, committed)| (partition.clone(), committed.offset));
+            let told = told.collect();
+            for interceptor in self.config.interceptors.iter() {
+                interceptor.on_commit(&told);
+            }
+        }
+        let mut state = self.lock();
+        for (partition, committed) in offsets {
+            if let Ok(assigned) = state.assigned_mut(&partition) {
+                assigned.committed = Some(committed.offset);
+            }
+        }
+        Ok(())
+    }
+}

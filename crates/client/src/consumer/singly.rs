@@ -1,0 +1,64 @@
+//! Giving records one by one, out of what polls bring.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use fleuve_types::TopicPartition;
+use tokio::time::Instant;
+
+use super::records::{OwnedRecord, Records};
+use super::stream::RecordStream;
+use super::{Consumer, state};
+use crate::error::Result;
+
+#[derive(Default)]
+pub(super) struct Singly {
+    pub(super) records: Option<Records>,
+    pub(super) batch: VecDeque<OwnedRecord>,
+    /// The record given last.
+    pub(super) given: Option<(TopicPartition, state::Place)>,
+}
+
+impl Consumer {
+    /// Waits up to `timeout` for the next record.
+    ///
+    /// A convenience that costs an allocation per batch; [`Consumer::poll`] costs none per record.
+    pub async fn next(&self, timeout: Duration) -> Result<Option<OwnedRecord>> {
+        let mut singly = self.singly.lock().await;
+        loop {
+            if let Some(record) = self.take_single(&mut singly) {
+                return Ok(Some(record));
+            }
+            singly.given = None;
+            match self.poll(timeout).await? {
+                Some(records) => singly.records = Some(records),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Takes the next of the records that a poll has brought, if any is left of a partition that
+    /// is still ours.
+    pub(super) fn take_single(&self, singly: &mut Singly) -> Option<OwnedRecord> {
+        loop {
+            if let Some(record) = singly.batch.pop_front() {
+                let partition = TopicPartition::new(record.topic.clone(), record.partition);
+                let place = state::Place { offset: record.offset + 1, epoch: record.leader_epoch };
+                singly.given = Some((partition, place));
+                // Asking for the next record shows that the application is alive.
+                self.shared.lock().last_poll = Instant::now();
+                return Some(record);
+            }
+            singly.batch = singly.records.as_mut().and_then(Records::take_batch)?;
+        }
+    }
+
+    /// Returns records one by one, without end, as a [`futures_core::Stream`].
+    ///
+    /// Errors are items, and the stream goes on after those that may pass. Heartbeats and commits
+    /// do not depend on how it is polled, but a consumer that is not asked for anything during
+    /// `max.poll.interval.ms` leaves its group until it is.
+    pub fn stream(&self) -> RecordStream<'_> {
+        RecordStream::new(self)
+    }
+}

@@ -1,0 +1,132 @@
+//! Looking over the queues: which batches go out now, to whom, and when to look again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fleuve_types::{TopicPartition, Uuid};
+use tokio::time::Instant;
+
+use super::{IdentityState, Sender, Sent, earliest};
+use crate::connection::Connection;
+use crate::producer::batch::Batch;
+use crate::producer::queue::Readiness;
+use crate::producer::transactions::Transactions;
+
+/// What one look over the queues found.
+#[derive(Default)]
+pub(super) struct Harvest {
+    /// Requests by broker.
+    pub(super) requests: Vec<(i32, Vec<Sent>)>,
+    /// When to look again at the latest.
+    pub(super) look_again: Option<Instant>,
+    /// Brokers that are needed and not connected.
+    pub(super) connect: HashSet<i32>,
+    /// Whether a partition has no leader.
+    pub(super) leaderless: bool,
+    /// Partitions that the transaction's coordinator has to know of first.
+    pub(super) announce: Vec<TopicPartition>,
+    /// Batches that have waited too long.
+    pub(super) expired: Vec<Batch>,
+}
+
+impl Sender {
+    /// Looks over the queues once and takes at most one batch of each.
+    pub(super) fn harvest(&mut self, now: Instant) -> Harvest {
+        let shared = self.shared.clone();
+        let config = &shared.config;
+        let transactions = shared.transactions.as_ref();
+        let identity = match self.identity {
+            _ if transactions.is_some() => transactions.and_then(Transactions::identity).map(Some),
+            IdentityState::NotNeeded => Some(None),
+            IdentityState::Known(identity) => Some(Some(identity)),
+            IdentityState::Needed { .. } | IdentityState::Asked => None,
+        };
+        let hurry = shared.memory_waiters.load(Ordering::Relaxed) > 0;
+        let cluster = shared.client.cluster();
+        let mut harvest = Harvest::default();
+        // The request being filled, by broker: its place in `requests` and its bytes.
+        let mut filling: HashMap<i32, (usize, usize)> = HashMap::new();
+        let mut state = shared.accumulator.lock();
+        let linger = if hurry || state.closed { Duration::ZERO } else { config.linger };
+        for _ in 0..state.listed.len() {
+            let Some(id) = state.listed.pop_front() else { break };
+            let queue = state.queue(id);
+            let expired = queue.expire(now, config.delivery_timeout);
+            let expires_at = queue.expires_at(config.delivery_timeout);
+            harvest.look_again = earliest(harvest.look_again, expires_at);
+            for batch in expired {
+                if transactions.is_none() && batch.producer.is_some() && batch.maybe_written {
+                    // The gap this leaves can only be closed under a new identity.
+                    self.identity = IdentityState::Needed { not_before: now };
+                }
+                state.release(&batch);
+                harvest.expired.push(batch);
+            }
+            let queue = state.queue(id);
+            if queue.is_idle() {
+                queue.unlist();
+                continue;
+            }
+            // Taking from the front and putting back gives every queue its turn.
+            state.listed.push_back(id);
+            let queue = state.queue(id);
+            let readiness = queue.readiness(now, linger);
+            // What fills the open batch before its time concerns nobody but the sender's timer.
+            queue.attended = !(queue.has_only_open() && matches!(readiness, Readiness::At(_)));
+            match readiness {
+                Readiness::Ready => {}
+                Readiness::At(at) => {
+                    harvest.look_again = earliest(harvest.look_again, Some(at));
+                    continue;
+                }
+                Readiness::Nothing => continue,
+            }
+            let Some(identity) = identity else { continue };
+            let partition = &queue.partition;
+            if transactions.is_some_and(|transactions| !transactions.may_send(partition)) {
+                harvest.announce.push(partition.clone());
+                continue;
+            }
+            let Some((leader, _)) = cluster.leader(&partition.topic, partition.partition) else {
+                harvest.leaderless = true;
+                continue;
+            };
+            let broker = self.brokers.entry(leader).or_default();
+            if broker.connection.as_ref().is_none_or(Connection::is_closed) {
+                broker.connection = None;
+                match broker.not_before {
+                    Some(at) if at > now => {
+                        harvest.look_again = earliest(harvest.look_again, Some(at));
+                    }
+                    _ => drop(harvest.connect.insert(leader)),
+                }
+                continue;
+            }
+            let size = queue.next_size();
+            let open_request = filling
+                .get(&leader)
+                .filter(|(_, bytes)| bytes + size <= config.max_request_size)
+                .map(|(slot, _)| *slot);
+            let in_flight = broker.in_flight.len() + broker.planned;
+            if open_request.is_none() && in_flight >= config.max_in_flight {
+                continue;
+            }
+            let topic_id = cluster.topic(&queue.partition.topic).map_or(Uuid::ZERO, |t| t.id);
+            let Some(batch) = queue.take(now, linger, identity) else { continue };
+            queue.attended = false;
+            let slot = open_request.unwrap_or_else(|| {
+                broker.planned += 1;
+                filling.insert(leader, (harvest.requests.len(), 0));
+                harvest.requests.push((leader, Vec::new()));
+                harvest.requests.len() - 1
+            });
+            if let Some((_, bytes)) = filling.get_mut(&leader) {
+                *bytes += size;
+            }
+            harvest.requests[slot].1.push(Sent { queue: id, topic_id, batch });
+        }
+        state.sender_looks_at = harvest.look_again;
+        harvest
+    }
+}

@@ -1,0 +1,171 @@
+//! Booking answers: what was written, what goes out again, what is given up and why.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+
+use fleuve_protocol::ErrorCode;
+use tokio::time::Instant;
+
+use super::{Answered, Broker, IdentityState, InFlight, Sender, Sent};
+use crate::error::{Error, Result};
+use crate::producer::answers::{Answers, Failure, Fate, needs_refresh};
+use crate::producer::batch::{Batch, Written};
+use crate::producer::queue::Verdict;
+
+impl Sender {
+    pub(super) fn take_answer(&mut self, Answered { broker, since, sent, answer }: Answered) {
+        let now = Instant::now();
+        self.shared.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.shared.counters.answered(now.duration_since(since));
+        match answer {
+            Ok(response) => {
+                let answers = Answers::new(response);
+                self.settle(sent, now, |sent| {
+                    answers.of(sent.batch.outcome.partition(), sent.topic_id)
+                });
+            }
+            Err(error) => {
+                tracing::debug!(broker, %error, "produce failed");
+                self.refresh.wanted = true;
+                self.settle(sent, now, |_| Err(Failure::of_request(&error)));
+            }
+        }
+    }
+
+    /// Books the results of the batches of one request.
+    pub(super) fn settle(
+        &mut self,
+        sent: Vec<Sent>,
+        now: Instant,
+        result_of: impl Fn(&Sent) -> Result<Written, Failure>,
+    ) {
+        let mut done: Vec<(Batch, Result<Written>)> = Vec::new();
+        let mut recycled = Vec::new();
+        let shared = self.shared.clone();
+        let mut state = shared.accumulator.lock();
+        for mut sent in sent {
+            let id = sent.queue;
+            let (verdict, result) = match result_of(&sent) {
+                Ok(written) => (Verdict::Written, Ok(written)),
+                Err(failure) => {
+                    let behind = state.queue(id).is_recovering();
+                    self.judge(&mut sent.batch, failure, behind, now)
+                }
+            };
+            if let (Some(transactions), Err(error)) = (&shared.transactions, &result)
+                && !matches!(verdict, Verdict::Retry(_))
+            {
+                transactions.fail(error);
+            }
+            if matches!(verdict, Verdict::Lost)
+                && shared.config.idempotence
+                && shared.transactions.is_none()
+            {
+                // The gap this leaves can only be closed under a new identity.
+                self.identity = IdentityState::Needed { not_before: now };
+            }
+            if let Some(batch) = state.queue(id).settle(sent.batch, &verdict, now) {
+                state.release(&batch);
+                done.push((batch, result));
+            }
+            state.list(id);
+        }
+        drop(state);
+        if shared.memory_waiters.load(Ordering::Relaxed) > 0 {
+            shared.memory.notify_waiters();
+        }
+        for (batch, result) in done {
+            shared.conclude(&batch, result);
+            recycled.push(batch);
+        }
+        let mut state = shared.accumulator.lock();
+        recycled.into_iter().for_each(|batch| state.recycle_batch(batch));
+    }
+
+    /// Decides what a failure means for a batch.
+    fn judge(
+        &mut self,
+        batch: &mut Batch,
+        failure: Failure,
+        behind_a_failure: bool,
+        now: Instant,
+    ) -> (Verdict, Result<Written>) {
+        let config = &self.shared.config;
+        let Failure { error, fate } = failure;
+        self.refresh.wanted |= error.code().is_some_and(needs_refresh);
+        batch.maybe_written |= fate == Fate::Unknown;
+        batch.last_error = Some(error.clone());
+        let over = now.duration_since(batch.created) >= config.delivery_timeout;
+        let may_retry = match error.code() {
+            // Behind a failed batch, the leader refuses the next ones for their numbers.
+            Some(ErrorCode::OutOfOrderSequenceNumber) => behind_a_failure,
+            _ => error.is_retriable(),
+        };
+        if may_retry && !over && batch.attempts <= config.retries {
+            return (Verdict::Retry(self.shared.client.config().retry_backoff), Err(error));
+        }
+        let error = if over && may_retry { self.delivery_timeout(batch) } else { error };
+        let lost = batch.maybe_written
+            || matches!(
+                error.code(),
+                Some(
+                    ErrorCode::OutOfOrderSequenceNumber
+                        | ErrorCode::UnknownProducerId
+                        | ErrorCode::InvalidProducerEpoch
+                )
+            );
+        let verdict = if lost { Verdict::Lost } else { Verdict::Refused };
+        (verdict, Err(error))
+    }
+
+    pub(super) fn delivery_timeout(&self, batch: &Batch) -> Error {
+        Error::DeliveryTimeout {
+            partition: batch.outcome.partition().clone(),
+            after: self.shared.config.delivery_timeout,
+            maybe_written: batch.maybe_written,
+            last: match &batch.last_error {
+                Some(error) => error.to_string(),
+                None => "it was never sent, because its leader could not be reached".to_owned(),
+            },
+        }
+    }
+
+    pub(super) fn fail_everything(&mut self, error: &Error) {
+        let mut failed = Vec::new();
+        {
+            let mut state = self.shared.accumulator.lock();
+            for id in std::mem::take(&mut state.listed) {
+                let queue = state.queue(id);
+                queue.unlist();
+                for batch in queue.clear() {
+                    state.release(&batch);
+                    failed.push(batch);
+                }
+            }
+        }
+        for batch in failed {
+            self.shared.conclude(&batch, Err(error.clone()));
+        }
+        self.shared.memory.notify_waiters();
+    }
+}
+
+/// Waits until an answer has come or is overdue, and returns all that have.
+pub(super) async fn answers(brokers: &mut HashMap<i32, Broker>) -> Vec<Answered> {
+    let mut answered = Vec::new();
+    std::future::poll_fn(|context| {
+        let now = Instant::now();
+        for (&id, broker) in &mut *brokers {
+            while let Some(first) = broker.in_flight.front_mut()
+                && let Poll::Ready(answer) = first.response.poll_answer(context, now)
+                && let Some(InFlight { sent, since, .. }) = broker.in_flight.pop_front()
+            {
+                answered.push(Answered { broker: id, since, sent, answer });
+            }
+        }
+        if answered.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    answered
+}
