@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.broker import ROOT, Cluster, Kafka, Workspace, add_broker_argument, free_port  # noqa: E402
+from harness.broker import ROOT, Cluster, Fleuve, Kafka, Workspace, add_broker_argument, free_port  # noqa: E402
 
 Kafka.heap = "384M"
 # How long a killed node is away, and how long it has afterwards to become in sync again.
@@ -43,9 +43,47 @@ def make_certificates(directory: Path) -> None:
         (directory / f"{name}.pem").write_text((directory / f"{name}.key").read_text() + (directory / f"{name}.crt").read_text())
 
 
-def secure(broker: Kafka, directory: Path) -> dict[str, str]:
+def keytool(directory: Path, *arguments: str) -> None:
+    subprocess.run(["keytool", "-J-Xmx64m", *arguments, "-noprompt"], cwd=directory, check=True, capture_output=True)
+
+
+def make_stores(directory: Path) -> None:
+    """What client.pem and ca.pem hold, in the stores of Java's tools."""
+    password = ["-passin", "pass:changeit", "-passout", "pass:changeit"]
+    openssl(directory, "pkcs12", "-export", "-inkey", "client.key", "-in", "client.crt", "-name", "client", "-out", "key.p12", *password)
+    keytool(directory, "-importkeystore", "-srckeystore", "key.p12", "-srcstorepass", "changeit", "-destkeystore", "key.jks", "-deststoretype", "JKS", "-deststorepass", "changeit")
+    for kind, end in [("PKCS12", "p12"), ("JKS", "jks")]:
+        keytool(directory, "-importcert", "-alias", "ca", "-file", "ca.pem", "-keystore", f"trust.{end}", "-storetype", kind, "-storepass", "changeit")
+
+
+def secure_fleuve(broker: Fleuve, directory: Path) -> dict[str, str]:
+    """Gives Fleuve listeners of every protocol, and returns where they are for the tests."""
+    broker.port = port = free_port()
+    addresses = {"PLAINTEXT": f"localhost:{port}"}
+    for protocol in ["SSL", "SASL_PLAINTEXT", "SASL_SSL"]:
+        port = free_port(port + 1)
+        addresses[protocol] = f"localhost:{port}"
+    broker.settings |= {
+        "listeners": ",".join(f"{protocol}://{address}" for protocol, address in addresses.items()),
+        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+        "sasl.oauthbearer.jwks.endpoint.url": (directory / "keys.json").as_uri(),
+        "sasl.oauthbearer.expected.issuer": "nobody",
+        "sasl.oauthbearer.expected.audience": "nobody",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(directory / "server.pem"),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(directory / "ca.pem"),
+        "listener.name.ssl.ssl.client.auth": "required",
+    }
+    (directory / "keys.json").write_text('{"keys": []}')
+    for listener in ["sasl_plaintext", "sasl_ssl"]:
+        broker.settings[f"listener.name.{listener}.plain.sasl.jaas.config"] = f'{JAAS}.plain.PlainLoginModule required user_ada="lovelace";'
+        broker.settings[f"listener.name.{listener}.connections.max.reauth.ms"] = "1500"
+    return {f"FLEUVE_TEST_{protocol}": address for protocol, address in addresses.items()}
+
+
+def secure_kafka(broker: Kafka, directory: Path) -> dict[str, str]:
     """Gives Apache Kafka listeners of every protocol, and returns where they are for the tests."""
-    make_certificates(directory)
     broker.prepare()
     broker.prepared = True
     port = broker.port + 10
@@ -67,7 +105,26 @@ def secure(broker: Kafka, directory: Path) -> dict[str, str]:
     lines += ["ssl.keystore.type=PEM", f"ssl.keystore.location={directory}/server.pem", "ssl.truststore.type=PEM", f"ssl.truststore.location={directory}/ca.pem"]
     lines.append("listener.name.ssl.ssl.client.auth=required")
     broker.properties.write_text("\n".join(lines) + "\n")
-    return {"FLEUVE_TEST_CERTIFICATES": str(directory), **{f"FLEUVE_TEST_{protocol}": address for protocol, address in addresses.items()}}
+    return {"FLEUVE_TEST_UNSECURED_TOKENS": "yes", **{f"FLEUVE_TEST_{protocol}": address for protocol, address in addresses.items()}}
+
+
+def secure(broker: Fleuve | Kafka, directory: Path) -> dict[str, str]:
+    make_certificates(directory)
+    make_stores(directory)
+    places = secure_fleuve(broker, directory) if isinstance(broker, Fleuve) else secure_kafka(broker, directory)
+    return {"FLEUVE_TEST_CERTIFICATES": str(directory), **places}
+
+
+def encrypted(environment: dict[str, str], directory: Path) -> dict[str, str]:
+    """The environment in which the whole suite goes over TLS, as a user that proves who it is."""
+    properties = directory / "client.properties"
+    properties.write_text(
+        "security.protocol=SASL_SSL\nssl.truststore.type=PKCS12\nssl.truststore.password=changeit\n"
+        f"ssl.truststore.location={directory}/trust.p12\nsasl.mechanism=PLAIN\n"
+        f'sasl.jaas.config={JAAS}.plain.PlainLoginModule required username="ada" password="lovelace";\n'
+    )
+    plain = {key: value for key, value in environment.items() if key != "FLEUVE_TEST_CERTIFICATES"}
+    return plain | {"FLEUVE_TEST_BROKER": environment["FLEUVE_TEST_SASL_SSL"], "FLEUVE_TEST_PROPERTIES": str(properties)}
 
 
 def kill_in_turn(cluster: Cluster, over: threading.Event) -> None:
@@ -86,7 +143,7 @@ def kill_in_turn(cluster: Cluster, over: threading.Event) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_broker_argument(parser)
-    parser.add_argument("--secure", action="store_true", help="with TLS and SASL listeners, for the tests named securing (Apache Kafka only)")
+    parser.add_argument("--secure", action="store_true", help="with TLS and SASL listeners: the tests named securing, then all over both")
     parser.add_argument("--program", help="a test program built before, instead of what cargo builds now")
     parser.add_argument("--kill", action="store_true", help="kill nodes in turn, for the tests named surviving (cluster only)")
     parser.add_argument("tests", nargs="*", help="names of tests, and options of the test program")
@@ -97,6 +154,8 @@ def main() -> int:
         broker.start()
         environment = {**os.environ, "FLEUVE_TEST_BROKER": broker.bootstrap, **places}
         tests = list(arguments.tests)
+        if arguments.secure:
+            tests = tests or ["securing"]
         over, killer = threading.Event(), None
         if arguments.kill:
             environment["FLEUVE_TEST_KILLING_SECONDS"] = str(KILLING_SECONDS)
@@ -105,6 +164,8 @@ def main() -> int:
             killer.start()
         command = [arguments.program, *tests] if arguments.program else ["cargo", "test", "-q", "-p", "fleuve", "--test", "client", "--", *tests]
         result = subprocess.run(command, cwd=ROOT, env=environment).returncode
+        if arguments.secure and not result and tests == ["securing"]:
+            result = subprocess.run(command[:-1], cwd=ROOT, env=encrypted(environment, workspace.path)).returncode
         over.set()
         if killer:
             killer.join()

@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use fleuve_keystore::{Passwords, StoreError, StoreKind};
+
 use super::Properties;
 use crate::BoxFuture;
 use crate::error::{Error, Result};
@@ -193,18 +195,21 @@ impl TlsConfig {
         }
         config.trusted = match properties.get("ssl.truststore.certificates") {
             Some(pem) => Some(pem.as_bytes().to_vec()),
-            None => read_pem(properties, "ssl.truststore")?,
+            None => Store::open(properties, "ssl.truststore")?.map(|s| s.trusted()).transpose()?,
         };
         let key = properties.get("ssl.keystore.key");
         let chain = properties.get("ssl.keystore.certificate.chain");
         config.identity = match (chain, key) {
             (Some(chain), Some(key)) => {
-                Some(TlsIdentity { chain: chain.as_bytes().to_vec(), key: Secret::new(key) })
+                let passwords = Passwords { store: None, key: properties.get("ssl.key.password") };
+                let key = fleuve_keystore::key_and_chain(StoreKind::Pem, key.as_bytes(), passwords)
+                    .map_err(|error| Error::config(format!("ssl.keystore.key: {error}")))?;
+                let key = Secret::new(String::from_utf8_lossy(&key));
+                Some(TlsIdentity { chain: chain.as_bytes().to_vec(), key })
             }
-            (None, None) => read_pem(properties, "ssl.keystore")?.map(|both| TlsIdentity {
-                key: Secret::new(String::from_utf8_lossy(&both)),
-                chain: both,
-            }),
+            (None, None) => {
+                Store::open(properties, "ssl.keystore")?.map(|s| s.identity()).transpose()?
+            }
             _ => {
                 return Err(Error::config(
                     "ssl.keystore.certificate.chain and ssl.keystore.key belong together",
@@ -215,20 +220,51 @@ impl TlsConfig {
     }
 }
 
-/// Reads the PEM file that `prefix.location` names.
-fn read_pem(properties: &Properties, prefix: &str) -> Result<Option<Vec<u8>>> {
-    let location_key = format!("{prefix}.location");
-    let Some(location) = properties.get(&location_key) else { return Ok(None) };
-    let kind = properties.get(&format!("{prefix}.type")).unwrap_or("JKS");
-    if !kind.eq_ignore_ascii_case("PEM") {
-        return Err(Error::config(format!(
-            "{prefix}.type={kind} is not served yet, only PEM is: convert the store with \
-             `keytool -importkeystore` to PKCS12 and `openssl pkcs12 -nodes` to PEM"
-        )));
+/// The file that `prefix.location` names.
+struct Store<'a> {
+    properties: &'a Properties,
+    prefix: &'a str,
+    location: &'a str,
+    kind: StoreKind,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Store<'a> {
+    fn open(properties: &'a Properties, prefix: &'a str) -> Result<Option<Self>> {
+        let location_key = format!("{prefix}.location");
+        let Some(location) = properties.get(&location_key) else { return Ok(None) };
+        let kind = properties.get(&format!("{prefix}.type")).unwrap_or("JKS").trim();
+        let kinds =
+            [("PEM", StoreKind::Pem), ("PKCS12", StoreKind::Pkcs12), ("JKS", StoreKind::Jks)];
+        let said = kinds.iter().find(|(name, _)| kind.eq_ignore_ascii_case(name));
+        let (_, said) = said.ok_or_else(|| {
+            Error::config(format!("{prefix}.type={kind}: expected PEM, PKCS12 or JKS"))
+        })?;
+        let bytes = std::fs::read(location)
+            .map_err(|error| Error::config(format!("{location_key}={location}: {error}")))?;
+        Ok(Some(Self { properties, prefix, location, kind: said.of(&bytes), bytes }))
     }
-    let read = std::fs::read(location)
-        .map_err(|error| Error::config(format!("{location_key}={location}: {error}")))?;
-    Ok(Some(read))
+
+    fn password(&self) -> Option<&'a str> {
+        self.properties.get(&format!("{}.password", self.prefix))
+    }
+
+    fn trusted(&self) -> Result<Vec<u8>> {
+        let read = fleuve_keystore::trusted(self.kind, &self.bytes, self.password());
+        read.map_err(|error| self.refused(error))
+    }
+
+    fn identity(&self) -> Result<TlsIdentity> {
+        let passwords =
+            Passwords { store: self.password(), key: self.properties.get("ssl.key.password") };
+        let read = fleuve_keystore::key_and_chain(self.kind, &self.bytes, passwords);
+        let both = read.map_err(|error| self.refused(error))?;
+        Ok(TlsIdentity { key: Secret::new(String::from_utf8_lossy(&both)), chain: both })
+    }
+
+    fn refused(&self, error: StoreError) -> Error {
+        Error::config(format!("{}.location={}: {error}", self.prefix, self.location))
+    }
 }
 
 impl SaslConfig {
@@ -397,6 +433,70 @@ mod tests {
     }
 
     #[test]
+    fn nothing_as_the_algorithm_leaves_names_unchecked_as_in_java() {
+        for (text, checked) in [
+            ("", true),
+            ("ssl.endpoint.identification.algorithm=", false),
+            ("ssl.endpoint.identification.algorithm =  ", false),
+            ("ssl.endpoint.identification.algorithm", false),
+            ("ssl.endpoint.identification.algorithm=HTTPS", true),
+        ] {
+            let tls = security(&format!("security.protocol=SSL\n{text}")).expect(text).tls;
+            assert_eq!(tls.expect("encrypted").verify_hostname, checked, "{text}");
+        }
+        let error = security("security.protocol=SSL\nssl.endpoint.identification.algorithm=LDAPS");
+        assert!(error.expect_err("unknown").to_string().contains("expected https or nothing"));
+    }
+
+    /// Made by keytool of JDK 17 and openssl; the passwords are in the commands' place here.
+    #[test]
+    fn stores_of_javas_tools_are_read_by_kafkas_names() {
+        let stores = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/stores");
+        let open = |name: &str, kind: &str, rest: &str| {
+            security(&format!(
+                "security.protocol=SSL\nssl.keystore.location={stores}/{name}\n\
+                 ssl.keystore.password=changeit\nssl.keystore.type={kind}\n{rest}"
+            ))
+        };
+        let mut chains = Vec::new();
+        for (name, kind, rest) in [
+            ("client.p12", "PKCS12", ""),
+            ("client.p12", "JKS", ""),
+            ("client.jks", "JKS", "ssl.key.password=another"),
+            ("client.jks", "PKCS12", "ssl.key.password=another"),
+            ("client.pem", "PEM", "ssl.key.password=changeit"),
+        ] {
+            let tls = open(name, kind, rest).expect(name).tls.expect("encrypted");
+            crate::transport::TlsTransport::new(&tls).expect("a key that fits its certificate");
+            let pem = String::from_utf8(tls.identity.expect("a key").chain).expect("PEM");
+            let begin = pem.find("-----BEGIN CERTIFICATE").expect("a certificate");
+            let certificate: String = pem[begin..].split_whitespace().collect();
+            let end = certificate.find("-----ENDCERTIFICATE").expect("its end");
+            chains.push(certificate[..end].to_owned());
+        }
+        assert!(chains.iter().all(|chain| *chain == chains[0]), "one certificate in all");
+        for (name, kind, rest, expected) in [
+            ("client.p12", "PKCS12", "ssl.keystore.password=wrong", "password is wrong"),
+            ("client.jks", "JKS", "ssl.keystore.password=wrong", "password is wrong"),
+            ("client.jks", "JKS", "ssl.key.password=wrong", "password of the private key"),
+            ("client.pem", "PEM", "ssl.key.password=wrong", "password of the private key"),
+            ("trust.p12", "PKCS12", "", "no private key"),
+            ("client.p12", "BCFKS", "", "expected PEM, PKCS12 or JKS"),
+        ] {
+            let error = open(name, kind, rest).expect_err(expected).to_string();
+            assert!(error.contains(expected) && !error.contains("wrong\n"), "{error}");
+        }
+        for kind in ["PKCS12", "JKS"] {
+            let tls = security(&format!(
+                "security.protocol=SSL\nssl.truststore.location={stores}/trust.p12\n\
+                 ssl.truststore.password=changeit\nssl.truststore.type={kind}"
+            ));
+            let trusted = tls.expect("read").tls.expect("encrypted").trusted.expect("trusted");
+            assert!(trusted.starts_with(b"-----BEGIN CERTIFICATE"));
+        }
+    }
+
+    #[test]
     fn kafkas_properties_name_mechanisms_and_credentials() {
         let text = "security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-512\nsasl.jaas.config=\
             org.apache.kafka.common.security.scram.ScramLoginModule required username=\"ada\" \
@@ -438,7 +538,7 @@ mod tests {
                 "security.protocol=SASL_SSL\nsasl.mechanism=PLAIN\nsasl.jaas.config=X required;",
                 "needs the option username",
             ),
-            ("security.protocol=SSL\nssl.truststore.location=x", "only PEM is"),
+            ("security.protocol=SSL\nssl.truststore.location=x", "ssl.truststore.location=x: "),
             ("security.protocol=SSL\nssl.keystore.key=x", "belong together"),
             ("security.protocol=SSL\nssl.enabled.protocols=SSLv3", "expected TLSv1.2"),
         ] {

@@ -54,9 +54,7 @@ impl TlsTransport {
                 let chain = certificates("ssl.keystore", &identity.chain)?;
                 let key = PrivateKeyDer::from_pem_slice(identity.key.expose().as_bytes());
                 let key = key.map_err(|_| {
-                    Error::config(
-                        "ssl.keystore holds no readable private key: expected PEM without a password",
-                    )
+                    Error::config("ssl.keystore holds no readable private key: expected PEM")
                 })?;
                 builder
                     .with_client_auth_cert(chain, key)

@@ -6,12 +6,16 @@ use fleuve::Embedded;
 use fleuve::client::admin::NewTopic;
 use fleuve::client::consumer::{OwnedRecord, Start};
 use fleuve::client::{
-    Admin, Client, ClientConfig, Consumer, ConsumerConfig, Producer, ProducerConfig, Record,
+    Admin, Client, ClientConfig, Consumer, ConsumerConfig, Producer, ProducerConfig, Properties,
+    Record,
 };
 use fleuve_types::TopicPartition;
 
 /// Names a broker that runs already, to test that one instead.
 const EXTERNAL: &str = "FLEUVE_TEST_BROKER";
+
+/// A file with properties for clients of that broker, such as how to prove who they are.
+const PROPERTIES: &str = "FLEUVE_TEST_PROPERTIES";
 
 /// Far more than anything here takes on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,7 +49,12 @@ impl Target {
         match &self.embedded {
             Some(embedded) if self.in_process => embedded.client(),
             _ => {
-                let config = ClientConfig::new(&self.bootstrap()).expect("an address");
+                let mut properties = match std::env::var_os(PROPERTIES) {
+                    Some(path) => Properties::load(path.as_ref()).expect("properties"),
+                    None => Properties::new(),
+                };
+                properties.set("bootstrap.servers", &self.bootstrap()).expect("known");
+                let config = ClientConfig::from_properties(&properties).expect("valid");
                 Client::connect(config).await.expect("reachable")
             }
         }

@@ -1,5 +1,7 @@
 //! Who in a group reads which partition, decided by the member that leads a classic group.
 
+#[cfg(test)]
+mod kafkas;
 mod sticky;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

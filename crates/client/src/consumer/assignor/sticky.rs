@@ -269,18 +269,13 @@ impl Division {
     ///
     /// It ends, because every move makes the sum of the squared loads smaller.
     fn balance(&mut self) {
+        // The heaviest gives one at a time: to empty one member down to the lightest would take from it
+        // what others with as much to spare should give.
         loop {
-            let heaviest_first: Vec<_> = self.by_load.iter().rev().map(|&(_, m)| m).collect();
-            let mut moved = false;
-            for heavy in heaviest_first {
-                while let Some((topic, partition, light)) = self.better_place(heavy) {
-                    self.give(topic, partition, light);
-                    moved = true;
-                }
-            }
-            if !moved {
-                return;
-            }
+            let mut heaviest_first = self.by_load.iter().rev();
+            let better = heaviest_first.find_map(|&(_, heavy)| self.better_place(heavy));
+            let Some((topic, partition, light)) = better else { return };
+            self.give(topic, partition, light);
         }
     }
 
