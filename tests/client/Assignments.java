@@ -50,6 +50,8 @@ public class Assignments {
                 for (int more = 0; more <= random.nextInt(3); more++) {
                     List<String> topics = new ArrayList<>(counts.keySet());
                     if (!alike) topics.removeIf(topic -> random.nextInt(3) == 0);
+                    // To members who want nothing, Java's assignor may leave what they had.
+                    if (topics.isEmpty()) topics.addAll(counts.keySet());
                     String name = "m" + names++;
                     wanted.put(name, topics);
                     owned.put(name, new ArrayList<>());
