@@ -62,6 +62,7 @@ foreign: build
 	python3 tests/foreign/directories.py
 	python3 tests/foreign/quotas.py
 	python3 tests/foreign/stores.py
+	python3 tests/foreign/walkthrough.py
 	python3 tests/foreign/streams.py --broker $(BROKER)
 
 # Handed over between ours and Kafka Streams; 3 kills of instances and brokers, LONG=1 for 100. And demos on three nodes.

@@ -61,7 +61,8 @@ VICTIM = "innocent-bystander"
 # Requests that would change what the checks rest on if a mutation made them valid and whoever sends them had every right:
 # they may delete any topic, or give the broker another configuration.
 DESTRUCTIVE = {19, 37, 20, 21, 32, 33, 34, 44, 45, 47, 49, 51}
-SETTLE_SECONDS = 10
+# Clients that were silenced for a quota and have gone are noticed after a while.
+SETTLE_SECONDS = 60
 # Who has rights to its own only, and may send everything.
 OWNER, OWNED = "owner", "seeds"
 # Partitions a second that the owner may create and delete, so that an hour's run stays within its memory.

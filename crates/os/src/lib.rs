@@ -7,11 +7,13 @@
 mod clock;
 mod disk;
 mod os_disk;
+mod peer;
 mod piece;
 mod random;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, DiskError, DiskLock, DiskResult, Entry, EntryKind, File, OpenMode};
 pub use os_disk::OsDisk;
+pub use peer::PeerState;
 pub use piece::{FileRange, Piece};
 pub use random::{OsRandom, Random};

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 
-use fleuve_os::FileRange;
+use fleuve_os::{FileRange, PeerState};
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -14,6 +14,11 @@ pub(super) const SENT_AT_ONCE_MAX: usize = 1 << 20;
 
 /// The stream of a connection.
 pub(crate) trait Outlet: AsyncRead + AsyncWrite + Unpin + Send {
+    /// What the peer has done, as far as can be told without reading.
+    fn peer_state(&self) -> PeerState {
+        PeerState::Open
+    }
+
     /// Waits until the stream may take bytes from a file. `None` if it never does: the bytes then
     /// have to be read and written.
     fn poll_file_ready(&self, _context: &mut Context<'_>) -> Option<Poll<io::Result<()>>> {
@@ -31,6 +36,10 @@ pub(crate) trait Outlet: AsyncRead + AsyncWrite + Unpin + Send {
 }
 
 impl Outlet for TcpStream {
+    fn peer_state(&self) -> PeerState {
+        PeerState::of(self.as_fd())
+    }
+
     fn poll_file_ready(&self, context: &mut Context<'_>) -> Option<Poll<io::Result<()>>> {
         Some(self.poll_write_ready(context))
     }
@@ -62,7 +71,11 @@ impl Outlet for TcpStream {
     }
 }
 
-impl Outlet for TlsStream<TcpStream> {}
+impl Outlet for TlsStream<TcpStream> {
+    fn peer_state(&self) -> PeerState {
+        PeerState::of(self.get_ref().0.as_fd())
+    }
+}
 
 /// Input/output error.
 const EIO: i32 = 5;

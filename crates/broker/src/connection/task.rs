@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use fleuve_os::{DiskError, Piece};
+use fleuve_os::{DiskError, PeerState, Piece};
 use fleuve_protocol::Pieces;
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
@@ -35,6 +35,9 @@ const WRITE_SLICES_MAX: usize = 64;
 const FILE_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes a second at which a request has to arrive once its time is up.
 const RECEIVE_PACE_MIN: u64 = 1024;
+
+/// How often it is looked whether a peer that is not read from is still there.
+const PEER_LOOK: Duration = Duration::from_secs(5);
 
 /// Where the frames of a connection go.
 pub(crate) trait Dispatch: Send {
@@ -208,6 +211,8 @@ where
         draining: false,
         refused: false,
         muted_until: None,
+        peer_look: None,
+        peer_finished: None,
     };
     let Err(reason) = connection.run(shutdown).await;
     if let CloseReason::Disk(error) = &reason {
@@ -217,6 +222,10 @@ where
 }
 
 struct Connection<S, D> {
+    /// When it is next looked whether the peer is there, while it is not read from.
+    peer_look: Option<Instant>,
+    /// Since when it has been known that the peer sends nothing more.
+    peer_finished: Option<Instant>,
     stream: S,
     /// Its part of the memory for requests.
     share: Option<Share>,
@@ -313,6 +322,7 @@ where
                 Event::Timer => {
                     // The timer is not moved at every byte; it looks again when it fires.
                     let now = tokio::time::Instant::now();
+                    self.look_for_peer(now.into_std())?;
                     if let Some(reason) = self.overdue(now.into_std()) {
                         return Err(reason);
                     }
@@ -419,6 +429,11 @@ where
         self.look_whether_muted();
         self.watch_frame();
         self.poll_write(context)?;
+        if self.draining || self.may_take_more() {
+            (self.peer_look, self.peer_finished) = (None, None);
+        } else if self.peer_look.is_none() {
+            self.peer_look = Some(Instant::now() + PEER_LOOK);
+        }
         if !self.draining {
             let deadline = self.deadline();
             let next = self.muted_until.map_or(deadline, |until| until.min(deadline));
@@ -621,7 +636,30 @@ where
         if let (Some(most), false) = (self.limits.send_max, self.unwritten.is_empty()) {
             deadline = deadline.min(self.last_taken + most);
         }
+        if let Some(look) = self.peer_look {
+            deadline = deadline.min(look);
+        }
         deadline
+    }
+
+    /// Ends the connection if the peer is gone while it is not read from, as for a quota or because
+    /// of what it has asked for already: nobody would notice until then, and whoever comes and
+    /// goes could fill up the broker's descriptors. What a peer has sent before its end is still
+    /// handled, unless that takes longer than a request may.
+    fn look_for_peer(&mut self, now: Instant) -> Result<(), CloseReason> {
+        if self.peer_look.is_none_or(|look| look > now) {
+            return Ok(());
+        }
+        self.peer_look = Some(now + PEER_LOOK);
+        match self.stream.peer_state() {
+            PeerState::Open => Ok(()),
+            PeerState::Gone => Err(CloseReason::Peer),
+            PeerState::Finished => {
+                let since = *self.peer_finished.get_or_insert(now);
+                let is_late = self.limits.receive_max.is_some_and(|most| since + most <= now);
+                if is_late { Err(CloseReason::Peer) } else { Ok(()) }
+            }
+        }
     }
 
     /// Says why the connection must end, if its time is up.

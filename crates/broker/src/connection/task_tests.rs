@@ -445,3 +445,54 @@ async fn a_file_that_cannot_be_sent_is_the_disks_fault_and_is_told() {
     assert!(matches!(reason, CloseReason::Disk(_)), "by reading: {reason:?}");
     assert_eq!(failures.load(std::sync::atomic::Ordering::SeqCst), 2);
 }
+
+/// Answers one frame and then reads nothing for an hour, as for a quota.
+struct Silenced {
+    until: Option<Instant>,
+}
+
+impl Dispatch for Silenced {
+    fn dispatch(&mut self, _: Pieces, _: Instant) -> Reply {
+        self.until = Some(Instant::now() + Duration::from_secs(3600));
+        Reply::Now(Answer::Silence)
+    }
+
+    fn answered(&mut self, _: &Receipt, _: Instant, _: Instant) {}
+
+    fn muted_until(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
+/// Serves a peer that does something after its first frame.
+async fn serve_silenced(then: impl FnOnce(TcpStream) -> Option<TcpStream>) -> CloseReason {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (mut peer, (stream, _)) = (peer.expect("there"), accepted.expect("called"));
+    let (_stop, stopped) = watch::channel(false);
+    let limits = Limits { receive_max: Some(Duration::from_millis(100)), ..LIMITS };
+    let task = tokio::spawn(serve(stream, Silenced { until: None }, limits, stopped));
+    // The second frame stays unread.
+    peer.write_all(b"\0\0\0\x01n\0\0\0\x01n").await.expect("open");
+    let _kept = then(peer);
+    let ended = tokio::time::timeout(Duration::from_secs(60), task).await;
+    ended.expect("it does not stay for an hour").expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_has_gone_is_noticed_while_it_is_not_read_from() {
+    let (reset, closed) = tokio::join!(
+        serve_silenced(|peer| {
+            // A reset instead of an orderly end.
+            socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).expect("a socket");
+            None
+        }),
+        serve_silenced(|peer| {
+            socket2::SockRef::from(&peer).shutdown(std::net::Shutdown::Write).expect("a socket");
+            Some(peer)
+        }),
+    );
+    assert!(matches!(reset, CloseReason::Peer), "{reset:?}");
+    assert!(matches!(closed, CloseReason::Peer), "{closed:?}");
+}
