@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from statistics import median
+
+
+STREAMS_BEGIN, STREAMS_END = "<!-- stream processing: written by bench/streams.py -->", "<!-- end of stream processing -->"
+
+
+def stream_processing(page: str) -> str | None:
+    """The part of docs/benchmarks.md that bench/streams.py writes."""
+    found = re.search(re.escape(STREAMS_BEGIN) + ".*?" + re.escape(STREAMS_END), page, flags=re.S)
+    return found.group() if found else None
 
 
 @dataclass(frozen=True)

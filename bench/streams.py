@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -29,13 +28,12 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 import machine  # noqa: E402
 import wire  # noqa: E402
 from harness.broker import CACHE, KAFKA_LIBS, KAFKA_VERSION, ROOT, Workspace, add_broker_argument  # noqa: E402
-from report import figure, ratio_text  # noqa: E402
+from report import STREAMS_BEGIN, STREAMS_END, figure, ratio_text, stream_processing  # noqa: E402
 
 PARTITIONS = 4
 RUN_SECONDS_MAX = 600
 HEAP = "512m"
 SIDES = ("java", "rust")
-BEGIN, END = "<!-- stream processing: written by bench/streams.py -->", "<!-- end of stream processing -->"
 MIB = 1 << 20
 
 
@@ -244,7 +242,7 @@ def guarantee_cost(results: dict, guaranteed: str, plain: str, side: str) -> flo
 
 def markdown(options: argparse.Namespace, results: dict, notes: list[str], scratch: Path) -> list[str]:
     lines = [
-        BEGIN,
+        STREAMS_BEGIN,
         "## Stream processing",
         "",
         f"`fleuve-streams` beside Kafka Streams {KAFKA_VERSION} (heap of at most {HEAP}), in turn by `make bench-streams`, {datetime.now(timezone.utc):%Y-%m-%d};",
@@ -279,7 +277,7 @@ def markdown(options: argparse.Namespace, results: dict, notes: list[str], scrat
         "thread, all settings as they come, state logged to changelogs, caches on. A run ends when all input went through and was",
         "committed. What was written is compared: all of it, or the last value of each key.",
         *(f"- {note}" for note in notes),
-        END,
+        STREAMS_END,
     ]
     return [text for text in lines if text is not None]
 
@@ -289,8 +287,9 @@ def write(lines: list[str]) -> None:
     page = ROOT / "docs" / "benchmarks.md"
     text = page.read_text()
     block = "\n".join(lines)
-    if BEGIN in text:
-        text = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: block, text, flags=re.S)
+    old = stream_processing(text)
+    if old:
+        text = text.replace(old, block)
     else:
         text = text.replace("\n## How\n", f"\n{block}\n\n## How\n", 1)
     page.write_text(text)
