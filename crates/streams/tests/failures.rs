@@ -9,8 +9,8 @@ use fleuve_client::admin::NewTopic;
 use fleuve_client::consumer::Start;
 use fleuve_client::{Admin, Consumer, ConsumerConfig, Producer, ProducerConfig, Record};
 use fleuve_streams::{
-    Consumed, ErrorPolicy, Headers, Materialized, Presence, Produced, Serde, SerdeError, SerdeOf,
-    Settings, Streams, TestDriver, Topology,
+    AsyncOrder, Consumed, ErrorPolicy, Headers, Materialized, Presence, Produced, Serde,
+    SerdeError, SerdeOf, Settings, Streams, TestDriver, Topology,
 };
 use fleuve_types::TopicPartition;
 
@@ -310,7 +310,7 @@ async fn a_cluster_that_does_not_fit_is_refused_with_the_topic_and_the_remedy() 
     create(&broker, &[("two", 2), ("three", 3), ("app-counts-changelog", 5)]).await;
     let refusal = async |app: &Topology| -> String {
         let started = Streams::start(app, broker.client(), settings()).await;
-        started.err().expect("it does not fit").to_string()
+        started.expect_err("it does not fit").to_string()
     };
 
     let app = Topology::new("app");
@@ -335,5 +335,28 @@ async fn a_cluster_that_does_not_fit_is_refused_with_the_topic_and_the_remedy() 
         refusal(&app).await,
         "dead-letter topic nowhere does not exist; create it before the application starts"
     );
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_waits_for_its_asynchronous_calls_before_it_commits() {
+    let broker = Embedded::start().await.expect("a broker");
+    create(&broker, &[("in", 1), ("out", 1)]).await;
+    let app = Topology::new("app");
+    let (gate, opened) = tokio::sync::watch::channel(false);
+    // Calls of the first run wait for a gate that never opens.
+    app.stream::<String, String>("in")
+        .map_async(10, AsyncOrder::Overall, move |_, value: String| {
+            let mut opened = opened.clone();
+            async move { opened.wait_for(|open| *open).await.map(|_| value + "!") }
+        })
+        .to("out");
+    produce(&broker, "in", &[b"a", b"b"]).await;
+    let running = Streams::start(&app, broker.client(), settings()).await.expect("an application");
+    drop(running);
+    let running = Streams::start(&app, broker.client(), settings()).await.expect("an application");
+    gate.send_replace(true);
+    assert_eq!(consume(&broker, "out", 2).await, [b"a!", b"b!"]);
+    running.close().await.expect("a clean end");
     broker.shutdown().await;
 }

@@ -161,7 +161,9 @@ fn no_more_calls_are_under_way_than_allowed_and_none_is_lost_by_a_crash() {
 fn batches_are_full_or_end_with_a_commit_and_are_tried_again() {
     let app = Topology::new("app");
     app.on_error(ErrorPolicy::retry(3, Duration::from_millis(10)));
-    let given: Arc<Mutex<Vec<(Vec<String>, i64, i64)>>> = Arc::default();
+    /// Values, and the offsets of the first and the last.
+    type Given = (Vec<String>, i64, i64);
+    let given: Arc<Mutex<Vec<Given>>> = Arc::default();
     let (taken, mut fails) = (given.clone(), true);
     app.stream::<String, String>("in").for_each_batch(2, move |batch| {
         if batch.records.len() == 1 && std::mem::take(&mut fails) {
