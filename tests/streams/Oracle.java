@@ -38,6 +38,11 @@ public class Oracle {
         return Materialized.<String, String, SessionStore<Bytes, byte[]>>as(name).withKeySerde(S).withValueSerde(S);
     }
 
+    /** A store that keeps versions, for so long. */
+    static Materialized<String, String, KeyValueStore<Bytes, byte[]>> versioned(String name, long history) {
+        return Materialized.<String, String>as(Stores.persistentVersionedKeyValueStore(name, ms(history))).withKeySerde(S).withValueSerde(S);
+    }
+
     static Duration ms(long ms) {
         return Duration.ofMillis(ms);
     }
@@ -386,6 +391,51 @@ public class Oracle {
                 s.groupByKey(Grouped.with(S, S)).<String>cogroup((k, v, agg) -> agg + v)
                     .cogroup(f.groupByKey(Grouped.with(S, S)), (k, v, agg) -> agg + "-" + v).aggregate(() -> "", Named.as("both"), kept("both-store"))
                     .toStream().to("both-out", Produced.with(S, S));
+                return new Program(List.of("s", "t:t"), b);
+            }
+            case "versioned_tables" -> {
+                KTable<String, String> t = b.table("t", text, versioned("long", 30));
+                KTable<String, String> u = b.table("u", text, versioned("short", 9));
+                t.toStream().to("out", Produced.with(S, S));
+                KTable<String, String> f = t.filter((k, v) -> v.length() % 3 != 2);
+                f.toStream().to("filtered-out", Produced.with(S, S));
+                t.join(u, (x, y) -> x + "," + y).toStream().to("inner-out", Produced.with(S, S));
+                f.leftJoin(u, (x, y) -> x + ";" + y).toStream().to("left-out", Produced.with(S, S));
+                t.mapValues(v -> v + "'").outerJoin(b.table("r", text), (x, y) -> x + "&" + y).toStream().to("outer-out", Produced.with(S, S));
+                return new Program(List.of("t:t", "t:u", "t:r"), b);
+            }
+            case "versioned_groups" -> {
+                KTable<String, String> t = b.table("t", text, versioned("long", 30));
+                KTable<String, String> u = b.table("u", text, versioned("short", 9));
+                t.mapValues(v -> v + ".", versioned("mapped", 4)).groupBy((k, v) -> KeyValue.pair(v.substring(0, 1), v), Grouped.with(S, S))
+                    .aggregate(() -> "", (k, v, agg) -> agg + "+" + v, (k, v, agg) -> agg + "-" + v, versioned("agg", 6))
+                    .toStream().to("agg-out", Produced.with(S, S));
+                u.filter((k, v) -> v.length() != 1, kept("plain")).groupBy((k, v) -> KeyValue.pair(v, k), Grouped.with(S, S))
+                    .count(Materialized.as("n")).toStream().to("n-out", Produced.with(S, Serdes.Long()));
+                return new Program(List.of("t:t", "t:u"), b);
+            }
+            case "versioned_streams" -> {
+                KTable<String, String> t = b.table("t", text, versioned("rows", 15));
+                KStream<String, String> s = b.stream("s", text);
+                s.join(t, (x, y) -> x + "," + y).to("inner-out", Produced.with(S, S));
+                s.leftJoin(t.mapValues(v -> v + "'"), (x, y) -> x + "," + y).to("left-out", Produced.with(S, S));
+                s.join(t.filter((k, v) -> v.length() > 1), (x, y) -> x + "," + y).to("filtered-out", Produced.with(S, S));
+                s.groupByKey(Grouped.with(S, S)).reduce((x, y) -> x + y, versioned("joined", 5)).toStream().to("joined-out", Produced.with(S, S));
+                s.selectKey((k, v) -> v).toTable(versioned("values", 8)).join(t, (x, y) -> x + "," + y).toStream().to("values-out", Produced.with(S, S));
+                return new Program(List.of("s", "t:t"), b);
+            }
+            case "versioned_foreign" -> {
+                KTable<String, String> l = b.table("l", text, versioned("left", 20));
+                KTable<String, String> r = b.table("r", text, versioned("right", 20));
+                l.join(r, Oracle::foreignKey, (x, y) -> x + "," + y).toStream().to("inner-out", Produced.with(S, S));
+                l.filter((k, v) -> v.length() != 3).leftJoin(r, Oracle::foreignKey, (x, y) -> x + ";" + y).toStream().to("left-out", Produced.with(S, S));
+                return new Program(List.of("t:l", "t:r"), b);
+            }
+            case "versioned_grace" -> {
+                KTable<String, String> t = b.table("t", text, versioned("rows", 40));
+                KStream<String, String> s = b.stream("s", text);
+                s.join(t, (x, y) -> x + "," + y, Joined.with(S, S, S, "lookup", ms(10))).to("inner-out", Produced.with(S, S));
+                s.mapValues(v -> v + "'").leftJoin(t, (x, y) -> x + "," + y, Joined.with(S, S, S, "left", ms(4))).to("left-out", Produced.with(S, S));
                 return new Program(List.of("s", "t:t"), b);
             }
             case "processors" -> {

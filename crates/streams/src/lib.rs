@@ -29,7 +29,7 @@ mod app;
 
 pub use app::{
     Guarantee, InstanceMetadata, KeyMetadata, Restoration, RestoreListener, Settings, Streams,
-    StreamsError, StreamsGroupProtocol,
+    StreamsError, StreamsGroupProtocol, export_state, import_state,
 };
 pub use driver::{Expected, Input, TestData, TestDriver, TestRecord, TestRecords, TestSetup};
 pub use dsl::processor;

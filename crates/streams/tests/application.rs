@@ -12,6 +12,7 @@ use fleuve_client::consumer::{LATEST, Start};
 use fleuve_client::{Admin, Consumer, ConsumerConfig, Producer, ProducerConfig, Record};
 use fleuve_streams::{
     Guarantee, Restoration, RestoreListener, Settings, Streams, StreamsGroupProtocol, Topology,
+    export_state, import_state,
 };
 use fleuve_types::TopicPartition;
 
@@ -387,5 +388,44 @@ async fn a_static_thread_that_is_removed_leaves_its_tasks_at_once() {
     expected.values_mut().for_each(|count| *count *= 2);
     wait_for_counts(&broker, &expected).await;
     app.close().await.expect("a clean end");
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_that_is_exported_and_imported_goes_on_elsewhere() {
+    let broker = Embedded::start().await.expect("a broker");
+    create_topics(&broker).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let restored = Arc::new(Restored::default());
+    let disk = |name: &str| on_disk(Guarantee::AtLeastOnce, &path(name), &restored);
+    let (input, expected) = lines(300);
+    let times = |times: i64| -> BTreeMap<String, i64> {
+        expected.iter().map(|(word, count)| (word.clone(), count * times)).collect()
+    };
+    send_lines(&broker, &input).await;
+    let app = Streams::start(&word_count(), broker.client(), disk("here")).await.expect("a start");
+    wait_for_counts(&broker, &times(1)).await;
+    // One while it runs, whenever that is, and one after it has ended.
+    let early = app.export_state(&path("early")).await.expect("a snapshot");
+    app.close().await.expect("a clean end");
+    let late = export_state(&word_count(), &path("here"), &path("late")).await.expect("a snapshot");
+    assert!(late.entries >= early.entries);
+    // Five words, and the positions of the partitions they are in.
+    assert!(late.entries > 5, "{late:?}");
+    for (round, (file, elsewhere)) in [("late", "there"), ("early", "far away")].iter().enumerate()
+    {
+        let imported = import_state("word-count", &path(elsewhere), &path(file)).await;
+        assert_eq!(imported.expect("an import"), if round == 0 { late } else { early });
+        restored.records.store(0, Ordering::SeqCst);
+        send_lines(&broker, &input).await;
+        let app =
+            Streams::start(&word_count(), broker.client(), disk(elsewhere)).await.expect("a start");
+        wait_for_counts(&broker, &times(round as i64 + 2)).await;
+        if round == 0 {
+            assert_eq!(restored.records.load(Ordering::SeqCst), 0);
+        }
+        app.close().await.expect("a clean end");
+    }
     broker.shutdown().await;
 }

@@ -135,6 +135,10 @@ fn program(name: &str) -> Topology {
     let app = Topology::new("app");
     let stream = |topic: &str| -> KStream<String, String> { app.stream(topic) };
     let table = |topic: &str| -> KTable<String, String> { app.table(topic) };
+    let versioned = |topic: &str, store: &str, history_ms: i64| -> KTable<String, String> {
+        let kept = Materialized::named(store).versioned_ms(history_ms);
+        app.table_with(topic, Consumed::default(), kept)
+    };
     let or_null = |value: Option<&String>| value.map_or("null".to_owned(), Clone::clone);
     match name {
         "word_count" => stream("a")
@@ -477,6 +481,84 @@ fn program(name: &str) -> Topology {
             m.outer_join(&f, move |x, y| format!("{},{}", or_null(x), or_null(y)))
                 .to_stream()
                 .to("joined-out");
+        }
+        "versioned_tables" => {
+            let t = versioned("t", "long", 30);
+            let u = versioned("u", "short", 9);
+            t.to_stream().to("out");
+            let f = t.filter(|_, value| value.len() % 3 != 2);
+            f.to_stream().to("filtered-out");
+            t.join(&u, |x, y| format!("{x},{y}")).to_stream().to("inner-out");
+            f.left_join(&u, move |x, y| format!("{x};{}", or_null(y))).to_stream().to("left-out");
+            t.map_values(|value| format!("{value}'"))
+                .outer_join(&table("r"), move |x, y| format!("{}&{}", or_null(x), or_null(y)))
+                .to_stream()
+                .to("outer-out");
+        }
+        "versioned_groups" => {
+            let t = versioned("t", "long", 30);
+            let u = versioned("u", "short", 9);
+            t.map_values_with(Materialized::named("mapped").versioned_ms(4), |_, value| {
+                format!("{value}.")
+            })
+            .group_by(|_, value| (value[..1].to_owned(), value.clone()))
+            .aggregate(
+                Materialized::named("agg").versioned_ms(6),
+                String::new,
+                |_, value, agg| format!("{agg}+{value}"),
+                |_, value, agg| format!("{agg}-{value}"),
+            )
+            .to_stream()
+            .to("agg-out");
+            u.filter_with(Materialized::named("plain"), |_, value| value.len() != 1)
+                .group_by(|key, value| (value.clone(), key.clone()))
+                .count("n")
+                .to_stream()
+                .to("n-out");
+        }
+        "versioned_streams" => {
+            let t = versioned("t", "rows", 15);
+            let s = stream("s");
+            s.join(&t, |x, y| format!("{x},{y}")).to("inner-out");
+            s.left_join(&t.map_values(|value| format!("{value}'")), move |x, y| {
+                format!("{x},{}", or_null(y))
+            })
+            .to("left-out");
+            s.join(&t.filter(|_, value| value.len() > 1), |x, y| format!("{x},{y}"))
+                .to("filtered-out");
+            s.group_by_key()
+                .reduce_with(Materialized::named("joined").versioned_ms(5), |x, y| x + &y)
+                .to_stream()
+                .to("joined-out");
+            s.select_key(|_, value| value.clone())
+                .to_table_with(Materialized::named("values").versioned_ms(8))
+                .join(&t, |x, y| format!("{x},{y}"))
+                .to_stream()
+                .to("values-out");
+        }
+        "versioned_foreign" => {
+            let l = versioned("l", "left", 20);
+            let r = versioned("r", "right", 20);
+            l.join_foreign(&r, |_, value| foreign_key(value), |x, y| format!("{x},{y}"))
+                .to_stream()
+                .to("inner-out");
+            l.filter(|_, value| value.len() != 3)
+                .left_join_foreign(
+                    &r,
+                    |_, value| foreign_key(value),
+                    move |x, y| format!("{x};{}", or_null(y)),
+                )
+                .to_stream()
+                .to("left-out");
+        }
+        "versioned_grace" => {
+            let t = versioned("t", "rows", 40);
+            let s = stream("s");
+            s.named("lookup").join_with_grace(&t, 10, |x, y| format!("{x},{y}")).to("inner-out");
+            s.map_values(|value| format!("{value}'"))
+                .named("left")
+                .left_join_with_grace(&t, 4, move |x, y| format!("{x},{}", or_null(y)))
+                .to("left-out");
         }
         "branches" => {
             let a: KStream<String, String> = app.stream_with(&["a", "b"], Consumed::default());
@@ -887,6 +969,11 @@ topologies!(
     global_table,
     self_join,
     table_kept,
+    versioned_tables,
+    versioned_groups,
+    versioned_streams,
+    versioned_foreign,
+    versioned_grace,
     branches,
     named,
     processors,

@@ -10,6 +10,7 @@ mod endpoint;
 mod globals;
 mod group;
 mod inside;
+mod memory;
 mod metadata;
 mod output;
 mod owners;
@@ -22,7 +23,7 @@ mod topics;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,6 +36,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use directory::{export_state, import_state};
 pub use group::StreamsGroupProtocol;
 pub use restore::{Restoration, RestoreListener};
 
@@ -44,7 +46,8 @@ use crate::metrics::{StreamsMetrics, Trace};
 use crate::query::{Answer, Query, QueryError, Shelf};
 use crate::record::Data;
 use crate::runtime::{DistributionSummary, Globals};
-use crate::state::{StoreError, StoreType};
+use crate::state::disk::StateDirectory;
+use crate::state::{StateSnapshot, StoreError, StoreType};
 
 use endpoint::Endpoint;
 use inside::Inside;
@@ -87,6 +90,9 @@ pub struct Settings {
     /// Memory for all stores on disk: blocks that were read, memtables, and what waits for a commit. The default is
     /// 64 MiB.
     pub state_memory_bytes_max: usize,
+    /// One budget for the memory that the application keeps records in, if it is to have one: a quarter for caches, a
+    /// quarter for records fetched ahead, half for stores on disk. It overrides the settings of each.
+    pub memory_bytes_max: Option<usize>,
     /// `state.cleanup.delay.ms`: how long state stays on disk of a task that has moved away. The default is ten
     /// minutes.
     pub state_cleanup_delay: Duration,
@@ -122,6 +128,7 @@ impl Default for Settings {
             state_dir: None,
             default_store: None,
             state_memory_bytes_max: 64 << 20,
+            memory_bytes_max: None,
             state_cleanup_delay: Duration::from_secs(600),
             restorations_max: 8,
             restore_listener: None,
@@ -147,11 +154,6 @@ impl Settings {
             Some(_) => StoreType::Disk,
             None => StoreType::Memory,
         })
-    }
-
-    /// Bytes that wait for a commit, of all threads together.
-    fn uncommitted_bytes_max(&self) -> usize {
-        self.state_memory_bytes_max / 4
     }
 }
 
@@ -240,6 +242,7 @@ pub struct Streams {
     globals: Globals,
     threads: JoinSet<Result<(), StreamsError>>,
     handles: BTreeMap<usize, Handle>,
+    directory: Option<StateDirectory>,
 }
 
 /// What is kept of a thread that runs.
@@ -283,7 +286,7 @@ impl Streams {
             client.clone(),
             &settings,
             tables.clone(),
-            directory,
+            directory.clone(),
         ));
         let listening = match &settings.application_server {
             Some(server) => Some(endpoint::address(server).await?),
@@ -321,7 +324,8 @@ impl Streams {
             threads: Arc::default(),
         };
         let handles = BTreeMap::new();
-        let mut running = Self { inside, endpoint, setup, stop, globals: tables, threads, handles };
+        let mut running =
+            Self { inside, endpoint, setup, stop, globals: tables, threads, handles, directory };
         for _ in 0..count {
             running.add_thread().await?;
         }
@@ -362,6 +366,15 @@ impl Streams {
     /// Where this instance answers over HTTP, with the port that the system chose where 0 was asked for.
     pub fn application_server(&self) -> Option<&str> {
         self.inside.server.get().map(String::as_str)
+    }
+
+    /// Writes the stores on disk with their positions to a file, which must not exist, while the application runs on.
+    /// Read into the empty directory of another instance by [`import_state`], it spares that the restoration.
+    pub async fn export_state(&self, file: &Path) -> Result<StateSnapshot, StreamsError> {
+        match self.directory.clone() {
+            Some(directory) => directory::exported(directory, file).await,
+            None => Err(StreamsError::NoStateDirectory("of any kind".to_owned())),
+        }
     }
 
     /// What processors of this instance have counted so far, by name.

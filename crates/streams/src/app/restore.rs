@@ -16,7 +16,7 @@ use fleuve_types::TopicPartition;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::{Guarantee, Settings, StreamsError};
+use super::{Guarantee, Settings, StreamsError, memory};
 use crate::runtime::{Globals, Place, Restorable, Task, TaskId};
 use crate::state::disk::{Position, StateDirectory};
 use crate::state::{Logged, StoreError, StoreType};
@@ -71,6 +71,7 @@ pub(super) struct Restorer {
     directory: Option<StateDirectory>,
     default_store: StoreType,
     listener: Option<Arc<dyn RestoreListener>>,
+    fetch_max_bytes: i32,
     /// So many tasks are restored at the same time.
     permits: Semaphore,
 }
@@ -94,6 +95,7 @@ impl Restorer {
             directory,
             default_store: settings.default_store(),
             listener: settings.restore_listener.clone(),
+            fetch_max_bytes: memory::fetch_bytes_max(settings.memory().fetched_of_restoration),
             permits: Semaphore::new(settings.restorations_max.max(1)),
         }
     }
@@ -202,7 +204,8 @@ impl Restorer {
         let config = ConsumerConfig {
             isolation_level: self.isolation,
             auto_commit: false,
-            max_partition_fetch_bytes: FETCH_BYTES,
+            fetch_max_bytes: self.fetch_max_bytes,
+            max_partition_fetch_bytes: FETCH_BYTES.min(self.fetch_max_bytes),
             ..ConsumerConfig::default()
         };
         let consumer = Consumer::new(self.client.clone(), config)?;

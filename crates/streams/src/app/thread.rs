@@ -29,7 +29,7 @@ use super::rebalancing::{Event, Listener};
 use super::restore::Restorer;
 use super::tasks::Tasks;
 use super::topics::Counts;
-use super::{Guarantee, Settings, StreamsError};
+use super::{Guarantee, Settings, StreamsError, memory};
 use crate::metrics::Meter;
 use crate::query::{Desk, Shelf};
 use crate::runtime::{Progress, Task, TaskId};
@@ -98,8 +98,13 @@ impl Thread {
     ) -> Result<Self, StreamsError> {
         let exactly_once = setup.settings.guarantee == Guarantee::ExactlyOnce;
         let application = setup.plan.application_id().to_owned();
+        let fetched = setup.settings.memory().fetched / setup.settings.threads.max(1);
+        let fetch_max_bytes = memory::fetch_bytes_max(fetched);
         let config = ConsumerConfig {
             group_id: Some(application.clone()),
+            fetch_max_bytes,
+            max_partition_fetch_bytes: fetch_max_bytes
+                .min(ConsumerConfig::default().max_partition_fetch_bytes),
             group_instance_id: setup.instance_id(),
             auto_commit: false,
             offset_reset: setup.settings.offset_reset,
@@ -544,12 +549,12 @@ impl Thread {
     }
 
     fn cache_budget(&self) -> usize {
-        self.setup.settings.cache_bytes_max / self.setup.threads.load(Ordering::Relaxed).max(1)
+        self.setup.settings.memory().caches / self.setup.threads.load(Ordering::Relaxed).max(1)
     }
 
     fn uncommitted_budget(&self) -> usize {
         let threads = self.setup.threads.load(Ordering::Relaxed).max(1);
-        self.setup.settings.uncommitted_bytes_max() / threads
+        self.setup.settings.memory().uncommitted / threads
     }
 
     /// How long nothing is to be done, unless something arrives.

@@ -15,7 +15,7 @@ use crate::operator::source::TableSource;
 use crate::record::{Change, Data};
 use crate::serde::foreign::{Response, ResponseSerde, Subscription, SubscriptionSerde};
 use crate::serde::{SerdeOf, StreamType};
-use crate::state::{AnyStore, KvStoreSettings, MemoryBackend};
+use crate::state::{AnyStore, Kept, KvStoreSettings, MemoryBackend};
 use crate::topology::{ChangelogKind, Graph, Kind, SinkTopic, StoreSpec};
 
 type Extract<K, V, L> = Arc<dyn Fn(&K, &V) -> Option<L> + Send + Sync>;
@@ -303,6 +303,7 @@ fn add_subscriptions<K: Data>(graph: &mut Graph, name: String, value: SerdeOf<Su
                 logged: spec.logged,
                 cached: false,
                 logs_headers: true,
+                kept: Kept::Newest,
             };
             let store: Box<dyn AnyStore> =
                 Box::new(Subscriptions::<K>::new(settings, Box::new(MemoryBackend::default())));

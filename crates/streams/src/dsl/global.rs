@@ -12,7 +12,7 @@ use crate::query::face::Shape;
 use crate::record::{Data, Headers};
 use crate::runtime::{GlobalStore, Origin, RawRecord};
 use crate::serde::{SerdeOf, StreamType};
-use crate::state::{KvStore, KvStoreSettings, MemoryBackend, Stamped, StoreType};
+use crate::state::{Kept, KvStore, KvStoreSettings, MemoryBackend, Stamped, StoreType};
 use crate::topology::{ChangelogKind, GlobalSpec, Kind, StoreSpec};
 
 /// A table that every instance holds in full, so that any key can be looked up anywhere. It is read to its end before
@@ -95,6 +95,7 @@ impl Topology {
                         logged: false,
                         cached: false,
                         logs_headers: false,
+                        kept: Kept::Newest,
                     };
                     Box::new(GlobalTable {
                         node: name.clone(),
@@ -163,6 +164,7 @@ impl<K: StreamType, V: Data> GlobalStore for GlobalTable<K, V> {
                 let value = value.map(|value| Stamped { value, timestamp });
                 self.store
                     .put(&key, value, timestamp, &record.headers, &origin)
+                    .map(|_| ())
                     .map_err(|error| Cause::Store(Arc::new(error)))
             }
             Err(error) => Err(Cause::Deserialize(Arc::new(error))),

@@ -205,6 +205,11 @@ impl<K: Data, V: Data> KTable<K, V> {
             node::<K, Change<V>, _>(move |assembly, id| TableFilter {
                 node: assembly.name(id),
                 predicate: predicate.get(),
+                of_versions: assembly
+                    .node(id)
+                    .parents
+                    .iter()
+                    .any(|parent| assembly.plan.is_versioned(*parent)),
                 emit: TableEmit::new(assembly, id),
             }),
         );
@@ -226,6 +231,7 @@ impl<K: Data, V: Data> KTable<K, V> {
             },
             result: PhantomData,
         };
+        self.graph.lock().nodes[id].passes_versions = true;
         self.at(id, self.key.clone(), self.value.clone(), Arc::new(view))
     }
 
@@ -293,6 +299,7 @@ impl<K: Data, V: Data> KTable<K, V> {
             },
             result: PhantomData,
         };
+        self.graph.lock().nodes[id].passes_versions = true;
         self.at(id, self.key.clone(), None, Arc::new(view))
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::query::face::Shape;
 use crate::record::Data;
 use crate::serde::SerdeOf;
-use crate::state::{AnyStore, KvStore, KvStoreSettings, MemoryBackend, StoreType};
+use crate::state::{AnyStore, Kept, KvStore, KvStoreSettings, MemoryBackend, StoreType};
 use crate::topology::{ChangelogKind, Graph, NodeId, StoreSpec};
 
 /// The store of a table: its name, serdes, whether it is logged and cached.
@@ -19,6 +19,7 @@ pub struct Materialized<K, V> {
     pub(crate) changelog_config: BTreeMap<String, String>,
     pub(crate) retention_ms: Option<i64>,
     pub(crate) store_type: Option<StoreType>,
+    pub(crate) kept: Kept,
 }
 
 impl<K: Data, V: Data> Materialized<K, V> {
@@ -39,6 +40,7 @@ impl<K: Data, V: Data> Materialized<K, V> {
             changelog_config: BTreeMap::new(),
             retention_ms: None,
             store_type: None,
+            kept: Kept::Newest,
         }
     }
 
@@ -84,6 +86,21 @@ impl<K: Data, V: Data> Materialized<K, V> {
         self
     }
 
+    /// Keeps what each key was during the last so many milliseconds of event time (KIP-889): joins of streams then find
+    /// what a row was at an event's time, and updates out of order do not pass for the newest (KIP-914). Such a store
+    /// has no cache. For tables by plain keys.
+    pub fn versioned_ms(mut self, history_ms: i64) -> Self {
+        self.kept = Kept::Versions(history_ms.max(0));
+        self
+    }
+
+    /// Forgets each row so many milliseconds of event time after its last update: the table sends its deletion when
+    /// stream time has passed that. Such a store has no cache. For tables by plain keys.
+    pub fn time_to_live_ms(mut self, ttl_ms: i64) -> Self {
+        self.kept = Kept::ForTime(ttl_ms.max(1));
+        self
+    }
+
     /// Adds the store to the graph, as the table of a node.
     pub(crate) fn add_to(
         &self,
@@ -95,6 +112,7 @@ impl<K: Data, V: Data> Materialized<K, V> {
     ) {
         graph.nodes[node].table_store = Some(store.clone());
         graph.show(&store, Shape::KeyValue, (&key, &value));
+        let kept = self.kept;
         graph.add_store(StoreSpec {
             name: store.clone(),
             build: Arc::new(move |spec, topic| {
@@ -106,14 +124,18 @@ impl<K: Data, V: Data> Materialized<K, V> {
                     logged: spec.logged,
                     cached: spec.cached,
                     logs_headers: false,
+                    kept,
                 };
                 let store: Box<dyn AnyStore> =
                     Box::new(KvStore::new(settings, Box::new(MemoryBackend::default())));
                 store
             }),
             logged: self.logged,
-            cached: self.cached,
-            changelog: ChangelogKind::KeyValue,
+            cached: self.cached && kept == Kept::Newest,
+            changelog: match kept {
+                Kept::Versions(history_ms) => ChangelogKind::Versions { history_ms },
+                Kept::Newest | Kept::ForTime(_) => ChangelogKind::KeyValue,
+            },
             changelog_config: self.changelog_config.clone(),
             source_topic: None,
             store_type: self.store_type,

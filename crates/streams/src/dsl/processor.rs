@@ -16,8 +16,12 @@ use crate::record::{Data, Record};
 use crate::runtime::{Assembly, Fan, Schedule};
 use crate::topology::{Kind, NodeBuilder, NodeId};
 
-pub use super::states::{KvState, KvView, State, TimerState, TimerView, WindowState, WindowView};
+pub use super::states::{
+    KvState, KvView, State, TimerState, TimerView, VersionedState, VersionedView, WindowState,
+    WindowView,
+};
 pub use crate::operator::process::{FailedDownstream, ProcessorContext};
+pub use crate::state::{Placed, Stamped, Version};
 
 /// What a processor's methods may return.
 pub type ProcessorError = Box<dyn Error + Send + Sync>;
@@ -332,6 +336,16 @@ impl Topology {
         name: &str,
     ) -> KvState<K, V> {
         KvState::add(self, name, crate::SerdeOf::usual(), crate::SerdeOf::usual())
+    }
+
+    /// Adds a key-value store for processors that keeps what each key was during the last `history_ms` of event time,
+    /// logged to a changelog (KIP-889).
+    pub fn versioned_store<K: crate::StreamType, V: crate::StreamType>(
+        &self,
+        name: &str,
+        history_ms: i64,
+    ) -> VersionedState<K, V> {
+        VersionedState::add(self, name, history_ms)
     }
 
     /// Adds timers by key for a processor, logged to a changelog.

@@ -11,7 +11,8 @@ use crate::record::{Data, Windowed};
 use crate::runtime::{Cx, Origin, StoreSlot};
 use crate::serde::{SerdeOf, StreamType};
 use crate::state::{
-    AnyStore, KvStore, KvStoreSettings, MemoryBackend, Stamped, StoreError, TimerStore, WindowStore,
+    AnyStore, Kept, KvStore, KvStoreSettings, MemoryBackend, Placed, Stamped, StoreError,
+    TimerStore, Version, WindowStore,
 };
 use crate::topology::{ChangelogKind, StoreSpec};
 
@@ -49,6 +50,10 @@ handle! {
     KvState<K, V>
 }
 handle! {
+    /// A key-value store that keeps versions.
+    VersionedState<K, V>
+}
+handle! {
     /// Timers by key.
     TimerState<K>
 }
@@ -76,6 +81,27 @@ fn add_store(
     });
 }
 
+/// A key-value store's builder.
+fn kv_builder<K: Data, V: Data>(
+    key: SerdeOf<K>,
+    value: SerdeOf<V>,
+    kept: Kept,
+) -> impl Fn(&StoreSpec, &str) -> Box<dyn AnyStore> + Send + Sync + 'static {
+    move |spec, topic| {
+        let settings = KvStoreSettings {
+            name: spec.name.clone(),
+            topic: topic.to_owned(),
+            key: key.clone(),
+            value: value.clone(),
+            logged: spec.logged,
+            cached: spec.cached,
+            logs_headers: false,
+            kept,
+        };
+        Box::new(KvStore::new(settings, Box::new(MemoryBackend::default())))
+    }
+}
+
 impl<K: Data, V: Data> KvState<K, V> {
     /// A store that exists already, of a table or added before; the types must be its own.
     pub fn of(name: &str) -> Self {
@@ -84,18 +110,7 @@ impl<K: Data, V: Data> KvState<K, V> {
 
     pub(crate) fn add(app: &Topology, name: &str, key: SerdeOf<K>, value: SerdeOf<V>) -> Self {
         app.graph.lock().show(name, Shape::KeyValue, (&key, &value));
-        add_store(app, name, move |spec, topic| {
-            let settings = KvStoreSettings {
-                name: spec.name.clone(),
-                topic: topic.to_owned(),
-                key: key.clone(),
-                value: value.clone(),
-                logged: spec.logged,
-                cached: spec.cached,
-                logs_headers: false,
-            };
-            Box::new(KvStore::new(settings, Box::new(MemoryBackend::default())))
-        });
+        add_store(app, name, kv_builder(key, value, Kept::Newest));
         Self::of(name)
     }
 }
@@ -138,7 +153,8 @@ impl<K: Data, V: Data> KvView<'_, K, V> {
     /// Sets a key at an event time.
     pub fn put_at(&mut self, key: &K, value: V, timestamp: i64) -> Result<(), StoreError> {
         let value = Some(Stamped { value, timestamp });
-        self.store.put(key, value, timestamp, &self.origin.headers, self.origin)
+        self.store.put(key, value, timestamp, &self.origin.headers, self.origin)?;
+        Ok(())
     }
 
     /// Removes a key and gives what it held.
@@ -153,6 +169,73 @@ impl<K: Data, V: Data> KvView<'_, K, V> {
     pub fn all(&mut self) -> Result<Vec<(K, V)>, StoreError> {
         let all = self.store.all()?;
         Ok(all.into_iter().map(|(key, stamped)| (key, stamped.value)).collect())
+    }
+}
+
+impl<K: StreamType, V: StreamType> VersionedState<K, V> {
+    pub(crate) fn add(app: &Topology, name: &str, history_ms: i64) -> Self {
+        let kept = Kept::Versions(history_ms.max(0));
+        let (key, value) = (SerdeOf::<K>::usual(), SerdeOf::<V>::usual());
+        app.graph.lock().show(name, Shape::KeyValue, (&key, &value));
+        add_store(app, name, kv_builder(key, value, kept));
+        if let Some(store) = app.graph.lock().stores.get_mut(name) {
+            store.changelog = ChangelogKind::Versions { history_ms: history_ms.max(0) };
+        }
+        Self { name: name.to_owned(), types: PhantomData }
+    }
+}
+
+impl<K: Data, V: Data> State for VersionedState<K, V> {
+    type View<'a> = VersionedView<'a, K, V>;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn view<'a>(&self, cx: &'a mut Cx, index: usize) -> VersionedView<'a, K, V> {
+        let (store, origin) = cx.store(StoreSlot::at(index));
+        VersionedView { store, origin }
+    }
+}
+
+/// An open versioned store.
+pub struct VersionedView<'a, K, V> {
+    store: &'a mut KvStore<K, V>,
+    origin: &'a Origin,
+}
+
+impl<K: Data, V: Data> VersionedView<'_, K, V> {
+    /// The latest value of a key, with the event time that it holds from.
+    pub fn get(&mut self, key: &K) -> Result<Option<Stamped<V>>, StoreError> {
+        self.store.get(key)
+    }
+
+    /// What a key was at an event time.
+    pub fn get_as_of(&mut self, key: &K, timestamp: i64) -> Result<Option<Version<V>>, StoreError> {
+        self.store.get_as_of(key, timestamp)
+    }
+
+    /// What a key was within a span of event time, both ends included, oldest first.
+    pub fn versions(
+        &mut self,
+        key: &K,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<Version<V>>, StoreError> {
+        self.store.versions(key, from_ms, to_ms)
+    }
+
+    /// Sets what a key is from an event time on, until the time of its next version.
+    pub fn put(&mut self, key: &K, value: V, timestamp: i64) -> Result<Placed, StoreError> {
+        let stamped = Some(Stamped { value, timestamp });
+        self.store.put(key, stamped, timestamp, &self.origin.headers, self.origin)
+    }
+
+    /// Says that a key is gone from an event time on, and gives what it was then.
+    pub fn delete(&mut self, key: &K, timestamp: i64) -> Result<Option<Version<V>>, StoreError> {
+        let held = self.store.get_as_of(key, timestamp)?;
+        self.store.put(key, None, timestamp, &self.origin.headers, self.origin)?;
+        Ok(held)
     }
 }
 

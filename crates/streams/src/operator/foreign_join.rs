@@ -36,6 +36,10 @@ where
 {
     fn push(&mut self, record: Record<K, Change<V>>, cx: &mut Cx) -> Result<(), Problem> {
         let change = &record.value;
+        if !change.is_latest {
+            cx.drop_record("out of order");
+            return Ok(());
+        }
         if change.old.is_none() && change.new.is_none() {
             return Ok(());
         }
@@ -210,6 +214,10 @@ impl<K: Data, L: StreamType, W: Data> Down<L, Change<W>> for Notify<K, L, W> {
     fn push(&mut self, record: Record<L, Change<W>>, cx: &mut Cx) -> Result<(), Problem> {
         if record.key.is_null() {
             cx.drop_record("null key");
+            return Ok(());
+        }
+        if !record.value.is_latest {
+            cx.drop_record("out of order");
             return Ok(());
         }
         let prefix = prefix(&self.foreign_key, &record.key)

@@ -12,7 +12,7 @@ use crate::runtime::{
     Assembly, Cx, Down, Fan, Flusher, Problem, RawRecord, SourceEntry, StoreSlot,
 };
 use crate::serde::SerdeOf;
-use crate::state::{KvStore, Stamped};
+use crate::state::{KvStore, Placed, Stamped};
 use crate::topology::NodeId;
 
 /// Reads a topic.
@@ -154,17 +154,37 @@ impl<K: Data, V: Data> TableEmit<K, V> {
         headers: crate::record::Headers,
         cx: &mut Cx,
     ) -> Result<(), Problem> {
+        let mut is_latest = true;
+        let mut expired = Vec::new();
         if let Some(slot) = self.slot {
             let (store, origin) = cx.store(slot);
-            store
+            let placed = store
                 .put(&key, new.clone(), timestamp, &headers, origin)
                 .map_err(|error| Problem::store(&self.node, error))?;
+            match placed {
+                Placed::Latest => {}
+                Placed::Until(_) => is_latest = false,
+                Placed::Refused => {
+                    cx.drop_record("older than the store keeps");
+                    return Ok(());
+                }
+            }
+            expired = cx.store(slot).0.take_expired_rows();
         }
         let old = if self.sends_old { old } else { None };
-        self.forward(
-            Record { key, value: Change::new(new.map(|new| new.value), old), timestamp, headers },
-            cx,
-        )
+        let value = Change { old, new: new.map(|new| new.value), is_latest };
+        if expired.is_empty() {
+            return self.forward(Record { key, value, timestamp, headers }, cx);
+        }
+        self.forward(Record { key, value, timestamp, headers: headers.clone() }, cx)?;
+        // The update has moved stream time on, and with it the end of these rows has come.
+        for (key, row) in expired {
+            let old = self.sends_old.then_some(row.value);
+            let value = Change::new(None, old);
+            let timestamp = timestamp.max(row.timestamp);
+            self.forward(Record { key, value, timestamp, headers: headers.clone() }, cx)?;
+        }
+        Ok(())
     }
 
     /// Sends a change on, through the store if there is one.

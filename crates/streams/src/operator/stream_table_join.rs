@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::table::Getter;
 use crate::record::{Data, Record};
-use crate::runtime::{Cx, Down, Fan, GlobalReader, Problem};
+use crate::runtime::{Cx, Down, Fan, GlobalReader, Origin, Problem, StoreSlot};
 use crate::serde::{Marker, StreamType};
+use crate::state::EventBuffer;
 
 /// Joins each record with the table's current value of its key.
 pub(crate) struct StreamTableJoin<K, V, W, R, F> {
@@ -14,6 +15,10 @@ pub(crate) struct StreamTableJoin<K, V, W, R, F> {
     pub(crate) left: bool,
     pub(crate) joiner: F,
     pub(crate) table: Box<dyn Getter<K, W>>,
+    /// Whether the table knows what a row was at an event's time.
+    pub(crate) versioned: bool,
+    /// Where events wait for the table, if they have a grace period.
+    pub(crate) waiting: Option<StoreSlot<EventBuffer<K, V>>>,
     pub(crate) children: Fan<K, R>,
     pub(crate) result: Marker<V>,
 }
@@ -28,11 +33,44 @@ where
             cx.drop_record("null key or value");
             return Ok(());
         }
-        let row = if record.key.is_null() {
-            None
-        } else {
-            self.table.get(&record.key, cx).map_err(|error| Problem::store(&self.node, error))?
+        let Some(waiting) = self.waiting.filter(|_| !record.key.is_null()) else {
+            return self.join(record, cx);
         };
+        let (buffer, origin) = cx.store(waiting);
+        let (timestamp, headers) = (record.timestamp, record.headers.clone());
+        let context = Origin { timestamp, headers, ..origin.clone() };
+        let kept = buffer
+            .put(&record.key, &record.value, context)
+            .map_err(|error| Problem::store(&self.node, error))?;
+        if !kept {
+            return self.join(record, cx);
+        }
+        while let Some((key, value, context)) =
+            cx.store(waiting).0.take_due().map_err(|error| Problem::store(&self.node, error))?
+        {
+            let (timestamp, headers) = (context.timestamp, context.headers.clone());
+            let current = std::mem::replace(&mut cx.origin, context);
+            let joined = self.join(Record { key, value, timestamp, headers }, cx);
+            cx.origin = current;
+            joined?;
+        }
+        Ok(())
+    }
+}
+
+impl<K: StreamType, V: StreamType, W: Data, R: Data, F> StreamTableJoin<K, V, W, R, F>
+where
+    F: FnMut(&K, &V, Option<&W>) -> R + Send,
+{
+    fn join(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
+        let row = if record.key.is_null() {
+            Ok(None)
+        } else if self.versioned {
+            self.table.get_as_of(&record.key, record.timestamp, cx)
+        } else {
+            self.table.get(&record.key, cx)
+        };
+        let row = row.map_err(|error| Problem::store(&self.node, error))?;
         if row.is_none() && !self.left {
             return Ok(());
         }

@@ -11,6 +11,16 @@ use crate::state::{KvStore, Stamped, StoreError};
 /// Looks up the current value of a table's key.
 pub(crate) trait Getter<K, V>: Send {
     fn get(&mut self, key: &K, cx: &mut Cx) -> Result<Option<Stamped<V>>, StoreError>;
+
+    /// What the key was at an event time, where the table knows that; otherwise what it is.
+    fn get_as_of(
+        &mut self,
+        key: &K,
+        _: i64,
+        cx: &mut Cx,
+    ) -> Result<Option<Stamped<V>>, StoreError> {
+        self.get(key, cx)
+    }
 }
 
 /// Looks into a store.
@@ -21,6 +31,16 @@ pub(crate) struct StoreGetter<K, V> {
 impl<K: Data, V: Data> Getter<K, V> for StoreGetter<K, V> {
     fn get(&mut self, key: &K, cx: &mut Cx) -> Result<Option<Stamped<V>>, StoreError> {
         cx.store(self.slot).0.get(key)
+    }
+
+    fn get_as_of(
+        &mut self,
+        key: &K,
+        timestamp: i64,
+        cx: &mut Cx,
+    ) -> Result<Option<Stamped<V>>, StoreError> {
+        let found = cx.store(self.slot).0.get_as_of(key, timestamp)?;
+        Ok(found.map(|version| Stamped { value: version.value, timestamp: version.valid_from }))
     }
 }
 
@@ -33,6 +53,16 @@ pub(crate) struct FilterGetter<K, V, F> {
 impl<K: Data, V: Data, F: FnMut(&K, &V) -> bool + Send> Getter<K, V> for FilterGetter<K, V, F> {
     fn get(&mut self, key: &K, cx: &mut Cx) -> Result<Option<Stamped<V>>, StoreError> {
         let value = self.parent.get(key, cx)?;
+        Ok(value.filter(|stamped| (self.predicate)(key, &stamped.value)))
+    }
+
+    fn get_as_of(
+        &mut self,
+        key: &K,
+        timestamp: i64,
+        cx: &mut Cx,
+    ) -> Result<Option<Stamped<V>>, StoreError> {
+        let value = self.parent.get_as_of(key, timestamp, cx)?;
         Ok(value.filter(|stamped| (self.predicate)(key, &stamped.value)))
     }
 }
@@ -51,6 +81,19 @@ impl<K: Data, V: Data, W: Data, F: FnMut(&K, &V) -> W + Send> Getter<K, W> for M
             timestamp: stamped.timestamp,
         }))
     }
+
+    fn get_as_of(
+        &mut self,
+        key: &K,
+        timestamp: i64,
+        cx: &mut Cx,
+    ) -> Result<Option<Stamped<W>>, StoreError> {
+        let value = self.parent.get_as_of(key, timestamp, cx)?;
+        Ok(value.map(|stamped| Stamped {
+            value: (self.mapper)(key, &stamped.value),
+            timestamp: stamped.timestamp,
+        }))
+    }
 }
 
 /// A filter. Without a store, a row that is filtered out is sent as a deletion, even if it was never there, because
@@ -58,6 +101,8 @@ impl<K: Data, V: Data, W: Data, F: FnMut(&K, &V) -> W + Send> Getter<K, W> for M
 pub(crate) struct TableFilter<K, V, F> {
     pub(crate) node: Arc<str>,
     pub(crate) predicate: F,
+    /// Whether it filters a versioned table, whose every update counts.
+    pub(crate) of_versions: bool,
     pub(crate) emit: TableEmit<K, V>,
 }
 
@@ -74,7 +119,7 @@ where
             (None, Some(old)) if sends_old && (self.predicate)(key, &old) => Some(old),
             _ => None,
         };
-        if sends_old && old.is_none() && new.is_none() {
+        if !self.of_versions && sends_old && old.is_none() && new.is_none() {
             return Ok(());
         }
         let change = Change { old, new, is_latest: record.value.is_latest };

@@ -25,6 +25,10 @@ where
     F: FnMut(&K, &V) -> (L, W) + Send,
 {
     fn push(&mut self, record: Record<K, Change<V>>, cx: &mut Cx) -> Result<(), Problem> {
+        // Groups are made of newest rows (KIP-914).
+        if !record.value.is_latest {
+            return Ok(());
+        }
         let key = &record.key;
         let mut group = |value: Option<V>| {
             value

@@ -37,6 +37,11 @@ impl<K: Data, V: Data, W: Data, R: Data> Down<K, Change<V>> for JoinSide<K, V, W
         let other =
             self.other.0.get(&record.key, cx).map_err(|error| Problem::store(&self.node, error))?;
         let change = record.value;
+        // An update out of order of a versioned table: its result is not the newest (KIP-914).
+        if !change.is_latest {
+            cx.drop_record("out of order");
+            return Ok(());
+        }
         let mut timestamp = record.timestamp;
         match &other {
             Some(other) => timestamp = timestamp.max(other.timestamp),

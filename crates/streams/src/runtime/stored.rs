@@ -122,6 +122,7 @@ impl Task {
                 if let Some(backend) = store.backend() {
                     backend.clear()?;
                 }
+                store.reset();
             }
         }
         entry.offset = position.map(|position| position.offset);

@@ -105,6 +105,25 @@ impl Backend for MemoryBackend {
     }
 }
 
+/// The pairs within bounds among those whose keys begin with a byte, without that byte.
+pub(super) fn range_behind(
+    backend: &mut dyn Backend,
+    first: u8,
+    (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    let behind = |key: &[u8]| [&[first], key].concat();
+    let from = match from.map(behind) {
+        Bound::Unbounded => Bound::Included(vec![first]),
+        bounded => bounded,
+    };
+    let to = match to.map(behind) {
+        Bound::Unbounded => Bound::Excluded(vec![first + 1]),
+        bounded => bounded,
+    };
+    let found = backend.range(from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice))?;
+    Ok(found.into_iter().map(|(key, value)| (key.slice(1..), value)).collect())
+}
+
 /// Bounds that `BTreeMap::range` would refuse with a panic.
 pub(super) fn is_empty_range(from: &Bound<&[u8]>, to: &Bound<&[u8]>) -> bool {
     match (from, to) {

@@ -1,7 +1,7 @@
 //! Key-value stores, timestamped as those of the DSL.
 //!
 //! ```text
-//! store:      key -> | timestamp: i64 | value ... |
+//! store:      key -> | timestamp: i64 | value ... |, unless it keeps versions or forgets by time
 //! changelog:  key -> | value ... |, the record's timestamp being the value's
 //! ```
 
@@ -10,9 +10,12 @@ use std::ops::{Bound, RangeBounds};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::backend::range_behind;
 use super::cache::Cache;
 use super::disk::DiskBackend;
-use super::{AnyStore, Backend, Logged, Stamped, StoreError};
+use super::expiry::{self, Expiry};
+use super::versions::{self, Versions};
+use super::{AnyStore, Backend, Logged, Placed, Stamped, StoreError, Version};
 use crate::metrics::StoreMetrics;
 use crate::record::Headers;
 use crate::runtime::Origin;
@@ -21,6 +24,9 @@ use crate::serde::{Presence, SerdeOf};
 /// A key-value store of one task.
 pub(crate) struct KvStore<K, V> {
     settings: KvStoreSettings<K, V>,
+    keeping: Keeping,
+    /// Rows that have expired and that nobody was told of yet.
+    expired: Vec<(K, Stamped<V>)>,
     backend: Box<dyn Backend>,
     cache: Cache<V>,
     changelog: Vec<Logged>,
@@ -41,6 +47,26 @@ pub(crate) struct KvStoreSettings<K, V> {
     pub(crate) cached: bool,
     /// Whether records are logged with the headers of what caused them.
     pub(crate) logs_headers: bool,
+    pub(crate) kept: Kept,
+}
+
+/// What a key-value store keeps of a key. Only one that keeps the newest value may have a cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// The newest value.
+    #[default]
+    Newest,
+    /// All values of so many milliseconds (KIP-889).
+    Versions(i64),
+    /// The newest value, for so many milliseconds.
+    ForTime(i64),
+}
+
+/// How they are kept.
+enum Keeping {
+    Newest,
+    Versions(Versions),
+    ForTime(Expiry),
 }
 
 /// A key flushed out of the cache.
@@ -53,8 +79,15 @@ pub(crate) struct Flushed<K, V> {
 
 impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
     pub(crate) fn new(settings: KvStoreSettings<K, V>, backend: Box<dyn Backend>) -> Self {
+        let keeping = match settings.kept {
+            Kept::Newest => Keeping::Newest,
+            Kept::Versions(history_ms) => Keeping::Versions(Versions::new(history_ms)),
+            Kept::ForTime(ttl_ms) => Keeping::ForTime(Expiry::new(ttl_ms)),
+        };
         Self {
             settings,
+            keeping,
+            expired: Vec::new(),
             backend,
             cache: Cache::default(),
             changelog: Vec::new(),
@@ -70,7 +103,15 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
             self.hits += 1;
             return Ok(entry.value.clone());
         }
-        let value = match self.backend.get(&self.key)? {
+        let stored = match &self.keeping {
+            Keeping::Newest => self.backend.get(&self.key)?,
+            Keeping::Versions(versions) => {
+                let latest = versions.latest(&mut *self.backend, &self.key)?;
+                return latest.map(|(time, value)| self.stamped(time, value)).transpose();
+            }
+            Keeping::ForTime(expiry) => expiry.get(&mut *self.backend, &self.key)?,
+        };
+        let value = match stored {
             Some(bytes) => Some(self.decode(bytes)?),
             None => None,
         };
@@ -89,17 +130,64 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         timestamp: i64,
         headers: &Headers,
         origin: &Origin,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Placed, StoreError> {
         self.write_key(key)?;
         if self.settings.cached {
             // Operators before may have given the record another time or headers than its input record has.
             self.cache.write(&self.key, value, (origin, timestamp, headers));
-            return Ok(());
+            return Ok(Placed::Latest);
         }
         let timestamp = value.as_ref().map_or(timestamp, |value| value.timestamp);
         let key = Bytes::copy_from_slice(&self.key);
         let headers = if self.settings.logs_headers { headers.clone() } else { Headers::default() };
         self.write_through(key, value.as_ref(), timestamp, headers)
+    }
+
+    /// What a key was at an event time. A store without versions only knows what it is.
+    pub(crate) fn get_as_of(
+        &mut self,
+        key: &K,
+        timestamp: i64,
+    ) -> Result<Option<Version<V>>, StoreError> {
+        self.write_key(key)?;
+        let Keeping::Versions(versions) = &mut self.keeping else {
+            let newest = self.get(key)?;
+            return Ok(newest.map(|newest| Version {
+                value: newest.value,
+                valid_from: newest.timestamp,
+                valid_to: None,
+            }));
+        };
+        let found = versions.as_of(&mut *self.backend, &self.key, timestamp)?;
+        found.map(|version| self.version(version)).transpose()
+    }
+
+    /// The values of a key that held at some time within `from_ms..=to_ms`, oldest first.
+    pub(crate) fn versions(
+        &mut self,
+        key: &K,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<Version<V>>, StoreError> {
+        self.write_key(key)?;
+        let Keeping::Versions(versions) = &mut self.keeping else {
+            return Ok(self.get_as_of(key, to_ms)?.into_iter().collect());
+        };
+        let found = versions.between(&mut *self.backend, &self.key, from_ms, to_ms)?;
+        found.into_iter().map(|version| self.version(version)).collect()
+    }
+
+    /// The rows that have expired since the last call, oldest first.
+    pub(crate) fn take_expired_rows(&mut self) -> Vec<(K, Stamped<V>)> {
+        std::mem::take(&mut self.expired)
+    }
+
+    fn version(&self, version: Version<Bytes>) -> Result<Version<V>, StoreError> {
+        Ok(Version {
+            value: self.stamped(version.valid_from, version.value)?.value,
+            valid_from: version.valid_from,
+            valid_to: version.valid_to,
+        })
     }
 
     /// Writes dirty keys through and gives them to the caller, old values only if asked for.
@@ -150,7 +238,13 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         let (from, to) = (self.bound(from)?, self.bound(to)?);
         let bounds = (from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice));
         let mut pairs: std::collections::BTreeMap<Bytes, Option<Stamped<V>>> = Default::default();
-        for (key, bytes) in self.backend.range(bounds.0, bounds.1)? {
+        let backend = &mut *self.backend;
+        let stored = match &self.keeping {
+            Keeping::Newest => backend.range(bounds.0, bounds.1)?,
+            Keeping::Versions(_) => range_behind(backend, versions::LATEST, bounds)?,
+            Keeping::ForTime(_) => range_behind(backend, expiry::ROW, bounds)?,
+        };
+        for (key, bytes) in stored {
             let value = self.decode(bytes)?;
             pairs.insert(key, Some(value));
         }
@@ -220,20 +314,58 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         value: Option<&Stamped<V>>,
         timestamp: i64,
         headers: Headers,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Placed, StoreError> {
         let stored = match value {
             Some(stamped) => self.encode(stamped)?,
             None => None,
         };
+        let plain = stored.as_ref().map(|bytes| bytes.slice(STAMP..));
+        let backend = &mut *self.backend;
+        let placed = match &mut self.keeping {
+            Keeping::Newest => {
+                backend.put(key.clone(), stored);
+                Placed::Latest
+            }
+            Keeping::Versions(versions) => {
+                versions.put(backend, &key, plain.as_deref(), timestamp)?
+            }
+            Keeping::ForTime(expiry) => {
+                let placed = expiry.put(backend, &key, stored, timestamp)?;
+                if placed == Placed::Refused {
+                    return Ok(placed);
+                }
+                placed
+            }
+        };
         if self.settings.logged {
-            self.changelog.push(Logged {
-                key: key.clone(),
-                value: stored.as_ref().map(|bytes| bytes.slice(STAMP..)),
-                timestamp,
-                headers,
-            });
+            // What is too old is logged all the same where Kafka Streams does it.
+            self.changelog.push(Logged { key, value: plain, timestamp, headers });
         }
-        self.backend.put(key, stored);
+        self.expire()?;
+        Ok(placed)
+    }
+
+    /// Deletes the rows whose time is over.
+    fn expire(&mut self) -> Result<(), StoreError> {
+        let Keeping::ForTime(expiry) = &mut self.keeping else {
+            return Ok(());
+        };
+        let expired = expiry.take_expired(&mut *self.backend)?;
+        let now = expiry.observed(&mut *self.backend)?;
+        for row in expired {
+            if self.settings.logged {
+                self.changelog.push(Logged {
+                    key: row.key.clone(),
+                    value: None,
+                    timestamp: now,
+                    headers: Headers::default(),
+                });
+            }
+            let (topic, headers) = (&self.settings.topic, Headers::default());
+            let key = self.settings.key.read(topic, &headers, Some(row.key))?;
+            let value = self.decode(row.stored)?;
+            self.expired.push((key, value));
+        }
         Ok(())
     }
 
@@ -258,14 +390,12 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         }
         let mut stamp = [0; STAMP];
         stamp.copy_from_slice(&bytes.split_to(STAMP));
-        Ok(Stamped {
-            timestamp: i64::from_be_bytes(stamp),
-            value: self.settings.value.read(
-                &self.settings.topic,
-                &Headers::default(),
-                Some(bytes),
-            )?,
-        })
+        self.stamped(i64::from_be_bytes(stamp), bytes)
+    }
+
+    fn stamped(&self, timestamp: i64, value: Bytes) -> Result<Stamped<V>, StoreError> {
+        let (topic, headers) = (&self.settings.topic, Headers::default());
+        Ok(Stamped { timestamp, value: self.settings.value.read(topic, &headers, Some(value))? })
     }
 }
 
@@ -282,13 +412,23 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for KvStore<
     }
 
     fn restore(&mut self, record: Logged) -> Result<(), StoreError> {
+        let backend = &mut *self.backend;
+        if let Keeping::Versions(versions) = &mut self.keeping {
+            versions.put(backend, &record.key, record.value.as_deref(), record.timestamp)?;
+            return Ok(());
+        }
         let stored = record.value.map(|value| {
             let mut stored = BytesMut::with_capacity(STAMP + value.len());
             stored.put_i64(record.timestamp);
             stored.extend_from_slice(&value);
             stored.freeze()
         });
-        self.backend.put(record.key, stored);
+        match &mut self.keeping {
+            Keeping::ForTime(expiry) => {
+                expiry.restore(backend, &record.key, stored, record.timestamp)?;
+            }
+            _ => backend.put(record.key, stored),
+        }
         Ok(())
     }
 
@@ -302,6 +442,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for KvStore<
 
     fn move_to(&mut self, disk: DiskBackend) -> Option<DiskBackend> {
         self.backend = Box::new(disk);
+        self.reset();
         None
     }
 
@@ -315,6 +456,14 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for KvStore<
             cache_hits: self.hits,
             cache_misses: self.misses,
             ..StoreMetrics::default()
+        }
+    }
+
+    fn reset(&mut self) {
+        match &mut self.keeping {
+            Keeping::Newest => {}
+            Keeping::Versions(versions) => versions.reset(),
+            Keeping::ForTime(expiry) => expiry.reset(),
         }
     }
 }

@@ -18,21 +18,26 @@ use crate::record::Headers;
 mod backend;
 mod cache;
 pub(crate) mod disk;
+mod expiry;
 mod kv;
 mod outer;
 mod session;
 mod suppress;
 mod timers;
+mod versions;
+mod waiting;
 mod window;
 mod window_slots;
 
 pub use backend::{Backend, MemoryBackend};
-pub use disk::DiskBatch;
-pub(crate) use kv::{KvStore, KvStoreSettings};
+pub use disk::{DiskBatch, StateSnapshot};
+pub(crate) use kv::{Kept, KvStore, KvStoreSettings};
 pub(crate) use outer::{Either, OuterStore, OuterStoreSettings};
 pub(crate) use session::{SessionStore, SessionStoreSettings};
 pub(crate) use suppress::{ChangeBuffer, ChangeBufferSettings, Evicted};
 pub(crate) use timers::TimerStore;
+pub use versions::{Placed, Version};
+pub(crate) use waiting::EventBuffer;
 pub(crate) use window::{WindowStore, WindowStoreSettings};
 
 /// A value with the event time of its last update.
@@ -69,6 +74,12 @@ pub enum StoreError {
 impl StoreError {
     pub(crate) fn disk(error: fjall::Error) -> Self {
         Self::Disk(Arc::new(error))
+    }
+}
+
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        Self::disk(error.into())
     }
 }
 
@@ -126,6 +137,9 @@ pub(crate) trait AnyStore: Any + Send {
     fn backend(&mut self) -> Option<&mut dyn Backend> {
         None
     }
+
+    /// Forgets what it knows of its backend's contents, which have been cleared.
+    fn reset(&mut self) {}
 
     /// The changelog keys of what was dropped by time since the last call.
     fn take_expired(&mut self) -> Vec<Bytes> {

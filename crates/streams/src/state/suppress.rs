@@ -168,34 +168,6 @@ impl<K: 'static, V: 'static> ChangeBuffer<K, V> {
             self.dirty.push(key);
         }
     }
-
-    fn read_logged(&self, bytes: Bytes) -> Result<(i64, Waiting), StoreError> {
-        let mut reader = Reader { store: &self.settings.name, bytes };
-        let (timestamp, offset) = (reader.long()?, reader.long()?);
-        let topic = String::from_utf8_lossy(&reader.required()?).into_owned();
-        let partition = reader.int()?;
-        let count = reader.int()?;
-        let mut headers = Vec::new();
-        for _ in 0..count.max(0) {
-            let key = String::from_utf8_lossy(&reader.required()?).into_owned();
-            headers.push(Header { key, value: reader.nullable()? });
-        }
-        let prior = reader.nullable()?;
-        let old = match reader.int()? {
-            SAME_AS_PRIOR => prior.clone(),
-            length => reader.sized(length)?,
-        };
-        let new = reader.nullable()?;
-        let time = reader.long()?;
-        let context = Origin {
-            topic: Arc::from(topic),
-            partition,
-            offset,
-            timestamp,
-            headers: headers.into_iter().collect(),
-        };
-        Ok((time, Waiting { prior, old, new, context }))
-    }
 }
 
 /// The size of a buffered change, as Kafka Streams estimates it.
@@ -214,9 +186,43 @@ fn size(key: &Bytes, waiting: &Waiting) -> u64 {
         as u64
 }
 
-fn write_logged(time: i64, waiting: &Waiting) -> Bytes {
+fn read_waiting(store: &str, bytes: Bytes) -> Result<(i64, Waiting), StoreError> {
+    let mut reader = Reader { store, bytes };
+    let (timestamp, offset) = (reader.long()?, reader.long()?);
+    let topic = String::from_utf8_lossy(&reader.required()?).into_owned();
+    let partition = reader.int()?;
+    let count = reader.int()?;
+    let mut headers = Vec::new();
+    for _ in 0..count.max(0) {
+        let key = String::from_utf8_lossy(&reader.required()?).into_owned();
+        headers.push(Header { key, value: reader.nullable()? });
+    }
+    let prior = reader.nullable()?;
+    let old = match reader.int()? {
+        SAME_AS_PRIOR => prior.clone(),
+        length => reader.sized(length)?,
+    };
+    let new = reader.nullable()?;
+    let time = reader.long()?;
+    let context = Origin {
+        topic: Arc::from(topic),
+        partition,
+        offset,
+        timestamp,
+        headers: headers.into_iter().collect(),
+    };
+    Ok((time, Waiting { prior, old, new, context }))
+}
+
+/// A buffered change as it is logged.
+pub(super) fn write_logged(
+    time: i64,
+    prior: Option<&Bytes>,
+    old: Option<&Bytes>,
+    new: Option<&Bytes>,
+    context: &Origin,
+) -> Bytes {
     let mut out = Vec::new();
-    let context = &waiting.context;
     out.put_i64(context.timestamp);
     out.put_i64(context.offset);
     write_value(&mut out, Some(context.topic.as_bytes()));
@@ -226,14 +232,23 @@ fn write_logged(time: i64, waiting: &Waiting) -> Bytes {
         write_value(&mut out, Some(header.key.as_bytes()));
         write_value(&mut out, header.value.as_deref());
     }
-    write_value(&mut out, waiting.prior.as_deref());
-    match &waiting.old {
-        Some(_) if waiting.old == waiting.prior => out.put_i32(SAME_AS_PRIOR),
-        old => write_value(&mut out, old.as_deref()),
+    write_value(&mut out, prior.map(|value| &value[..]));
+    match old {
+        Some(_) if old == prior => out.put_i32(SAME_AS_PRIOR),
+        old => write_value(&mut out, old.map(|value| &value[..])),
     }
-    write_value(&mut out, waiting.new.as_deref());
+    write_value(&mut out, new.map(|value| &value[..]));
     out.put_i64(time);
     Bytes::from(out)
+}
+
+/// The new value of a logged change, and the record it came from.
+pub(super) fn read_logged(
+    store: &str,
+    bytes: Bytes,
+) -> Result<(Option<Bytes>, Origin), StoreError> {
+    let (_, waiting) = read_waiting(store, bytes)?;
+    Ok((waiting.new, waiting.context))
 }
 
 fn write_value(out: &mut Vec<u8>, value: Option<&[u8]>) {
@@ -317,7 +332,10 @@ impl<K: Send + 'static, V: Send + 'static> AnyStore for ChangeBuffer<K, V> {
                 }
                 Logged {
                     key,
-                    value: waiting.map(|(time, waiting)| write_logged(time, waiting)),
+                    value: waiting.map(|(time, waiting)| {
+                        let (prior, old) = (waiting.prior.as_ref(), waiting.old.as_ref());
+                        write_logged(time, prior, old, waiting.new.as_ref(), &waiting.context)
+                    }),
                     timestamp: NOW,
                     headers,
                 }
@@ -334,7 +352,7 @@ impl<K: Send + 'static, V: Send + 'static> AnyStore for ChangeBuffer<K, V> {
                         what: "a buffered change in another layout than version 3",
                     });
                 }
-                let (time, waiting) = self.read_logged(value)?;
+                let (time, waiting) = read_waiting(&self.settings.name, value)?;
                 self.insert(time, record.key, waiting);
             }
             None => {

@@ -79,6 +79,9 @@ pub(crate) struct FlushedWindow<K, V> {
     pub(crate) origin: Origin,
 }
 
+/// Values with the windows they belong to.
+type Windows<K, V> = Vec<(Windowed<K>, Stamped<V>)>;
+
 impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
     pub(crate) fn new(settings: WindowStoreSettings<K, V>) -> Self {
         Self {
@@ -211,7 +214,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         keys: (Bound<&K>, Bound<&K>),
         from_ms: i64,
         to_ms: i64,
-    ) -> Result<Vec<(Windowed<K>, Stamped<V>)>, StoreError> {
+    ) -> Result<Windows<K, V>, StoreError> {
         let bytes = |key: Bound<&K>| -> Result<Bound<Bytes>, StoreError> {
             Ok(match key {
                 Bound::Included(key) => Bound::Included(self.key_bytes(key)?),

@@ -73,6 +73,8 @@ pub(crate) struct Node {
     pub(crate) counts_partitions: bool,
     /// The store that holds a table's node, if it has one.
     pub(crate) table_store: Option<String>,
+    /// Whether the node sends changes of a versioned table as such, though it has no store.
+    pub(crate) passes_versions: bool,
 }
 
 /// Which output of its parent a node takes, and how the parent sends to it.
@@ -126,6 +128,10 @@ pub(crate) struct GlobalSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChangelogKind {
     KeyValue,
+    /// A store that keeps versions: none may be compacted away while it is history.
+    Versions {
+        history_ms: i64,
+    },
     Window {
         retention_ms: i64,
         /// Stream-join stores keep duplicates and are never compacted.
@@ -147,6 +153,21 @@ impl Graph {
             errors: Vec::new(),
             policies: Policies::default(),
             index: 0,
+        }
+    }
+
+    /// How long a table's node keeps versions of its rows, if it does.
+    pub(crate) fn history_of(&self, node: NodeId) -> Option<i64> {
+        let node = &self.nodes[node];
+        match &node.table_store {
+            Some(store) => match self.stores.get(store)?.changelog {
+                ChangelogKind::Versions { history_ms } => Some(history_ms),
+                _ => None,
+            },
+            None if node.passes_versions => {
+                node.parents.iter().find_map(|parent| self.history_of(*parent))
+            }
+            None => None,
         }
     }
 
@@ -232,6 +253,7 @@ impl Graph {
             output: None,
             counts_partitions: false,
             table_store: None,
+            passes_versions: false,
         });
         id
     }

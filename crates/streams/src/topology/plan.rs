@@ -125,6 +125,19 @@ impl Plan {
         }
     }
 
+    /// Whether a table's node tells updates out of order from the newest ones (KIP-914).
+    pub(crate) fn is_versioned(&self, node: NodeId) -> bool {
+        let node = &self.nodes[node];
+        match &node.table_store {
+            Some(store) => {
+                matches!(self.stores[store].changelog, ChangelogKind::Versions { .. })
+            }
+            None => {
+                node.passes_versions && node.parents.iter().any(|parent| self.is_versioned(*parent))
+            }
+        }
+    }
+
     /// The changelog topic of a store, if it has one.
     pub fn changelog_of(&self, store: &str) -> Option<String> {
         let spec = self.stores.get(store)?;
@@ -222,6 +235,10 @@ impl Plan {
         let mut set = |key: &str, value: String| config.insert(key.to_owned(), value);
         let cleanup = match spec.changelog {
             ChangelogKind::KeyValue => TopicCleanup::Compact,
+            ChangelogKind::Versions { history_ms } => {
+                set("min.compaction.lag.ms", history_ms.saturating_add(DAY_MS).to_string());
+                TopicCleanup::Compact
+            }
             ChangelogKind::Window { retention_ms, duplicates } => {
                 set("retention.ms", (retention_ms + DAY_MS).to_string());
                 if duplicates { TopicCleanup::Delete } else { TopicCleanup::CompactDelete }
@@ -263,5 +280,5 @@ fn repartition_config() -> BTreeMap<String, String> {
     .collect()
 }
 
-/// Added to a window store's retention, so that the broker's clock and event time may differ.
+/// Added to a window store's retention and to a history, so that the broker's clock and event time may differ.
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;

@@ -200,6 +200,11 @@ pub(super) fn partitions(keyspace: &Keyspace) -> Result<Vec<u32>, StoreError> {
     Ok(found)
 }
 
+/// Whether a key of the database is that of a position.
+pub(super) fn is_position(key: &[u8]) -> bool {
+    key.len() == PREFIX && key.last() == Some(&POSITION)
+}
+
 fn position_key(partition: u32) -> [u8; PREFIX] {
     let [a, b, c, d] = partition.to_be_bytes();
     [a, b, c, d, POSITION]

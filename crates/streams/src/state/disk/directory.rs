@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::backend::{DiskBackend, partitions};
 use super::memtables::Memtables;
+use super::snapshot::{self, StateSnapshot};
 use crate::runtime::TaskId;
 use crate::state::{Backend, StoreError};
 use crate::topology::Plan;
@@ -22,6 +23,7 @@ pub(crate) struct StateDirectory {
 }
 
 struct Inner {
+    application: String,
     path: PathBuf,
     memtables: Arc<Memtables>,
     memtable_bytes_max: u64,
@@ -70,6 +72,7 @@ impl StateDirectory {
             Claims { held: HashSet::new(), given_up: HashMap::new(), opened: Instant::now() };
         Ok(Self {
             inner: Arc::new(Inner {
+                application: plan.application_id().to_owned(),
                 path,
                 memtables: Arc::new(Memtables::new(database, half)),
                 memtable_bytes_max: half / 2,
@@ -132,6 +135,21 @@ impl StateDirectory {
         Ok(tidied.len())
     }
 
+    /// Writes all stores with their positions to a file, as they are at this moment.
+    pub(crate) fn export(&self, file: &Path) -> Result<StateSnapshot, StoreError> {
+        let stores = self.inner.owners.keys().cloned();
+        snapshot::export(self.database(), &self.inner.application, stores, file)
+    }
+
+    /// Reads a file of [`Self::export`] into the directory of an application that has none yet.
+    pub(crate) fn import(
+        state_dir: &Path,
+        application: &str,
+        file: &Path,
+    ) -> Result<StateSnapshot, StoreError> {
+        snapshot::import(file, application, &state_dir.join(application))
+    }
+
     fn keyspace(&self, store: &str) -> Result<fjall::Keyspace, StoreError> {
         let memtable = self.inner.memtable_bytes_max;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(memtable);
@@ -170,7 +188,7 @@ impl Drop for Claim {
     }
 }
 
-fn keyspace_name(store: &str) -> String {
+pub(super) fn keyspace_name(store: &str) -> String {
     format!("store/{store}")
 }
 
@@ -178,3 +196,102 @@ fn keyspace_name(store: &str) -> String {
 const WORKERS: usize = 2;
 /// The least memory for either half.
 const MEMORY_MIN: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn plan() -> Arc<Plan> {
+        let app = crate::Topology::new("app");
+        app.stream::<String, String>("in").group_by_key().count("counts").to_stream().to("out");
+        app.build().expect("a valid topology")
+    }
+
+    const ID: TaskId = TaskId { subtopology: 0, partition: 0 };
+
+    #[test]
+    fn memtables_stay_within_their_budget() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let budget = 4 << 20;
+        let state = StateDirectory::open(directory.path(), &plan(), budget).expect("a directory");
+        let claim = state.try_claim(ID).expect("nobody else has it");
+        let mut backend = claim.backend("counts").expect("a store");
+        let value = Bytes::from(vec![7; 1000]);
+        for round in 0..200_u64 {
+            for number in 0..100_u64 {
+                let key = Bytes::copy_from_slice(&(round * 100 + number).to_be_bytes());
+                backend.put(key, Some(value.clone()));
+            }
+            let mut batch = backend.batch();
+            backend.commit_into(&mut batch);
+            batch.commit().expect("a working disk");
+            let bytes = state.inner.memtables.database().write_buffer_size();
+            // Half the budget is for memtables; the other half for blocks.
+            assert!(bytes <= budget / 2, "{bytes} bytes after round {round}");
+        }
+        assert_eq!(backend.entries().expect("a working disk"), 20_000);
+    }
+
+    #[test]
+    fn state_of_tasks_that_moved_away_is_deleted_and_that_of_others_kept() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let state = StateDirectory::open(directory.path(), &plan(), 1 << 20).expect("a directory");
+        let entries = |claim: &Claim| {
+            claim.backend("counts").and_then(|mut backend| backend.entries()).expect("a count")
+        };
+        let claims: Vec<Claim> = (0..2)
+            .filter_map(|partition| state.try_claim(TaskId { subtopology: 0, partition }))
+            .collect();
+        for claim in &claims {
+            let mut backend = claim.backend("counts").expect("a store");
+            backend.put(Bytes::from_static(b"key"), Some(Bytes::from_static(b"value")));
+            let mut batch = backend.batch();
+            backend.commit_into(&mut batch);
+            batch.commit().expect("a working disk");
+        }
+        assert!(state.try_claim(ID).is_none(), "a task has one owner");
+        let mut claims = claims.into_iter();
+        let (moved, stays) = (claims.next(), claims.next().expect("two claims"));
+        drop(moved);
+        assert_eq!(state.tidy(Duration::from_secs(3600)).expect("a working disk"), 0);
+        assert_eq!(state.tidy(Duration::ZERO).expect("a working disk"), 1);
+        assert_eq!(entries(&state.try_claim(ID).expect("free again")), 0);
+        assert_eq!(entries(&stays), 1);
+    }
+
+    #[test]
+    fn damaged_and_foreign_snapshots_are_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        let state = StateDirectory::open(&path("state"), &plan(), 1 << 20).expect("a directory");
+        let claim = state.try_claim(ID).expect("nobody else has it");
+        let mut backend = claim.backend("counts").expect("a store");
+        backend.put(Bytes::from_static(b"key"), Some(Bytes::from_static(b"value")));
+        let mut batch = backend.batch();
+        backend.commit_into(&mut batch);
+        batch.commit().expect("a working disk");
+        let exported = state.export(&path("file")).expect("a snapshot");
+        assert_eq!((exported.stores, exported.entries), (1, 1));
+        let whole = std::fs::read(path("file")).expect("the file");
+        assert_eq!(exported.bytes, whole.len() as u64);
+        for cut in 0..whole.len() {
+            std::fs::write(path("cut"), &whole[..cut]).expect("a file");
+            let refused = StateDirectory::import(&path("other"), "app", &path("cut"));
+            assert!(refused.is_err(), "cut at {cut}");
+            let mut changed = whole.clone();
+            changed[cut] ^= 1;
+            std::fs::write(path("cut"), &changed).expect("a file");
+            let refused = StateDirectory::import(&path("other"), "app", &path("cut"));
+            assert!(refused.is_err(), "changed at {cut}");
+        }
+        let error = StateDirectory::import(&path("other"), "another", &path("file"));
+        assert!(error.expect_err("another's").to_string().contains("another application"));
+        assert!(!path("other").exists(), "nothing is written before the file is checked");
+        let imported = StateDirectory::import(&path("other"), "app", &path("file"));
+        assert_eq!(imported.expect("a whole file"), exported);
+        let again = StateDirectory::import(&path("other"), "app", &path("file"));
+        assert!(again.expect_err("not empty").to_string().contains("there already"));
+    }
+}

@@ -1,6 +1,6 @@
 //! Keeps what all stores have in memtables within one budget, which the database does for each store only.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fjall::{Database, Keyspace};
 use parking_lot::Mutex;
@@ -41,8 +41,11 @@ impl Memtables {
                 keyspace.rotate_memtable()?;
             }
         }
+        // A flush that takes longer has failed or is about to, which the next commit will hear of.
+        let begun = Instant::now();
         while self.database.write_buffer_size() > self.bytes_max
             && self.database.outstanding_flushes() > 0
+            && begun.elapsed() < PATIENCE
         {
             std::thread::sleep(PAUSE);
         }
@@ -52,3 +55,5 @@ impl Memtables {
 
 /// The pause between two looks at memtables that are being written.
 const PAUSE: Duration = Duration::from_millis(1);
+/// The longest wait for them.
+const PATIENCE: Duration = Duration::from_secs(10);

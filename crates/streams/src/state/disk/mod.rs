@@ -24,9 +24,11 @@ mod directory;
 mod image;
 mod memtables;
 mod position;
+mod snapshot;
 
 pub(crate) use backend::DiskBackend;
 pub use backend::DiskBatch;
 pub(crate) use directory::{Claim, StateDirectory};
 pub(crate) use image::Image;
 pub(crate) use position::Position;
+pub use snapshot::StateSnapshot;
