@@ -27,11 +27,12 @@ pub(crate) struct DiskBackend {
 pub struct DiskBatch {
     memtables: Arc<Memtables>,
     batch: OwnedWriteBatch,
+    bytes: u64,
 }
 
 impl DiskBatch {
     fn new(memtables: &Arc<Memtables>) -> Self {
-        Self { memtables: memtables.clone(), batch: memtables.database().batch() }
+        Self { memtables: memtables.clone(), batch: memtables.database().batch(), bytes: 0 }
     }
 
     /// Hands everything to the system: no crash of ours takes it back.
@@ -40,7 +41,7 @@ impl DiskBatch {
             return Ok(());
         }
         self.batch.durability(Some(PersistMode::Buffer)).commit()?;
-        self.memtables.relieve()
+        self.memtables.wrote(self.bytes)
     }
 }
 
@@ -173,6 +174,7 @@ impl Backend for DiskBackend {
         self.uncommitted_bytes = 0;
         for (key, value) in std::mem::take(&mut self.uncommitted) {
             let key = fjall::Slice::from(data_key(self.partition, &key));
+            batch.bytes += (key.len() + value.as_ref().map_or(0, Bytes::len) + OVERHEAD) as u64;
             match value {
                 Some(value) => batch.batch.insert(&self.keyspace, key, value),
                 None => batch.batch.remove(&self.keyspace, key),

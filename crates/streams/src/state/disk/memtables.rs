@@ -1,5 +1,6 @@
 //! Keeps what all stores have in memtables within one budget, which the database does for each store only.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fjall::{Database, Keyspace};
@@ -12,11 +13,14 @@ pub(super) struct Memtables {
     database: Database,
     bytes_max: u64,
     keyspaces: Mutex<Vec<Keyspace>>,
+    /// Bytes written since memtables were last begun, roughly.
+    fresh: AtomicU64,
 }
 
 impl Memtables {
     pub(super) fn new(database: Database, bytes_max: u64) -> Self {
-        Self { database, bytes_max, keyspaces: Mutex::new(Vec::new()) }
+        let fresh = AtomicU64::new(0);
+        Self { database, bytes_max, keyspaces: Mutex::new(Vec::new()), fresh }
     }
 
     pub(super) fn database(&self) -> &Database {
@@ -31,23 +35,32 @@ impl Memtables {
         }
     }
 
-    /// Has memtables written to files if they are half the budget, and waits for that if they are all of it.
-    pub(super) fn relieve(&self) -> Result<(), StoreError> {
-        if self.database.write_buffer_size() < self.bytes_max / 2 {
+    /// Counts so many bytes in that were written. Has memtables written to files at half the budget, and waits for that
+    /// where they pass all of it.
+    pub(super) fn wrote(&self, bytes: u64) -> Result<(), StoreError> {
+        let fresh = self.fresh.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if fresh >= self.bytes_max / 2 {
+            self.rotate()?;
+        }
+        if self.database.write_buffer_size() <= self.bytes_max {
             return Ok(());
         }
-        if self.database.outstanding_flushes() == 0 {
+        // The count of fresh bytes is an estimate.
+        self.rotate()?;
+        // A flush that takes longer has failed or is about to, which the next commit will hear of.
+        let begun = Instant::now();
+        while self.database.write_buffer_size() > self.bytes_max && begun.elapsed() < PATIENCE {
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Begins new memtables; the threads of the database write the old ones to files.
+    fn rotate(&self) -> Result<(), StoreError> {
+        if self.fresh.swap(0, Ordering::Relaxed) > 0 {
             for keyspace in self.keyspaces.lock().iter() {
                 keyspace.rotate_memtable()?;
             }
-        }
-        // A flush that takes longer has failed or is about to, which the next commit will hear of.
-        let begun = Instant::now();
-        while self.database.write_buffer_size() > self.bytes_max
-            && self.database.outstanding_flushes() > 0
-            && begun.elapsed() < PATIENCE
-        {
-            std::thread::sleep(PAUSE);
         }
         Ok(())
     }
