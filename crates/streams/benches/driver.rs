@@ -2,6 +2,8 @@
 //!
 //! Prints microseconds; nothing is asserted but the output.
 
+#![expect(clippy::print_stdout, reason = "the times are the result")]
+
 use std::time::Instant;
 
 use fleuve_streams::{TestDriver, Topology};

@@ -3,6 +3,8 @@
 //! An application counts keys on a broker in this process. Prints how long queries by key took, and how fast records were
 //! processed without queries and with them; nothing is asserted.
 
+#![expect(clippy::print_stdout, reason = "the times are the result")]
+
 use std::time::{Duration, Instant};
 
 use fleuve::Embedded;

@@ -7,6 +7,8 @@
 //!
 //! Prints `running` once it has started, and leaves when its input ends. Settings have Kafka Streams' names.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the tests around it read them")]
+
 use std::error::Error;
 use std::io::Read;
 use std::process::ExitCode;

@@ -33,6 +33,12 @@ struct Writer<'a> {
 /// The three things that a thread does.
 type Part = (&'static str, fn(&ThreadMetrics) -> u64, fn(&ThreadMetrics) -> Summary);
 
+/// A total of a thread's, with its name and what it counts.
+type Total = (&'static str, fn(&ThreadMetrics) -> u64, &'static str);
+
+/// One figure of a summary.
+type Figure = (&'static str, fn(&Summary) -> f64);
+
 const PARTS: [Part; 3] = [
     ("process", |thread| thread.processed, |thread| thread.process_time),
     ("poll", |thread| thread.polls, |thread| thread.poll_time),
@@ -90,7 +96,7 @@ impl Writer<'_> {
                 (spread.sum as f64 / NS_PER_MS / spread.span_ms as f64).min(1.0)
             });
         }
-        let totals: [(&str, fn(&ThreadMetrics) -> u64, &str); 3] = [
+        let totals: [Total; 3] = [
             ("poll_records", |thread| thread.polled, "records from polls"),
             ("task_created", |thread| thread.tasks_created, "tasks that began"),
             ("task_closed", |thread| thread.tasks_closed, "tasks that ended"),
@@ -132,7 +138,7 @@ impl Writer<'_> {
                 (labels(task), bytes)
             })
         });
-        let latencies: [(&str, fn(&Summary) -> f64); 3] = [
+        let latencies: [Figure; 3] = [
             ("avg", |latency| latency.average()),
             ("min", |latency| latency.min as f64),
             ("max", |latency| latency.max as f64),
