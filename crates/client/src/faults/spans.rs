@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Dispatch, Event, Metadata, Subscriber};
 
 use super::*;
 
@@ -54,7 +55,12 @@ impl Notebook {
     }
 }
 
+/// As long as there is but one subscriber, tracing asks the thread that comes to a span first whether anybody wants it, and
+/// remembers the answer for all threads; the other tests' threads would answer no. With two it asks the subscribers.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Notebook::default()));
+
 async fn observed(protocol: GroupProtocol, chooser: Chooser) -> Notebook {
+    LazyLock::force(&SECOND);
     let notebook = Notebook::default();
     let _guard = tracing::subscriber::set_default(notebook.clone());
     run(protocol, chooser).await.check("observed");
