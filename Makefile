@@ -66,9 +66,10 @@ foreign: build
 	python3 tests/foreign/streams.py --broker $(BROKER)
 
 # Handed over between ours and Kafka Streams; 3 kills of instances and brokers, LONG=1 for 100. And demos on three nodes.
+# The program is the one that `unit` has built: another profile or choice of crates would build everything once more.
 applications: build
 	scripts/setup.sh python kafka streams
-	cargo build --release -p fleuve-streams --example counting
+	cargo build --workspace --example counting
 	python3 tests/streams/takeover.py --broker $(BROKER) $(if $(LONG),--long)
 	python3 tests/streams/faults.py --broker cluster $(if $(LONG),--long)
 	$(if $(LONG),python3 tests/streams/faults.py --broker $(BROKER) --long)

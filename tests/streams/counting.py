@@ -18,7 +18,7 @@ from harness.broker import CACHE, KAFKA_LIBS, ROOT, Broker  # noqa: E402
 
 STREAMS_JARS = KAFKA_LIBS.parent / "streams"
 LOGGING = HERE.parent / "harness" / "log4j2.properties"
-PROGRAM = os.environ.get("FLEUVE_COUNTING", str(ROOT / "target" / "release" / "examples" / "counting"))
+PROGRAM = os.environ.get("FLEUVE_COUNTING", str(ROOT / "target" / "debug" / "examples" / "counting"))
 PARTITIONS = 4
 WORDS = ["river", "water", "stone", "bank", "fish", "boat", "rain", "reed", "mill", "ford", "eel", "weir", "otter"]
 WINDOW_MS = 10_000

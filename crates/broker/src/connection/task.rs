@@ -175,6 +175,9 @@ pub(crate) struct Limits {
     pub(crate) drain_max: Duration,
 }
 
+/// How long somebody who was refused may take to read so.
+const LINGER: Duration = Duration::from_millis(200);
+
 /// Serves one connection until it ends.
 pub(crate) async fn serve<S, D>(
     stream: S,
@@ -217,6 +220,9 @@ where
     let Err(reason) = connection.run(shutdown).await;
     if let CloseReason::Disk(error) = &reason {
         connection.dispatch.disk_failed(error);
+    }
+    if matches!(reason, CloseReason::Refused) {
+        connection.linger().await;
     }
     reason
 }
@@ -332,6 +338,17 @@ where
                 }
             }
         }
+    }
+
+    /// Leaves time between the last answer and the end of the connection, unless the peer ends it. Clients that find
+    /// both at once may take the one for the other (kafka-python drops what came just before an end), and what
+    /// somebody sends behind our end would make the system take the answer back.
+    async fn linger(&mut self) {
+        let mut ignored = [0; 256];
+        let peer_ends =
+            async { while self.stream.read(&mut ignored).await.is_ok_and(|count| count > 0) {} };
+        // Who sends on and on is not waited for.
+        let _ = tokio::time::timeout(LINGER, peer_ends).await;
     }
 
     /// Hands every whole frame to the dispatcher, as far as the limits allow.

@@ -195,6 +195,35 @@ async fn who_is_refused_is_told_so_and_nothing_more() {
     );
 }
 
+/// Somebody who has just read that they are refused.
+async fn refused() -> Harness {
+    let mut harness = start_as(Standing::Unknown, 1, LIMITS);
+    harness.send(b"refused").await;
+    harness.settle().await;
+    harness.release.pop_back().expect("parked").send(()).expect("awaited");
+    assert_eq!(harness.receive().await, b"efused");
+    harness
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_has_time_to_read_so_before_the_end() {
+    let mut harness = refused().await;
+    let told = tokio::time::Instant::now();
+    harness.peer.write_all(b"and on").await.expect("open");
+    assert!(harness.peer.read_i32().await.is_err(), "nothing more is said");
+    assert_eq!(told.elapsed(), LINGER);
+    assert!(matches!(harness.task.await, Ok(CloseReason::Refused)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_and_goes_is_not_waited_for() {
+    let harness = refused().await;
+    let told = tokio::time::Instant::now();
+    drop(harness.peer);
+    assert!(matches!(harness.task.await, Ok(CloseReason::Refused)));
+    assert!(told.elapsed() < LINGER);
+}
+
 #[tokio::test]
 async fn nothing_is_handled_behind_a_barrier() {
     let mut harness = start(1, LIMITS);
