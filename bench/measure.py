@@ -18,7 +18,7 @@ import saturate
 import transactions
 import wire
 from dialogue import Failed  # noqa: F401  (what the loads fail with)
-from harness.broker import CACHE, Broker, free_port
+from harness.broker import CACHE, ROOT, Broker, free_port
 from machine import Stopwatch, memory_mib
 
 PYTHON = str(CACHE / "venv" / "bin" / "python")
@@ -41,6 +41,7 @@ COMPACTION_RECORD_BYTES = 1024
 COMPACTION_SECONDS_MAX = 300.0
 # Both look for something to compact all the time, with one thread and no limit, as the latter are by default.
 COMPACTION_SETTINGS = {"log.cleaner.backoff.ms": "100", "log.initial.task.delay.ms": "100"}
+GROWTH_PARTITIONS = 5_000
 
 
 @dataclass
@@ -116,8 +117,12 @@ def consume(broker: Broker, plan: Plan, topic: str, count: int) -> float:
 def create_topic(broker: Broker, topic: str, partitions: int) -> None:
     """Creates a topic and waits until every partition takes records."""
     client = wire.Client(broker.port)
-    client.create_topic(topic, partitions)
+    # One change of Kafka's metadata holds 10,000 records, and that of the topic is among them.
+    client.create_topic(topic, min(partitions, GROWTH_PARTITIONS))
     client.close()
+    for count in range(2 * GROWTH_PARTITIONS, partitions + GROWTH_PARTITIONS, GROWTH_PARTITIONS):
+        grow = [str(ROOT / "target" / "release" / "fleuve"), "topic", "alter", topic, "-p", str(min(count, partitions))]
+        subprocess.run([*grow, "--bootstrap-server", broker.bootstrap], check=True, stdout=subprocess.DEVNULL, timeout=120)
 
     def all_lead(attempt: wire.Client) -> None:
         if attempt.leaders(topic) < partitions:
