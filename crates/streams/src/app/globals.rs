@@ -12,7 +12,6 @@ use tokio::sync::watch;
 use super::production::delivered;
 use super::{Guarantee, Settings, StreamsError};
 use crate::error::ProcessingError;
-use crate::record::Header;
 use crate::runtime::{Globals, RawRecord};
 
 /// The reader of the global tables' topics.
@@ -91,20 +90,7 @@ impl Filling {
             return Ok(());
         };
         for record in records.into_owned() {
-            self.apply(RawRecord {
-                topic: record.topic,
-                partition: record.partition,
-                offset: record.offset,
-                timestamp: record.timestamp,
-                key: record.key,
-                value: record.value,
-                headers: record
-                    .headers
-                    .into_iter()
-                    .map(|(key, value)| Header { key, value })
-                    .collect(),
-            })
-            .await?;
+            self.apply(record.into()).await?;
         }
         Ok(())
     }

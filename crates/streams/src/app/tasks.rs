@@ -164,19 +164,7 @@ impl Tasks {
             return;
         };
         for record in records {
-            task.add(RawRecord {
-                topic: record.topic,
-                partition: record.partition,
-                offset: record.offset,
-                timestamp: record.timestamp,
-                key: record.key,
-                value: record.value,
-                headers: record
-                    .headers
-                    .into_iter()
-                    .map(|(key, value)| Header { key, value })
-                    .collect(),
-            });
+            task.add(record.into());
         }
     }
 
@@ -270,3 +258,18 @@ impl Shelved for Tasks {
 
 /// Records of one partition that wait before it is no longer fetched.
 const QUEUE_MAX: usize = 20_000;
+
+impl From<OwnedRecord> for RawRecord {
+    fn from(record: OwnedRecord) -> Self {
+        let headers = record.headers.into_iter().map(|(key, value)| Header { key, value });
+        Self {
+            topic: record.topic,
+            partition: record.partition,
+            offset: record.offset,
+            timestamp: record.timestamp,
+            key: record.key,
+            value: record.value,
+            headers: headers.collect(),
+        }
+    }
+}
