@@ -64,12 +64,16 @@ pub(crate) async fn bind(
     listener: &ListenerSettings,
 ) -> Result<Listener, StartError> {
     let network = &settings.network;
-    // Kafka's default buffers of 100 KiB are below what Linux sizes by itself, and a fixed size
-    // switches that off; its default backlog of 50 makes a burst of clients wait for their second
-    // SYN. So only what the operator asks for is taken from there.
+    // Kafka's default buffers of 100 KiB are below what Linux sizes by itself for a way through a
+    // network, and a fixed size switches that off; its default backlog of 50 makes a burst of clients
+    // wait for their second SYN. So only what the operator asks for is taken from there, but for the
+    // send buffer towards peers on this machine.
     let is_set = |key: &str| settings.statics.get(key).is_some();
     let options = SocketOptions {
         send_bytes: network.send_buffer_bytes.filter(|_| is_set("socket.send.buffer.bytes")),
+        loopback_send_bytes: network
+            .send_buffer_bytes
+            .filter(|_| !is_set("socket.send.buffer.bytes")),
         receive_bytes: network
             .receive_buffer_bytes
             .filter(|_| is_set("socket.receive.buffer.bytes")),
