@@ -3,9 +3,10 @@
 
     tests/reliability/calls.py [--skip-without-strace] [--keep]
 
-Interrupted: every third write to a file says EINTR, and nobody notices. Failing: every sync of one partition's segment
-says EIO; its records are refused and not acknowledged, the other partition goes on, and after a restart everything acknowledged is
-there. Needs strace and the right to trace; without them the test fails, or says that it was skipped if --skip-without-strace is
+Interrupted: every third write to a file says EINTR, and nobody notices. Full: four syncs of one partition's segment say
+ENOSPC; what was sent is acknowledged once there is space, what comes meanwhile is refused, and no record is lost or there
+twice. Failing: every sync of another's says EIO; its records are refused and not acknowledged, the others go on. After
+SIGKILL everything acknowledged is there. Needs strace and the right to trace; without them the test fails, or says that it was skipped if --skip-without-strace is
 given. Needs `scripts/setup.sh python`.
 """
 
@@ -34,6 +35,22 @@ def send(partition, count, prefix):
         producer.poll(0)
     assert producer.flush(60) == 0
     return told
+def send_until_taken(partition, values):
+    refused = 0
+    while values:
+        left = []
+        def told(error, message):
+            if error:
+                assert error.code() == KafkaError.KAFKA_STORAGE_ERROR, error
+                left.append(message.value().decode())
+        producer = Producer({**common, "acks": "all", "retries": 0, "linger.ms": 0, "batch.num.messages": 5})
+        for value in values:
+            producer.produce("words", value, partition=partition, on_delivery=told)
+            producer.poll(0.01)
+        assert producer.flush(60) == 0
+        refused += len(left)
+        values = left
+    return refused
 def read(partition):
     consumer = Consumer({**common, "group.id": "none", "enable.auto.commit": False, "enable.partition.eof": True})
     consumer.assign([TopicPartition("words", partition, 0)])
@@ -47,13 +64,17 @@ def read(partition):
             return values
         values.append(message.value().decode())
 expected = [f"a{number}" for number in range(400)]
+full = sorted(f"f{number}" for number in range(300))
 if step == "create":
     admin = AdminClient(common)
-    admin.create_topics([NewTopic("words", 2, 1)])["words"].result(30)
+    admin.create_topics([NewTopic("words", 3, 1)])["words"].result(30)
 elif step == "write":
     for partition in (0, 1):
         assert not any(send(partition, 400, "a"))
         assert read(partition) == expected
+elif step == "full":
+    assert send_until_taken(2, full), "nothing was refused"
+    assert sorted(read(2)) == full, "lost, or there twice"
 elif step == "fail":
     refusals = send(0, 20, "b")
     assert {error and error.code() for error in refusals} == {KafkaError.KAFKA_STORAGE_ERROR}, refusals
@@ -63,6 +84,7 @@ elif step == "after":
     assert read(0)[:400] == expected
     assert read(1) == expected + [f"b{number}" for number in range(100)]
     assert not any(send(0, 10, "c"))
+    assert sorted(read(2)) == full, "lost, or there twice, after SIGKILL"
 """
 
 
@@ -106,6 +128,13 @@ def main() -> int:
         work(broker, "write")
         broker.stop()
         print("ok     every third write is interrupted: nobody notices", flush=True)
+
+        segment = broker.data / "words-2" / "00000000000000000000.log"
+        broker.command_prefix = traced("-P", str(segment), "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=ENOSPC:when=1..4")
+        broker.start()
+        work(broker, "full")
+        broker.kill()
+        print("ok     syncs of a partition find no space for a while: what was sent is acknowledged later, or refused", flush=True)
 
         segment = broker.data / "words-0" / "00000000000000000000.log"
         broker.command_prefix = traced("-P", str(segment), "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO")

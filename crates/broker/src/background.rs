@@ -45,7 +45,7 @@ pub(crate) fn start(node: &Arc<Node>) -> Vec<JoinHandle<()>> {
             node.keep_metadata_checkpoints();
         }),
         every(node, REMOVAL_INTERVAL, REMOVAL_INTERVAL, |node| node.remove_deleted_files()),
-        every(node, SPACE_LOOK_INTERVAL, SPACE_LOOK_INTERVAL, |node| node.logs.reserve.look()),
+        every(node, SPACE_LOOK_INTERVAL, SPACE_LOOK_INTERVAL, |node| node.look_for_space()),
         every(node, expiration, expiration, |node| node.expire_producers()),
         every(node, LAG_LOOK_INTERVAL, LAG_LOOK_INTERVAL, |node| node.lags.tick()),
         keep_group_time(node),

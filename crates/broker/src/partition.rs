@@ -42,6 +42,8 @@ pub(crate) struct Partition {
     gone: AtomicBool,
     /// Whether its data directory has failed.
     offline: AtomicBool,
+    /// Whether a flush has found no space, so that it has to be tried again.
+    unflushed: AtomicBool,
     /// The log that grows in another data directory to take the present one's place.
     pub(crate) future: Mutex<Option<Log>>,
     flush_mark: FlushMark,
@@ -123,6 +125,7 @@ impl Partition {
         log.note_high_watermark(Offset(high_watermark));
         let stable = last_stable(&log, high_watermark);
         let (start, failed) = (log.log_start_offset().0, log.failure().is_some());
+        let lacks_space = log.has_lost_writes();
         let name = log.partition().clone();
         let lane = surroundings.lane_of(&log);
         let partition = Self::with(name, Some(log), leader_epoch, surroundings);
@@ -132,6 +135,7 @@ impl Partition {
         partition.log_start.store(start, Ordering::Release);
         partition.log_end.store(log_end, Ordering::Release);
         partition.failed.store(failed, Ordering::Release);
+        partition.unflushed.store(lacks_space, Ordering::Release);
         partition
     }
 
@@ -162,6 +166,7 @@ impl Partition {
             leader_epoch: AtomicI32::new(leader_epoch),
             failed: AtomicBool::new(false),
             offline: AtomicBool::new(false),
+            unflushed: AtomicBool::new(false),
             future: Mutex::new(None),
             state: Mutex::new(State {
                 log,
@@ -637,6 +642,13 @@ impl Partition {
         }
     }
 
+    /// Asks for a flush again that has found no space.
+    pub(crate) fn flush_if_unflushed(self: &Arc<Self>) {
+        if self.unflushed.load(Ordering::Acquire) {
+            self.request_flush();
+        }
+    }
+
     /// Has the flusher make everything durable soon.
     pub(crate) fn request_flush(self: &Arc<Self>) {
         if let Some(flusher) = self.surroundings.flusher.upgrade() {
@@ -656,7 +668,7 @@ impl Partition {
         };
         if let Some(job) = job {
             let outcome = job.run();
-            self.finish_flush(job, outcome);
+            Arc::clone(self).finish_flush(job, outcome);
         }
         let state = self.state.lock();
         let Some(log) = state.log.as_ref() else { return Ok(None) };
@@ -760,25 +772,43 @@ impl FlushTarget for Partition {
 
     fn begin_flush(&self) -> Option<FlushJob> {
         let mut state = self.state.lock();
-        let job = state.log.as_mut()?.begin_flush()?;
+        let log = state.log.as_mut()?;
+        let Some(job) = log.begin_flush() else {
+            let failed = log.failure().is_some();
+            drop(state);
+            if failed && !self.has_failed() {
+                self.note_failure();
+            }
+            return None;
+        };
         state.unflushed_records = 0;
         state.unflushed_since_ms = None;
         state.flushing_bytes = state.appended_bytes;
         Some(job)
     }
 
-    fn finish_flush(&self, job: FlushJob, outcome: Result<(), LogError>) {
+    fn finish_flush(self: Arc<Self>, job: FlushJob, outcome: Result<(), LogError>) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let Some(log) = state.log.as_mut() else { return };
         match log.finish_flush(job, outcome) {
             Ok(durable) => {
+                self.unflushed.store(log.has_lost_writes(), Ordering::Release);
                 let bytes = state.flushing_bytes - state.readable_bytes;
                 if self.flush_before_ack {
                     state.readable_bytes = state.flushing_bytes;
                     let has_decided = self.raise(log, durable.0);
                     drop(guard);
                     self.tell(durable.0, bytes, has_decided);
+                }
+            }
+            Err(_) if log.has_lost_writes() => {
+                // Those who wait go on waiting: nothing is lost yet, and what is kept back for the
+                // broker may be enough. If not, it is tried again every now and then.
+                self.unflushed.store(true, Ordering::Release);
+                drop(guard);
+                if self.yield_reserve() {
+                    self.request_flush();
                 }
             }
             Err(_) => {

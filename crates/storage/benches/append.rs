@@ -155,7 +155,7 @@ impl FlushTarget for Partition {
         self.log.lock().begin_flush()
     }
 
-    fn finish_flush(&self, job: FlushJob, outcome: Result<(), LogError>) {
+    fn finish_flush(self: Arc<Self>, job: FlushJob, outcome: Result<(), LogError>) {
         let flushed = self.log.lock().finish_flush(job, outcome).expect("the disk works");
         *self.flushed.lock() = flushed;
         self.changed.notify_all();

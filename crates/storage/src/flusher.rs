@@ -46,7 +46,7 @@ pub trait FlushTarget: Send + Sync {
 
     /// Locks the log and calls [`crate::Log::finish_flush`]; then lets everybody know who waits
     /// for the flushed offset, or for the failure.
-    fn finish_flush(&self, job: FlushJob, outcome: Result<(), LogError>);
+    fn finish_flush(self: Arc<Self>, job: FlushJob, outcome: Result<(), LogError>);
 }
 
 /// Where an owner stands with the flusher.
@@ -209,7 +209,7 @@ impl Shared {
                 (self.observe)(begun.elapsed());
                 let counter = if outcome.is_ok() { &self.flushes } else { &self.failures };
                 counter.fetch_add(1, Ordering::Relaxed);
-                target.finish_flush(job, outcome);
+                Arc::clone(&target).finish_flush(job, outcome);
             }
             if target.flush_mark().done() {
                 self.push(target);

@@ -49,7 +49,7 @@ impl FlushTarget for Partition {
         self.log.lock().begin_flush()
     }
 
-    fn finish_flush(&self, job: FlushJob, outcome: Result<(), LogError>) {
+    fn finish_flush(self: Arc<Self>, job: FlushJob, outcome: Result<(), LogError>) {
         let outcome = self.log.lock().finish_flush(job, outcome);
         let mut failed = self.progress.lock();
         match outcome {

@@ -268,3 +268,71 @@ async fn a_disk_that_others_fill_leaves_the_reserve_to_the_broker() {
     assert_eq!(client.fetch("words", 0, 0).await, ["early"]);
     broker.shutdown().await;
 }
+
+/// Where space is looked for only when pages are written back, a full disk refuses a sync.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_at_a_sync_is_waited_for_and_nothing_is_lost() {
+    let disk = SimDisk::new();
+    let (broker, mut client) = start(&disk).await;
+    client.create_topic("words", 2).await;
+    assert_eq!(client.produce("words", 0, &["early"]).await.error_code, 0);
+    disk.inject(Fault::on(Operation::Sync, Effect::OutOfSpace).path("words-0").always());
+    client.send(&produce_request("words", 0, -1, batch(&["waiting"])), 9).await;
+
+    // Who comes later is refused at once, and who reads goes on.
+    let mut other = TestClient::connect(broker.listeners()[0].address).await;
+    let mut unsafely = Vec::new();
+    let code = loop {
+        let request = produce_request("words", 0, 1, batch(&["unsafe"]));
+        let answer = other.call(&request, 9).await;
+        match answer.responses[0].partition_responses[0].error_code {
+            0 => unsafely.push("unsafe".to_owned()),
+            code => break code,
+        }
+    };
+    assert_eq!(code, ErrorCode::KafkaStorageError.code());
+    assert_eq!(other.fetch("words", 0, 0).await, ["early"]);
+
+    // There is space again, and nobody restarts anything.
+    disk.clear_faults();
+    let answer = client.receive::<ProduceRequest>(9).await.expect("an answer");
+    let partition = &answer.responses[0].partition_responses[0];
+    assert_eq!((partition.error_code, partition.base_offset), (0, 1));
+    let last = loop {
+        let answer = client.produce("words", 0, &["late"]).await;
+        match answer.error_code {
+            0 => break answer.base_offset,
+            other => assert_eq!(other, code),
+        }
+    };
+    assert_eq!(last, 2 + unsafely.len() as i64);
+    disk.crash(Crash::LoseUnsynced);
+    drop(broker);
+    let (broker, mut client) = start(&disk).await;
+    let mut expected = vec!["early".to_owned(), "waiting".to_owned()];
+    expected.extend(unsafely);
+    expected.push("late".to_owned());
+    assert_eq!(read_all(&mut client).await, expected);
+    broker.shutdown().await;
+}
+
+/// Those who wait for metadata and offsets to be durable wait on, and learn nothing that is undone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_brokers_own_records_survive_a_disk_that_is_full_at_a_sync() {
+    let disk = SimDisk::new();
+    let (broker, mut client) = start_with_reserve(&disk).await;
+    client.create_topic("words", 1).await;
+    find_coordinator(&mut client, 0, "readers").await;
+    assert_eq!(commit(&mut client, 1).await, 0);
+    for path in ["__cluster_metadata", "__consumer_offsets"] {
+        disk.inject(Fault::on(Operation::Sync, Effect::OutOfSpace).path(path).times(2));
+    }
+    client.create_topic("more", 1).await;
+    assert_eq!(commit(&mut client, 2).await, 0);
+    disk.crash(Crash::LoseUnsynced);
+    drop(broker);
+    let (broker, mut client) = start_with_reserve(&disk).await;
+    assert_eq!(client.produce("more", 0, &["there"]).await.error_code, 0);
+    assert_eq!(committed(&mut client).await, 2);
+    broker.shutdown().await;
+}

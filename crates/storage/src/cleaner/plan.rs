@@ -84,7 +84,7 @@ impl Log {
     /// Plans a compaction; `None` when there is nothing to compact, or one is under way. After it
     /// the log must be told how it ended ([`Log::finish_clean`]).
     pub fn begin_clean(&mut self, high_watermark: Offset) -> Result<Option<CleanJob>, LogError> {
-        self.check_usable()?;
+        self.check_writable()?;
         if !self.config.cleanup.compact || self.is_cleaning {
             return Ok(None);
         }
@@ -178,6 +178,6 @@ impl Log {
     }
 
     fn durability_failed(&self) -> bool {
-        self.failure().is_some()
+        self.check_writable().is_err()
     }
 }

@@ -40,7 +40,7 @@ impl Log {
     pub fn swap_in(&mut self, job: &CleanJob, group: CleanedGroup) -> Result<(), CleanError> {
         let environment = self.environment.clone();
         let located = self
-            .check_usable()
+            .check_writable()
             .map_err(CleanError::from)
             .and_then(|()| self.locate(job, &group).ok_or(CleanError::Overtaken));
         let first = match located {

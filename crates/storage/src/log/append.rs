@@ -108,7 +108,7 @@ impl Append {
 impl Log {
     /// Appends batches and returns the offsets they got. After an error the log is as it was.
     pub fn append(&mut self, append: Append) -> Result<Appended, AppendError> {
-        self.check_usable()?;
+        self.check_writable()?;
         let now_ms = self.environment.clock.wall_ms();
         let mut batches = examine(&append, &self.config, now_ms)?;
         self.place(&mut batches, &append)?;
@@ -186,7 +186,7 @@ impl Log {
 
     /// Begins a new segment, unless the active one is empty.
     pub fn roll(&mut self) -> Result<(), LogError> {
-        self.check_usable()?;
+        self.check_writable()?;
         if self.active_size()? == 0 {
             return Ok(());
         }

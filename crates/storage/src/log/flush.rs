@@ -12,7 +12,8 @@
 //!
 //! When a sync fails, the operating system forgets which bytes were concerned, and the next sync
 //! would succeed without them. So a failed flush is final: the log takes no more records until it
-//! is opened again and has looked at what is really there.
+//! is opened again and has looked at what is really there. Only when all that was wrong was a full
+//! disk, the log writes again what may be lost ([`super::rewriting`]).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,6 +48,19 @@ pub struct FlushJob {
 }
 
 impl FlushJob {
+    /// Reports whether it is about epochs, too.
+    pub(super) fn has_epochs(&self) -> bool {
+        self.epochs.is_some()
+    }
+
+    /// Returns the files and the directories that it was to sync.
+    pub(super) fn into_paths(self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let mut files: Vec<PathBuf> =
+            self.files.iter().map(|file| file.path().to_owned()).collect();
+        files.extend(self.closed_files);
+        (files, self.directories)
+    }
+
     /// Syncs what the job holds; takes as long as the disk needs.
     pub fn run(&self) -> Result<(), LogError> {
         for file in &self.files {
@@ -91,8 +105,11 @@ impl Log {
     }
 
     /// Takes over what must be synced so that all records up to now are durable; `None` when there
-    /// is nothing, or a flush is under way, or the log has failed.
+    /// is nothing, or a flush is under way, or the log has failed or lacks space.
     pub fn begin_flush(&mut self) -> Option<FlushJob> {
+        if !self.settle_lost_writes() {
+            return None;
+        }
         let durability = &self.durability;
         let has_work = self.needs_flush() || durability.is_dirty();
         if !has_work || durability.is_flushing || durability.failure.is_some() {
@@ -111,6 +128,9 @@ impl Log {
     /// Takes over what must be synced so that recovery could begin at the present end of the log;
     /// `None` as for [`Log::begin_flush`].
     pub fn begin_checkpoint(&mut self) -> Result<Option<FlushJob>, LogError> {
+        if !self.settle_lost_writes() {
+            return Ok(None);
+        }
         let durability = &self.durability;
         let has_work = durability.recovery_point < self.next_offset
             || durability.is_dirty()
@@ -172,14 +192,7 @@ impl Log {
         }
         self.durability.is_flushing = false;
         if let Err(error) = outcome {
-            // Even a full disk: which of the bytes were written is as unknown as with any error.
-            if self.durability.failure.is_none() {
-                tracing::error!(
-                    log = %self.directory.display(), %error,
-                    "flush failed; the log takes no more records until reopened"
-                );
-                self.durability.failure = Some(error.to_string());
-            }
+            self.take_back(job, &error);
             return Err(error);
         }
         let durability = &mut self.durability;
@@ -194,13 +207,16 @@ impl Log {
             // The records behind the cut may have been written after the sync began.
             durability.epochs_changed |= job.epochs.is_some();
         }
-        Ok(Offset(durability.flushed_offset))
+        let flushed_offset = Offset(durability.flushed_offset);
+        self.note_sync();
+        Ok(flushed_offset)
     }
 
     /// Makes all records durable, in one go under the caller's lock.
     pub fn flush(&mut self) -> Result<Offset, LogError> {
         self.check_usable()?;
         match self.begin_flush() {
+            None if self.has_lost_writes() => Err(self.no_space()),
             None => Ok(self.flushed_offset()),
             Some(job) => {
                 let outcome = job.run();
@@ -214,6 +230,7 @@ impl Log {
     pub fn checkpoint(&mut self) -> Result<Offset, LogError> {
         self.check_usable()?;
         match self.begin_checkpoint()? {
+            None if self.has_lost_writes() => Err(self.no_space()),
             None => Ok(self.recovery_point()),
             Some(job) => {
                 let outcome = job.run();

@@ -1,7 +1,7 @@
 //! The log of one partition.
 //!
 //! [`append`](self) examines batches and writes them, [`read`](self) finds them again, [`flush`]
-//! makes them durable, [`truncate`] and [`retention`] take them away, [`open`] finds out after a
+//! makes them durable, [`rewriting`] does so when a full disk shows too late, [`truncate`] and [`retention`] take them away, [`open`] finds out after a
 //! restart what there is.
 
 mod append;
@@ -11,6 +11,7 @@ mod open;
 mod partition_log;
 mod read;
 mod retention;
+mod rewriting;
 mod truncate;
 
 pub use append::{Append, Appended, Origin};

@@ -25,6 +25,10 @@
 //! What survived in the page cache of a machine that lived on is not durable yet: after recovery
 //! the flushed offset is the recovery point, and the first flush syncs the rest.
 //!
+//! That holds for one whose last sync has failed ([`super::rewriting`]) all the more: what is in memory
+//! of it is not on the disk, and no sync would bring it there. It is recovered whatever the shutdown
+//! was like, and what was recovered behind the recovery point is written again.
+//!
 //! A compaction that had decided to replace segments is finished before anything else
 //! ([`crate::cleaner`]). Leftovers are cleared away: `.deleted`, `.cleaned` and `.tmp` files, and
 //! indexes without a log.
@@ -36,6 +40,7 @@ use fleuve_os::EntryKind;
 use fleuve_types::{Offset, TopicPartition, Uuid};
 
 use super::partition_log::{Durability, Log};
+use super::rewriting::SYNC_FAILED;
 use crate::checkpoint;
 use crate::cleaner;
 use crate::config::LogConfig;
@@ -103,6 +108,8 @@ struct Content {
     snapshots: Vec<i64>,
     /// Segments with an index of aborted transactions.
     transaction_indexes: Vec<i64>,
+    /// Whether the last word of the process before us was a failed sync.
+    is_sync_failed: bool,
 }
 
 impl Log {
@@ -112,6 +119,8 @@ impl Log {
         options: OpenOptions,
     ) -> Result<(Self, Recovery), LogError> {
         let content = read_directory(environment, &options.directory)?;
+        let is_sync_failed = content.is_sync_failed;
+        let had_clean_shutdown = options.had_clean_shutdown && !is_sync_failed;
         let epochs = read_epochs(environment, &options.directory)?;
         let epochs_unreadable = epochs.is_none();
         let id_path = options.directory.join(checkpoint::PARTITION_METADATA);
@@ -138,7 +147,7 @@ impl Log {
             topic_id,
             config: options.config,
         };
-        if !options.had_clean_shutdown {
+        if !had_clean_shutdown {
             // Also of an existing log: the process that made it may have ended before its names
             // became durable, and the machine lived on.
             log.durability.add_directory(&log.directory.clone());
@@ -155,13 +164,13 @@ impl Log {
         if let (None, Some(topic_id)) = (log.topic_id, options.topic_id) {
             log.set_topic_id(topic_id)?;
         }
-        let recovery = log.load(
-            options.recovery_point.0.max(0),
-            options.had_clean_shutdown,
-            content.snapshots,
-        )?;
+        let recovery =
+            log.load(options.recovery_point.0.max(0), had_clean_shutdown, content.snapshots)?;
         if epochs_unreadable {
             log.rebuild_epochs()?;
+        }
+        if is_sync_failed {
+            log.settle_failed_sync();
         }
         Ok((log, recovery))
     }
@@ -423,6 +432,7 @@ fn read_directory(environment: &Environment, directory: &Path) -> Result<Content
             disk.remove_file(&directory.join(name))?;
             continue;
         }
+        content.is_sync_failed |= name == SYNC_FAILED;
         match names::parse_file_name(name) {
             Some((offset, FileKind::Log)) => content.segments.push(offset),
             Some((offset, FileKind::ProducerSnapshot)) => content.snapshots.push(offset),

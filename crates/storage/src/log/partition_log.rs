@@ -72,6 +72,11 @@ pub(crate) struct Durability {
     pub(super) is_flushing: bool,
     /// Counts truncations: a flush begun before one proves nothing about what came after.
     pub(crate) truncations: u64,
+    /// Files whose writes a sync may have lost for want of space: they are written again before
+    /// anything else is.
+    pub(super) lost: Option<Vec<PathBuf>>,
+    /// Whether a file says that a sync has failed.
+    pub(super) is_marked: bool,
     /// Why the log takes no more records.
     pub(crate) failure: Option<String>,
 }

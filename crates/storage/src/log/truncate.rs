@@ -12,7 +12,7 @@ impl Log {
     /// Drops all records from `offset` on, durably. An offset within a batch takes the batch with
     /// it, as in Kafka.
     pub fn truncate_to(&mut self, offset: Offset) -> Result<(), LogError> {
-        self.check_usable()?;
+        self.check_writable()?;
         let offset = offset.0;
         if offset >= self.next_offset {
             return Ok(());
@@ -26,7 +26,7 @@ impl Log {
 
     /// Drops all records and begins anew at `offset`.
     pub fn truncate_fully_and_start_at(&mut self, offset: Offset) -> Result<(), LogError> {
-        self.check_usable()?;
+        self.check_writable()?;
         tracing::info!(log = %self.directory.display(), %offset, "dropping all records");
         self.replace_segments(offset.0).inspect_err(|error| self.fail_unless_full(error))
     }

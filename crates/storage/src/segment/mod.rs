@@ -1,10 +1,11 @@
 //! One segment of a log: a file of batches with two sparse indexes.
 //!
-//! [`batch_file`] writes and cuts it, [`lookup`] finds batches in it, [`transaction_index`] knows what
-//! was aborted in it.
+//! [`batch_file`] writes and cuts it, [`lookup`] finds batches in it, [`rewriting`] repeats writes that
+//! a sync has lost, [`transaction_index`] knows what was aborted in it.
 
 mod batch_file;
 mod lookup;
+mod rewriting;
 mod transaction_index;
 
 pub use transaction_index::AbortedTransaction;

@@ -171,6 +171,36 @@ impl TransactionIndex {
         Ok(false)
     }
 
+    /// Checks the entries in the file and writes them again; reports whether they are those that
+    /// were written.
+    pub(crate) fn write_again(&mut self, environment: &Environment) -> DiskResult<bool> {
+        let stored = self.load(environment)?;
+        if stored == 0 {
+            return Ok(true);
+        }
+        let file = self.file.open(environment)?;
+        let mut last_marker = -1;
+        let mut index = 0;
+        while index < stored {
+            let count = (stored - index).min(ENTRIES_PER_PAGE as u64) as usize;
+            let position = index * ENTRY_BYTES as u64;
+            let bytes = file.read_exact_at(position, count * ENTRY_BYTES)?;
+            for entry in bytes.chunks_exact(ENTRY_BYTES).map(AbortedTransaction::decode) {
+                // Bytes that are all zero are not an entry: a marker has records before it.
+                let entry = entry.filter(|entry| entry.first_offset < entry.last_offset);
+                match entry {
+                    Some(entry) if entry.last_offset.0 > last_marker => {
+                        last_marker = entry.last_offset.0;
+                    }
+                    _ => return Ok(false),
+                }
+            }
+            file.write_at(&bytes, position)?;
+            index += count as u64;
+        }
+        Ok(!self.unwritten.is_empty() || self.last_marker == Some(last_marker))
+    }
+
     pub(crate) fn close(&mut self, environment: &Environment) {
         self.file.close(environment);
     }
