@@ -53,7 +53,7 @@ def make_certificate(directory: Path, name: str) -> None:
 
 def make_stores(directory: Path) -> dict[str, dict[str, str]]:
     """A store of each kind, each with a certificate of its own; and the keys that name it."""
-    for name in [*KINDS, "authority"]:
+    for name in [*KINDS, "authority", "door"]:
         make_certificate(directory, name)
     run(directory, "openssl", "req", "-newkey", "rsa:2048", "-nodes", "-keyout", "client.key", "-out", "client.csr", "-subj", "/CN=client")
     (directory / "client.ext").write_text("basicConstraints=CA:FALSE\n")
@@ -77,15 +77,33 @@ def make_stores(directory: Path) -> dict[str, dict[str, str]]:
     }
 
 
-def presented(directory: Path, port: int, certificate: str | None = None) -> bytes | None:
-    """The certificate that the broker presents, in DER; none if it does not want us."""
+def context_of(directory: Path, certificate: str | None) -> ssl.SSLContext:
+    """TLS that believes everything and shows a certificate, if any."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     if certificate:
         context.load_cert_chain(directory / f"{certificate}.crt", directory / f"{certificate}.key")
+    return context
+
+
+def visit(directory: Path, port: int, certificate: str | None = None) -> tuple[bytes | None, str]:
+    """What the HTTP door presents, and its answer to who wants to see the metrics; nothing if it does not want us."""
+    answer = b""
     try:
-        with socket.create_connection(("127.0.0.1", port), 10) as raw, context.wrap_socket(raw) as wrapped:
+        with socket.create_connection(("127.0.0.1", port), 10) as raw, context_of(directory, certificate).wrap_socket(raw) as wrapped:
+            wrapped.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            while data := wrapped.recv(1 << 16):
+                answer += data
+            return wrapped.getpeercert(True), answer.decode()
+    except OSError:
+        return None, answer.decode()
+
+
+def presented(directory: Path, port: int, certificate: str | None = None) -> bytes | None:
+    """The certificate that the broker presents, in DER; none if it does not want us."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 10) as raw, context_of(directory, certificate).wrap_socket(raw) as wrapped:
             # ApiVersions version 0: with TLS 1.3 a refusal comes only after the handshake.
             wrapped.sendall(bytes.fromhex("0000000a" "0012" "0000" "00000001" "ffff"))
             return wrapped.getpeercert(True) if wrapped.recv(4) else None
@@ -108,13 +126,24 @@ def main() -> int:
         der = lambda name: ssl.PEM_cert_to_DER_cert((directory / f"{name}.crt").read_text())  # noqa: E731
         ports: dict[str, int] = {}
         first = 0
-        for name in ["plain", "later", *KINDS]:
+        for name in ["plain", "later", "door", *KINDS]:
             ports[name] = first = free_port(first + 1 if first else 0)
         listeners = [f"PLAINTEXT://127.0.0.1:{ports['plain']}", *(f"{name.upper()}://127.0.0.1:{ports[name]}" for name in KINDS)]
         protocols = "PLAINTEXT:PLAINTEXT,LATER:SSL," + ",".join(f"{name.upper()}:SSL" for name in KINDS)
         settings = {"listeners": ",".join(listeners), "listener.security.protocol.map": protocols}
         for name, keys in stores.items():
             settings |= {f"listener.name.{name}.{key}": value for key, value in keys.items()}
+        # The HTTP door takes the kinds that it does not name itself from what holds for all.
+        settings |= {
+            "ssl.keystore.type": "PEM",
+            "fleuve.metrics.listen": f"127.0.0.1:{ports['door']}",
+            "fleuve.http.security.protocol": "SSL",
+            "fleuve.http.authentication": "all",
+            "fleuve.http.ssl.keystore.location": str(directory / "door.pem"),
+            "fleuve.http.ssl.truststore.location": str(directory / "authority.crt"),
+            "fleuve.http.ssl.truststore.type": "PEM",
+            "fleuve.http.ssl.client.auth": "requested",
+        }
         file = directory / "server.properties"
         file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         broker = Fleuve(workspace.path / "data", {})
@@ -128,6 +157,20 @@ def main() -> int:
         for name in ["java", "jks"]:
             note(presented(directory, ports[name], "client") == der(name), f"keystore and truststore of kind {name}: a client with a trusted certificate gets in")
             note(presented(directory, ports[name], "p12") is None, f"truststore of kind {name}: one with another certificate does not")
+
+        certificate, answer = visit(directory, ports["door"])
+        note(certificate == der("door") and answer.startswith("HTTP/1.1 401"), f"the HTTP door speaks TLS, and does not know who shows nothing: {answer[:30]!r}")
+        certificate, answer = visit(directory, ports["door"], "client")
+        note(certificate == der("door") and "kafka_server_kafkaserver_brokerstate 3" in answer, f"who shows a trusted certificate sees the metrics: {answer[:30]!r}")
+        certificate, answer = visit(directory, ports["door"], "p12")
+        note(not answer, f"who shows another is not heard: {answer[:30]!r}")
+        make_certificate(directory, "newdoor")
+        shutil.copy(directory / "newdoor.pem", directory / "door.pem")
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while visit(directory, ports["door"])[0] != der("newdoor") and time.monotonic() < deadline:
+            time.sleep(0.2)
+        note(visit(directory, ports["door"])[0] == der("newdoor"), "a certificate of the HTTP door that changes is read by itself")
+        (directory / "door.pem").write_text("no certificate")
 
         make_certificate(directory, "fresh")
         shutil.copy(directory / "fresh.pem", directory / "pem.pem")
@@ -144,6 +187,8 @@ def main() -> int:
         said = alter(broker, "--add-config", f"listener.name.pem.ssl.keystore.location={directory / 'broken.pem'}")
         note("holds no certificate" in said and presented(directory, ports["pem"]) == der("newer"), "a store that cannot be used is refused, and the old one stays")
 
+        # By now it has been looked at.
+        note(visit(directory, ports["door"])[0] == der("newdoor"), "one that cannot be used changes nothing")
         more = ",".join([*listeners, f"LATER://127.0.0.1:{ports['later']}"])
         keys = [f"listener.name.later.{key}={value}" for key, value in stores["p12"].items()]
         said = alter(broker, "--add-config", ",".join([f"listeners=[{more}]", *keys]))

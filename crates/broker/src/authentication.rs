@@ -39,6 +39,7 @@ use fleuve_security::{
 };
 use parking_lot::Mutex;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::broker::StartError;
 use crate::connection::Standing;
@@ -73,11 +74,7 @@ impl Door {
         let failed =
             |reason: String| StartError::Protection { listener: listener.name.clone(), reason };
         let tls = match &listener.protection.tls {
-            Some(tls) => {
-                let material = read(tls).await.map_err(failed)?;
-                let config = server_config(&material).map_err(|error| failed(error.to_string()))?;
-                Some(TlsAcceptor::from(config))
-            }
+            Some(tls) => Some(TlsAcceptor::from(tls_config(tls).await.map_err(failed)?)),
             None => None,
         };
         let sasl = match &listener.protection.sasl {
@@ -128,6 +125,11 @@ impl Sasl {
             sessions_max_ms: settings.sessions_max_ms.clone(),
         })
     }
+}
+
+/// Reads certificates and makes what a TLS server needs.
+pub(crate) async fn tls_config(tls: &TlsSettings) -> Result<Arc<ServerConfig>, String> {
+    server_config(&read(tls).await?).map_err(|error| error.to_string())
 }
 
 async fn read(tls: &TlsSettings) -> Result<TlsMaterial, String> {

@@ -12,25 +12,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fleuve_http::Server;
-use fleuve_metadata::config::{BrokerSettings, HostPort};
+use fleuve_metadata::config::BrokerSettings;
 use fleuve_metadata::controller::RegistrationError;
 use fleuve_os::{Clock, Disk, OsDisk, OsRandom, Random, SystemClock};
 use fleuve_protocol::Str;
 use fleuve_storage::Flusher;
-use tokio::net::lookup_host;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::connection::{self, InProcessConnection, Limits};
 use crate::dispatch::Dispatcher;
+use crate::http_door::HttpDoor;
 use crate::listening::{Listening, Prepared, Surroundings};
 use crate::logs::LogsError;
 use crate::metadata_log::MetadataReplayError;
 use crate::metrics::Distribution;
 use crate::node::Node;
-use crate::probe::NodeProbe;
 use crate::request::Peer;
 use crate::{background, startup};
 
@@ -151,7 +149,7 @@ pub struct BoundListener {
 pub struct Broker {
     node: Arc<Node>,
     listeners: Vec<BoundListener>,
-    http: Option<Server>,
+    http: Option<HttpDoor>,
     stop: watch::Sender<bool>,
     /// Yields nothing until every connection has ended.
     connections: mpsc::Receiver<Infallible>,
@@ -205,7 +203,7 @@ impl Broker {
             wish,
         })
         .await?;
-        let http = start_http(&settings, &node).await?;
+        let http = HttpDoor::open(&settings, &node).await?;
 
         let (stop, stopped) = watch::channel(false);
         let (alive, connections) = mpsc::channel(1);
@@ -242,7 +240,7 @@ impl Broker {
 
     /// Where metrics and health are served, if they are.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref().map(Server::address)
+        self.http.as_ref().map(HttpDoor::address)
     }
 
     /// How long the start took.
@@ -306,32 +304,5 @@ impl Broker {
             tracing::error!("the logs are not closed; the next start will check them");
         }
         tracing::info!(id = self.node.id, took = ?begun.elapsed(), "broker stopped");
-    }
-}
-
-/// Starts the endpoint for metrics. A broker without metrics is better than none, so that a taken
-/// port only earns a warning, unless somebody asked for that very port.
-async fn start_http(
-    settings: &BrokerSettings,
-    node: &Arc<Node>,
-) -> Result<Option<Server>, StartError> {
-    let Some(HostPort { host, port }) = settings.metrics.listen.clone() else { return Ok(None) };
-    let host = if host.is_empty() { "0.0.0.0".to_owned() } else { host };
-    let started = async {
-        let probe = NodeProbe::new(Arc::clone(node)).await.map_err(io::Error::other)?;
-        let probe = Arc::new(probe);
-        let address = lookup_host((host.as_str(), port)).await?.next();
-        let address = address.ok_or_else(|| io::Error::other("the host has no address"))?;
-        Server::start(address, probe).await
-    };
-    match started.await {
-        Ok(server) => Ok(Some(server)),
-        Err(error) if settings.metrics.listen_is_explicit => {
-            Err(StartError::Metrics { host, port, error })
-        }
-        Err(error) => {
-            tracing::warn!(%host, port, %error, "metrics are not served");
-            Ok(None)
-        }
     }
 }

@@ -28,6 +28,7 @@ mod group_settings;
 mod group_topics;
 mod groups;
 mod handlers;
+mod http_door;
 mod issuer;
 mod lags;
 mod listening;

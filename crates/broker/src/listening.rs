@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use fleuve_metadata::config::{BrokerSettings, Listener as ListenerSettings, Listeners};
+use fleuve_metadata::config::{
+    BrokerSettings, Listener as ListenerSettings, Listeners, TlsSettings,
+};
 use fleuve_os::Random;
 use parking_lot::RwLock;
 use tokio::net::TcpStream;
@@ -32,14 +34,14 @@ use crate::startup;
 /// How long a TLS handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked whether files of certificates have changed.
-const FILES_LOOK: Duration = Duration::from_secs(5);
+pub(crate) const FILES_LOOK: Duration = Duration::from_secs(5);
 
 /// A socket that is bound and not served yet, with what protects it.
 pub(crate) struct Prepared {
     settings: ListenerSettings,
     socket: Listener,
     door: Door,
-    files: Vec<(PathBuf, Option<SystemTime>)>,
+    files: FileTimes,
 }
 
 impl Prepared {
@@ -51,7 +53,7 @@ impl Prepared {
     ) -> Result<Self, StartError> {
         let socket = startup::bind(settings, listener).await?;
         let door = Door::open(settings, listener, random).await?;
-        let files = file_times(listener).await;
+        let files = file_times(&listener.protection.tls).await;
         Ok(Self { settings: listener.clone(), socket, door, files })
     }
 
@@ -61,10 +63,13 @@ impl Prepared {
     }
 }
 
-/// When the files of a listener's certificates were last changed.
-async fn file_times(listener: &ListenerSettings) -> Vec<(PathBuf, Option<SystemTime>)> {
+/// When files of certificates were last changed.
+pub(crate) type FileTimes = Vec<(PathBuf, Option<SystemTime>)>;
+
+/// Looks when the files of certificates were last changed.
+pub(crate) async fn file_times(tls: impl IntoIterator<Item = &TlsSettings>) -> FileTimes {
     let mut times = Vec::new();
-    for path in listener.protection.tls.iter().flat_map(|tls| tls.files()) {
+    for path in tls.into_iter().flat_map(TlsSettings::files) {
         let found = tokio::fs::metadata(path).await.and_then(|found| found.modified());
         times.push((path.to_owned(), found.ok()));
     }
@@ -79,7 +84,7 @@ struct Open {
     index: usize,
     settings: ListenerSettings,
     door: Arc<RwLock<Arc<Door>>>,
-    files: Vec<(PathBuf, Option<SystemTime>)>,
+    files: FileTimes,
     task: AbortHandle,
 }
 
@@ -202,7 +207,7 @@ impl Listening {
         listener: &ListenerSettings,
     ) -> Result<(), StartError> {
         let random = Arc::clone(&self.around.node.random);
-        let files = file_times(listener).await;
+        let files = file_times(&listener.protection.tls).await;
         let open = &mut self.open[position];
         if listener.protection == open.settings.protection && files.is_empty() {
             return Ok(());
@@ -219,7 +224,7 @@ impl Listening {
         let settings = self.around.node.settings();
         for position in 0..self.open.len() {
             let listener = self.open[position].settings.clone();
-            let files = file_times(&listener).await;
+            let files = file_times(&listener.protection.tls).await;
             if files == self.open[position].files {
                 continue;
             }
@@ -335,6 +340,7 @@ async fn accept(acceptor: Acceptor) {
                     Err(reason) => CloseReason::Handshake(reason),
                 },
             };
+            node.endings.count(&reason);
             if reason.is_peers_fault() {
                 tracing::warn!(listener = %name, peer = %address, %reason, "connection closed");
             } else {

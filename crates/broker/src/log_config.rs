@@ -17,7 +17,11 @@ pub(crate) fn log_config_of(
     let cluster_configs = image.cluster_configs();
     let layers = settings.layers(&node_configs, &cluster_configs);
     let topic_settings = TopicSettings::resolve(&image.topic_configs(topic), &layers);
-    Arc::new(log_config(&topic_settings, settings.log.producer_id_expiration_ms))
+    let log_config = LogConfig {
+        decompressed_bytes_max: settings.log.decompressed_bytes_max,
+        ..log_config(&topic_settings, settings.log.producer_id_expiration_ms)
+    };
+    Arc::new(log_config)
 }
 
 fn log_config(topic: &TopicSettings, producer_id_expiration_ms: u64) -> LogConfig {
@@ -36,6 +40,7 @@ fn log_config(topic: &TopicSettings, producer_id_expiration_ms: u64) -> LogConfi
         delete_retention_ms: signed(topic.delete_retention_ms),
         file_delete_delay_ms: signed(topic.file_delete_delay_ms),
         max_message_bytes: topic.max_message_bytes,
+        decompressed_bytes_max: None,
         message_timestamp_type: match topic.timestamp_type {
             TimestampType::CreateTime => StoredTimestampType::CreateTime,
             TimestampType::LogAppendTime => StoredTimestampType::LogAppendTime,

@@ -40,7 +40,7 @@ use crate::metadata_log::{
     AlterConfigsResults, AutoCreateError, Changing, CreatePartitionsResults, CreateTopicResults,
     DeleteTopicResults, MetadataError, MetadataLog,
 };
-use crate::metrics::{Counter, Distribution, RequestCounters, TopicCounters};
+use crate::metrics::{Counter, Distribution, Endings, RequestCounters, TopicCounters};
 use crate::partition::{Partition, Surroundings};
 use crate::producer_ids::ProducerIdBlock;
 use crate::purgatory::{AckWait, Purgatory};
@@ -133,6 +133,10 @@ pub(crate) struct Node {
     pub(crate) request_budget: Arc<Budget>,
     /// Requests that were refused because they would create too many partitions.
     pub(crate) oversized_requests: Counter,
+    /// Why connections have ended.
+    pub(crate) endings: Endings,
+    /// Batches that were refused because they decompress to too much.
+    pub(crate) bombs: Counter,
     /// Answers that ended early because a log could not be read.
     pub(crate) read_failures: Counter,
     /// Takes wishes that the listeners be looked at.
@@ -524,6 +528,15 @@ impl Node {
     pub(crate) fn expire_producers(&self) {
         for topic in self.topics.all() {
             topic.partitions.iter().for_each(|partition| partition.expire_producers());
+        }
+    }
+
+    /// Looks how much room the disks have left, and has flushes tried again that found none; blocks.
+    pub(crate) fn look_for_space(&self) {
+        self.logs.reserve.look();
+        self.metadata.partition().flush_if_unflushed();
+        for topic in self.topics.all() {
+            topic.partitions.iter().for_each(Partition::flush_if_unflushed);
         }
     }
 

@@ -28,7 +28,7 @@ use crate::lags::Lags;
 use crate::listening::Wish;
 use crate::logs::{Logs, log_limits};
 use crate::metadata_log::{FoundRecords, MetadataError, MetadataLog};
-use crate::metrics::{Counter, Distribution, RequestCounters};
+use crate::metrics::{Counter, Distribution, Endings, RequestCounters};
 use crate::node::{Endpoint, ListenerState, Node};
 use crate::partition::Partition;
 use crate::producer_ids::ProducerIdBlock;
@@ -250,6 +250,8 @@ pub(crate) async fn open_node(opening: Opening<'_>) -> Result<Arc<Node>, StartEr
         gate: Arc::clone(gate),
         request_budget: Arc::new(Budget::new(settings.network.queued_request_bytes_max)),
         oversized_requests: Counter::default(),
+        endings: Endings::default(),
+        bombs: Counter::default(),
         read_failures: Counter::default(),
         wish,
         broker_epoch,

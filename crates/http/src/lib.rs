@@ -4,6 +4,9 @@
 //! ready; this room knows sockets, paths and the Prometheus text format, and nothing of Kafka.
 //! Counters stay plain atomics in the room that counts and become text only when somebody asks,
 //! so that a metric costs the hot path one addition.
+//!
+//! Whether connections are encrypted, how many there may be and how long they may be silent say
+//! the [`Rules`] that a service gives.
 
 mod asking;
 mod door;
@@ -14,6 +17,7 @@ mod site;
 mod visitor;
 
 pub use asking::get;
+pub use door::Rules;
 pub use exposition::{Exposition, Kind};
 pub use process::ProcessUsage;
 pub use server::{Asked, Page, Probe, Server};

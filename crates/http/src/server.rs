@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::door::{Caller, Door};
+use crate::door::{Counts, Door, Rules};
 use crate::{Ask, Exposition, ProcessUsage};
 
 const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -69,30 +69,30 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `address` and answers for `probe` until shut down.
+    /// Listens on `address` and answers for `probe` until shut down, without TLS.
     pub async fn start(address: SocketAddr, probe: Arc<dyn Probe>) -> io::Result<Self> {
+        Self::start_by(Rules::default(), address, probe).await
+    }
+
+    /// Does the same for connections that keep to `rules`.
+    pub async fn start_by(
+        rules: Rules,
+        address: SocketAddr,
+        probe: Arc<dyn Probe>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let (stop, mut stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
+        let counts = Arc::<Counts>::default();
+        let is_local = address.ip().is_loopback();
         let routes = Router::new()
             .route("/metrics", get(metrics))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .fallback(get(page))
-            .with_state(Shown { probe, is_local: address.ip().is_loopback() });
-        let routes = routes.into_make_service_with_connect_info::<Caller>();
-        let task = tokio::spawn(async move {
-            let until_stopped = async move {
-                // The sender going away means the same as being told.
-                let _ = stopped.wait_for(|stop| *stop).await;
-            };
-            if let Err(error) =
-                axum::serve(Door::new(listener), routes).with_graceful_shutdown(until_stopped).await
-            {
-                tracing::error!(%address, %error, "the HTTP server stopped");
-            }
-        });
-        Ok(Self { address, stop, task })
+            .with_state(Shown { probe, is_local, counts: Arc::clone(&counts) });
+        let door = Door::new(listener, rules, counts, routes, stopped);
+        Ok(Self { address, stop, task: tokio::spawn(door.serve()) })
     }
 
     /// The address that was bound, with the port the system chose where 0 was asked for.
@@ -100,7 +100,7 @@ impl Server {
         self.address
     }
 
-    /// Stops accepting, lets running requests finish and waits for the end.
+    /// Stops accepting, lets running requests finish for a moment and waits for the end.
     pub async fn shutdown(self) {
         self.stop.send_replace(true);
         if let Err(error) = self.task.await {
@@ -115,6 +115,7 @@ struct Shown {
     probe: Arc<dyn Probe>,
     /// Whether only this machine reaches the door.
     is_local: bool,
+    counts: Arc<Counts>,
 }
 
 async fn metrics(State(shown): State<Shown>, request: Request) -> Response {
@@ -124,6 +125,7 @@ async fn metrics(State(shown): State<Shown>, request: Request) -> Response {
     }
     let mut page = Exposition::new();
     shown.probe.write_metrics(&mut page);
+    shown.counts.write(&mut page);
     if let Some(usage) = ProcessUsage::read() {
         usage.write(&mut page);
     }

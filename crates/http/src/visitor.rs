@@ -3,9 +3,10 @@
 //! Nothing is judged here but the form; whether a password is right knows the service.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::Request;
 use axum::http::header;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -23,6 +24,9 @@ pub struct Ask {
     pub address: IpAddr,
     /// What it showed, if it showed anything that can be read.
     pub credentials: Option<Credentials>,
+    /// The certificate in DER that it presented with TLS, if it did; that it descends from an
+    /// authority that is trusted has been checked.
+    pub certificate: Option<Arc<[u8]>>,
 }
 
 /// What somebody shows to prove who they are.
@@ -70,13 +74,14 @@ impl Ask {
     pub(crate) fn of(request: &Request) -> Self {
         let uri = request.uri();
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-        let caller = request.extensions().get::<ConnectInfo<Caller>>();
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let caller = request.extensions().get::<Caller>();
+        let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         Self {
             host: header(header::HOST).or(uri.host()).unwrap_or_default().to_owned(),
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
-            address: caller.map_or(nowhere, |caller| caller.0.0).ip(),
+            address: caller.map_or(nowhere, |caller| caller.address.ip()),
             credentials: header(header::AUTHORIZATION).and_then(Credentials::parse),
+            certificate: caller.and_then(|caller| caller.certificate.clone()),
         }
     }
 

@@ -37,6 +37,9 @@ pub struct LogConfig {
     pub file_delete_delay_ms: i64,
     /// `max.message.bytes`: the largest batch accepted.
     pub max_message_bytes: u32,
+    /// `fleuve.decompressed.bytes.max`: what a batch may decompress to where it has to be looked
+    /// into; `None` for 64 times `max.message.bytes`, and 64 MiB at least.
+    pub decompressed_bytes_max: Option<usize>,
     /// `message.timestamp.type`: whose clock counts.
     pub message_timestamp_type: TimestampType,
     /// `message.timestamp.before.max.ms`: how far a record's time may lie in the past.
@@ -93,6 +96,7 @@ impl Default for LogConfig {
             delete_retention_ms: DAY_MS,
             file_delete_delay_ms: 60_000,
             max_message_bytes: (1 << 20) + 12,
+            decompressed_bytes_max: None,
             message_timestamp_type: TimestampType::CreateTime,
             message_timestamp_before_max_ms: i64::MAX,
             message_timestamp_after_max_ms: 60 * 60 * 1000,

@@ -141,6 +141,50 @@ pub(crate) enum CloseReason {
 }
 
 impl CloseReason {
+    /// What [`Self::name`] returns.
+    pub(crate) const NAMES: [&str; 17] = [
+        "peer",
+        "socket",
+        "disk",
+        "frame_too_large",
+        "frame_negative",
+        "malformed",
+        "unsupported",
+        "unacknowledged",
+        "handshake",
+        "unauthenticated",
+        "authentication_failed",
+        "session_over",
+        "idle",
+        "authentication_late",
+        "sends_slowly",
+        "takes_slowly",
+        "shutdown",
+    ];
+
+    /// Names the reason for those who count.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Peer | Self::PeerWithinFrame => "peer",
+            Self::Socket(_) => "socket",
+            Self::Disk(_) => "disk",
+            Self::Frame(FrameError::TooLarge { .. }) => "frame_too_large",
+            Self::Frame(FrameError::Negative(_)) => "frame_negative",
+            Self::Malformed(_) => "malformed",
+            Self::Unsupported(_) => "unsupported",
+            Self::Unacknowledged(_) => "unacknowledged",
+            Self::Handshake(_) => "handshake",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Refused => "authentication_failed",
+            Self::SessionOver => "session_over",
+            Self::Idle => "idle",
+            Self::AuthenticationLate => "authentication_late",
+            Self::SendsSlowly => "sends_slowly",
+            Self::TakesSlowly => "takes_slowly",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
     /// Reports whether the peer did something that an operator may want to know of.
     pub(crate) fn is_peers_fault(&self) -> bool {
         matches!(

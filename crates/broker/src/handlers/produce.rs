@@ -18,7 +18,7 @@ use fleuve_protocol::messages::produce_request::{
 use fleuve_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
 };
-use fleuve_protocol::records::{BatchHeader, Compression};
+use fleuve_protocol::records::{BatchError, BatchHeader, Compression};
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_storage::{AppendError, LogError, TransactionCheck};
 use tokio::time::timeout;
@@ -243,6 +243,9 @@ fn append(
                 // A log that has failed said so when it did, and refuses everything since.
                 if let AppendError::Log(LogError::Disk(error)) = &error {
                     tracing::warn!(partition = %partition.name(), %error, "append failed");
+                }
+                if let AppendError::Batch(BatchError::DecompressedTooLarge { .. }) = &error {
+                    context.node.bombs.add(1);
                 }
                 Refusal::of(error)
             })?;

@@ -5,12 +5,14 @@
 //! name stands in `docs/metrics.md`.
 
 mod distribution;
+mod endings;
 mod requests;
 mod topics;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use distribution::Distribution;
+pub(crate) use endings::Endings;
 pub(crate) use requests::{Called, Receipt, RequestCounters, write_requests};
 pub(crate) use topics::{TopicCounters, write_topics};
 

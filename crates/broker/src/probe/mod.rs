@@ -110,6 +110,12 @@ fn write_budget(page: &mut Exposition, node: &Node) {
     )
     .sample(&[], node.oversized_requests.get() as f64);
     page.family(
+        "fleuve_decompressions_refused_total",
+        Kind::Counter,
+        "Batches refused because they decompress to too much.",
+    )
+    .sample(&[], node.bombs.get() as f64);
+    page.family(
         "fleuve_log_read_failures_total",
         Kind::Counter,
         "Answers that ended early because a log could not be read.",
@@ -135,6 +141,7 @@ impl Probe for NodeProbe {
         node.telemetry.write(page, node.clock.wall_ms());
         node.quotas.write(page);
         node.gate.write(page);
+        node.endings.write(page);
         write_budget(page, node);
     }
 

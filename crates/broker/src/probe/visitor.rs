@@ -7,7 +7,8 @@
 //! | `all` | known users who may describe the cluster | the same |
 //!
 //! A name with a password is one of a user of PLAIN of any listener, or of SCRAM; a token is one that
-//! OAUTHBEARER takes. Without an authorizer, whoever is known may see everything.
+//! OAUTHBEARER takes. Who shows neither is the user whom the certificate of their connection names, if
+//! they have shown one. Without an authorizer, whoever is known may see everything.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use fleuve_protocol::Str;
 use fleuve_security::acl::Action;
 use fleuve_security::oauth::Bearer;
 use fleuve_security::sasl::{Credentials, Decoys, PlainUsers, TokenCredential, is_password_of};
-use fleuve_security::{Jaas, Principal};
+use fleuve_security::{Jaas, Principal, PrincipalMapping, distinguished_name};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -36,6 +37,7 @@ const CHECKS_AT_ONCE: usize = 2;
 pub(super) struct Porter {
     issuer: Option<Arc<Issuer>>,
     decoys: Arc<Decoys>,
+    mapping: PrincipalMapping,
     room: Semaphore,
 }
 
@@ -62,7 +64,9 @@ impl Porter {
             None => None,
         };
         let decoys = Arc::new(Decoys::new(&*node.random));
-        Ok(Self { issuer, decoys, room: Semaphore::new(CHECKS_AT_ONCE) })
+        let mapping = PrincipalMapping::parse(&settings.network.principal_mapping)
+            .map_err(|error| format!("ssl.principal.mapping.rules: {error}"))?;
+        Ok(Self { issuer, decoys, mapping, room: Semaphore::new(CHECKS_AT_ONCE) })
     }
 
     /// Lets a visitor in who wants to see the metrics; otherwise, what to tell.
@@ -91,7 +95,10 @@ impl Porter {
             return Ok(Visitor { node, address, principal: None });
         }
         let Some(shown) = &ask.credentials else {
-            return Err(refusal(401, "authentication is required"));
+            return match ask.certificate.as_deref().and_then(|shown| self.named_by(shown)) {
+                Some(principal) => Ok(Visitor { node, address, principal: Some(principal) }),
+                None => Err(refusal(401, "authentication is required")),
+            };
         };
         let known = match shown {
             Shown::Basic { user, password } => self.check_password(node, user, password).await,
@@ -109,6 +116,12 @@ impl Porter {
                 Err(refusal(401, "authentication failed"))
             }
         }
+    }
+
+    /// The user whom a certificate names, as at listeners.
+    fn named_by(&self, certificate: &[u8]) -> Option<Principal> {
+        let user = self.mapping.user(&distinguished_name(certificate)?)?;
+        Some(Principal::user(&user))
     }
 
     fn delay(&self, node: &Node) -> Duration {

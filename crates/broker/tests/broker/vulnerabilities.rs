@@ -102,7 +102,8 @@ async fn cve_2026_83525_requests_without_content_end_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cve_2023_34455_a_batch_that_decompresses_without_end_is_refused() {
     // Only what the broker itself has to decompress could hurt it.
-    let broker = TestBroker::start(&[("compression.type", "uncompressed")]).await;
+    let keys = [("compression.type", "uncompressed"), ("fleuve.metrics.listen", "127.0.0.1:0")];
+    let broker = TestBroker::start(&keys).await;
     let mut client = broker.connect().await;
     client.create_topic("t", 1).await;
     let zeros = "\0".repeat(80 << 20);
@@ -116,6 +117,27 @@ async fn cve_2023_34455_a_batch_that_decompresses_without_end_is_refused() {
     }
     assert_eq!(client.produce("t", 0, &["small"]).await.error_code, 0);
     assert_eq!(client.fetch("t", 0, 0).await, ["small"]);
+    let page = broker.get("/metrics").await;
+    // Snappy does not make them small enough for `max.message.bytes`.
+    assert!(page.contains("\nfleuve_decompressions_refused_total 3\n"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_batches_may_decompress_to_is_a_setting() {
+    let limit = ("fleuve.decompressed.bytes.max", "10000");
+    let keys =
+        [("compression.type", "uncompressed"), limit, ("fleuve.metrics.listen", "127.0.0.1:0")];
+    let broker = TestBroker::start(&keys).await;
+    let mut client = broker.connect().await;
+    client.create_topic("t", 1).await;
+    for (size, is_taken) in [(9_000, true), (20_000, false)] {
+        let codec = Codec::new(Compression::Zstd);
+        let batch =
+            batch_with(BatchOptions { codec, ..BatchOptions::default() }, &[&"\0".repeat(size)]);
+        let response = client.call(&produce_request("t", 0, -1, batch), 12).await;
+        let code = response.responses[0].partition_responses[0].error_code;
+        assert_eq!(code == 0, is_taken, "{size} bytes: {code}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

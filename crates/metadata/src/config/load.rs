@@ -14,7 +14,7 @@ use super::layers::{Layers, Setting, StaticConfig};
 use super::listeners;
 use super::problem::{ConfigError, Origin, Problem, Problems};
 use super::properties;
-use super::protection::Secret;
+use super::protection::{self, ClientCertificates, HTTP_PROTOCOL_KEY, Secret, TlsSettings};
 use super::references::{self, Outside, Providers};
 use super::settings::{
     BrokerSettings, FetchSettings, HostPort, HttpAuthentication, LogSettings, MetadataLogSettings,
@@ -226,6 +226,9 @@ pub(super) fn resolve(
                 "log.flush.start.offset.checkpoint.interval.ms",
             ),
             producer_id_expiration_ms: unsigned(layers, "producer.id.expiration.ms"),
+            decompressed_bytes_max: limit(layers, "fleuve.decompressed.bytes.max")
+                .filter(|max| *max > 0)
+                .map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
             producer_id_expiration_check_interval_ms: unsigned(
                 layers,
                 "producer.id.expiration.check.interval.ms",
@@ -502,13 +505,16 @@ fn check_door(
     layers: &Layers<'_>,
     listen: &HostPort,
     authentication: HttpAuthentication,
+    tls: Option<&TlsSettings>,
     problems: &mut Problems,
 ) {
     const KEY: &str = "fleuve.metrics.listen";
     const OPEN: &str = listeners::ALLOW_KEY;
     const CLEAR: &str = "fleuve.allow.plain.without.tls";
     let HostPort { host, port } = listen;
-    if authentication != HttpAuthentication::All {
+    let by_certificate =
+        tls.is_some_and(|tls| tls.client_certificates == ClientCertificates::Required);
+    if authentication != HttpAuthentication::All && !by_certificate {
         if !layers.boolean(OPEN) {
             let message = format!(
                 "`{KEY}` at {host}:{port} would tell other machines the names of topics and groups \
@@ -517,11 +523,11 @@ fn check_door(
             );
             problems.error(layers.origin(KEY), message);
         }
-    } else if !layers.boolean(CLEAR) {
+    } else if tls.is_none() && !layers.boolean(CLEAR) {
         let message = format!(
             "`{KEY}` at {host}:{port} would carry passwords and tokens over the network for \
-             everybody to read, as it has no TLS; bind it to localhost, behind a proxy that has, or \
-             set {CLEAR}=true"
+             everybody to read; set {HTTP_PROTOCOL_KEY}=SSL, bind it to localhost, or set \
+             {CLEAR}=true"
         );
         problems.error(layers.origin(KEY), message);
     }
@@ -554,12 +560,20 @@ fn resolve_metrics(layers: &Layers<'_>, problems: &mut Problems) -> MetricsSetti
         }
         _ => HttpAuthentication::Pages,
     };
+    let has_tls = layers.text(HTTP_PROTOCOL_KEY).as_deref() == Some("SSL");
+    let tls = match has_tls && listen.is_some() {
+        true => protection::resolve_http(layers, problems),
+        false => None,
+    };
     if let Some(listen) = listen.as_ref().filter(|listen| !listeners::is_loopback(&listen.host)) {
-        check_door(layers, listen, authentication, problems);
+        check_door(layers, listen, authentication, tls.as_ref(), problems);
     }
     MetricsSettings {
         listen,
         authentication,
+        tls,
+        connections_max: count(layers, "fleuve.http.max.connections"),
+        idle_max_ms: unsigned(layers, "fleuve.http.connections.max.idle.ms"),
         listen_is_explicit: layers.is_set(KEY),
         slow_request_ms: unsigned(layers, "fleuve.slow.request.ms"),
     }

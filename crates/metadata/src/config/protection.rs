@@ -4,6 +4,7 @@
 //! ssl.KEY                                    for every listener with SSL in its protocol
 //! listener.name.NAME.ssl.KEY                 for this one
 //! listener.name.NAME.plain.sasl.jaas.config  the users of PLAIN
+//! fleuve.http.ssl.KEY                        for the HTTP door, if it speaks TLS
 //! ```
 //!
 //! Certificates are named here and read by the broker at its start.
@@ -45,6 +46,8 @@ pub(super) const LISTENER_KEYS: &[&str] = &[
     "ssl.truststore.type",
 ];
 
+/// Whether the HTTP door speaks TLS.
+pub(super) const HTTP_PROTOCOL_KEY: &str = "fleuve.http.security.protocol";
 /// The mechanisms that are served.
 const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
 
@@ -119,7 +122,7 @@ pub enum ClientCertificates {
     Required,
 }
 
-/// TLS of one listener.
+/// TLS of one listener, or of the HTTP door.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
     /// The certificate chain.
@@ -214,7 +217,7 @@ pub(super) fn resolve(
     is_loopback: bool,
     problems: &mut Problems,
 ) -> Protection {
-    let listener = OneListener { layers, name };
+    let listener = OneDoor { layers, place: Place::Listener(name) };
     let (has_tls, has_sasl) = match protocol {
         SecurityProtocol::Plaintext => (false, false),
         SecurityProtocol::Ssl => (true, false),
@@ -244,24 +247,47 @@ pub(super) fn resolve(
 
 /// Reads a limit that one listener has for itself.
 pub(super) fn own_limit(layers: &Layers<'_>, name: &str, key: &str) -> Option<u32> {
-    let text = OneListener { layers, name }.own(key)?;
+    let text = OneDoor { layers, place: Place::Listener(name) }.own(key)?;
     text.trim().parse().ok().filter(|limit| *limit < i32::MAX as u32)
 }
 
-/// Keys as they hold for one listener.
-struct OneListener<'a> {
-    layers: &'a Layers<'a>,
-    name: &'a str,
+/// Reads TLS of the HTTP door; problems are reported, and keep the broker from starting.
+pub(super) fn resolve_http(layers: &Layers<'_>, problems: &mut Problems) -> Option<TlsSettings> {
+    // Those who ask for health and metrics may have no certificate although clients of listeners do,
+    // so that only the door's own `ssl.client.auth` counts.
+    resolve_tls(&OneDoor { layers, place: Place::Http }, true, problems)
 }
 
-impl OneListener<'_> {
+/// Keys as they hold for one listener, or for the HTTP door.
+struct OneDoor<'a> {
+    layers: &'a Layers<'a>,
+    place: Place<'a>,
+}
+
+/// What keys are read for.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    /// A listener, by its name.
+    Listener(&'a str),
+    /// The HTTP door.
+    Http,
+}
+
+impl OneDoor<'_> {
     fn own_key(&self, key: &str) -> String {
-        format!("listener.name.{}.{key}", self.name.to_lowercase())
+        match self.place {
+            Place::Listener(name) => format!("listener.name.{}.{key}", name.to_lowercase()),
+            Place::Http => format!("fleuve.http.{key}"),
+        }
     }
 
-    /// What is written for this listener alone.
+    /// What is written for this one alone.
     fn own(&self, key: &str) -> Option<String> {
-        self.layers.of_listener(&self.own_key(key)).map(str::to_owned)
+        let key = self.own_key(key);
+        match self.place {
+            Place::Listener(_) => self.layers.of_listener(&key).map(str::to_owned),
+            Place::Http => self.layers.text(&key),
+        }
     }
 
     fn text(&self, key: &str) -> Option<String> {
@@ -270,6 +296,11 @@ impl OneListener<'_> {
     }
 
     fn list(&self, key: &str) -> Vec<String> {
+        if let Place::Http = self.place
+            && let own @ [_, ..] = &self.layers.list(&self.own_key(key))[..]
+        {
+            return own.to_vec();
+        }
         match self.own(key) {
             Some(text) => text
                 .split(',')
@@ -281,10 +312,19 @@ impl OneListener<'_> {
     }
 
     fn error(&self, key: &str, message: String, problems: &mut Problems) {
-        let origin = self.layers.statics.origin_of_listener(&self.own_key(key));
+        let own_key = self.own_key(key);
+        let (origin, fallback, who) = match self.place {
+            Place::Listener(name) => {
+                let origin = self.layers.statics.origin_of_listener(&own_key);
+                (origin, "listeners", format!("listener {name}"))
+            }
+            Place::Http => {
+                (self.layers.origin(&own_key), HTTP_PROTOCOL_KEY, "the HTTP door".to_owned())
+            }
+        };
         let origin = origin.or_else(|| self.layers.origin(key));
-        let origin = origin.or_else(|| self.layers.origin("listeners"));
-        problems.error(origin, format!("listener {}: {message}", self.name));
+        let origin = origin.or_else(|| self.layers.origin(fallback));
+        problems.error(origin, format!("{who}: {message}"));
     }
 
     /// Finds the PEM that `key` holds or that the file of `STORE.location` holds.
@@ -298,7 +338,7 @@ impl OneListener<'_> {
 }
 
 /// Finds out how a store is opened.
-fn resolve_store(listener: &OneListener<'_>, store: &str, problems: &mut Problems) -> StoreAccess {
+fn resolve_store(listener: &OneDoor<'_>, store: &str, problems: &mut Problems) -> StoreAccess {
     let secret = |key: &str| listener.text(key).map(Secret);
     let key_password = if store == "ssl.keystore" { secret("ssl.key.password") } else { None };
     if listener.text(&format!("{store}.location")).is_none() {
@@ -320,7 +360,7 @@ fn resolve_store(listener: &OneListener<'_>, store: &str, problems: &mut Problem
     StoreAccess { kind, password, key_password }
 }
 
-fn resolve_sasl(listener: &OneListener<'_>, problems: &mut Problems) -> SaslSettings {
+fn resolve_sasl(listener: &OneDoor<'_>, problems: &mut Problems) -> SaslSettings {
     const KEY: &str = "sasl.enabled.mechanisms";
     let mut mechanisms = Vec::new();
     for name in listener.list(KEY) {
@@ -363,7 +403,7 @@ fn resolve_sasl(listener: &OneListener<'_>, problems: &mut Problems) -> SaslSett
 /// As in Kafka, what is written for a mechanism of a listener wins over what is written for the
 /// listener, and that over what is written for all.
 fn resolve_sessions(
-    listener: &OneListener<'_>,
+    listener: &OneDoor<'_>,
     mechanisms: &[&'static str],
     problems: &mut Problems,
 ) -> BTreeMap<&'static str, i64> {
@@ -392,7 +432,7 @@ fn resolve_sessions(
 
 /// Everything that a token is checked against has to be written: what is left out would not be
 /// checked.
-fn resolve_issuer(listener: &OneListener<'_>, problems: &mut Problems) -> Option<IssuerSettings> {
+fn resolve_issuer(listener: &OneDoor<'_>, problems: &mut Problems) -> Option<IssuerSettings> {
     const URL: &str = "sasl.oauthbearer.jwks.endpoint.url";
     const ISSUER: &str = "sasl.oauthbearer.expected.issuer";
     const AUDIENCE: &str = "sasl.oauthbearer.expected.audience";
@@ -437,7 +477,7 @@ fn resolve_issuer(listener: &OneListener<'_>, problems: &mut Problems) -> Option
 }
 
 fn resolve_tls(
-    listener: &OneListener<'_>,
+    listener: &OneDoor<'_>,
     has_sasl: bool,
     problems: &mut Problems,
 ) -> Option<TlsSettings> {

@@ -14,6 +14,7 @@ use super::layers::{ConfigMap, Layers, StaticConfig};
 use super::listeners::Listeners;
 use super::load;
 use super::problem::{ConfigError, Problems};
+use super::protection::TlsSettings;
 use super::topic::TopicSettings;
 
 /// The settings of one broker.
@@ -148,6 +149,8 @@ pub struct LogSettings {
     pub start_offset_checkpoint_interval_ms: u64,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: u64,
+    /// `fleuve.decompressed.bytes.max`, unless it is left to `max.message.bytes`.
+    pub decompressed_bytes_max: Option<usize>,
     /// `producer.id.expiration.check.interval.ms`.
     pub producer_id_expiration_check_interval_ms: u64,
     /// What topics get where they do not say otherwise.
@@ -341,6 +344,12 @@ pub struct MetricsSettings {
     pub listen_is_explicit: bool,
     /// `fleuve.http.authentication`.
     pub authentication: HttpAuthentication,
+    /// TLS, with `fleuve.http.security.protocol=SSL`.
+    pub tls: Option<TlsSettings>,
+    /// `fleuve.http.max.connections`.
+    pub connections_max: usize,
+    /// `fleuve.http.connections.max.idle.ms`.
+    pub idle_max_ms: u64,
     /// `fleuve.slow.request.ms`; 0 means that nothing is slow.
     pub slow_request_ms: u64,
 }
