@@ -17,6 +17,7 @@ mod failure;
 mod histogram;
 mod output;
 mod patterns;
+mod printing;
 mod quantities;
 mod reset;
 mod tool;

@@ -7,13 +7,14 @@ use clap::{Args, Parser};
 use fleuve_client::Properties;
 
 use super::Connect;
-use crate::commands::consume::{Consume, Form, Parts, Style, run_in as consume_in};
+use crate::commands::consume::{Consume, run_in as consume_in};
 use crate::commands::produce::{LineHeaders, Produce, run_in as produce_in, unescape};
 use crate::commands::topic::parse_assignments;
 use crate::decode::Decoder;
 use crate::failure::Failure;
 use crate::output::note;
 use crate::patterns::{TopicPattern, pick};
+use crate::printing::{Form, Parts, Style};
 
 /// Read lines from stdin and send them.
 #[derive(Debug, Parser)]

@@ -12,11 +12,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Connect;
 use super::console::FormatOptions;
-use crate::commands::consume::Printer;
 use crate::commands::topic::parse_assignments;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{line, note};
+use crate::printing::Printer;
 use crate::quantities::{format_time, now_ms};
 
 /// How long one poll waits at most.
