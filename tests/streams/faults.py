@@ -5,7 +5,7 @@
 
 Each kill is a SIGKILL of an instance or of a broker (with `cluster`, of one of three nodes of Apache Kafka), which
 comes back a moment later. The broker shares out the tasks where it can (KIP-1071); `--protocol classic` leaves that to
-the instances. Every record that a reader of committed records gets is held against the one before it of its
+the instances. Either keeps the state of each task in the other instance, too. Every record that a reader of committed records gets is held against the one before it of its
 key: each change of each count has to be there once and in order. `--long` kills 100 times.
 """
 
@@ -28,9 +28,9 @@ SETTINGS = {
     "group.initial.rebalance.delay.ms": "0", "group.min.session.timeout.ms": "1000", "offsets.topic.num.partitions": "4",
     "group.streams.initial.rebalance.delay.ms": "200", "group.streams.assignment.interval.ms": "200",
     "group.streams.min.heartbeat.interval.ms": "200", "group.streams.heartbeat.interval.ms": "500",
-    "group.streams.min.session.timeout.ms": "1000", "group.streams.session.timeout.ms": "3000",
+    "group.streams.min.session.timeout.ms": "1000", "group.streams.session.timeout.ms": "3000", "group.streams.num.standby.replicas": "1",
 }  # fmt: skip
-INSTANCE = ["processing.guarantee=exactly_once_v2", "session.timeout.ms=3000", "num.stream.threads=2"]
+INSTANCE = ["processing.guarantee=exactly_once_v2", "session.timeout.ms=3000", "num.stream.threads=2", "num.standby.replicas=1"]
 
 
 class Scene:

@@ -67,6 +67,7 @@ fn settings(arguments: &[String]) -> Result<(String, Settings), Box<dyn Error>> 
             "session.timeout.ms" => settings.session_timeout = milliseconds(value)?,
             "statestore.cache.max.bytes" => settings.cache_bytes_max = value.parse()?,
             "num.stream.threads" => settings.threads = value.parse()?,
+            "num.standby.replicas" => settings.num_standby_replicas = value.parse()?,
             "group.protocol" => {
                 settings.group_protocol = match value {
                     "auto" => StreamsGroupProtocol::Auto,

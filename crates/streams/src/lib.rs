@@ -28,8 +28,9 @@ mod query;
 mod app;
 
 pub use app::{
-    Guarantee, InstanceMetadata, KeyMetadata, Restoration, RestoreListener, Settings, Streams,
-    StreamsError, StreamsGroupProtocol, export_state, import_state,
+    Guarantee, InstanceMetadata, KeyMetadata, Restoration, RestoreListener, Settings,
+    StandbyListener, StandbySuspension, StandbyUpdate, Streams, StreamsError, StreamsGroupProtocol,
+    export_state, import_state,
 };
 pub use driver::{Expected, Input, TestData, TestDriver, TestRecord, TestRecords, TestSetup};
 pub use dsl::processor;

@@ -143,6 +143,61 @@ fn what_a_killed_instance_did_since_its_commit_is_done_by_another() {
 }
 
 #[test]
+fn a_standby_takes_over_with_the_state_it_has() {
+    let app = counts();
+    for (guarantee, tail) in [(Guarantee::AtLeastOnce, 2), (Guarantee::ExactlyOnce, 0)] {
+        for on_disk in [false, true] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let setup = TestDriver::of(&app).partitions(2).instances(3).standby_replicas(1);
+            let setup = setup.commit_on_command().cache_bytes(0).guarantee(guarantee);
+            let setup = if on_disk { setup.state_dir(directory.path()) } else { setup };
+            let mut driver = started(setup);
+            assert_eq!(
+                (driver.tasks_of(0), driver.tasks_of(1)),
+                (vec!["0_0".into()], vec!["0_1".into()])
+            );
+            assert_eq!(driver.standbys_of(0), ["0_1"]);
+            for key in ["a", "b", "c", "d", "e"] {
+                driver.input("in").partition(1).send(key, "x");
+            }
+            driver.commit();
+            driver.input("in").partition(1).send("a", "y").send("b", "y");
+            driver.raw_output("out");
+            driver.kill_instance(1);
+            assert_eq!(driver.tasks_of(0), ["0_0", "0_1"]);
+            // What was written since the last commit, of which exactly once nothing is left.
+            assert_eq!(driver.restored(), tail, "{guarantee:?}, on disk: {on_disk}");
+            // Another instance keeps what this one runs now, and takes over in turn.
+            assert_eq!(driver.standbys_of(2), ["0_0", "0_1"]);
+            driver.commit();
+            driver.kill_instance(0);
+            assert_eq!(driver.restored(), tail);
+            driver.input("in").partition(1).send("c", "y");
+            driver.commit();
+            let repeated = if guarantee == Guarantee::AtLeastOnce { 3 } else { 2 };
+            let counted = [("a", repeated), ("b", repeated), ("c", 2)];
+            driver.output::<String, i64>("out").expect(counted);
+        }
+    }
+}
+
+#[test]
+fn a_task_that_moves_to_its_standby_restores_nothing() {
+    let app = counts();
+    let mut driver = started(TestDriver::of(&app).partitions(2).instances(2).standby_replicas(1));
+    driver.input("in").partition(1).send("k", "x").send("k", "y");
+    assert_eq!(driver.standbys_of(0), ["0_1"]);
+    driver.move_task("0_1", 0);
+    assert_eq!(driver.restored(), 0);
+    assert_eq!(
+        (driver.standbys_of(0).len(), driver.standbys_of(1)),
+        (0, vec!["0_0".into(), "0_1".into()])
+    );
+    driver.input("in").partition(1).send("k", "z");
+    driver.output::<String, i64>("out").expect([("k", 1), ("k", 2), ("k", 3)]);
+}
+
+#[test]
 fn without_an_instance_records_wait_for_one() {
     let app = counts();
     let mut driver = started(TestDriver::of(&app).commit_on_command());

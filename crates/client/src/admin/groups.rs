@@ -207,7 +207,9 @@ impl Admin {
                 GroupMember {
                     topics: told.topics,
                     user_data: told.user_data,
-                    assignment: decode_assignment(member.member_assignment).unwrap_or_default(),
+                    assignment: decode_assignment(member.member_assignment)
+                        .unwrap_or_default()
+                        .partitions,
                     instance_id: member.group_instance_id.map(|id| id.to_string()),
                     client_id: member.client_id.to_string(),
                     host: member.client_host.to_string(),

@@ -18,7 +18,7 @@ use fleuve_types::TopicPartition;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::assignor::{RebalanceProtocol, Subscription};
+use super::assignor::{Assigned, Assignor, RebalanceProtocol, Subscription};
 use super::membership::{End, Membership};
 use super::protocol::{
     decode_assignment, decode_subscription, encode_assignment, encode_subscription,
@@ -184,9 +184,9 @@ impl Membership {
             protocol_name: joined.protocol_name.clone(),
             assignments: assignments
                 .into_iter()
-                .map(|(member_id, partitions)| SyncGroupRequestAssignment {
+                .map(|(member_id, assigned)| SyncGroupRequestAssignment {
                     member_id: member_id.into(),
-                    assignment: encode_assignment(&partitions),
+                    assignment: encode_assignment(&assigned),
                 })
                 .collect(),
         };
@@ -194,11 +194,15 @@ impl Membership {
         let synced = connection.submit(&request, version)?.within(timeout).wait().await?;
         check(synced.error_code, subject)?;
         self.next_heartbeat = Instant::now() + self.shared.config.heartbeat_interval;
-        decode_assignment(synced.assignment).ok_or_else(|| Error::Protocol {
+        let assigned = decode_assignment(synced.assignment).ok_or_else(|| Error::Protocol {
             broker: connection.broker().to_owned(),
             operation: "SyncGroup",
             reason: "the leader's assignment is unreadable".to_owned(),
-        })
+        })?;
+        if let Ok(assignor) = self.assignor(&joined) {
+            assignor.assigned(&assigned);
+        }
+        Ok(assigned.partitions)
     }
 
     async fn join_group(&self, connection: &Connection) -> Result<JoinGroupResponse> {
@@ -247,17 +251,19 @@ impl Membership {
         }
     }
 
-    /// Divides the partitions of the subscribed topics among all members.
-    async fn divide(
-        &mut self,
-        joined: &JoinGroupResponse,
-    ) -> Result<HashMap<String, Vec<TopicPartition>>> {
+    /// The assignor that the group has chosen.
+    fn assignor(&self, joined: &JoinGroupResponse) -> Result<Arc<dyn Assignor>> {
         let protocol = joined.protocol_name.as_deref().unwrap_or_default();
         let assignor = self.shared.assignors.iter().find(|assignor| assignor.name() == protocol);
-        let assignor = assignor.cloned().ok_or_else(|| {
+        assignor.cloned().ok_or_else(|| {
             let subject = format!("group {} chose the assignor {protocol}", self.group);
             Error::broker(subject, ErrorCode::InconsistentGroupProtocol)
-        })?;
+        })
+    }
+
+    /// Divides the partitions of the subscribed topics among all members.
+    async fn divide(&mut self, joined: &JoinGroupResponse) -> Result<HashMap<String, Assigned>> {
+        let assignor = self.assignor(joined)?;
         let unreadable = |member: &JoinGroupResponseMember| Error::Protocol {
             broker: "of the group".to_owned(),
             operation: "JoinGroup",
@@ -287,8 +293,10 @@ impl Membership {
                 (name.to_string(), count)
             })
             .collect();
+        self.while_alive(assignor.prepare(&members)).await;
         let known = counts.iter().filter(|(_, count)| **count > 0);
-        let assignment = assignor.assign(&known.map(|(k, v)| (k.clone(), *v)).collect(), &members);
+        let known = known.map(|(name, count)| (name.clone(), *count)).collect();
+        let assignment = assignor.assign_with_data(&known, &members);
         self.divided = Some(counts);
         Ok(assignment)
     }

@@ -53,7 +53,8 @@ use singly::Singly;
 use state::{Pattern, State};
 
 pub use assignor::{
-    Assignor, CooperativeSticky, Range, RebalanceProtocol, RoundRobin, Sticky, Subscription,
+    Assigned, Assignor, CooperativeSticky, Range, RebalanceProtocol, RoundRobin, Sticky,
+    Subscription,
 };
 pub use offsets::{Committed, EARLIEST, LATEST, LogOffset, MAX_TIMESTAMP};
 pub(crate) use protocol::{decode_assignment, decode_subscription};
@@ -286,6 +287,12 @@ impl Consumer {
             state.subscription = Arc::new([]);
             state.pattern = None;
         })
+    }
+
+    /// Joins the group once more, because this member's assignor has news for the leader's. With the classic protocol
+    /// the group divides anew if what members tell has changed; with the others the broker decides about that.
+    pub fn enforce_rebalance(&self) -> Result<()> {
+        self.change_subscription(|_| {})
     }
 
     fn change_subscription(&self, change: impl FnOnce(&mut State)) -> Result<()> {

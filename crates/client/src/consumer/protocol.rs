@@ -16,7 +16,7 @@ use fleuve_protocol::messages::consumer_protocol_subscription::{
 use fleuve_protocol::{Message, Reader, Writer};
 use fleuve_types::TopicPartition;
 
-use super::assignor::Subscription;
+use super::assignor::{Assigned, Subscription};
 
 /// Owned partitions came with version 1, their generation with 2, the rack with 3.
 const SUBSCRIPTION_VERSION: i16 = 3;
@@ -57,27 +57,27 @@ pub(crate) fn decode_subscription(member_id: &str, bytes: Bytes) -> Option<Subsc
 }
 
 /// Writes what the leader assigns to a member.
-pub(super) fn encode_assignment(partitions: &[TopicPartition]) -> Bytes {
-    let assigned_partitions = by_topic(partitions)
+pub(super) fn encode_assignment(assigned: &Assigned) -> Bytes {
+    let assigned_partitions = by_topic(&assigned.partitions)
         .into_iter()
         .map(|(topic, partitions)| AssignedTopic { topic: topic.to_owned().into(), partitions })
         .collect();
-    let assignment =
-        ConsumerProtocolAssignment { assigned_partitions, ..ConsumerProtocolAssignment::default() };
+    let user_data = assigned.user_data.clone();
+    let assignment = ConsumerProtocolAssignment { assigned_partitions, user_data };
     versioned(&assignment, ASSIGNMENT_VERSION)
 }
 
 /// Reads what the leader assigned; no bytes mean no partitions.
-pub(crate) fn decode_assignment(bytes: Bytes) -> Option<Vec<TopicPartition>> {
+pub(crate) fn decode_assignment(bytes: Bytes) -> Option<Assigned> {
     if bytes.is_empty() {
-        return Some(Vec::new());
+        return Some(Assigned::default());
     }
     let told: ConsumerProtocolAssignment = read_versioned(bytes)?;
     let partitions = told.assigned_partitions.iter().flat_map(|topic| {
         let name: std::sync::Arc<str> = (&*topic.topic).into();
         topic.partitions.iter().map(move |&index| TopicPartition::new(name.clone(), index))
     });
-    Some(partitions.collect())
+    Some(Assigned { partitions: partitions.collect(), user_data: told.user_data.clone() })
 }
 
 fn by_topic(partitions: &[TopicPartition]) -> BTreeMap<&str, Vec<i32>> {
@@ -120,8 +120,11 @@ mod tests {
         };
         let told = decode_subscription("m", encode_subscription(&subscription));
         assert_eq!(told, Some(subscription));
-        assert_eq!(decode_assignment(encode_assignment(&owned)), Some(owned.to_vec()));
-        assert_eq!(decode_assignment(Bytes::new()), Some(Vec::new()));
+        for user_data in [None, Some(Bytes::from_static(b"d"))] {
+            let assigned = Assigned { partitions: owned.to_vec(), user_data };
+            assert_eq!(decode_assignment(encode_assignment(&assigned)), Some(assigned));
+        }
+        assert_eq!(decode_assignment(Bytes::new()), Some(Assigned::default()));
     }
 
     #[test]

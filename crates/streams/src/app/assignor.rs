@@ -1,17 +1,26 @@
-//! Who runs which task.
+//! Divides tasks among the members of a group of the classic protocol.
 //!
-//! The unit is the task: all partitions of one number that a subtopology reads go to one member. Tasks stay where they
-//! are as long as nobody has too many, so that state is not read again; what has to move is given up in one rebalance
-//! and taken in the next (KIP-429), so that all other tasks run on.
+//! The unit is the task: all partitions of one number that a subtopology reads go to one member. Where tasks and their
+//! standbys are best, `placement` decides; what has to move is given up in one rebalance and taken in the next
+//! (KIP-429), so that all other tasks run on. Members tell each other what that takes in the forms of `told`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use fleuve_client::consumer::{Assignor, RebalanceProtocol, Subscription};
+use fleuve_client::BoxFuture;
+use fleuve_client::consumer::{Assigned, Assignor, RebalanceProtocol, Subscription};
 use fleuve_types::TopicPartition;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
-use super::owners;
+use super::Settings;
+use super::placement::{self, Member, Placement, Spec};
+use super::rebalancing::{Event, Warming};
+use super::standby::Standbys;
+use super::told::{Given, Told};
 use super::topics::{Counts, tasks_of};
 use crate::runtime::TaskId;
 use crate::topology::Plan;
@@ -19,19 +28,67 @@ use crate::topology::Plan;
 /// Divides tasks.
 pub(super) struct TaskAssignor {
     tasks: BTreeMap<TaskId, Vec<TopicPartition>>,
-    /// Where this instance answers queries.
-    server: Option<String>,
+    rules: Rules,
+    /// How often this member has asked for another division.
+    asked: Arc<AtomicU64>,
+    /// What every member of this instance tells.
+    told: Told,
+    /// The state in this process; `None` in tests of the division alone.
+    here: Option<Here>,
+    /// The number of records in the changelogs of each task with state, as they were when this member divided last.
+    sizes: Mutex<BTreeMap<TaskId, u64>>,
+}
+
+/// How many copies there are, and where.
+#[derive(Clone, Debug, Default)]
+struct Rules {
+    standby_replicas: usize,
+    warmup_replicas_max: usize,
+    acceptable_lag: u64,
+    rack_tags: Vec<String>,
+    probing_interval: Duration,
+}
+
+/// What a member knows and moves in its own process.
+pub(super) struct Here {
+    /// The thread's number.
+    pub(super) thread: usize,
+    pub(super) standbys: Standbys,
+    pub(super) events: mpsc::UnboundedSender<Event>,
 }
 
 impl TaskAssignor {
-    pub(super) fn new(plan: &Plan, counts: &Counts) -> Self {
-        Self { tasks: partitions_by_task(plan, counts), server: None }
+    pub(super) fn new(plan: &Plan, counts: &Counts, settings: &Settings) -> Self {
+        Self {
+            tasks: partitions_by_task(plan, counts),
+            rules: Rules {
+                standby_replicas: settings.num_standby_replicas,
+                warmup_replicas_max: settings.max_warmup_replicas,
+                acceptable_lag: settings.acceptable_recovery_lag,
+                rack_tags: settings.rack_aware_assignment_tags.clone(),
+                probing_interval: settings.probing_rebalance_interval,
+            },
+            asked: Arc::default(),
+            told: Told {
+                application_server: settings.application_server.clone(),
+                tags: settings.client_tags.clone(),
+                ..Told::default()
+            },
+            here: None,
+            sizes: Mutex::default(),
+        }
     }
 
-    /// Tells the group where this instance answers queries.
-    pub(super) fn serving(mut self, application_server: Option<&str>) -> Self {
-        self.server = application_server.map(str::to_owned);
+    /// Makes the assignor of a thread of a process.
+    pub(super) fn within(mut self, process: &str, here: Here) -> Self {
+        process.clone_into(&mut self.told.process);
+        self.here = Some(here);
         self
+    }
+
+    /// What to raise before the group is asked to divide anew.
+    pub(super) fn asked(&self) -> Arc<AtomicU64> {
+        self.asked.clone()
     }
 }
 
@@ -65,73 +122,126 @@ impl Assignor for TaskAssignor {
     }
 
     fn user_data(&self, _: &[TopicPartition], _: i32) -> Option<Bytes> {
-        self.server.as_deref().map(owners::user_data)
+        let asked = self.asked.load(Ordering::Relaxed);
+        let told = Told { asked, ..self.told.clone() };
+        let told = match &self.here {
+            Some(Here { standbys, .. }) => {
+                told.with_tasks(standbys.running(), standbys.positions().into_iter())
+            }
+            None => told,
+        };
+        Some(told.to_bytes())
+    }
+
+    fn prepare<'a>(&'a self, members: &'a [Subscription]) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let Some(Here { standbys, .. }) = &self.here else {
+                return;
+            };
+            let process = |member: &Subscription| Told::of_bytes(member.user_data.as_ref()).process;
+            let processes: BTreeSet<String> = members.iter().map(process).collect();
+            // A process alone has nobody to leave a task with.
+            let sizes = match processes.len() {
+                0 | 1 => Ok(BTreeMap::new()),
+                _ => standbys.changelog_sizes(self.tasks.keys().copied()).await,
+            };
+            *self.sizes.lock() = sizes.unwrap_or_else(|error| {
+                // Then nobody is near enough but who runs a task.
+                tracing::warn!(%error, "the ends of changelogs are not known");
+                let stateful = self.tasks.keys().filter(|id| standbys.is_followed(**id));
+                stateful.map(|id| (*id, u64::MAX)).collect()
+            });
+        })
     }
 
     fn assign(
         &self,
-        _: &BTreeMap<String, usize>,
+        counts: &BTreeMap<String, usize>,
         members: &[Subscription],
     ) -> HashMap<String, Vec<TopicPartition>> {
-        let wanted = self.divide(members);
-        let mut assignment: HashMap<String, Vec<TopicPartition>> = HashMap::new();
-        for member in members {
-            assignment.insert(member.member_id.clone(), Vec::new());
-        }
-        for (id, winner) in wanted {
-            let partitions = &self.tasks[&id];
-            let winner = &members[winner];
+        let assigned = self.assign_with_data(counts, members).into_iter();
+        assigned.map(|(member, assigned)| (member, assigned.partitions)).collect()
+    }
+
+    fn assign_with_data(
+        &self,
+        _: &BTreeMap<String, usize>,
+        members: &[Subscription],
+    ) -> HashMap<String, Assigned> {
+        let spec = self.spec(members);
+        let mut placement = placement::place(&spec);
+        let mut partitions: Vec<Vec<TopicPartition>> = vec![Vec::new(); members.len()];
+        let Placement { active, standby, .. } = &mut placement;
+        for (id, winner) in active {
             // Somebody else still runs the task: it is given up now, and given out in the next rebalance.
-            let held = members
-                .iter()
-                .any(|member| member.member_id != winner.member_id && owns(member, partitions));
-            if !held && let Some(given) = assignment.get_mut(&winner.member_id) {
-                given.extend(partitions.iter().cloned());
+            let holder = (0..members.len())
+                .find(|member| member != winner && spec.members[*member].owned.contains(id));
+            match holder {
+                None => partitions[*winner].extend(self.tasks[id].iter().cloned()),
+                // Until then its state is kept where it is about to go.
+                Some(holder) if spec.members[holder].process != spec.members[*winner].process => {
+                    standby[*winner].insert(*id);
+                }
+                Some(_) => {}
             }
         }
-        assignment
+        if placement.is_moving {
+            tracing::info!(?placement, "tasks move when others have their state");
+        }
+        let first = (0..members.len()).min_by_key(|member| &members[*member].member_id);
+        let each = members.iter().zip(partitions).enumerate();
+        let assigned = each.map(|(index, (member, partitions))| {
+            let probing = placement.is_moving && first == Some(index);
+            let given = Given::new(&placement.standby[index], &placement.warmup[index], probing);
+            let user_data = Some(given.to_bytes());
+            (member.member_id.clone(), Assigned { partitions, user_data })
+        });
+        assigned.collect()
+    }
+
+    fn assigned(&self, assigned: &Assigned) {
+        let Some(Here { thread, standbys, events }) = &self.here else {
+            return;
+        };
+        let given = Given::of_bytes(assigned.user_data.as_ref());
+        let warmup = given.warmup();
+        standbys.keep(*thread, given.standby().union(&warmup).copied().collect());
+        let probe_after = given.probing.then_some(self.rules.probing_interval);
+        // A closed channel is a thread that has ended.
+        let _ = events.send(Event::Warming(Warming { tasks: warmup, probe_after }));
     }
 }
 
 impl TaskAssignor {
-    /// The member of each task, by its index: as evenly as possible, and otherwise where the task is.
-    fn divide(&self, members: &[Subscription]) -> BTreeMap<TaskId, usize> {
-        let mut order: Vec<usize> = (0..members.len()).collect();
-        order.sort_by(|a, b| members[*a].member_id.cmp(&members[*b].member_id));
-        let least = self.tasks.len() / members.len().max(1);
-        // So many members may have one task more.
-        let mut extra = self.tasks.len() % members.len().max(1);
-        let mut kept: BTreeMap<TaskId, usize> = BTreeMap::new();
-        let mut loads = vec![0_usize; members.len()];
-        for member in &order {
-            for (id, partitions) in &self.tasks {
-                if kept.contains_key(id) || !owns(&members[*member], partitions) {
-                    continue;
-                }
-                let room = if loads[*member] < least {
-                    true
-                } else if loads[*member] == least && extra > 0 {
-                    extra -= 1;
-                    true
-                } else {
-                    false
-                };
-                if room {
-                    loads[*member] += 1;
-                    kept.insert(*id, *member);
-                }
+    /// What all members tell, in numbers.
+    fn spec(&self, members: &[Subscription]) -> Spec {
+        let sizes = self.sizes.lock();
+        let member = |subscription: &Subscription| {
+            let told = Told::of_bytes(subscription.user_data.as_ref());
+            let owned = self.tasks.iter().filter(|(_, reads)| owns(subscription, reads));
+            let owned: BTreeSet<TaskId> = owned.map(|(id, _)| *id).collect();
+            let behind = told.positions().filter_map(|(id, offset)| {
+                let size = sizes.get(&id)?;
+                Some((id, size.saturating_sub(u64::try_from(offset).unwrap_or(0))))
+            });
+            let mut lags: BTreeMap<TaskId, u64> = behind.collect();
+            lags.extend(told.running().map(|id| (id, 0)));
+            if told.process.is_empty() {
+                // It does not say, and can only be taken to run what it owns.
+                lags.extend(owned.iter().map(|id| (*id, 0)));
             }
+            let id = subscription.member_id.clone();
+            let process = if told.process.is_empty() { id.clone() } else { told.process };
+            Member { id, process, tags: told.tags, owned, lags }
+        };
+        Spec {
+            tasks: self.tasks.keys().map(|id| (*id, sizes.get(id).copied())).collect(),
+            members: members.iter().map(member).collect(),
+            standby_replicas: self.rules.standby_replicas,
+            warmup_replicas_max: self.rules.warmup_replicas_max,
+            acceptable_lag: self.rules.acceptable_lag,
+            rack_tags: self.rules.rack_tags.clone(),
         }
-        let free: BTreeSet<TaskId> =
-            self.tasks.keys().filter(|id| !kept.contains_key(id)).copied().collect();
-        for id in free {
-            // Tasks of one subtopology spread, because ids are given out in order to the least loaded.
-            if let Some(member) = order.iter().min_by_key(|member| loads[**member]) {
-                loads[*member] += 1;
-                kept.insert(id, *member);
-            }
-        }
-        kept
     }
 }
 
@@ -147,7 +257,8 @@ mod tests {
         let app = crate::Topology::new("app");
         app.stream::<String, String>("a").to("b");
         let plan = app.build().expect("a valid topology");
-        TaskAssignor::new(&plan, &Counts::from([("a".to_owned(), partitions)]))
+        let counts = Counts::from([("a".to_owned(), partitions)]);
+        TaskAssignor::new(&plan, &counts, &Settings::default())
     }
 
     fn member(id: &str, owned: &[i32]) -> Subscription {
@@ -186,5 +297,39 @@ mod tests {
             assignor(5).assign(&BTreeMap::new(), &[member("x", &[4, 1]), member("y", &[0])]);
         assert_eq!(numbers(&assignment, "x"), [1, 3, 4]);
         assert_eq!(numbers(&assignment, "y"), [0, 2]);
+    }
+
+    #[test]
+    fn state_is_brought_along_before_a_task_moves() {
+        let assignor = assignor(2);
+        assignor.sizes.lock().extend([0, 1].map(|partition| (id(partition), 1_000_000)));
+        let told = |process: &str, running: &[i32], positions: &[(i32, i64)]| {
+            let told = Told { process: process.to_owned(), ..Told::default() };
+            let positions = positions.iter().map(|(partition, offset)| (id(*partition), *offset));
+            Some(told.with_tasks(running.iter().copied().map(id), positions).to_bytes())
+        };
+        let runs = Subscription { user_data: told("x", &[0, 1], &[]), ..member("x", &[0, 1]) };
+        let assign = |positions: &[(i32, i64)]| {
+            let comes = Subscription { user_data: told("y", &[], positions), ..member("y", &[]) };
+            let assigned = assignor.assign_with_data(&BTreeMap::new(), &[runs.clone(), comes]);
+            let given = |id: &str| {
+                let Assigned { partitions, user_data } = &assigned[id];
+                (partitions.len(), Given::of_bytes(user_data.as_ref()))
+            };
+            (given("x"), given("y"))
+        };
+        let ((kept, told), (taken, given)) = assign(&[]);
+        assert_eq!((kept, taken), (2, 0));
+        assert_eq!(given.warmup(), BTreeSet::from([id(1)]));
+        assert!(told.probing, "one member looks after the warm-ups");
+        // Near enough: it is given up, and its state stays here until it is given out.
+        let ((kept, told), (taken, given)) = assign(&[(1, 999_999)]);
+        assert_eq!((kept, taken), (1, 0));
+        assert_eq!(given.standby(), BTreeSet::from([id(1)]));
+        assert!(given.warmup().is_empty() && !told.probing);
+    }
+
+    fn id(partition: i32) -> TaskId {
+        TaskId { subtopology: 0, partition }
     }
 }

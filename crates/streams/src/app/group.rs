@@ -114,7 +114,11 @@ pub(super) fn member(
             let (host, port) = server.rsplit_once(':')?;
             Some((host.to_owned(), port.parse().ok()?))
         }),
-        client_tags: Vec::new(),
+        client_tags: settings
+            .client_tags
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
         tasks: tasks.collect(),
     }
 }

@@ -63,17 +63,24 @@ impl Inside {
         &self,
         mut query: Query<A>,
     ) -> Result<Answer<A>, QueryError> {
-        let here = self.shelf.tasks();
+        let mut here = self.shelf.tasks();
         let ids = match query.target(&self.plan, |part| self.count_of(part))? {
             Target::Global => return query.ask_global(&self.globals),
             Target::Tasks(ids) => ids,
             Target::Any(ids) => {
+                if query.is_stale_enough {
+                    let standbys = ids.iter().filter(|id| self.shelf.has_standby(**id));
+                    here.extend(standbys.map(|id| (*id, true)));
+                }
                 let known: Vec<TaskId> =
                     ids.iter().filter(|id| here.contains_key(id)).copied().collect();
                 if known.is_empty() { ids } else { known }
             }
         };
-        if let Some(missing) = ids.iter().find(|id| !here.contains_key(id)) {
+        let is_here = |id: &TaskId| {
+            here.contains_key(id) || (query.is_stale_enough && self.shelf.has_standby(*id))
+        };
+        if let Some(missing) = ids.iter().find(|id| !is_here(id)) {
             return Err(query.not_here(*missing, self.owners.last_known(*missing)));
         }
         self.shelf.query(query, &ids).await?.ok_or(QueryError::Ended)
@@ -194,7 +201,8 @@ impl Inside {
     /// Asks one task wherever it is. What another instance passed on is answered here or not at all, so that two that
     /// take each other for the owner do not ask each other for ever.
     async fn rows_of(&self, ask: &Ask, id: TaskId) -> Result<Rows, JsonReply> {
-        if self.shelf.tasks().contains_key(&id) {
+        let is_here = self.shelf.tasks().contains_key(&id);
+        if is_here || (ask.is_stale_enough && self.shelf.has_standby(id)) {
             return Ok(self.shelf.rows(&self.plan, ask, id).await?);
         }
         let (store, task) = (ask.store.clone(), id.to_string());

@@ -32,7 +32,8 @@ impl Settings {
             uncommitted,
             database: state - uncommitted,
             fetched,
-            fetched_of_restoration: fetched / self.restorations_max.max(1),
+            // Standbys fetch as one restoration does.
+            fetched_of_restoration: fetched / (self.restorations_max.max(1) + 1),
         }
     }
 }
@@ -66,7 +67,7 @@ mod tests {
                 + shares.uncommitted
                 + shares.database
                 + shares.fetched
-                + shares.fetched_of_restoration * restorations_max;
+                + shares.fetched_of_restoration * (restorations_max + 1);
             assert!(all <= budget, "{all} bytes");
             assert!(all > budget / 10 * 9, "{all} bytes");
         }

@@ -14,11 +14,14 @@ mod memory;
 mod metadata;
 mod output;
 mod owners;
+mod placement;
 mod production;
 mod rebalancing;
 mod restore;
+mod standby;
 mod tasks;
 mod thread;
+mod told;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -39,6 +42,7 @@ use tokio::task::JoinSet;
 pub use directory::{export_state, import_state};
 pub use group::StreamsGroupProtocol;
 pub use restore::{Restoration, RestoreListener};
+pub use standby::{StandbyListener, StandbySuspension, StandbyUpdate};
 
 use crate::dsl::Topology;
 use crate::error::{ProcessingError, TopologyError};
@@ -113,6 +117,23 @@ pub struct Settings {
     pub max_task_idle: Option<Duration>,
     /// Traces one record in so many, of each task; 0 for none. The default is 1,000.
     pub trace_every: u64,
+    /// `num.standby.replicas`: the processes beside its own that keep the state of a task. The default is 0. With the
+    /// streams group protocol it is the group's setting `streams.num.standby.replicas` that counts.
+    pub num_standby_replicas: usize,
+    /// `acceptable.recovery.lag`: a process that lacks no more changelog records of a task than these may run it at once;
+    /// otherwise the task stays where it is until the process has its state. The default is 10,000.
+    pub acceptable_recovery_lag: u64,
+    /// `max.warmup.replicas`: so many tasks at a time bring their state to where they are to run. The default is 2.
+    pub max_warmup_replicas: usize,
+    /// `probing.rebalance.interval.ms`: after this time the group looks once more whether tasks can move, if none of the
+    /// warm-ups has asked for it before. The default is ten minutes.
+    pub probing_rebalance_interval: Duration,
+    /// `client.tag.*`: where this instance runs, such as its zone.
+    pub client_tags: BTreeMap<String, String>,
+    /// `rack.aware.assignment.tags`: tags in which the standbys of a task are to differ from it and from one another.
+    pub rack_aware_assignment_tags: Vec<String>,
+    /// Who is told how standbys follow.
+    pub standby_listener: Option<Arc<dyn StandbyListener>>,
 }
 
 impl Default for Settings {
@@ -137,6 +158,13 @@ impl Default for Settings {
             group_instance_id: None,
             max_task_idle: Some(Duration::ZERO),
             trace_every: 1_000,
+            num_standby_replicas: 0,
+            acceptable_recovery_lag: 10_000,
+            max_warmup_replicas: 2,
+            probing_rebalance_interval: Duration::from_secs(600),
+            client_tags: BTreeMap::new(),
+            rack_aware_assignment_tags: Vec::new(),
+            standby_listener: None,
         }
     }
 }
@@ -242,6 +270,8 @@ pub struct Streams {
     globals: Globals,
     threads: JoinSet<Result<(), StreamsError>>,
     handles: BTreeMap<usize, Handle>,
+    /// Whoever keeps the standbys, which is no thread that could be missed.
+    following: JoinSet<()>,
     directory: Option<StateDirectory>,
 }
 
@@ -288,6 +318,11 @@ impl Streams {
             tables.clone(),
             directory.clone(),
         ));
+        let shelf = Shelf::default();
+        let (standbys, follower) =
+            standby::Follower::new(restorer.clone(), shelf.clone(), directory.clone(), &settings);
+        let mut following = JoinSet::new();
+        following.spawn(follower.run(stop.subscribe()));
         let listening = match &settings.application_server {
             Some(server) => Some(endpoint::address(server).await?),
             None => None,
@@ -295,7 +330,7 @@ impl Streams {
         let inside = Inside {
             plan: plan.clone(),
             counts: counts.clone(),
-            shelf: Shelf::default(),
+            shelf,
             globals: tables.clone(),
             owners: Owners::new(client.clone(), &plan, &counts),
             server: OnceLock::new(),
@@ -318,14 +353,25 @@ impl Streams {
             counts,
             client,
             settings,
-            process: by_broker.then(|| Arc::from(process_id())),
+            process: Arc::from(process_id()),
+            by_broker,
             restorer,
+            standbys,
             shelf: inside.shelf.clone(),
             threads: Arc::default(),
         };
         let handles = BTreeMap::new();
-        let mut running =
-            Self { inside, endpoint, setup, stop, globals: tables, threads, handles, directory };
+        let mut running = Self {
+            inside,
+            endpoint,
+            setup,
+            stop,
+            globals: tables,
+            threads,
+            handles,
+            following,
+            directory,
+        };
         for _ in 0..count {
             running.add_thread().await?;
         }
@@ -453,6 +499,7 @@ impl Streams {
                 result = ended;
             }
         }
+        while self.following.join_next().await.is_some() {}
         if let Some(endpoint) = self.endpoint.take() {
             endpoint.shutdown().await;
         }

@@ -8,13 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use fleuve_client::{Admin, Client};
 use fleuve_types::TopicPartition;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 
 use super::assignor::partitions_by_task;
+use super::told::Told;
 use super::topics::Counts;
 use crate::runtime::TaskId;
 use crate::topology::Plan;
@@ -82,7 +81,7 @@ impl Owners {
         let mut owners = BTreeMap::new();
         let classic = admin.describe_group(&self.group).await;
         for member in classic.iter().flat_map(|group| &group.members) {
-            let Some(server) = member.user_data.as_ref().and_then(read_user_data) else {
+            let Some(server) = Told::of_bytes(member.user_data.as_ref()).application_server else {
                 continue;
             };
             for (id, reads) in &self.tasks {
@@ -111,16 +110,6 @@ impl Owners {
         }
         Ok(owners)
     }
-}
-
-/// What a member of the classic protocol tells about its instance.
-pub(super) fn user_data(application_server: &str) -> Bytes {
-    json!({ "applicationServer": application_server }).to_string().into()
-}
-
-fn read_user_data(bytes: &Bytes) -> Option<String> {
-    let told: Value = serde_json::from_slice(bytes).ok()?;
-    Some(told["applicationServer"].as_str()?.to_owned())
 }
 
 /// How often the coordinator is asked at most.

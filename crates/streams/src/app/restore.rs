@@ -2,17 +2,19 @@
 //!
 //! Every task is restored on its own, all its stores with one consumer; several tasks at the same time, as many as
 //! the settings allow. What comes from a changelog is written to disk on the way, with its position, so that a
-//! restoration that is broken off goes on where it was.
+//! restoration that is broken off goes on where it was. How far the tasks of this process have come is in
+//! [`Positions`], for whoever decides where tasks are to run.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleuve_client::admin::Resource;
-use fleuve_client::config::IsolationLevel;
-use fleuve_client::consumer::{EARLIEST, LATEST, Start};
+use fleuve_client::config::{IsolationLevel, OffsetReset};
+use fleuve_client::consumer::{EARLIEST, LATEST, OwnedRecord, Start};
 use fleuve_client::{Admin, Client, Consumer, ConsumerConfig};
 use fleuve_types::TopicPartition;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -62,10 +64,14 @@ pub trait RestoreListener: std::fmt::Debug + Send + Sync {
     fn restore_ended(&self, _: &Restoration) {}
 }
 
+/// How far the tasks of this process follow their changelogs that do not run: the sum of the offsets of their stores.
+pub(super) type Positions = Arc<Mutex<BTreeMap<TaskId, i64>>>;
+
 /// Opens tasks and restores them.
 pub(super) struct Restorer {
     plan: Arc<Plan>,
     client: Client,
+    positions: Positions,
     isolation: IsolationLevel,
     globals: Globals,
     directory: Option<StateDirectory>,
@@ -87,6 +93,7 @@ impl Restorer {
         Self {
             plan,
             client,
+            positions: Positions::default(),
             isolation: match settings.guarantee {
                 Guarantee::AtLeastOnce => IsolationLevel::ReadUncommitted,
                 Guarantee::ExactlyOnce => IsolationLevel::ReadCommitted,
@@ -100,11 +107,28 @@ impl Restorer {
         }
     }
 
-    /// Makes a task, its stores as their changelogs say.
-    pub(super) async fn restored(&self, id: TaskId) -> Result<Task, StreamsError> {
-        let mut task = self.open(id).await?;
-        self.catch_up(&mut task).await?;
-        Ok(task)
+    pub(super) fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    /// Notes how far a task has come.
+    pub(super) fn note(&self, task: &Task) {
+        let stores = task.restorable().into_iter().filter(|store| !self.is_source(store));
+        let offsets = stores.filter_map(|store| task.offset_of(&store.store));
+        self.positions.lock().insert(task.id(), offsets.sum());
+    }
+
+    /// Whether a store is restored from a topic that the program reads.
+    pub(super) fn is_source(&self, store: &Restorable) -> bool {
+        self.plan.stores[&store.store].source_topic.is_some()
     }
 
     /// Makes a task with what the disk has of its stores, as far as that can be trusted. Waits while another thread of
@@ -123,6 +147,7 @@ impl Restorer {
                 task.resume(&store.store, topic_id, false)
                     .map_err(|cause| failed(&store, cause))?;
             }
+            self.note(&task);
             return Ok(task);
         }
         let earliest = self.offsets(id, &stores, EARLIEST, IsolationLevel::ReadUncommitted).await?;
@@ -149,11 +174,17 @@ impl Restorer {
             }
             task.resume(&store.store, topic_id, trusted).map_err(|cause| failed(&store, cause))?;
         }
+        self.note(&task);
         Ok(task)
     }
 
-    /// Restores what the changelogs have now and the task does not have. Returns how many records that were.
-    pub(super) async fn catch_up(&self, task: &mut Task) -> Result<u64, StreamsError> {
+    /// Restores what the changelogs have now and the task does not have. Returns how many records that were. Topics that
+    /// the program reads itself tell a task no more than those before it have `processed`, by offsets.
+    pub(super) async fn catch_up(
+        &self,
+        task: &mut Task,
+        processed: &HashMap<TopicPartition, i64>,
+    ) -> Result<u64, StreamsError> {
         let id = task.id();
         let stores = task.restorable();
         if stores.is_empty() {
@@ -165,12 +196,15 @@ impl Restorer {
         // To the very end, also with exactly once: the last transaction of whoever had the task before may be decided
         // and its markers not yet written. A reader of committed records waits for them, and must not stop before.
         // Transactions in the program's own sources are others' business.
-        let is_source = |store: &&Restorable| self.plan.stores[&store.store].source_topic.is_some();
         let (sources, written): (Vec<Restorable>, Vec<Restorable>) =
-            stores.iter().cloned().partition(|store| is_source(&store));
+            stores.iter().cloned().partition(|store| self.is_source(store));
         let mut ends = self.offsets(id, &written, LATEST, IsolationLevel::ReadUncommitted).await?;
         if !sources.is_empty() {
-            ends.extend(self.offsets(id, &sources, LATEST, self.isolation).await?);
+            let mut read = self.offsets(id, &sources, LATEST, self.isolation).await?;
+            for (partition, end) in &mut read {
+                *end = (*end).min(processed.get(partition).copied().unwrap_or(0));
+            }
+            ends.extend(read);
         }
         let earliest = self.offsets(id, &stores, EARLIEST, self.isolation).await?;
         let started = Instant::now();
@@ -201,14 +235,7 @@ impl Restorer {
         if from.is_empty() {
             return Ok(0);
         }
-        let config = ConsumerConfig {
-            isolation_level: self.isolation,
-            auto_commit: false,
-            fetch_max_bytes: self.fetch_max_bytes,
-            max_partition_fetch_bytes: FETCH_BYTES.min(self.fetch_max_bytes),
-            ..ConsumerConfig::default()
-        };
-        let consumer = Consumer::new(self.client.clone(), config)?;
+        let consumer = self.consumer()?;
         consumer.assign(&from)?;
         let mut count = 0;
         let mut told = started;
@@ -217,18 +244,7 @@ impl Restorer {
                 let partition = records.partition().clone();
                 let next = records.next_offset();
                 if let Some(restoration) = running.get_mut(&partition) {
-                    let logged = records.into_owned().filter_map(|record| {
-                        Some(Logged {
-                            key: record.key?,
-                            value: record.value,
-                            timestamp: record.timestamp,
-                            headers: record
-                                .headers
-                                .into_iter()
-                                .map(|(key, value)| crate::record::Header { key, value })
-                                .collect(),
-                        })
-                    });
+                    let logged = records.into_owned().filter_map(logged);
                     let restored =
                         task.restore_batch(&restoration.store, logged, next).map_err(|cause| {
                             StreamsError::Restore {
@@ -240,6 +256,7 @@ impl Restorer {
                     restoration.records += restored;
                     restoration.offset = next;
                     restoration.elapsed = started.elapsed();
+                    self.note(task);
                     self.tell(restoration, |listener, it| listener.batch_restored(it));
                 }
                 if task.uncommitted_bytes() > UNCOMMITTED_MAX {
@@ -281,6 +298,20 @@ impl Restorer {
         let elapsed_ms = started.elapsed().as_millis() as u64;
         tracing::info!(task = %id, records = count, elapsed_ms, "state restored");
         Ok(count)
+    }
+
+    /// A reader of changelogs.
+    pub(super) fn consumer(&self) -> Result<Consumer, StreamsError> {
+        let config = ConsumerConfig {
+            isolation_level: self.isolation,
+            auto_commit: false,
+            // What retention has ended meanwhile is too old for the stores, too.
+            offset_reset: OffsetReset::Earliest,
+            fetch_max_bytes: self.fetch_max_bytes,
+            max_partition_fetch_bytes: FETCH_BYTES.min(self.fetch_max_bytes),
+            ..ConsumerConfig::default()
+        };
+        Ok(Consumer::new(self.client.clone(), config)?)
     }
 
     fn tell(&self, restoration: &Restoration, act: impl Fn(&dyn RestoreListener, &Restoration)) {
@@ -369,6 +400,17 @@ impl Changelog {
     }
 }
 
+/// A changelog record; one without a key says nothing.
+pub(super) fn logged(record: OwnedRecord) -> Option<Logged> {
+    let headers = record.headers.into_iter();
+    Some(Logged {
+        key: record.key?,
+        value: record.value,
+        timestamp: record.timestamp,
+        headers: headers.map(|(key, value)| crate::record::Header { key, value }).collect(),
+    })
+}
+
 fn failed(store: &Restorable, cause: StoreError) -> StreamsError {
     StreamsError::Restore { store: store.store.clone(), cause: Arc::new(cause) }
 }
@@ -382,7 +424,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// Bytes of one changelog partition that one fetch asks for: restoration is the only reader, and wants everything.
 const FETCH_BYTES: i32 = 8 << 20;
 /// Restored bytes that wait for the disk.
-const UNCOMMITTED_MAX: usize = 8 << 20;
+pub(super) const UNCOMMITTED_MAX: usize = 8 << 20;
 /// How often a restoration that goes on is logged.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// State on disk of this age needs no thought of tombstones: no topic forgets them so soon.

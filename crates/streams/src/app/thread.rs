@@ -8,9 +8,9 @@
 //! restored in the background while the others run. What the cluster refuses is done again from what was committed
 //! last; only errors that no repetition mends, or that last longer than `task.timeout.ms`, end the thread.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleuve_client::config::IsolationLevel;
@@ -20,13 +20,14 @@ use fleuve_types::TopicPartition;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::assignor::{TaskAssignor, partitions_by_task};
+use super::assignor::{Here, TaskAssignor, partitions_by_task};
 use super::group;
 use super::metadata;
 use super::output::{Outcome, Output, is_passing};
 use super::production::Unsent;
-use super::rebalancing::{Event, Listener};
+use super::rebalancing::{Event, Listener, Warming};
 use super::restore::Restorer;
+use super::standby::Standbys;
 use super::tasks::Tasks;
 use super::topics::Counts;
 use super::{Guarantee, Settings, StreamsError, memory};
@@ -43,9 +44,12 @@ pub(super) struct Setup {
     pub(super) counts: Arc<Counts>,
     pub(super) client: Client,
     pub(super) settings: Settings,
-    /// The process's id, where the broker shares out the tasks.
-    pub(super) process: Option<Arc<str>>,
+    /// The process's id.
+    pub(super) process: Arc<str>,
+    /// Whether the broker shares out the tasks.
+    pub(super) by_broker: bool,
     pub(super) restorer: Arc<Restorer>,
+    pub(super) standbys: Standbys,
     pub(super) shelf: Shelf,
     /// How many threads share the budget of caches.
     pub(super) threads: Arc<AtomicUsize>,
@@ -77,6 +81,11 @@ pub(super) struct Thread {
     strangers_since: Option<Instant>,
     /// Since when nothing could be committed.
     failing_since: Option<Instant>,
+    /// What the group is asked for to divide anew.
+    warming: Warming,
+    probe_at: Option<Instant>,
+    /// Raised with every such request.
+    asked: Arc<AtomicU64>,
 }
 
 /// Wakes the thread.
@@ -124,16 +133,18 @@ impl Thread {
             ..ConsumerConfig::default()
         };
         let asking = Arc::new(Consumer::new(setup.client.clone(), asking)?);
-        let assignor = TaskAssignor::new(&setup.plan, &setup.counts)
-            .serving(setup.settings.application_server.as_deref());
-        let consumer = match &setup.process {
-            Some(process) => {
-                let member = group::member(&setup.plan, &setup.counts, &setup.settings, process);
-                Consumer::for_streams(setup.client.clone(), config, member)?
-            }
-            None => {
-                Consumer::with_assignors(setup.client.clone(), config, vec![Arc::new(assignor)])?
-            }
+        let (told, events) = mpsc::unbounded_channel();
+        let assignor = TaskAssignor::new(&setup.plan, &setup.counts, &setup.settings);
+        let asked = assignor.asked();
+        let consumer = if setup.by_broker {
+            let Setup { plan, counts, settings, process, .. } = &setup;
+            let member = group::member(plan, counts, settings, process);
+            Consumer::for_streams(setup.client.clone(), config, member)?
+        } else {
+            let (standbys, events) = (setup.standbys.clone(), told.clone());
+            let here = Here { thread: setup.number, standbys, events };
+            let assignor = Arc::new(assignor.within(&setup.process, here));
+            Consumer::with_assignors(setup.client.clone(), config, vec![assignor])?
         };
         let transactional_id =
             exactly_once.then(|| format!("{application}-{:016x}-{}", unique(), setup.number));
@@ -143,8 +154,8 @@ impl Thread {
             setup.plan.policies.writing.clone(),
         )
         .await?;
-        let (told, events) = mpsc::unbounded_channel();
-        consumer.set_rebalance_listener(Arc::new(Listener(told)));
+        let (thread, standbys) = (setup.number, setup.standbys.clone());
+        consumer.set_rebalance_listener(Arc::new(Listener { events: told, thread, standbys }));
         consumer.subscribe(&source_topics(&setup.plan))?;
         let tasks = Tasks::new(partitions_by_task(&setup.plan, &setup.counts));
         let (restoring, restored) = mpsc::unbounded_channel();
@@ -167,6 +178,9 @@ impl Thread {
             last_commit: Instant::now(),
             strangers_since: None,
             failing_since: None,
+            warming: Warming::default(),
+            probe_at: None,
+            asked,
         })
     }
 
@@ -176,6 +190,10 @@ impl Thread {
         match &result {
             Ok(()) => {}
             Err(error) => tracing::error!(thread = self.setup.number, %error, "stream thread ends"),
+        }
+        self.setup.standbys.keep(self.setup.number, BTreeSet::new());
+        for (id, _) in self.tasks.all() {
+            self.setup.standbys.forget(id);
         }
         self.tasks.close_all();
         let listener = self.events;
@@ -226,6 +244,7 @@ impl Thread {
             }
             blocked = !self.process().await?;
             self.publish();
+            self.ask_for_warm_tasks()?;
             self.tasks.limit_queues(&self.consumer);
             let interval = self.setup.settings.commit_interval();
             let due = self.commit_due && self.tasks.ready().all(Task::is_settled);
@@ -241,6 +260,24 @@ impl Thread {
                 self.commit().await?;
             }
         }
+    }
+
+    /// Has the group divide anew when a task that is to come has its state here, or has had time for it.
+    fn ask_for_warm_tasks(&mut self) -> Result<(), StreamsError> {
+        let acceptable = i64::try_from(self.setup.settings.acceptable_recovery_lag);
+        let (standbys, acceptable) = (&self.setup.standbys, acceptable.unwrap_or(i64::MAX));
+        let is_warm = |id: &TaskId| standbys.lag(*id).is_some_and(|lag| lag <= acceptable);
+        let warm: Vec<TaskId> = self.warming.tasks.iter().copied().filter(is_warm).collect();
+        let is_time = self.probe_at.is_some_and(|at| at <= Instant::now());
+        if (warm.is_empty() && !is_time) || self.consumer.is_joining() {
+            return Ok(());
+        }
+        tracing::info!(thread = self.setup.number, ?warm, "the group is asked to divide anew");
+        // The next assignment says what is still to be warmed up.
+        self.warming = Warming::default();
+        self.probe_at = None;
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Ok(self.consumer.enforce_rebalance()?)
     }
 
     /// Tells the numbers of this thread and its tasks, once a second.
@@ -319,25 +356,31 @@ impl Thread {
             Event::Revoked(partitions, done) => {
                 self.drain().await?;
                 let result = self.commit().await;
-                for id in self.tasks.of(&partitions) {
-                    self.tasks.close(id);
-                    self.meter.task_closed();
-                }
+                self.close(&partitions);
                 let _ = done.send(());
                 result?;
             }
             Event::Told(statuses) => self.take_statuses(&statuses)?,
+            Event::Warming(warming) => {
+                self.probe_at = warming.probe_after.map(|after| Instant::now() + after);
+                self.warming = warming;
+            }
             Event::Lost(partitions) => {
-                for id in self.tasks.of(&partitions) {
-                    self.tasks.close(id);
-                    self.meter.task_closed();
-                }
+                self.close(&partitions);
                 if self.output.is_pending() {
                     self.begin_again("the group gave this member up").await?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn close(&mut self, partitions: &[TopicPartition]) {
+        for id in self.tasks.of(partitions) {
+            self.tasks.close(id);
+            self.setup.standbys.forget(id);
+            self.meter.task_closed();
+        }
     }
 
     fn take_statuses(&mut self, statuses: &[StreamsStatus]) -> Result<(), StreamsError> {
@@ -365,12 +408,13 @@ impl Thread {
         let done = self.restoring.clone();
         let restoring = tokio::spawn(async move {
             let began = Instant::now();
+            let mut found = None;
             let task = loop {
-                match setup.task(id, &asking, &partitions).await {
+                match setup.task(id, &asking, &partitions, &mut found).await {
                     Err(StreamsError::Client(error))
                         if is_passing(&error) && began.elapsed() < TASK_TIMEOUT =>
                     {
-                        tracing::info!(task = %id, %error, "the state is read again");
+                        tracing::info!(task = %id, %error, "the state is read on");
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }
                     task => break task,
@@ -581,18 +625,32 @@ impl Setup {
         Some(format!("{instance}-{}", self.number + 1))
     }
 
-    /// Makes a task with its state, and with what was committed beside its offsets.
+    /// Makes a task with its state, and with what was committed beside its offsets. The state is that of a standby, or
+    /// what the disk has, and the rest comes from changelogs. An attempt that fails leaves in `found` what there is.
     async fn task(
         &self,
         id: TaskId,
         asking: &Consumer,
         partitions: &[TopicPartition],
+        found: &mut Option<Task>,
     ) -> Result<Task, StreamsError> {
         let mut progress = Progress::default();
+        let mut processed = HashMap::new();
         for (partition, committed) in asking.committed(partitions).await? {
             metadata::decode(&committed.metadata, &partition.topic, &mut progress);
+            processed.insert(partition, committed.offset);
         }
-        let mut task = self.restorer.restored(id).await?;
+        let mut task = match found.take() {
+            Some(task) => task,
+            None => match self.standbys.take(id).await {
+                Some(task) => task,
+                None => self.restorer.open(id).await?,
+            },
+        };
+        if let Err(error) = self.restorer.catch_up(&mut task, &processed).await {
+            *found = Some(task);
+            return Err(error);
+        }
         task.go_on_from(&progress);
         Ok(task)
     }

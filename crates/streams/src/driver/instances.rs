@@ -26,6 +26,7 @@ impl TestDriver {
         self.keeps_store_commits = true;
         self.restored = 0;
         self.tasks.clear();
+        self.standbys.clear();
         self.turns = Turns::default();
         self.held.clear();
         for instance in 0..self.instances.len() {
@@ -65,6 +66,7 @@ impl TestDriver {
             self.tasks.remove(&id);
             self.turns.forget(id);
         }
+        self.standbys.retain(|(_, at), _| *at != instance);
         self.share_out();
         self.settle();
         self
@@ -85,6 +87,7 @@ impl TestDriver {
             "instance {instance} does not run"
         );
         self.hand_over(id, instance);
+        self.place_standbys();
         self.settle();
         self
     }
@@ -93,6 +96,12 @@ impl TestDriver {
     pub fn tasks_of(&self, instance: usize) -> Vec<String> {
         let running = self.tasks.iter().filter(|(_, running)| running.instance == instance);
         running.map(|(id, _)| id.to_string()).collect()
+    }
+
+    /// The tasks whose state an instance keeps without running them.
+    pub fn standbys_of(&self, instance: usize) -> Vec<String> {
+        let kept = self.standbys.keys().filter(|(_, at)| *at == instance);
+        kept.map(|(id, _)| id.to_string()).collect()
     }
 
     pub(super) fn of_instance(&mut self, instance: usize) -> impl Iterator<Item = &mut Running> {
@@ -136,12 +145,66 @@ impl TestDriver {
             }
         }
         for id in moving {
-            let least = loads.iter_mut().min_by_key(|(_, load)| **load);
+            // What nobody runs goes where its state is; what is only to be shared needs room there, too.
+            let is_lost = !self.tasks.contains_key(&id);
+            let fits = |instance: usize, load: usize| {
+                self.standbys.contains_key(&(id, instance)) && (is_lost || load < most)
+            };
+            let least = loads.iter_mut().min_by_key(|(at, load)| (!fits(**at, **load), **load));
             if let Some((instance, load)) = least {
                 *load += 1;
                 let instance = *instance;
                 self.hand_over(id, instance);
             }
+        }
+        self.place_standbys();
+    }
+
+    /// Gives every task with state its standbys: where they are as far as that is right, otherwise where there are
+    /// fewest.
+    fn place_standbys(&mut self) {
+        let tasks = &self.tasks;
+        self.standbys
+            .retain(|(id, at), _| tasks.get(id).is_some_and(|running| running.instance != *at));
+        if self.standby_replicas == 0 {
+            return;
+        }
+        let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
+        for id in ids {
+            while let Some(at) = self.next_standby(id) {
+                let standby = self.opened(id, at);
+                self.standbys.insert((id, at), standby);
+            }
+        }
+        self.follow();
+    }
+
+    /// The instance for another standby of a task, if it is to have one.
+    fn next_standby(&self, id: TaskId) -> Option<usize> {
+        let copies = self.standbys.keys().filter(|(known, _)| *known == id).count();
+        if copies >= self.standby_replicas || !self.is_followed(id) {
+            return None;
+        }
+        let runs = self.tasks[&id].instance;
+        let live = (0..self.instances.len()).filter(|at| self.instances[*at].is_some());
+        live.filter(|at| *at != runs && !self.standbys.contains_key(&(id, *at)))
+            .min_by_key(|at| self.standbys.keys().filter(|(_, kept_at)| kept_at == at).count())
+    }
+
+    /// Whether a task has state that others can follow.
+    fn is_followed(&self, id: TaskId) -> bool {
+        let stores = &self.plan.subtopologies()[id.subtopology as usize].stores;
+        stores.iter().any(|store| {
+            self.plan.stores[store].source_topic.is_none()
+                && self.plan.changelog_of(store).is_some()
+        })
+    }
+
+    /// Brings the standbys to the ends of their changelogs.
+    pub(super) fn follow(&mut self) {
+        for ((id, at), mut standby) in std::mem::take(&mut self.standbys) {
+            self.catch_up(&mut standby, None);
+            self.standbys.insert((id, at), standby);
         }
     }
 
@@ -164,53 +227,13 @@ impl TestDriver {
 
     /// Begins a task: with the state that its changelogs tell, at the offsets that were committed.
     fn open(&mut self, id: TaskId, instance: usize) {
-        let Some(globals) = &self.instances[instance] else {
+        if self.instances[instance].is_none() {
             return;
-        };
-        let directory = self.state_dir.as_ref().map(|state_dir| {
-            self.directories.entry(instance).or_insert_with(|| {
-                let own = state_dir.join(format!("instance-{instance}"));
-                let opened = StateDirectory::open(&own, &self.plan, STATE_MEMORY);
-                opened.unwrap_or_else(|error| panic!("{error}"))
-            })
-        });
-        let claim = directory.and_then(|directory| directory.try_claim(id));
-        let place = Place { claim, default: StoreType::Disk, globals };
-        let mut task = Task::open(&self.plan, id, place)
-            .unwrap_or_else(|error| panic!("opening {id}: {error}"));
+        }
+        let kept = self.standbys.remove(&(id, instance));
+        let mut task = kept.unwrap_or_else(|| self.opened(id, instance));
         let committed = self.committed.get(&id).cloned().unwrap_or_default();
-        let part = &self.plan.subtopologies()[id.subtopology as usize];
-        for Restorable { store, changelog, position } in task.restorable() {
-            let topic = self.topics.get(&changelog);
-            let records = topic.and_then(|topic| topic.partitions.get(id.partition as usize));
-            let Some(records) = records else {
-                continue;
-            };
-            // A source topic that serves as changelog tells no more than the task has read.
-            let read = committed.get(&changelog).copied().unwrap_or(0);
-            let is_source = part.source_topics.contains(&*changelog);
-            let end = if is_source { read as usize } else { records.len() };
-            let end = end.min(records.len());
-            let trusted = position.is_some_and(|position| position.offset as usize <= end);
-            let from = task
-                .resume(&store, [0; 16], trusted)
-                .unwrap_or_else(|error| panic!("resuming {store}: {error}"));
-            let from = from.map_or(0, |offset| offset as usize);
-            let logged = records[from..end].iter().filter_map(|record| {
-                Some(Logged {
-                    key: record.key.clone()?,
-                    value: record.value.clone(),
-                    timestamp: record.timestamp,
-                    headers: record.headers.clone(),
-                })
-            });
-            self.restored += task
-                .restore_batch(&store, logged, end as i64)
-                .unwrap_or_else(|error| panic!("restoring {store}: {error}"));
-        }
-        if let Err(error) = task.checkpoint(self.now_ms) {
-            panic!("restoring {id}: {error}");
-        }
+        self.restored += self.catch_up(&mut task, Some(&committed));
         if let Some(progress) = self.progress.get(&id) {
             task.go_on_from(progress);
         }
@@ -225,6 +248,77 @@ impl TestDriver {
         for topic in &plan.subtopologies()[id.subtopology as usize].source_topics {
             self.deliver(id, topic);
         }
+    }
+
+    /// A task with what its instance has of its state.
+    fn opened(&mut self, id: TaskId, instance: usize) -> Task {
+        let directory = self.state_dir.as_ref().map(|state_dir| {
+            self.directories.entry(instance).or_insert_with(|| {
+                let own = state_dir.join(format!("instance-{instance}"));
+                let opened = StateDirectory::open(&own, &self.plan, STATE_MEMORY);
+                opened.unwrap_or_else(|error| panic!("{error}"))
+            })
+        });
+        let claim = directory.and_then(|directory| directory.try_claim(id));
+        let globals = self.instances[instance].as_ref().unwrap_or(&self.globals);
+        let place = Place { claim, default: StoreType::Disk, globals };
+        let mut task = Task::open(&self.plan, id, place)
+            .unwrap_or_else(|error| panic!("opening {id}: {error}"));
+        let committed = self.committed.get(&id);
+        for restorable in task.restorable() {
+            let end = self.end_of(id, &restorable.changelog, committed);
+            let position = restorable.position;
+            let trusted = position.is_some_and(|position| position.offset as usize <= end);
+            task.resume(&restorable.store, [0; 16], trusted)
+                .unwrap_or_else(|error| panic!("resuming {}: {error}", restorable.store));
+        }
+        task
+    }
+
+    /// Where a task's changelog ends for one that has read its sources so far. A source topic that serves as changelog
+    /// tells no more than the task has read.
+    fn end_of(
+        &self,
+        id: TaskId,
+        changelog: &Arc<str>,
+        committed: Option<&BTreeMap<Arc<str>, i64>>,
+    ) -> usize {
+        let topic = self.topics.get(changelog);
+        let records = topic.and_then(|topic| topic.partitions.get(id.partition as usize));
+        let end = records.map_or(0, Vec::len);
+        let part = &self.plan.subtopologies()[id.subtopology as usize];
+        if !part.source_topics.contains(&**changelog) {
+            return end;
+        }
+        let read = committed.and_then(|committed| committed.get(changelog)).copied();
+        end.min(read.unwrap_or(0) as usize)
+    }
+
+    /// Restores what the changelogs have and a task does not have. Returns how many records that were.
+    fn catch_up(&self, task: &mut Task, committed: Option<&BTreeMap<Arc<str>, i64>>) -> u64 {
+        let (id, mut count) = (task.id(), 0);
+        for Restorable { store, changelog, .. } in task.restorable() {
+            let end = self.end_of(id, &changelog, committed);
+            let from = task.offset_of(&store).map_or(0, |offset| offset as usize);
+            let topic = self.topics.get(&changelog);
+            let records = topic.and_then(|topic| topic.partitions.get(id.partition as usize));
+            let tail = records.and_then(|records| records.get(from..end)).unwrap_or_default();
+            let logged = tail.iter().filter_map(|record| {
+                Some(Logged {
+                    key: record.key.clone()?,
+                    value: record.value.clone(),
+                    timestamp: record.timestamp,
+                    headers: record.headers.clone(),
+                })
+            });
+            count += task
+                .restore_batch(&store, logged, end as i64)
+                .unwrap_or_else(|error| panic!("restoring {store}: {error}"));
+        }
+        if let Err(error) = task.checkpoint(self.now_ms) {
+            panic!("restoring {id}: {error}");
+        }
+        count
     }
 
     /// The global tables of an instance that begins now: their topics are read from their beginnings.

@@ -17,7 +17,7 @@ use crate::error::{ProcessingError, TopologyError};
 use crate::metrics::{TaskMetrics, Trace};
 use crate::query::{Answer, Ask, JsonReply, Query, QueryError, Request, Rows, Target};
 use crate::record::Record;
-use crate::runtime::{DistributionSummary, Globals, Outgoing, Progress, RawRecord, TaskId};
+use crate::runtime::{DistributionSummary, Globals, Outgoing, Progress, RawRecord, Task, TaskId};
 use crate::serde::{SerdeOf, StreamType};
 use crate::state::disk::StateDirectory;
 use crate::state::{KvStore, Stamped, WindowStore};
@@ -96,6 +96,9 @@ pub struct TestDriver {
     keeps_store_commits: bool,
     /// Changelog records read since the last crash, to restore stores.
     restored: u64,
+    standby_replicas: usize,
+    /// The state of tasks on instances that do not run them.
+    standbys: BTreeMap<(TaskId, usize), Task>,
 }
 
 impl TestDriver {
@@ -140,6 +143,8 @@ impl TestDriver {
             directories: BTreeMap::new(),
             keeps_store_commits: true,
             restored: 0,
+            standby_replicas: setup.standby_replicas,
+            standbys: BTreeMap::new(),
             plan,
         };
         for part in driver.plan.subtopologies().iter().filter(|part| !part.global) {
@@ -178,7 +183,8 @@ impl TestDriver {
         self
     }
 
-    /// How many changelog records were restored since the last [`Self::crash`], or since the start.
+    /// How many changelog records were restored since the last [`Self::crash`], or since the start. What standbys read
+    /// does not count.
     pub fn restored(&self) -> u64 {
         self.restored
     }
@@ -634,6 +640,7 @@ impl TestDriver {
         for id in ids {
             self.commit_stores(*id);
         }
+        self.follow();
     }
 
     /// Tells stores on disk that their task's commit has reached the cluster.

@@ -17,6 +17,7 @@ pub struct TestSetup<'a> {
     pub(super) commits_each: bool,
     pub(super) trace_every: u64,
     pub(super) state_dir: Option<PathBuf>,
+    pub(super) standby_replicas: usize,
 }
 
 impl<'a> TestSetup<'a> {
@@ -30,6 +31,7 @@ impl<'a> TestSetup<'a> {
             commits_each: true,
             trace_every: 0,
             state_dir: None,
+            standby_replicas: 0,
         }
     }
 
@@ -67,6 +69,13 @@ impl<'a> TestSetup<'a> {
     /// Keeps the stores of each instance on disk, in a directory of its own within this one.
     pub fn state_dir(mut self, state_dir: &Path) -> Self {
         self.state_dir = Some(state_dir.to_owned());
+        self
+    }
+
+    /// Keeps the state of each task on so many instances beside its own. They follow with every commit of an instance;
+    /// what a task has written since is what its successor has to restore.
+    pub fn standby_replicas(mut self, replicas: usize) -> Self {
+        self.standby_replicas = replicas;
         self
     }
 

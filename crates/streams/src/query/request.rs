@@ -26,6 +26,8 @@ pub struct Query<A> {
     partition: Option<i32>,
     key: Option<Box<dyn Any + Send>>,
     bound: Position,
+    /// Whether a standby may answer.
+    pub(crate) is_stale_enough: bool,
     ask: Ask<A>,
     gather: fn(&mut A, A),
 }
@@ -134,6 +136,7 @@ impl InStore {
             partition: None,
             key: None,
             bound: Position::default(),
+            is_stale_enough: false,
             gather,
             ask: Box::new(move |any| match any.downcast_mut::<S>() {
                 Some(typed) => ask(typed),
@@ -150,6 +153,13 @@ impl<A> Query<A> {
     /// Asks for an answer that is no older than this.
     pub fn at_least(mut self, position: Position) -> Self {
         self.bound = position;
+        self
+    }
+
+    /// Lets the standby of a task answer that runs elsewhere, with what it has. It knows no position in the task's input,
+    /// so that [`Self::at_least`] excludes it.
+    pub fn stale_allowed(mut self) -> Self {
+        self.is_stale_enough = true;
         self
     }
 

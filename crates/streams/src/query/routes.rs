@@ -8,8 +8,8 @@
 //! /stores/NAME/windows?from=MS&to=MS            those of all keys
 //! ```
 //!
-//! Further parameters: `limit` (rows), `reverse=true`, `partition`, `at_least=TOPIC:PARTITION:OFFSET,...`. Keys are
-//! percent-encoded. `routed=true` marks a request that another instance passed on: it is answered here or not at all.
+//! Further parameters: `limit` (rows), `reverse=true`, `partition`, `at_least=TOPIC:PARTITION:OFFSET,...`, and
+//! `stale=true`, which lets a standby here answer for a task that runs elsewhere. Keys are percent-encoded. `routed=true` marks a request that another instance passed on: it is answered here or not at all.
 
 use serde_json::{Value, json};
 
@@ -44,6 +44,8 @@ pub(crate) struct Ask {
     pub(super) bound: Position,
     pub(super) limit: usize,
     pub(super) reversed: bool,
+    /// Whether a standby may answer.
+    pub(crate) is_stale_enough: bool,
     /// Whether another instance passed it on.
     pub(crate) routed: bool,
 }
@@ -85,6 +87,7 @@ impl Ask {
             bound: Position::default(),
             limit: LIMIT,
             reversed: false,
+            is_stale_enough: false,
             routed: false,
         };
         let (mut from, mut to) = (None, None);
@@ -97,6 +100,7 @@ impl Ask {
                 "limit" => ask.limit = number(name, &value)?,
                 "partition" => ask.partition = Some(number(name, &value)?),
                 "reverse" => ask.reversed = value == "true",
+                "stale" => ask.is_stale_enough = value == "true",
                 "routed" => ask.routed = value == "true",
                 "at_least" => ask.bound = bound(&value)?,
                 _ => return Err(format!("there is no parameter {name}")),

@@ -19,6 +19,8 @@ pub(crate) struct Shelf(Arc<Mutex<Shown>>);
 #[derive(Debug, Default)]
 struct Shown {
     tasks: BTreeMap<TaskId, ShownTask>,
+    /// Tasks that run elsewhere, and whose state is here too.
+    standbys: BTreeMap<TaskId, mpsc::UnboundedSender<Question>>,
     /// What the threads told last about themselves and their tasks.
     threads: BTreeMap<usize, (ThreadMetrics, Vec<TaskMetrics>)>,
 }
@@ -38,10 +40,11 @@ struct Question {
 
 type Act = Box<dyn FnOnce(Option<&mut Task>) + Send>;
 
-/// Where a thread is asked.
+/// Where a thread is asked, or whoever keeps standbys.
 pub(crate) struct Desk {
     shelf: Shelf,
-    thread: usize,
+    /// The thread's number; `None` of standbys.
+    thread: Option<usize>,
     sender: mpsc::UnboundedSender<Question>,
     questions: mpsc::UnboundedReceiver<Question>,
     published: Option<Instant>,
@@ -51,7 +54,18 @@ impl Desk {
     pub(crate) fn new(shelf: Shelf, thread: usize) -> Self {
         let (sender, questions) = mpsc::unbounded_channel();
         shelf.0.lock().threads.insert(thread, Default::default());
-        Self { shelf, thread, sender, questions, published: None }
+        Self { shelf, thread: Some(thread), sender, questions, published: None }
+    }
+
+    /// The desk of all standbys of an instance.
+    pub(crate) fn of_standbys(shelf: Shelf) -> Self {
+        let (sender, questions) = mpsc::unbounded_channel();
+        Self { shelf, thread: None, sender, questions, published: None }
+    }
+
+    /// Shows which standbys there are now.
+    pub(crate) fn show_standbys(&self, tasks: impl Iterator<Item = TaskId>) {
+        self.shelf.0.lock().standbys = tasks.map(|id| (id, self.sender.clone())).collect();
     }
 
     /// Whether it is time to tell numbers again.
@@ -65,19 +79,25 @@ impl Desk {
 
     /// Tells the numbers of the thread and its tasks.
     pub(crate) fn publish(&self, mut tasks: Vec<TaskMetrics>, thread: ThreadMetrics) {
+        let Some(number) = self.thread else {
+            return;
+        };
         for task in &mut tasks {
-            task.thread = self.thread;
+            task.thread = number;
         }
-        let thread = ThreadMetrics { thread: self.thread, ..thread };
-        self.shelf.0.lock().threads.insert(self.thread, (thread, tasks));
+        let thread = ThreadMetrics { thread: number, ..thread };
+        self.shelf.0.lock().threads.insert(number, (thread, tasks));
     }
 
     /// Shows which tasks the thread has now, and whether each runs or is still restored.
     pub(crate) fn show(&self, tasks: impl Iterator<Item = (TaskId, bool)>) {
+        let Some(thread) = self.thread else {
+            return;
+        };
         let mut shelf = self.shelf.0.lock();
-        shelf.tasks.retain(|_, shown| shown.thread != self.thread);
+        shelf.tasks.retain(|_, shown| shown.thread != thread);
         for (id, ready) in tasks {
-            let shown = ShownTask { thread: self.thread, ready, desk: self.sender.clone() };
+            let shown = ShownTask { thread, ready, desk: self.sender.clone() };
             shelf.tasks.insert(id, shown);
         }
     }
@@ -116,8 +136,13 @@ impl Desk {
 
 impl Drop for Desk {
     fn drop(&mut self) {
-        self.show(std::iter::empty());
-        self.shelf.0.lock().threads.remove(&self.thread);
+        match self.thread {
+            Some(thread) => {
+                self.show(std::iter::empty());
+                self.shelf.0.lock().threads.remove(&thread);
+            }
+            None => self.show_standbys(std::iter::empty()),
+        }
     }
 }
 
@@ -131,6 +156,11 @@ impl Shelf {
     /// The tasks that this instance runs, and whether each is ready.
     pub(crate) fn tasks(&self) -> BTreeMap<TaskId, bool> {
         self.0.lock().tasks.iter().map(|(id, shown)| (*id, shown.ready)).collect()
+    }
+
+    /// Whether a standby of a task is here.
+    pub(crate) fn has_standby(&self, id: TaskId) -> bool {
+        self.0.lock().standbys.contains_key(&id)
     }
 
     /// What the threads told last.
@@ -152,14 +182,18 @@ impl Shelf {
         }
     }
 
-    /// Does something with a task, on its thread; `None` if it is not here.
+    /// Does something with a task, on its thread, or with its standby; `None` if neither is here.
     pub(crate) async fn with<T: Send + 'static>(
         &self,
         id: TaskId,
         act: impl FnOnce(Option<&mut Task>) -> T + Send + 'static,
     ) -> Option<T> {
         let (done, answer) = oneshot::channel();
-        let desk = self.0.lock().tasks.get(&id).map(|shown| shown.desk.clone())?;
+        let desk = {
+            let shown = self.0.lock();
+            let running = shown.tasks.get(&id).map(|task| &task.desk);
+            running.or_else(|| shown.standbys.get(&id)).cloned()?
+        };
         let act: Act = Box::new(move |task| {
             // Whoever asked may have gone.
             let _ = done.send(act(task));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fleuve_types::TopicPartition;
 
+use crate::BoxFuture;
 use crate::error::{Error, Result};
 
 pub use sticky::{CooperativeSticky, Sticky};
@@ -30,6 +31,15 @@ pub struct Subscription {
     /// `client.rack`.
     pub rack: Option<String>,
     /// What [`Assignor::user_data`] of its assignor wrote.
+    pub user_data: Option<Bytes>,
+}
+
+/// What a member of a group is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assigned {
+    /// What it is to read.
+    pub partitions: Vec<TopicPartition>,
+    /// What its assignor is told beside that.
     pub user_data: Option<Bytes>,
 }
 
@@ -64,12 +74,35 @@ pub trait Assignor: Send + Sync + 'static {
         None
     }
 
+    /// Finds out what a division rests on beside the subscriptions. The leader waits for it before it divides.
+    fn prepare<'a>(&'a self, members: &'a [Subscription]) -> BoxFuture<'a, ()> {
+        let _ = members;
+        Box::pin(std::future::ready(()))
+    }
+
     /// Divides the partitions of every topic, given by their counts, among `members`.
     fn assign(
         &self,
         partition_counts: &BTreeMap<String, usize>,
         members: &[Subscription],
     ) -> HashMap<String, Vec<TopicPartition>>;
+
+    /// Divides, and tells the members' assignors what they are to know beside their partitions.
+    fn assign_with_data(
+        &self,
+        partition_counts: &BTreeMap<String, usize>,
+        members: &[Subscription],
+    ) -> HashMap<String, Assigned> {
+        let divided = self.assign(partition_counts, members).into_iter();
+        divided
+            .map(|(member, partitions)| (member, Assigned { partitions, user_data: None }))
+            .collect()
+    }
+
+    /// Hears what this member was given, before the application does.
+    fn assigned(&self, assigned: &Assigned) {
+        let _ = assigned;
+    }
 }
 
 /// Finds the assignor with this name.

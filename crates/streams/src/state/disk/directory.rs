@@ -103,6 +103,29 @@ impl StateDirectory {
         free.then(|| Claim { directory: self.clone(), id })
     }
 
+    /// How far the stores of tasks that nobody has now follow their changelogs: the sum of their offsets.
+    pub(crate) fn positions(&self) -> Result<BTreeMap<TaskId, i64>, StoreError> {
+        let mut positions = BTreeMap::new();
+        for (store, subtopology) in &self.inner.owners {
+            if !self.database().keyspace_exists(&keyspace_name(store)) {
+                continue;
+            }
+            let keyspace = self.keyspace(store)?;
+            for partition in partitions(&keyspace)? {
+                let id = TaskId { subtopology: *subtopology, partition: partition as i32 };
+                if self.inner.claims.lock().held.contains(&id) {
+                    continue;
+                }
+                let memtables = self.inner.memtables.clone();
+                let store = DiskBackend::new(memtables, keyspace.clone(), partition);
+                if let Some(position) = store.position()? {
+                    *positions.entry(id).or_insert(0) += position.offset;
+                }
+            }
+        }
+        Ok(positions)
+    }
+
     /// Deletes the data of tasks that nobody has had for so long. Returns how many there were.
     pub(crate) fn tidy(&self, delay: Duration) -> Result<usize, StoreError> {
         let mut tidied = HashSet::new();
