@@ -148,8 +148,9 @@ async fn wait_for_counts(broker: &Embedded, rounds: i64) {
 async fn logged(broker: &Embedded) -> u64 {
     let asked =
         (0..PARTITIONS).map(|number| (TopicPartition::new(CHANGELOG, number), LATEST)).collect();
-    let ends = Admin::new(broker.client()).list_offsets(&asked, IsolationLevel::ReadUncommitted);
-    let ends = ends.await.expect("an answer").into_values();
+    let admin = Admin::new(broker.client());
+    let ends = admin.list_offsets(&asked, IsolationLevel::ReadUncommitted).await;
+    let ends = ends.expect("an answer").into_values();
     ends.map(|end| end.expect("an offset").offset as u64).sum()
 }
 
