@@ -16,6 +16,7 @@ import org.apache.kafka.common.header.internals.RecordHeaders;
 import org.apache.kafka.common.serialization.*;
 import org.apache.kafka.common.utils.Bytes;
 import org.apache.kafka.streams.*;
+import org.apache.kafka.streams.errors.StreamsException;
 import org.apache.kafka.streams.kstream.*;
 import org.apache.kafka.streams.processor.PunctuationType;
 import org.apache.kafka.streams.processor.api.*;
@@ -353,6 +354,63 @@ public class Oracle {
                     .to("outer-out", Produced.with(S, S));
                 return new Program(List.of("s"), b);
             }
+            case "optimized_tables" -> {
+                KTable<String, String> t = b.table("t", text, kept("t-store"));
+                KTable<String, String> u = b.table("u", text);
+                t.groupBy((k, v) -> KeyValue.pair(v.substring(0, 1), v), Grouped.with(S, S))
+                    .reduce((x, y) -> shorten(x + "+" + y), (x, y) -> shorten(x + "-" + y), kept("groups")).toStream().to("groups-out", Produced.with(S, S));
+                t.join(u, (x, y) -> x + "," + y).toStream().to("joined-out", Produced.with(S, S));
+                b.stream("s", text).leftJoin(u, (x, y) -> x + ";" + y).to("looked-up", Produced.with(S, S));
+                b.table("unused", text).toStream().to("unused-out", Produced.with(S, S));
+                return new Program(List.of("t:t", "t:u", "s", "t:unused"), b);
+            }
+            case "optimized_repartitions" -> {
+                KStream<String, String> a = b.stream("a", text);
+                KStream<String, String> keyed = a.selectKey((k, v) -> v.substring(0, 1));
+                keyed.groupByKey(Grouped.with(S, S)).count(Materialized.as("n")).toStream().to("n-out", Produced.with(S, Serdes.Long()));
+                keyed.filter((k, v) -> v.length() > 1).groupByKey(Grouped.with(S, S)).reduce((x, y) -> shorten(x + y), kept("sum"))
+                    .toStream().to("sum-out", Produced.with(S, S));
+                keyed.peek((k, v) -> { }).toTable(kept("latest")).toStream().to("latest-out", Produced.with(S, S));
+                keyed.mapValues(v -> v + "'").groupByKey(Grouped.with(S, S)).reduce((x, y) -> shorten(x + y), kept("mapped"))
+                    .toStream().to("mapped-out", Produced.with(S, S));
+                keyed.join(b.table("t", text), (x, y) -> x + ";" + y, Joined.with(S, S, S)).to("looked-up", Produced.with(S, S));
+                KStream<String, String> merged = a.map((k, v) -> KeyValue.pair(v, k)).merge(b.stream("c", text).selectKey((k, v) -> v));
+                merged.groupByKey(Grouped.with(S, S)).count(Materialized.as("merged")).toStream().to("merged-out", Produced.with(S, Serdes.Long()));
+                merged.filter((k, v) -> k.length() > 1).groupByKey(Grouped.with("chosen", S, S)).reduce((x, y) -> shorten(x + y), kept("chosen-store"))
+                    .toStream().to("chosen-out", Produced.with(S, S));
+                a.flatMap((k, v) -> List.of(KeyValue.pair(v, k))).groupByKey(Grouped.with(S, S))
+                    .<String>cogroup((k, v, agg) -> shorten(agg + v)).aggregate(() -> "", kept("alone")).toStream().to("alone-out", Produced.with(S, S));
+                a.selectKey((k, v) -> v).repartition(Repartitioned.with(S, S)).groupByKey(Grouped.with(S, S)).count(Materialized.as("asked"))
+                    .toStream().to("asked-out", Produced.with(S, Serdes.Long()));
+                KStream<String, String> unnamed = a.selectKey((k, v) -> v);
+                unnamed.filter((k, v) -> v.length() > 1).groupByKey(Grouped.with(S, S)).reduce((x, y) -> shorten(x + y), Materialized.with(S, S))
+                    .toStream().to("unnamed-out", Produced.with(S, S));
+                unnamed.leftJoin(b.table("u", text), (x, y) -> x + ";" + y, Joined.with(S, S, S)).to("unnamed-looked-up", Produced.with(S, S));
+                return new Program(List.of("a", "a", "c", "t:t", "t:u"), b);
+            }
+            case "optimized_self_joins" -> {
+                KStream<String, String> s = b.stream("s", text);
+                JoinWindows windows = JoinWindows.ofTimeDifferenceAndGrace(ms(5), ms(3));
+                StreamJoined<String, String, String> with = StreamJoined.with(S, S, S);
+                s.join(s, (x, y) -> x + "," + y, windows, with).to("out", Produced.with(S, S));
+                s.leftJoin(s, (x, y) -> x + ";" + y, windows.after(ms(1)), with).to("left-out", Produced.with(S, S));
+                KStream<String, String> keyed = s.selectKey((k, v) -> v.substring(0, 1));
+                keyed.outerJoin(keyed, (x, y) -> x + "&" + y, windows.before(ms(2)), with).to("keyed-out", Produced.with(S, S));
+                s.join(s.filter((k, v) -> v.length() > 1), (x, y) -> x + "." + y, windows, with).to("two-out", Produced.with(S, S));
+                return new Program(List.of("s"), b);
+            }
+            case "optimized_all" -> {
+                KStream<String, String> s = b.stream("s", text);
+                KTable<String, String> t = b.table("t", text);
+                KStream<String, String> keyed = s.selectKey((k, v) -> v.substring(0, 1));
+                JoinWindows windows = JoinWindows.ofTimeDifferenceAndGrace(ms(5), ms(3));
+                keyed.join(keyed, (x, y) -> x + "," + y, windows, StreamJoined.with(S, S, S).withName("pairs")).to("pairs-out", Produced.with(S, S));
+                keyed.groupByKey(Grouped.with(S, S)).windowedBy(TimeWindows.ofSizeAndGrace(ms(10), ms(4))).count(Materialized.as("per-window"))
+                    .toStream((w, v) -> w.key()).to("windows-out", Produced.with(S, Serdes.Long()));
+                keyed.leftJoin(t, (x, y) -> x + ";" + y, Joined.with(S, S, S)).to("looked-up", Produced.with(S, S));
+                t.groupBy((k, v) -> KeyValue.pair(v, k), Grouped.with(S, S)).count(Materialized.as("by-value")).toStream().to("by-value-out", Produced.with(S, Serdes.Long()));
+                return new Program(List.of("s", "s", "t:t"), b);
+            }
             case "table_kept" -> {
                 KTable<String, String> t = b.table("t", text, kept("source"));
                 KTable<String, String> f = t.filter((k, v) -> v.length() != 2, kept("filtered"));
@@ -523,6 +581,32 @@ public class Oracle {
         }
     }
 
+    /** What `topology.optimization` is set to: every fourth random program is optimized, unless Kafka Streams cannot. */
+    static String optimization(String name) {
+        if (name.startsWith("random_")) {
+            if (Long.parseLong(name.substring(7)) % 4 != 3) return "none";
+            try {
+                program(name).builder().build(settings("all"));
+                return "all";
+            } catch (StreamsException refused) {
+                return "none";
+            }
+        }
+        return switch (name) {
+            case "optimized_tables" -> "reuse.ktable.source.topics";
+            case "optimized_repartitions" -> "merge.repartition.topics";
+            case "optimized_self_joins" -> "single.store.self.join";
+            case "optimized_all" -> "all";
+            default -> "none";
+        };
+    }
+
+    static Properties settings(String optimization) {
+        Properties settings = new Properties();
+        settings.put(StreamsConfig.TOPOLOGY_OPTIMIZATION_CONFIG, optimization);
+        return settings;
+    }
+
     static String describe(String[] args) throws Exception {
         long seed = Long.parseLong(args[1]);
         int runs = Integer.parseInt(args[2]);
@@ -530,19 +614,21 @@ public class Oracle {
         Random random = new Random(seed);
         StringBuilder out = new StringBuilder();
         out.append("{\"topology\":").append(quote(args[0]));
-        out.append(",\"describe\":").append(quote(program(args[0]).builder().build().describe().toString()
+        String optimization = optimization(args[0]);
+        out.append(",\"optimization\":").append(quote(optimization));
+        out.append(",\"describe\":").append(quote(program(args[0]).builder().build(settings(optimization)).describe().toString()
             .replaceAll("extractor class: [^)]*", "extractor class: a lambda's")));
         if (args[0].startsWith("random_")) out.append(",\"steps\":").append(random(Long.parseLong(args[0].substring(7))).steps());
         out.append(",\"runs\":[");
         for (int run = 0; run < runs; run++) {
             if (run > 0) out.append(",\n");
-            out.append(run(program(args[0]), random, records, run % 2 == 0));
+            out.append(run(program(args[0]), optimization, random, records, run % 2 == 0));
         }
         return out.append("]}").toString();
     }
 
-    static String run(Program program, Random random, int records, boolean cached) throws Exception {
-        Properties config = new Properties();
+    static String run(Program program, String optimization, Random random, int records, boolean cached) throws Exception {
+        Properties config = settings(optimization);
         config.put(StreamsConfig.APPLICATION_ID_CONFIG, "app");
         config.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, "nowhere:9092");
         config.put(StreamsConfig.DEFAULT_KEY_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);

@@ -32,14 +32,17 @@ pub use app::{
     StandbyListener, StandbySuspension, StandbyUpdate, Streams, StreamsError, StreamsGroupProtocol,
     export_state, import_state,
 };
-pub use driver::{Expected, Input, TestData, TestDriver, TestRecord, TestRecords, TestSetup};
+pub use driver::{
+    Expected, Input, LocalRun, LocalRunError, TestData, TestDriver, TestRecord, TestRecords,
+    TestSetup,
+};
 pub use dsl::processor;
 pub use dsl::{
     AsyncOrder, Batch, Branches, CogroupedKStream, Consumed, ErrorPolicy, GlobalKTable,
     JoinWindows, KGroupedStream, KGroupedTable, KStream, KTable, Materialized, Partitioning,
     Produced, Repartitioned, SessionWindowedCogroupedKStream, SessionWindowedKStream,
     SessionWindows, SlidingWindows, StreamTask, SuppressBuffer, Suppressed,
-    TimeWindowedCogroupedKStream, TimeWindowedKStream, TimeWindows, Topology, Windowing,
+    TimeWindowedCogroupedKStream, TimeWindowedKStream, TimeWindows, Topology, Transform, Windowing,
 };
 pub use error::{ProcessingError, TopologyError};
 pub use query::{Answer, InStore, JsonReply, Position, Query, QueryError, in_store};
@@ -47,3 +50,4 @@ pub use record::{Headers, Record, Window, Windowed};
 pub use runtime::{Clock, Counter, Distribution, DistributionSummary, Schedule};
 pub use serde::{Json, Presence, Serde, SerdeError, SerdeOf, StreamType};
 pub use state::StoreType;
+pub use topology::TopologyOptimization;

@@ -11,8 +11,8 @@ use fleuve_client::admin::NewTopic;
 use fleuve_client::consumer::{LATEST, Start};
 use fleuve_client::{Admin, Consumer, ConsumerConfig, Producer, ProducerConfig, Record};
 use fleuve_streams::{
-    Guarantee, Restoration, RestoreListener, Settings, Streams, StreamsGroupProtocol, Topology,
-    export_state, import_state,
+    Consumed, Guarantee, Materialized, Restoration, RestoreListener, Settings, Streams,
+    StreamsGroupProtocol, Topology, TopologyOptimization, export_state, import_state,
 };
 use fleuve_types::TopicPartition;
 
@@ -427,5 +427,58 @@ async fn state_that_is_exported_and_imported_goes_on_elsewhere() {
         }
         app.close().await.expect("a clean end");
     }
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bounded_run_ends_when_everything_is_done() {
+    for guarantee in [Guarantee::AtLeastOnce, Guarantee::ExactlyOnce] {
+        let broker = Embedded::start().await.expect("a broker");
+        create_topics(&broker).await;
+        let (input, expected) = lines(300);
+        for round in 1..=2 {
+            send_lines(&broker, &input).await;
+            let settings = Settings { threads: 2, guarantee, ..Settings::default() };
+            Streams::run_until_end(&word_count(), broker.client(), settings)
+                .await
+                .expect("a clean end");
+            // Nobody writes any more: what is not there now will not come.
+            let expected = expected.iter().map(|(word, count)| (word.clone(), count * round));
+            wait_for_counts(&broker, &expected.collect()).await;
+        }
+        broker.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_restored_from_its_source_has_what_was_processed_and_no_more() {
+    let app = || {
+        let app = Topology::new("totals").optimize(TopologyOptimization::ALL);
+        app.table_with::<String, i64>("lines", Consumed::default(), Materialized::named("rows"))
+            .group_by(|_, value| ("all".to_owned(), *value))
+            .reduce(Materialized::named("totals"), |x, y| x + y, |x, y| x - y)
+            .to_stream()
+            .to("counts");
+        app
+    };
+    let broker = Embedded::start().await.expect("a broker");
+    create_topics(&broker).await;
+    // The row was 1 when it is told to be 5: whoever restores the 5 subtracts that, and ends with 1.
+    for value in [1_i64, 5] {
+        let producer =
+            Producer::new(broker.client(), ProducerConfig::default()).expect("a producer");
+        let bytes = value.to_be_bytes();
+        let record = Record::new("lines").partition(0).key("row").value(&bytes);
+        drop(producer.send(record).await.expect("a place in a batch"));
+        producer.close().await.expect("all delivered");
+        Streams::run_until_end(&app(), broker.client(), Settings::default())
+            .await
+            .expect("a clean end");
+        wait_for_counts(&broker, &BTreeMap::from([("all".to_owned(), value)])).await;
+    }
+    let topics = Admin::new(broker.client()).list_topics().await.expect("topics");
+    let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_ref()).collect();
+    assert!(names.contains(&"totals-totals-changelog"), "{names:?}");
+    assert!(!names.contains(&"totals-rows-changelog"), "{names:?}");
     broker.shutdown().await;
 }

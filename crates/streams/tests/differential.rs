@@ -11,17 +11,21 @@ use fleuve_streams::processor::{
 use fleuve_streams::{
     Clock, Consumed, JoinWindows, KStream, KTable, Materialized, Produced, Record, Schedule,
     SerdeOf, SessionWindows, SlidingWindows, SuppressBuffer, Suppressed, TestDriver, TimeWindows,
-    Topology,
+    Topology, TopologyOptimization,
 };
 use serde_json::Value;
+
+/// Keeps the end of a text, so that values do not grow without end.
+fn shorten(text: String) -> String {
+    match text.len() {
+        0..=12 => text,
+        length => text[length - 12..].to_owned(),
+    }
+}
 
 /// A program of the steps that the oracle chose at random. They name earlier results by number.
 fn random(steps: &Value) -> Topology {
     let app = Topology::new("app");
-    let shorten = |text: String| match text.len() {
-        0..=12 => text,
-        length => text[length - 12..].to_owned(),
-    };
     let or_null = |value: Option<&String>| value.map_or("null".to_owned(), Clone::clone);
     let mut streams: Vec<KStream<String, String>> = vec![app.stream("s"), app.stream("r")];
     let mut tables: Vec<KTable<String, String>> = vec![app.table("t"), app.table("u")];
@@ -560,6 +564,114 @@ fn program(name: &str) -> Topology {
                 .left_join_with_grace(&t, 4, move |x, y| format!("{x},{}", or_null(y)))
                 .to("left-out");
         }
+        "optimized_tables" => {
+            let t = app.table_with("t", Consumed::default(), Materialized::named("t-store"));
+            let u = table("u");
+            t.group_by(|_, value: &String| (value[..1].to_owned(), value.clone()))
+                .reduce(
+                    Materialized::named("groups"),
+                    |x, y| shorten(format!("{x}+{y}")),
+                    |x, y| shorten(format!("{x}-{y}")),
+                )
+                .to_stream()
+                .to("groups-out");
+            t.join(&u, |x, y| format!("{x},{y}")).to_stream().to("joined-out");
+            stream("s").left_join(&u, move |x, y| format!("{x};{}", or_null(y))).to("looked-up");
+            table("unused").to_stream().to("unused-out");
+        }
+        "optimized_repartitions" => {
+            let a = stream("a");
+            let add = |x: String, y: String| shorten(x + &y);
+            let keyed = a.select_key(|_, value| value[..1].to_owned());
+            keyed.group_by_key().count("n").to_stream().to("n-out");
+            keyed
+                .filter(|_, value| value.len() > 1)
+                .group_by_key()
+                .reduce("sum", add)
+                .to_stream()
+                .to("sum-out");
+            keyed
+                .peek(|_, _| {})
+                .to_table_with(Materialized::named("latest"))
+                .to_stream()
+                .to("latest-out");
+            keyed
+                .map_values(|value| value + "'")
+                .group_by_key()
+                .reduce("mapped", add)
+                .to_stream()
+                .to("mapped-out");
+            keyed.join(&table("t"), |x, y| format!("{x};{y}")).to("looked-up");
+            let merged = a
+                .map(|key, value| (value, key))
+                .merge(&stream("c").select_key(|_, value| value.clone()));
+            merged.group_by_key().count("merged").to_stream().to("merged-out");
+            merged
+                .filter(|key, _| key.len() > 1)
+                .group_by_key()
+                .repartitioned_as("chosen")
+                .reduce("chosen-store", add)
+                .to_stream()
+                .to("chosen-out");
+            a.flat_map(|key, value| [(value, key)])
+                .group_by_key()
+                .cogroup(|_, value, agg: String| shorten(agg + &value))
+                .aggregate("alone", String::new)
+                .to_stream()
+                .to("alone-out");
+            a.select_key(|_, value| value.clone())
+                .repartition(None)
+                .group_by_key()
+                .count("asked")
+                .to_stream()
+                .to("asked-out");
+            let unnamed = a.select_key(|_, value| value.clone());
+            unnamed
+                .filter(|_, value| value.len() > 1)
+                .group_by_key()
+                .reduce_with(Materialized::unnamed(), add)
+                .to_stream()
+                .to("unnamed-out");
+            unnamed
+                .left_join(&table("u"), move |x, y| format!("{x};{}", or_null(y)))
+                .to("unnamed-looked-up");
+        }
+        "optimized_self_joins" => {
+            let s = stream("s");
+            let windows = JoinWindows::of_ms(5, 3);
+            s.join_within(&s, windows, |x, y| format!("{x},{y}")).to("out");
+            s.left_join_within(&s, windows.after_ms(1), move |x, y| format!("{x};{}", or_null(y)))
+                .to("left-out");
+            let keyed = s.select_key(|_, value| value[..1].to_owned());
+            keyed
+                .outer_join_within(&keyed, windows.before_ms(2), move |x, y| {
+                    format!("{}&{}", or_null(x), or_null(y))
+                })
+                .to("keyed-out");
+            s.join_within(&s.filter(|_, value| value.len() > 1), windows, |x, y| {
+                format!("{x}.{y}")
+            })
+            .to("two-out");
+        }
+        "optimized_all" => {
+            let (s, t) = (stream("s"), table("t"));
+            let keyed = s.select_key(|_, value| value[..1].to_owned());
+            keyed
+                .named("pairs")
+                .join_within(&keyed, JoinWindows::of_ms(5, 3), |x, y| format!("{x},{y}"))
+                .to("pairs-out");
+            keyed
+                .group_by_key()
+                .windowed_by(TimeWindows::of_ms(10, 4))
+                .count("per-window")
+                .to_stream_by(|windowed, _| windowed.key.clone())
+                .to("windows-out");
+            keyed.left_join(&t, move |x, y| format!("{x};{}", or_null(y))).to("looked-up");
+            t.group_by(|key, value| (value.clone(), key.clone()))
+                .count("by-value")
+                .to_stream()
+                .to("by-value-out");
+        }
         "branches" => {
             let a: KStream<String, String> = app.stream_with(&["a", "b"], Consumed::default());
             let parts = a
@@ -761,6 +873,9 @@ fn check(name: &str) {
 }
 
 fn compare(name: &str, vector: &Value, program: impl Fn() -> Topology) {
+    let rules = vector["optimization"].as_str().unwrap_or("none");
+    let rules = TopologyOptimization::parse(rules).expect("rules");
+    let program = || program().optimize(rules.iter().copied());
     let described = program().describe().expect("a valid topology");
     // A closure has no class: these lines say something else here.
     let expected = vector["describe"].as_str().expect("text");
@@ -974,6 +1089,10 @@ topologies!(
     versioned_streams,
     versioned_foreign,
     versioned_grace,
+    optimized_tables,
+    optimized_repartitions,
+    optimized_self_joins,
+    optimized_all,
     branches,
     named,
     processors,

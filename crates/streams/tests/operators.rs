@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use fleuve_streams::processor::{KvState, ProcessorContext, ProcessorError, State};
 use fleuve_streams::{
-    AsyncOrder, ErrorPolicy, Partitioning, Produced, Record, Repartitioned, StreamTask, TestDriver,
-    Topology,
+    AsyncOrder, Consumed, ErrorPolicy, JoinWindows, KStream, LocalRun, Materialized, Partitioning,
+    Produced, Record, Repartitioned, SessionWindows, SlidingWindows, StreamTask, SuppressBuffer,
+    Suppressed, TestDriver, TimeWindows, Topology,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -245,4 +246,240 @@ fn a_samza_task_processes_and_is_called_at_intervals() {
     assert_eq!(driver.counter("words"), 4);
     let lengths = driver.distribution("length");
     assert_eq!((lengths.count, lengths.sum, lengths.min, lengths.max), (4, 14, 2, 8));
+}
+
+#[test]
+fn late_records_go_where_the_program_wants_them() {
+    let app = Topology::new("app");
+    let grouped = app.stream::<String, String>("in").group_by_key();
+    let hopping = grouped.windowed_by(TimeWindows::of_ms(10, 0).advance_by_ms(5)).count("hopping");
+    hopping.late::<String>().to("late-hopping");
+    hopping.late::<String>().filter(|_, value| value == "e").to("late-again");
+    let sliding = grouped.windowed_by(SlidingWindows::of_ms(10, 0)).count("sliding");
+    sliding.late::<String>().to("late-sliding");
+    let sessions = grouped.windowed_by(SessionWindows::of_ms(5, 0)).emit_final().count("sessions");
+    sessions.late::<String>().to("late-sessions");
+
+    let mut driver = TestDriver::new(&app).expect("a valid topology");
+    // 26 is in a hopping window that is open still, and within the gap of the session at 30.
+    for (at, value) in [(30, "a"), (21, "b"), (24, "c"), (26, "d"), (19, "e")] {
+        send(&mut driver, at, "k", value);
+    }
+    let late = [("k", "b", 21), ("k", "c", 24), ("k", "e", 19)];
+    driver.output::<String, String>("late-hopping").expect(late);
+    driver.output::<String, String>("late-again").expect([("k", "e", 19)]);
+    driver.output::<String, String>("late-sliding").expect([("k", "e", 19)]);
+    driver.output::<String, String>("late-sessions").expect(late);
+}
+
+#[test]
+fn late_records_that_a_table_does_not_have_are_refused() {
+    let refused = |app: &Topology| app.describe().expect_err("refused").to_string();
+    let app = Topology::new("app");
+    let grouped = app.stream::<String, String>("in").group_by_key();
+    grouped.windowed_by(TimeWindows::of_ms(10, 0)).count("counts").late::<i64>().to("late");
+    assert!(refused(&app).contains("of another type"), "{}", refused(&app));
+
+    let app = Topology::new("app");
+    let grouped = app.stream::<String, String>("in").group_by_key();
+    let both = grouped.cogroup(|_, value, all: String| all + &value);
+    let both = both.windowed_by(TimeWindows::of_ms(10, 0)).aggregate("both", String::new);
+    both.late::<String>().to("late");
+    assert!(refused(&app).contains("not what one stream"), "{}", refused(&app));
+}
+
+#[test]
+fn a_composite_has_names_of_its_own_and_leaves_others_alone() {
+    let counting = |with_composite: bool| {
+        let app = Topology::new("app");
+        let mut words = app.stream::<String, String>("in");
+        if with_composite {
+            words = words.apply("clean", |words: KStream<String, String>| {
+                let kept = words.filter(|_, word| !word.is_empty());
+                kept.apply("inner", |kept: KStream<String, String>| {
+                    kept.map_values(|word| word.to_lowercase())
+                })
+                .peek(|_, _| {})
+            });
+        }
+        let counts = words.group_by(|_, word| word.clone()).count_with(Materialized::unnamed());
+        counts.to_stream().to("out");
+        app.describe().expect("a valid topology")
+    };
+    let (with, without) = (counting(true), counting(false));
+    for name in [
+        "clean-KSTREAM-FILTER-0000000000",
+        "clean-inner-KSTREAM-MAPVALUES-0000000000",
+        "clean-KSTREAM-PEEK-0000000001",
+    ] {
+        assert!(with.contains(name), "{name} in {with}");
+    }
+    let counted =
+        |described: &str| described.split_once("Sub-topology: 1").map(|parts| parts.1.to_owned());
+    assert_eq!(counted(&with), counted(&without));
+}
+
+#[test]
+fn a_composite_may_be_used_twice() {
+    let app = Topology::new("app");
+    let paired = |streams: KStream<String, String>| {
+        let late = streams.filter(|_, value| value.len() > 1);
+        streams.outer_join_within(&late, JoinWindows::of_ms(5, 0), |x, y| format!("{x:?}{y:?}"))
+    };
+    let stream = app.stream::<String, String>("in");
+    stream.apply("one", paired).to("out");
+    app.scope("two", |_| paired(stream.clone())).to("out");
+    app.build().expect("names that differ");
+
+    let app = Topology::new("app");
+    let stream = app.stream::<String, String>("in");
+    stream.apply("one", paired);
+    stream.apply("one", paired);
+    let refused = app.describe().expect_err("the name is taken").to_string();
+    assert!(refused.contains("`one-"), "{refused}");
+}
+
+#[test]
+fn a_table_with_versions_is_not_suppressed() {
+    let app = Topology::new("app");
+    let versions = Materialized::named("versions").versioned_ms(100);
+    app.table_with::<String, String>("in", Consumed::default(), versions)
+        .filter(|_, value| !value.is_empty())
+        .suppress(Suppressed::until_time_limit_ms(10, SuppressBuffer::unbounded()))
+        .to_stream()
+        .to("out");
+    let refused = app.describe().expect_err("refused").to_string();
+    assert!(refused.contains("suppress is only for tables that keep no versions"), "{refused}");
+}
+
+/// What a local run writes to `out`, as text.
+fn written(run: &mut LocalRun) -> Arc<Mutex<Vec<String>>> {
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let seen = written.clone();
+    run.write("out", move |record: Record<String, String>| {
+        seen.lock().push(format!("{}={}", record.key, record.value));
+        Ok(())
+    });
+    written
+}
+
+#[test]
+fn a_local_run_takes_records_of_all_sources_in_the_order_of_time() {
+    let app = Topology::new("app");
+    let rows = app.table::<String, i64>("rows");
+    app.stream::<String, i64>("events")
+        .join(&rows, |event, row| format!("{row}<{event}"))
+        .to("out");
+    let at = |times: std::ops::Range<i64>, first: i64| {
+        times.map(move |n| Record::new("k".to_owned(), 2 * n + first, 2 * n + first))
+    };
+    let mut run = LocalRun::new(&app).expect("a valid topology");
+    let written = written(&mut run);
+    run.read("events", at(0..3_000, 1)).expect("a topic of the topology");
+    run.read("rows", at(0..3_000, 0)).expect("a topic of the topology");
+    run.run_until_end().expect("no error");
+    let expected: Vec<String> = (0..3_000).map(|n| format!("k={}<{}", 2 * n, 2 * n + 1)).collect();
+    assert_eq!(*written.lock(), expected);
+
+    // It goes on where it was.
+    run.read("events", [Record::new("k".to_owned(), 9_000_i64, 9_000)]).expect("a topic");
+    run.run_until_end().expect("no error");
+    assert_eq!(written.lock().last().map(String::as_str), Some("k=5998<9000"));
+
+    let unknown = run.read("elsewhere", [Record::new(1_i64, 1_i64, 1)]).err();
+    assert!(unknown.is_some_and(|error| error.to_string().contains("elsewhere")));
+}
+
+#[test]
+fn a_local_run_reads_lines_and_flushes_caches_through_repartitions() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("text");
+    std::fs::write(&file, "to be\r\nor not\nto be").expect("written");
+    let app = Topology::new("app");
+    let counts = app
+        .stream::<(), String>("lines")
+        .flat_map(|(), line| line.split(' ').map(|w| (w.to_owned(), 1_i64)).collect::<Vec<_>>())
+        .group_by_key()
+        .count("counts");
+    counts
+        .group_by(|_, count| (count.to_string(), 1_i64))
+        .count("counts-of-counts")
+        .to_stream()
+        .map_values(|count| count.unwrap_or_default().to_string())
+        .to("out");
+    let mut run = LocalRun::new(&app).expect("a valid topology");
+    let written = written(&mut run);
+    run.read_lines("lines", &file).expect("a file");
+    run.run_until_end().expect("no error");
+    let mut last = BTreeMap::new();
+    for pair in written.lock().iter() {
+        let (count, words) = pair.split_once('=').expect("a pair");
+        last.insert(count.to_owned(), words.to_owned());
+    }
+    // `to` and `be` twice, `or` and `not` once.
+    assert_eq!((last["1"].as_str(), last["2"].as_str()), ("2", "2"));
+}
+
+#[test]
+fn a_local_run_waits_for_answers_and_not_for_retries() {
+    let app = Topology::new("app");
+    app.on_error(ErrorPolicy::retry(3, Duration::from_secs(3_600)).or(ErrorPolicy::Fail));
+    let failures = Arc::new(Mutex::new(2));
+    app.stream::<String, String>("in")
+        .map_async(2, AsyncOrder::Overall, |_, value: String| {
+            let (answer, answered) = oneshot::channel();
+            std::thread::spawn(move || answer.send(value + "!"));
+            answered
+        })
+        .try_map_values(move |value| {
+            let mut left = failures.lock();
+            if *left > 0 {
+                *left -= 1;
+                return Err("not yet");
+            }
+            Ok(value)
+        })
+        .to("out");
+    let mut run = LocalRun::new(&app).expect("a valid topology");
+    let written = written(&mut run);
+    let values = (0..20).map(|n| Record::new("k".to_owned(), n.to_string(), n));
+    run.read("in", values).expect("a topic of the topology");
+    run.run_until_end().expect("no error");
+    let expected: Vec<String> = (0..20).map(|n| format!("k={n}!")).collect();
+    assert_eq!(*written.lock(), expected);
+}
+
+/// Events looked up in a table that is read first.
+fn looked_up() -> Topology {
+    let app = Topology::new("app");
+    let first = Consumed::default().bootstrap();
+    let rows = app.table_with::<String, String>("rows", first, Materialized::named("rows"));
+    app.stream::<String, String>("in").join(&rows, |event, row| format!("{event}{row}")).to("out");
+    app
+}
+
+#[test]
+fn a_bootstrap_stream_is_read_to_its_end_before_others() {
+    let app = looked_up();
+    let mut driver = TestDriver::of(&app).commit_on_command().start().expect("a valid topology");
+    send(&mut driver, 1, "k", "a");
+    driver.input("rows").at(5).send("k", "x").at(6).send("k", "y");
+    send(&mut driver, 7, "k", "b");
+    driver.output::<String, String>("out").expect([("k", "by")]);
+    // Nothing was committed: the rows come again before the events now.
+    driver.crash();
+    driver.output::<String, String>("out").expect([("k", "ay"), ("k", "by")]);
+}
+
+#[test]
+fn a_local_run_reads_bootstrap_streams_first() {
+    let mut run = LocalRun::new(&looked_up()).expect("a valid topology");
+    let written = written(&mut run);
+    let records = |count: i64, first: i64| {
+        (0..count).map(move |n| Record::new("k".to_owned(), n.to_string(), first + n))
+    };
+    run.read("in", records(2, 0)).expect("a topic of the topology");
+    run.read("rows", records(1_000, 50)).expect("a topic of the topology");
+    run.run_until_end().expect("no error");
+    assert_eq!(*written.lock(), ["k=0999", "k=1999"]);
 }

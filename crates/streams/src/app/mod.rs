@@ -5,6 +5,7 @@
 //! same group and take their share.
 
 mod assignor;
+mod bounded;
 mod directory;
 mod endpoint;
 mod globals;
@@ -289,11 +290,25 @@ impl Streams {
         client: Client,
         settings: Settings,
     ) -> Result<Self, StreamsError> {
+        Self::launch(topology, client, settings, false).await
+    }
+
+    /// [`Self::start`], with sources that end where they end now, or do not end.
+    async fn launch(
+        topology: &Topology,
+        client: Client,
+        settings: Settings,
+        bounded: bool,
+    ) -> Result<Self, StreamsError> {
         let plan = topology.build()?;
         // Without a budget every change is sent on, not only the last one before a commit.
         let plan = if settings.cache_bytes_max == 0 { plan.without_caching() } else { plan };
         let counts = topics::prepare(&plan, &Admin::new(client.clone()), &settings).await?;
         let counts = Arc::new(counts);
+        let ends = match bounded {
+            true => Some(bounded::ends(&plan, &counts, &client, &settings).await?),
+            false => None,
+        };
         let admin = Admin::new(client.clone());
         let by_broker = group::is_brokers_work(&plan, &admin, &settings).await?;
         let (stop, _) = watch::channel(false);
@@ -355,6 +370,7 @@ impl Streams {
             settings,
             process: Arc::from(process_id()),
             by_broker,
+            ends,
             restorer,
             standbys,
             shelf: inside.shelf.clone(),

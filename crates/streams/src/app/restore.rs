@@ -244,7 +244,10 @@ impl Restorer {
                 let partition = records.partition().clone();
                 let next = records.next_offset();
                 if let Some(restoration) = running.get_mut(&partition) {
-                    let logged = records.into_owned().filter_map(logged);
+                    // A source has records behind what is state.
+                    let (end, next) = (restoration.end_offset, next.min(restoration.end_offset));
+                    let wanted = records.into_owned().filter(|record| record.offset < end);
+                    let logged = wanted.filter_map(logged);
                     let restored =
                         task.restore_batch(&restoration.store, logged, next).map_err(|cause| {
                             StreamsError::Restore {

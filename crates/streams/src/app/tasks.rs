@@ -7,6 +7,7 @@ use fleuve_client::consumer::{OwnedRecord, Start};
 use fleuve_types::TopicPartition;
 use tokio::task::AbortHandle;
 
+use super::bounded::Ends;
 use crate::error::ProcessingError;
 use crate::query::Shelved;
 use crate::record::Header;
@@ -21,6 +22,8 @@ pub(super) struct Tasks {
     /// Partitions with enough records waiting.
     paused: HashSet<TopicPartition>,
     restorations: u64,
+    /// Where sources end, in a run that ends.
+    ends: Option<Ends>,
 }
 
 enum Running {
@@ -33,12 +36,22 @@ enum Running {
 }
 
 impl Tasks {
-    pub(super) fn new(partitions: BTreeMap<TaskId, Vec<TopicPartition>>) -> Self {
+    pub(super) fn new(
+        partitions: BTreeMap<TaskId, Vec<TopicPartition>>,
+        ends: Option<Ends>,
+    ) -> Self {
         let owner = partitions
             .iter()
             .flat_map(|(id, reads)| reads.iter().map(|partition| (partition.clone(), *id)))
             .collect();
-        Self { partitions, owner, tasks: BTreeMap::new(), paused: HashSet::new(), restorations: 0 }
+        Self {
+            partitions,
+            owner,
+            tasks: BTreeMap::new(),
+            paused: HashSet::new(),
+            restorations: 0,
+            ends,
+        }
     }
 
     /// What a task reads.
@@ -163,8 +176,34 @@ impl Tasks {
             }
             return;
         };
-        for record in records {
+        let end = self.ends.as_ref().and_then(|ends| ends.get(partition)).copied();
+        let Some(end) = end else {
+            for record in records {
+                task.add(record.into());
+            }
+            return;
+        };
+        for record in records.filter(|record| record.offset < end) {
             task.add(record.into());
+        }
+        if consumer.position(partition).is_some_and(|position| position >= end) {
+            let _ = consumer.pause(partition);
+        }
+    }
+
+    /// In a run that ends, counts what was read without a record in it as processed: otherwise the markers of
+    /// transactions, and what compaction has removed, would keep a source from its end.
+    pub(super) fn note_ends(&mut self, consumer: &Consumer) {
+        let Some(ends) = self.ends.clone() else {
+            return;
+        };
+        for task in self.ready_mut() {
+            let number = task.id().partition;
+            task.note_read(|topic| {
+                let partition = TopicPartition::new(topic.clone(), number);
+                let position = consumer.position(&partition)?;
+                Some(ends.get(&partition).map_or(position, |end| position.min(*end)))
+            });
         }
     }
 

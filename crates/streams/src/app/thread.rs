@@ -21,6 +21,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::assignor::{Here, TaskAssignor, partitions_by_task};
+use super::bounded::Ends;
 use super::group;
 use super::metadata;
 use super::output::{Outcome, Output, is_passing};
@@ -48,6 +49,8 @@ pub(super) struct Setup {
     pub(super) process: Arc<str>,
     /// Whether the broker shares out the tasks.
     pub(super) by_broker: bool,
+    /// Where sources end, in a run that ends.
+    pub(super) ends: Option<Ends>,
     pub(super) restorer: Arc<Restorer>,
     pub(super) standbys: Standbys,
     pub(super) shelf: Shelf,
@@ -157,7 +160,7 @@ impl Thread {
         let (thread, standbys) = (setup.number, setup.standbys.clone());
         consumer.set_rebalance_listener(Arc::new(Listener { events: told, thread, standbys }));
         consumer.subscribe(&source_topics(&setup.plan))?;
-        let tasks = Tasks::new(partitions_by_task(&setup.plan, &setup.counts));
+        let tasks = Tasks::new(partitions_by_task(&setup.plan, &setup.counts), setup.ends.clone());
         let (restoring, restored) = mpsc::unbounded_channel();
         let desk = Desk::new(setup.shelf.clone(), setup.number);
         Ok(Self {
@@ -553,6 +556,7 @@ impl Thread {
         if self.commit_due {
             return Ok(());
         }
+        self.tasks.note_ends(&self.consumer);
         let mut offsets: HashMap<TopicPartition, Committed> = HashMap::new();
         let mut outgoing = Vec::new();
         for task in self.tasks.ready_mut() {

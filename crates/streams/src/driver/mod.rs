@@ -25,11 +25,13 @@ use crate::topology::Plan;
 
 mod input;
 mod instances;
+mod local;
 mod output;
 mod setup;
 mod topics;
 
 pub use input::{Input, TestData};
+pub use local::{LocalRun, LocalRunError};
 pub use output::{Expected, TestRecord, TestRecords};
 pub use setup::TestSetup;
 
@@ -469,13 +471,15 @@ impl TestDriver {
             .topic
             .partition
             .unwrap_or_else(|| topic.partition_for(outgoing.key.as_deref()));
-        let Some(records) = topic.partitions.get_mut(partition as usize) else {
+        let place = partition as usize;
+        let forgotten = topic.forgotten.get(place).copied().unwrap_or_default();
+        let Some(records) = topic.partitions.get_mut(place) else {
             panic!("{name} has no partition {partition}");
         };
         let record = RawRecord {
             topic: name.clone(),
             partition,
-            offset: records.len() as i64,
+            offset: forgotten + records.len() as i64,
             timestamp: outgoing.timestamp,
             key: outgoing.key,
             value: outgoing.value,
@@ -511,27 +515,42 @@ impl TestDriver {
     /// it is the order of Kafka Streams' test driver, which has all tasks in one and their queues in a heap.
     fn settle(&mut self) {
         self.resume();
-        while self.failure.is_none() {
-            let Some(waiting) = self.turns.pop() else {
-                return;
-            };
-            let Some(running) = self.tasks.get_mut(&waiting.id) else {
-                continue;
-            };
-            if running.task.holds() {
-                self.held.push(waiting);
-                continue;
-            }
-            let Waiting { id, topic, .. } = waiting;
-            let processed = running.task.process_from(&topic, self.now_ms);
-            if let Some(timestamp) = running.task.next_timestamp(&topic) {
-                self.turns.push(Waiting { timestamp, id, topic });
-            }
-            match processed {
-                Ok(()) => self.after_step(id),
-                Err(error) => self.failure = Some(error),
+        while self.step() {}
+    }
+
+    /// Processes the next record, unless its task takes none for now. Returns whether there was one.
+    fn step(&mut self) -> bool {
+        if self.failure.is_some() {
+            return false;
+        }
+        let Some(waiting) = self.turns.pop() else {
+            return false;
+        };
+        let Some(running) = self.tasks.get_mut(&waiting.id) else {
+            return true;
+        };
+        if running.task.holds() || running.task.waits_for_bootstrap(&waiting.topic) {
+            self.held.push(waiting);
+            return true;
+        }
+        let Waiting { id, topic, .. } = waiting;
+        let processed = running.task.process_from(&topic, self.now_ms);
+        // What waited for the end of this topic may go on.
+        let bootstrapped = running.task.next_timestamp(&topic).is_none()
+            && self.plan.nodes.iter().any(|node| node.bootstraps);
+        if let Some(timestamp) = running.task.next_timestamp(&topic) {
+            self.turns.push(Waiting { timestamp, id, topic });
+        }
+        match processed {
+            Ok(()) => self.after_step(id),
+            Err(error) => self.failure = Some(error),
+        }
+        if bootstrapped {
+            for held in std::mem::take(&mut self.held) {
+                self.turns.push(held);
             }
         }
+        true
     }
 
     /// Lets tasks go on with records that wait inside them.
@@ -588,10 +607,11 @@ impl TestDriver {
         };
         let was_empty = running.task.next_timestamp(name).is_none();
         let fetched = running.fetched.entry(name.clone()).or_insert(0);
-        for record in &records[*fetched as usize..] {
+        let forgotten = topic.forgotten[id.partition as usize];
+        for record in &records[(*fetched - forgotten).max(0) as usize..] {
             running.task.add(record.clone());
         }
-        *fetched = records.len() as i64;
+        *fetched = forgotten + records.len() as i64;
         if was_empty && let Some(timestamp) = running.task.next_timestamp(name) {
             self.turns.push(Waiting { timestamp, id, topic: name.clone() });
         }

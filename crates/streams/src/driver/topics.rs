@@ -9,12 +9,18 @@ pub(super) struct Topic {
     pub(super) partitions: Vec<Vec<RawRecord>>,
     /// What a test has taken out already, per partition.
     pub(super) read: Vec<usize>,
+    /// How many records are no longer there, per partition: those before the first one.
+    pub(super) forgotten: Vec<i64>,
 }
 
 impl Topic {
     pub(super) fn new(partitions: i32) -> Self {
         let count = partitions.max(1) as usize;
-        Self { partitions: vec![Vec::new(); count], read: vec![0; count] }
+        Self {
+            partitions: vec![Vec::new(); count],
+            read: vec![0; count],
+            forgotten: vec![0; count],
+        }
     }
 
     /// The partition that Kafka's default partitioner gives a key; records without one go to the first.

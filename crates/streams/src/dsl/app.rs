@@ -14,7 +14,8 @@ use crate::operator::source::{Decode, Source, TableSource};
 use crate::record::Data;
 use crate::runtime::{RawRecord, SourceEntry};
 use crate::serde::{SerdeOf, StreamType};
-use crate::topology::{Graph, Kind, Plan, SharedGraph};
+use crate::state::Kept;
+use crate::topology::{Graph, Kind, Plan, SharedGraph, TopologyOptimization};
 
 /// A stream-processing program: where it begins, and what [`crate::TestDriver`] and applications run.
 ///
@@ -47,6 +48,7 @@ pub struct Consumed<K, V> {
     pub(crate) value: SerdeOf<V>,
     pub(crate) extractor: Option<Extractor>,
     pub(crate) name: Option<String>,
+    bootstraps: bool,
 }
 
 /// Gives the event time of a record from the record and the partition's highest time so far.
@@ -55,7 +57,7 @@ pub(crate) type Extractor = Arc<dyn Fn(&RawRecord, i64) -> i64 + Send + Sync>;
 impl<K: 'static, V: 'static> Consumed<K, V> {
     /// Reads with these serdes.
     pub fn with(key: SerdeOf<K>, value: SerdeOf<V>) -> Self {
-        Self { key, value, extractor: None, name: None }
+        Self { key, value, extractor: None, name: None, bootstraps: false }
     }
 
     /// Takes event time from the record instead of its timestamp. The second argument is the highest event time of the
@@ -65,6 +67,13 @@ impl<K: 'static, V: 'static> Consumed<K, V> {
         extractor: impl Fn(&RawRecord, i64) -> i64 + Send + Sync + 'static,
     ) -> Self {
         self.extractor = Some(Arc::new(extractor));
+        self
+    }
+
+    /// Reads the topic to its end, as it is when a task starts, before the task processes records of topics of which
+    /// this is not said: settings, reference data, models. The idea is Samza's bootstrap streams.
+    pub fn bootstrap(mut self) -> Self {
+        self.bootstraps = true;
         self
     }
 
@@ -100,6 +109,7 @@ impl Topology {
         consumed: Consumed<K, V>,
     ) -> KStream<K, V> {
         let (key, value) = (consumed.key.clone(), consumed.value.clone());
+        let bootstraps = consumed.bootstraps;
         let mut graph = self.graph.lock();
         let name = graph.name_or(consumed.name.as_deref(), "KSTREAM-SOURCE-");
         let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
@@ -116,6 +126,9 @@ impl Topology {
                 0
             }
         };
+        if bootstraps && let Some(source) = graph.nodes.get_mut(id) {
+            source.bootstraps = true;
+        }
         let name = graph.nodes[id].name.clone();
         drop(graph);
         KStream {
@@ -155,18 +168,24 @@ impl Topology {
         if let Ok(Some(_)) | Err(_) = graph.source_of(&[topic.to_owned()]) {
             graph.errors.push(TopologyError::ReadTwice(topic.to_owned()));
         }
+        let bootstraps = consumed.bootstraps;
         let source = graph.add_node(
             source_name,
             Kind::Source { topics: vec![topic.to_owned()], global: false },
             &[],
             source_builder(consumed.nullable()),
         );
+        graph.nodes[source].bootstraps = bootstraps;
         let table = graph.add_node(
             table_name,
             Kind::Processor,
             &[source],
             node::<K, Option<V>, _>(|assembly, id| TableSource::<K, V>::new(assembly, id)),
         );
+        // Rows that die of age leave no trace in the topic.
+        if !matches!(materialized.kept, Kept::ForTime(_)) {
+            graph.nodes[table].table_topic = Some(topic.to_owned());
+        }
         let named = materialized.name.is_some();
         let view = Arc::new(SourceTable {
             node: table,
@@ -188,6 +207,25 @@ impl Topology {
             view,
             next_name: None,
         }
+    }
+
+    /// Has the finished topology rewritten into a cheaper one: Kafka Streams' `topology.optimization`. Names of
+    /// internal topics change with it, and so does what of them is needed: an application that has run without it is
+    /// reset first.
+    ///
+    /// ```
+    /// use fleuve_streams::{Topology, TopologyOptimization};
+    ///
+    /// let app = Topology::new("shop").optimize(TopologyOptimization::ALL);
+    /// let by_user = app.stream::<String, String>("clicks").select_key(|_, user| user.clone());
+    /// by_user.group_by_key().count("clicks");
+    /// by_user.group_by_key().reduce("last", |_, page| page);
+    /// let repartitions = |app: &Topology| app.describe().unwrap().matches("Sink:").count();
+    /// assert_eq!(repartitions(&app), 1);
+    /// ```
+    pub fn optimize(self, rules: impl IntoIterator<Item = TopologyOptimization>) -> Self {
+        self.graph.lock().optimizations.extend(rules);
+        self
     }
 
     /// Finishes the topology.
@@ -227,6 +265,7 @@ impl<K: 'static, V: 'static> Consumed<K, V> {
             value: self.value.nullable(),
             extractor: self.extractor,
             name: self.name,
+            bootstraps: self.bootstraps,
         }
     }
 }

@@ -131,13 +131,6 @@ impl<K: Data, V: Data> KStream<K, V> {
         self.derive::<K, V>("KSTREAM-FOREACH-", builder(mapper));
     }
 
-    /// A child with another key, which may no longer be where it belongs.
-    fn rekeyed<L, W>(&self, prefix: &str, build: NodeBuilder) -> KStream<L, W> {
-        let mut stream = self.derive(prefix, build);
-        stream.repartition = true;
-        stream
-    }
-
     /// A child with the same key.
     fn keyed<W>(&self, prefix: &str, build: NodeBuilder) -> KStream<K, W> {
         let mut stream = self.derive(prefix, build);

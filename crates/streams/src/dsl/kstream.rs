@@ -1,5 +1,6 @@
 //! Streams of events.
 
+use std::any::TypeId;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -8,7 +9,7 @@ use super::{Closure, KGroupedStream, node};
 use crate::operator::stateless::{Filter, FlatMap, FlatMapValues, Map, PassThrough, Peek, input};
 use crate::record::{Data, Record};
 use crate::serde::{SerdeOf, StreamType};
-use crate::topology::{Kind, NodeBuilder, NodeId, SharedGraph};
+use crate::topology::{Effect, Kind, NodeBuilder, NodeId, SharedGraph};
 
 /// A stream of records: each one is an event of its own.
 pub struct KStream<K, V> {
@@ -74,9 +75,8 @@ impl<K: Data, V: Data> KStream<K, V> {
     ) -> KStream<L, V> {
         let mapper = Closure::new(move |key: K, value: V| (selector(&key, &value), value));
         let build = map_builder(mapper);
-        let mut stream = self.derive("KSTREAM-KEY-SELECT-", build);
+        let mut stream = self.rekeyed("KSTREAM-KEY-SELECT-", build);
         stream.value = self.value.clone();
-        stream.repartition = true;
         stream
     }
 
@@ -85,9 +85,7 @@ impl<K: Data, V: Data> KStream<K, V> {
         &self,
         mapper: impl FnMut(K, V) -> (L, W) + Clone + Send + 'static,
     ) -> KStream<L, W> {
-        let mut stream = self.derive("KSTREAM-MAP-", map_builder(Closure::new(mapper)));
-        stream.repartition = true;
-        stream
+        self.rekeyed("KSTREAM-MAP-", map_builder(Closure::new(mapper)))
     }
 
     /// Turns each value into another.
@@ -123,9 +121,7 @@ impl<K: Data, V: Data> KStream<K, V> {
             children: assembly.children(id),
             input: input(),
         });
-        let mut stream = self.derive("KSTREAM-FLATMAP-", build);
-        stream.repartition = true;
-        stream
+        self.rekeyed("KSTREAM-FLATMAP-", build)
     }
 
     /// Turns each value into any number of values under the same key.
@@ -174,6 +170,7 @@ impl<K: Data, V: Data> KStream<K, V> {
         let mut graph = self.graph.lock();
         let name = graph.name_or(self.next_name.as_deref(), "KSTREAM-MERGE-");
         let id = graph.add_node(name.clone(), Kind::Processor, &[self.node, other.node], build);
+        graph.nodes[id].effect = Effect::Merges(TypeId::of::<(K, V)>());
         drop(graph);
         Self {
             graph: self.graph.clone(),
@@ -212,11 +209,25 @@ impl<K: Data, V: Data> KStream<K, V> {
         self.select_key(selector).group_by_key()
     }
 
-    /// A child of the same types.
+    /// A child that sends on what it gets.
     pub(crate) fn same(&self, prefix: &str, build: NodeBuilder) -> Self {
         let mut stream: Self = self.derive(prefix, build);
+        self.graph.lock().nodes[stream.node].effect = Effect::Keeps;
         stream.key = self.key.clone();
         stream.value = self.value.clone();
+        stream
+    }
+
+    /// A child with other keys, which may not be where these belong.
+    pub(crate) fn rekeyed<L: Data, W: Data>(
+        &self,
+        prefix: &str,
+        build: NodeBuilder,
+    ) -> KStream<L, W> {
+        let mut stream = self.derive(prefix, build);
+        stream.repartition = true;
+        let effect = Effect::ChangesKey(TypeId::of::<(L, W)>());
+        self.graph.lock().nodes[stream.node].effect = effect;
         stream
     }
 

@@ -18,6 +18,7 @@ use crate::topology::{NodeBuilder, NodeId};
 mod app;
 mod branches;
 mod cogrouped;
+mod composite;
 mod errors;
 mod fallible;
 mod folding;
@@ -28,6 +29,7 @@ mod grouped_table;
 mod kstream;
 mod ktable;
 mod ktable_join;
+mod late;
 mod materialized;
 mod outside;
 mod partitioning;
@@ -50,6 +52,7 @@ pub use branches::Branches;
 pub use cogrouped::{
     CogroupedKStream, SessionWindowedCogroupedKStream, TimeWindowedCogroupedKStream,
 };
+pub use composite::Transform;
 pub use errors::ErrorPolicy;
 pub(crate) use errors::{Policies, Retry, Stage};
 pub use global::GlobalKTable;

@@ -1,5 +1,6 @@
 //! Repartition topics: records go to where their key belongs.
 
+use std::any::TypeId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::operator::sink::Target;
 use crate::operator::stateless::PassThrough;
 use crate::record::Data;
 use crate::serde::{SerdeOf, StreamType};
-use crate::topology::{Kind, NodeId, SinkTopic};
+use crate::topology::{Kind, NodeId, RepartitionNodes, SinkTopic};
 
 /// How a stream goes through a repartition topic.
 pub struct Repartitioned<K, V> {
@@ -141,7 +142,25 @@ impl<K: Data, V: Data> KStream<K, V> {
         key: SerdeOf<K>,
         value: SerdeOf<V>,
     ) -> Self {
-        self.repartitioned_by(prefix, partitions, key, value, None)
+        let stream = self.repartitioned_by(prefix, partitions, key, value, None);
+        // Only what an operator needs may be merged with others: the program asked for the rest.
+        let mut graph = self.graph.lock();
+        let source = stream.node;
+        if let Kind::Source { topics, .. } = &graph.nodes[source].kind
+            && let [topic] = &topics[..]
+        {
+            let nodes = RepartitionNodes {
+                // The three were added one after the other.
+                filter: source - 2,
+                sink: source - 1,
+                source,
+                topic: topic.clone(),
+                types: TypeId::of::<(K, V)>(),
+            };
+            graph.repartition_nodes.push(nodes);
+        }
+        drop(graph);
+        stream
     }
 
     fn repartitioned_by(

@@ -1,11 +1,12 @@
 //! Aggregation by key and session.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::folding::{Folding, Merging, merging};
 use super::ktable::{KTable, TableView};
+use super::late::late_of;
 use super::windowed::Windowing;
 use super::{
     CogroupedKStream, KGroupedStream, Materialized, SessionWindowedCogroupedKStream,
@@ -148,6 +149,7 @@ impl<K: StreamType, V: StreamType> SessionWindowedKStream<K, V> {
             &[parent.node],
             builder(self.windows, folding, merging, &store, self.on_close),
         );
+        graph.nodes[id].late = Some(TypeId::of::<(K, V)>());
         add_store(
             &mut graph,
             &[id],
@@ -187,6 +189,7 @@ pub(crate) fn builder<K: StreamType, V: StreamType, A: Data>(
             merger: merging(),
             emit: SessionEmit::new(assembly, id, &store, on_close),
             observed_ms: -1,
+            late: late_of(assembly, id),
             input: PhantomData,
         });
         Box::new(node) as Box<dyn Any + Send>

@@ -1,16 +1,20 @@
 //! Joins of two streams within a window of event time.
 
+use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::windowed::{WindowSpec, add_window_store};
 use super::{JoinWindows, KStream, node};
+use crate::operator::self_join::SelfJoin;
 use crate::operator::stateless::PassThrough;
 use crate::operator::stream_join::{Reach, StreamJoin, WindowWrite};
 use crate::record::Data;
 use crate::serde::{SerdeOf, StreamType};
 use crate::state::{AnyStore, Either, OuterStore, OuterStoreSettings};
-use crate::topology::{ChangelogKind, Graph, Kind, StoreSpec};
+use crate::topology::{
+    ChangelogKind, Graph, Kind, NodeBuilder, NodeId, StoreSpec, StreamJoinNodes,
+};
 
 /// Puts two events together. At least one of them is there.
 type Joiner<K, V, W, R> = Arc<dyn Fn(&K, Option<&V>, Option<&W>) -> R + Send + Sync>;
@@ -96,6 +100,7 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
             window_write::<K, W>(&names.right_store),
         );
         let unmatched = outer.left.then(|| names.unmatched_store.clone());
+        let with_itself = self_join::<K, V, W, R>(&names.left_store, windows, &joiner);
         let alone = {
             let joiner = joiner.clone();
             move |key: &K, event: &Either<V, W>| match event {
@@ -177,6 +182,18 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
             graph.connect(left, &store);
             graph.connect(right, &store);
         }
+        if let Some(build) = with_itself {
+            let mut other_stores = vec![names.right_store.clone()];
+            other_stores.extend(outer.left.then(|| names.unmatched_store.clone()));
+            graph.stream_joins.push(StreamJoinNodes {
+                written: [written_left, written_right],
+                joined: [left, right],
+                merge,
+                left_store: names.left_store.clone(),
+                other_stores,
+                build,
+            });
+        }
         drop(graph);
         KStream {
             graph: self.graph.clone(),
@@ -225,7 +242,7 @@ impl Names {
         let this_suffix = if outer.right { "-outer-this-join" } else { "-this-join" };
         let other_suffix = if outer.left { "-outer-other-join" } else { "-other-join" };
         let number = left.rsplit_once('-').map_or("", |(_, number)| number);
-        let unmatched_store = format!("KSTREAM-OUTERSHARED-{number}-store");
+        let unmatched_store = format!("{}KSTREAM-OUTERSHARED-{number}-store", graph.path());
         Self {
             windowed_left,
             windowed_right,
@@ -239,9 +256,41 @@ impl Names {
     }
 }
 
-fn window_write<K: StreamType, V: StreamType>(store: &str) -> crate::topology::NodeBuilder {
+fn window_write<K: StreamType, V: StreamType>(store: &str) -> NodeBuilder {
     let store = store.to_owned();
     node::<K, V, _>(move |assembly, id| WindowWrite::<K, V>::new(assembly, id, &store))
+}
+
+/// The nodes of the join if both streams are one, which only streams of the same type can be.
+fn self_join<K: StreamType, V: StreamType, W: StreamType, R: Data>(
+    store: &str,
+    windows: JoinWindows,
+    joiner: &Joiner<K, V, W, R>,
+) -> Option<[NodeBuilder; 2]> {
+    if TypeId::of::<V>() != TypeId::of::<W>() {
+        return None;
+    }
+    let write = store.to_owned();
+    let write = node::<K, V, _>(move |assembly, id| {
+        WindowWrite::<K, V>::new(assembly, id, &write).forwarding_first()
+    });
+    let (store, joiner) = (store.to_owned(), joiner.clone());
+    let join = node::<K, V, _>(move |assembly, id: NodeId| {
+        let joiner = joiner.clone();
+        SelfJoin::<K, V, R> {
+            node: assembly.name(id),
+            reach: Reach { before_ms: windows.before_ms, after_ms: windows.after_ms },
+            retention_ms: windows.size_ms() + windows.grace_ms,
+            slot: assembly.store(&store),
+            observed_ms: -1,
+            join: Box::new(move |key, left, right| {
+                let right: &dyn Any = right;
+                joiner(key, Some(left), right.downcast_ref::<W>())
+            }),
+            children: assembly.children(id),
+        }
+    });
+    Some([write, join])
 }
 
 fn join_store<K, V>(

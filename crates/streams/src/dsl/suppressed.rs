@@ -174,6 +174,7 @@ impl<K: StreamType, V: StreamType> KTable<K, V> {
             store_type: None,
             global: false,
         });
+        graph.nodes[id].refuses_versions = true;
         graph.connect(id, &store);
         drop(graph);
         let view = SuppressedTable { store, parent: self.view.clone() };

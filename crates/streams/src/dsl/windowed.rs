@@ -1,12 +1,13 @@
 //! Aggregation by key and window.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::folding::Folding;
 use super::ktable::{KTable, TableView};
+use super::late::late_of;
 use super::{CogroupedKStream, KGroupedStream, Materialized, SlidingWindows, TimeWindows};
 use super::{TimeWindowedCogroupedKStream, cogrouped};
 use crate::operator::sliding_aggregate::SlidingAggregate;
@@ -118,6 +119,7 @@ impl SizedWindows {
         Arc::new(move |assembly, id| {
             let emit = WindowEmit::new(assembly, id, &store, on_close);
             let (aggregator, initial) = (folding.add(), folding.initial());
+            let late = late_of::<K, V>(assembly, id);
             let node: Box<dyn Down<K, V>> = match self {
                 Self::Time(windows) => Box::new(WindowAggregate {
                     windows,
@@ -125,6 +127,7 @@ impl SizedWindows {
                     initial,
                     emit,
                     observed_ms: i64::MIN,
+                    late,
                     input: PhantomData,
                 }),
                 Self::Sliding(windows) => Box::new(SlidingAggregate {
@@ -133,6 +136,7 @@ impl SizedWindows {
                     initial,
                     emit,
                     observed_ms: -1,
+                    late,
                     input: PhantomData,
                 }),
             };
@@ -272,6 +276,7 @@ impl<K: StreamType, V: StreamType> TimeWindowedKStream<K, V> {
             &[parent.node],
             self.windows.builder(folding, &store, self.on_close),
         );
+        graph.nodes[id].late = Some(TypeId::of::<(K, V)>());
         self.windows.add_store(
             &mut graph,
             &[id],

@@ -6,6 +6,7 @@ pub(crate) mod batch;
 pub(crate) mod foreign_join;
 pub(crate) mod guarded;
 pub(crate) mod process;
+pub(crate) mod self_join;
 pub(crate) mod session_aggregate;
 pub(crate) mod sink;
 pub(crate) mod sliding_aggregate;

@@ -22,6 +22,8 @@ pub(crate) struct SessionAggregate<K, V, A, F> {
     pub(crate) merger: Merger<K, A>,
     pub(crate) emit: SessionEmit<K, A>,
     pub(crate) observed_ms: i64,
+    /// Who wants records that are in no window any more.
+    pub(crate) late: Fan<K, V>,
     pub(crate) input: Marker<V>,
 }
 
@@ -49,7 +51,8 @@ where
             merged.start = merged.start.min(window.start);
             merged.end = merged.end.max(window.end);
         }
-        if merged.end < close {
+        let late = merged.end < close;
+        if late {
             cx.drop_record("session closed");
         } else {
             if merged != own {
@@ -63,7 +66,7 @@ where
         if self.emit.on_close {
             self.emit_closed(close, &record.headers, cx)?;
         }
-        Ok(())
+        if late { self.late.push(record, cx) } else { Ok(()) }
     }
 }
 

@@ -11,7 +11,7 @@ use super::aggregate::Initial;
 use super::window_aggregate::WindowEmit;
 use crate::dsl::SlidingWindows;
 use crate::record::{Data, Headers, Record, Window};
-use crate::runtime::{Cx, Down, Problem};
+use crate::runtime::{Cx, Down, Fan, Problem};
 use crate::serde::{Marker, StreamType};
 use crate::state::Stamped;
 
@@ -22,6 +22,8 @@ pub(crate) struct SlidingAggregate<K, V, A, F> {
     pub(crate) initial: Initial<A>,
     pub(crate) emit: WindowEmit<K, A>,
     pub(crate) observed_ms: i64,
+    /// Who wants records that are in no window any more.
+    pub(crate) late: Fan<K, V>,
     pub(crate) input: Marker<V>,
 }
 
@@ -64,7 +66,7 @@ where
         let close = self.observed_ms.saturating_sub(self.windows.grace_ms);
         if record.timestamp + self.windows.difference_ms < close {
             cx.drop_record("window closed");
-            return Ok(());
+            return self.late.push(record, cx);
         }
         if record.timestamp < self.windows.difference_ms {
             return self.fold_early(&record, close, cx);

@@ -17,6 +17,8 @@ use crate::topology::NodeId;
 pub(crate) struct WindowWrite<K, V> {
     node: Arc<str>,
     slot: StoreSlot<WindowStore<K, V>>,
+    /// Whether events go on before they are written: to a join that is not to meet them yet.
+    forwards_first: bool,
     children: Fan<K, V>,
 }
 
@@ -25,19 +27,32 @@ impl<K: StreamType, V: Data> WindowWrite<K, V> {
         Self {
             node: assembly.name(id),
             slot: assembly.store(store),
+            forwards_first: false,
             children: assembly.children(id),
         }
+    }
+
+    /// Sends events on before they are written.
+    pub(crate) fn forwarding_first(mut self) -> Self {
+        self.forwards_first = true;
+        self
     }
 }
 
 impl<K: StreamType, V: StreamType> Down<K, V> for WindowWrite<K, V> {
     fn push(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
+        if self.forwards_first {
+            self.children.push(record.clone(), cx)?;
+        }
         if !record.key.is_null() && !record.value.is_null() {
             let value = Stamped { value: record.value.clone(), timestamp: record.timestamp };
             let (store, origin) = cx.store(self.slot);
             store
                 .put(&record.key, record.timestamp, value, &record.headers, origin)
                 .map_err(|error| Problem::store(&self.node, error))?;
+        }
+        if self.forwards_first {
+            return Ok(());
         }
         self.children.push(record, cx)
     }

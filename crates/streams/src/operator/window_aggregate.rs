@@ -19,6 +19,8 @@ pub(crate) struct WindowAggregate<K, V, A, F> {
     pub(crate) emit: WindowEmit<K, A>,
     /// The highest event time this operator saw: stream time is per operator.
     pub(crate) observed_ms: i64,
+    /// Who wants records that are in no window any more.
+    pub(crate) late: Fan<K, V>,
     pub(crate) input: Marker<V>,
 }
 
@@ -34,18 +36,20 @@ where
         let timestamp = record.timestamp;
         self.observed_ms = self.observed_ms.max(timestamp);
         let closed_until = self.observed_ms.saturating_sub(self.windows.grace_ms);
+        let mut taken = false;
         for start in self.windows.starts_of(timestamp) {
             let end = start + self.windows.size_ms;
             if end <= closed_until {
                 cx.drop_record("window closed");
                 continue;
             }
+            taken = true;
             self.update(&record, Window { start, end }, cx)?;
         }
         if self.emit.on_close {
             self.emit_closed(closed_until, &record.headers, cx)?;
         }
-        Ok(())
+        if taken { Ok(()) } else { self.late.push(record, cx) }
     }
 }
 

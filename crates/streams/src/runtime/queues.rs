@@ -49,6 +49,8 @@ pub(crate) struct Queues {
 pub(crate) struct Queue {
     pub(crate) topic: Arc<str>,
     pub(crate) source: NodeId,
+    /// Whether it is still to be read to its end before those of which this is not said.
+    pub(crate) bootstraps: bool,
     /// Records with the event time that the source's extractor gave them.
     records: VecDeque<(i64, RawRecord)>,
     /// The highest event time processed from this partition.
@@ -57,6 +59,8 @@ pub(crate) struct Queue {
     pub(crate) position: Option<i64>,
     /// The offset of the last processed record, if any ever was, by this task or those before it.
     pub(crate) seen: Option<i64>,
+    /// Up to where the partition is known to have been read, with or without records.
+    pub(crate) noted: i64,
     /// Until when the task waits for a record, once the partition is known to have no more.
     idle_until_ms: Option<i64>,
     /// Records processed.
@@ -66,14 +70,17 @@ pub(crate) struct Queue {
 }
 
 impl Queues {
-    pub(crate) fn open(&mut self, topic: Arc<str>, source: NodeId) {
+    /// Adds a queue. One that bootstraps is read to its end before those that do not.
+    pub(crate) fn open(&mut self, topic: Arc<str>, source: NodeId, bootstraps: bool) {
         self.queues.push(Queue {
             topic,
             source,
+            bootstraps,
             records: VecDeque::new(),
             partition_time: UNKNOWN_TIME,
             position: None,
             seen: None,
+            noted: 0,
             idle_until_ms: None,
             processed: 0,
             e2e_latency: Spread::default(),
@@ -84,11 +91,17 @@ impl Queues {
         self.queues.iter_mut().find(|queue| &*queue.topic == topic)
     }
 
+    /// Whether some queue is to be read to its end before others.
+    pub(crate) fn is_bootstrapping(&self) -> bool {
+        self.queues.iter().any(|queue| queue.bootstraps)
+    }
+
     /// The queue whose head has the lowest event time; among equals the first.
     pub(crate) fn next(&mut self) -> Option<&mut Queue> {
+        let bootstrapping = self.is_bootstrapping();
         self.queues
             .iter_mut()
-            .filter(|queue| !queue.records.is_empty())
+            .filter(|queue| !queue.records.is_empty() && queue.bootstraps == bootstrapping)
             .min_by_key(|queue| queue.records.front().map(|(timestamp, _)| *timestamp))
     }
 
@@ -101,6 +114,15 @@ impl Queues {
         now_ms: i64,
         lag: impl Fn(&Arc<str>) -> Lag,
     ) -> bool {
+        for queue in self.queues.iter_mut().filter(|queue| queue.records.is_empty()) {
+            if queue.bootstraps && matches!(lag(&queue.topic), Lag::NotRead | Lag::Known(0)) {
+                queue.bootstraps = false;
+            }
+        }
+        if self.is_bootstrapping() {
+            let mut queues = self.queues.iter();
+            return queues.any(|queue| queue.bootstraps && !queue.records.is_empty());
+        }
         let Some(idle_max_ms) = idle_max_ms else {
             return self.len() > 0;
         };
@@ -193,8 +215,8 @@ mod tests {
     /// Two queues, of which `left` has a record.
     fn queues() -> Queues {
         let mut queues = Queues::default();
-        queues.open(Arc::from("left"), 0);
-        queues.open(Arc::from("right"), 1);
+        queues.open(Arc::from("left"), 0, false);
+        queues.open(Arc::from("right"), 1, false);
         queues.find("left").expect("open").push(5, record("left"));
         queues
     }
@@ -216,6 +238,26 @@ mod tests {
         for lag in [Lag::Known(0), Lag::NotRead] {
             assert!(queues.is_ready(Some(0), 1_000, |_| lag), "{lag:?}");
         }
+    }
+
+    #[test]
+    fn a_queue_that_bootstraps_is_read_to_its_end_before_others() {
+        let mut queues = queues();
+        queues.open(Arc::from("first"), 2, true);
+        for lag in [Lag::Unknown, Lag::Known(2)] {
+            assert!(!queues.is_ready(None, 0, |_| lag), "{lag:?}");
+            assert!(queues.next().is_none());
+        }
+        queues.find("first").expect("open").push(99, record("first"));
+        assert!(queues.is_ready(None, 0, |_| Lag::Known(0)));
+        let next = queues.next().expect("a record");
+        assert_eq!(&*next.topic, "first");
+        next.pop();
+        assert!(!queues.is_ready(None, 0, |_| Lag::Known(1)), "the last one is not there yet");
+        assert!(queues.is_ready(None, 0, |_| Lag::Known(0)));
+        assert_eq!(queues.next().map(|queue| &*queue.topic), Some("left"));
+        // From then on it is as any other.
+        assert!(queues.is_ready(None, 0, |_| Lag::Known(1)));
     }
 
     #[test]

@@ -78,9 +78,10 @@ impl Task {
         let assembled = Assembly::build(plan, globals, &part.nodes, &names);
         let mut queues = Queues::default();
         for node in &part.nodes {
-            if let Kind::Source { topics, .. } = &plan.nodes[*node].kind {
+            let source = &plan.nodes[*node];
+            if let Kind::Source { topics, .. } = &source.kind {
                 for topic in topics {
-                    queues.open(Arc::from(plan.decorated(topic)), *node);
+                    queues.open(Arc::from(plan.decorated(topic)), *node, source.bootstraps);
                 }
             }
         }
@@ -177,6 +178,13 @@ impl Task {
             }
             None => Ok(()),
         }
+    }
+
+    /// Whether records of a topic wait until others are read to their ends, for drivers that give a task all there is.
+    pub(crate) fn waits_for_bootstrap(&mut self, topic: &str) -> bool {
+        self.queues.is_ready(None, 0, |_| Lag::Known(0));
+        self.queues.is_bootstrapping()
+            && self.queues.find(topic).is_some_and(|queue| !queue.bootstraps)
     }
 
     /// The event time of the next queued record of a topic.
@@ -415,6 +423,17 @@ impl Task {
             if queue.seen.is_none() && queue.len() == 0 {
                 let next = position(&queue.topic).filter(|next| *next > 0);
                 queue.seen = next.map(|next| next - 1);
+            }
+        }
+    }
+
+    /// Counts what was read of partitions without waiting records as processed. Only while nothing is under way.
+    pub(crate) fn note_read(&mut self, position: impl Fn(&Arc<str>) -> Option<i64>) {
+        for queue in self.queues.iter_mut().filter(|queue| queue.len() == 0) {
+            if let Some(next) = position(&queue.topic).filter(|next| *next > queue.noted) {
+                queue.noted = next;
+                queue.position = queue.position.max(Some(next));
+                queue.seen = queue.seen.max(Some(next - 1));
             }
         }
     }

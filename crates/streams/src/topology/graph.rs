@@ -1,11 +1,13 @@
 //! Nodes and stores while the program is being written.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::TopologyOptimization;
+use super::optimize::{Effect, RepartitionNodes, StreamJoinNodes};
 use crate::dsl::Policies;
 use crate::error::TopologyError;
 use crate::query::face::{Face, Shape, TypedFace};
@@ -45,6 +47,21 @@ pub(crate) struct Graph {
     /// Errors found while the program was written; the first is reported when it is built.
     pub(crate) errors: Vec<TopologyError>,
     pub(crate) policies: Policies,
+    /// The rules by which the finished graph is rewritten.
+    pub(crate) optimizations: BTreeSet<TopologyOptimization>,
+    /// Repartitions that may be merged.
+    pub(crate) repartition_nodes: Vec<RepartitionNodes>,
+    /// Joins of streams that may be one stream.
+    pub(crate) stream_joins: Vec<StreamJoinNodes>,
+    index: u32,
+    /// The scopes that are being written, the innermost last.
+    scopes: Vec<Scope>,
+}
+
+/// A part of the program with names of its own.
+struct Scope {
+    /// What generated names begin with.
+    path: String,
     index: u32,
 }
 
@@ -75,6 +92,15 @@ pub(crate) struct Node {
     pub(crate) table_store: Option<String>,
     /// Whether the node sends changes of a versioned table as such, though it has no store.
     pub(crate) passes_versions: bool,
+    /// The topic that a table's node takes its rows from, if it could be restored from there.
+    pub(crate) table_topic: Option<String>,
+    pub(crate) effect: Effect,
+    /// Set for aggregations that can tell late records: the type of these pairs.
+    pub(crate) late: Option<TypeId>,
+    /// Whether the node's table may not keep versions.
+    pub(crate) refuses_versions: bool,
+    /// Whether a source is read to its end before others of its task.
+    pub(crate) bootstraps: bool,
 }
 
 /// Which output of its parent a node takes, and how the parent sends to it.
@@ -152,7 +178,11 @@ impl Graph {
             faces: BTreeMap::new(),
             errors: Vec::new(),
             policies: Policies::default(),
+            optimizations: BTreeSet::new(),
+            repartition_nodes: Vec::new(),
+            stream_joins: Vec::new(),
             index: 0,
+            scopes: Vec::new(),
         }
     }
 
@@ -173,9 +203,30 @@ impl Graph {
 
     /// The next generated name, for example `KSTREAM-FILTER-0000000003`.
     pub(crate) fn next_name(&mut self, prefix: &str) -> String {
-        let name = format!("{prefix}{:010}", self.index);
-        self.index += 1;
+        let (path, index) = match self.scopes.last_mut() {
+            Some(scope) => (scope.path.as_str(), &mut scope.index),
+            None => ("", &mut self.index),
+        };
+        let name = format!("{path}{prefix}{index:010}");
+        *index += 1;
         name
+    }
+
+    /// Begins a scope, within the one that is being written.
+    pub(crate) fn enter(&mut self, name: &str) {
+        let name = self.checked(name);
+        let path = format!("{}{name}-", self.path());
+        self.scopes.push(Scope { path, index: 0 });
+    }
+
+    /// Ends the innermost scope.
+    pub(crate) fn leave(&mut self) {
+        self.scopes.pop();
+    }
+
+    /// What generated names begin with.
+    pub(crate) fn path(&self) -> &str {
+        self.scopes.last().map_or("", |scope| &scope.path)
     }
 
     /// The next generated store name, for example `KSTREAM-AGGREGATE-STATE-STORE-0000000003`.
@@ -232,6 +283,10 @@ impl Graph {
         if self.nodes.iter().any(|node| node.name == name) {
             self.errors.push(TopologyError::NameTaken(name.clone()));
         }
+        let effect = match kind {
+            Kind::Source { .. } => Effect::Keeps,
+            Kind::Processor | Kind::Sink(_) => Effect::Opaque,
+        };
         let id = self.nodes.len();
         // A node merged with itself is one parent, as there.
         let mut distinct: Vec<NodeId> = Vec::with_capacity(parents.len());
@@ -254,6 +309,11 @@ impl Graph {
             counts_partitions: false,
             table_store: None,
             passes_versions: false,
+            table_topic: None,
+            effect,
+            late: None,
+            refuses_versions: false,
+            bootstraps: false,
         });
         id
     }

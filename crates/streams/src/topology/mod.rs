@@ -7,6 +7,7 @@
 mod describe;
 mod graph;
 mod json;
+mod optimize;
 mod plan;
 
 pub(crate) use describe::java_hash_order;
@@ -14,4 +15,6 @@ pub(crate) use graph::{
     ChangelogKind, Copartition, GlobalSpec, Graph, Kind, Node, NodeBuilder, NodeId, SharedGraph,
     SideOutput, SinkTopic, StoreSpec,
 };
+pub use optimize::TopologyOptimization;
+pub(crate) use optimize::{Effect, RepartitionNodes, StreamJoinNodes};
 pub use plan::{InternalTopic, Plan, Subtopology, TopicCleanup};

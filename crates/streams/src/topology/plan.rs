@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::optimize::Rewritten;
 use super::{ChangelogKind, Copartition, GlobalSpec, Graph, Kind, Node, NodeId, StoreSpec};
 use crate::dsl::Policies;
 use crate::error::TopologyError;
@@ -77,19 +78,32 @@ impl Plan {
         if graph.nodes.is_empty() {
             return Err(TopologyError::Empty);
         }
+        let Rewritten { nodes, stores, repartitions, copartitions, order, .. } =
+            Rewritten::of(graph);
+        let mut faces = graph.faces.clone();
+        faces.retain(|store, _| stores.contains_key(store));
         let mut plan = Self {
             application: graph.application.clone(),
-            nodes: graph.nodes.clone(),
-            stores: graph.stores.clone(),
-            repartitions: graph.repartitions.clone(),
-            copartitions: graph.copartitions.clone(),
+            nodes,
+            stores,
+            repartitions,
+            copartitions,
             globals: graph.globals.clone(),
-            faces: graph.faces.clone(),
+            faces,
             policies: graph.policies.clone(),
             subtopologies: Vec::new(),
         };
+        for id in &order {
+            let node = &plan.nodes[*id];
+            if node.refuses_versions && node.parents.iter().any(|table| plan.is_versioned(*table)) {
+                return Err(TopologyError::Invalid(format!(
+                    "{}: suppress is only for tables that keep no versions (which a table has from those above it)",
+                    node.name
+                )));
+            }
+        }
         plan.subtopologies = plan
-            .groups()
+            .groups(&order)
             .into_iter()
             .enumerate()
             .map(|(id, nodes)| plan.subtopology(id as u32, nodes))
@@ -147,35 +161,41 @@ impl Plan {
         spec.logged.then(|| format!("{}-{store}-changelog", self.application))
     }
 
-    /// Nodes connected by edges or by a store, numbered by their first node. Global stores connect nothing: every
+    /// Nodes connected by edges or by a store, in the given order and numbered by their first node. Global stores connect nothing: every
     /// task sees them.
-    fn groups(&self) -> Vec<Vec<NodeId>> {
-        let mut root: Vec<NodeId> = (0..self.nodes.len()).collect();
-        fn find(root: &mut [NodeId], mut node: NodeId) -> NodeId {
+    fn groups(&self, order: &[NodeId]) -> Vec<Vec<NodeId>> {
+        // By place in the order, because the first node names the group.
+        let mut root: Vec<usize> = (0..order.len()).collect();
+        let mut place_of = vec![usize::MAX; self.nodes.len()];
+        for (place, id) in order.iter().enumerate() {
+            place_of[*id] = place;
+        }
+        fn find(root: &mut [usize], mut node: usize) -> usize {
             while root[node] != node {
                 root[node] = root[root[node]];
                 node = root[node];
             }
             node
         }
-        let mut first_of_store: BTreeMap<&str, NodeId> = BTreeMap::new();
-        for (id, node) in self.nodes.iter().enumerate() {
-            let mut joined: Vec<NodeId> = node.parents.clone();
+        let mut first_of_store: BTreeMap<&str, usize> = BTreeMap::new();
+        for (place, id) in order.iter().enumerate() {
+            let node = &self.nodes[*id];
+            let mut joined: Vec<usize> = node.parents.iter().map(|id| place_of[*id]).collect();
             for store in &node.stores {
                 if self.stores.get(store).is_some_and(|spec| spec.global) {
                     continue;
                 }
-                joined.push(*first_of_store.entry(store).or_insert(id));
+                joined.push(*first_of_store.entry(store).or_insert(place));
             }
             for other in joined {
-                let (a, b) = (find(&mut root, id), find(&mut root, other));
+                let (a, b) = (find(&mut root, place), find(&mut root, other));
                 root[a.max(b)] = a.min(b);
             }
         }
-        let mut groups: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
-        for id in 0..self.nodes.len() {
-            let group = find(&mut root, id);
-            groups.entry(group).or_default().push(id);
+        let mut groups: BTreeMap<usize, Vec<NodeId>> = BTreeMap::new();
+        for (place, id) in order.iter().enumerate() {
+            let group = find(&mut root, place);
+            groups.entry(group).or_default().push(*id);
         }
         groups.into_values().collect()
     }

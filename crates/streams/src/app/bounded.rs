@@ -1,0 +1,159 @@
+//! Bounded runs: an application that ends once it has processed what was there when it began.
+//!
+//! The idea is Beam's: a batch is a stream that ends. The sources end at the offsets that their topics had at the start;
+//! records that come later wait for the next run. Progress is read off the group's committed offsets, so that it does
+//! not matter which thread or instance has made it. The run is at its end when every source has been committed up to
+//! there, and after that every repartition topic up to its own end, without anything new in any of them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleuve_client::config::IsolationLevel;
+use fleuve_client::consumer::LATEST;
+use fleuve_client::{Admin, Client, Consumer, ConsumerConfig};
+use fleuve_types::TopicPartition;
+
+use super::output::is_passing;
+use super::topics::Counts;
+use super::{Guarantee, Settings, Streams, StreamsError};
+use crate::dsl::Topology;
+use crate::topology::Plan;
+
+/// Where sources end: what is at these offsets or behind them is not read.
+pub(super) type Ends = Arc<HashMap<TopicPartition, i64>>;
+
+impl Streams {
+    /// Runs the topology over what its sources hold now, and returns when all of it, and all that it led to, is
+    /// processed, flushed and committed. Another run goes on where this one ended.
+    ///
+    /// Event time stands still at the end: what waits for it to pass (windows sent on close, suppressed changes, outer
+    /// joins) is sent by a later run. A topic that the program both writes and reads ends where it ended at the start,
+    /// unless it is a repartition topic. Commits are 100 ms apart, unless the settings say otherwise.
+    pub async fn run_until_end(
+        topology: &Topology,
+        client: Client,
+        mut settings: Settings,
+    ) -> Result<(), StreamsError> {
+        settings.commit_interval.get_or_insert(COMMIT_INTERVAL);
+        let mut running = Self::launch(topology, client.clone(), settings, true).await?;
+        let progress = Progress::new(&running, client)?;
+        let ended = loop {
+            let finished = tokio::select! {
+                biased;
+                failed = running.failed() => break failed.map_or(Ok(()), Err),
+                finished = progress.is_finished() => finished,
+            };
+            match finished {
+                Ok(true) => break Ok(()),
+                Ok(false) => {}
+                Err(StreamsError::Client(error)) if is_passing(&error) => {
+                    tracing::info!(%error, "the progress of the run is asked for again");
+                }
+                Err(error) => break Err(error),
+            }
+            tokio::time::sleep(LOOK).await;
+        };
+        let closed = running.close().await;
+        ended.and(closed)
+    }
+}
+
+/// The ends that the program's own topics do not have: those of its external sources.
+pub(super) async fn ends(
+    plan: &Plan,
+    counts: &Counts,
+    client: &Client,
+    settings: &Settings,
+) -> Result<Ends, StreamsError> {
+    let isolation = match settings.guarantee {
+        Guarantee::AtLeastOnce => IsolationLevel::ReadUncommitted,
+        Guarantee::ExactlyOnce => IsolationLevel::ReadCommitted,
+    };
+    let (sources, _) = partitions(plan, counts);
+    Ok(Arc::new(offsets(client, &sources, isolation).await?))
+}
+
+/// How far the group has come.
+struct Progress {
+    client: Client,
+    /// Never subscribes: asks what the group has committed.
+    asking: Consumer,
+    ends: Ends,
+    repartitions: Vec<TopicPartition>,
+}
+
+impl Progress {
+    fn new(running: &Streams, client: Client) -> Result<Self, StreamsError> {
+        let plan = &running.inside.plan;
+        let config = ConsumerConfig {
+            group_id: Some(plan.application_id().to_owned()),
+            auto_commit: false,
+            ..ConsumerConfig::default()
+        };
+        let (_, repartitions) = partitions(plan, &running.inside.counts);
+        Ok(Self {
+            asking: Consumer::new(client.clone(), config)?,
+            client,
+            ends: running.setup.ends.clone().unwrap_or_default(),
+            repartitions,
+        })
+    }
+
+    async fn is_finished(&self) -> Result<bool, StreamsError> {
+        let written = self.written().await?;
+        let partitions: Vec<TopicPartition> =
+            self.ends.keys().chain(written.keys()).cloned().collect();
+        let committed = self.asking.committed(&partitions).await?;
+        let reached = |(partition, end): (&TopicPartition, &i64)| {
+            let offset = committed.get(partition).map_or(0, |committed| committed.offset);
+            offset >= *end
+        };
+        // What was committed has been written before: if there is nothing new now, nothing is under way.
+        Ok(self.ends.iter().all(reached)
+            && written.iter().all(reached)
+            && self.written().await? == written)
+    }
+
+    /// The ends of the repartition topics now, those of open transactions included.
+    async fn written(&self) -> Result<HashMap<TopicPartition, i64>, StreamsError> {
+        offsets(&self.client, &self.repartitions, IsolationLevel::ReadUncommitted).await
+    }
+}
+
+/// The partitions that tasks read: of external topics, and of repartition topics.
+fn partitions(plan: &Plan, counts: &Counts) -> (Vec<TopicPartition>, Vec<TopicPartition>) {
+    let parts = || plan.subtopologies().iter().filter(|part| !part.global);
+    let own: BTreeSet<&str> = parts()
+        .flat_map(|part| &part.repartition_topics)
+        .map(|topic| topic.name.as_str())
+        .collect();
+    let all: BTreeSet<&String> = parts().flat_map(|part| &part.source_topics).collect();
+    let partitions = all.into_iter().flat_map(|topic| {
+        let count = counts.get(topic).copied().unwrap_or_default();
+        (0..count as i32).map(|number| TopicPartition::new(topic.as_str(), number))
+    });
+    partitions.partition(|partition| !own.contains(&*partition.topic))
+}
+
+async fn offsets(
+    client: &Client,
+    partitions: &[TopicPartition],
+    isolation: IsolationLevel,
+) -> Result<HashMap<TopicPartition, i64>, StreamsError> {
+    let asked: HashMap<_, _> =
+        partitions.iter().map(|partition| (partition.clone(), LATEST)).collect();
+    let mut offsets = HashMap::new();
+    if asked.is_empty() {
+        return Ok(offsets);
+    }
+    for (partition, found) in Admin::new(client.clone()).list_offsets(&asked, isolation).await? {
+        offsets.insert(partition, found?.offset);
+    }
+    Ok(offsets)
+}
+
+/// `commit.interval.ms` of a run that is to end soon.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+/// Between two looks at the progress.
+const LOOK: Duration = Duration::from_millis(50);
