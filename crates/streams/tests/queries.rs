@@ -223,3 +223,41 @@ fn over_http_windows_and_sessions_have_their_spans() {
     let behind = driver.get("/stores/counts/windows?at_least=in:0:2");
     assert_eq!((behind.status, &behind.json["error"]), (503, &json!("behind")));
 }
+
+#[test]
+fn what_a_row_was_is_told_by_stores_that_keep_versions_and_refused_by_others() {
+    let app = Topology::new("app");
+    let versions = Materialized::named("prices").versioned_ms(100);
+    app.table_with::<String, i64>("prices", Consumed::default(), versions);
+    app.table_with::<String, i64>("stock", Consumed::default(), Materialized::named("stock"));
+    let mut driver = TestDriver::with_partitions(&app, 3).expect("a valid topology");
+    driver.input("prices").at(10).send("tea", &3_i64).at(20).send("tea", &4_i64);
+    driver.input("prices").at(30).delete("tea").at(40).send("tea", &5_i64);
+    driver.input("stock").at(10).send("tea", &7_i64);
+    let mut at = |store: &str, time| {
+        driver.query(in_store(store).key_as_of::<String, i64>(text("tea"), time))
+    };
+    let found: Vec<Option<(i64, Option<i64>)>> = [9, 10, 19, 20, 30, 40, 99]
+        .into_iter()
+        .map(|time| at("prices", time).expect("an answer").value)
+        .map(|found| found.map(|version| (version.value, version.valid_to)))
+        .collect();
+    let (three, four, five) = (Some((3, Some(20))), Some((4, Some(30))), Some((5, None)));
+    assert_eq!(found, [None, three, three, four, None, five, five]);
+    let refused = at("stock", 10).expect_err("no versions");
+    assert!(refused.to_string().contains("no versioned key-value store"), "{refused}");
+
+    let span = in_store("prices").versions_of::<String, i64>(text("tea"), 15..40);
+    let values = driver.query(span).expect("an answer").value.into_iter();
+    assert_eq!(values.map(|version| version.value).collect::<Vec<_>>(), [3, 4]);
+
+    let reply = driver.get("/stores/prices/versions/tea?as_of=25");
+    assert_eq!(
+        reply.json["rows"],
+        json!([{ "key": "tea", "value": 4, "validFrom": 20, "validTo": 30 }])
+    );
+    let all = driver.get("/stores/prices/versions/tea?from=0&to=99&reverse=true");
+    assert_eq!(all.json["rows"].as_array().map(Vec::len), Some(3));
+    let refused = driver.get("/stores/stock/versions/tea?as_of=10");
+    assert_eq!((refused.status, &refused.json["error"]), (400, &json!("other_types")));
+}

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::QueryError;
+use super::request::VERSIONED;
 use crate::record::{Data, Headers, Window};
 use crate::serde::SerdeOf;
-use crate::state::{KvStore, SessionStore, WindowStore};
+use crate::state::{KvStore, SessionStore, Version, WindowStore};
 
 /// What is asked over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub(crate) enum Question {
     Key(String),
     /// The keys between two, either of which may be missing.
     Range { from: Option<String>, to: Option<String> },
+    /// What a key was within a span of time, in a store that keeps versions.
+    Versions { key: String, from_ms: i64, to_ms: i64 },
     /// The windows or sessions of a key, or of all keys, within a span of time.
     Windows { key: Option<String>, from_ms: i64, to_ms: i64 },
 }
@@ -73,6 +76,7 @@ impl<K: Data, V: Data> TypedFace<K, V> {
     fn other(&self, name: &str, question: &Question) -> QueryError {
         let wanted = match question {
             Question::Key(_) | Question::Range { .. } => "key-value store",
+            Question::Versions { .. } => VERSIONED,
             Question::Windows { .. } => "window or session store",
         };
         QueryError::OtherTypes {
@@ -151,6 +155,22 @@ impl<K: Data, V: Data> Face for TypedFace<K, V> {
                     })
                 };
                 Ok(found.into_iter().map(row).collect())
+            }
+            Question::Versions { key, from_ms, to_ms } => {
+                let store = opened::<KvStore<K, V>>(store, || self.other(name, question))?;
+                if !store.keeps_versions() {
+                    return Err(self.other(name, question));
+                }
+                let key = self.parse(name, key)?;
+                let row = |version: Version<V>| {
+                    json!({
+                        "key": self.key.show(&key),
+                        "value": self.value.show(&version.value),
+                        "validFrom": version.valid_from,
+                        "validTo": version.valid_to,
+                    })
+                };
+                Ok(store.versions(&key, *from_ms, *to_ms)?.into_iter().map(row).collect())
             }
             Question::Windows { key, from_ms, to_ms } => {
                 let key = key.as_deref().map(|key| self.parse(name, key)).transpose()?;

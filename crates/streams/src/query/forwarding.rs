@@ -17,6 +17,10 @@ impl Ask {
                 parameters.extend(from.iter().map(|from| format!("from={}", encoded(from))));
                 parameters.extend(to.iter().map(|to| format!("to={}", encoded(to))));
             }
+            Question::Versions { key, from_ms, to_ms } => {
+                path += &format!("/versions/{}", encoded(key));
+                parameters.extend([format!("from={from_ms}"), format!("to={to_ms}")]);
+            }
             Question::Windows { key, from_ms, to_ms } => {
                 path += "/windows";
                 path.extend(key.iter().map(|key| format!("/{}", encoded(key))));

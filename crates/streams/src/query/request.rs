@@ -8,7 +8,7 @@ use super::face::Face;
 use super::{Position, QueryError};
 use crate::record::{Data, Window, Windowed};
 use crate::runtime::{Globals, Task, TaskId};
-use crate::state::{KvStore, SessionStore, Stamped, WindowStore};
+use crate::state::{KvStore, SessionStore, Stamped, Version, WindowStore};
 use crate::topology::Plan;
 
 /// Begins a query: `in_store("counts").key::<String, i64>("a".to_owned())`.
@@ -77,6 +77,40 @@ impl InStore {
     /// All keys of a key-value store.
     pub fn all<K: Data, V: Data>(self) -> Query<Vec<(K, Stamped<V>)>> {
         self.range::<K, V>(..)
+    }
+
+    /// What a key of a store with versions was at an event time (KIP-960): nothing, if it did not exist then, or if that
+    /// is further back than the store's history. A store without versions refuses the query.
+    pub fn key_as_of<K: Data, V: Data>(self, key: K, at_ms: i64) -> Query<Option<Version<V>>> {
+        self.of_versions(key, first, move |store, key| Ok(store.get_as_of(key, at_ms)?))
+    }
+
+    /// What a key of a store with versions was within a span of event time (KIP-968), the oldest first. A store without
+    /// versions refuses the query.
+    pub fn versions_of<K: Data, V: Data>(
+        self,
+        key: K,
+        span_ms: impl RangeBounds<i64>,
+    ) -> Query<Vec<Version<V>>> {
+        let (from, to) = inclusive(&span_ms);
+        self.of_versions(key, all, move |store, key| Ok(store.versions(key, from, to)?))
+    }
+
+    fn of_versions<K: Data, V: Data, A>(
+        self,
+        key: K,
+        gather: fn(&mut A, A),
+        mut ask: impl FnMut(&mut KvStore<K, V>, &K) -> Result<A, QueryError> + Send + 'static,
+    ) -> Query<A> {
+        let (name, asked) = (self.0.clone(), key.clone());
+        let mut query = self.query(VERSIONED, gather, move |store: &mut KvStore<K, V>| {
+            if store.keeps_versions() {
+                return ask(store, &asked);
+            }
+            Err(QueryError::OtherTypes { store: name.clone(), wanted: VERSIONED.to_owned() })
+        });
+        query.key = Some(Box::new(key));
+        query
     }
 
     /// The windows of a key that begin within a span of time, by their starts.
@@ -300,6 +334,9 @@ pub(crate) fn partition_for(key: Option<&[u8]>, count: i32) -> i32 {
         fleuve_client::producer::partition_for_key(key, count.max(1) as usize) as i32
     })
 }
+
+/// What a store is that knows earlier versions.
+pub(super) const VERSIONED: &str = "versioned key-value store";
 
 fn first<T>(found: &mut Option<T>, more: Option<T>) {
     if found.is_none() {

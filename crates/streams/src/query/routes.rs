@@ -4,6 +4,7 @@
 //! /stores                                       what there is
 //! /stores/NAME/key/KEY                          one key of a key-value store
 //! /stores/NAME/range?from=KEY&to=KEY            its keys within bounds, both of them included
+//! /stores/NAME/versions/KEY?from=MS&to=MS       what a key of a versioned store was; as_of=MS for one moment
 //! /stores/NAME/windows/KEY?from=MS&to=MS        the windows or sessions of a key
 //! /stores/NAME/windows?from=MS&to=MS            those of all keys
 //! ```
@@ -91,12 +92,14 @@ impl Ask {
             routed: false,
         };
         let (mut from, mut to) = (None, None);
+        let mut as_of = None;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = decoded(value)?;
             match name {
                 "from" => from = Some(value),
                 "to" => to = Some(value),
+                "as_of" if what == "versions" => as_of = Some(value),
                 "limit" => ask.limit = number(name, &value)?,
                 "partition" => ask.partition = Some(number(name, &value)?),
                 "reverse" => ask.reversed = value == "true",
@@ -109,6 +112,14 @@ impl Ask {
         ask.question = match (what.as_str(), key) {
             ("key", Some(key)) => Question::Key(key),
             ("range", None) => Question::Range { from, to },
+            ("versions", Some(key)) => {
+                let (from, to) = (as_of.clone().or(from), as_of.or(to));
+                Question::Versions {
+                    key,
+                    from_ms: from.map_or(Ok(i64::MIN), |from| number("from", &from))?,
+                    to_ms: to.map_or(Ok(i64::MAX), |to| number("to", &to))?,
+                }
+            }
             ("windows", key) => Question::Windows {
                 key,
                 from_ms: from.map_or(Ok(i64::MIN), |from| number("from", &from))?,
@@ -116,7 +127,7 @@ impl Ask {
             },
             _ => {
                 return Err("ask for /stores/NAME/key/KEY, /stores/NAME/range, \
-                            /stores/NAME/windows or /stores/NAME/windows/KEY"
+                            /stores/NAME/versions/KEY, /stores/NAME/windows or /stores/NAME/windows/KEY"
                     .to_owned());
             }
         };
@@ -135,7 +146,9 @@ impl Ask {
         let subtopology = plan.home_of(&self.store)?;
         let count = count_of(subtopology);
         let key = match &self.question {
-            Question::Key(key) | Question::Windows { key: Some(key), .. } => Some(key),
+            Question::Key(key)
+            | Question::Versions { key, .. }
+            | Question::Windows { key: Some(key), .. } => Some(key),
             Question::Range { .. } | Question::Windows { key: None, .. } => None,
         };
         let partition = match (self.partition, key) {

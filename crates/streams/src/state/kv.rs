@@ -143,6 +143,11 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         self.write_through(key, value.as_ref(), timestamp, headers)
     }
 
+    /// Whether it knows more of a key than its newest value.
+    pub(crate) fn keeps_versions(&self) -> bool {
+        matches!(self.keeping, Keeping::Versions(_))
+    }
+
     /// What a key was at an event time. A store without versions only knows what it is.
     pub(crate) fn get_as_of(
         &mut self,
