@@ -269,7 +269,10 @@ async fn exactly_once_state_on_disk_survives_instances_that_die() {
     let directory = tempfile::tempdir().expect("a directory");
     let restored = Arc::new(Restored::default());
     let mut expected = BTreeMap::new();
+    let mut before = 0;
     for round in 0..4 {
+        // The changelog's topic comes with the first round.
+        let written = if round == 0 { 0 } else { logged(&broker).await };
         let (input, counted) = lines(200);
         send_lines(&broker, &input).await;
         for (word, count) in counted {
@@ -282,8 +285,9 @@ async fn exactly_once_state_on_disk_survives_instances_that_die() {
         // Readers of committed records see each count of a word but once, ever rising.
         wait_for_counts(&broker, &expected).await;
         let tail = restored.records.load(Ordering::SeqCst);
-        // At most the last commit had not come to disk, and a commit has each of the five words once.
-        assert!(tail <= 5, "{tail} records in round {round}");
+        // At most what the last instance wrote had not come to disk; what those before it did has.
+        assert!(tail <= written - before, "{tail} records in round {round}");
+        before = written;
         // Dropped where it stands: what was under way is not committed.
         drop(app);
     }

@@ -52,6 +52,7 @@ impl Output {
             transactional_id,
             transaction_timeout: TRANSACTION_TIMEOUT,
             linger: LINGER,
+            batch_size: BATCH_BYTES,
             ..ProducerConfig::default()
         };
         let producer = Producer::new(client.clone(), config.clone())?;
@@ -271,5 +272,7 @@ fn is_of_another_generation(error: &Error) -> bool {
 
 /// `linger.ms`, as Kafka Streams sets it.
 const LINGER: Duration = Duration::from_millis(100);
+/// `batch.size`: a commit sends all that caches held at once, and with this linger batches fill anyway.
+const BATCH_BYTES: usize = 64 << 10;
 /// `transaction.timeout.ms`, as Kafka Streams sets it: readers of committed records wait so long for an instance that died.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);

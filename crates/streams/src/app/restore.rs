@@ -1,8 +1,8 @@
 //! Brings a task's state back: what the disk has of it, and from its changelogs the rest.
 //!
 //! Every task is restored on its own, all its stores with one consumer; several tasks at the same time, as many as
-//! the settings allow. What comes from a changelog is written to disk on the way, with its position, so that a
-//! restoration that is broken off goes on where it was. How far the tasks of this process have come is in
+//! the settings allow. What comes from a changelog is written to disk on the way, now and then with its position, so that
+//! a restoration that is broken off goes on not far from where it was. How far the tasks of this process have come is in
 //! [`Positions`], for whoever decides where tasks are to run.
 
 use std::collections::{BTreeMap, HashMap};
@@ -237,7 +237,7 @@ impl Restorer {
         }
         let consumer = self.consumer()?;
         consumer.assign(&from)?;
-        let mut count = 0;
+        let (mut count, mut ingested) = (0, 0);
         let mut told = started;
         while !ends.is_empty() {
             if let Some(records) = consumer.poll(POLL).await? {
@@ -263,7 +263,14 @@ impl Restorer {
                     self.tell(restoration, |listener, it| listener.batch_restored(it));
                 }
                 if task.uncommitted_bytes() > UNCOMMITTED_MAX {
-                    task.checkpoint(now_ms()).map_err(StreamsError::state)?;
+                    task.ingest().map_err(StreamsError::state)?;
+                    ingested += 1;
+                    // Many small stores, or enough that it would be a pity to do it again.
+                    if task.uncommitted_bytes() > UNCOMMITTED_MAX / 2
+                        || ingested % CHECKPOINT_EVERY == 0
+                    {
+                        task.checkpoint(now_ms()).map_err(StreamsError::state)?;
+                    }
                 }
             }
             // Markers of transactions move the position without a record.
@@ -428,6 +435,8 @@ const POLL: Duration = Duration::from_millis(100);
 const FETCH_BYTES: i32 = 8 << 20;
 /// Restored bytes that wait for the disk.
 pub(super) const UNCOMMITTED_MAX: usize = 8 << 20;
+/// So often they are brought there before their position is written too.
+const CHECKPOINT_EVERY: u32 = 8;
 /// How often a restoration that goes on is logged.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// State on disk of this age needs no thought of tombstones: no topic forgets them so soon.

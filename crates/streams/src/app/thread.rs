@@ -73,6 +73,10 @@ pub(super) struct Thread {
     /// Whether a processor asked for a commit.
     commit_soon: bool,
     last_commit: Instant,
+    /// When stores on disk were last told to keep what was committed.
+    last_kept: Instant,
+    /// Whether the next commit is such a time, whenever the last one was.
+    keeps_next: bool,
     /// Whether a commit is due that waits for what is under way inside tasks.
     commit_due: bool,
     /// Rung by what tasks wait for.
@@ -179,6 +183,8 @@ impl Thread {
             commit_due: false,
             woken: Arc::new(Alarm(Notify::new())),
             last_commit: Instant::now(),
+            last_kept: Instant::now(),
+            keeps_next: false,
             strangers_since: None,
             failing_since: None,
             warming: Warming::default(),
@@ -341,7 +347,7 @@ impl Thread {
             }
         }
         self.drain().await?;
-        self.commit().await?;
+        self.commit_to_disk().await?;
         self.tasks.ready_mut().for_each(Task::close);
         Ok(())
     }
@@ -358,7 +364,7 @@ impl Thread {
             }
             Event::Revoked(partitions, done) => {
                 self.drain().await?;
-                let result = self.commit().await;
+                let result = self.commit_to_disk().await;
                 self.close(&partitions);
                 let _ = done.send(());
                 result?;
@@ -552,6 +558,19 @@ impl Thread {
         if self.consumer.is_joining() {
             return Ok(());
         }
+        // Caches first, part by part: what they send is on its way before it leaves the processor's cache.
+        for id in self.tasks.ready_ids() {
+            while let Some(task) = self.tasks.get_ready(id) {
+                let more = task.flush_part(now_ms())?;
+                let outgoing = task.take_outgoing();
+                if let Err(error) = self.output.send(outgoing).await {
+                    return self.recover(error).await;
+                }
+                if !more {
+                    break;
+                }
+            }
+        }
         self.commit_due = !self.tasks.settle(now_ms())?;
         if self.commit_due {
             return Ok(());
@@ -573,7 +592,7 @@ impl Thread {
             return self.recover(error).await;
         }
         if offsets.is_empty() && !self.output.is_pending() {
-            return Ok(());
+            return self.keep();
         }
         let commit = self.output.commit(offsets, &self.consumer);
         match self.desk.meanwhile(&mut self.tasks, commit).await? {
@@ -587,13 +606,39 @@ impl Thread {
                         written.get(&TopicPartition::new(changelog.clone(), number)).copied()
                     });
                     task.committed();
-                    task.keep(now_ms()).map_err(StreamsError::state)?;
                 }
-                Ok(())
+                self.keep()
             }
             Outcome::Later => Ok(()),
             Outcome::Refused(error) => self.recover(error).await,
         }
+    }
+
+    /// Commits, and has stores on disk keep all of it: tasks are about to be given up.
+    async fn commit_to_disk(&mut self) -> Result<(), StreamsError> {
+        self.keeps_next = true;
+        let result = self.commit().await;
+        self.keeps_next = false;
+        result
+    }
+
+    /// Has stores on disk keep what was committed, if that is due. Everything they have written is committed now.
+    ///
+    /// Not after every commit: with exactly once these come ten times a second, and would write hot keys as often. What a
+    /// crash leaves out is in the changelogs, behind the positions on disk.
+    fn keep(&mut self) -> Result<(), StreamsError> {
+        let due = self.keeps_next
+            || self.last_kept.elapsed() >= KEEP_INTERVAL
+            || self.tasks.uncommitted_bytes() > self.uncommitted_budget() / 2;
+        if due {
+            self.last_kept = Instant::now();
+        }
+        for task in self.tasks.ready_mut() {
+            if due || task.has_unlogged() {
+                task.keep(now_ms()).map_err(StreamsError::state)?;
+            }
+        }
+        Ok(())
     }
 
     fn cache_budget(&self) -> usize {
@@ -697,5 +742,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const STRANGERS_PAUSE: Duration = Duration::from_millis(500);
 /// How long a thread that is told to stop waits for a rebalance to end, after which it can commit.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long stores on disk may be behind what was committed.
+const KEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a task that is given up may finish what is under way inside it.
 const DRAIN_MAX: Duration = Duration::from_secs(10);

@@ -200,7 +200,7 @@ struct SessionFlusher<K, A> {
 }
 
 impl<K: Data, A: Data> Flusher for SessionFlusher<K, A> {
-    fn flush(&mut self, cx: &mut Cx) -> Result<(), Problem> {
+    fn flush(&mut self, _: usize, cx: &mut Cx) -> Result<bool, Problem> {
         let (store, _) = cx.store(self.slot);
         let flushed = store.flush().map_err(|error| Problem::store(&self.node, error))?;
         for change in flushed {
@@ -215,7 +215,7 @@ impl<K: Data, A: Data> Flusher for SessionFlusher<K, A> {
             };
             self.children.push(record, cx)?;
         }
-        Ok(())
+        Ok(false)
     }
 }
 

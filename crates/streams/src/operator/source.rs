@@ -223,15 +223,22 @@ struct TableFlusher<K, V> {
 }
 
 impl<K: Data, V: Data> Flusher for TableFlusher<K, V> {
-    fn flush(&mut self, cx: &mut Cx) -> Result<(), Problem> {
+    fn flush(&mut self, limit: usize, cx: &mut Cx) -> Result<bool, Problem> {
         let (store, _) = cx.store(self.slot);
-        let flushed =
-            store.flush(self.sends_old).map_err(|error| Problem::store(&self.node, error))?;
-        for change in flushed {
+        // Part by part, what is written meanwhile waits for the next flush.
+        if limit == usize::MAX || !store.is_flushing() {
+            store.begin_flush();
+        }
+        for _ in 0..limit {
+            let (store, _) = cx.store(self.slot);
+            let flushed = store.flush_next(self.sends_old);
+            let Some(change) = flushed.map_err(|error| Problem::store(&self.node, error))? else {
+                return Ok(false);
+            };
             let headers = change.origin.headers.clone();
             let timestamp =
                 change.new.as_ref().map_or(change.origin.timestamp, |new| new.timestamp);
-            cx.origin = *change.origin;
+            cx.origin = change.origin;
             let record = Record {
                 key: change.key,
                 value: Change::new(change.new.map(|new| new.value), change.old),
@@ -240,6 +247,6 @@ impl<K: Data, V: Data> Flusher for TableFlusher<K, V> {
             };
             self.children.push(record, cx)?;
         }
-        Ok(())
+        Ok(cx.store(self.slot).0.is_flushing())
     }
 }

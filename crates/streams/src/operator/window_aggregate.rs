@@ -222,7 +222,7 @@ struct WindowFlusher<K, A> {
 }
 
 impl<K: Data, A: Data> Flusher for WindowFlusher<K, A> {
-    fn flush(&mut self, cx: &mut Cx) -> Result<(), Problem> {
+    fn flush(&mut self, _: usize, cx: &mut Cx) -> Result<bool, Problem> {
         let (store, _) = cx.store(self.slot);
         let flushed = store.flush().map_err(|error| Problem::store(&self.node, error))?;
         for change in flushed {
@@ -237,7 +237,7 @@ impl<K: Data, A: Data> Flusher for WindowFlusher<K, A> {
             };
             self.children.push(record, cx)?;
         }
-        Ok(())
+        Ok(false)
     }
 }
 

@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
-use super::{Globals, Schedules, StoreSlot};
+use super::{Globals, RawRecord, Schedules, StoreSlot};
 use crate::dsl::{ErrorPolicy, Policies};
 use crate::error::{Cause, ProcessingError};
 use crate::metrics::Tracing;
@@ -32,6 +32,19 @@ impl Origin {
     /// The same place, for what an operator gave another time or headers.
     pub(crate) fn at(&self, timestamp: i64, headers: &Headers) -> Self {
         Self { timestamp, headers: headers.clone(), ..self.clone() }
+    }
+
+    /// Becomes that of a record, without touching reference counts of what is the same already.
+    pub(crate) fn enter(&mut self, record: &RawRecord, timestamp: i64) {
+        if !Arc::ptr_eq(&self.topic, &record.topic) {
+            self.topic = record.topic.clone();
+        }
+        self.partition = record.partition;
+        self.offset = record.offset;
+        self.timestamp = timestamp;
+        if !(self.headers.is_empty() && record.headers.is_empty()) {
+            self.headers = record.headers.clone();
+        }
     }
 
     /// Becomes what [`Self::at`] of `other` is, without touching reference counts of what is the same already.
@@ -72,7 +85,9 @@ pub struct Cx {
     pub(crate) globals: Globals,
     /// Rung by what the task waits for.
     pub(crate) waker: Waker,
-    /// The input record's key and value, for a dead-letter topic.
+    /// Whether the program has a dead-letter topic.
+    pub(crate) keeps_raw: bool,
+    /// The input record's key and value, for a dead-letter topic; nothing without one.
     pub(crate) raw: (Option<Bytes>, Option<Bytes>),
 }
 

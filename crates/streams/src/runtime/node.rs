@@ -26,7 +26,8 @@ pub(crate) trait SourceEntry: Send {
 
 /// Sends what a cache collected.
 pub(crate) trait Flusher: Send {
-    fn flush(&mut self, cx: &mut Cx) -> Result<(), Problem>;
+    /// Sends so many changes, or more where that is all or nothing. Returns whether there are others.
+    fn flush(&mut self, limit: usize, cx: &mut Cx) -> Result<bool, Problem>;
 }
 
 /// A processor of the program's, as its task calls it by time.

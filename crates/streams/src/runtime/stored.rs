@@ -154,6 +154,23 @@ impl Task {
         Ok(count)
     }
 
+    /// Brings what was restored to disk in sorted tables, past journal and memtables. The positions stay behind until
+    /// the next [`Self::checkpoint`]: should there be none, what lies between is restored once more.
+    pub(crate) fn ingest(&mut self) -> Result<(), StoreError> {
+        for (entry, store) in self.stores.iter_mut().zip(&mut self.cx.stores) {
+            let Some(disk) = &mut entry.disk else {
+                continue;
+            };
+            if let Some(backend) = store.backend() {
+                backend.ingest()?;
+            }
+            if let Some(image) = &mut disk.image {
+                image.backend.ingest()?;
+            }
+        }
+        Ok(())
+    }
+
     /// The offset up to which a store has its changelog.
     pub(crate) fn offset_of(&self, store: &str) -> Option<i64> {
         self.stores[self.index_of(store)].offset
@@ -221,6 +238,11 @@ impl Task {
             Some(batch) => batch.commit(),
             None => Ok(()),
         }
+    }
+
+    /// Whether some store on disk has no changelog, and so nothing but the disk.
+    pub(crate) fn has_unlogged(&self) -> bool {
+        self.stores.iter().any(|entry| entry.disk.is_some() && entry.changelog.is_none())
     }
 
     /// Bytes that wait for a commit before they go to disk.

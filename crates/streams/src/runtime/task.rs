@@ -39,6 +39,8 @@ pub(crate) struct Task {
     pub(super) queues: Queues,
     sources: BTreeMap<NodeId, Box<dyn SourceEntry>>,
     flushers: Vec<Box<dyn Flusher>>,
+    /// How many of them have come to their end, while they are flushed part by part.
+    flushed: usize,
     processors: Vec<Box<dyn Punctuated>>,
     /// Operators that may hold records, those before others first.
     deferring: Vec<SharedDeferring>,
@@ -95,6 +97,7 @@ impl Task {
             queues,
             sources: assembled.sources,
             flushers: assembled.flushers,
+            flushed: 0,
             processors: assembled.processors,
             deferring: assembled.deferring,
             initialized: false,
@@ -120,6 +123,7 @@ impl Task {
                 emitted_until: vec![None; stores.len()],
                 stores,
                 dropped: Vec::new(),
+                keeps_raw: plan.policies.dead_letter_topics().next().is_some(),
                 policies: Arc::new(plan.policies.clone()),
                 globals: globals.clone(),
                 waker: Waker::noop().clone(),
@@ -200,14 +204,10 @@ impl Task {
         now_ms: i64,
     ) -> Result<(), ProcessingError> {
         self.cx.now_ms = now_ms;
-        self.cx.origin = Origin {
-            topic: record.topic.clone(),
-            partition: record.partition,
-            offset: record.offset,
-            timestamp,
-            headers: record.headers.clone(),
-        };
-        self.cx.raw = (record.key.clone(), record.value.clone());
+        self.cx.origin.enter(&record, timestamp);
+        if self.cx.keeps_raw {
+            self.cx.raw = (record.key.clone(), record.value.clone());
+        }
         self.cx.stream_time_ms = self.cx.stream_time_ms.max(timestamp);
         let entry = self.sources.get_mut(&source).expect("queues belong to sources");
         self.cx.tracing = self.sampler.begin();
@@ -318,10 +318,31 @@ impl Task {
     }
 
     fn flush(&mut self) -> Result<(), ProcessingError> {
-        for flusher in &mut self.flushers {
-            flusher.flush(&mut self.cx).map_err(|problem| problem.at(&self.cx.origin))?;
-        }
+        self.flushed = 0;
+        while self.flush_some(usize::MAX)? {}
         Ok(())
+    }
+
+    /// Sends so much of what caches hold that it stays in the processor's cache until the caller has taken it with
+    /// [`Self::take_outgoing`]. Returns whether there is more.
+    pub(crate) fn flush_part(&mut self, now_ms: i64) -> Result<bool, ProcessingError> {
+        self.cx.now_ms = now_ms;
+        self.flush_some(FLUSHED_AT_ONCE)
+    }
+
+    fn flush_some(&mut self, limit: usize) -> Result<bool, ProcessingError> {
+        while let Some(flusher) = self.flushers.get_mut(self.flushed) {
+            let more = flusher.flush(limit, &mut self.cx);
+            if more.map_err(|problem| problem.at(&self.cx.origin))? {
+                return Ok(true);
+            }
+            self.flushed += 1;
+            if limit < usize::MAX {
+                return Ok(true);
+            }
+        }
+        self.flushed = 0;
+        Ok(false)
     }
 
     /// Whether a processor has asked for a commit since the last call.
@@ -519,3 +540,6 @@ impl Task {
         &self.cx.dropped
     }
 }
+
+/// Changes that are flushed before the records they make are sent on: as few as stay in the processor's cache.
+const FLUSHED_AT_ONCE: usize = 500;

@@ -40,6 +40,12 @@ pub trait Backend: Send {
         0
     }
 
+    /// Brings what was written since the last commit to where it is to stay, ahead of the commit, if it is so much that
+    /// this pays. Only for what will be written once more should the commit not come: state that is restored.
+    fn ingest(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Moves what was written since the last commit into a batch. Nothing to do in memory.
     fn commit_into(&mut self, _: &mut DiskBatch) {}
 }

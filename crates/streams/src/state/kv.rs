@@ -11,7 +11,7 @@ use std::ops::{Bound, RangeBounds};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::backend::range_behind;
-use super::cache::Cache;
+use super::cache::{Cache, Due};
 use super::disk::DiskBackend;
 use super::expiry::{self, Expiry};
 use super::versions::{self, Versions};
@@ -74,7 +74,7 @@ pub(crate) struct Flushed<K, V> {
     pub(crate) key: K,
     pub(crate) old: Option<V>,
     pub(crate) new: Option<Stamped<V>>,
-    pub(crate) origin: Box<Origin>,
+    pub(crate) origin: Origin,
 }
 
 impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
@@ -195,14 +195,22 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         })
     }
 
-    /// Writes dirty keys through and gives them to the caller, old values only if asked for.
-    pub(crate) fn flush(&mut self, old_wanted: bool) -> Result<Vec<Flushed<K, V>>, StoreError> {
-        let mut flushed = Vec::new();
-        for key in self.cache.take_dirty() {
-            let Some((value, origin)) = self.cache.clean(&key) else {
-                continue;
-            };
-            let new = value.clone();
+    /// Begins to flush what is dirty now.
+    pub(crate) fn begin_flush(&mut self) {
+        self.cache.begin_flush();
+    }
+
+    /// Whether a flush has been begun and not come to its end.
+    pub(crate) fn is_flushing(&self) -> bool {
+        self.cache.is_flushing()
+    }
+
+    /// Writes the next dirty key through and gives it to the caller, the old value only if asked for.
+    pub(crate) fn flush_next(
+        &mut self,
+        old_wanted: bool,
+    ) -> Result<Option<Flushed<K, V>>, StoreError> {
+        while let Some(Due { key, value: new, origin }) = self.cache.next_due() {
             // What the backend has is asked for only where somebody wants to know.
             let old = if old_wanted || new.is_none() { self.backend.get(&key)? } else { None };
             if old.is_none() && new.is_none() {
@@ -215,18 +223,11 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
             };
             let timestamp = new.as_ref().map_or(origin.timestamp, |value| value.timestamp);
             self.write_through(key.clone(), new.as_ref(), timestamp, Headers::default())?;
-            flushed.push(Flushed {
-                key: self.settings.key.read(
-                    &self.settings.topic,
-                    &Headers::default(),
-                    Some(key),
-                )?,
-                old,
-                new,
-                origin,
-            });
+            let (topic, headers) = (&self.settings.topic, Headers::default());
+            let key = self.settings.key.read(topic, &headers, Some(key))?;
+            return Ok(Some(Flushed { key, old, new, origin }));
         }
-        Ok(flushed)
+        Ok(None)
     }
 
     /// All pairs in the order of their key bytes.
@@ -432,7 +433,8 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for KvStore<
             Keeping::ForTime(expiry) => {
                 expiry.restore(backend, &record.key, stored, record.timestamp)?;
             }
-            _ => backend.put(record.key, stored),
+            // A copy, because the key is a slice of all that was fetched with it.
+            _ => backend.put(Bytes::copy_from_slice(&record.key), stored),
         }
         Ok(())
     }

@@ -305,6 +305,8 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for SessionS
         let (end, start) = suffix.split_at(size_of::<i64>());
         let end = i64::from_be_bytes(end.try_into().map_err(|_| damaged("its end"))?);
         let start = i64::from_be_bytes(start.try_into().map_err(|_| damaged("its start"))?);
+        // A copy, because the key is a slice of all that was fetched with it.
+        let key = Bytes::copy_from_slice(&key);
         let (topic, headers) = (&self.settings.topic, Headers::default());
         let plain = self.settings.key.read(topic, &headers, Some(key.clone()))?;
         let value = match record.value {

@@ -380,6 +380,8 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
         self.observe(start);
         self.sequence = self.sequence.max(sequence);
         let headers = Headers::default();
+        // A copy, because the key is a slice of all that was fetched with it.
+        let key = Bytes::copy_from_slice(&key);
         match record.value {
             Some(value) => {
                 let slot = Slot {

@@ -170,6 +170,22 @@ impl Backend for DiskBackend {
         self.uncommitted_bytes
     }
 
+    fn ingest(&mut self) -> Result<(), StoreError> {
+        if self.uncommitted_bytes < INGESTED_MIN {
+            return Ok(());
+        }
+        self.uncommitted_bytes = 0;
+        let mut ingestion = self.keyspace.start_ingestion()?;
+        for (key, value) in std::mem::take(&mut self.uncommitted) {
+            let key = fjall::Slice::from(data_key(self.partition, &key));
+            match value {
+                Some(value) => ingestion.write(key, value)?,
+                None => ingestion.write_tombstone(key)?,
+            }
+        }
+        Ok(ingestion.finish()?)
+    }
+
     fn commit_into(&mut self, batch: &mut DiskBatch) {
         self.uncommitted_bytes = 0;
         for (key, value) in std::mem::take(&mut self.uncommitted) {
@@ -234,5 +250,7 @@ const POSITION: u8 = 0;
 const DATA: u8 = 1;
 /// What an uncommitted entry costs besides its bytes, roughly.
 const OVERHEAD: usize = 96;
+/// Less than this is not worth a table of its own.
+const INGESTED_MIN: usize = 1 << 20;
 /// Keys removed with one batch.
 const CLEARED_AT_ONCE: usize = 10_000;

@@ -258,6 +258,53 @@ mod tests {
     }
 
     #[test]
+    fn what_is_ingested_replaces_what_was_committed_and_is_there_after_a_restart() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let keep = |backend: &mut DiskBackend| {
+            let mut batch = backend.batch();
+            backend.commit_into(&mut batch);
+            batch.commit().expect("a working disk");
+        };
+        let state = StateDirectory::open(directory.path(), &plan(), 4 << 20).expect("a directory");
+        let claims = [0, 1].map(|partition| state.try_claim(TaskId { subtopology: 0, partition }));
+        let [mut restored, mut neighbour] = claims
+            .each_ref()
+            .map(|claim| claim.as_ref().expect("free").backend("counts").expect("a store"));
+        for backend in [&mut restored, &mut neighbour] {
+            backend.put(bytes("changed"), Some(bytes("before")));
+            backend.put(bytes("removed"), Some(bytes("before")));
+            keep(backend);
+        }
+        let value = Bytes::from(vec![7; 1000]);
+        for number in 0..2_000 {
+            restored.put(bytes(&format!("key-{number}")), Some(value.clone()));
+        }
+        restored.put(bytes("changed"), Some(bytes("after")));
+        restored.put(bytes("removed"), None);
+        restored.ingest().expect("a working disk");
+        assert_eq!(restored.uncommitted_bytes(), 0);
+        // Too little for a table of its own: it waits for a commit.
+        restored.put(bytes("little"), Some(bytes("late")));
+        restored.ingest().expect("a working disk");
+        assert!(restored.uncommitted_bytes() > 0);
+        keep(&mut restored);
+        drop((restored, neighbour, claims, state));
+
+        let state = StateDirectory::open(directory.path(), &plan(), 4 << 20).expect("a directory");
+        let claims = [0, 1].map(|partition| state.try_claim(TaskId { subtopology: 0, partition }));
+        let [mut restored, mut neighbour] = claims
+            .each_ref()
+            .map(|claim| claim.as_ref().expect("free").backend("counts").expect("a store"));
+        let mut get = |key: &str| restored.get(key.as_bytes()).expect("a working disk");
+        assert_eq!((get("changed"), get("removed")), (Some(bytes("after")), None));
+        assert_eq!((get("key-1999"), get("little")), (Some(value), Some(bytes("late"))));
+        assert_eq!(restored.entries().expect("a working disk"), 2_002);
+        assert_eq!(neighbour.get(b"changed").expect("a working disk"), Some(bytes("before")));
+        assert_eq!(neighbour.entries().expect("a working disk"), 2);
+    }
+
+    #[test]
     fn state_of_tasks_that_moved_away_is_deleted_and_that_of_others_kept() {
         let directory = tempfile::tempdir().expect("a directory");
         let state = StateDirectory::open(directory.path(), &plan(), 1 << 20).expect("a directory");

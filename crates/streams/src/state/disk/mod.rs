@@ -8,10 +8,14 @@
 //!   | partition: u32 | 1: u8 | key ... |   ->  value
 //! ```
 //!
-//! What a task writes stays in memory, in front of the database, until its commit has reached the cluster. Then data
-//! and position go to the database in one batch. So the database never has what an aborted transaction wrote, and a
-//! crash leaves each store as it was at one of its commits, with the changelog's offset that belongs to it; only what
-//! the changelog has behind that offset is restored.
+//! What a task writes stays in memory, in front of the database, until its commit has reached the cluster. After one of
+//! the next commits (its driver says which) data and position go to the database in one batch. So the database never has
+//! what an aborted transaction wrote, and a crash leaves each store as it was at one of its commits, with the changelog's
+//! offset that belongs to it; only what the changelog has behind that offset is restored.
+//!
+//! What is restored goes straight into sorted tables, and its position into a batch some time later. Should a crash come
+//! in between, the data are ahead of the position, and the same records are applied to them once more, which changes
+//! nothing.
 //!
 //! The position lies in the keyspace of its data because a keyspace reaches the disk in the order of its writes, even
 //! where power fails before the journal was synced: never can a position be there without the data before it.
