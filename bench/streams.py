@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """`fleuve-streams` beside Kafka Streams: same topologies, same input, same broker, in turn.
 
-    bench/streams.py [--broker fleuve|kafka|HOST:PORT] [--short|--long] [--pairs N] [--rows stateless,words,...] [--sides java,rust] [--write]
+    bench/streams.py [--broker fleuve|kafka|HOST:PORT] [--quick] [--pairs N] [--rows stateless,words,...] [--sides java,rust] [--write]
 
 Needs `scripts/setup.sh kafka streams`, a release build of the binary, and of bench/streams. Input lies in its topic before
 an application starts; each run has an application id and an output topic of its own. What counts is the CPU time of the
 application's process from /proc, user and system with all its threads: it holds on a machine that is busy otherwise. What
-both sides wrote is compared. --write puts the table into docs/benchmarks.md.
+both sides wrote is compared. Rows of one side only run without the other: ours in one process with its broker, and what
+exactly once costs on disk. --write puts the table into docs/benchmarks.md. --quick shows in about two minutes that every
+row works, and not how fast. The whole takes about TIME minutes on two cores.
 """
 
 from __future__ import annotations
@@ -53,22 +55,43 @@ class Row:
     target: str = ""
     # Whether all output counts, or the last of each key: caches send as often as they see fit.
     digest: str = "last"
+    sides: tuple[str, ...] = SIDES
 
 
+EOS, OFTEN, DISK, OURS = "exactly_once_v2", "at_least_once_often", "persistent", ("rust",)
 ROWS = [
-    Row("stateless", "JSON, filter and map", "stateless", "orders", 3_000_000, target="≥ 5", digest="all"),
-    Row("stateless-eos", "the same, exactly once", "stateless", "orders", 3_000_000, guarantee="exactly_once_v2", target="≥ 5", digest="all"),
-    Row("count", "count by key, in memory", "count", "events", 3_000_000),
-    Row("count-often", "the same, committed every 100 ms", "count", "events", 3_000_000, guarantee="at_least_once_often"),
-    Row("count-eos", "the same, exactly once", "count", "events", 3_000_000, guarantee="exactly_once_v2"),
-    Row("words", "word count with repartition, in memory", "words", "lines", 300_000, each=10),
-    Row("windowed", "count by key and minute, in memory", "windowed", "events", 3_000_000, target="≥ 4"),
-    Row("count-disk", "count by key, on disk", "count", "events", 3_000_000, store="persistent"),
-    Row("words-disk", "word count with repartition, on disk", "words", "lines", 300_000, each=10, store="persistent", target="≥ 4"),
-    Row("windowed-disk", "count by key and minute, on disk", "windowed", "events", 3_000_000, store="persistent", target="≥ 4"),
+    Row("stateless", "JSON, filter and map", "stateless", "orders", 2_000_000, target="≥ 5", digest="all"),
+    Row("stateless-eos", "the same, exactly once", "stateless", "orders", 2_000_000, guarantee=EOS, digest="all"),
+    Row("count", "count by key, in memory", "count", "events", 2_000_000),
+    Row("count-often", "the same, committed every 100 ms", "count", "events", 2_000_000, guarantee=OFTEN),
+    Row("count-eos", "the same, exactly once", "count", "events", 2_000_000, guarantee=EOS),
+    Row("words", "word count with repartition, in memory", "words", "lines", 150_000, each=10),
+    Row("windowed", "count by key and minute, in memory", "windowed", "events", 1_000_000, target="≥ 4"),
+    Row("count-disk", "count by key, on disk", "count", "events", 2_000_000, store=DISK),
+    Row("wide-disk", "count by key, a million keys, on disk", "count", "wide", 1_000_000, store=DISK),
+    Row("words-disk", "word count with repartition, on disk", "words", "lines", 150_000, each=10, store=DISK, target="≥ 4"),
+    Row("windowed-disk", "count by key and minute, on disk", "windowed", "events", 1_000_000, store=DISK, target="≥ 4"),
+    Row("count-disk-often", "count by key, on disk, committed every 100 ms", "count", "events", 2_000_000, guarantee=OFTEN, store=DISK, sides=OURS),
+    Row("count-disk-eos", "the same, exactly once", "count", "events", 2_000_000, guarantee=EOS, store=DISK, sides=OURS),
 ]
-# Exactly once beside at least once of the same; with state at the same commit interval, because each commit empties the cache.
-GUARANTEES = [("stateless-eos", "stateless"), ("count-eos", "count-often")]
+# Exactly once beside at least once of the same: at the same commit interval what the guarantee costs, and with the usual
+# intervals of both (100 ms and 30 s) what it costs that caches are emptied ten times a second.
+GUARANTEES = [
+    ("stateless-eos", "stateless", "without state"),
+    ("count-eos", "count-often", "state in memory, the same commit interval"),
+    ("count-disk-eos", "count-disk-often", "state on disk, the same commit interval"),
+    ("count-eos", "count", "state in memory, each with its own commit interval"),
+    ("count-disk-eos", "count-disk", "state on disk, each with its own commit interval"),
+]
+# With the broker in the same process: records a second of processor time of both, and what is asked of that.
+EMBEDDED = [
+    ("embedded-stateless", "stateless", "≥ 1,000,000"),
+    ("embedded-count", "count", "≥ 500,000"),
+    ("embedded-count-disk", "count-disk", "≥ 300,000"),
+    ("embedded-words-disk", "words-disk", ""),
+]
+# Bytes to restore, and the JVM's heap where they are to fit into it.
+RESTORES = {"restore-disk": ("persistent", "on disk", None), "restore-memory": ("in_memory", "in memory", "4g")}
 
 
 class Failed(Exception):
@@ -87,14 +110,18 @@ class Bench:
     filled: dict[str, int] = field(default_factory=dict)
     runs: int = 0
 
-    def command(self, side: str, arguments: list[str]) -> list[str]:
-        state = self.scratch / f"state-{self.runs}"
+    def state(self) -> Path:
+        """Where the current run keeps its state."""
+        return self.scratch / f"state-{self.runs}"
+
+    def command(self, side: str, arguments: list[str], heap: str | None = None) -> list[str]:
+        state = self.state()
         if side == "rust":
             return [str(self.program), "run", *arguments, str(state)]
         logging = f"-Dlog4j2.configurationFile={ROOT / 'tests' / 'harness' / 'log4j2.properties'}"
         streams = KAFKA_LIBS.parent / "streams"
         classpath = f"{self.classes}:{KAFKA_LIBS}/*:{streams}/*"
-        return ["java", f"-Xmx{HEAP}", logging, "-cp", classpath, "StreamsLoad", *arguments, str(state)]
+        return ["java", f"-Xmx{heap or HEAP}", logging, "-cp", classpath, "StreamsLoad", *arguments, str(state)]
 
     def tool(self, *arguments: str) -> str:
         ended = subprocess.run([str(self.program), *arguments], capture_output=True, text=True, timeout=RUN_SECONDS_MAX)
@@ -128,7 +155,16 @@ class Bench:
         what = json.loads(self.tool("digest", self.broker.bootstrap, output, row.digest))
         figures["digest"] = what["digest"]
         figures["outputs"] = what["records"]
-        shutil.rmtree(self.scratch / f"state-{self.runs}", ignore_errors=True)
+        shutil.rmtree(self.state(), ignore_errors=True)
+        return figures
+
+    def embedded(self, row: Row, share: int) -> dict:
+        """The application and its broker in one process, from the moment when the input is there."""
+        self.runs += 1
+        records = row.records // share
+        arguments = [row.topology, f"embedded-{row.name}", row.kind, str(records), str(records * row.each), row.guarantee, row.store]
+        figures = self.measured([str(self.program), "embedded", *arguments, str(self.state())])
+        shutil.rmtree(self.state(), ignore_errors=True)
         return figures
 
     def measured(self, command: list[str]) -> dict:
@@ -137,12 +173,12 @@ class Bench:
         if ended.returncode or not lines:
             raise Failed(f"{' '.join(command[:3])}... ended with {ended.returncode}: {ended.stderr[-1000:]}")
         figures = json.loads(lines[-1])
-        figures["rate"] = figures["records"] / figures["cpu"]
+        figures["rate"] = figures["records"] / max(figures["cpu"], 0.01)
         figures["warm_rate"] = figures["warm_records"] / max(figures["warm_cpu"], 0.01)
         figures["rss_mib"] = figures.pop("rss_kib") / 1024
         return figures
 
-    def first_output(self, side: str, state_mib: int) -> dict[str, float]:
+    def first_output(self, side: str, state_mib: int, store: str = "persistent", heap: str | None = None) -> dict[str, float]:
         """Seconds from the start of a process to its output, with so much state to restore."""
         self.runs += 1
         name = f"restore-{side}-{self.runs}"
@@ -155,13 +191,13 @@ class Bench:
         if keys:
             self.tool("fill", "state", self.broker.bootstrap, changelog, str(keys))
         watcher = subprocess.Popen([str(self.program), "await", self.broker.bootstrap, output, str(RESTORE_RECORDS)], stdout=subprocess.PIPE, text=True)
-        arguments = ["restore", self.broker.bootstrap, name, source, output, str(RESTORE_RECORDS), "at_least_once", self.options.restore_store]
+        arguments = ["restore", self.broker.bootstrap, name, source, output, str(RESTORE_RECORDS), "at_least_once", store]
         try:
             if watcher.stdout.readline().strip() != "reading":
                 raise Failed("the watcher did not start")
             began = time.monotonic()
             with open(self.scratch / "errors", "w+") as errors:
-                process = subprocess.Popen(self.command(side, arguments), stdout=subprocess.PIPE, stderr=errors, text=True)
+                process = subprocess.Popen(self.command(side, arguments, heap), stdout=subprocess.PIPE, stderr=errors, text=True)
                 watcher.stdout.readline()
                 first = time.monotonic() - began
                 if watcher.stdout.readline().strip() != "all":
@@ -172,12 +208,14 @@ class Bench:
             watcher.kill()
             watcher.wait()
         figures = json.loads(out.strip().splitlines()[-1])
-        shutil.rmtree(self.scratch / f"state-{self.runs}", ignore_errors=True)
+        shutil.rmtree(self.state(), ignore_errors=True)
         return {"first": first, "all": every, "cpu": figures["cpu"], "rss_mib": figures["rss_kib"] / 1024}
 
 
 # Enough that every partition gets some.
 RESTORE_RECORDS = 100
+# A quick run has so many times fewer records.
+QUICK = 50
 
 
 def say(text: str) -> None:
@@ -189,18 +227,23 @@ def compare(bench: Bench) -> tuple[dict[str, list[dict[str, dict]]], list[str]]:
     options = bench.options
     results: dict[str, list[dict[str, dict]]] = {}
     notes: list[str] = []
-    share = 10 if options.short else 1
-    jobs = [(row.name, lambda side, row=row: bench.run(side, row, share)) for row in ROWS if row.name in options.rows]
-    if "start" in options.rows:
-        jobs.append(("start", lambda side: bench.first_output(side, 0)))
-    if "restore" in options.rows:
-        jobs.append(("restore", lambda side: bench.first_output(side, options.state_mib)))
+    share = QUICK if options.quick else 1
+    titles = {row.name: row for row in ROWS}
+    jobs = [(row.name, row.sides, lambda side, row=row: bench.run(side, row, share)) for row in ROWS]
+    jobs += [(name, OURS, lambda _, row=titles[of]: bench.embedded(row, share)) for name, of, _ in EMBEDDED]
+    jobs.append(("start", SIDES, lambda side: bench.first_output(side, 0)))
+    for name, (store, _, heap) in RESTORES.items():
+        jobs.append((name, SIDES, lambda side, store=store, heap=heap: bench.first_output(side, options.state_mib, store, heap)))
+    jobs = [job for job in jobs if job[0] in options.rows]
     for number in range(options.pairs):
-        for name, job in jobs:
+        for name, sides, job in jobs:
             pair: dict[str, dict] = {}
-            for side in options.sides if number % 2 == 0 else options.sides[::-1]:
+            sides = [side for side in options.sides if side in sides]
+            for side in sides if number % 2 == 0 else sides[::-1]:
+                began = time.monotonic()
                 try:
                     pair[side] = job(side)
+                    pair[side]["wall"] = time.monotonic() - began
                     say(f"pair {number + 1}, {name}, {side}: " + ", ".join(f"{key} {value:.2f}" if isinstance(value, float) else f"{key} {value}" for key, value in pair[side].items()))
                 except (Failed, subprocess.TimeoutExpired) as error:
                     notes.append(f"{name}, {side}: {str(error)[:600]}")
@@ -214,17 +257,16 @@ def compare(bench: Bench) -> tuple[dict[str, list[dict[str, dict]]], list[str]]:
 
 def line(title: str, pairs: list[dict[str, dict]], key: str, digits: int, invert: bool, target: str) -> str | None:
     """One row of the table; the ratio says how many times better ours is."""
-    both = [(pair["java"][key], pair["rust"][key]) for pair in pairs if all(side in pair for side in SIDES)]
-    if not both:
+    columns = {side: [pair[side][key] for pair in pairs if side in pair] for side in SIDES}
+    if not columns["rust"]:
         return None
-    ratios = [java / rust if invert else rust / java for java, rust in both]
+    ratios = [pair["java"][key] / pair["rust"][key] for pair in pairs if all(side in pair for side in SIDES)]
+    ratios = ratios if invert else [1 / ratio for ratio in ratios]
     cells = [
         title,
-        figure(median(java for java, _ in both), digits),
-        figure(median(rust for _, rust in both), digits),
-        f"**{ratio_text(median(ratios))}**",
-        f"{ratio_text(min(ratios))} – {ratio_text(max(ratios))}",
-        str(len(both)),
+        *(figure(median(columns[side]), digits) if columns[side] else "" for side in SIDES),
+        f"**{ratio_text(median(ratios))}**" if ratios else "",
+        f"{ratio_text(min(ratios))} – {ratio_text(max(ratios))}" if len(ratios) > 1 else "",
         target,
     ]
     return "| " + " | ".join(cells) + " |"
@@ -251,31 +293,41 @@ def markdown(options: argparse.Namespace, results: dict, notes: list[str], scrat
         "",
         *(f"- {what}" for what in machine.describe(scratch)),
         "",
-        "| records / CPU-s | Kafka Streams | Fleuve | better by | spread | pairs | target |",
-        "|---|---:|---:|---:|---:|---:|---|",
+        "| records / CPU-s | Kafka Streams | Fleuve | better by | spread | target |",
+        "|---|---:|---:|---:|---:|---|",
     ]
     titles = {row.name: row for row in ROWS}
     for name, row in titles.items():
         lines.append(line(row.title, results.get(name, []), "warm_rate", 0, False, row.target))
-    lines += ["", "| | Kafka Streams | Fleuve | better by | spread | pairs | target |", "|---|---:|---:|---:|---:|---:|---|"]
+    of = {"stateless": "stateless", "count": "counted in memory", "count-disk": "counted on disk", "words-disk": "words counted on disk, with repartition"}
+    for name, row, target in EMBEDDED:
+        lines.append(line(f"the broker in the same process, both counted: {of[row]}", results.get(name, []), "rate", 0, False, target))
+    lines += ["", "| | Kafka Streams | Fleuve | better by | spread | target |", "|---|---:|---:|---:|---:|---|"]
     for name, row in titles.items():
-        lines.append(line(f"{row.title}: records / CPU-s, start included", results.get(name, []), "rate", 0, False, ""))
-        lines.append(line(f"{row.title}: peak MiB", results.get(name, []), "rss_mib", 0, True, "≥ 5"))
+        if row.sides == SIDES:
+            lines.append(line(f"{row.title}: records / CPU-s, start included", results.get(name, []), "rate", 0, False, ""))
+            lines.append(line(f"{row.title}: peak MiB", results.get(name, []), "rss_mib", 0, True, "≥ 5"))
     lines.append(line("start to first output, s", results.get("start", []), "first", 2, True, "< 1 s"))
-    restored = f"start to output of all partitions with {options.state_mib} MiB to restore"
-    lines.append(line(f"{restored}, s", results.get("restore", []), "all", 2, True, "≥ 3"))
-    lines.append(line(f"{restored}, CPU-s", results.get("restore", []), "cpu", 2, True, ""))
-    lines.append(line(f"{restored}, peak MiB", results.get("restore", []), "rss_mib", 0, True, "≥ 5"))
+    for name, (_, where, heap) in RESTORES.items():
+        restored = f"start to output of all partitions with {options.state_mib} MiB to restore {where}"
+        lines.append(line(f"{restored}, s", results.get(name, []), "all", 2, True, "≥ 3"))
+        lines.append(line(f"{restored}, CPU-s", results.get(name, []), "cpu", 2, True, ""))
+        lines.append(line(f"{restored}, peak MiB" + (f" (heap of {heap})" if heap else ""), results.get(name, []), "rss_mib", 0, True, "" if heap else "≥ 5"))
     lines.append("")
-    for guaranteed, plain in GUARANTEES:
-        costs = [guarantee_cost(results, guaranteed, plain, side) for side in SIDES]
-        if None not in costs:
-            lines.append(f"Exactly once, {titles[plain].title}: {costs[0]:+.0%} CPU with Kafka Streams, {costs[1]:+.0%} with Fleuve (target: at most 15 %).")
+    costs = [(what, [guarantee_cost(results, guaranteed, plain, side) for side in SIDES]) for guaranteed, plain, what in GUARANTEES]
+    costs = [(what, each) for what, each in costs if each[1] is not None]
+    if costs:
+        lines += ["| what exactly once costs, CPU per record | Kafka Streams | Fleuve | target |", "|---|---:|---:|---|"]
+    for what, each in costs:
+        lines.append(f"| {what} | " + " | ".join("" if cost is None else f"{cost:+.0%}" for cost in each) + " | ≤ 15 % |")
     lines += [
         "",
-        f"Input lies in a topic of {PARTITIONS} partitions: orders of 170 B as JSON (Jackson, serde), events of {'50,000'} keys, lines of ten words. One stream",
-        "thread, all settings as they come, state logged to changelogs, caches on. A run ends when all input went through and was",
-        "committed. What was written is compared: all of it, or the last value of each key.",
+        f"Input lies in a topic of {PARTITIONS} partitions: orders of 170 B as JSON (Jackson, serde), events of 50,000 keys, lines of ten words of 65,536.",
+        "One stream thread, all settings as they come, state logged to changelogs, caches of 10 MiB on. A run ends when all input went",
+        "through and was committed. What was written is compared: all of it, or the last value of each key. State to restore is of",
+        "1 KiB values; the clock runs from the start of the process until every partition has answered. Beside its own commit",
+        "interval exactly once sends on and logs each changed key ten times a second in place of once in 30 s: of 50,000 keys at full",
+        "speed nearly every record is one of those.",
         *(f"- {note}" for note in notes),
         STREAMS_END,
     ]
@@ -298,14 +350,13 @@ def write(lines: list[str]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_broker_argument(parser)
-    known = [row.name for row in ROWS] + ["start", "restore"]
+    known = [row.name for row in ROWS] + [name for name, *_ in EMBEDDED] + ["start", *RESTORES]
     split = lambda text: text.split(",")  # noqa: E731
-    parser.add_argument("--short", action="store_true", help="a tenth of the records: shows that it works, not how fast")
-    parser.add_argument("--long", action="store_true", help="1 GiB of state to restore")
-    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="few records: shows that it works, not how fast")
+    parser.add_argument("--state-mib", type=int, help="state to restore; 1 GiB unless set")
+    parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--rows", type=split, default=known)
     parser.add_argument("--sides", type=split, default=list(SIDES))
-    parser.add_argument("--restore-store", default="persistent", help="persistent or in_memory: where the restored state is kept")
     parser.add_argument("--program", type=Path, default=Path(os.environ.get("CARGO_TARGET_DIR", HERE / "streams" / "target")) / "release" / "streams-load")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
     options = parser.parse_args()
@@ -314,7 +365,7 @@ def main() -> int:
             parser.error(f"unknown row {row}: known are {', '.join(known)}")
     if not options.program.exists():
         parser.error(f"{options.program} is missing: cargo build --release --manifest-path bench/streams/Cargo.toml")
-    options.state_mib = 1024 if options.long else 10 if options.short else 100
+    options.state_mib = options.state_mib or (8 if options.quick else 1024)
     with Workspace("streams", options.keep) as workspace:
         classes = workspace.path / "classes"
         if "java" in options.sides:

@@ -45,8 +45,9 @@ pub(crate) async fn fill(client: Client, kind: &str, topic: &str, count: u64) ->
                     std::io::Write::write_fmt(&mut value, format_args!("{space}word{rank}"))?;
                 }
             }
-            "events" => {
-                write!(key, "key-{:06}", random.below(KEYS))?;
+            "events" | "wide" => {
+                let keys = if kind == "wide" { KEYS_WIDE } else { KEYS };
+                write!(key, "key-{:06}", random.below(keys))?;
                 value.extend_from_slice(b"some event or other");
             }
             "state" => {
@@ -93,7 +94,9 @@ impl Random {
 
 const OUTSTANDING_MAX: usize = 100_000;
 const WORDS: usize = 10;
+/// As many as fit into a cache of ten MiB.
 const KEYS: u64 = 50_000;
+const KEYS_WIDE: u64 = 1_000_000;
 const STATE_BYTES: usize = 1024;
 /// Events lie so far back that they end before now, and no topic's retention has them deleted.
 const AGE: Duration = Duration::from_secs(2 * 3600);

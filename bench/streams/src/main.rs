@@ -4,6 +4,8 @@
 //! ```text
 //! run ROW SERVERS APPLICATION INPUT OUTPUT COUNT GUARANTEE STORE DIRECTORY
 //!                                                                  until COUNT records went through, and all is committed
+//! embedded ROW APPLICATION KIND RECORDS COUNT GUARANTEE STORE DIRECTORY
+//!                                                                  the same, with a broker and the input in this process
 //! fill KIND SERVERS TOPIC COUNT                                    writes the input
 //! await SERVERS TOPIC COUNT                                        until so many records have come
 //! digest SERVERS TOPIC COUNT|last                                  what a topic holds, in one number
@@ -18,7 +20,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fleuve_client::{Client, ClientConfig};
+use fleuve::Embedded;
+use fleuve_client::admin::NewTopic;
+use fleuve_client::{Admin, Client, ClientConfig};
 use fleuve_streams::{Guarantee, Settings, Streams};
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -32,21 +36,16 @@ async fn main() -> Outcome {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match *arguments {
         ["run", row, servers, application, input, output, count, guarantee, store, directory] => {
-            let load = Load {
-                row,
-                application,
-                input,
-                output,
-                count: count.parse()?,
-                guarantee: match guarantee {
-                    "at_least_once" | "at_least_once_often" => Guarantee::AtLeastOnce,
-                    "exactly_once_v2" => Guarantee::ExactlyOnce,
-                    _ => return Err("at_least_once or exactly_once_v2".into()),
-                },
-                commits_often: guarantee == "at_least_once_often",
-                directory: (store != "in_memory").then(|| directory.into()),
-            };
-            run(connect(servers).await?, &load).await
+            let load = Load::new(row, application, (input, output), count, guarantee)?
+                .keeping_state_in((store != "in_memory").then(|| directory.into()));
+            // From the start of the process.
+            run(connect(servers).await?, &load, 0.0).await
+        }
+        ["embedded", row, application, kind, records, count, guarantee, store, directory] => {
+            let state = (store != "in_memory").then(|| directory.into());
+            let load = Load::new(row, application, ("input", "output"), count, guarantee)?
+                .keeping_state_in(state);
+            embedded(&load, kind, records.parse()?).await
         }
         ["fill", kind, servers, topic, count] => {
             fill::fill(connect(servers).await?, kind, topic, count.parse()?).await
@@ -57,7 +56,7 @@ async fn main() -> Outcome {
         ["digest", servers, topic, what] => {
             read::digest(connect(servers).await?, topic, what == "last").await
         }
-        _ => Err("run, fill, await or digest, with their arguments".into()),
+        _ => Err("run, embedded, fill, await or digest, with their arguments".into()),
     }
 }
 
@@ -75,12 +74,60 @@ pub(crate) struct Load<'a> {
     pub(crate) directory: Option<PathBuf>,
 }
 
+impl<'a> Load<'a> {
+    fn new(
+        row: &'a str,
+        application: &'a str,
+        (input, output): (&'a str, &'a str),
+        count: &str,
+        guarantee: &str,
+    ) -> Outcome<Self> {
+        Ok(Self {
+            row,
+            application,
+            input,
+            output,
+            count: count.parse()?,
+            guarantee: match guarantee {
+                "at_least_once" | "at_least_once_often" => Guarantee::AtLeastOnce,
+                "exactly_once_v2" => Guarantee::ExactlyOnce,
+                _ => return Err("at_least_once or exactly_once_v2".into()),
+            },
+            commits_often: guarantee == "at_least_once_often",
+            directory: None,
+        })
+    }
+
+    fn keeping_state_in(self, directory: Option<PathBuf>) -> Self {
+        Self { directory, ..self }
+    }
+}
+
 async fn connect(servers: &str) -> Outcome<Client> {
     Ok(Client::connect(ClientConfig::new(servers)?).await?)
 }
 
-/// Runs the application until everything went through it; the first third is warm-up, which a JVM needs.
-async fn run(client: Client, load: &Load<'_>) -> Outcome {
+/// Runs the application beside a broker in this process, whose processor time counts too.
+async fn embedded(load: &Load<'_>, kind: &str, records: u64) -> Outcome {
+    // What is measured needs neither to survive a power cut nor to be cleaned.
+    let broker = Embedded::builder()
+        .set("fleuve.flush.before.ack", "false")
+        .set("log.initial.task.delay.ms", "86400000")
+        .start()
+        .await?;
+    let topics = [load.input, load.output].map(|name| NewTopic::new(name).partitions(PARTITIONS));
+    for created in Admin::new(broker.client()).create_topics(&topics, false).await? {
+        created.1?;
+    }
+    fill::fill(broker.client(), kind, load.input, records).await?;
+    run(broker.client(), load, cpu_seconds()).await?;
+    broker.shutdown().await;
+    Ok(())
+}
+
+/// Runs the application until everything went through it, and prints what that took since so many seconds of processor
+/// time. The first third is warm-up, which a JVM needs.
+async fn run(client: Client, load: &Load<'_>, since: f64) -> Outcome {
     let done = Arc::new(AtomicU64::new(0));
     let topology = rows::topology(load, &done)?;
     let settings = Settings {
@@ -101,15 +148,16 @@ async fn run(client: Client, load: &Load<'_>) -> Outcome {
         }
     }
     running.close().await?;
+    let all = cpu_seconds();
     let (records, elapsed, cpu) = middle.unwrap_or_default();
     println!(
         "{{\"records\": {}, \"seconds\": {}, \"cpu\": {}, \"warm_records\": {}, \"warm_seconds\": {}, \"warm_cpu\": {}, \"rss_kib\": {}}}",
         load.count,
         began.elapsed().as_secs_f64(),
-        cpu_seconds(),
+        all - since,
         load.count - records,
         (began.elapsed() - elapsed).as_secs_f64(),
-        cpu_seconds() - cpu,
+        all - cpu,
         peak_memory_kib(),
     );
     Ok(())
@@ -130,6 +178,8 @@ fn peak_memory_kib() -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
+/// As many as the topics of bench/streams.py have.
+const PARTITIONS: i32 = 4;
 const LOOK: Duration = Duration::from_millis(5);
 /// The commit interval of exactly once.
 const OFTEN: Duration = Duration::from_millis(100);
