@@ -447,8 +447,8 @@ def main() -> int:
             time.sleep(0.2)
         after_rss, after_sockets = status(pid, "VmRSS") // 1024, sockets(pid)
         broker.stop()
-        log = broker.log_path.read_text(errors="replace")
-        faults = [line for line in log.splitlines() if "panicked" in line or " ERROR " in line]
+        with open(broker.log_path, errors="replace") as log:
+            faults = [line.rstrip() for line in log if "panicked" in line or " ERROR " in line]
         failures = [f"attacker: {attacker.failure!r}" for attacker in attackers if attacker.failure]
         failures += faults[:5] + bystander.problems[:5]
         if bystander.is_alive() or bystander.consumed != bystander.produced:
