@@ -8,7 +8,7 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fleuve_metadata::config::{
     BrokerSettings, Listener as ListenerSettings, Listeners, TlsSettings,
@@ -341,8 +341,12 @@ async fn accept(acceptor: Acceptor) {
                 },
             };
             node.endings.count(&reason);
-            if reason.is_peers_fault() {
-                tracing::warn!(listener = %name, peer = %address, %reason, "connection closed");
+            let told = reason.is_peers_fault().then(|| node.endings.tell(Instant::now())).flatten();
+            if let Some(left_out) = told {
+                let left_out = Some(left_out).filter(|left_out| *left_out > 0);
+                tracing::warn!(
+                    listener = %name, peer = %address, %reason, left_out, "connection closed"
+                );
             } else {
                 tracing::debug!(listener = %name, peer = %address, %reason, "connection closed");
             }
