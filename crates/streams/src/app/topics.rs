@@ -2,9 +2,11 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use fleuve_client::admin::NewTopic;
 use fleuve_client::{Admin, ErrorCode};
+use tokio::time::Instant;
 
 use super::{Settings, StreamsError};
 use crate::topology::{InternalTopic, Kind, Plan, SinkTopic};
@@ -65,14 +67,25 @@ pub(super) fn tasks_of(part: &crate::topology::Subtopology, counts: &Counts) -> 
 }
 
 async fn count_of(admin: &Admin, topic: &str) -> Result<usize, StreamsError> {
-    match admin.client().topic(topic, false).await {
-        Ok(info) => Ok(info.partitions.len()),
-        Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {
-            Err(StreamsError::MissingTopic(topic.to_owned()))
+    let begun = Instant::now();
+    loop {
+        match admin.client().topic(topic, false).await {
+            Ok(info) => return Ok(info.partitions.len()),
+            Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {
+                // One of several brokers may not have heard yet of a topic that was made a moment ago.
+                if begun.elapsed() >= NEWS_PATIENCE {
+                    return Err(StreamsError::MissingTopic(topic.to_owned()));
+                }
+                tokio::time::sleep(NEWS_PAUSE).await;
+            }
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => Err(error.into()),
     }
 }
+
+/// How long brokers may take to hear of a new topic, and the pause between two looks.
+const NEWS_PATIENCE: Duration = Duration::from_secs(2);
+const NEWS_PAUSE: Duration = Duration::from_millis(100);
 
 /// A repartition topic has the partitions that the program set; else those of the external topic it is joined with;
 /// else as many as the largest topic of those that write to it.
