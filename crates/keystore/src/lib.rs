@@ -3,7 +3,7 @@
 //! Bytes and passwords go in, PEM comes out; where files are is the business of others.
 //! PKCS12 is read by a library, since its ciphers are many; JKS here, since its one cipher is
 //! Java's own. Of several keys the first by alias is taken. Keys in PEM may be under a password,
-//! too (PKCS8).
+//! too (PKCS8). Keys on elliptic curves that lack their public half get it from their certificate.
 //!
 //! ```text
 //! JKS:   FEEDFEED | version u32 | count u32 | entry ... | SHA-1 of (password, "Mighty Aphrodite", all before)
@@ -12,6 +12,8 @@
 //! certificate: type (version 2) | length u32 | DER          alias, type: length u16, text
 //! key:   EncryptedPrivateKeyInfo around  salt (20) | key XOR stream | SHA-1 of (password, key)
 //! ```
+
+mod elliptic;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -75,8 +77,8 @@ pub fn key_and_chain(
     bytes: &[u8],
     passwords: Passwords<'_>,
 ) -> Result<Vec<u8>, StoreError> {
-    match kind {
-        StoreKind::Pem => open_pem(bytes, passwords.key),
+    let pem = match kind {
+        StoreKind::Pem => open_pem(bytes, passwords.key)?,
         StoreKind::Pkcs12 => {
             let store = open_pkcs12(bytes, passwords.store)?;
             let (_, chain) = store.private_key_chain().ok_or(StoreError::NoKey)?;
@@ -84,7 +86,7 @@ pub fn key_and_chain(
             for certificate in chain.certs() {
                 pem += &armor("CERTIFICATE", certificate.as_der());
             }
-            Ok(pem.into_bytes())
+            pem.into_bytes()
         }
         StoreKind::Jks => {
             let password = passwords.store.ok_or(StoreError::Password)?;
@@ -95,9 +97,10 @@ pub fn key_and_chain(
             for certificate in chain {
                 pem += &armor("CERTIFICATE", certificate);
             }
-            Ok(pem.into_bytes())
+            pem.into_bytes()
         }
-    }
+    };
+    Ok(elliptic::complete(pem))
 }
 
 /// Makes PEM of the certificates that a store says are to be trusted.

@@ -202,8 +202,11 @@ impl TlsConfig {
         config.identity = match (chain, key) {
             (Some(chain), Some(key)) => {
                 let passwords = Passwords { store: None, key: properties.get("ssl.key.password") };
-                let key = fleuve_keystore::key_and_chain(StoreKind::Pem, key.as_bytes(), passwords)
-                    .map_err(|error| Error::config(format!("ssl.keystore.key: {error}")))?;
+                // Together, because a key on an elliptic curve may need what its certificate says.
+                let both = format!("{key}\n{chain}");
+                let key =
+                    fleuve_keystore::key_and_chain(StoreKind::Pem, both.as_bytes(), passwords)
+                        .map_err(|error| Error::config(format!("ssl.keystore.key: {error}")))?;
                 let key = Secret::new(String::from_utf8_lossy(&key));
                 Some(TlsIdentity { chain: chain.as_bytes().to_vec(), key })
             }
