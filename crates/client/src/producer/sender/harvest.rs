@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{IdentityState, Sender, Sent, earliest};
 use crate::connection::Connection;
+use crate::producer::accumulator::QueueId;
 use crate::producer::batch::Batch;
 use crate::producer::queue::Readiness;
 use crate::producer::transactions::Transactions;
@@ -47,6 +48,9 @@ impl Sender {
         let mut harvest = Harvest::default();
         // The request being filled, by broker: its place in `requests` and its bytes.
         let mut filling: HashMap<i32, (usize, usize)> = HashMap::new();
+        // Leaders to which something goes because its linger is over, and batches that still wait for theirs.
+        let mut over: HashSet<i32> = HashSet::new();
+        let mut lingering: Vec<(QueueId, Instant)> = Vec::new();
         let mut state = shared.accumulator.lock();
         let linger = if hurry || state.closed { Duration::ZERO } else { config.linger };
         for _ in 0..state.listed.len() {
@@ -76,6 +80,10 @@ impl Sender {
             queue.attended = !(queue.has_only_open() && matches!(readiness, Readiness::At(_)));
             match readiness {
                 Readiness::Ready => {}
+                Readiness::At(at) if queue.has_only_open() => {
+                    lingering.push((id, at));
+                    continue;
+                }
                 Readiness::At(at) => {
                     harvest.look_again = earliest(harvest.look_again, Some(at));
                     continue;
@@ -113,7 +121,11 @@ impl Sender {
                 continue;
             }
             let topic_id = cluster.topic(&queue.partition.topic).map_or(Uuid::ZERO, |t| t.id);
+            let lingered = queue.has_only_open();
             let Some(batch) = queue.take(now, linger, identity) else { continue };
+            if lingered {
+                over.insert(leader);
+            }
             queue.attended = false;
             let slot = open_request.unwrap_or_else(|| {
                 broker.planned += 1;
@@ -125,6 +137,32 @@ impl Sender {
                 *bytes += size;
             }
             harvest.requests[slot].1.push(Sent { queue: id, topic_id, batch });
+        }
+        for (id, at) in lingering {
+            let queue = state.queue(id);
+            let partition = queue.partition.clone();
+            let leader = cluster.leader(&partition.topic, partition.partition);
+            let leader = leader.map(|(leader, _)| leader).filter(|leader| over.contains(leader));
+            let topic_id = cluster.topic(&partition.topic).map_or(Uuid::ZERO, |t| t.id);
+            // As in Kafka's producer: a request that goes out anyway takes along what else there is
+            // for the broker, or each partition would have requests of its own for ever.
+            let company = leader.and_then(|leader| {
+                let (slot, bytes) = filling.get_mut(&leader)?;
+                let size = queue.next_size();
+                let may = transactions.is_none_or(|transactions| transactions.may_send(&partition));
+                if !may || *bytes + size > config.max_request_size {
+                    return None;
+                }
+                let batch = queue.take(now, Duration::ZERO, identity?)?;
+                *bytes += size;
+                Some((*slot, batch))
+            });
+            match company {
+                Some((slot, batch)) => {
+                    harvest.requests[slot].1.push(Sent { queue: id, topic_id, batch });
+                }
+                None => harvest.look_again = earliest(harvest.look_again, Some(at)),
+            }
         }
         state.sender_looks_at = harvest.look_again;
         harvest

@@ -152,7 +152,6 @@ impl Sender {
                 }
                 () = self.shared.work.notified() => {}
                 () = self.alarm.until(look_again) => {}
-                () = tokio::time::sleep_until(look_again) => {}
             }
         }
         self.shared.ended.send_replace(true);
