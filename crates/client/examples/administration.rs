@@ -2,6 +2,8 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows its results")]
 
+use std::time::Duration;
+
 use fleuve_client::admin::{Alteration, NewTopic, Resource};
 use fleuve_client::{Admin, Client, ClientConfig, Result};
 
@@ -23,9 +25,24 @@ pub(crate) async fn run(client: Client, topic: &str) -> Result<String> {
         result.inspect_err(|error| println!("{name}: {error}"))?;
     }
     let resource = Resource::Topic(topic.to_owned());
-    let day = Alteration::Set("retention.ms".to_owned(), "86400000".to_owned());
+    let day = Alteration::Set("retention.ms".to_owned(), A_DAY.to_owned());
     admin.alter_configs(&resource, &[day], false).await?;
-    let configs = admin.describe_configs(&resource, false).await?;
-    let retention = configs.into_iter().find(|config| config.name == "retention.ms");
-    Ok(retention.and_then(|config| config.value).unwrap_or_default())
+    // The controller has decided it; the broker that is asked now may hear of it a moment later.
+    for _ in 0..PATIENCE {
+        let configs = admin.describe_configs(&resource, false).await?;
+        let retention = configs.into_iter().find(|config| config.name == "retention.ms");
+        if let Some(value) = retention.and_then(|config| config.value)
+            && value == A_DAY
+        {
+            return Ok(value);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok("an unknown number of".to_owned())
 }
+
+/// 24 hours in milliseconds.
+const A_DAY: &str = "86400000";
+/// How often to look whether it has come into force, and how long to wait in between.
+const PATIENCE: usize = 200;
+const PAUSE: Duration = Duration::from_millis(50);

@@ -128,7 +128,11 @@ impl Cluster {
         }
         let mut errors = HashMap::new();
         for topic in &response.topics {
-            let Some(name) = topic.name.as_ref() else { continue };
+            let Some(name) = topic.name.as_ref() else {
+                // Asked for by an id whose name we may not know.
+                errors.insert(topic.topic_id.to_string(), code_of(topic.error_code));
+                continue;
+            };
             match code_of(topic.error_code) {
                 ErrorCode::None => {
                     let info = self.topic_info(name, topic);

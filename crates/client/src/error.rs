@@ -268,6 +268,12 @@ impl Error {
         Self::Broker { subject: subject.into(), code, message }
     }
 
+    /// Makes an error of an answer that says nothing about `subject`, although it was asked for.
+    pub(crate) fn unanswered(subject: impl Into<String>) -> Self {
+        let words = "the broker's answer does not speak of it";
+        Self::broker_said(subject, ErrorCode::UnknownServerError, Some(words))
+    }
+
     /// Makes a configuration error.
     pub(crate) fn config(message: impl Into<String>) -> Self {
         Self::Config { message: message.into() }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(crate) enum Reply {
     HangUp,
 }
 
-type Script = Box<dyn FnMut(RequestFrame) -> Reply + Send>;
+type Script = Box<dyn FnMut(u64, RequestFrame) -> Reply + Send>;
 
 /// A transport to a broker that follows a script.
 #[derive(Clone)]
@@ -40,12 +41,25 @@ pub(crate) struct ScriptedBroker {
     script: Arc<Mutex<Script>>,
     /// What the next connection attempts meet, before all others succeed.
     refusals: Arc<Mutex<VecDeque<io::ErrorKind>>>,
+    /// How many connections there have been.
+    connections: Arc<AtomicU64>,
 }
 
 impl ScriptedBroker {
     /// Makes a broker of a script that sees every request.
-    pub(crate) fn raw(script: impl FnMut(RequestFrame) -> Reply + Send + 'static) -> Self {
-        Self { script: Arc::new(Mutex::new(Box::new(script))), refusals: Arc::default() }
+    pub(crate) fn raw(mut script: impl FnMut(RequestFrame) -> Reply + Send + 'static) -> Self {
+        Self::per_connection(move |_, request| script(request))
+    }
+
+    /// Makes a broker of a script that sees every request with the number of its connection.
+    pub(crate) fn per_connection(
+        script: impl FnMut(u64, RequestFrame) -> Reply + Send + 'static,
+    ) -> Self {
+        Self {
+            script: Arc::new(Mutex::new(Box::new(script))),
+            refusals: Arc::default(),
+            connections: Arc::default(),
+        }
     }
 
     /// Makes a broker that answers ApiVersions with all we know and Metadata with topic `t`, and
@@ -78,12 +92,13 @@ impl ScriptedBroker {
     pub(crate) fn link(&self) -> Link {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let script = self.script.clone();
+        let connection = self.connections.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             let (reader, writer) = tokio::io::split(theirs);
             let mut link = stream_link(reader, writer, 1 << 26);
             while let Ok(frame) = link.receiver.receive().await {
                 let request = decode_request_header(frame).expect("our client's header");
-                let reply = script.lock().expect("no panic")(request);
+                let reply = script.lock().expect("no panic")(connection, request);
                 match reply {
                     Reply::Send(mut segments) => {
                         if link.sender.send(&mut segments).await.is_err() {

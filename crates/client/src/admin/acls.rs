@@ -7,7 +7,7 @@ use fleuve_protocol::messages::delete_acls_request::{DeleteAclsFilter, DeleteAcl
 use fleuve_protocol::messages::describe_acls_request::DescribeAclsRequest;
 
 use super::Admin;
-use crate::error::{Result, check_said};
+use crate::error::{Error, Result, check_said};
 
 /// Names of kinds of resources, with their numbers on the wire.
 pub const ACL_RESOURCE_TYPES: &[(&str, i8)] = &[
@@ -154,6 +154,9 @@ impl Admin {
     /// Adds entries; the first that is refused is the error.
     pub async fn create_acls(&self, acls: &[Acl]) -> Result<()> {
         let results = self.create_each_acl(acls).await?;
+        if let Some(acl) = acls.get(results.len()) {
+            return Err(Error::unanswered(acl.to_string()));
+        }
         results.into_iter().try_for_each(|(_, result)| result)
     }
 
@@ -190,6 +193,9 @@ impl Admin {
         };
         let build = |_| DeleteAclsRequest { filters: filters.iter().map(wire).collect() };
         let response = self.client.call_any::<DeleteAclsRequest>(build, |_| 0).await?;
+        if response.filter_results.len() < filters.len() {
+            return Err(Error::unanswered("the ACLs"));
+        }
         let mut removed = Vec::new();
         for result in response.filter_results {
             let words = result.error_message.as_deref();

@@ -79,10 +79,10 @@ impl Admin {
 
     /// Asks every broker what it offers.
     pub async fn broker_versions(&self) -> Result<Vec<BrokerVersions>> {
-        self.client.refresh(&[], false).await?;
+        self.client.refresh_brokers().await?;
         let mut versions = Vec::new();
         for broker in self.client.cluster().brokers() {
-            let connection = self.client.connection(broker.id, Lane::General).await?;
+            let connection = self.client.connection_in_time(broker.id, Lane::General).await?;
             versions.push(BrokerVersions {
                 id: broker.id,
                 address: connection.broker().to_owned(),

@@ -185,12 +185,15 @@ impl Admin {
         };
         let response = match resource.broker()? {
             Some(id) => {
-                self.client.refresh(&[], false).await?;
+                self.client.refresh_brokers().await?;
                 self.client.call_broker::<DescribeConfigsRequest>(id, build, |_| 0).await?
             }
             None => self.client.call_any::<DescribeConfigsRequest>(build, |_| 0).await?,
         };
         let mut entries = Vec::new();
+        if response.results.is_empty() {
+            return Err(Error::unanswered(subject(resource)));
+        }
         for result in response.results {
             check_said(result.error_code, result.error_message.as_deref(), || subject(resource))?;
             entries.extend(result.configs.into_iter().map(|entry| {
@@ -232,11 +235,14 @@ impl Admin {
         };
         let response = match resource.broker()? {
             Some(id) => {
-                self.client.refresh(&[], false).await?;
+                self.client.refresh_brokers().await?;
                 self.client.call_broker::<IncrementalAlterConfigsRequest>(id, build, |_| 0).await?
             }
             None => self.client.call_any::<IncrementalAlterConfigsRequest>(build, |_| 0).await?,
         };
+        if response.responses.is_empty() {
+            return Err(Error::unanswered(subject(resource)));
+        }
         for result in response.responses {
             check_said(result.error_code, result.error_message.as_deref(), || subject(resource))?;
         }

@@ -82,7 +82,7 @@ const CONSUMER_MEMBER: i8 = 1;
 impl Admin {
     /// Lists the groups of all brokers.
     pub async fn list_groups(&self) -> Result<Vec<GroupListing>> {
-        self.client.refresh(&[], false).await?;
+        self.client.refresh_brokers().await?;
         let mut groups: BTreeMap<String, GroupListing> = BTreeMap::new();
         for broker in self.client.cluster().brokers() {
             let response = self
@@ -240,10 +240,10 @@ impl Admin {
                 response.results.first().map_or(0, |group| retriable(group.error_code))
             })
             .await?;
-        response
-            .results
-            .first()
-            .map_or(Ok(()), |result| check(result.error_code, || format!("group {group}")))
+        match response.results.first() {
+            Some(result) => check(result.error_code, || format!("group {group}")),
+            None => Err(Error::unanswered(format!("group {group}"))),
+        }
     }
 
     /// Returns everything a group has committed.

@@ -42,7 +42,7 @@ impl Admin {
         broker: i32,
         topics: Option<&[(String, Vec<i32>)]>,
     ) -> Result<Vec<LogDir>> {
-        self.client.refresh(&[], false).await?;
+        self.client.refresh_brokers().await?;
         let build = |_| DescribeLogDirsRequest {
             topics: topics.map(|topics| {
                 let topic = |(name, partitions): &(String, Vec<i32>)| DescribableLogDirTopic {
@@ -81,7 +81,7 @@ impl Admin {
         broker: i32,
         moves: &[(TopicPartition, String)],
     ) -> Result<PartitionResults> {
-        self.client.refresh(&[], false).await?;
+        self.client.refresh_brokers().await?;
         let one = |(partition, path): &(TopicPartition, String)| AlterReplicaLogDir {
             path: path.clone().into(),
             topics: vec![AlterReplicaLogDirTopic {

@@ -8,7 +8,7 @@ use fleuve_protocol::messages::describe_client_quotas_request::{
 };
 
 use super::Admin;
-use crate::error::{Result, check_said};
+use crate::error::{Error, Result, check_said};
 
 /// Whom quotas hold for: kinds (`user`, `client-id`, `ip`) with names, `None` for the default.
 pub type QuotaEntity = Vec<(String, Option<String>)>;
@@ -102,6 +102,9 @@ impl Admin {
             validate_only,
         };
         let response = self.client.call_any::<AlterClientQuotasRequest>(build, |_| 0).await?;
+        if response.entries.is_empty() {
+            return Err(Error::unanswered(describe(entity)));
+        }
         for entry in response.entries {
             check_said(entry.error_code, entry.error_message.as_deref(), || describe(entity))?;
         }

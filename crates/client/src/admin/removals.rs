@@ -3,6 +3,7 @@
 use fleuve_protocol::messages::leave_group_request::{LeaveGroupRequest, MemberIdentity};
 
 use super::Admin;
+use crate::client::Coordinated;
 use crate::error::{Error, Result, check};
 
 /// A member to be put out.
@@ -28,8 +29,7 @@ impl Admin {
         members: &[Removal],
         reason: &str,
     ) -> Result<Vec<(Removal, Result<()>)>> {
-        let oldest = self.client.coordinator(group).await?;
-        let connection = self.client.connection(oldest, crate::client::Lane::Offsets).await?;
+        let connection = self.client.coordinator_connection(Coordinated::Group(group)).await?;
         if connection.version_of::<LeaveGroupRequest>(i16::MAX)? < FIRST_VERSION_WITH_MEMBERS {
             return Err(Error::Unsupported {
                 broker: connection.broker().to_owned(),

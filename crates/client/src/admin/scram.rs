@@ -128,6 +128,9 @@ impl Admin {
         };
         let response =
             self.client.call_any::<AlterUserScramCredentialsRequest>(build, |_| 0).await?;
+        if response.results.is_empty() {
+            return Err(Error::unanswered("the user's credentials"));
+        }
         for result in response.results {
             let words = result.error_message.as_deref();
             check_said(result.error_code, words, || format!("user {}", result.user))?;

@@ -155,14 +155,19 @@ impl Admin {
             .await?;
         let words = response.error_message.as_deref();
         check_said(response.error_code, words, || format!("group {group}"))?;
+        let mut answered = 0;
         for topic in &response.responses {
             for answer in &topic.partitions {
+                answered += 1;
                 let words = answer.error_message.as_deref();
                 let index = answer.partition_index;
                 check_said(answer.error_code, words, || {
                     format!("group {group}, {}-{index}", topic.topic_name)
                 })?;
             }
+        }
+        if answered < offsets.len() {
+            return Err(Error::unanswered(format!("group {group}")));
         }
         Ok(())
     }

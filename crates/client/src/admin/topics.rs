@@ -195,7 +195,7 @@ impl Admin {
         &self,
         names: &[&str],
     ) -> Result<Vec<(String, Result<TopicDescription>)>> {
-        let connection = self.client.any_connection().await?;
+        let connection = self.client.any_connection_in_time().await?;
         if connection.version_of::<DescribeTopicPartitionsRequest>(i16::MAX).is_ok() {
             return self.describe_in_pages(names).await;
         }
@@ -266,9 +266,12 @@ impl Admin {
             let Some(next) = response.next_cursor else { break };
             let next =
                 Cursor { topic_name: next.topic_name, partition_index: next.partition_index };
-            // A cursor that stands still would keep us here for ever.
-            if cursor.as_ref() == Some(&next) {
-                break;
+            // A cursor that does not go forward would keep us here for ever.
+            let at = |cursor: &Cursor| (cursor.topic_name.to_string(), cursor.partition_index);
+            if cursor.as_ref().is_some_and(|before| at(&next) <= at(before)) {
+                let words = "the description of topics does not come to an end";
+                let code = ErrorCode::UnknownServerError;
+                return Err(Error::broker_said("the topics", code, Some(words)));
             }
             cursor = Some(next);
         }

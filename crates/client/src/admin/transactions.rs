@@ -103,7 +103,7 @@ impl Admin {
         &self,
         filter: &TransactionFilter,
     ) -> Result<Vec<TransactionListing>> {
-        self.client.refresh(&[], false).await?;
+        self.client.refresh_brokers().await?;
         let mut listings = Vec::new();
         for broker in self.client.cluster().brokers() {
             let build = |_| ListTransactionsRequest {

@@ -36,6 +36,15 @@ impl Client {
         Ok(self.cluster())
     }
 
+    /// Asks for the brokers.
+    pub(crate) async fn refresh_brokers(&self) -> Result<Arc<Cluster>> {
+        let mut retrying = self.retrying("Metadata");
+        while let Err(error) = self.refresh_once(Scope::Brokers).await {
+            retrying.after(error).await?;
+        }
+        Ok(self.cluster())
+    }
+
     /// Asks for these topics; those with an error are left out of the snapshot.
     pub async fn refresh(&self, names: &[Arc<str>], create: bool) -> Result<Arc<Cluster>> {
         self.refresh_once(Scope::Topics { names: names.to_vec(), create }).await?;

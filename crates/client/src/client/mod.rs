@@ -26,6 +26,7 @@ use crate::transport::{TcpTransport, TlsTransport, Transport};
 
 pub use brokers::Lane;
 pub(crate) use brokers::OwnLanes;
+pub(crate) use metadata::Scope;
 pub(crate) use routing::{Coordinated, PartitionAnswer};
 
 /// A client of one cluster; clones share everything.
@@ -61,7 +62,7 @@ impl Client {
             None => Arc::new(TcpTransport),
         };
         let client = Self::with_transport(config, transport);
-        client.refresh_once(metadata::Scope::Brokers).await?;
+        client.refresh_once(Scope::Brokers).await?;
         Ok(client)
     }
 

@@ -1,6 +1,6 @@
 //! Finds the right broker for a call, and tries again while that makes sense.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use fleuve_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
 use fleuve_protocol::{ErrorCode, Request};
@@ -177,6 +177,50 @@ impl Client {
         }
     }
 
+    /// Returns a connection to any broker, and tries again while that makes sense.
+    pub(crate) async fn any_connection_in_time(&self) -> Result<Connection> {
+        let mut retrying = self.retrying("connecting");
+        loop {
+            match self.any_connection().await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => retrying.after(error).await?,
+            }
+        }
+    }
+
+    /// Returns a connection to a broker, and tries again while that makes sense.
+    pub(crate) async fn connection_in_time(&self, id: i32, lane: Lane) -> Result<Connection> {
+        let mut retrying = self.retrying("connecting");
+        loop {
+            match self.connection(id, lane).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => retrying.after(error).await?,
+            }
+        }
+    }
+
+    /// Returns a connection to the coordinator of `subject`, and tries again while that makes
+    /// sense.
+    pub(crate) async fn coordinator_connection(
+        &self,
+        subject: Coordinated<'_>,
+    ) -> Result<Connection> {
+        let mut retrying = self.retrying("FindCoordinator");
+        loop {
+            let attempt = async {
+                let coordinator = self.coordinator_of(subject).await?;
+                self.connection(coordinator, Lane::Offsets).await
+            };
+            match attempt.await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => {
+                    self.forget_coordinator_of(subject, &error);
+                    retrying.after(error).await?;
+                }
+            }
+        }
+    }
+
     /// Returns the broker that coordinates `group`, asking once if it is not known.
     pub(crate) async fn coordinator(&self, group: &str) -> Result<i32> {
         self.coordinator_of(Coordinated::Group(group)).await
@@ -239,7 +283,8 @@ impl Client {
     ///
     /// `build` makes the request of one leader, `read` takes its answer apart. Partitions with
     /// retriable errors are asked for again after a metadata refresh, up to
-    /// `default.api.timeout.ms`; what then remains is reported per partition.
+    /// `default.api.timeout.ms`; what then remains is reported per partition, as is everything that
+    /// concerns some of them only, a topic that does not exist included.
     pub(crate) async fn call_leaders<R: Request, V>(
         &self,
         partitions: &[TopicPartition],
@@ -251,7 +296,8 @@ impl Client {
         let mut results: HashMap<TopicPartition, Result<V>> = HashMap::new();
         let mut open: Vec<TopicPartition> = partitions.to_vec();
         loop {
-            let (by_leader, leaderless) = self.by_leader(&open).await?;
+            let Leaders { by_leader, leaderless, hopeless } = self.by_leader(&open).await;
+            results.extend(hopeless.into_iter().map(|(partition, error)| (partition, Err(error))));
             open = leaderless;
             for (leader, theirs) in by_leader {
                 let attempt = async {
@@ -260,8 +306,13 @@ impl Client {
                 };
                 match attempt.await {
                     Ok(response) => {
+                        let mut unanswered: HashSet<_> = theirs.into_iter().collect();
                         for answer in read(response) {
                             let partition = answer.partition;
+                            if !unanswered.remove(&partition) {
+                                // Nobody asked for it.
+                                continue;
+                            }
                             match check(answer.error_code, || partition.to_string()) {
                                 Err(error) if error.is_retriable() => {
                                     results.insert(partition.clone(), Err(error));
@@ -271,6 +322,10 @@ impl Client {
                                 Ok(()) => drop(results.insert(partition, Ok(answer.value))),
                             }
                         }
+                        for partition in unanswered {
+                            let error = Error::unanswered(partition.to_string());
+                            results.insert(partition, Err(error));
+                        }
                     }
                     Err(error) if error.is_retriable() => {
                         for partition in theirs {
@@ -278,7 +333,10 @@ impl Client {
                             open.push(partition);
                         }
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        let theirs = theirs.into_iter();
+                        results.extend(theirs.map(|partition| (partition, Err(error.clone()))));
+                    }
                 }
             }
             if open.is_empty() || deadline.is_over() {
@@ -295,35 +353,52 @@ impl Client {
         Ok(results)
     }
 
-    /// Sorts partitions by leader; those without one come second.
-    async fn by_leader(
-        &self,
-        partitions: &[TopicPartition],
-    ) -> Result<(HashMap<i32, Vec<TopicPartition>>, Vec<TopicPartition>)> {
+    /// Sorts partitions by leader.
+    async fn by_leader(&self, partitions: &[TopicPartition]) -> Leaders {
+        let mut missing = HashMap::new();
         for name in topics_of(partitions) {
-            self.topic(&name, false).await?;
+            if let Err(error) = self.topic(&name, false).await {
+                missing.insert(name, error);
+            }
         }
         let cluster = self.cluster();
-        let mut by_leader: HashMap<i32, Vec<TopicPartition>> = HashMap::new();
-        let mut leaderless = Vec::new();
+        let mut leaders = Leaders::default();
         for partition in partitions {
+            if let Some(error) = missing.get(&partition.topic) {
+                leaders.hopeless.push((partition.clone(), error.clone()));
+                continue;
+            }
             let count = cluster.topic(&partition.topic).map_or(0, |topic| topic.partitions.len());
             if usize::try_from(partition.partition).is_ok_and(|index| index >= count)
                 || partition.partition < 0
             {
-                return Err(Error::NoSuchPartition {
+                let error = Error::NoSuchPartition {
                     topic: partition.topic.to_string(),
                     partition: partition.partition,
                     count,
-                });
+                };
+                leaders.hopeless.push((partition.clone(), error));
+                continue;
             }
             match cluster.leader(&partition.topic, partition.partition) {
-                Some((leader, _)) => by_leader.entry(leader).or_default().push(partition.clone()),
-                None => leaderless.push(partition.clone()),
+                Some((leader, _)) => {
+                    leaders.by_leader.entry(leader).or_default().push(partition.clone());
+                }
+                None => leaders.leaderless.push(partition.clone()),
             }
         }
-        Ok((by_leader, leaderless))
+        leaders
     }
+}
+
+/// Partitions by who leads them.
+#[derive(Default)]
+struct Leaders {
+    by_leader: HashMap<i32, Vec<TopicPartition>>,
+    /// Nobody does, which may pass.
+    leaderless: Vec<TopicPartition>,
+    /// They do not exist, or nobody could say.
+    hopeless: Vec<(TopicPartition, Error)>,
 }
 
 async fn exchange<R: Request>(

@@ -68,10 +68,11 @@ async fn a_partition_whose_leader_moved_is_asked_for_again() {
 async fn an_error_that_a_retry_cannot_mend_comes_back_at_once() {
     let broker = ScriptedBroker::new(1, |_| Reply::Nothing);
     let asked_for = HashMap::from([(TopicPartition::new("t", 9), LATEST)]);
-    let error = Admin::new(broker.client())
+    let found = Admin::new(broker.client())
         .list_offsets(&asked_for, IsolationLevel::ReadUncommitted)
         .await
-        .expect_err("no such partition");
+        .expect("a result for each");
+    let error = found[&TopicPartition::new("t", 9)].as_ref().expect_err("no such partition");
     assert!(matches!(error, Error::NoSuchPartition { partition: 9, count: 1, .. }), "{error}");
     assert_eq!(error.advice(), Advice::Fix);
 }

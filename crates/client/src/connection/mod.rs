@@ -229,16 +229,19 @@ async fn renew(shared: Weak<Shared>, authenticator: Arc<Authenticator>, mut life
         let Some(shared) = shared.upgrade().filter(|shared| !shared.is_closed()) else { return };
         let connection = Connection { shared };
         connection.shared.hold.send_replace(true);
-        let renewed = authenticator.authenticate(&connection).await;
-        connection.shared.hold.send_replace(false);
-        match renewed {
-            Ok(Some(again)) => lifetime = again,
-            Ok(None) => return,
+        let renewed = match authenticator.authenticate(&connection).await {
+            Ok(renewed) => renewed,
             Err(error) => {
-                // The broker would close it at the end of the session, with requests in flight.
+                // The broker would close it at the end of the session, with requests in flight. What
+                // is held back stays so: the broker would take it for a part of the authentication.
                 tracing::warn!(broker = connection.broker(), %error, "authenticating again failed");
                 return connection.close();
             }
+        };
+        connection.shared.hold.send_replace(false);
+        match renewed {
+            Some(again) => lifetime = again,
+            None => return,
         }
     }
 }

@@ -344,6 +344,12 @@ impl Fetcher {
                 let policy = self.shared.config.offset_reset;
                 let reason = format!("offset {asked} is out of range");
                 state.reset(&partition, version, policy, &reason);
+                if let Ok(assigned) = state.assigned_mut(&partition)
+                    && assigned.version == version
+                {
+                    // A leader that finds no offset within its log would be asked without end.
+                    assigned.not_before = Some(retry_at);
+                }
                 let failed = policy == OffsetReset::None;
                 drop(state);
                 if failed {

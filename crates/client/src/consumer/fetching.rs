@@ -334,11 +334,11 @@ async fn find_ends_of_epochs(client: &Client, asked: Vec<Lookup>) -> Vec<Finding
     let found = |lookup: &Lookup| match &ends {
         Ok(ends) => match ends.get(&lookup.partition) {
             Some(Ok(end)) => Ok(Found::EndOfEpoch(*end)),
+            // A broker that cannot tell is not asked again; this is how it was before KIP-320.
+            Some(Err(Error::Unsupported { .. })) => Ok(Found::EndOfEpoch(Some(lookup.place))),
             Some(Err(error)) => Err(error.clone()),
             None => Err(leaderless(&lookup.partition)),
         },
-        // A broker that cannot tell is not asked again; this is how it was before KIP-320.
-        Err(Error::Unsupported { .. }) => Ok(Found::EndOfEpoch(Some(lookup.place))),
         Err(error) => Err(error.clone()),
     };
     results(asked.clone(), found)

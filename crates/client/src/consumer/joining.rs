@@ -44,6 +44,7 @@ impl Membership {
             Ok(assignment) => {
                 span.record("assigned", assignment.len());
                 self.backoff.reset();
+                self.rejoins_at_once = true;
                 let assigned: HashSet<_> = assignment.iter().cloned().collect();
                 let owned: HashSet<_> = self.shared.lock().partitions.keys().cloned().collect();
                 let moving: HashSet<_> = owned.difference(&assigned).cloned().collect();
@@ -137,8 +138,9 @@ impl Membership {
             Some(code @ (ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration)) => {
                 self.forget_member(Some(code));
                 self.give_up_all(true).await;
+                self.rejoin().await;
             }
-            Some(ErrorCode::RebalanceInProgress) => {}
+            Some(ErrorCode::RebalanceInProgress) => self.rejoin().await,
             _ if error.is_retriable() => self.pause().await,
             _ => {
                 self.forget_member(None);
@@ -147,6 +149,13 @@ impl Membership {
             }
         }
         if self.shared.lock().closing { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Lets the next attempt to join follow at once, but not again and again.
+    async fn rejoin(&mut self) {
+        if !std::mem::replace(&mut self.rejoins_at_once, false) {
+            self.pause().await;
+        }
     }
 
     /// Joins and synchronises once, and returns what this member is to read.

@@ -37,6 +37,8 @@ pub(super) struct Membership {
     pub(super) backoff: Backoff,
     pub(super) next_heartbeat: Instant,
     pub(super) next_commit: Instant,
+    /// Whether a failed join may be followed by another one at once.
+    pub(super) rejoins_at_once: bool,
     /// Partition counts that this member divided as leader; a change calls for a new division.
     pub(super) divided: Option<BTreeMap<String, usize>>,
     /// What this member read last, and in which generation it was given that.
@@ -68,6 +70,7 @@ impl Membership {
             backoff: shared.client.retry_backoff(),
             next_heartbeat: now,
             next_commit: now + shared.config.auto_commit_interval,
+            rejoins_at_once: true,
             divided: None,
             previous: (Vec::new(), -1),
             reconciliation: Reconciliation::default(),

@@ -249,12 +249,17 @@ pub(crate) async fn commit(
             },
         )
         .await?;
+    let mut answered = 0;
     for topic in &response.topics {
         for answer in &topic.partitions {
+            answered += 1;
             check_said(answer.error_code, None, || {
                 format!("group {group}, {}-{}", topic.name, answer.partition_index)
             })?;
         }
+    }
+    if answered < offsets.len() {
+        return Err(Error::unanswered(format!("group {group}")));
     }
     Ok(())
 }

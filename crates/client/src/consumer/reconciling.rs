@@ -62,7 +62,13 @@ impl Membership {
         self.begin_joining();
         match self.stay_reconciling().await {
             Ok(End::Closing) => return ControlFlow::Break(()),
-            Ok(End::Lost) => self.give_up_all(true).await,
+            Ok(End::Lost) => {
+                self.give_up_all(true).await;
+                if self.shared.lock().member.generation <= JOINING_EPOCH {
+                    // It did not even take us in; asking again at once would be asking without end.
+                    self.pause().await;
+                }
+            }
             Ok(End::Idle) => self.step_out().await,
             // The subscription ended, which the caller deals with.
             Ok(End::Rebalance) => {}

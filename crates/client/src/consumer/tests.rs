@@ -15,7 +15,9 @@ use fleuve_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
 use fleuve_protocol::messages::offset_commit_request::OffsetCommitRequest;
-use fleuve_protocol::messages::offset_commit_response::OffsetCommitResponse;
+use fleuve_protocol::messages::offset_commit_response::{
+    OffsetCommitResponse, OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
 use fleuve_protocol::records::{BatchBuilder, BatchOptions, NewRecord};
 use fleuve_protocol::{ApiKey, ErrorCode};
 use fleuve_types::Offset;
@@ -90,7 +92,19 @@ fn broker(errors: &[ErrorCode]) -> (ScriptedBroker, Arc<Mutex<Asked>>) {
             ApiKey::OffsetCommit => {
                 let commit: OffsetCommitRequest = body(&request);
                 book.commits.push(commit.topics[0].partitions[0].committed_offset);
-                send(&request, &OffsetCommitResponse::default())
+                let topics = commit.topics.into_iter().map(|topic| {
+                    let partitions = topic.partitions.iter().map(|partition| {
+                        let partition_index = partition.partition_index;
+                        OffsetCommitResponsePartition { partition_index, error_code: 0 }
+                    });
+                    OffsetCommitResponseTopic {
+                        name: topic.name,
+                        partitions: partitions.collect(),
+                        ..Default::default()
+                    }
+                });
+                let topics = topics.collect();
+                send(&request, &OffsetCommitResponse { topics, ..Default::default() })
             }
             other => panic!("{other:?} was not expected"),
         }

@@ -4,11 +4,21 @@
 //! numbers, one group by either protocol. A [`Fault`] stands between it and the client. Whatever
 //! happens, a run has to end, what was acknowledged has to be in the log once and in order, and
 //! what is in the log has to be read, unless the application was told why not.
+//!
+//! `transacting`, `sharing`, `authenticating` and `administering` do the same for transactions, share groups, SASL and
+//! every administrative call.
 
+mod administering;
+mod authenticating;
+mod coordinator;
 mod model;
+mod replies;
+mod sharing;
 mod spans;
+mod transacting;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -72,13 +82,26 @@ async fn run(protocol: GroupProtocol, chooser: Chooser) -> Run {
     let model = Arc::new(Mutex::new(Model::default()));
     let asked = Arc::new(Mutex::new(HashSet::new()));
     let broker = faulty(model.clone(), asked.clone(), chooser);
-    let config = ClientConfig {
+    run_against(broker, client_config(), protocol, model, asked).await
+}
+
+fn client_config() -> ClientConfig {
+    ClientConfig {
         bootstrap_servers: vec!["broker:9092".to_owned()],
         request_timeout: Duration::from_secs(5),
         api_timeout: Duration::from_secs(20),
         metrics_push: false,
         ..ClientConfig::default()
-    };
+    }
+}
+
+async fn run_against(
+    broker: ScriptedBroker,
+    config: ClientConfig,
+    protocol: GroupProtocol,
+    model: Arc<Mutex<Model>>,
+    asked: Arc<Mutex<HashSet<ApiKey>>>,
+) -> Run {
     let client = Client::with_transport(config, Arc::new(broker));
     let mut run = Run {
         acknowledged: HashMap::new(),
@@ -224,29 +247,40 @@ fn faulty(
     ScriptedBroker::raw(move |request| {
         asked.lock().expect("no panic").insert(request.key);
         let mut model = model.lock().expect("no panic");
-        match chooser(request.key) {
-            Fault::None => model.answer(&request, None),
-            Fault::Refused(code) => model.refuse(&request, code),
-            Fault::DoneAndRefused(code) => model.answer(&request, Some(code)),
-            Fault::LostBefore => Reply::HangUp,
-            Fault::LostAfter => {
-                drop(model.answer(&request, None));
+        chooser(request.key).strike(|error, act| match (act, error) {
+            (false, Some(code)) => model.refuse(&request, code),
+            (_, error) => model.answer(&request, error),
+        })
+    })
+}
+
+impl Fault {
+    /// Lets this happen to an exchange. `answer` makes the broker's answer with an error, if there is to be one, and
+    /// does what was asked if it is to be done.
+    fn strike(self, answer: impl FnOnce(Option<ErrorCode>, bool) -> Reply) -> Reply {
+        match self {
+            Self::None => answer(None, true),
+            Self::Refused(code) => answer(Some(code), false),
+            Self::DoneAndRefused(code) => answer(Some(code), true),
+            Self::LostBefore => Reply::HangUp,
+            Self::LostAfter => {
+                drop(answer(None, true));
                 Reply::HangUp
             }
-            Fault::Late(pause) => match model.answer(&request, None) {
+            Self::Late(pause) => match answer(None, true) {
                 Reply::Send(segments) => Reply::After(pause, segments),
                 Reply::After(before, segments) => Reply::After(before + pause, segments),
                 other => other,
             },
-            Fault::Silence => Reply::Nothing,
-            Fault::Garbled { at, with } => match model.answer(&request, None) {
+            Self::Silence => Reply::Nothing,
+            Self::Garbled { at, with } => match answer(None, true) {
                 Reply::Send(segments) | Reply::After(_, segments) => {
                     Reply::Send(vec![garbled(&segments, at, with)])
                 }
                 other => other,
             },
         }
-    })
+    }
 }
 
 /// Writes other bytes into a frame, behind its length and correlation id.
@@ -396,18 +430,95 @@ async fn random_storms_of_faults_lose_and_double_nothing() {
 async fn lying_brokers_are_outlived() {
     for seed in 0..400 {
         let protocol = if seed % 2 == 0 { GroupProtocol::Classic } else { GroupProtocol::Consumer };
-        let mut dice = Dice(seed + 1000);
-        let chooser: Chooser = Box::new(move |_| {
-            if dice.draw(4) > 0 {
-                return Fault::None;
-            }
-            let extreme = [0, u64::MAX, 0x7fff_ffff_7fff_ffff, 0x8000_0000_8000_0000];
-            let with = match dice.draw(2) {
-                0 => extreme[dice.draw(4) as usize],
-                _ => dice.draw(u64::MAX),
-            };
-            Fault::Garbled { at: dice.draw(400) as usize, with }
-        });
-        drop(run(protocol, chooser).await);
+        drop(run(protocol, garbling(Dice(seed + 1000))).await);
+    }
+}
+
+/// Lets a quarter of all answers come with other bytes.
+fn garbling(mut dice: Dice) -> Chooser {
+    Box::new(move |_| {
+        if dice.draw(4) > 0 {
+            return Fault::None;
+        }
+        let extreme = [0, u64::MAX, 0x7fff_ffff_7fff_ffff, 0x8000_0000_8000_0000];
+        let with = match dice.draw(2) {
+            0 => extreme[dice.draw(4) as usize],
+            _ => dice.draw(u64::MAX),
+        };
+        Fault::Garbled { at: dice.draw(400) as usize, with }
+    })
+}
+
+/// More exchanges of one kind than a client has reason for in half an hour.
+const STORM: usize = 20_000;
+
+/// Codes of every kind that a client makes a difference between; others are like one of them.
+const WITHOUT_END: [ErrorCode; 12] = [
+    ErrorCode::UnknownServerError,
+    ErrorCode::OffsetOutOfRange,
+    ErrorCode::NotLeaderOrFollower,
+    ErrorCode::NotCoordinator,
+    ErrorCode::TopicAuthorizationFailed,
+    ErrorCode::IllegalGeneration,
+    ErrorCode::UnknownMemberId,
+    ErrorCode::RebalanceInProgress,
+    ErrorCode::FencedMemberEpoch,
+    ErrorCode::UnknownTopicId,
+    ErrorCode::ShareSessionNotFound,
+    ErrorCode::InvalidShareSessionEpoch,
+];
+
+/// Reports whether a client may go on asking by itself, however long a broker answers so.
+fn may_pass(code: ErrorCode) -> bool {
+    let begins_anew = matches!(
+        code,
+        ErrorCode::UnknownMemberId
+            | ErrorCode::IllegalGeneration
+            | ErrorCode::RebalanceInProgress
+            | ErrorCode::FencedMemberEpoch
+            | ErrorCode::UnreleasedInstanceId
+            | ErrorCode::MemberIdRequired
+            | ErrorCode::OffsetOutOfRange
+            | ErrorCode::UnknownTopicId
+            | ErrorCode::ShareSessionNotFound
+            | ErrorCode::InvalidShareSessionEpoch
+            | ErrorCode::ShareSessionLimitReached
+    );
+    begins_anew || code.is_retriable()
+}
+
+/// Always lets this happen to exchanges of one kind. One that is asked for without end gets no answer any more, and is
+/// counted in `storms`.
+fn always(key: ApiKey, fault: Fault, storms: Arc<AtomicUsize>) -> Chooser {
+    Box::new(move |asked| match asked == key {
+        false => Fault::None,
+        true if storms.fetch_add(1, Ordering::Relaxed) > STORM => Fault::Silence,
+        true => fault.clone(),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_always_fails_makes_no_storm() {
+    // What a member of a group says again and again.
+    let keys = [
+        (GroupProtocol::Classic, ApiKey::JoinGroup),
+        (GroupProtocol::Classic, ApiKey::SyncGroup),
+        (GroupProtocol::Classic, ApiKey::Heartbeat),
+        (GroupProtocol::Classic, ApiKey::Fetch),
+        (GroupProtocol::Consumer, ApiKey::ConsumerGroupHeartbeat),
+        (GroupProtocol::Consumer, ApiKey::OffsetFetch),
+    ];
+    for (protocol, key) in keys {
+        for code in WITHOUT_END {
+            let context = format!("{code:?} always in {key:?}, {protocol:?}");
+            let asked = Arc::new(AtomicUsize::new(0));
+            let chooser = always(key, Fault::Refused(code), asked.clone());
+            let mut run = run(protocol, chooser).await.met(key);
+            // What may pass is waited for, for as long as the application likes.
+            run.told |= may_pass(code);
+            run.check(&context);
+            let asked = asked.load(Ordering::Relaxed);
+            assert!(asked < STORM, "asked {asked} times: {context}");
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! A small honest broker: enough of one for a producer and a group of one member.
+//! A small honest broker: enough of one for a producer, with transactions or without, and for a group of one member.
+//! What it knows of transactions is in [`super::coordinator`].
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -41,7 +42,8 @@ use fleuve_protocol::messages::sync_group_response::SyncGroupResponse;
 use fleuve_protocol::records::{BatchHeader, RecordIter, layout, sequence_plus};
 use fleuve_protocol::{ApiKey, ErrorCode};
 
-use crate::scripted::{Reply, TOPIC_ID, all_versions, body, metadata, send};
+use super::coordinator::{TransactionCoordinator, is_transactional};
+use crate::scripted::{Reply, TOPIC_ID, body, metadata, send};
 
 /// Partitions of the topic.
 const PARTITIONS: i32 = 2;
@@ -49,7 +51,8 @@ const PARTITIONS: i32 = 2;
 /// What the broker remembers.
 #[derive(Default)]
 pub(super) struct Model {
-    logs: [Log; PARTITIONS as usize],
+    pub(super) logs: [Log; PARTITIONS as usize],
+    pub(super) coordinator: TransactionCoordinator,
     producers: i64,
     generation: i32,
     member_epoch: i32,
@@ -57,19 +60,36 @@ pub(super) struct Model {
 }
 
 #[derive(Default)]
-struct Log {
-    /// Base offset and bytes.
-    batches: Vec<(i64, Bytes)>,
+pub(super) struct Log {
+    batches: Vec<Stored>,
     end: i64,
-    /// By producer: the batches it wrote, as first number, count and offset.
-    numbers: HashMap<i64, Vec<(i32, i32, i64)>>,
+    /// By producer and its epoch: the batches it wrote.
+    numbers: HashMap<(i64, i16), Vec<Numbered>>,
+    /// The newest epoch of each producer.
+    pub(super) epochs: HashMap<i64, i16>,
+}
+
+/// First number, count and offset of a batch.
+type Numbered = (i32, i32, i64);
+
+struct Stored {
+    base: i64,
+    bytes: Bytes,
+    /// The transaction it belongs to.
+    transaction: Option<u64>,
 }
 
 impl Log {
-    fn append(&mut self, bytes: &Bytes) -> Result<i64, ErrorCode> {
+    fn append(&mut self, bytes: &Bytes, transaction: Option<u64>) -> Result<i64, ErrorCode> {
         let header = BatchHeader::parse(bytes).map_err(|_| ErrorCode::CorruptMessage)?;
         header.verify_crc(bytes).map_err(|_| ErrorCode::CorruptMessage)?;
-        let numbers = self.numbers.entry(header.producer_id.0).or_default();
+        let (producer, epoch) = (header.producer_id.0, header.producer_epoch.0);
+        let newest = self.epochs.entry(producer).or_insert(epoch);
+        if *newest > epoch {
+            return Err(ErrorCode::InvalidProducerEpoch);
+        }
+        *newest = epoch;
+        let numbers = self.numbers.entry((producer, epoch)).or_default();
         if let Some((_, _, offset)) = numbers
             .iter()
             .find(|(first, count, _)| (*first, *count) == (header.base_sequence, header.count))
@@ -85,7 +105,7 @@ impl Log {
         let mut stored = BytesMut::from(&bytes[..]);
         stored[..8].copy_from_slice(&offset.to_be_bytes());
         self.end += i64::from(header.count);
-        self.batches.push((offset, stored.freeze()));
+        self.batches.push(Stored { base: offset, bytes: stored.freeze(), transaction });
         Ok(offset)
     }
 }
@@ -93,9 +113,17 @@ impl Log {
 impl Model {
     /// Returns everything in the logs: partition, offset and value.
     pub(super) fn values(&self) -> Vec<(i32, i64, String)> {
+        self.values_of(|_| true)
+    }
+
+    /// Returns what stands in the logs in transactions that `chosen` wants.
+    pub(super) fn values_of(
+        &self,
+        chosen: impl Fn(Option<u64>) -> bool,
+    ) -> Vec<(i32, i64, String)> {
         let mut values = Vec::new();
         for (partition, log) in self.logs.iter().enumerate() {
-            for (_, bytes) in &log.batches {
+            for Stored { bytes, .. } in log.batches.iter().filter(|s| chosen(s.transaction)) {
                 let header = BatchHeader::parse(bytes).expect("checked before");
                 let records = bytes.slice(layout::HEADER_SIZE..);
                 for record in RecordIter::new(&header, &records) {
@@ -121,12 +149,19 @@ impl Model {
     fn reply(&mut self, request: &RequestFrame, error: Option<ErrorCode>, act: bool) -> Reply {
         let error_code = error.unwrap_or(ErrorCode::None).code();
         match request.key {
-            ApiKey::ApiVersions => send(request, &all_versions()),
+            ApiKey::ApiVersions => send(request, &self.coordinator.versions()),
             ApiKey::Metadata => {
                 let mut response = metadata(PARTITIONS);
                 response.topics[0].error_code = error_code;
                 send(request, &response)
             }
+            ApiKey::InitProducerId if is_transactional(request) => {
+                self.init_transactional(request, error, act)
+            }
+            ApiKey::AddPartitionsToTxn
+            | ApiKey::AddOffsetsToTxn
+            | ApiKey::TxnOffsetCommit
+            | ApiKey::EndTxn => self.transact(request, error, act),
             ApiKey::InitProducerId => {
                 self.producers += 1;
                 let producer_id = if error.is_some() { -1 } else { self.producers };
@@ -174,7 +209,12 @@ impl Model {
             let partitions = topic.partition_data.into_iter().map(|data| {
                 let log = &mut self.logs[data.index as usize];
                 let records = data.records.expect("records");
-                let written = if act { log.append(&records) } else { Ok(-1) };
+                let mut write = || {
+                    let transaction =
+                        self.coordinator.enrol(&records, data.index, request.version)?;
+                    log.append(&records, transaction)
+                };
+                let written = if act { write() } else { Ok(-1) };
                 let (code, base_offset) = match (error, written) {
                     (Some(code), _) | (None, Err(code)) => (code, -1),
                     (None, Ok(offset)) => (ErrorCode::None, offset),
@@ -321,7 +361,7 @@ impl Model {
                 let partitions = topic.partitions.iter().map(|wanted| {
                     let log = &self.logs[wanted.partition as usize];
                     let batch =
-                        log.batches.iter().rev().find(|(base, _)| *base <= wanted.fetch_offset);
+                        log.batches.iter().rev().find(|batch| batch.base <= wanted.fetch_offset);
                     let inside = (0..log.end).contains(&wanted.fetch_offset);
                     let records = batch.filter(|_| inside && error_code == 0);
                     found |= records.is_some();
@@ -331,7 +371,7 @@ impl Model {
                         partition_index: wanted.partition,
                         error_code: outside.unwrap_or(error_code),
                         high_watermark: log.end,
-                        records: records.map(|(_, bytes)| bytes.clone()),
+                        records: records.map(|batch| batch.bytes.clone()),
                         ..PartitionData::default()
                     }
                 });

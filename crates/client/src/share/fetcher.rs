@@ -22,7 +22,7 @@ use super::Shared;
 use super::records::undo;
 use super::session::{FINAL_EPOCH, ShareSession, acknowledge_topics};
 use super::state::{Acquired, Outgoing};
-use crate::client::OwnLanes;
+use crate::client::{OwnLanes, Scope};
 use crate::error::{Error, Result, check_said, code_of};
 
 pub(super) struct Fetcher {
@@ -48,9 +48,18 @@ struct Link {
 type Told = HashMap<TopicPartition, Outgoing>;
 
 enum Event {
-    Fetched { broker: i32, link: Link, result: Result<ShareFetchResponse> },
-    Acknowledged { broker: i32, link: Link, result: Result<ShareAcknowledgeResponse> },
-    Refreshed(Result<()>),
+    Fetched {
+        broker: i32,
+        link: Link,
+        result: Result<ShareFetchResponse>,
+    },
+    Acknowledged {
+        broker: i32,
+        link: Link,
+        result: Result<ShareAcknowledgeResponse>,
+    },
+    /// The errors of single topics.
+    Refreshed(Result<HashMap<String, ErrorCode>>),
 }
 
 /// What one look over brokers found for one of them.
@@ -298,11 +307,23 @@ impl Fetcher {
             }
             Ok(Event::Refreshed(result)) => {
                 self.refreshing = false;
-                if let Err(error) = result {
-                    tracing::debug!(%error, "metadata refresh failed");
+                match result {
+                    Ok(errors) => self.report_topics(errors),
+                    Err(error) => tracing::debug!(%error, "metadata refresh failed"),
                 }
             }
             Err(error) => tracing::error!(%error, "a share consumer's task failed"),
+        }
+    }
+
+    /// Lets the application know of topics that it will not get records of before something is changed.
+    fn report_topics(&self, errors: HashMap<String, ErrorCode>) {
+        for (name, code) in errors {
+            // Those that are gone leave the assignment soon.
+            let passes = code.is_retriable() || code == ErrorCode::UnknownTopicId;
+            if !passes && self.shared.lock().errors.is_empty() {
+                self.shared.report(Error::broker(format!("topic {name}"), code));
+            }
         }
     }
 
@@ -313,14 +334,15 @@ impl Fetcher {
 
     fn take_failure(&mut self, broker: i32, link: &mut Link, error: Error, backoff: Duration) {
         tracing::debug!(broker, %error, "share request failed");
+        let was_open = !link.session.is_new();
         link.session.reset();
         self.settle(broker, |_| Err(error.clone()));
         let session_gone = matches!(
             error.code(),
             Some(ErrorCode::ShareSessionNotFound | ErrorCode::InvalidShareSessionEpoch)
         );
-        // A new session mends that at once.
-        if !session_gone {
+        // A new session mends that at once, unless this was one.
+        if !(session_gone && was_open) {
             link.not_before = Some(Instant::now() + backoff);
             self.refresh_at = None;
             self.refresh(Instant::now());
@@ -421,10 +443,9 @@ impl Fetcher {
         let ids: BTreeSet<Uuid> = self.shared.lock().assigned.iter().map(|(id, _)| *id).collect();
         let ids: Vec<Uuid> = ids.into_iter().collect();
         self.events.spawn(async move {
-            Event::Refreshed(if ids.is_empty() {
-                Ok(())
-            } else {
-                client.refresh_ids(&ids).await.map(drop)
+            Event::Refreshed(match ids.is_empty() {
+                true => Ok(HashMap::new()),
+                false => client.refresh_once(Scope::Ids(ids)).await,
             })
         });
     }

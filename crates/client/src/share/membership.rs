@@ -148,9 +148,12 @@ impl Membership {
                 let mut pause = self.backoff.next_pause().min(self.interval);
                 match error.code() {
                     Some(ErrorCode::FencedMemberEpoch | ErrorCode::UnknownMemberId) => {
-                        // The group gave us up; we join again at once.
-                        self.shared.lock().lose_assignment();
-                        pause = Duration::ZERO;
+                        // The group gave us up; we join again, at once if we were in it.
+                        let mut state = self.shared.lock();
+                        if state.member_epoch > JOINING_EPOCH {
+                            pause = Duration::ZERO;
+                        }
+                        state.lose_assignment();
                     }
                     _ if !error.is_retriable() => {
                         let mut state = self.shared.lock();

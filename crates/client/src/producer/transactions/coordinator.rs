@@ -16,8 +16,7 @@ use fleuve_types::{ProducerEpoch, ProducerId, TopicPartition};
 
 use super::super::batch::Identity;
 use super::Transactions;
-use crate::client::{Client, Coordinated, Lane};
-use crate::connection::Connection;
+use crate::client::{Client, Coordinated};
 use crate::consumer::{Committed, GroupMetadata};
 use crate::error::{Error, Result, code_of};
 
@@ -68,21 +67,9 @@ impl Transactions {
         Ok(())
     }
 
-    async fn connection(&self, client: &Client) -> Result<Connection> {
-        let coordinator = client.coordinator_of(self.coordinated()).await?;
-        client.connection(coordinator, Lane::Offsets).await
-    }
-
     async fn learn_version(&self, client: &Client) -> Result<bool> {
-        let mut retrying = client.retrying("FindCoordinator");
-        loop {
-            match self.connection(client).await {
-                Ok(connection) => {
-                    return Ok(connection.versions().finalized("transaction.version") >= 2);
-                }
-                Err(error) => retrying.after(error).await?,
-            }
-        }
+        let connection = client.coordinator_connection(self.coordinated()).await?;
+        Ok(connection.versions().finalized("transaction.version") >= 2)
     }
 
     /// Tells the coordinator of partitions before batches go to them (protocol version 1).
@@ -120,7 +107,8 @@ impl Transactions {
                     let topics = response.results_by_topic_v3_and_below.iter();
                     let results = topics.flat_map(|topic| &topic.results_by_partition);
                     // OperationNotAttempted only says that another partition has the real error.
-                    first_error(results.map(|result| result.partition_error_code))
+                    let codes = results.map(|result| result.partition_error_code);
+                    first_error(codes, partitions.len())
                 },
             )
             .await?;
@@ -199,7 +187,7 @@ impl Transactions {
                 build,
                 |response| {
                     let topics = response.topics.iter().flat_map(|topic| &topic.partitions);
-                    first_error(topics.map(|partition| partition.error_code))
+                    first_error(topics.map(|partition| partition.error_code), offsets.len())
                 },
             )
             .await?;
@@ -250,15 +238,21 @@ impl Transactions {
     }
 }
 
-/// Returns the first code that says what is wrong, rather than that something else is.
-fn first_error(codes: impl Iterator<Item = i16>) -> i16 {
+/// Returns the first code that says what is wrong, rather than that something else is. An answer
+/// that leaves out what was asked for says that something is.
+fn first_error(codes: impl Iterator<Item = i16>, asked: usize) -> i16 {
     let mut other = 0;
+    let mut answered = 0;
     for code in codes {
+        answered += 1;
         match code_of(code) {
             ErrorCode::None => {}
             ErrorCode::OperationNotAttempted => other = code,
             _ => return code,
         }
+    }
+    if other == 0 && answered < asked {
+        return ErrorCode::UnknownServerError.code();
     }
     other
 }
