@@ -8,7 +8,7 @@ an application starts; each run has an application id and an output topic of its
 application's process from /proc, user and system with all its threads: it holds on a machine that is busy otherwise. What
 both sides wrote is compared. Rows of one side only run without the other: ours in one process with its broker, and what
 exactly once costs on disk. --write puts the table into docs/benchmarks.md. --quick shows in about two minutes that every
-row works, and not how fast. The whole takes about TIME minutes on two cores.
+row works, and not how fast.
 """
 
 from __future__ import annotations
