@@ -114,11 +114,9 @@ public final class StreamsLoad {
                 }, Materialized.<String, Long, WindowStore<Bytes, byte[]>>as("windows").withKeySerde(text).withValueSerde(number))
                 .toStream().to(output, Produced.with(WindowedSerdes.timeWindowedSerdeFrom(String.class, WINDOW.toMillis()), number));
             case "restore" -> builder.stream(input, Consumed.with(text, text))
+                .peek((key, value) -> DONE.getAndIncrement())
                 .groupByKey()
-                .reduce((older, newer) -> {
-                    DONE.getAndIncrement();
-                    return newer;
-                }, Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as("state").withCachingDisabled())
+                .reduce((older, newer) -> newer, Materialized.<String, String, KeyValueStore<Bytes, byte[]>>as("state").withCachingDisabled())
                 .toStream().to(output, Produced.with(text, text));
             default -> throw new IllegalArgumentException(row);
         }

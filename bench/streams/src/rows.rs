@@ -98,13 +98,14 @@ pub(crate) fn topology(load: &Load<'_>, done: &Arc<AtomicU64>) -> Outcome<Topolo
             ),
         "restore" => app
             .stream::<String, String>(load.input)
+            // Not in the reducer, which sees no first value of a key.
+            .peek(move |_, _| {
+                add();
+            })
             .group_by_key()
             .reduce_with(
                 fleuve_streams::Materialized::named("state").without_caching(),
-                move |_, newer| {
-                    add();
-                    newer
-                },
+                |_, newer| newer,
             )
             .to_stream()
             .to(load.output),
