@@ -77,7 +77,7 @@ def java(servers: str, topic: str, group: str, assignor: str) -> list[str]:
     properties = [f"partition.assignment.strategy={strategy}", "session.timeout.ms=10000", "heartbeat.interval.ms=300", "auto.offset.reset=earliest"]
     options = [part for each in properties for part in ("--command-property", each)]
     return [
-        *Kafka.java(None, "-Xmx128m", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
+        *Kafka(Path(), {}).java("-Xmx128m", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
         "--bootstrap-server", servers, "--topic", topic, "--group", group, *options,
     ]  # fmt: skip
 

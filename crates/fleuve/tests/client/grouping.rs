@@ -215,7 +215,7 @@ async fn patterns_find_topics_of_now_and_later(target: &Target) {
         let label = unique("pattern");
         target.create(&format!("{label}-a"), 1).await;
         target.create(&format!("not-{label}-a"), 1).await;
-        let mut client = fleuve::client::ClientConfig::new(&target.bootstrap()).expect("address");
+        let mut client = target.config();
         client.metadata_max_age = Duration::from_millis(200);
         let client = fleuve::client::Client::connect(client).await.expect("reachable");
         let config = ConsumerConfig { group_protocol: protocol, ..config(&unique("group")) };

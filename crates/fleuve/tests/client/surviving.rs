@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use fleuve::client::config::{GroupProtocol, IsolationLevel, OffsetReset};
 use fleuve::client::consumer::Start;
-use fleuve::client::{
-    Advice, Client, ClientConfig, Consumer, ConsumerConfig, Producer, ProducerConfig, Record,
-};
+use fleuve::client::{Advice, Client, Consumer, ConsumerConfig, Producer, ProducerConfig, Record};
 use fleuve_protocol::ApiKey;
 use fleuve_types::TopicPartition;
 use tokio::time::Instant;
@@ -38,7 +36,7 @@ fn going_on() -> Duration {
 
 /// A client that is as patient as the test.
 async fn client(target: &Target) -> Client {
-    let mut config = ClientConfig::new(&target.bootstrap()).expect("an address");
+    let mut config = target.config();
     config.api_timeout = PATIENCE;
     Client::connect(config).await.expect("reachable")
 }

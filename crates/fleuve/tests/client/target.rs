@@ -45,18 +45,20 @@ impl Target {
         }
     }
 
+    /// What a client over TCP needs, proof of who it is included.
+    pub(crate) fn config(&self) -> ClientConfig {
+        let mut properties = match std::env::var_os(PROPERTIES) {
+            Some(path) => Properties::load(path.as_ref()).expect("properties"),
+            None => Properties::new(),
+        };
+        properties.set("bootstrap.servers", &self.bootstrap()).expect("known");
+        ClientConfig::from_properties(&properties).expect("valid")
+    }
+
     pub(crate) async fn client(&self) -> Client {
         match &self.embedded {
             Some(embedded) if self.in_process => embedded.client(),
-            _ => {
-                let mut properties = match std::env::var_os(PROPERTIES) {
-                    Some(path) => Properties::load(path.as_ref()).expect("properties"),
-                    None => Properties::new(),
-                };
-                properties.set("bootstrap.servers", &self.bootstrap()).expect("known");
-                let config = ClientConfig::from_properties(&properties).expect("valid");
-                Client::connect(config).await.expect("reachable")
-            }
+            _ => Client::connect(self.config()).await.expect("reachable"),
         }
     }
 
