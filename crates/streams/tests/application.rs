@@ -9,7 +9,9 @@ use std::time::Duration;
 use fleuve::Embedded;
 use fleuve_client::admin::NewTopic;
 use fleuve_client::consumer::{LATEST, Start};
-use fleuve_client::{Admin, Consumer, ConsumerConfig, Producer, ProducerConfig, Record};
+use fleuve_client::{
+    Admin, Consumer, ConsumerConfig, ErrorCode, Producer, ProducerConfig, Record,
+};
 use fleuve_streams::{
     Consumed, Guarantee, Materialized, Restoration, RestoreListener, Settings, Streams,
     StreamsGroupProtocol, Topology, TopologyOptimization, export_state, import_state,
@@ -299,9 +301,13 @@ async fn wait_for_tasks(broker: &Embedded, wanted: &[usize]) {
     let admin = Admin::new(broker.client());
     let shared = async {
         loop {
-            let group = admin.describe_streams_group("word-count").await.expect("a streams group");
-            let mut counts: Vec<usize> = group
-                .members
+            // Who has just started joins on its own time; until then there is no such group.
+            let members = match admin.describe_streams_group("word-count").await {
+                Ok(group) => group.members,
+                Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => Vec::new(),
+                Err(error) => panic!("no streams group: {error}"),
+            };
+            let mut counts: Vec<usize> = members
                 .iter()
                 .map(|member| {
                     let active = &member.assignment.active;
