@@ -896,9 +896,15 @@ fn compare(name: &str, vector: &Value, program: impl Fn() -> Topology) {
         described.trim_end() == expected.trim_end(),
         "{name}: describe() is\n{described}\nbut should be\n{expected}"
     );
-    for (number, run) in vector["runs"].as_array().expect("runs").iter().enumerate() {
+    let runs = vector["runs"].as_array().expect("runs").iter().enumerate();
+    for ((number, run), on_disk) in runs.flat_map(|run| [(run, false), (run, true)]) {
         let cached = run["cached"].as_bool().expect("whether there are caches");
-        let mut driver = TestDriver::new(&program()).expect("a valid topology").caching(cached);
+        let (program, directory) = (program(), tempfile::tempdir().expect("a directory"));
+        let mut setup = TestDriver::of(&program);
+        if on_disk {
+            setup = setup.state_dir(directory.path());
+        }
+        let mut driver = setup.start().expect("a valid topology").caching(cached);
         for input in run["inputs"].as_array().expect("inputs") {
             let bytes =
                 |value: &Value| value.as_str().map(|text| Bytes::copy_from_slice(text.as_bytes()));
@@ -948,11 +954,12 @@ fn compare(name: &str, vector: &Value, program: impl Fn() -> Topology) {
                 })
                 .collect();
             let caches = if cached { "with caches" } else { "without caches" };
+            let place = if on_disk { "on disk" } else { "in memory" };
             let differ =
                 actual.iter().zip(&expected).position(|(actual, expected)| actual != expected);
             assert!(
                 actual == expected,
-                "{name}, run {number} {caches}, topic {topic}: {} records instead of {}, the first to differ is {differ:?}: \n{:?}\n{:?}",
+                "{name}, run {number} {caches} {place}, topic {topic}: {} records instead of {}, the first to differ is {differ:?}: \n{:?}\n{:?}",
                 actual.len(),
                 expected.len(),
                 differ.map(|place| &actual[place.saturating_sub(2)..=place]),

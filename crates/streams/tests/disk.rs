@@ -1,8 +1,8 @@
 //! Stores on disk: what a crash leaves of them, and what is restored after it.
 
 use fleuve_streams::{
-    JoinWindows, Materialized, SessionWindows, StoreType, SuppressBuffer, Suppressed, TestDriver,
-    TimeWindows, Topology,
+    JoinWindows, Materialized, SessionWindows, SlidingWindows, StoreType, SuppressBuffer,
+    Suppressed, TestDriver, TimeWindows, Topology,
 };
 
 fn send(driver: &mut TestDriver, at: i64, key: &str, value: &str) {
@@ -93,15 +93,29 @@ fn what_was_not_committed_never_reaches_the_disk() {
 
 /// Runs the same input with stores in memory and on disk, with a crash after every so many records, and compares.
 fn compare(app: &Topology, inputs: &[&str], output: &str, crash_every: usize) {
+    for cached in [true, false] {
+        compare_paced(app, inputs, output, crash_every, 1, cached);
+    }
+}
+
+/// The same, with so many milliseconds in place of each, and with or without caches.
+fn compare_paced(
+    app: &Topology,
+    inputs: &[&str],
+    output: &str,
+    crash_every: usize,
+    pace: i64,
+    cached: bool,
+) {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut memory = TestDriver::new(app).expect("a valid topology");
-    let mut disk = on_disk(app, &directory);
+    let mut memory = TestDriver::new(app).expect("a valid topology").caching(cached);
+    let mut disk = on_disk(app, &directory).caching(cached);
     let mut state = 7_u64;
     for number in 0..300_usize {
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let random = (state >> 33) as usize;
-        let at = number as i64 * 2 + (random % 9) as i64;
+        let at = (number as i64 * 2 + (random % 9) as i64) * pace;
         let (key, value) = (format!("k{}", random % 5), format!("v{number}"));
         let input = inputs[random % inputs.len()];
         for driver in [&mut memory, &mut disk] {
@@ -136,6 +150,50 @@ fn windows_continue_from_disk_as_from_their_changelogs() {
         .to_stream()
         .to("out");
     compare(&app, &["in"], "out", 7);
+}
+
+#[test]
+fn windows_of_every_kind_continue_from_disk_across_segments() {
+    // So slow that the run is many segments long: old ones are dropped under way.
+    const PACE: i64 = 20_000;
+    let tables: [fn(Topology) -> Topology; 5] = [
+        |app| {
+            let windows = TimeWindows::of_ms(12 * PACE, 8 * PACE).advance_by_ms(4 * PACE);
+            let grouped = app.stream::<String, String>("in").group_by_key();
+            grouped.windowed_by(windows).count("windows").to_stream().to("out");
+            app
+        },
+        |app| {
+            let windows = TimeWindows::of_ms(12 * PACE, 8 * PACE).advance_by_ms(4 * PACE);
+            let grouped = app.stream::<String, String>("in").group_by_key();
+            grouped.windowed_by(windows).emit_final().count("windows").to_stream().to("out");
+            app
+        },
+        |app| {
+            let windows = SlidingWindows::of_ms(6 * PACE, 8 * PACE);
+            let grouped = app.stream::<String, String>("in").group_by_key();
+            grouped.windowed_by(windows).count("windows").to_stream().to("out");
+            app
+        },
+        |app| {
+            let windows = SlidingWindows::of_ms(6 * PACE, 8 * PACE);
+            let grouped = app.stream::<String, String>("in").group_by_key();
+            grouped.windowed_by(windows).emit_final().count("windows").to_stream().to("out");
+            app
+        },
+        |app| {
+            let windows = SessionWindows::of_ms(4 * PACE, 8 * PACE);
+            let grouped = app.stream::<String, String>("in").group_by_key();
+            grouped.windowed_by(windows).emit_final().count("sessions").to_stream().to("out");
+            app
+        },
+    ];
+    for table in tables {
+        let app = table(Topology::new("app"));
+        for cached in [true, false] {
+            compare_paced(&app, &["in"], "out", 17, PACE, cached);
+        }
+    }
 }
 
 #[test]

@@ -342,8 +342,12 @@ impl<K: Data, V: Data> WindowView<'_, K, V> {
     }
 
     /// The values of all keys in windows that begin within `from_ms..=to_ms`, by start and key bytes.
-    pub fn fetch_all(&self, from_ms: i64, to_ms: i64) -> Vec<(Windowed<K>, V)> {
-        let found = self.store.fetch_all(from_ms, to_ms);
-        found.into_iter().map(|(key, stamped)| (key, stamped.value)).collect()
+    pub fn fetch_all(
+        &mut self,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<(Windowed<K>, V)>, StoreError> {
+        let found = self.store.fetch_all(from_ms, to_ms)?;
+        Ok(found.into_iter().map(|(key, stamped)| (key, stamped.value)).collect())
     }
 }

@@ -174,7 +174,11 @@ impl<K: Data, A: Data> SessionEmit<K, A> {
         headers: &Headers,
         cx: &mut Cx,
     ) -> Result<(), Problem> {
-        let ended = cx.store(self.slot).0.find_ended(from, to);
+        let ended = cx
+            .store(self.slot)
+            .0
+            .find_ended(from, to)
+            .map_err(|error| Problem::store(&self.node, error))?;
         let Some(children) = &mut self.children else {
             return Ok(());
         };

@@ -197,7 +197,11 @@ impl<K: Data, A: Data> WindowEmit<K, A> {
         headers: &Headers,
         cx: &mut Cx,
     ) -> Result<(), Problem> {
-        let closed = cx.store(self.slot).0.fetch_all(from, to);
+        let closed = cx
+            .store(self.slot)
+            .0
+            .fetch_all(from, to)
+            .map_err(|error| Problem::store(&self.node, error))?;
         let Some(children) = &mut self.children else {
             return Ok(());
         };

@@ -191,7 +191,7 @@ impl<K: Data, V: Data> TypedFace<K, V> {
         if self.shape == Shape::Session {
             let store = opened::<SessionStore<K, V>>(store, || self.other(name, question))?;
             let Some(key) = key else {
-                let found = store.find_ended(from_ms, i64::MAX).into_iter();
+                let found = store.find_ended(from_ms, i64::MAX)?.into_iter();
                 let within = found.filter(|(session, _)| session.window.start <= to_ms);
                 return Ok(within
                     .map(|(session, value)| self.in_window(&session.key, session.window, &value))
@@ -202,7 +202,7 @@ impl<K: Data, V: Data> TypedFace<K, V> {
         }
         let store = opened::<WindowStore<K, V>>(store, || self.other(name, question))?;
         let Some(key) = key else {
-            let found = store.fetch_all(from_ms, to_ms).into_iter();
+            let found = store.fetch_all(from_ms, to_ms)?.into_iter();
             return Ok(found
                 .map(|(found, stamped)| self.in_window(&found.key, found.window, &stamped.value))
                 .collect());

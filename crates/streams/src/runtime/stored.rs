@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::{Globals, Task, TaskId};
 use crate::state::disk::{Claim, DiskBackend, Image, Position};
-use crate::state::{AnyStore, Backend, Logged, StoreError, StoreType};
+use crate::state::{Backend, Logged, StoreError, StoreType};
 use crate::topology::Plan;
 
 /// A store as its task keeps it.
@@ -71,7 +71,7 @@ impl Task {
             if chosen == StoreType::Disk {
                 let backend = claim.backend(&entry.name)?;
                 let share = backend.share();
-                let image = store.move_to(backend).map(|rest| Image::new(&entry.name, rest));
+                let image = store.move_to(backend)?.map(|rest| Image::new(&entry.name, rest));
                 let position = share.position()?;
                 entry.disk = Some(OnDisk { share, image, position, topic_id: [0; 16] });
             }
@@ -147,9 +147,6 @@ impl Task {
             store.restore(record)?;
             count += 1;
         }
-        if let Some(image) = image {
-            image.forget(store.take_expired());
-        }
         entry.offset = entry.offset.max(Some(next_offset));
         Ok(count)
     }
@@ -218,6 +215,7 @@ impl Task {
                 continue;
             };
             let batch = batch.get_or_insert_with(|| disk.share.batch());
+            store.before_commit();
             if let Some(backend) = store.backend() {
                 backend.commit_into(batch);
             }
@@ -234,10 +232,16 @@ impl Task {
                 disk.position = Some(position);
             }
         }
-        match batch {
-            Some(batch) => batch.commit(),
-            None => Ok(()),
+        let Some(batch) = batch else {
+            return Ok(());
+        };
+        batch.commit()?;
+        for (entry, store) in self.stores.iter().zip(&mut self.cx.stores) {
+            if entry.disk.is_some() {
+                store.after_commit()?;
+            }
         }
+        Ok(())
     }
 
     /// Whether some store on disk has no changelog, and so nothing but the disk.
@@ -279,12 +283,11 @@ impl StoreEntry {
     }
 
     /// Follows what the store wrote, where its data are not on disk themselves.
-    pub(super) fn follow(&mut self, logged: &[Logged], store: &mut dyn AnyStore) {
+    pub(super) fn follow(&mut self, logged: &[Logged]) {
         if let Some(image) = self.disk.as_mut().and_then(|disk| disk.image.as_mut()) {
             for record in logged {
                 image.put(record);
             }
-            image.forget(store.take_expired());
         }
     }
 }

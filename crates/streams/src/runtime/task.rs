@@ -396,7 +396,7 @@ impl Task {
         let mut outgoing = Vec::new();
         for (entry, store) in self.stores.iter_mut().zip(&mut self.cx.stores) {
             let logged = store.take_changelog();
-            entry.follow(&logged, store.as_mut());
+            entry.follow(&logged);
             // A source topic that serves as changelog is not written to again.
             let Some(changelog) = entry.changelog.as_ref().filter(|_| !entry.is_source) else {
                 continue;

@@ -447,10 +447,10 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for KvStore<
         self.cache.bytes()
     }
 
-    fn move_to(&mut self, disk: DiskBackend) -> Option<DiskBackend> {
+    fn move_to(&mut self, disk: DiskBackend) -> Result<Option<DiskBackend>, StoreError> {
         self.backend = Box::new(disk);
         self.reset();
-        None
+        Ok(None)
     }
 
     fn backend(&mut self) -> Option<&mut dyn Backend> {

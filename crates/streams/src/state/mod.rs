@@ -23,6 +23,9 @@ mod kv;
 mod outer;
 mod session;
 mod suppress;
+#[cfg(test)]
+mod testing;
+mod timed;
 mod timers;
 mod versions;
 mod waiting;
@@ -128,9 +131,9 @@ pub(crate) trait AnyStore: Any + Send {
     fn cached_bytes(&self) -> usize;
 
     /// Moves into a backend on disk, before anything is written. A store that keeps its data in typed maps gives it
-    /// back: its image is kept there, and the store says from now on what it drops by time.
-    fn move_to(&mut self, disk: DiskBackend) -> Option<DiskBackend> {
-        Some(disk)
+    /// back: its image is kept there.
+    fn move_to(&mut self, disk: DiskBackend) -> Result<Option<DiskBackend>, StoreError> {
+        Ok(Some(disk))
     }
 
     /// The backend, if the store's data are there.
@@ -141,9 +144,12 @@ pub(crate) trait AnyStore: Any + Send {
     /// Forgets what it knows of its backend's contents, which have been cleared.
     fn reset(&mut self) {}
 
-    /// The changelog keys of what was dropped by time since the last call.
-    fn take_expired(&mut self) -> Vec<Bytes> {
-        Vec::new()
+    /// Writes to the backend what belongs to the data that it is about to commit.
+    fn before_commit(&mut self) {}
+
+    /// Drops from the disk what the commit has left behind.
+    fn after_commit(&mut self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// What else it knows about its size and its cache.

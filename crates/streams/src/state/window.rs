@@ -4,28 +4,42 @@
 //! changelog:  | key ... | start: i64 | sequence: u32 | -> value; the record's timestamp is the value's
 //! ```
 //!
-//! Windows are kept by start time, so that expiry cuts off whole windows and a lookup over a span of time touches
-//! only the windows in it. A write older than the retention is refused, as by Kafka Streams' in-memory store, and
+//! In memory windows are kept by start time, so that expiry cuts off whole windows and a lookup over a span of time
+//! touches only the windows in it. A write older than the retention is refused, as by Kafka Streams' in-memory store, and
 //! counted.
+//!
+//! On disk all that was flushed is in [`TimedRows`], and memory is the cache in front of it: it has what is not flushed
+//! yet, and the newest windows as a whole, so that neither a new window nor a current one asks the disk. When the cache
+//! is shrunk the oldest windows leave memory.
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::ops::{Bound, RangeBounds};
 
 use bytes::{BufMut, Bytes};
 
 use super::disk::DiskBackend;
+use super::timed::{Noted, TimedRows, oldest};
 use super::window_slots::WindowSlots;
-use super::{AnyStore, Logged, Stamped, StoreError};
+use super::{AnyStore, Backend, Logged, Stamped, StoreError};
 use crate::metrics::StoreMetrics;
 use crate::record::{Headers, Window, Windowed};
 use crate::runtime::Origin;
 use crate::serde::{Presence, SerdeOf};
 
+mod reading;
+#[cfg(test)]
+mod tests;
+
 /// A window store of one task.
 pub(crate) struct WindowStore<K, V> {
     settings: WindowStoreSettings<K, V>,
     windows: BTreeMap<i64, WindowSlots<Slot<K, V>>>,
+    /// How many values `windows` has.
+    held: usize,
+    /// What is on disk, if that is where the store is.
+    rows: Option<TimedRows>,
+    /// Windows that begin before this time may be on disk without being in memory.
+    complete_from: i64,
     changelog: Vec<Logged>,
     /// The bytes of the key that is worked on.
     key: Vec<u8>,
@@ -33,8 +47,6 @@ pub(crate) struct WindowStore<K, V> {
     writes: u64,
     observed_ms: i64,
     sequence: u32,
-    /// The changelog keys of dropped windows, if somebody asks for them.
-    expired: Option<Vec<Bytes>>,
 }
 
 /// What a window store is made from.
@@ -79,21 +91,20 @@ pub(crate) struct FlushedWindow<K, V> {
     pub(crate) origin: Origin,
 }
 
-/// Values with the windows they belong to.
-type Windows<K, V> = Vec<(Windowed<K>, Stamped<V>)>;
-
 impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
     pub(crate) fn new(settings: WindowStoreSettings<K, V>) -> Self {
         Self {
             settings,
             windows: BTreeMap::new(),
+            held: 0,
+            rows: None,
+            complete_from: i64::MIN,
             changelog: Vec::new(),
             key: Vec::new(),
             dirty: Vec::new(),
             writes: 0,
             observed_ms: i64::MIN,
             sequence: 0,
-            expired: None,
         }
     }
 
@@ -101,7 +112,27 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
     pub(crate) fn get(&mut self, key: &K, start_ms: i64) -> Result<Option<Stamped<V>>, StoreError> {
         self.write_key(key)?;
         let window = self.windows.get(&start_ms);
-        Ok(window.and_then(|window| window.get(&self.key, 0)).map(|slot| slot.value.clone()))
+        if let Some(slot) = window.and_then(|window| window.get(&self.key, 0)) {
+            return Ok(Some(slot.value.clone()));
+        }
+        self.load(key, start_ms)
+    }
+
+    /// Reads from disk what memory may lack, the key's bytes being in `self.key`. A cache remembers it.
+    fn load(&mut self, key: &K, start_ms: i64) -> Result<Option<Stamped<V>>, StoreError> {
+        let is_lacking = start_ms < self.complete_from;
+        let Some(rows) = self.rows.as_mut().filter(|_| is_lacking) else {
+            return Ok(None);
+        };
+        let Some((timestamp, bytes)) = rows.get(&self.key, start_ms, 0)? else {
+            return Ok(None);
+        };
+        let value = self.stamped(timestamp, bytes)?;
+        if self.settings.cached {
+            let slot = Slot { key: key.clone(), value: value.clone(), dirty: None };
+            self.hold(start_ms, (Bytes::copy_from_slice(&self.key), 0), slot);
+        }
+        Ok(Some(value))
     }
 
     /// Sets the value of a key in a window. Returns whether the window was young enough to be kept.
@@ -120,120 +151,82 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             0
         };
         self.write_key(key)?;
-        if !self.settings.cached {
-            // Logged even if it has expired, as by Kafka Streams, whose log sits in front of the store.
-            // Events for a join are logged with their headers, aggregates are not.
-            let headers =
-                if self.settings.duplicates { headers.clone() } else { Headers::default() };
-            let bytes = std::mem::take(&mut self.key);
-            self.log(&bytes, start_ms, sequence, &value, headers)?;
-            self.key = bytes;
-            self.observe(start_ms);
+        if self.settings.cached {
+            self.put_cached(key, start_ms, sequence, value, (headers, origin))?;
+            return Ok(true);
         }
+        // Logged even if it has expired, as by Kafka Streams, whose log sits in front of the store.
+        // Events for a join are logged with their headers, aggregates are not.
+        let headers = if self.settings.duplicates { headers.clone() } else { Headers::default() };
+        let stored = self.log(start_ms, sequence, &value, headers)?;
+        self.observe(start_ms);
         let expired = start_ms <= self.observed_ms.saturating_sub(self.settings.retention_ms);
-        if expired && !self.settings.cached && !self.settings.on_close {
-            if let Some(dropped) = &mut self.expired {
-                dropped.push(logged_key(&self.key, start_ms, sequence));
-            }
+        if expired && !self.settings.on_close {
             return Ok(false);
         }
-        self.writes += 1;
-        let written = self.writes;
-        let window = self.windows.entry(start_ms).or_default();
-        match window.get_mut(&self.key, sequence) {
-            Some(slot) => {
-                let timestamp = value.timestamp;
-                let old = std::mem::replace(&mut slot.value, value).value;
-                if self.settings.cached {
-                    match &mut slot.dirty {
-                        Some(dirty) => {
-                            dirty.origin.follow(origin, timestamp, headers);
-                            dirty.written = written;
-                        }
-                        None => {
-                            let origin = origin.at(timestamp, headers);
-                            slot.dirty =
-                                Some(Box::new(Dirty { flushed: Some(old), origin, written }));
-                            let bytes = Bytes::copy_from_slice(&self.key);
-                            self.dirty.push((start_ms, (bytes, sequence)));
-                        }
-                    }
-                }
-            }
+        if let Some(rows) = &mut self.rows {
+            let row = stored.as_ref().map(|bytes| (value.timestamp, &bytes[..]));
+            rows.put(&self.key, start_ms, i64::from(sequence), row);
+            return Ok(true);
+        }
+        let window = self.windows.get_mut(&start_ms);
+        match window.and_then(|window| window.get_mut(&self.key, sequence)) {
+            Some(slot) => slot.value = value,
             None => {
-                let bytes = Bytes::copy_from_slice(&self.key);
-                let dirty = self.settings.cached.then(|| {
-                    self.dirty.push((start_ms, (bytes.clone(), sequence)));
-                    let origin = origin.at(value.timestamp, headers);
-                    Box::new(Dirty { flushed: None, origin, written })
-                });
-                window.insert(bytes, sequence, Slot { key: key.clone(), value, dirty });
+                let slot = Slot { key: key.clone(), value, dirty: None };
+                self.hold(start_ms, (Bytes::copy_from_slice(&self.key), sequence), slot);
             }
         }
         Ok(true)
     }
 
-    /// The values of a key in windows that begin within `from_ms..=to_ms`, by start.
-    pub(crate) fn fetch(
+    /// Writes to the cache only.
+    fn put_cached(
         &mut self,
         key: &K,
-        from_ms: i64,
-        to_ms: i64,
-    ) -> Result<Vec<(i64, Stamped<V>)>, StoreError> {
-        if from_ms > to_ms {
-            return Ok(Vec::new());
+        start_ms: i64,
+        sequence: u32,
+        value: Stamped<V>,
+        (headers, origin): (&Headers, &Origin),
+    ) -> Result<(), StoreError> {
+        self.writes += 1;
+        let written = self.writes;
+        if start_ms < self.complete_from {
+            // What is on disk is what was flushed before.
+            self.get(key, start_ms)?;
         }
-        self.write_key(key)?;
-        let mut found = Vec::new();
-        for (start, window) in self.windows.range(from_ms..=to_ms) {
-            found.extend(window.of_key(&self.key).map(|slot| (*start, slot.value.clone())));
-        }
-        Ok(found)
-    }
-
-    /// Every key in windows that begin within `from_ms..=to_ms`, by start and key bytes.
-    pub(crate) fn fetch_all(&self, from_ms: i64, to_ms: i64) -> Vec<(Windowed<K>, Stamped<V>)> {
-        if from_ms > to_ms {
-            return Vec::new();
-        }
-        self.windows
-            .range(from_ms..=to_ms)
-            .flat_map(|(start, window)| {
-                window.sorted(|_| true).map(|slot| {
-                    let key = Windowed { key: slot.key.clone(), window: self.window(*start) };
-                    (key, slot.value.clone())
-                })
-            })
-            .collect()
-    }
-
-    /// Keys whose bytes are within those of these, in windows that begin within `from_ms..=to_ms`, by start and key
-    /// bytes.
-    pub(crate) fn fetch_between(
-        &self,
-        keys: (Bound<&K>, Bound<&K>),
-        from_ms: i64,
-        to_ms: i64,
-    ) -> Result<Windows<K, V>, StoreError> {
-        let bytes = |key: Bound<&K>| -> Result<Bound<Bytes>, StoreError> {
-            Ok(match key {
-                Bound::Included(key) => Bound::Included(self.key_bytes(key)?),
-                Bound::Excluded(key) => Bound::Excluded(self.key_bytes(key)?),
-                Bound::Unbounded => Bound::Unbounded,
-            })
+        let window = self.windows.get_mut(&start_ms);
+        let Some(slot) = window.and_then(|window| window.get_mut(&self.key, sequence)) else {
+            let bytes = Bytes::copy_from_slice(&self.key);
+            self.dirty.push((start_ms, (bytes.clone(), sequence)));
+            let origin = origin.at(value.timestamp, headers);
+            let dirty = Some(Box::new(Dirty { flushed: None, origin, written }));
+            self.hold(start_ms, (bytes, sequence), Slot { key: key.clone(), value, dirty });
+            return Ok(());
         };
-        let keys = (bytes(keys.0)?, bytes(keys.1)?);
-        if from_ms > to_ms {
-            return Ok(Vec::new());
+        let timestamp = value.timestamp;
+        let old = std::mem::replace(&mut slot.value, value).value;
+        match &mut slot.dirty {
+            Some(dirty) => {
+                dirty.origin.follow(origin, timestamp, headers);
+                dirty.written = written;
+            }
+            None => {
+                let origin = origin.at(timestamp, headers);
+                slot.dirty = Some(Box::new(Dirty { flushed: Some(old), origin, written }));
+                let bytes = Bytes::copy_from_slice(&self.key);
+                self.dirty.push((start_ms, (bytes, sequence)));
+            }
         }
-        let mut found = Vec::new();
-        for (start, window) in self.windows.range(from_ms..=to_ms) {
-            found.extend(window.sorted(|key| keys.contains(key)).map(|slot| {
-                let key = Windowed { key: slot.key.clone(), window: self.window(*start) };
-                (key, slot.value.clone())
-            }));
-        }
-        Ok(found)
+        Ok(())
+    }
+
+    /// Keeps a value in memory that it does not have.
+    fn hold(&mut self, start_ms: i64, (key, sequence): WindowKey, slot: Slot<K, V>) {
+        let window = self.windows.entry(start_ms).or_default();
+        let before = window.len();
+        window.insert(key, sequence, slot);
+        self.held += window.len() - before;
     }
 
     /// Logs dirty windows and gives them to the caller, in the order of their last writes.
@@ -256,8 +249,14 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
                 continue;
             };
             let (plain_key, value) = (slot.key.clone(), slot.value.clone());
-            self.log(&key.0, start, key.1, &value, Headers::default())?;
+            self.key.clear();
+            self.key.extend_from_slice(&key.0);
+            let stored = self.log(start, key.1, &value, Headers::default())?;
             self.observe(start);
+            if let Some(rows) = &mut self.rows {
+                let row = stored.as_ref().map(|bytes| (value.timestamp, &bytes[..]));
+                rows.put(&key.0, start, i64::from(key.1), row);
+            }
             flushed.push(FlushedWindow {
                 key: Windowed { key: plain_key, window: self.window(start) },
                 old: dirty.flushed,
@@ -276,8 +275,14 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
     fn observe(&mut self, start_ms: i64) {
         if start_ms > self.observed_ms {
             self.observed_ms = start_ms;
-            if !self.settings.cached && !self.settings.on_close {
+            if self.settings.on_close {
+                return;
+            }
+            if !self.settings.cached {
                 self.expire();
+            } else if let Some(rows) = &mut self.rows {
+                // What memory has stays visible until it is shrunk.
+                rows.live_from(oldest(self.observed_ms, self.settings.retention_ms));
             }
         }
     }
@@ -285,17 +290,36 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
     /// Drops windows older than the retention. With a cache only when that is shrunk: until then they stay visible, as
     /// with Kafka Streams.
     fn expire(&mut self) {
-        let oldest = self.observed_ms.saturating_sub(self.settings.retention_ms).saturating_add(1);
+        let oldest = oldest(self.observed_ms, self.settings.retention_ms);
+        if let Some(rows) = &mut self.rows {
+            rows.live_from(oldest);
+        }
         if self.windows.first_key_value().is_some_and(|(start, _)| *start < oldest) {
             let kept = self.windows.split_off(&oldest);
             let dropped = std::mem::replace(&mut self.windows, kept);
-            if let Some(expired) = &mut self.expired {
-                for (start, window) in dropped {
-                    let keys = window.into_keys();
-                    expired.extend(keys.map(|(key, sequence)| logged_key(&key, start, sequence)));
-                }
-            }
+            self.held -= dropped.values().map(WindowSlots::len).sum::<usize>();
         }
+    }
+
+    /// Lets go of the older half of what is in memory and on disk, too.
+    fn let_go(&mut self) {
+        // What was not flushed is nowhere else.
+        if self.rows.is_none() || !self.dirty.is_empty() {
+            return;
+        }
+        let kept = self.held / 2;
+        while self.held > kept {
+            let Some((start, window)) = self.windows.pop_first() else {
+                break;
+            };
+            self.held -= window.len();
+            self.complete_from = self.complete_from.max(start.saturating_add(1));
+        }
+    }
+
+    /// Where memory is complete while nothing is on disk. Without a cache nothing is kept in memory.
+    fn complete_at_first(&self) -> i64 {
+        if self.settings.cached || self.rows.is_none() { i64::MIN } else { i64::MAX }
     }
 
     fn key_bytes(&self, key: &K) -> Result<Bytes, StoreError> {
@@ -311,16 +335,17 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         Ok(())
     }
 
+    /// Logs a value for the key whose bytes are in `self.key`. Returns the value's bytes where the disk wants them;
+    /// `None` is what has no bytes, and so is not there.
     fn log(
         &mut self,
-        key: &[u8],
         start_ms: i64,
         sequence: u32,
         value: &Stamped<V>,
         headers: Headers,
-    ) -> Result<(), StoreError> {
-        if !self.settings.logged {
-            return Ok(());
+    ) -> Result<Option<Bytes>, StoreError> {
+        if !self.settings.logged && self.rows.is_none() {
+            return Ok(None);
         }
         let mut bytes = Vec::new();
         let presence = self.settings.value.write(
@@ -329,13 +354,21 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             &value.value,
             &mut bytes,
         )?;
-        self.changelog.push(Logged {
-            key: logged_key(key, start_ms, sequence),
-            value: (presence == Presence::Present).then(|| Bytes::from(bytes)),
-            timestamp: value.timestamp,
-            headers,
-        });
-        Ok(())
+        let bytes = (presence == Presence::Present).then(|| Bytes::from(bytes));
+        if self.settings.logged {
+            self.changelog.push(Logged {
+                key: logged_key(&self.key, start_ms, sequence),
+                value: bytes.clone(),
+                timestamp: value.timestamp,
+                headers,
+            });
+        }
+        Ok(bytes)
+    }
+
+    fn stamped(&self, timestamp: i64, value: Bytes) -> Result<Stamped<V>, StoreError> {
+        let (topic, headers) = (&self.settings.topic, Headers::default());
+        Ok(Stamped { timestamp, value: self.settings.value.read(topic, &headers, Some(value))? })
     }
 
     fn damaged(&self, what: &'static str) -> StoreError {
@@ -379,60 +412,86 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
             u32::from_be_bytes(sequence.try_into().map_err(|_| self.damaged("its sequence"))?);
         self.observe(start);
         self.sequence = self.sequence.max(sequence);
-        let headers = Headers::default();
-        // A copy, because the key is a slice of all that was fetched with it.
-        let key = Bytes::copy_from_slice(&key);
-        match record.value {
-            Some(value) => {
-                let slot = Slot {
-                    key: self.settings.key.read(
-                        &self.settings.topic,
-                        &headers,
-                        Some(key.clone()),
-                    )?,
-                    value: Stamped {
-                        value: self.settings.value.read(
-                            &self.settings.topic,
-                            &headers,
-                            Some(value),
-                        )?,
-                        timestamp: record.timestamp,
-                    },
-                    dirty: None,
-                };
-                self.windows.entry(start).or_default().insert(key, sequence, slot);
-            }
-            None => {
-                if let Some(window) = self.windows.get_mut(&start) {
-                    window.remove(&key, sequence);
-                }
-            }
+        if let Some(window) = self.windows.get_mut(&start) {
+            let before = window.len();
+            window.remove(&key, sequence);
+            self.held -= before - window.len();
+        }
+        if let Some(rows) = &mut self.rows {
+            let row = record.value.as_ref().map(|value| (record.timestamp, &value[..]));
+            rows.put(&key, start, i64::from(sequence), row);
+            self.complete_from = self.complete_from.max(start.saturating_add(1));
+        } else if let Some(value) = record.value {
+            let (topic, headers) = (&self.settings.topic, Headers::default());
+            // A copy, because the key is a slice of all that was fetched with it.
+            let bytes = Bytes::copy_from_slice(&key);
+            let key = self.settings.key.read(topic, &headers, Some(bytes.clone()))?;
+            let value = self.stamped(record.timestamp, value)?;
+            self.hold(start, (bytes, sequence), Slot { key, value, dirty: None });
         }
         self.expire();
         Ok(())
     }
 
     fn figures(&self) -> StoreMetrics {
-        let entries = self.windows.values().map(|window| window.len() as u64).sum();
-        StoreMetrics { entries: Some(entries), ..StoreMetrics::default() }
+        let entries = self.rows.is_none().then_some(self.held as u64);
+        StoreMetrics { entries, ..StoreMetrics::default() }
     }
 
     fn shrink_cache(&mut self) {
         self.expire();
+        self.let_go();
     }
 
     fn cached_bytes(&self) -> usize {
-        // What has expired is only kept because there is room.
-        let oldest = self.observed_ms.saturating_sub(self.settings.retention_ms).saturating_add(1);
-        let expired: usize = self.windows.range(..oldest).map(|(_, window)| window.len()).sum();
-        (self.dirty.len() + expired) * (size_of::<Slot<K, V>>() + 64)
-    }
-    fn move_to(&mut self, disk: DiskBackend) -> Option<DiskBackend> {
-        self.expired = Some(Vec::new());
-        Some(disk)
+        let held = match self.rows {
+            Some(_) => self.held,
+            None => {
+                // What has expired is only kept because there is room.
+                let oldest = oldest(self.observed_ms, self.settings.retention_ms);
+                let expired = self.windows.range(..oldest);
+                expired.map(|(_, window)| window.len()).sum()
+            }
+        };
+        (self.dirty.len() + held) * (size_of::<Slot<K, V>>() + 64)
     }
 
-    fn take_expired(&mut self) -> Vec<Bytes> {
-        self.expired.as_mut().map(std::mem::take).unwrap_or_default()
+    fn move_to(&mut self, disk: DiskBackend) -> Result<Option<DiskBackend>, StoreError> {
+        let by_time = self.settings.on_close;
+        let rows = self.rows.insert(TimedRows::new(disk, self.settings.retention_ms, by_time));
+        let noted = rows.noted()?;
+        self.complete_from = self.complete_at_first();
+        if let Some(Noted { observed_ms, sequence }) = noted {
+            self.observed_ms = observed_ms;
+            self.sequence = sequence;
+            self.complete_from = self.complete_from.max(observed_ms.saturating_add(1));
+        }
+        self.expire();
+        Ok(None)
+    }
+
+    fn backend(&mut self) -> Option<&mut dyn Backend> {
+        self.rows.as_mut().map(TimedRows::backend)
+    }
+
+    fn reset(&mut self) {
+        self.windows.clear();
+        self.held = 0;
+        self.observed_ms = i64::MIN;
+        self.sequence = 0;
+        self.complete_from = self.complete_at_first();
+        if let Some(rows) = &mut self.rows {
+            rows.reset();
+        }
+    }
+
+    fn before_commit(&mut self) {
+        if let Some(rows) = &mut self.rows {
+            rows.note(Noted { observed_ms: self.observed_ms, sequence: self.sequence });
+        }
+    }
+
+    fn after_commit(&mut self) -> Result<(), StoreError> {
+        self.rows.as_mut().map_or(Ok(()), TimedRows::drop_dead)
     }
 }

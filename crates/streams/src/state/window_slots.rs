@@ -98,20 +98,15 @@ impl<S> WindowSlots<S> {
         self.keys.get(key).into_iter().flat_map(OfKey::slots).map(|(_, slot)| slot)
     }
 
-    /// The slots of these keys by key and number.
-    pub(super) fn sorted(&self, wanted: impl Fn(&Bytes) -> bool) -> impl Iterator<Item = &S> {
+    /// The slots of these keys with their keys, by key and number.
+    pub(super) fn sorted(
+        &self,
+        wanted: impl Fn(&Bytes) -> bool,
+    ) -> impl Iterator<Item = (&Bytes, &S)> {
         let mut keys: Vec<(&Bytes, &OfKey<S>)> =
             self.keys.iter().filter(|(key, _)| wanted(key)).collect();
         keys.sort_unstable_by_key(|(key, _)| *key);
-        keys.into_iter().flat_map(|(_, of_key)| of_key.slots()).map(|(_, slot)| slot)
-    }
-
-    /// All keys with their numbers, in no order.
-    pub(super) fn into_keys(self) -> impl Iterator<Item = (Bytes, u32)> {
-        self.keys.into_iter().flat_map(|(key, of_key)| {
-            let numbers: Vec<u32> = of_key.slots().map(|(number, _)| number).collect();
-            numbers.into_iter().map(move |number| (key.clone(), number))
-        })
+        keys.into_iter().flat_map(|(key, of_key)| of_key.slots().map(move |(_, slot)| (key, slot)))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -145,8 +140,10 @@ mod tests {
         {
             slots.insert(key(name), number, value);
         }
-        assert_eq!(slots.sorted(|_| true).copied().collect::<Vec<_>>(), ["a0", "b1", "b2", "b3"]);
-        assert_eq!(slots.sorted(|key| key < "b").copied().collect::<Vec<_>>(), ["a0"]);
+        let all: Vec<&str> = slots.sorted(|_| true).map(|(_, slot)| *slot).collect();
+        assert_eq!(all, ["a0", "b1", "b2", "b3"]);
+        let before_b: Vec<&Bytes> = slots.sorted(|key| key < "b").map(|(key, _)| key).collect();
+        assert_eq!(before_b, [&key("a")]);
         assert_eq!(slots.of_key(b"b").copied().collect::<Vec<_>>(), ["b1", "b2", "b3"]);
         assert_eq!((slots.get(b"b", 2), slots.get(b"b", 4), slots.len()), (Some(&"b2"), None, 4));
     }

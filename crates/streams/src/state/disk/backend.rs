@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
+use fjall::{AbstractTree, Keyspace, OwnedWriteBatch, PersistMode};
 
 use super::Position;
 use super::memtables::Memtables;
@@ -72,6 +72,38 @@ impl DiskBackend {
     /// A batch for this store and its neighbours.
     pub(crate) fn batch(&self) -> DiskBatch {
         DiskBatch::new(&self.memtables)
+    }
+
+    /// Removes the keys within `from..to` for good, whatever was committed: files with nothing else in them as a whole,
+    /// the rest key by key. Only for what nobody asks for any more, not even after a crash.
+    pub(crate) fn drop_range(&mut self, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        let bounds = (Bound::Included(from), Bound::Excluded(to));
+        if is_empty_range(&bounds.0, &bounds.1) {
+            return Ok(());
+        }
+        let dead: Vec<Bytes> =
+            self.uncommitted.range::<[u8], _>(bounds).map(|(key, _)| key.clone()).collect();
+        for key in dead {
+            if let Some(value) = self.uncommitted.remove(&key) {
+                let size = value.as_ref().map_or(0, Bytes::len);
+                self.uncommitted_bytes -= key.len() + OVERHEAD + size;
+            }
+        }
+        let (from, to) = (data_key(self.partition, from), data_key(self.partition, to));
+        self.keyspace.tree.drop_range(&from[..]..&to[..]).map_err(fjall::Error::from)?;
+        self.remove_range(&from, &to)
+    }
+
+    /// Removes keys of the database, so many at once.
+    fn remove_range(&self, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        let mut batch = DiskBatch::new(&self.memtables);
+        for guard in self.keyspace.range(from..to) {
+            batch.batch.remove(&self.keyspace, guard.key()?);
+            if batch.batch.len() >= CLEARED_AT_ONCE {
+                std::mem::replace(&mut batch, DiskBatch::new(&self.memtables)).commit()?;
+            }
+        }
+        batch.commit()
     }
 
     /// A second way to the same data, for what is read and written besides it.
@@ -154,16 +186,7 @@ impl Backend for DiskBackend {
         self.uncommitted.clear();
         self.uncommitted_bytes = 0;
         // The position goes first: a crash on the way leaves data without one, which nobody believes.
-        let mut batch = DiskBatch::new(&self.memtables);
-        for guard in
-            self.keyspace.range(&position_key(self.partition)[..]..&end_key(self.partition)[..])
-        {
-            batch.batch.remove(&self.keyspace, guard.key()?);
-            if batch.batch.len() >= CLEARED_AT_ONCE {
-                std::mem::replace(&mut batch, DiskBatch::new(&self.memtables)).commit()?;
-            }
-        }
-        batch.commit()
+        self.remove_range(&position_key(self.partition), &end_key(self.partition))
     }
 
     fn uncommitted_bytes(&self) -> usize {

@@ -42,13 +42,6 @@ impl Image {
         self.backend.put(record.key.clone(), value);
     }
 
-    /// Drops what the store has dropped by time.
-    pub(crate) fn forget(&mut self, keys: Vec<Bytes>) {
-        for key in keys {
-            self.backend.put(key, None);
-        }
-    }
-
     /// Everything, as changelog records.
     pub(crate) fn records(&mut self) -> Result<Vec<Logged>, StoreError> {
         let pairs = self.backend.range(Bound::Unbounded, Bound::Unbounded)?;

@@ -20,8 +20,9 @@
 //! The position lies in the keyspace of its data because a keyspace reaches the disk in the order of its writes, even
 //! where power fails before the journal was synced: never can a position be there without the data before it.
 //!
-//! Stores whose data live in typed maps (windows, sessions, buffers, timers) have an image here: their changelog as
-//! compaction would leave it, from which a new task fills its maps.
+//! What lives for a time (windows, sessions, events of joins) lies here by time, see `timed.rs`, and leaves by whole spans of
+//! it. Stores whose data live in typed maps (what is suppressed or waits for a partner, timers) have an image here: their
+//! changelog as compaction would leave it, from which a new task fills its maps.
 
 mod backend;
 mod directory;
