@@ -65,13 +65,15 @@ foreign: build
 	python3 tests/foreign/walkthrough.py
 	python3 tests/foreign/streams.py --broker $(BROKER)
 
-# Handed over between ours and Kafka Streams; 3 kills of instances and brokers, LONG=1 for 100. And demos on three nodes.
+# Handed over between ours and Kafka Streams; 3 kills of instances and brokers of three nodes, and every demo on these;
+# LONG=1 for 100 kills with either group protocol, and demos in two instances.
 # The program is the one that `unit` has built: another profile or choice of crates would build everything once more.
 applications: build
 	scripts/setup.sh python kafka streams
 	cargo build --workspace --example counting
 	python3 tests/streams/takeover.py --broker $(BROKER) $(if $(LONG),--long)
-	python3 tests/streams/faults.py --broker cluster $(if $(LONG),--long)
+	python3 tests/streams/faults.py --broker cluster --demos $(if $(LONG),--long --protocol streams)
+	$(if $(LONG),python3 tests/streams/faults.py --broker cluster --long --protocol classic)
 	$(if $(LONG),python3 tests/streams/faults.py --broker $(BROKER) --long)
 	$(if $(LONG),python3 tests/demos/run.py --broker cluster)
 

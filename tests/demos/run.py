@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Every demo against the broker under test, as `fleuve demo NAME --bootstrap-server` runs it where nobody watches.
 
-    tests/demos/run.py [--broker fleuve|kafka|HOST:PORT] [--keep]
+    tests/demos/run.py [--broker fleuve|kafka|cluster|HOST:PORT] [--keep]
 
 Word count runs twice, the second time in two instances at once that share the work: the counts go on, and stay exact.
+`tests/streams/faults.py --demos` runs each once on the cluster that it has.
 """
 
 from __future__ import annotations
@@ -44,6 +45,12 @@ def end(demo: subprocess.Popen, name: str, wanted: tuple[str, ...]) -> bool:
     good = demo.returncode == 0 and last.endswith(wanted)
     print(f"{'ok  ' if good else 'FAIL'}  {last}", flush=True)
     return good
+
+
+def run_each_once(bootstrap: str) -> bool:
+    """Every demo, all at the same time, on brokers that run."""
+    demos = [(begin(bootstrap, name), name, verdict) for name, verdict in EXPECTED.items()]
+    return all([end(demo, name, (verdict,)) for demo, name, verdict in demos])
 
 
 def main() -> int:

@@ -151,8 +151,11 @@ class Lines:
                 place = f"{message.topic()}-{message.partition()} at {message.offset()}"
                 raise Failed(f"{key[1]} is {int(message.value())} where {self.seen[key]} comes next ({place})")
 
-    def await_counted(self, instances: list[Instance]) -> None:
-        """Waits until everything said is counted, and finds nothing beyond it."""
+    def await_counted(self, instances: list[Instance], look_seconds: float = 0.5) -> None:
+        """Waits until everything said is counted, and looks for a while whether there is anything beyond it.
+
+        A record too many fails whenever it is read, so whoever goes on reading need not look at once.
+        """
         self.flush()
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self.seen != self.expected:
@@ -161,7 +164,7 @@ class Lines:
                 instance.check_alive()
             if time.monotonic() > deadline:
                 raise Failed(f"not counted within {PATIENCE_SECONDS} s: {self.expected - self.seen}")
-        self.read(0.5)
+        self.read(look_seconds)
         if self.seen != self.expected:
             raise Failed(f"counted too often: {self.seen - self.expected}")
 

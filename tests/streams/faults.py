@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """Two instances of an application that counts exactly once, killed at random together with the brokers they run on.
 
-    tests/streams/faults.py [--broker fleuve|kafka|cluster] [--kills N | --long] [--protocol P] [--seed N] [--keep]
+    tests/streams/faults.py [--broker fleuve|kafka|cluster] [--kills N | --long] [--protocol P] [--demos] [--seed N] [--keep]
 
 Each kill is a SIGKILL of an instance or of a broker (with `cluster`, of one of three nodes of Apache Kafka), which
 comes back a moment later. The broker shares out the tasks where it can (KIP-1071); `--protocol classic` leaves that to
 the instances. Either keeps the state of each task in the other instance, too. Every record that a reader of committed records gets is held against the one before it of its
-key: each change of each count has to be there once and in order. `--long` kills 100 times.
+key: each change of each count has to be there once and in order. `--long` kills 100 times. `--demos` runs every demo on
+the brokers that were killed.
+
+What a kill costs is mostly waiting, which the settings keep short: for the session of who died, and for its transaction,
+behind which readers of committed records see nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from counting import Failed, Instance, Lines, ours, use_environment  # noqa: E402
+from demos.run import run_each_once  # noqa: E402
 from harness.broker import BrokerFailed, Cluster, Workspace, add_broker_argument  # noqa: E402
 
 KILLS, KILLS_LONG = 3, 100
@@ -29,8 +34,12 @@ SETTINGS = {
     "group.streams.initial.rebalance.delay.ms": "200", "group.streams.assignment.interval.ms": "200",
     "group.streams.min.heartbeat.interval.ms": "200", "group.streams.heartbeat.interval.ms": "500",
     "group.streams.min.session.timeout.ms": "1000", "group.streams.session.timeout.ms": "3000", "group.streams.num.standby.replicas": "1",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "200",
 }  # fmt: skip
-INSTANCE = ["processing.guarantee=exactly_once_v2", "session.timeout.ms=3000", "num.stream.threads=2", "num.standby.replicas=1"]
+INSTANCE = [
+    "processing.guarantee=exactly_once_v2", "session.timeout.ms=3000", "transaction.timeout.ms=5000",
+    "num.stream.threads=2", "num.standby.replicas=1",
+]  # fmt: skip
 
 
 class Scene:
@@ -82,13 +91,16 @@ class Scene:
         note(f"two instances count {self.lines.said} lines")
         for number in range(1, kills + 1):
             self.lines.say(LINES_PER_KILL)
-            self.go_on(self.random.uniform(0.0, 1.5))
+            self.go_on(self.random.uniform(0.0, 1.0))
+            began = time.monotonic()
             killed = self.kill()
             self.lines.say(LINES_PER_KILL)
             # Now and then everything is counted before the next kill; mostly the next one comes in between.
+            recovered = ""
             if len(self.nodes) > 1 or number % 3 == 0 or number == kills:
-                self.lines.await_counted(self.instances)
-            note(f"kill {number}: {killed}; {sum(self.lines.seen.values())} changes so far, each once and in order")
+                self.lines.await_counted(self.instances, 0.5 if number == kills else 0.0)
+                recovered = f", all counted {time.monotonic() - began:.1f} s later"
+            note(f"kill {number}: {killed}{recovered}; {sum(self.lines.seen.values())} changes so far, each once and in order")
         for instance in self.instances:
             instance.leave()
 
@@ -104,6 +116,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=KILLS)
     parser.add_argument("--long", action="store_true", help=f"{KILLS_LONG} kills")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--demos", action="store_true", help="run every demo on the brokers afterwards")
     parser.add_argument("--protocol", choices=["auto", "classic", "streams"], default="auto", help="group.protocol of the instances")
     options = parser.parse_args()
     use_environment()
@@ -118,6 +131,8 @@ def main() -> int:
             broker.start()
             scene = Scene(broker, workspace.path, options.seed, options.protocol)
             scene.run(kills, lambda text: print(f"ok     faults        {text} ({time.monotonic() - started:.0f} s)", flush=True))
+            if options.demos and not run_each_once(broker.bootstrap):
+                raise Failed("a demo did not do what it says")
             broker.stop()
         except (Failed, BrokerFailed) as failure:
             failed = 1

@@ -65,6 +65,7 @@ fn settings(arguments: &[String]) -> Result<(String, Settings), Box<dyn Error>> 
             }
             "commit.interval.ms" => settings.commit_interval = Some(milliseconds(value)?),
             "session.timeout.ms" => settings.session_timeout = milliseconds(value)?,
+            "transaction.timeout.ms" => settings.transaction_timeout = milliseconds(value)?,
             "statestore.cache.max.bytes" => settings.cache_bytes_max = value.parse()?,
             "num.stream.threads" => settings.threads = value.parse()?,
             "num.standby.replicas" => settings.num_standby_replicas = value.parse()?,

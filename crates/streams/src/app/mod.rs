@@ -86,6 +86,9 @@ pub struct Settings {
     pub offset_reset: OffsetReset,
     /// `session.timeout.ms`.
     pub session_timeout: Duration,
+    /// `transaction.timeout.ms` of the producers, with exactly once: after an instance has died in the middle of a
+    /// transaction, readers of committed records wait so long. The default is ten seconds, as Kafka Streams sets it.
+    pub transaction_timeout: Duration,
     /// `state.dir`: where stores on disk are, in a directory named after the application. Without one all state is in
     /// memory. Each instance needs its own.
     pub state_dir: Option<PathBuf>,
@@ -147,6 +150,7 @@ impl Default for Settings {
             replication_factor: -1,
             offset_reset: OffsetReset::Earliest,
             session_timeout: Duration::from_secs(45),
+            transaction_timeout: Duration::from_secs(10),
             state_dir: None,
             default_store: None,
             state_memory_bytes_max: 64 << 20,

@@ -46,11 +46,12 @@ impl Output {
     pub(super) async fn new(
         client: Client,
         transactional_id: Option<String>,
+        transaction_timeout: Duration,
         policy: ErrorPolicy,
     ) -> Result<Self, Error> {
         let config = ProducerConfig {
             transactional_id,
-            transaction_timeout: TRANSACTION_TIMEOUT,
+            transaction_timeout,
             linger: LINGER,
             batch_size: BATCH_BYTES,
             ..ProducerConfig::default()
@@ -274,5 +275,3 @@ fn is_of_another_generation(error: &Error) -> bool {
 const LINGER: Duration = Duration::from_millis(100);
 /// `batch.size`: a commit sends all that caches held at once, and with this linger batches fill anyway.
 const BATCH_BYTES: usize = 64 << 10;
-/// `transaction.timeout.ms`, as Kafka Streams sets it: readers of committed records wait so long for an instance that died.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);

@@ -158,6 +158,7 @@ impl Thread {
         let output = Output::new(
             setup.client.clone(),
             transactional_id,
+            setup.settings.transaction_timeout,
             setup.plan.policies.writing.clone(),
         )
         .await?;
