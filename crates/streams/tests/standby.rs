@@ -217,6 +217,12 @@ async fn whoever_takes_over_restores_nothing_that_its_standby_has(protocol: Stre
         }
     }
     assert_eq!(elsewhere, followed, "keys that another instance counts");
+    wait_until("standbys lack nothing", async || {
+        let standbys = stays.app.metrics().standbys;
+        let applied: u64 = standbys.iter().map(|standby| standby.records).sum();
+        applied == followed && standbys.iter().all(|standby| standby.lag == Some(0))
+    })
+    .await;
 
     leaves.app.close().await.expect("a clean end");
     wait_for_tasks(&broker, protocol, &[3]).await;
@@ -236,6 +242,68 @@ async fn a_standby_that_the_members_have_placed_takes_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_that_the_broker_has_placed_takes_over() {
     whoever_takes_over_restores_nothing_that_its_standby_has(StreamsGroupProtocol::Streams).await;
+}
+
+/// What an instance answers over HTTP: the status and the value or the error.
+async fn count_over_http(app: &Streams, key: i64, stale: bool) -> (u16, serde_json::Value) {
+    let server = app.application_server().expect("an address");
+    let path = format!("/stores/counts/key/{key}?stale={stale}");
+    let (status, body) = fleuve_http::get(server, &path, PATIENCE, 1 << 20).await.expect("a reply");
+    let mut json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+    (status, json[if status == 200 { "value" } else { "error" }].take())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_standby_of_another_instance_answers_for_an_owner_that_is_gone() {
+    let broker = broker().await;
+    let settings = Settings {
+        num_standby_replicas: 1,
+        application_server: Some(":0".to_owned()),
+        ..Settings::default()
+    };
+    let asked = Instance::start(&broker, &settings).await;
+    let mut others =
+        vec![Instance::start(&broker, &settings).await, Instance::start(&broker, &settings).await];
+    wait_for_tasks(&broker, StreamsGroupProtocol::Classic, &[1, 1, 1]).await;
+    send_round(&broker).await;
+    wait_for_counts(&broker, 1).await;
+
+    // A key of whose task one of the others has the state and runs it, and the other one has its standby.
+    let count = |key: i64| in_store("counts").key::<i64, i64>(key);
+    let mut found = None;
+    wait_until("a task runs and has its standby elsewhere", async || {
+        for key in 0..KEYS {
+            if asked.app.query(count(key).stale_allowed()).await.is_ok() {
+                continue;
+            }
+            for (owner, standby) in [(0, 1), (1, 0)] {
+                let runs = others[owner].app.query(count(key)).await;
+                let follows = others[standby].app.query(count(key).stale_allowed()).await;
+                let is_counted = follows.is_ok_and(|answer| answer.value.is_some());
+                if runs.is_ok() && is_counted {
+                    found = Some((key, owner));
+                    return true;
+                }
+            }
+        }
+        false
+    })
+    .await;
+    let (key, owner) = found.expect("a key");
+    assert_eq!(count_over_http(&asked.app, key, false).await, (200, 1.into()));
+    assert_eq!(count_over_http(&asked.app, key, true).await, (200, 1.into()));
+
+    // It dies without a word: for the group it has its task until its session ends.
+    drop(others.remove(owner));
+    wait_until("the owner no longer answers", async || {
+        count_over_http(&asked.app, key, false).await == (503, "rebalancing".into())
+    })
+    .await;
+    assert_eq!(count_over_http(&asked.app, key, true).await, (200, 1.into()));
+    for instance in [asked, others.remove(0)] {
+        instance.app.close().await.expect("a clean end");
+    }
+    broker.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -199,7 +199,8 @@ impl Inside {
     }
 
     /// Asks one task wherever it is. What another instance passed on is answered here or not at all, so that two that
-    /// take each other for the owner do not ask each other for ever.
+    /// take each other for the owner do not ask each other for ever. Where a standby may answer, all others are asked
+    /// if the owner does not.
     async fn rows_of(&self, ask: &Ask, id: TaskId) -> Result<Rows, JsonReply> {
         let is_here = self.shelf.tasks().contains_key(&id);
         if is_here || (ask.is_stale_enough && self.shelf.has_standby(id)) {
@@ -213,24 +214,47 @@ impl Inside {
         let mut stale: Option<String> = None;
         for _ in 0..OWNERS_ASKED_MAX {
             let Some(owner) = self.owners.of(id, stale.as_deref()).await else {
+                if ask.is_stale_enough {
+                    break;
+                }
                 return Err(QueryError::NotHere { store, task, owner: None }.into());
             };
             if Some(&owner) == self.server.get() || Some(&owner) == stale.as_ref() {
                 break;
             }
-            let path = ask.path_to(id.partition);
-            match fleuve_http::get(&owner, &path, PATIENCE, REPLY_BYTES_MAX).await {
-                Ok((421, _)) => {}
-                Ok((status, body)) => {
-                    let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
-                    return ask.read_reply(JsonReply { status, json });
-                }
-                Err(error) => tracing::debug!(%error, %owner, "the owner does not answer"),
+            if let Some(reply) = reply_of(&owner, ask, id).await {
+                return ask.read_reply(reply);
             }
             stale = Some(owner);
         }
+        if ask.is_stale_enough {
+            for server in self.owners.servers().await {
+                let is_other =
+                    Some(&server) != self.server.get() && Some(&server) != stale.as_ref();
+                if is_other && let Some(reply) = reply_of(&server, ask, id).await {
+                    return ask.read_reply(reply);
+                }
+            }
+        }
         // The group says it is here, or with somebody who does not have it: it is moving.
         Err(QueryError::Rebalancing { store, task }.into())
+    }
+}
+
+/// What another instance answers for one task; nothing if it does not answer, or does not have it in a state to be asked.
+async fn reply_of(server: &str, ask: &Ask, id: TaskId) -> Option<JsonReply> {
+    let path = ask.path_to(id.partition);
+    match fleuve_http::get(server, &path, PATIENCE, REPLY_BYTES_MAX).await {
+        Ok((421, _)) => None,
+        Ok((status, body)) => {
+            let json: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+            let is_elsewhere = json["error"] == "rebalancing" || json["error"] == "ended";
+            (!is_elsewhere || !ask.is_stale_enough).then_some(JsonReply { status, json })
+        }
+        Err(error) => {
+            tracing::debug!(%error, %server, "the instance does not answer");
+            None
+        }
     }
 }
 

@@ -330,14 +330,15 @@ impl Streams {
             let (directory, stop) = (directory.clone(), stop.subscribe());
             threads.spawn(directory::tidied(directory, settings.state_cleanup_delay, stop));
         }
+        let shelf = Shelf::default();
         let restorer = Arc::new(restore::Restorer::new(
             plan.clone(),
             client.clone(),
             &settings,
             tables.clone(),
             directory.clone(),
+            shelf.clone(),
         ));
-        let shelf = Shelf::default();
         let (standbys, follower) =
             standby::Follower::new(restorer.clone(), shelf.clone(), directory.clone(), &settings);
         let mut following = JoinSet::new();

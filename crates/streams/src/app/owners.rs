@@ -4,7 +4,7 @@
 //! protocol, as its endpoint with the streams protocol. So an instance that does not have what it is asked for describes
 //! its own group, and remembers the answer until it turns out to be wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,8 @@ pub(super) struct Owners {
 #[derive(Clone, Default)]
 struct Known {
     owners: Arc<BTreeMap<TaskId, String>>,
+    /// Where instances listen, also those without tasks.
+    servers: BTreeSet<String>,
     asked: Option<Instant>,
 }
 
@@ -58,32 +60,44 @@ impl Owners {
 
     /// Every task whose instance says where it listens.
     pub(super) async fn all(&self) -> Arc<BTreeMap<TaskId, String>> {
+        self.known().await.owners
+    }
+
+    /// Where the instances listen that say so, whatever they have.
+    pub(super) async fn servers(&self) -> BTreeSet<String> {
+        self.known().await.servers
+    }
+
+    async fn known(&self) -> Known {
         let known = self.known.lock().clone();
         if known.asked.is_some_and(|asked| asked.elapsed() < ASKED_AGAIN_AFTER) {
-            return known.owners;
+            return known;
         }
         match self.describe().await {
-            Ok(owners) => {
-                let owners = Arc::new(owners);
+            Ok((owners, servers)) => {
                 let asked = Some(Instant::now());
-                *self.known.lock() = Known { owners: owners.clone(), asked };
-                owners
+                let now = Known { owners: Arc::new(owners), servers, asked };
+                *self.known.lock() = now.clone();
+                now
             }
             Err(error) => {
                 tracing::warn!(%error, "the owners of tasks are not known");
-                known.owners
+                known
             }
         }
     }
 
-    async fn describe(&self) -> fleuve_client::Result<BTreeMap<TaskId, String>> {
+    async fn describe(
+        &self,
+    ) -> fleuve_client::Result<(BTreeMap<TaskId, String>, BTreeSet<String>)> {
         let admin = Admin::new(self.client.clone());
-        let mut owners = BTreeMap::new();
+        let (mut owners, mut servers) = (BTreeMap::new(), BTreeSet::new());
         let classic = admin.describe_group(&self.group).await;
         for member in classic.iter().flat_map(|group| &group.members) {
             let Some(server) = Told::of_bytes(member.user_data.as_ref()).application_server else {
                 continue;
             };
+            servers.insert(server.clone());
             for (id, reads) in &self.tasks {
                 if reads.iter().any(|partition| member.assignment.contains(partition)) {
                     owners.insert(*id, server.clone());
@@ -91,13 +105,14 @@ impl Owners {
             }
         }
         if classic.as_ref().is_ok_and(|group| !group.members.is_empty()) {
-            return Ok(owners);
+            return Ok((owners, servers));
         }
         let streams = admin.describe_streams_group(&self.group).await?;
         for member in &streams.members {
             let Some((host, port)) = &member.endpoint else {
                 continue;
             };
+            servers.insert(format!("{host}:{port}"));
             for (subtopology, partitions) in &member.assignment.active {
                 let Ok(subtopology) = subtopology.parse() else {
                     continue;
@@ -108,7 +123,7 @@ impl Owners {
                 }
             }
         }
-        Ok(owners)
+        Ok((owners, servers))
     }
 }
 

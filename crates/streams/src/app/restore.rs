@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{Guarantee, Settings, StreamsError, memory};
+use crate::query::{Applied, Shelf};
 use crate::runtime::{Globals, Place, Restorable, Task, TaskId};
 use crate::state::disk::{Position, StateDirectory};
 use crate::state::{Logged, StoreError, StoreType};
@@ -72,6 +73,8 @@ pub(super) struct Restorer {
     plan: Arc<Plan>,
     client: Client,
     positions: Positions,
+    /// Where it is told how restorations go.
+    shelf: Shelf,
     isolation: IsolationLevel,
     globals: Globals,
     directory: Option<StateDirectory>,
@@ -89,11 +92,13 @@ impl Restorer {
         settings: &Settings,
         globals: Globals,
         directory: Option<StateDirectory>,
+        shelf: Shelf,
     ) -> Self {
         Self {
             plan,
             client,
             positions: Positions::default(),
+            shelf,
             isolation: match settings.guarantee {
                 Guarantee::AtLeastOnce => IsolationLevel::ReadUncommitted,
                 Guarantee::ExactlyOnce => IsolationLevel::ReadCommitted,
@@ -232,6 +237,11 @@ impl Restorer {
             self.tell(&restoration, |listener, it| listener.restore_started(it));
             running.insert(partition, restoration);
         }
+        let note = |records, running: &HashMap<TopicPartition, Restoration>| {
+            let lag = running.values().map(|it| it.end_offset - it.offset).sum();
+            self.shelf.note_restored(id, Applied { records, lag: Some(lag) });
+        };
+        note(0, &running);
         if from.is_empty() {
             return Ok(0);
         }
@@ -261,6 +271,7 @@ impl Restorer {
                     restoration.elapsed = started.elapsed();
                     self.note(task);
                     self.tell(restoration, |listener, it| listener.batch_restored(it));
+                    note(count, &running);
                 }
                 if task.uncommitted_bytes() > UNCOMMITTED_MAX {
                     task.ingest().map_err(StreamsError::state)?;
@@ -303,6 +314,7 @@ impl Restorer {
                 }
             }
         }
+        note(count, &running);
         consumer.close().await?;
         task.checkpoint(now_ms()).map_err(StreamsError::state)?;
         let elapsed_ms = started.elapsed().as_millis() as u64;

@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep_until};
 use super::output::is_passing;
 use super::restore::{Restorer, UNCOMMITTED_MAX, logged};
 use super::{Settings, StreamsError};
-use crate::query::{Desk, Shelf, Shelved};
+use crate::query::{Applied, Desk, Shelf, Shelved};
 use crate::runtime::{Task, TaskId};
 use crate::state::StoreError;
 use crate::state::disk::StateDirectory;
@@ -456,10 +456,14 @@ impl Follower {
         let lags = self.stores.iter().filter(|(_, (of, _))| *of == id).map(|(changelog, _)| {
             Some((consumer.high_watermark(changelog)? - consumer.position(changelog)?).max(0))
         });
-        match lags.sum::<Option<i64>>() {
+        let lag = lags.sum::<Option<i64>>();
+        match lag {
             Some(lag) => self.lags.lock().insert(id, lag),
             None => self.lags.lock().remove(&id),
         };
+        if let Some(Following { records, .. }) = self.followed.0.get(&id) {
+            self.desk.note_followed(id, Applied { records: *records, lag });
+        }
     }
 
     /// Does what the time of day brings.

@@ -16,7 +16,8 @@ mod trace;
 pub(crate) use meter::Meter;
 pub(crate) use rates::Rates;
 pub use snapshot::{
-    InputMetrics, NodeMetrics, StoreMetrics, StreamsMetrics, TaskMetrics, ThreadMetrics,
+    InputMetrics, NodeMetrics, RestorationMetrics, StandbyMetrics, StoreMetrics, StreamsMetrics,
+    TaskMetrics, ThreadMetrics,
 };
 pub(crate) use spread::Spread;
 pub use spread::Summary;

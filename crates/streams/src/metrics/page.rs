@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use fleuve_http::{Exposition, Kind};
 
-use super::{Rates, StreamsMetrics, Summary, TaskMetrics, ThreadMetrics};
+use super::{Rates, StandbyMetrics, StreamsMetrics, Summary, TaskMetrics, ThreadMetrics};
 
 /// Writes all families.
 pub(crate) fn write(
@@ -17,6 +17,7 @@ pub(crate) fn write(
     writer.client(metrics);
     writer.threads(&metrics.threads);
     writer.tasks(&metrics.tasks);
+    writer.state(metrics);
     writer.nodes(&metrics.tasks);
     writer.stores(&metrics.tasks);
     writer.inputs(&metrics.tasks);
@@ -65,7 +66,59 @@ impl Writer<'_> {
         self.page
             .family("fleuve_streams_tasks", Kind::Gauge, "Tasks of this instance.")
             .sample(&[("state", "running")], metrics.tasks.len() as f64)
-            .sample(&[("state", "restoring")], metrics.restoring as f64);
+            .sample(&[("state", "restoring")], metrics.restoring as f64)
+            .sample(&[("state", "standby")], metrics.standbys.len() as f64);
+    }
+
+    /// State that is on its way here: of tasks that are to run, and of standbys.
+    fn state(&mut self, metrics: &StreamsMetrics) {
+        let prefix = "kafka_streams_stream_state_updater_metrics";
+        let updater = || vec![("thread_id", STATE_UPDATER.to_owned())];
+        let counts: [(&str, usize, &str); 2] = [
+            ("active_restoring_tasks", metrics.restoring, "Tasks that are restored."),
+            ("standby_updating_tasks", metrics.standbys.len(), "Standbys that follow."),
+        ];
+        for (what, count, help) in counts {
+            let sample = std::iter::once((updater(), count as f64));
+            self.gauges(&format!("{prefix}_{what}"), help, sample);
+        }
+        let prefix = "kafka_streams_stream_task_metrics";
+        self.counted(
+            &format!("{prefix}_restore_total"),
+            &format!("{prefix}_restore_rate"),
+            "changelog records restored",
+            &metrics.restorations,
+            |it| {
+                (
+                    vec![("thread_id", thread_id(it.thread)), ("task_id", it.task.clone())],
+                    it.records,
+                )
+            },
+        );
+        self.gauges(
+            &format!("{prefix}_restore_remaining_records_total"),
+            "Changelog records that are to be restored.",
+            metrics.restorations.iter().map(|it| {
+                let labels =
+                    vec![("thread_id", thread_id(it.thread)), ("task_id", it.task.clone())];
+                (labels, it.remaining as f64)
+            }),
+        );
+        let of_standby = |it: &StandbyMetrics| {
+            vec![("thread_id", STATE_UPDATER.to_owned()), ("task_id", it.task.clone())]
+        };
+        self.counted(
+            &format!("{prefix}_update_total"),
+            &format!("{prefix}_update_rate"),
+            "changelog records that a standby has applied",
+            &metrics.standbys,
+            |it| (of_standby(it), it.records),
+        );
+        self.gauges(
+            "fleuve_streams_standby_lag",
+            "Changelog records that a standby lacks.",
+            metrics.standbys.iter().filter_map(|it| Some((of_standby(it), it.lag? as f64))),
+        );
     }
 
     fn threads(&mut self, threads: &[ThreadMetrics]) {
@@ -278,6 +331,8 @@ fn thread_id(thread: usize) -> String {
     format!("StreamThread-{}", thread + 1)
 }
 
+/// Whoever follows changelogs, as Kafka Streams names it.
+const STATE_UPDATER: &str = "StateUpdater-1";
 const NS_PER_MS: f64 = 1e6;
 /// Series of one family at most.
 const SERIES_MAX: usize = 10_000;

@@ -14,6 +14,34 @@ pub struct StreamsMetrics {
     pub tasks: Vec<TaskMetrics>,
     /// The tasks whose state is being restored.
     pub restoring: usize,
+    /// How the state of tasks was brought back, or is, that run here or are about to.
+    pub restorations: Vec<RestorationMetrics>,
+    /// The standbys and warm-ups that are here.
+    pub standbys: Vec<StandbyMetrics>,
+}
+
+/// How a task's state is brought back.
+#[derive(Clone, Debug, Default)]
+pub struct RestorationMetrics {
+    /// The task's name, such as `0_3`.
+    pub task: String,
+    /// The thread that is to run it.
+    pub thread: usize,
+    /// Changelog records that were applied.
+    pub records: u64,
+    /// Changelog records that are still to be applied; markers of transactions count.
+    pub remaining: i64,
+}
+
+/// How a standby follows the task that runs elsewhere.
+#[derive(Clone, Debug, Default)]
+pub struct StandbyMetrics {
+    /// The task's name, such as `0_3`.
+    pub task: String,
+    /// Changelog records that were applied.
+    pub records: u64,
+    /// Changelog records that it lacks, as far as that is known; markers of transactions count.
+    pub lag: Option<i64>,
 }
 
 /// A thread's numbers. Times are in nanoseconds.

@@ -28,6 +28,9 @@ impl Ask {
             }
         }
         parameters.push(format!("limit={}&reverse={}", self.limit, self.reversed));
+        if self.is_stale_enough {
+            parameters.push("stale=true".to_owned());
+        }
         let bound: Vec<String> = self
             .bound
             .iter()
@@ -107,6 +110,7 @@ mod tests {
             "/stores/a/range?from=%C3%A4&limit=5&reverse=true",
             "/stores/a/windows/k?from=-5&to=10",
             "/stores/a/windows",
+            "/stores/a/key/x?stale=true",
         ] {
             let asked = ask(path);
             let passed_on = ask(&asked.path_to(3));

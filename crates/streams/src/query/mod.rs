@@ -21,4 +21,4 @@ pub use request::{Answer, InStore, Query, in_store};
 pub(crate) use request::{Target, partition_for};
 pub use routes::JsonReply;
 pub(crate) use routes::{Ask, Request, Rows};
-pub(crate) use shelf::{Desk, Shelf, Shelved};
+pub(crate) use shelf::{Applied, Desk, Shelf, Shelved};

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Further parameters: `limit` (rows), `reverse=true`, `partition`, `at_least=TOPIC:PARTITION:OFFSET,...`, and
-//! `stale=true`, which lets a standby here answer for a task that runs elsewhere. Keys are percent-encoded. `routed=true` marks a request that another instance passed on: it is answered here or not at all.
+//! `stale=true`, which lets a standby answer for a task: one that is here, or that of another instance where the owner does
+//! not answer. Keys are percent-encoded. `routed=true` marks a request that another instance passed on: it is answered here or not at all.
 
 use serde_json::{Value, json};
 

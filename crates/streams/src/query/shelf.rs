@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Ask, Query, QueryError, Rows};
-use crate::metrics::{StreamsMetrics, TaskMetrics, ThreadMetrics};
+use crate::metrics::{
+    RestorationMetrics, StandbyMetrics, StreamsMetrics, TaskMetrics, ThreadMetrics,
+};
 use crate::runtime::{Task, TaskId};
 use crate::topology::Plan;
 
@@ -23,6 +25,19 @@ struct Shown {
     standbys: BTreeMap<TaskId, mpsc::UnboundedSender<Question>>,
     /// What the threads told last about themselves and their tasks.
     threads: BTreeMap<usize, (ThreadMetrics, Vec<TaskMetrics>)>,
+    /// How the state of tasks was brought back that run here, or are about to.
+    restored: BTreeMap<TaskId, Applied>,
+    /// How standbys follow.
+    followed: BTreeMap<TaskId, Applied>,
+}
+
+/// What was applied of a task's changelogs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Applied {
+    /// Records that were applied.
+    pub(crate) records: u64,
+    /// Records that are lacking, as far as that is known.
+    pub(crate) lag: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -65,7 +80,18 @@ impl Desk {
 
     /// Shows which standbys there are now.
     pub(crate) fn show_standbys(&self, tasks: impl Iterator<Item = TaskId>) {
-        self.shelf.0.lock().standbys = tasks.map(|id| (id, self.sender.clone())).collect();
+        let mut guard = self.shelf.0.lock();
+        let shelf = &mut *guard;
+        shelf.standbys = tasks.map(|id| (id, self.sender.clone())).collect();
+        shelf.followed.retain(|id, _| shelf.standbys.contains_key(id));
+    }
+
+    /// Tells how a standby follows.
+    pub(crate) fn note_followed(&self, id: TaskId, applied: Applied) {
+        let mut shelf = self.shelf.0.lock();
+        if shelf.standbys.contains_key(&id) {
+            shelf.followed.insert(id, applied);
+        }
     }
 
     /// Whether it is time to tell numbers again.
@@ -94,12 +120,14 @@ impl Desk {
         let Some(thread) = self.thread else {
             return;
         };
-        let mut shelf = self.shelf.0.lock();
+        let mut guard = self.shelf.0.lock();
+        let shelf = &mut *guard;
         shelf.tasks.retain(|_, shown| shown.thread != thread);
         for (id, ready) in tasks {
             let shown = ShownTask { thread, ready, desk: self.sender.clone() };
             shelf.tasks.insert(id, shown);
         }
+        shelf.restored.retain(|id, _| shelf.tasks.contains_key(id));
     }
 
     /// Waits for a question and answers it.
@@ -158,6 +186,11 @@ impl Shelf {
         self.0.lock().tasks.iter().map(|(id, shown)| (*id, shown.ready)).collect()
     }
 
+    /// Notes how the state of a task is brought back.
+    pub(crate) fn note_restored(&self, id: TaskId, applied: Applied) {
+        self.0.lock().restored.insert(id, applied);
+    }
+
     /// Whether a standby of a task is here.
     pub(crate) fn has_standby(&self, id: TaskId) -> bool {
         self.0.lock().standbys.contains_key(&id)
@@ -179,6 +212,24 @@ impl Shelf {
                 .cloned()
                 .collect(),
             restoring: shown.tasks.values().filter(|task| !task.ready).count(),
+            restorations: shown
+                .tasks
+                .iter()
+                .filter_map(|(id, task)| {
+                    let Applied { records, lag } = *shown.restored.get(id)?;
+                    let (thread, task) = (task.thread, id.to_string());
+                    Some(RestorationMetrics { task, thread, records, remaining: lag.unwrap_or(0) })
+                })
+                .collect(),
+            standbys: shown
+                .standbys
+                .keys()
+                .map(|id| {
+                    let Applied { records, lag } =
+                        shown.followed.get(id).copied().unwrap_or_default();
+                    StandbyMetrics { task: id.to_string(), records, lag }
+                })
+                .collect(),
         }
     }
 
