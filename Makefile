@@ -39,6 +39,7 @@ test: unit build foreign applications demos crash copier checker dump full-disk 
 unit:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc -q -p fleuve-client --no-deps
 	cargo xtask tidy
 	cargo test --workspace
 	python3 tests/reliability/test_history.py

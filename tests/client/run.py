@@ -36,11 +36,14 @@ def openssl(directory: Path, *arguments: str) -> None:
 def make_certificates(directory: Path) -> None:
     """A certificate authority, and certificates that it signed for the broker and for a client."""
     openssl(directory, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")
-    for name, subject in [("server", "/CN=localhost"), ("client", "/CN=ada")]:
-        (directory / "extensions").write_text("subjectAltName=DNS:localhost\n")
-        openssl(directory, "req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", subject)
-        openssl(directory, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", f"{name}.crt", "-days", "2", "-extfile", "extensions")
-        (directory / f"{name}.pem").write_text((directory / f"{name}.key").read_text() + (directory / f"{name}.crt").read_text())
+    (directory / "extensions").write_text("subjectAltName=DNS:localhost\n")
+    openssl(directory, "req", "-newkey", "rsa:2048", "-nodes", "-keyout", "client.key", "-out", "client.csr", "-subj", "/CN=ada")
+    sign(directory, "client")
+    (directory / "client.pem").write_text((directory / "client.key").read_text() + (directory / "client.crt").read_text())
+
+
+def sign(directory: Path, name: str) -> None:
+    openssl(directory, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", f"{name}.crt", "-days", "2", "-extfile", "extensions")
 
 
 def keytool(directory: Path, *arguments: str) -> None:
@@ -54,6 +57,18 @@ def make_stores(directory: Path) -> None:
     keytool(directory, "-importkeystore", "-srckeystore", "key.p12", "-srcstorepass", "changeit", "-destkeystore", "key.jks", "-deststoretype", "JKS", "-deststorepass", "changeit")
     for kind, end in [("PKCS12", "p12"), ("JKS", "jks")]:
         keytool(directory, "-importcert", "-alias", "ca", "-file", "ca.pem", "-keystore", f"trust.{end}", "-storetype", kind, "-storepass", "changeit")
+    make_curve(directory, "server", "CN=localhost", "secp384r1")
+    make_curve(directory, "curve", "CN=ada", "secp256r1")
+
+
+def make_curve(directory: Path, name: str, subject: str, curve: str) -> None:
+    """A key that keytool makes, and so without its public half, with a certificate of the authority."""
+    store = ["-keystore", f"{name}.p12", "-storetype", "PKCS12", "-storepass", "changeit"]
+    keytool(directory, "-genkeypair", "-alias", name, "-keyalg", "EC", "-groupname", curve, "-dname", subject, "-validity", "2", *store)
+    keytool(directory, "-certreq", "-alias", name, "-file", f"{name}.csr", *store)
+    sign(directory, name)
+    keytool(directory, "-importcert", "-alias", "ca", "-file", "ca.pem", *store)
+    keytool(directory, "-importcert", "-alias", name, "-file", f"{name}.crt", *store)
 
 
 def secure_fleuve(broker: Fleuve, directory: Path) -> dict[str, str]:
@@ -68,8 +83,10 @@ def secure_fleuve(broker: Fleuve, directory: Path) -> dict[str, str]:
         # Fleuve takes signed tokens only; those of an issuer are tried in tests/foreign/security.py.
         "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
         "connections.max.reauth.ms": "1500",
-        "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(directory / "server.pem"),
+        "ssl.keystore.type": "PKCS12",
+        "ssl.keystore.location": str(directory / "server.p12"),
+        "ssl.keystore.password": "changeit",
+        "delegation.token.secret.key": "a secret of the tests",
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(directory / "ca.pem"),
         "listener.name.ssl.ssl.client.auth": "required",
@@ -99,7 +116,8 @@ def secure_kafka(broker: Kafka, directory: Path) -> dict[str, str]:
             lines.append(f"listener.name.{listener}.scram-sha-{mechanism}.sasl.jaas.config={JAAS}.scram.ScramLoginModule required;")
         lines.append(f'listener.name.{listener}.oauthbearer.sasl.jaas.config={JAAS}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";')
         lines.append(f"listener.name.{listener}.connections.max.reauth.ms=1500")
-    lines += ["ssl.keystore.type=PEM", f"ssl.keystore.location={directory}/server.pem", "ssl.truststore.type=PEM", f"ssl.truststore.location={directory}/ca.pem"]
+    lines += ["ssl.keystore.type=PKCS12", f"ssl.keystore.location={directory}/server.p12", "ssl.keystore.password=changeit"]
+    lines += ["ssl.truststore.type=PEM", f"ssl.truststore.location={directory}/ca.pem", "delegation.token.secret.key=a secret of the tests"]
     lines.append("listener.name.ssl.ssl.client.auth=required")
     broker.properties.write_text("\n".join(lines) + "\n")
     return {"FLEUVE_TEST_UNSECURED_TOKENS": "yes", **{f"FLEUVE_TEST_{protocol}": address for protocol, address in addresses.items()}}

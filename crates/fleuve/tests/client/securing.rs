@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use fleuve::client::admin::ScramMechanism;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use fleuve::client::admin::{Principal, ScramMechanism};
 use fleuve::client::producer::Producer;
 use fleuve::client::{
-    Admin, Advice, Client, ClientConfig, Error, ProducerConfig, Properties, Record,
+    Admin, Advice, Client, ClientConfig, Error, ErrorCode, ProducerConfig, Properties, Record,
 };
 
-use crate::target::{Target, unique};
+use crate::target::{PATIENCE, Target, unique};
 
 /// The place that the environment names, if the broker was set up for these tests.
 fn place(name: &str) -> Option<String> {
@@ -78,13 +80,17 @@ async fn stores_of_java_hold_what_pem_does() {
     }
     let target = Target::in_process().await.expect("external");
     let topic = target.topic("stores", 1).await;
-    for (kind, end) in [("PKCS12", "p12"), ("JKS", "jks")] {
-        let store = |what: &str| {
+    // One key is of openssl; the other was made by keytool, on an elliptic curve.
+    for (kind, key, end) in
+        [("PKCS12", "key", "p12"), ("JKS", "key", "jks"), ("PKCS12", "curve", "p12")]
+    {
+        let place = |what: &str, name: &str| {
             format!(
                 "ssl.{what}store.type={kind}\nssl.{what}store.password=changeit\n\
-                 ssl.{what}store.location={{certificates}}/{what}.{end}"
+                 ssl.{what}store.location={{certificates}}/{name}.{end}"
             )
         };
+        let store = |what: &str| place(what, if what == "key" { key } else { what });
         let client = connect("SSL", &[&store("key"), &store("trust")]).await;
         write(client.unwrap_or_else(|error| panic!("{kind}: {error}")), &topic).await;
         let wrong = format!("{}\nssl.keystore.password=wrong", store("key"));
@@ -136,6 +142,66 @@ async fn every_mechanism_lets_the_right_ones_in_and_says_why_not() {
     let error = connect("SASL_SSL", &["sasl.mechanism=PLAIN", &jaas("ada", "wrong")]).await;
     let error = error.err().expect("a wrong password");
     assert!(error.to_string().contains("Invalid username or password"), "{error}");
+}
+
+#[tokio::test]
+async fn delegation_tokens_are_made_renewed_used_and_ended() {
+    if place("CERTIFICATES").is_none() {
+        return;
+    }
+    let target = Target::in_process().await.expect("external");
+    let topic = target.topic("tokens", 1).await;
+    let admin = Admin::new(connect("SASL_SSL", &[PLAIN]).await.expect("PLAIN"));
+    let (ada, bob) = (Principal::user("ada"), Principal::user("bob"));
+    let renewers = std::slice::from_ref(&bob);
+    let token = admin.create_delegation_token(None, renewers, 3_600_000).await.expect("made");
+    assert_eq!((&token.owner, &token.renewers[..]), (&ada, renewers));
+    assert!(token.issued_ms < token.expires_ms && token.expires_ms <= token.ends_ms);
+
+    // The controller makes it, and brokers hear of it a little later.
+    let begun = tokio::time::Instant::now();
+    let described = loop {
+        let owners = std::slice::from_ref(&ada);
+        let tokens = admin.describe_delegation_tokens(Some(owners)).await.expect("described");
+        if let Some(found) = tokens.into_iter().find(|found| found.id == token.id) {
+            break found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "the token never came");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!((&described.hmac, &described.renewers), (&token.hmac, &token.renewers));
+    let others = admin.describe_delegation_tokens(Some(renewers)).await.expect("described");
+    assert!(others.iter().all(|other| other.id != token.id), "bob owns none");
+
+    let renewed = admin.renew_delegation_token(&token.hmac, 600_000).await.expect("renewed");
+    assert!((token.issued_ms..=token.ends_ms).contains(&renewed), "{renewed}");
+
+    let password = STANDARD.encode(&token.hmac);
+    let shown = format!(
+        "sasl.mechanism=SCRAM-SHA-256\nsasl.jaas.config=X required username=\"{}\" \
+         password=\"{password}\" tokenauth=\"true\";",
+        token.id
+    );
+    let bearer = connect("SASL_SSL", &[&shown]).await.expect("whoever has it");
+    write(bearer.clone(), &topic).await;
+    let refused = Admin::new(bearer).create_delegation_token(None, &[], -1).await;
+    let refused = refused.expect_err("a token makes no tokens");
+    assert_eq!(refused.code(), Some(ErrorCode::DelegationTokenRequestNotAllowed), "{refused}");
+
+    admin.expire_delegation_token(&token.hmac, -1).await.expect("ended");
+    let begun = tokio::time::Instant::now();
+    while connect("SASL_SSL", &[&shown]).await.is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "the token never ended");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused = admin.renew_delegation_token(&token.hmac, -1).await.expect_err("it is over");
+    assert!(
+        matches!(
+            refused.code(),
+            Some(ErrorCode::DelegationTokenNotFound | ErrorCode::DelegationTokenExpired)
+        ),
+        "{refused}"
+    );
 }
 
 /// The broker ends sessions after 1.5 s; a connection that did not authenticate again would break.

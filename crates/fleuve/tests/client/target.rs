@@ -17,6 +17,11 @@ const EXTERNAL: &str = "FLEUVE_TEST_BROKER";
 /// A file with properties for clients of that broker, such as how to prove who they are.
 const PROPERTIES: &str = "FLEUVE_TEST_PROPERTIES";
 
+/// Reports whether the clients of these tests prove who they are.
+pub(crate) fn is_authenticated() -> bool {
+    std::env::var_os(PROPERTIES).is_some()
+}
+
 /// Far more than anything here takes on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
