@@ -2,6 +2,28 @@
 //!
 //! Interceptors run in the order they are named, on the way in and on the way back. Without any,
 //! records take their way at no cost.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use fleuve_client::ProducerConfig;
+//! use fleuve_client::interceptor::{Interceptors, OutgoingRecord, ProducerInterceptor};
+//!
+//! /// Writes into every record where it comes from.
+//! struct Origin(String);
+//!
+//! impl ProducerInterceptor for Origin {
+//!     fn on_send(&self, record: &mut OutgoingRecord) {
+//!         record.headers.push(("origin".to_owned(), Some(self.0.clone().into_bytes())));
+//!     }
+//! }
+//!
+//! let origin: Arc<dyn ProducerInterceptor> = Arc::new(Origin("billing".to_owned()));
+//! let config = ProducerConfig {
+//!     interceptors: Interceptors::from(vec![origin]),
+//!     ..ProducerConfig::default()
+//! };
+//! assert!(!config.interceptors.is_empty());
+//! ```
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,7 +1,51 @@
 //! The native Kafka client: connections, producer, consumer and administration.
 //!
-//! Everything here speaks the public Kafka protocol and nothing else, so it works against Fleuve,
-//! Apache Kafka and compatible services alike. The rooms, from the wire upwards:
+//! A producer, with the place of each record in the log:
+//!
+//! ```no_run
+//! use fleuve_client::{Client, ClientConfig, Producer, ProducerConfig, Record, Result};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<()> {
+//!     let client = Client::connect(ClientConfig::new("localhost:9092")?).await?;
+//!     let producer = Producer::new(client, ProducerConfig::default())?;
+//!     let delivery = producer.send(Record::new("greetings").key("fr").value("bonjour")).await?;
+//!     let written = delivery.await?;
+//!     println!("{} at offset {:?}", written.partition, written.offset);
+//!     producer.close().await
+//! }
+//! ```
+//!
+//! A consumer, which shares the topic's partitions with the others of its group:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use fleuve_client::config::OffsetReset;
+//! use fleuve_client::{Client, ClientConfig, Consumer, ConsumerConfig, Result};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<()> {
+//!     let client = Client::connect(ClientConfig::new("localhost:9092")?).await?;
+//!     let config = ConsumerConfig {
+//!         group_id: Some("readers".to_owned()),
+//!         offset_reset: OffsetReset::Earliest,
+//!         ..ConsumerConfig::default()
+//!     };
+//!     let consumer = Consumer::new(client, config)?;
+//!     consumer.subscribe(&["greetings"])?;
+//!     while let Some(record) = consumer.next(Duration::from_secs(10)).await? {
+//!         println!("{}-{} {}: {:?}", record.topic, record.partition, record.offset, record.value);
+//!     }
+//!     // What was read is committed every few seconds, and now.
+//!     consumer.close().await
+//! }
+//! ```
+//!
+//! Everything is asynchronous on tokio: clients have tasks of their own, which send heartbeats and
+//! fetch ahead whatever the application does, so they are made inside a runtime.
+//!
+//! It all speaks the public Kafka protocol and nothing else, so it works against Fleuve, Apache
+//! Kafka from 2.1 on and compatible services alike. The rooms, from the wire upwards:
 //!
 //! - [`transport`] moves frames over TCP or TLS, or to a broker in the same process.
 //! - [`connection`] pipelines requests over one transport link and negotiates versions.

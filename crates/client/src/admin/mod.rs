@@ -3,6 +3,12 @@
 //! Calls retry what may pass within `default.api.timeout.ms`. Any broker takes a request for the
 //! controller and forwards it; requests about groups go to their coordinators, requests about
 //! partitions to their leaders.
+//!
+//! Where a call concerns several items, each has its own result, and the call itself fails only
+//! when nobody could be asked. Errors name the item; [`crate::Advice::Retry`] says that it may pass,
+//! as `LEADER_NOT_AVAILABLE`, [`crate::Advice::Fix`] that the request is wrong or not allowed. A call
+//! that the broker's version does not have is [`crate::Error::Unsupported`]. Times are milliseconds
+//! since 1970.
 
 pub mod acls;
 mod cluster;
@@ -52,11 +58,25 @@ pub use transactions::{
 ///
 /// ```no_run
 /// # async fn example() -> fleuve_client::Result<()> {
-/// use fleuve_client::{Admin, Client, ClientConfig, admin::NewTopic};
+/// use fleuve_client::admin::{Alteration, NewTopic, Resource};
+/// use fleuve_client::{Admin, Client, ClientConfig, ErrorCode};
 ///
 /// let admin = Admin::new(Client::connect(ClientConfig::new("localhost:9092")?).await?);
-/// for (name, result) in admin.create_topics(&[NewTopic::new("greetings").partitions(3)], false).await? {
-///     println!("{name}: {:?}", result);
+/// let greetings = NewTopic::new("greetings").partitions(3).config("retention.ms", "86400000");
+/// for (name, result) in admin.create_topics(&[greetings], false).await? {
+///     match result {
+///         Ok(id) => println!("{name} is {id}"),
+///         Err(error) if error.code() == Some(ErrorCode::TopicAlreadyExists) => {}
+///         Err(error) => return Err(error),
+///     }
+/// }
+///
+/// let topic = Resource::Topic("greetings".to_owned());
+/// let week = Alteration::Set("retention.ms".to_owned(), "604800000".to_owned());
+/// admin.alter_configs(&topic, &[week], false).await?;
+///
+/// for group in admin.list_groups().await? {
+///     println!("{group:?}");
 /// }
 /// # Ok(())
 /// # }

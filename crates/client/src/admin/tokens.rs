@@ -142,7 +142,7 @@ impl Admin {
         Ok(response.expiry_timestamp_ms)
     }
 
-    /// Describes the tokens of these owners, or all that the caller may see.
+    /// Describes the tokens that these own or may renew, or all that the caller may see.
     pub async fn describe_delegation_tokens(
         &self,
         owners: Option<&[Principal]>,

@@ -59,7 +59,7 @@ pub struct TransactionDescription {
     pub producer_epoch: i16,
     /// `Ongoing`, `CompleteCommit` and so on.
     pub state: String,
-    /// How long a transaction may stay open.
+    /// How long a transaction may stay open, in milliseconds.
     pub timeout_ms: i32,
     /// When the transaction began, in milliseconds since 1970; none if there is none.
     pub start_time_ms: Option<i64>,
@@ -74,13 +74,13 @@ pub struct ActiveProducer {
     pub producer_id: i64,
     /// Its incarnation.
     pub producer_epoch: i32,
-    /// The epoch of the coordinator that ended its last transaction; -1 for none.
+    /// The epoch of the coordinator that ended its last transaction here; -1 for none.
     pub coordinator_epoch: i32,
     /// The sequence of its last record; -1 for none.
     pub last_sequence: i32,
     /// When it last wrote, in milliseconds since 1970.
     pub last_timestamp_ms: i64,
-    /// Where its open transaction began.
+    /// The offset where its open transaction began; `None` if none is open.
     pub transaction_start: Option<i64>,
 }
 
@@ -98,7 +98,10 @@ pub struct AbortedProducer {
 }
 
 impl Admin {
-    /// Lists the transactional ids of all brokers, by name.
+    /// Lists the transactional ids of all brokers that fit the filter, by name.
+    ///
+    /// A part of a list would look like all of it, so that one broker that does not answer is an
+    /// error. Kafka 3.0 and later; filters by duration and by pattern came with later ones.
     pub async fn list_transactions(
         &self,
         filter: &TransactionFilter,
@@ -131,7 +134,7 @@ impl Admin {
         Ok(listings)
     }
 
-    /// Describes a transactional id.
+    /// Describes a transactional id; one that nobody uses is the error `TRANSACTIONAL_ID_NOT_FOUND`.
     pub async fn describe_transaction(
         &self,
         transactional_id: &str,
@@ -167,7 +170,13 @@ impl Admin {
         })
     }
 
-    /// Describes the producers that write to partitions.
+    /// Describes the idempotent and transactional producers that partitions remember (KIP-664), as
+    /// the leader of each tells: open transactions that hold consumers of committed records up are
+    /// found here by their [`ActiveProducer::transaction_start`].
+    ///
+    /// Every partition has its own result: its producers, none if nobody has written to it lately,
+    /// or why its leader did not say, such as `UNKNOWN_TOPIC_OR_PARTITION`. The call itself fails
+    /// when no broker can be asked. Kafka 2.8 and later.
     pub async fn describe_producers(
         &self,
         partitions: &[TopicPartition],
@@ -214,7 +223,10 @@ impl Admin {
     }
 
     /// Writes the marker that aborts a producer's transaction in one partition, whatever its
-    /// coordinator knows of it.
+    /// coordinator knows of it: the way out of a transaction that hangs because its coordinator has
+    /// forgotten it. The producer and both epochs are those of [`Admin::describe_producers`].
+    ///
+    /// A producer that is still writing loses records by this.
     pub async fn abort_transaction(&self, aborted: &AbortedProducer) -> Result<()> {
         let partitions = [aborted.partition.clone()];
         let build = |_: &[TopicPartition], _| WriteTxnMarkersRequest {
@@ -251,7 +263,8 @@ impl Admin {
         Ok(())
     }
 
-    /// Ends the open transaction of a transactional id by shutting out its producer.
+    /// Ends the open transaction of a transactional id by shutting out its producer, whose next call
+    /// fails with advice to stop.
     pub async fn fence_producer(&self, transactional_id: &str) -> Result<()> {
         let build = |_| InitProducerIdRequest {
             transactional_id: Some(transactional_id.to_owned().into()),

@@ -99,46 +99,61 @@ impl IsolationLevel {
     }
 }
 
-/// Settings of a consumer.
+/// Settings of a consumer, with Kafka's defaults.
 #[derive(Clone, Debug)]
 pub struct ConsumerConfig {
     /// `group.id`: the consumer group; without one only `assign` works and nothing is committed.
+    /// None by default.
     pub group_id: Option<String>,
-    /// `group.protocol`.
+    /// `group.protocol`: classic by default.
     pub group_protocol: GroupProtocol,
-    /// `group.remote.assignor`: how the broker is to divide with `group.protocol=consumer`.
+    /// `group.remote.assignor`: how the broker is to divide with `group.protocol=consumer`; its
+    /// own choice by default.
     pub remote_assignor: Option<String>,
-    /// `client.rack`: brokers may offer a replica in the same rack to read from.
+    /// `client.rack`: brokers may offer a replica in the same rack to read from; none by default.
     pub rack: Option<String>,
-    /// `group.instance.id`: makes the member static.
+    /// `group.instance.id`: makes the member static: it may be away for as long as its session holds
+    /// without the group dividing anew. None by default.
     pub group_instance_id: Option<String>,
-    /// `session.timeout.ms`: silence after which the coordinator drops a member.
+    /// `session.timeout.ms`: silence after which the coordinator drops a member; 45 seconds by
+    /// default. With `group.protocol=consumer` the broker decides.
     pub session_timeout: Duration,
-    /// `heartbeat.interval.ms`.
+    /// `heartbeat.interval.ms`: 3 seconds by default, and less than the session's time out. With
+    /// `group.protocol=consumer` the broker decides.
     pub heartbeat_interval: Duration,
-    /// `max.poll.interval.ms`: how long the application may work between two polls.
+    /// `max.poll.interval.ms`: how long the application may work between two polls before it
+    /// loses its membership; five minutes by default.
     pub max_poll_interval: Duration,
-    /// `enable.auto.commit`.
+    /// `enable.auto.commit`: whether positions are committed from time to time, and at the end; true
+    /// by default.
     pub auto_commit: bool,
-    /// `auto.commit.interval.ms`.
+    /// `auto.commit.interval.ms`: 5 seconds by default.
     pub auto_commit_interval: Duration,
-    /// `auto.offset.reset`.
+    /// `auto.offset.reset`: where to begin without a valid position; with new records by default.
     pub offset_reset: OffsetReset,
-    /// `isolation.level`.
+    /// `isolation.level`: whether records of open and aborted transactions are seen; they are by
+    /// default.
     pub isolation_level: IsolationLevel,
-    /// `fetch.min.bytes`.
+    /// `fetch.min.bytes`: how much brokers wait for before they answer; 1, whatever there is, by
+    /// default.
     pub fetch_min_bytes: i32,
-    /// `fetch.max.bytes`; also bounds what all partitions together have fetched ahead.
+    /// `fetch.max.bytes`: the most that an answer brings; also bounds what all partitions together
+    /// have fetched ahead. 50 MiB by default.
     pub fetch_max_bytes: i32,
-    /// `fetch.max.wait.ms`.
+    /// `fetch.max.wait.ms`: how long brokers wait for `fetch.min.bytes`; half a second by default.
     pub fetch_max_wait: Duration,
-    /// `max.partition.fetch.bytes`; also bounds what is fetched ahead of the application.
+    /// `max.partition.fetch.bytes`: the most that an answer brings of a partition; also bounds what is
+    /// fetched of it ahead of the application. 1 MiB by default; less is asked for where that is as
+    /// fast.
     pub max_partition_fetch_bytes: i32,
-    /// `allow.auto.create.topics`.
+    /// `allow.auto.create.topics`: whether asking for a topic may create it, if brokers agree; true by
+    /// default.
     pub allow_auto_create_topics: bool,
-    /// `exclude.internal.topics`: whether a pattern leaves out the system's own topics.
+    /// `exclude.internal.topics`: whether a pattern leaves out the system's own topics; true
+    /// by default.
     pub exclude_internal_topics: bool,
-    /// `partition.assignment.strategy`, as protocol names in order of preference.
+    /// `partition.assignment.strategy`, as protocol names in order of preference: `range`,
+    /// `roundrobin`, `sticky` and `cooperative-sticky`; the first and the last by default.
     pub assignment_strategy: Vec<String>,
     /// Who looks at records on their way; by name, `interceptor.classes`, there are only Java's.
     pub interceptors: Interceptors<dyn ConsumerInterceptor>,

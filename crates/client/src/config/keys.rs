@@ -104,6 +104,9 @@ const SERVED: &[&str] = &[
     "max.request.size",
     "metadata.max.age.ms",
     "partition.assignment.strategy",
+    "partitioner.adaptive.partitioning.enable",
+    "partitioner.availability.timeout.ms",
+    "partitioner.class",
     "partitioner.ignore.keys",
     "reconnect.backoff.max.ms",
     "reconnect.backoff.ms",
@@ -167,10 +170,6 @@ const IGNORED: &[(&str, &[&str])] = &[
         "the bootstrap list is tried whenever no known broker answers",
         &["metadata.recovery.rebootstrap.trigger.ms", "metadata.recovery.strategy"],
     ),
-    (
-        "records without a key follow the fill of batches, not brokers' speed",
-        &["partitioner.adaptive.partitioning.enable", "partitioner.availability.timeout.ms"],
-    ),
     ("the system sizes the buffers of sockets", &["receive.buffer.bytes", "send.buffer.bytes"]),
     (
         "tokens are renewed when they have gone through most of their life",
@@ -217,7 +216,6 @@ const NOT_YET: &[(&str, &[&str])] = &[
         "it names Java classes; set ProducerConfig::interceptors or ConsumerConfig::interceptors",
         &["interceptor.classes"],
     ),
-    ("it names a Java class; set the partition of each record", &["partitioner.class"]),
     (
         "it names a Java class; implement TokenProvider",
         &[

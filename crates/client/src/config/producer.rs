@@ -1,6 +1,7 @@
 //! The typed settings of producers.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleuve_protocol::records::{Codec, Compression};
@@ -9,6 +10,7 @@ use super::Properties;
 use super::settings::{read, read_ms};
 use crate::error::{Error, Result};
 use crate::interceptor::{Interceptors, ProducerInterceptor};
+use crate::producer::{Partitioner, RoundRobinPartitioner};
 
 /// How many replicas must have a record before it counts as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,36 +47,51 @@ impl FromStr for Acks {
     }
 }
 
-/// Settings of a producer.
+/// Settings of a producer, with Kafka's defaults.
 #[derive(Clone, Debug)]
 pub struct ProducerConfig {
-    /// `acks`.
+    /// `acks`: who must have a record before it counts as written; all in-sync replicas by default.
     pub acks: Acks,
-    /// `batch.size`: bytes after which a batch is closed.
+    /// `batch.size`: bytes after which a batch is closed; 16 KiB by default.
     pub batch_size: usize,
-    /// `linger.ms`: how long a batch waits for more records.
+    /// `linger.ms`: how long a batch waits for more records; 5 ms by default.
     pub linger: Duration,
-    /// `buffer.memory`: bytes of records that may wait or be in flight.
+    /// `buffer.memory`: bytes of records that may wait or be in flight; 32 MiB by default.
     pub buffer_memory: usize,
-    /// `compression.type` with the level of that codec.
+    /// `compression.type` with the level of that codec; none by default.
     pub codec: Codec,
-    /// `delivery.timeout.ms`: how long a record may take from `send` to its answer.
+    /// `delivery.timeout.ms`: how long a record may take from `send` to its answer; two minutes by
+    /// default.
     pub delivery_timeout: Duration,
-    /// `enable.idempotence`.
+    /// `enable.idempotence`: whether brokers sort out records that are sent twice, and keep their
+    /// order; true by default, unless other settings rule it out.
     pub idempotence: bool,
-    /// `max.block.ms`: how long `send` waits for metadata or memory.
+    /// `max.block.ms`: how long `send` waits for metadata or memory; a minute by default.
     pub max_block: Duration,
-    /// `max.in.flight.requests.per.connection`.
+    /// `max.in.flight.requests.per.connection`; 5 by default, and no more with idempotence.
     pub max_in_flight: usize,
-    /// `max.request.size`.
+    /// `max.request.size`: bytes of records in a request, and of the largest record; 1 MiB by default.
     pub max_request_size: usize,
-    /// `partitioner.ignore.keys`.
+    /// `partitioner.class`: chooses partitions before keys do; by name there is
+    /// [`RoundRobinPartitioner`]. None by default.
+    pub partitioner: Option<Arc<dyn Partitioner>>,
+    /// `partitioner.ignore.keys`: whether records with a key are spread as those without one are;
+    /// false by default.
     pub ignore_keys: bool,
-    /// `retries`.
+    /// `partitioner.adaptive.partitioning.enable`: whether records without a key go less often where
+    /// batches wait (KIP-794); true by default.
+    pub adaptive_partitioning: bool,
+    /// `partitioner.availability.timeout.ms`: how long a broker may take no batches before records
+    /// without a key go to other ones; zero, the default, is for ever.
+    pub partition_availability_timeout: Duration,
+    /// `retries`: how often a batch is sent again; without end by default, within
+    /// `delivery.timeout.ms`.
     pub retries: u32,
-    /// `transactional.id`: makes the producer transactional, and fences others of the same id.
+    /// `transactional.id`: makes the producer transactional, and fences others of the same id; none by
+    /// default.
     pub transactional_id: Option<String>,
-    /// `transaction.timeout.ms`: how long a transaction may stay open before the broker aborts it.
+    /// `transaction.timeout.ms`: how long a transaction may stay open before the broker aborts it;
+    /// a minute by default.
     pub transaction_timeout: Duration,
     /// Who looks at records on their way; by name, `interceptor.classes`, there are only Java's.
     pub interceptors: Interceptors<dyn ProducerInterceptor>,
@@ -93,7 +110,10 @@ impl Default for ProducerConfig {
             max_block: Duration::from_secs(60),
             max_in_flight: IDEMPOTENT_IN_FLIGHT_MAX,
             max_request_size: 1 << 20,
+            partitioner: None,
             ignore_keys: false,
+            adaptive_partitioning: true,
+            partition_availability_timeout: Duration::ZERO,
             retries: i32::MAX as u32,
             transactional_id: None,
             transaction_timeout: Duration::from_secs(60),
@@ -135,7 +155,14 @@ impl ProducerConfig {
         read_ms(properties, "max.block.ms", &mut config.max_block)?;
         read(properties, "max.in.flight.requests.per.connection", &mut config.max_in_flight)?;
         read(properties, "max.request.size", &mut config.max_request_size)?;
+        if let Some(name) = properties.get("partitioner.class") {
+            config.partitioner = Some(parse_partitioner(name)?);
+        }
         read(properties, "partitioner.ignore.keys", &mut config.ignore_keys)?;
+        let adaptive = &mut config.adaptive_partitioning;
+        read(properties, "partitioner.adaptive.partitioning.enable", adaptive)?;
+        let timeout = &mut config.partition_availability_timeout;
+        read_ms(properties, "partitioner.availability.timeout.ms", timeout)?;
         read(properties, "retries", &mut config.retries)?;
         config.transactional_id = properties.get("transactional.id").map(str::to_owned);
         read_ms(properties, "transaction.timeout.ms", &mut config.transaction_timeout)?;
@@ -179,6 +206,17 @@ impl ProducerConfig {
             ));
         }
         Ok(self)
+    }
+}
+
+fn parse_partitioner(name: &str) -> Result<Arc<dyn Partitioner>> {
+    let simple = name.trim().rsplit('.').next().unwrap_or(name);
+    match simple {
+        "RoundRobinPartitioner" => Ok(Arc::new(RoundRobinPartitioner::default())),
+        _ => Err(Error::config(format!(
+            "partitioner.class={name}: expected RoundRobinPartitioner, or ProducerConfig::partitioner \
+             in the program"
+        ))),
     }
 }
 

@@ -6,34 +6,38 @@ use std::time::Duration;
 use super::{Properties, Security};
 use crate::error::{Error, Result};
 
-/// Settings that every kind of client has.
+/// Settings that every kind of client has, with Kafka's defaults.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// `bootstrap.servers`: where to ask first, as `host:port`.
+    /// `bootstrap.servers`: where to ask first, as `host:port`; `localhost:9092` by default.
     pub bootstrap_servers: Vec<String>,
-    /// `client.id`: the name this client gives itself in requests.
+    /// `client.id`: the name this client gives itself in requests; `fleuve` by default.
     pub client_id: String,
-    /// `request.timeout.ms`: how long one request waits for its answer.
+    /// `request.timeout.ms`: how long one request waits for its answer; 30 seconds by default.
     pub request_timeout: Duration,
-    /// `default.api.timeout.ms`: how long a call tries, retries included.
+    /// `default.api.timeout.ms`: how long a call tries, retries included; a minute by default.
     pub api_timeout: Duration,
-    /// `socket.connection.setup.timeout.ms`: how long one connection attempt may take.
+    /// `socket.connection.setup.timeout.ms`: how long one connection attempt may take; 10
+    /// seconds by default.
     pub connect_timeout: Duration,
-    /// `reconnect.backoff.ms`: the pause after a first failed connection.
+    /// `reconnect.backoff.ms`: the pause after a first failed connection; 50 ms by default.
     pub reconnect_backoff: Duration,
-    /// `reconnect.backoff.max.ms`: the longest pause between connection attempts.
+    /// `reconnect.backoff.max.ms`: the longest pause between connection attempts; a second by
+    /// default.
     pub reconnect_backoff_max: Duration,
-    /// `retry.backoff.ms`: the pause after a first failed request.
+    /// `retry.backoff.ms`: the pause after a first failed request; 100 ms by default.
     pub retry_backoff: Duration,
-    /// `retry.backoff.max.ms`: the longest pause between retries.
+    /// `retry.backoff.max.ms`: the longest pause between retries; a second by default.
     pub retry_backoff_max: Duration,
-    /// `metadata.max.age.ms`: how old metadata may grow.
+    /// `metadata.max.age.ms`: how old metadata may grow; five minutes by default.
     pub metadata_max_age: Duration,
-    /// `security.protocol`, `ssl.*` and `sasl.*`.
+    /// `security.protocol`, `ssl.*` and `sasl.*`; none by default.
     pub security: Security,
-    /// `enable.metrics.push`: whether brokers that subscribe to metrics get them (KIP-714).
+    /// `enable.metrics.push`: whether brokers that subscribe to metrics get them (KIP-714); true by
+    /// default.
     pub metrics_push: bool,
-    /// The largest response that is accepted, in bytes; Kafka's clients have no name for it.
+    /// The largest response that is accepted, in bytes; 256 MiB by default. Kafka's clients have no
+    /// name for it.
     pub response_bytes_max: usize,
 }
 
@@ -178,6 +182,7 @@ mod tests {
             ("bootstrap.servers=nohost", "bootstrap server nohost: expected HOST:PORT"),
             ("enable.auto.commit=perhaps", "enable.auto.commit=perhaps: expected true or false"),
             ("acks=2", "acks=2: expected 0, 1 or all"),
+            ("partitioner.class=com.example.Mine", "expected RoundRobinPartitioner"),
         ] {
             let properties = properties(text);
             let error = [

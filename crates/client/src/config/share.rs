@@ -65,26 +65,28 @@ impl FromStr for AcquireMode {
     }
 }
 
-/// Settings of a share consumer.
+/// Settings of a share consumer, with Kafka's defaults. Whether a new group begins at the start or
+/// the end is a setting of the group, `share.auto.offset.reset`.
 #[derive(Clone, Debug)]
 pub struct ShareConsumerConfig {
     /// `group.id`: the share group.
     pub group_id: String,
-    /// `share.acknowledgement.mode`.
+    /// `share.acknowledgement.mode`: implicit by default.
     pub acknowledgement_mode: AcknowledgementMode,
-    /// `share.acquire.mode`.
+    /// `share.acquire.mode`: whole batches by default.
     pub acquire_mode: AcquireMode,
-    /// `max.poll.records`: how many records one fetch acquires of a broker.
+    /// `max.poll.records`: how many records one fetch acquires of a broker; 500 by default.
     pub max_poll_records: i32,
-    /// `max.poll.interval.ms`: how long the application may work between two polls.
+    /// `max.poll.interval.ms`: how long the application may work between two polls; five minutes
+    /// by default.
     pub max_poll_interval: Duration,
-    /// `fetch.min.bytes`.
+    /// `fetch.min.bytes`: how much brokers wait for before they answer; 1 by default.
     pub fetch_min_bytes: i32,
-    /// `fetch.max.bytes`.
+    /// `fetch.max.bytes`: the most that an answer brings; 50 MiB by default.
     pub fetch_max_bytes: i32,
-    /// `fetch.max.wait.ms`.
+    /// `fetch.max.wait.ms`: how long brokers wait for `fetch.min.bytes`; half a second by default.
     pub fetch_max_wait: Duration,
-    /// `client.rack`.
+    /// `client.rack`; none by default.
     pub rack: Option<String>,
 }
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use fleuve_protocol::ErrorCode;
 use fleuve_types::TopicPartition;
-use tokio::task::JoinSet;
+use futures_util::future::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 
 use super::Shared;
@@ -20,6 +21,7 @@ use super::appetite::{Limits, Meal};
 use super::fetching::{Answer, BrokerState, Finding, Found, Lookup, fetch_once, find, limits_of};
 use super::session::Wanted;
 use super::state::Position;
+use crate::BoxFuture;
 use crate::config::OffsetReset;
 use crate::error::{Error, Result};
 
@@ -31,7 +33,9 @@ pub(super) struct Fetcher {
     busy: HashSet<i32>,
     finding: bool,
     refresh: Refresh,
-    events: JoinSet<Event>,
+    /// What it waits for. These are no tasks, so that an answer wakes one task and not three: those
+    /// would wake another thread each, which at a low rate costs more than all the rest.
+    events: FuturesUnordered<BoxFuture<'static, Event>>,
 }
 
 struct Refresh {
@@ -77,7 +81,7 @@ impl Fetcher {
             busy: HashSet::new(),
             finding: false,
             refresh: Refresh { wanted: false, running: false, not_before: now, last: now },
-            events: JoinSet::new(),
+            events: FuturesUnordered::new(),
         }
     }
 
@@ -93,10 +97,10 @@ impl Fetcher {
             }
             let look_again = self.ask().unwrap_or_else(|| Instant::now() + IDLE_LOOK);
             tokio::select! {
-                event = self.events.join_next(), if !self.events.is_empty() => {
+                Some(event) = self.events.next() => {
                     self.take_event(event);
-                    while let Some(event) = self.events.try_join_next() {
-                        self.take_event(Some(event));
+                    while let Some(Some(event)) = self.events.next().now_or_never() {
+                        self.take_event(event);
                     }
                 }
                 () = &mut work => {}
@@ -108,14 +112,16 @@ impl Fetcher {
     /// Asks whatever can be asked, and returns when to look again.
     fn ask(&mut self) -> Option<Instant> {
         let now = Instant::now();
-        let cluster = self.shared.client.cluster();
+        let shared = self.shared.clone();
+        let cluster = shared.client.cluster();
         let mut look_again = None;
         let mut at_latest =
             |at: Instant| look_again = Some(look_again.map_or(at, |l: Instant| l.min(at)));
         let mut to_find = Vec::new();
-        let mut by_leader: HashMap<i32, Theirs> = HashMap::new();
+        let mut to_fetch = Vec::new();
         {
-            let mut state = self.shared.lock();
+            let mut by_leader: HashMap<i32, Theirs> = HashMap::new();
+            let mut state = shared.lock();
             // Many partitions, each with a little ahead, must not add up without end.
             let all_full = state.buffered_bytes() >= self.limits.answer;
             for (partition, assigned) in &mut state.partitions {
@@ -169,22 +175,29 @@ impl Fetcher {
                 };
                 theirs.asked.push((partition.clone(), assigned.version, wanted));
             }
+            let mut room_awaited = all_full;
+            for (leader, theirs) in by_leader {
+                // Its answer makes us look again.
+                if self.busy.contains(&leader) {
+                    continue;
+                }
+                let idle = self.idle.entry(leader).or_insert_with(|| Box::new(BrokerState::new()));
+                match idle.not_before {
+                    Some(at) if at > now => at_latest(at),
+                    _ if !theirs.full && idle.appetite.has_room(theirs.waiting, self.limits) => {
+                        to_fetch.push((leader, theirs.asked));
+                    }
+                    _ => room_awaited = true,
+                }
+            }
+            // Under the lock, so that nothing is taken in between unnoticed.
+            state.room_awaited = room_awaited;
         }
         if !to_find.is_empty() && !self.finding {
             self.find(to_find);
         }
-        for (leader, theirs) in by_leader {
-            if theirs.full || self.busy.contains(&leader) {
-                continue;
-            }
-            let idle = self.idle.entry(leader).or_insert_with(|| Box::new(BrokerState::new()));
-            match idle.not_before {
-                Some(at) if at > now => at_latest(at),
-                _ if idle.appetite.has_room(theirs.waiting, self.limits) => {
-                    self.fetch(leader, theirs.asked);
-                }
-                _ => {}
-            }
+        for (leader, asked) in to_fetch {
+            self.fetch(leader, asked);
         }
         self.start_refresh(now);
         // One that runs already reports by itself; waking up for it would only burn time.
@@ -202,9 +215,8 @@ impl Fetcher {
             wanted.bytes_max = i32::try_from(share).unwrap_or(i32::MAX);
         }
         self.busy.insert(leader);
-        let lanes = self.shared.lanes.clone();
-        let config = self.shared.config.clone();
-        self.events.spawn(async move {
+        let shared = self.shared.clone();
+        self.events.push(Box::pin(async move {
             let versions = theirs
                 .iter()
                 .map(|(partition, version, wanted)| {
@@ -214,27 +226,24 @@ impl Fetcher {
             let wanted =
                 theirs.into_iter().map(|(partition, _, wanted)| (partition, wanted)).collect();
             let began = Instant::now();
-            let result = fetch_once(&lanes, &config, leader, &mut state, wanted).await;
+            let Shared { lanes, config, .. } = &*shared;
+            let (mut state, result) = fetch_once(lanes, config, leader, state, wanted).await;
             if result.is_err() {
                 state.session.reset();
             }
             Event::Fetched { broker: leader, state, versions, result, after: began.elapsed() }
-        });
+        }));
     }
 
     fn find(&mut self, asked: Vec<Lookup>) {
         self.finding = true;
-        let client = self.shared.client.clone();
-        let config = self.shared.config.clone();
-        self.events.spawn(async move { Event::Found(find(&client, &config, asked).await) });
+        let shared = self.shared.clone();
+        self.events.push(Box::pin(async move {
+            Event::Found(find(&shared.client, &shared.config, asked).await)
+        }));
     }
 
-    fn take_event(&mut self, event: Option<Result<Event, tokio::task::JoinError>>) {
-        let event = match event {
-            Some(Ok(event)) => event,
-            Some(Err(error)) => return tracing::error!(%error, "a consumer task failed"),
-            None => return,
-        };
+    fn take_event(&mut self, event: Event) {
         let now = Instant::now();
         let backoff = self.shared.client.config().retry_backoff;
         match event {
@@ -442,7 +451,7 @@ impl Fetcher {
         let client = self.shared.client.clone();
         let shared = self.shared.clone();
         let create = self.shared.config.allow_auto_create_topics;
-        self.events.spawn(async move {
+        self.events.push(Box::pin(async move {
             let refreshed = if all {
                 client.refresh_all().await.map(|cluster| shared.match_topics(&cluster))
             } else {
@@ -452,7 +461,7 @@ impl Fetcher {
                 tracing::debug!(%error, "metadata refresh failed");
             }
             Event::Refreshed
-        });
+        }));
     }
 }
 

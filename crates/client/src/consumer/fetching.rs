@@ -1,16 +1,19 @@
 //! The questions of the fetcher, asked of brokers: records after an offset, and positions.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::fetch_request::FetchRequest;
-use fleuve_protocol::messages::fetch_response::{FetchResponse, PartitionData};
+use fleuve_protocol::messages::fetch_response::{
+    FetchResponse, FetchableTopicResponse, PartitionData,
+};
 use fleuve_protocol::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
 use fleuve_protocol::records::Decompressor;
-use fleuve_types::TopicPartition;
+use fleuve_types::{TopicPartition, Uuid};
 use tokio::time::Instant;
 
 use super::appetite::{Appetite, Limits};
@@ -74,6 +77,9 @@ const FIRST_VERSION_WITH_IDS: i16 = 13;
 /// The first version that names the client's rack (KIP-392).
 const FIRST_VERSION_WITH_RACK: i16 = 11;
 
+/// Checking and decompressing so much takes as long as handing it to another task.
+const UNDONE_AT_ONCE_BYTES: usize = 64 << 10;
+
 /// No batch may grow larger than this when decompressed.
 const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
 
@@ -98,13 +104,55 @@ pub(super) fn limits_of(config: &ConsumerConfig) -> Limits {
 }
 
 /// Sends one fetch request and undoes its answer.
+///
+/// What is large is undone in a task of its own, so that those of several brokers do not wait for
+/// each other; for little, that costs more than it is worth.
 pub(super) async fn fetch_once(
+    lanes: &OwnLanes,
+    config: &ConsumerConfig,
+    leader: i32,
+    mut state: Box<BrokerState>,
+    wanted: HashMap<TopicPartition, Wanted>,
+) -> (Box<BrokerState>, Result<Vec<Answer>>) {
+    let isolation = config.isolation_level;
+    let reply = match ask(lanes, config, leader, &mut state, wanted).await {
+        Ok(Some(reply)) => reply,
+        Ok(None) => return (state, Ok(Vec::new())),
+        Err(error) => return (state, Err(error)),
+    };
+    if reply.bytes() <= UNDONE_AT_ONCE_BYTES {
+        let answers = reply.undo(isolation, &mut state.decompressor);
+        return (state, Ok(answers));
+    }
+    let undoing = tokio::spawn(async move {
+        let answers = reply.undo(isolation, &mut state.decompressor);
+        (state, Ok(answers))
+    });
+    undoing.await.unwrap_or_else(|error| {
+        // It does nothing that may panic, so that only the end of the runtime ends it.
+        let error = Error::state(format!("records of broker {leader} could not be read: {error}"));
+        (Box::new(BrokerState::new()), Err(error))
+    })
+}
+
+/// A broker's answer to a fetch, with what belongs to the question.
+struct Reply {
+    responses: Vec<FetchableTopicResponse>,
+    /// Records that came in several pieces, in their order.
+    spans: Vec<Vec<Bytes>>,
+    by_id: bool,
+    names: HashMap<Uuid, Arc<str>>,
+    offsets: HashMap<TopicPartition, i64>,
+}
+
+/// Sends one fetch request; nothing comes back if the session has to begin anew.
+async fn ask(
     lanes: &OwnLanes,
     config: &ConsumerConfig,
     leader: i32,
     state: &mut BrokerState,
     wanted: HashMap<TopicPartition, Wanted>,
-) -> Result<Vec<Answer>> {
+) -> Result<Option<Reply>> {
     let connection = lanes.fetching(leader).await?;
     let has_ids = wanted.values().all(|wanted| !wanted.topic_id.is_zero());
     let cap = if has_ids { i16::MAX } else { FIRST_VERSION_WITH_IDS - 1 };
@@ -138,7 +186,6 @@ pub(super) async fn fetch_once(
     let timeout = lanes.config().request_timeout + max_wait;
     let answered = connection.submit(&request, version)?.within(timeout);
     let (response, spans) = answered.wait_spans().await?;
-    let mut spans = spans.into_iter().peekable();
     let FetchResponse { error_code, session_id, responses, .. } = response;
     match code_of(error_code) {
         ErrorCode::None => state.session.advance(session_id),
@@ -147,34 +194,58 @@ pub(super) async fn fetch_once(
         | ErrorCode::InvalidFetchSessionEpoch
         | ErrorCode::FetchSessionTopicIdError => {
             state.session.reset();
-            return Ok(Vec::new());
+            return Ok(None);
         }
         code => return Err(Error::broker(format!("fetch from broker {leader}"), code)),
     }
-    let mut answers = Vec::new();
-    for topic in responses {
-        let name =
-            if by_id { names.get(&topic.topic_id).cloned() } else { Some((&*topic.topic).into()) };
-        let Some(name) = name else { continue };
-        for data in topic.partitions {
-            let partition = TopicPartition::new(name.clone(), data.partition_index);
-            // Records that came in several pieces are the next in the list: all come in order.
-            let is_first = |span: &Vec<Bytes>| {
-                let (first, records) = (span.first(), data.records.as_ref());
-                first.zip(records).is_some_and(|(f, r)| f.as_ptr() == r.as_ptr())
-            };
-            let pieces = match spans.next_if(is_first) {
-                Some(pieces) => pieces,
-                None => {
-                    data.records.iter().filter(|records| !records.is_empty()).cloned().collect()
-                }
-            };
-            let Some(&fetch_offset) = offsets.get(&partition) else { continue };
-            let decompressor = &mut state.decompressor;
-            answers.push(answer(partition, fetch_offset, data, pieces, config, decompressor));
-        }
+    Ok(Some(Reply { responses, spans, by_id, names, offsets }))
+}
+
+impl Reply {
+    /// Returns the size of all records, as far as they are in one piece each.
+    fn bytes(&self) -> usize {
+        let partitions = self.responses.iter().flat_map(|topic| &topic.partitions);
+        partitions.filter_map(|data| data.records.as_ref()).map(Bytes::len).sum()
     }
-    Ok(answers)
+
+    /// Checks and decompresses what is in the answer.
+    fn undo(self, isolation: IsolationLevel, decompressor: &mut Decompressor) -> Vec<Answer> {
+        let Self { responses, spans, by_id, names, offsets } = self;
+        let mut spans = spans.into_iter().peekable();
+        let mut answers = Vec::new();
+        for topic in responses {
+            let name = if by_id {
+                names.get(&topic.topic_id).cloned()
+            } else {
+                Some((&*topic.topic).into())
+            };
+            let Some(name) = name else { continue };
+            for data in topic.partitions {
+                let partition = TopicPartition::new(name.clone(), data.partition_index);
+                // Records that came in several pieces are the next in the list: all come in order.
+                let is_first = |span: &Vec<Bytes>| {
+                    let (first, records) = (span.first(), data.records.as_ref());
+                    first.zip(records).is_some_and(|(f, r)| f.as_ptr() == r.as_ptr())
+                };
+                let pieces = match spans.next_if(is_first) {
+                    Some(pieces) => pieces,
+                    None => {
+                        data.records.iter().filter(|records| !records.is_empty()).cloned().collect()
+                    }
+                };
+                let Some(&fetch_offset) = offsets.get(&partition) else { continue };
+                answers.push(answer(
+                    partition,
+                    fetch_offset,
+                    data,
+                    pieces,
+                    isolation,
+                    decompressor,
+                ));
+            }
+        }
+        answers
+    }
 }
 
 fn answer(
@@ -182,7 +253,7 @@ fn answer(
     fetch_offset: i64,
     data: PartitionData,
     pieces: Vec<Bytes>,
-    config: &ConsumerConfig,
+    isolation: IsolationLevel,
     decompressor: &mut Decompressor,
 ) -> Answer {
     let code = code_of(data.error_code);
@@ -191,7 +262,7 @@ fn answer(
     let size = pieces.iter().map(Bytes::len).sum();
     let readable = !pieces.is_empty() && code == ErrorCode::None;
     let records = readable.then(|| {
-        let committed_only = config.isolation_level == IsolationLevel::ReadCommitted;
+        let committed_only = isolation == IsolationLevel::ReadCommitted;
         let aborted = data.aborted_transactions.unwrap_or_default();
         let aborted = aborted.iter().map(|aborted| (aborted.producer_id, aborted.first_offset));
         let fetched = Fetched {
@@ -320,7 +391,7 @@ async fn find_ends_of_epochs(client: &Client, asked: Vec<Lookup>) -> Vec<Finding
     let ends = client
         .call_leaders::<OffsetForLeaderEpochRequest, _>(&partitions, build, |response| {
             let answers = response.topics.into_iter().flat_map(|topic| {
-                let name: std::sync::Arc<str> = (&*topic.topic).into();
+                let name: Arc<str> = (&*topic.topic).into();
                 topic.partitions.into_iter().map(move |answer| crate::client::PartitionAnswer {
                     partition: TopicPartition::new(name.clone(), answer.partition),
                     error_code: answer.error_code,

@@ -284,10 +284,11 @@ impl Membership {
         let before = self.shared.lock().last_poll;
         loop {
             {
-                let state = self.shared.lock();
+                let mut state = self.shared.lock();
                 if state.last_poll > before || state.closing {
                     return;
                 }
+                state.poll_awaited = true;
             }
             self.shared.group_work.notified().await;
         }
@@ -299,10 +300,11 @@ impl Membership {
         let done = async move {
             loop {
                 let give_up_at = {
-                    let state = shared.lock();
+                    let mut state = shared.lock();
                     if !state.lent || state.closing {
                         return;
                     }
+                    state.poll_awaited = true;
                     state.last_poll + shared.config.max_poll_interval
                 };
                 let work = shared.group_work.notified();

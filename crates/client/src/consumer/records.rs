@@ -202,8 +202,7 @@ impl Records {
         std::iter::from_fn(move || self.take_batch()).flatten()
     }
 
-    /// Returns the last offset of every batch; a reader by batches of [`Records::iter`] can stop
-    /// and go on there.
+    /// Takes the records of the next batch, each keeping its bytes; nothing if no batch is left.
     pub(super) fn take_batch(&mut self) -> Option<VecDeque<OwnedRecord>> {
         if self.batches.is_empty() {
             return None;

@@ -20,9 +20,10 @@ pub(super) struct Singly {
 }
 
 impl Consumer {
-    /// Waits up to `timeout` for the next record.
+    /// Waits up to `timeout` for the next record; `None` if none came.
     ///
-    /// A convenience that costs an allocation per batch; [`Consumer::poll`] costs none per record.
+    /// [`Consumer::commit`] commits up to the record given last; automatic commits go by whole polls,
+    /// and never by a record that was not given. A convenience that costs an allocation per batch; [`Consumer::poll`] costs none per record.
     pub async fn next(&self, timeout: Duration) -> Result<Option<OwnedRecord>> {
         let mut singly = self.singly.lock().await;
         loop {
@@ -54,6 +55,19 @@ impl Consumer {
     }
 
     /// Returns records one by one, without end, as a [`futures_core::Stream`].
+    ///
+    /// ```no_run
+    /// # async fn example(consumer: fleuve_client::Consumer) -> fleuve_client::Result<()> {
+    /// use futures_util::StreamExt;
+    ///
+    /// let mut records = consumer.stream().take(100);
+    /// while let Some(record) = records.next().await {
+    ///     let record = record?;
+    ///     println!("{}: {:?}", record.offset, record.value);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// Errors are items, and the stream goes on after those that may pass. Heartbeats and commits
     /// do not depend on how it is polled, but a consumer that is not asked for anything during

@@ -117,6 +117,11 @@ pub(super) struct State {
     pub(super) last_poll: Instant,
     /// Whether the application waits inside a poll.
     pub(super) polling: bool,
+    /// Whether the membership waits for the application's next poll; waking it for every one would
+    /// cost more than the poll.
+    pub(super) poll_awaited: bool,
+    /// Whether the fetcher asks for nothing more until the application has taken something.
+    pub(super) room_awaited: bool,
     pub(super) member: Member,
     /// Whether a JoinGroup is under way, whose answer brings another generation.
     pub(super) joining: bool,
@@ -150,6 +155,8 @@ impl State {
             lent: false,
             last_poll: Instant::now(),
             polling: false,
+            poll_awaited: false,
+            room_awaited: false,
             joining: false,
             member: Member::default(),
         }

@@ -340,6 +340,35 @@ async fn an_honest_broker_loses_nothing() {
     }
 }
 
+/// The last poll before the absence gave nothing, so that nobody waits for records to be given back.
+#[tokio::test(start_paused = true)]
+async fn whoever_was_away_for_too_long_is_a_member_again_with_the_next_poll() {
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        let model = Arc::new(Mutex::new(Model::default()));
+        let broker = faulty(model, Arc::default(), Box::new(|_| Fault::None));
+        let client = Client::with_transport(client_config(), Arc::new(broker));
+        let config = ConsumerConfig {
+            group_id: Some("g".to_owned()),
+            group_protocol: protocol,
+            offset_reset: OffsetReset::Earliest,
+            max_poll_interval: Duration::from_secs(20),
+            ..ConsumerConfig::default()
+        };
+        let consumer = Consumer::new(client.clone(), config).expect("valid");
+        consumer.subscribe(&["t"]).expect("a group");
+        let empty = consumer.poll(Duration::from_secs(10)).await.expect("nothing wrong");
+        assert!(empty.is_none() && consumer.assignment().len() == 2, "{protocol:?}");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(consumer.assignment().len(), 0, "it has left, {protocol:?}");
+
+        let producer = Producer::new(client, ProducerConfig::default()).expect("valid");
+        producer.send_and_wait(Record::new("t").partition(1).value("news")).await.expect("written");
+        let news = consumer.poll(Duration::from_secs(10)).await.expect("nothing wrong");
+        assert_eq!(news.expect("it is back").count(), 1, "{protocol:?}");
+        consumer.close().await.expect("left");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_error_code_in_every_response_is_survived_or_told() {
     for (protocol, key) in kinds() {

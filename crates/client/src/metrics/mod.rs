@@ -5,6 +5,17 @@
 //! the same to brokers that subscribe to it (KIP-714), as `otlp` writes it.
 //!
 //! Averages and maxima are over the life of the client: there are no sampling windows.
+//!
+//! ```no_run
+//! # fn example(producer: &fleuve_client::Producer) {
+//! for metric in producer.metrics() {
+//!     println!("{} {} {:?}: {}", metric.group, metric.name, metric.tags, metric.value);
+//! }
+//! # }
+//! ```
+//!
+//! Pushing is on as in Kafka, and happens only where brokers ask for it;
+//! [`crate::ClientConfig::metrics_push`] switches it off.
 
 mod otlp;
 pub(crate) mod telemetry;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::batch::{Batch, Delivery, Outcome};
 use super::deliveries::Deliveries;
-use super::partitioner::{Sticky, partition_for_key};
+use super::partitioner::{Partitioner, Sticky, partition_for_key};
 use super::queue::{OpenBatch, Queue};
 use super::record::Record;
 use crate::cluster::TopicInfo;
@@ -27,13 +27,23 @@ pub(super) enum Appended {
     /// It is in a batch.
     Done {
         delivery: Delivery,
-        /// Whether the sender has something to do that it does not know of.
-        wake: bool,
+        wake: Wake,
     },
     /// The topic's partitions are not known.
     TopicUnknown,
     /// `buffer.memory` is used up.
     MemoryFull,
+}
+
+/// What the sender has to be told of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wake {
+    /// That there is something to do now.
+    Now,
+    /// That there is something to do then, if nothing comes before.
+    By(Instant),
+    /// Nothing that it does not know.
+    Never,
 }
 
 /// The buffered records of a producer.
@@ -44,6 +54,10 @@ pub(super) struct Accumulator {
     buffer_memory: usize,
     max_request_size: usize,
     ignore_keys: bool,
+    partitioner: Option<Arc<dyn Partitioner>>,
+    adaptive: bool,
+    /// How long a leader may take nothing before records without a key go elsewhere; zero is for ever.
+    availability_timeout: Duration,
     codec: Codec,
     transactional: bool,
 }
@@ -68,6 +82,8 @@ pub(super) struct State {
     pub(super) closed: bool,
     /// When the sender looks at the queues again, whatever happens before.
     pub(super) sender_looks_at: Option<Instant>,
+    /// Whether it has all it needs to send, and so nothing to do before a linger is over.
+    pub(super) sender_is_ready: bool,
     /// Builders with the memory of their codecs.
     #[expect(clippy::vec_box, reason = "builders move into batches and back by their pointer")]
     free_builders: Vec<Box<BatchBuilder>>,
@@ -96,6 +112,9 @@ impl Accumulator {
             buffer_memory: config.buffer_memory,
             max_request_size: config.max_request_size,
             ignore_keys: config.ignore_keys,
+            partitioner: config.partitioner.clone(),
+            adaptive: config.adaptive_partitioning,
+            availability_timeout: config.partition_availability_timeout,
             codec: config.codec,
             transactional: config.transactional_id.is_some(),
         }
@@ -107,26 +126,26 @@ impl Accumulator {
     }
 
     /// Appends records in their order until one meets an obstacle, and notes the batches in `deliveries`. Returns how
-    /// many it took, the obstacle of the next, and whether to wake the sender.
+    /// many it took, the obstacle of the next, and when to wake the sender.
     pub(super) fn append_all(
         &self,
         records: &[Record<'_>],
         deliveries: &mut Deliveries,
-    ) -> Result<(usize, Option<Appended>, bool)> {
-        let mut wake_any = false;
+    ) -> Result<(usize, Option<Appended>, Wake)> {
+        let mut first_wake = Wake::Never;
         let mut state = self.lock();
         let count = records.len().min(LOCKED_MAX);
         for (index, record) in records[..count].iter().enumerate() {
             let timestamp = record.timestamp.unwrap_or_else(now_ms);
             match self.append_to(&mut state, record, timestamp)? {
                 Appended::Done { delivery, wake } => {
-                    wake_any |= wake;
+                    first_wake = first_wake.min(wake);
                     deliveries.add(delivery);
                 }
-                obstacle => return Ok((index, Some(obstacle), wake_any)),
+                obstacle => return Ok((index, Some(obstacle), first_wake)),
             }
         }
-        Ok((count, None, wake_any))
+        Ok((count, None, first_wake))
     }
 
     fn append_to(
@@ -150,19 +169,28 @@ impl Accumulator {
         let partition = self.choose_partition(topic, record, size)?;
         let queue = &mut topic.queues[partition];
 
-        let mut wake = false;
+        let mut wake = Wake::Never;
         if let Some(open) = &queue.open
             && open.builder.estimated_size() + size > self.batch_size
         {
             queue.close_open();
-            wake = !queue.attended;
+            if !queue.attended {
+                wake = Wake::Now;
+            }
         }
         let open = match &mut queue.open {
             Some(open) => open,
             None => {
                 let created = Instant::now();
-                let looks_in_time = |at| at <= created + self.linger;
-                wake |= !queue.attended && !state.sender_looks_at.is_some_and(looks_in_time);
+                let at = created + self.linger;
+                if !queue.attended && state.sender_looks_at.is_none_or(|looks_at| looks_at > at) {
+                    if state.sender_is_ready && !self.linger.is_zero() {
+                        wake = wake.min(Wake::By(at));
+                        state.sender_looks_at = Some(at);
+                    } else {
+                        wake = Wake::Now;
+                    }
+                }
                 let builder = state.free_builders.pop();
                 let builder = builder.unwrap_or_else(|| self.new_builder(state.free_buffers.pop()));
                 state.memory_used += builder.size();
@@ -223,6 +251,9 @@ impl Accumulator {
             let partition = TopicPartition::new(info.name.clone(), partition as i32);
             topic.queues.push(Queue::new(partition));
         }
+        for (queue, partition) in topic.queues.iter_mut().zip(&info.partitions) {
+            queue.has_leader = partition.leader.is_some();
+        }
     }
 
     /// Returns the names of all topics that records were sent to.
@@ -275,14 +306,24 @@ impl Accumulator {
         size: usize,
     ) -> Result<usize> {
         let count = topic.queues.len();
-        match (record.partition, record.key) {
+        let partition = record.partition.or_else(|| {
+            let partitioner = self.partitioner.as_ref()?;
+            partitioner.partition(record, count)
+        });
+        match (partition, record.key) {
             (Some(partition), _) => {
                 usize::try_from(partition).ok().filter(|&index| index < count).ok_or_else(|| {
                     Error::NoSuchPartition { topic: topic.name.to_string(), partition, count }
                 })
             }
             (None, Some(key)) if !self.ignore_keys => Ok(partition_for_key(key, count)),
-            (None, _) => Ok(topic.sticky.next(size, count)),
+            (None, _) => {
+                let Topic { queues, sticky, .. } = topic;
+                Ok(sticky.next(size, count, |partition| match self.adaptive {
+                    true => queues[partition].load(self.availability_timeout),
+                    false => Some(0),
+                }))
+            }
         }
     }
 

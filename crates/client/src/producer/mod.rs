@@ -42,14 +42,14 @@ use crate::consumer::{Committed, GroupMetadata};
 use crate::error::{Error, Result};
 use crate::interceptor::OutgoingRecord;
 use crate::metrics::{Measured, Metric, telemetry};
-use crate::timing::{Deadline, now_ms};
+use crate::timing::{Alarm, Deadline, now_ms};
 
-use accumulator::{Accumulator, Appended};
+use accumulator::{Accumulator, Appended, Wake};
 use transactions::Transactions;
 
 pub use batch::Delivery;
 pub use deliveries::Deliveries;
-pub use partitioner::{murmur2, partition_for_key};
+pub use partitioner::{Partitioner, RoundRobinPartitioner, murmur2, partition_for_key};
 pub use record::{Header, Record, RecordMetadata};
 
 /// A producer; clones share its batches and its memory.
@@ -89,6 +89,8 @@ struct Shared {
     transactions: Option<Transactions>,
     /// Wakes the sender.
     work: Notify,
+    /// Wakes it when a linger is over.
+    alarm: Alarm,
     /// Wakes callers of `send` that wait for memory.
     memory: Notify,
     memory_waiters: AtomicUsize,
@@ -108,6 +110,7 @@ impl Producer {
             client,
             config,
             work: Notify::new(),
+            alarm: Alarm::new(),
             memory: Notify::new(),
             memory_waiters: AtomicUsize::new(0),
             counters: metrics::Counters::default(),
@@ -124,8 +127,12 @@ impl Producer {
 
     /// Puts `record` into a batch and returns the future of its delivery.
     ///
-    /// It waits up to `max.block.ms` while the topic is not known or the memory is full. The
-    /// returned [`Delivery`] may be dropped; the record is sent all the same.
+    /// It waits up to `max.block.ms` while the topic is not known or the memory is full, and
+    /// otherwise not at all. The returned [`Delivery`] may be dropped; the record is sent all the
+    /// same. Records of one partition are written in the order of their sending, retries included.
+    ///
+    /// An error here means that the record was not taken: it is too large, its partition does not
+    /// exist, or the time is over. What happens to it later is told by the delivery.
     pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
         if !self.handle.shared.config.interceptors.is_empty() {
             return Box::pin(self.send_intercepted(record)).await;
@@ -155,9 +162,7 @@ impl Producer {
         while !records.is_empty() {
             let (taken, obstacle, wake) = shared.accumulator.append_all(records, deliveries)?;
             records = &records[taken..];
-            if wake {
-                shared.work.notify_one();
-            }
+            shared.wake(wake);
             if let (Some(obstacle), Some((record, rest))) = (obstacle, records.split_first()) {
                 let timestamp = record.timestamp.unwrap_or_else(now_ms);
                 deliveries.add(self.send_when_possible(*record, timestamp, obstacle).await?);
@@ -210,9 +215,7 @@ impl Producer {
         // The way most records take, without anything to wait for.
         match shared.accumulator.append(&record, timestamp)? {
             Appended::Done { delivery, wake } => {
-                if wake {
-                    shared.work.notify_one();
-                }
+                shared.wake(wake);
                 Ok(delivery)
             }
             obstacle => self.send_when_possible(record, timestamp, obstacle).await,
@@ -246,6 +249,29 @@ impl Producer {
     }
 
     /// Begins a transaction; records can only be sent within one.
+    ///
+    /// ```no_run
+    /// # async fn example(client: fleuve_client::Client) -> fleuve_client::Result<()> {
+    /// use fleuve_client::{Advice, Producer, ProducerConfig, Record};
+    ///
+    /// let config = ProducerConfig {
+    ///     transactional_id: Some("payments-1".to_owned()),
+    ///     ..ProducerConfig::default()
+    /// };
+    /// let producer = Producer::new(client, config)?;
+    /// producer.init_transactions().await?;
+    /// producer.begin_transaction()?;
+    /// for account in ["ada", "bob"] {
+    ///     // Failures come back from the commit, so that nobody need wait for each record.
+    ///     drop(producer.send(Record::new("payments").key(account).value("10")).await?);
+    /// }
+    /// match producer.commit_transaction().await {
+    ///     Err(error) if error.advice() == Advice::Abort => producer.abort_transaction().await?,
+    ///     other => other?,
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn begin_transaction(&self) -> Result<()> {
         self.handle.shared.begin_transaction()
     }
@@ -302,9 +328,7 @@ impl Producer {
         loop {
             match obstacle {
                 Appended::Done { delivery, wake } => {
-                    if wake {
-                        shared.work.notify_one();
-                    }
+                    shared.wake(wake);
                     return Ok(delivery);
                 }
                 Appended::TopicUnknown => {
@@ -340,6 +364,15 @@ impl Producer {
 }
 
 impl Shared {
+    /// Lets the sender know of a record in time.
+    fn wake(&self, wake: Wake) {
+        match wake {
+            Wake::By(at) if self.alarm.ring_by(at) => {}
+            Wake::Now | Wake::By(_) => self.work.notify_one(),
+            Wake::Never => {}
+        }
+    }
+
     /// Tells everybody who waits for a batch how it ended.
     fn conclude(&self, batch: &batch::Batch, result: Result<batch::Written>) {
         batch.span.record("attempts", batch.attempts);

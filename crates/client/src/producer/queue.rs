@@ -35,6 +35,10 @@ pub(super) struct Queue {
     /// Whether the sender waits for something before it can send of this queue, and will look at
     /// it again by itself.
     pub(super) attended: bool,
+    /// Whether somebody leads the partition, as far as is known.
+    pub(super) has_leader: bool,
+    /// Since when the leader takes no batches, although some are ready for it.
+    pub(super) held_since: Option<Instant>,
     closed: VecDeque<Batch>,
     /// Failed batches that are to be sent again, by serial.
     retry: VecDeque<Batch>,
@@ -70,6 +74,8 @@ impl Queue {
             open: None,
             listed: false,
             attended: false,
+            has_leader: true,
+            held_since: None,
             closed: VecDeque::new(),
             retry: VecDeque::new(),
             in_flight: Vec::new(),
@@ -100,6 +106,14 @@ impl Queue {
     /// Reports whether nothing waits to be sent.
     pub(super) fn is_idle(&self) -> bool {
         self.open.is_none() && self.closed.is_empty() && self.retry.is_empty()
+    }
+
+    /// Returns how many batches wait to be sent, besides the open one; nothing if there is no
+    /// leader, or none that took a batch within `timeout`, where that is not zero.
+    pub(super) fn load(&self, timeout: Duration) -> Option<usize> {
+        let held = |since: Instant| !timeout.is_zero() && since.elapsed() > timeout;
+        let available = self.has_leader && !self.held_since.is_some_and(held);
+        available.then(|| self.closed.len() + self.retry.len())
     }
 
     /// Reports whether something failed, and not everything sent with it has come back.
@@ -189,6 +203,7 @@ impl Queue {
             }
         };
         batch.attempts += 1;
+        self.held_since = None;
         self.in_flight.push((batch.serial, batch.outcome.clone()));
         Some(batch)
     }

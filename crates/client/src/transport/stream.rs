@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fleuve_protocol::Pieces;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -17,6 +17,10 @@ const READ_BYTES: usize = 32 << 10;
 /// frame really went; beyond it, the buffer doubles with what has come, so that a lying size costs
 /// the liar as much as it costs us.
 const TRUSTED_BYTES: usize = 1 << 20;
+/// How many buffers of large frames are kept: one that is in use and one for the next.
+const SPARES_MAX: usize = 2;
+/// Up to this size.
+const SPARE_BYTES_MAX: usize = 2 << 20;
 /// The most slices that one vectored write takes (Linux accepts 1024).
 const SLICES_MAX: usize = 64;
 
@@ -70,21 +74,46 @@ impl<W: AsyncWrite + Send + Unpin + 'static> FrameSender for StreamSender<W> {
     }
 }
 
+/// Frames are slices of the buffers they are read into.
+///
+/// A large one gets a buffer to itself. While somebody works on it, the next is read into another,
+/// and then they change places: memory that is warm need not be asked of the system, page by page.
 struct StreamReceiver<R> {
     reader: R,
+    /// Small frames, and the beginnings of large ones.
     buffer: BytesMut,
+    /// The large frame that is coming in.
+    large: Option<Large>,
+    /// What is left of the buffers of large frames, which may still be in use.
+    spares: Vec<BytesMut>,
     frame_bytes_max: usize,
     /// How far the next size is believed.
     trusted_bytes: usize,
 }
 
+/// A frame that does not fit into the common buffer.
+struct Large {
+    size: usize,
+    buffer: BytesMut,
+}
+
 impl<R> StreamReceiver<R> {
     fn new(reader: R, frame_bytes_max: usize) -> Self {
-        Self { reader, buffer: BytesMut::new(), frame_bytes_max, trusted_bytes: TRUSTED_BYTES }
+        Self {
+            reader,
+            buffer: BytesMut::new(),
+            large: None,
+            spares: Vec::new(),
+            frame_bytes_max,
+            trusted_bytes: TRUSTED_BYTES,
+        }
     }
 
     /// Cuts a whole frame off the buffer, or makes room for more of it.
     fn cut(&mut self) -> io::Result<Option<Bytes>> {
+        if self.large.is_some() {
+            return Ok(self.cut_large());
+        }
         let Some(size) = self.buffer.first_chunk::<SIZE_BYTES>() else {
             self.buffer.reserve(READ_BYTES);
             return Ok(None);
@@ -100,13 +129,54 @@ impl<R> StreamReceiver<R> {
             })?;
         let missing = (SIZE_BYTES + size).saturating_sub(self.buffer.len());
         if missing == 0 {
-            self.trusted_bytes = self.trusted_bytes.max(size);
             self.buffer.advance(SIZE_BYTES);
             return Ok(Some(self.buffer.split_to(size).freeze()));
         }
-        let trusted = self.trusted_bytes.max(self.buffer.len());
-        self.buffer.reserve(missing.min(trusted).max(READ_BYTES.min(missing)));
-        Ok(None)
+        if size <= READ_BYTES {
+            self.buffer.reserve(missing);
+            return Ok(None);
+        }
+        self.buffer.advance(SIZE_BYTES);
+        let mut buffer = self.spare(size).unwrap_or_else(|| {
+            // Rounded up, so that a frame that is a little larger than the last one fits in, too.
+            BytesMut::with_capacity(size.min(self.trusted_bytes).next_multiple_of(READ_BYTES))
+        });
+        buffer.extend_from_slice(&self.buffer);
+        self.buffer.clear();
+        self.large = Some(Large { size, buffer });
+        Ok(self.cut_large())
+    }
+
+    /// Gives the large frame out if it is whole, or makes room for more of it.
+    fn cut_large(&mut self) -> Option<Bytes> {
+        let Large { size, buffer } = self.large.as_mut()?;
+        let missing = size.saturating_sub(buffer.len());
+        if missing > 0 {
+            if buffer.len() == buffer.capacity() {
+                buffer.reserve(missing.min(self.trusted_bytes.max(buffer.len())));
+            }
+            return None;
+        }
+        let Large { size, mut buffer } = self.large.take()?;
+        self.trusted_bytes = self.trusted_bytes.max(size);
+        let frame = buffer.split_to(size).freeze();
+        // One that is larger is an exception, and its memory not kept for the next.
+        if size <= SPARE_BYTES_MAX {
+            if self.spares.len() == SPARES_MAX {
+                self.spares.remove(0);
+            }
+            self.spares.push(buffer);
+        }
+        Some(frame)
+    }
+
+    /// Takes a buffer of which no frame is in use any more, and that has room for `size` bytes.
+    fn spare(&mut self, size: usize) -> Option<BytesMut> {
+        let found = self.spares.iter_mut().position(|spare| {
+            spare.clear();
+            spare.try_reclaim(size)
+        })?;
+        Some(self.spares.swap_remove(found))
     }
 }
 
@@ -117,8 +187,16 @@ impl<R: AsyncRead + Send + Unpin + 'static> FrameReceiver for StreamReceiver<R> 
                 if let Some(frame) = self.cut()? {
                     return Ok(frame.into());
                 }
-                if self.reader.read_buf(&mut self.buffer).await? == 0 {
-                    let text = if self.buffer.is_empty() {
+                let read = match &mut self.large {
+                    Some(Large { size, buffer }) => {
+                        // What comes behind it belongs into the common buffer.
+                        let missing = size.saturating_sub(buffer.len());
+                        self.reader.read_buf(&mut buffer.limit(missing)).await?
+                    }
+                    None => self.reader.read_buf(&mut self.buffer).await?,
+                };
+                if read == 0 {
+                    let text = if self.buffer.is_empty() && self.large.is_none() {
                         "the broker closed the connection"
                     } else {
                         "the broker closed the connection in the middle of a response"
@@ -177,7 +255,37 @@ mod tests {
         let mut receiver = StreamReceiver::new(reader, 1 << 30);
         receiver.buffer.extend_from_slice(&(1i32 << 29).to_be_bytes());
         assert!(receiver.cut().expect("within the limit").is_none());
-        assert!(receiver.buffer.capacity() <= 2 * TRUSTED_BYTES, "{}", receiver.buffer.capacity());
+        let large = receiver.large.expect("begun");
+        assert!(large.buffer.capacity() <= 2 * TRUSTED_BYTES, "{}", large.buffer.capacity());
+    }
+
+    #[tokio::test]
+    async fn large_frames_take_turns_in_two_buffers() {
+        const SIZE: usize = 100 << 10;
+        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+        let (reader, writer) = tokio::io::split(ours);
+        let mut link = stream_link(reader, writer, 1 << 20);
+        let sending = tokio::spawn(async move {
+            for number in 0..20u8 {
+                theirs.write_all(&(SIZE as u32).to_be_bytes()).await.expect("read");
+                theirs.write_all(&vec![number; SIZE]).await.expect("read");
+                theirs.write_all(b"\0\0\0\x01x").await.expect("read");
+            }
+            theirs
+        });
+        let mut places = std::collections::HashSet::new();
+        let mut held = Bytes::new();
+        for number in 0..20u8 {
+            let frame = link.receiver.receive().await.expect("frame").into_bytes();
+            assert!(frame.len() == SIZE && frame.iter().all(|byte| *byte == number), "{number}");
+            assert!(held.iter().all(|byte| *byte + 1 == number), "the last one is untouched");
+            places.insert(frame.as_ptr());
+            // One is held until the next is there.
+            held = frame;
+            assert_eq!(link.receiver.receive().await.expect("frame").into_bytes(), b"x"[..]);
+        }
+        assert_eq!(places.len(), 2);
+        sending.await.expect("no panic");
     }
 
     #[tokio::test]

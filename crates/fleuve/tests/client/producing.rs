@@ -1,6 +1,8 @@
 //! What goes in comes out: order, codecs, keys, headers, sizes.
 
-use fleuve::client::producer::{Header, partition_for_key};
+use std::sync::Arc;
+
+use fleuve::client::producer::{Header, Partitioner, partition_for_key};
 use fleuve::client::{ConsumerConfig, Error, ProducerConfig, Record};
 use fleuve_protocol::records::{Codec, Compression};
 
@@ -9,6 +11,7 @@ use crate::target::{Target, for_each_target, values};
 for_each_target! {
     every_codec_carries_records_in_order
     keys_choose_partitions_as_kafkas_clients_do
+    a_partitioner_of_the_program_comes_before_keys
     headers_timestamps_and_tombstones_survive
     a_record_beyond_the_limit_is_refused_alone
 }
@@ -44,6 +47,33 @@ async fn keys_choose_partitions_as_kafkas_clients_do(target: &Target) {
         let written = producer.send_and_wait(record).await.expect("written");
         assert_eq!(written.partition.partition as usize, partition_for_key(key.as_bytes(), 7));
     }
+    producer.close().await.expect("closed");
+}
+
+/// Records whose value is a number go to that partition.
+#[derive(Debug)]
+struct ByValue;
+
+impl Partitioner for ByValue {
+    fn partition(&self, record: &Record<'_>, _: usize) -> Option<i32> {
+        std::str::from_utf8(record.value?).ok()?.parse().ok()
+    }
+}
+
+async fn a_partitioner_of_the_program_comes_before_keys(target: &Target) {
+    let topic = target.topic("partitioner", 3).await;
+    let config = ProducerConfig { partitioner: Some(Arc::new(ByValue)), ..Default::default() };
+    let producer = target.producer(config).await;
+    for (value, expected) in [("0", 0), ("2", 2), ("none", partition_for_key(b"k", 3))] {
+        let record = Record::new(&topic).key("k").value(value);
+        let written = producer.send_and_wait(record).await.expect("written");
+        assert_eq!(written.partition.partition as usize, expected, "{value}");
+    }
+    let record = Record::new(&topic).partition(1).value("0");
+    let written = producer.send_and_wait(record).await.expect("written");
+    assert_eq!(written.partition.partition, 1, "whoever names a partition means it");
+    let refused = producer.send(Record::new(&topic).value("3")).await.err().expect("refused");
+    assert!(matches!(refused, Error::NoSuchPartition { partition: 3, .. }), "{refused}");
     producer.close().await.expect("closed");
 }
 

@@ -101,6 +101,8 @@ impl Sender {
                 continue;
             };
             let broker = self.brokers.entry(leader).or_default();
+            // Until it is taken, which is the rule.
+            queue.held_since.get_or_insert(now);
             if broker.connection.as_ref().is_none_or(Connection::is_closed) {
                 broker.connection = None;
                 match broker.not_before {
@@ -165,6 +167,7 @@ impl Sender {
             }
         }
         state.sender_looks_at = harvest.look_again;
+        state.sender_is_ready = identity.is_some();
         harvest
     }
 }

@@ -31,7 +31,6 @@ use crate::client::Lane;
 use crate::config::Acks;
 use crate::connection::{Connection, Response};
 use crate::error::Result;
-use crate::timing::Alarm;
 
 pub(super) struct Sender {
     shared: Arc<Shared>,
@@ -41,7 +40,6 @@ pub(super) struct Sender {
     /// Whether partitions are being announced to the transaction's coordinator.
     announcing: bool,
     events: JoinSet<Event>,
-    alarm: Alarm,
 }
 
 /// What the sender knows about one broker.
@@ -126,7 +124,6 @@ impl Sender {
             refresh: RefreshState { wanted: false, running: false, not_before: now, last: now },
             announcing: false,
             events: JoinSet::new(),
-            alarm: Alarm::new(),
         }
     }
 
@@ -151,7 +148,7 @@ impl Sender {
                     }
                 }
                 () = self.shared.work.notified() => {}
-                () = self.alarm.until(look_again) => {}
+                () = self.shared.alarm.until(look_again) => {}
             }
         }
         self.shared.ended.send_replace(true);
@@ -165,6 +162,8 @@ impl Sender {
 
     /// Sends all it can, and returns when to look again if nothing happens before.
     fn send_what_is_ready(&mut self) -> Option<Instant> {
+        // Before the queues are looked at: what comes after that may be meant for later.
+        self.shared.alarm.forget();
         let now = Instant::now();
         let dropping = self.shared.transactions.as_ref().and_then(Transactions::is_dropping);
         if let Some(error) = dropping {
