@@ -21,7 +21,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
-from harness.broker import CACHE, KAFKA_LIBS, ROOT, Workspace, add_broker_argument  # noqa: E402
+from harness.broker import CACHE, KAFKA_LIBS, ROOT, Workspace, add_broker_argument, fleuve  # noqa: E402
 
 PARTITIONS = 4
 RUN_SECONDS_MAX = 300
@@ -36,12 +36,6 @@ def command(client: str, classes: Path) -> list[str]:
         "java": ["java", "-Xmx256m", "-cp", f"{classes}:{KAFKA_LIBS}/*", "Load"],
         "krafka": [str(ROOT / "bench" / "krafka" / "target" / "release" / "load")],
     }[client]
-
-
-def create_topic(bootstrap: str, name: str) -> None:
-    binary = os.environ.get("FLEUVE_BINARY", str(ROOT / "target" / "release" / "fleuve"))
-    arguments = ["topic", "create", name, "--partitions", str(PARTITIONS), "--bootstrap-server", bootstrap]
-    subprocess.run([binary, *arguments], check=True, capture_output=True)
 
 
 class Failed(Exception):
@@ -83,13 +77,13 @@ def compare(options: argparse.Namespace, bootstrap: str, classes: Path) -> dict[
             for client in options.clients:
                 # All consumers read what the first producer wrote, so that batches are the same.
                 topic = shared if client == options.clients[0] else f"{shared}-{client}"
-                create_topic(bootstrap, topic)
+                fleuve("topic", "create", topic, "--partitions", str(PARTITIONS), "--bootstrap-server", bootstrap)
                 take((f"produce {size} B", "cpu"), client, [*command(client, classes), "produce", bootstrap, topic, str(count), str(size)])
             for client in options.clients:
                 take((f"consume {size} B", "cpu"), client, [*command(client, classes), "consume", bootstrap, shared, str(count)])
         for client in [client for client in options.clients if client in ("native", "librdkafka")]:
             topic = f"clients-latency-{turn}-{client}"
-            create_topic(bootstrap, topic)
+            fleuve("topic", "create", topic, "--partitions", str(PARTITIONS), "--bootstrap-server", bootstrap)
             generator = [str(CACHE / "bin" / "latency")] if client == "librdkafka" else [*command(client, classes), "latency"]
             numbers = [PARTITIONS, LATENCY_BYTES, LATENCY_RATE, LATENCY_SECONDS, LATENCY_WARMUP_SECONDS]
             take((f"latency at {LATENCY_RATE}/s", "p99_us"), client, [*generator, bootstrap, topic, *map(str, numbers)])

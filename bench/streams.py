@@ -28,8 +28,7 @@ from statistics import median
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 import machine  # noqa: E402
-import wire  # noqa: E402
-from harness.broker import CACHE, KAFKA_LIBS, KAFKA_VERSION, ROOT, Workspace, add_broker_argument  # noqa: E402
+from harness.broker import CACHE, KAFKA_LIBS, KAFKA_VERSION, ROOT, Workspace, add_broker_argument, fleuve  # noqa: E402
 from report import STREAMS_BEGIN, STREAMS_END, figure, ratio_text, stream_processing  # noqa: E402
 
 PARTITIONS = 4
@@ -130,9 +129,8 @@ class Bench:
         return ended.stdout
 
     def topic(self, name: str, configs: dict[str, str] | None = None) -> str:
-        client = wire.Client(self.broker.port)
-        client.create_topic(name, PARTITIONS, configs)
-        client.close()
+        settings = [part for key, value in (configs or {}).items() for part in ("--config", f"{key}={value}")]
+        fleuve("topic", "create", name, "--partitions", str(PARTITIONS), *settings, "--bootstrap-server", self.broker.bootstrap)
         return name
 
     def input(self, kind: str, records: int) -> str:

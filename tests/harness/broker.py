@@ -44,6 +44,15 @@ def free_port(first: int = 0) -> int:
     raise BrokerFailed("no free port below 32000")
 
 
+def fleuve(*arguments: str) -> str:
+    """Runs our command-line tool against whichever broker, and returns what it printed."""
+    binary = os.environ.get("FLEUVE_BINARY", str(ROOT / "target" / "release" / "fleuve"))
+    ended = subprocess.run([binary, *arguments], capture_output=True, text=True, timeout=READY_SECONDS_MAX)
+    if ended.returncode:
+        raise RuntimeError(f"fleuve {' '.join(arguments)} ended with {ended.returncode}: {ended.stderr[-500:]}")
+    return ended.stdout
+
+
 class Broker:
     """One broker process with its data directory; restartable on the same port."""
 

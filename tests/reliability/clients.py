@@ -253,7 +253,7 @@ def rebalance_storm(broker, scale: int) -> str:
 
 def rebalance_crowd(broker, scale: int) -> str:
     """500 members with a connection each join at once, and half of them leave and come back ten times, by either protocol."""
-    subprocess.run(["cargo", "build", "-q", "-p", "fleuve-broker", "--example", "storm"], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "-q", "-p", "fleuve-client", "--example", "storm"], cwd=ROOT, check=True)
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     admin.create_topics([NewTopic("storm", 1_000, 1)])["storm"].result()
     members, rounds = (500, 10) if scale > 1 else (50, 2)

@@ -1,16 +1,10 @@
 //! `fleuve transaction`: every verb, on transactions that are open and on one that hangs.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
-use bytes::Bytes;
 use fleuve::client::{Client, ClientConfig, Producer, ProducerConfig, Record};
 use fleuve_protocol::messages::produce_request::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
-use fleuve_protocol::messages::produce_response::ProduceResponse;
 use fleuve_protocol::records::{BatchBuilder, BatchOptions, BatchProducer, NewRecord};
-use fleuve_protocol::{ApiKey, Message, frame};
 use fleuve_types::{ProducerEpoch, ProducerId, TimestampMs};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -47,7 +41,7 @@ fn open(runtime: &Runtime, broker: &Broker, id: &str, topic: &str) -> Producer {
 }
 
 /// Writes a transactional batch of which no coordinator knows.
-fn haunt(broker: &Broker, topic: &str, partition: i32) {
+fn haunt(runtime: &Runtime, broker: &Broker, topic: &str, partition: i32) {
     let mut builder = BatchBuilder::new(BatchOptions {
         transactional: true,
         producer: Some(BatchProducer {
@@ -72,19 +66,13 @@ fn haunt(broker: &Broker, topic: &str, partition: i32) {
             ..TopicProduceData::default()
         }],
     };
-    let frame = frame::encode_request(1, None, &request, PRODUCE_VERSION).expect("it fits");
-    let mut stream = TcpStream::connect(&broker.address).expect("a broker");
-    for part in frame {
-        stream.write_all(&part).expect("sent");
-    }
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).expect("an answer");
-    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
-    stream.read_exact(&mut answer).expect("an answer");
-    let (_, mut body) =
-        frame::decode_response_header(Bytes::from(answer), ApiKey::Produce, PRODUCE_VERSION)
-            .expect("a header");
-    let response = ProduceResponse::decode(&mut body, PRODUCE_VERSION).expect("an answer");
+    let response = runtime.block_on(async {
+        let config = ClientConfig::new(&broker.address).expect("an address");
+        let client = Client::connect(config).await.expect("a broker");
+        let connection = client.any_connection().await.expect("a connection");
+        let response = connection.submit(&request, PRODUCE_VERSION).expect("it fits");
+        response.wait().await.expect("an answer")
+    });
     assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
 }
 
@@ -160,10 +148,11 @@ fn transactions_are_listed_described_and_shut_out() {
 
 #[test]
 fn a_transaction_that_hangs_is_found_and_aborted() {
+    let runtime = Runtime::new().expect("threads");
     let broker = broker();
     broker.run(&["topic", "create", "orders", "-p", "3"]);
     for partition in 0..3 {
-        haunt(&broker, "orders", partition);
+        haunt(&runtime, &broker, "orders", partition);
     }
     broker.run(&["topic", "create", "quiet"]);
     let found = broker.json(&["transaction", "find-hanging"]);

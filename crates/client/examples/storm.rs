@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fleuve_client::connection::{Connection, Settings};
+use fleuve_client::transport::{TcpTransport, Transport};
 use fleuve_protocol::messages::consumer_group_describe_request::ConsumerGroupDescribeRequest;
 use fleuve_protocol::messages::consumer_group_heartbeat_request::{
     ConsumerGroupHeartbeatRequest, TopicPartitions,
@@ -29,9 +31,7 @@ use fleuve_protocol::messages::offset_fetch_request::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
 use fleuve_protocol::messages::sync_group_request::{SyncGroupRequest, SyncGroupRequestAssignment};
-use fleuve_protocol::{ErrorCode, Request, Str, frame};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use fleuve_protocol::{ErrorCode, Request, Str};
 use tokio::sync::{Barrier, watch};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -45,6 +45,9 @@ const ROUND: Duration = Duration::from_secs(3);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// By then everybody has to have settled.
 const SETTLED_BY: Duration = Duration::from_secs(300);
+
+/// No answer about a group is larger.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 static COMMITS: AtomicU64 = AtomicU64::new(0);
 
@@ -193,7 +196,7 @@ impl Whim {
 }
 
 /// Lives as a member of a consumer group, one life after the other.
-async fn consume(mut client: Client, group: &Str, mut whim: Whim) -> Outcome<()> {
+async fn consume(client: Client, group: &Str, mut whim: Whim) -> Outcome<()> {
     let again = [ErrorCode::UnknownMemberId, ErrorCode::FencedMemberEpoch].map(|code| code.code());
     for life in 0.. {
         let id = Str::from(format!("member-{:04}-{life}", whim.index));
@@ -246,7 +249,7 @@ async fn consume(mut client: Client, group: &Str, mut whim: Whim) -> Outcome<()>
 }
 
 /// Lives as a member of a classic group, one life after the other.
-async fn join(mut client: Client, group: &Str, mut whim: Whim) -> Outcome<()> {
+async fn join(client: Client, group: &Str, mut whim: Whim) -> Outcome<()> {
     let unknown = ErrorCode::UnknownMemberId.code();
     let mut member_id = Str::EMPTY;
     loop {
@@ -322,21 +325,25 @@ async fn join(mut client: Client, group: &Str, mut whim: Whim) -> Outcome<()> {
     }
 }
 
-/// A connection that sends one request at a time.
+/// A member's connection. No consumer is in the way: what is measured is the coordinator.
 struct Client {
-    stream: TcpStream,
-    correlation_id: i32,
+    connection: Connection,
 }
 
 impl Client {
     async fn connect(address: &str) -> Outcome<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, correlation_id: 0 })
+        let (host, port) = address.rsplit_once(':').ok_or("an address is HOST:PORT")?;
+        let link = TcpTransport.connect(host, port.parse()?, ANSWER_BYTES_MAX).await?;
+        let settings = Settings {
+            client_id: Str::from_static("storm"),
+            request_timeout: SETTLED_BY,
+            authenticator: None,
+        };
+        Ok(Self { connection: Connection::open(address.to_owned(), link, settings).await? })
     }
 
     /// The offsets that are committed, of one partition or of all.
-    async fn committed(&mut self, group: &Str, only: Option<i32>) -> Outcome<Vec<(i32, i64)>> {
+    async fn committed(&self, group: &Str, only: Option<i32>) -> Outcome<Vec<(i32, i64)>> {
         let topics = only.map(|partition| {
             let partition_indexes = vec![partition];
             vec![OffsetFetchRequestTopics { name: TOPIC, partition_indexes, ..Default::default() }]
@@ -351,7 +358,7 @@ impl Client {
 
     /// Commits one more than is committed; the broker may refuse.
     async fn commit_next(
-        &mut self,
+        &self,
         group: &Str,
         member_id: &Str,
         epoch: i32,
@@ -382,17 +389,7 @@ impl Client {
         Ok(())
     }
 
-    async fn call<R: Request>(&mut self, request: &R, version: i16) -> Outcome<R::Response> {
-        use fleuve_protocol::Message;
-        self.correlation_id += 1;
-        let client_id = Str::from_static("storm");
-        let segments =
-            frame::encode_request(self.correlation_id, Some(&client_id), request, version)?;
-        self.stream.write_all(&segments.concat()).await?;
-        let length = self.stream.read_i32().await?;
-        let mut answer = vec![0; usize::try_from(length)?];
-        self.stream.read_exact(&mut answer).await?;
-        let (_, mut body) = frame::decode_response_header(Bytes::from(answer), R::KEY, version)?;
-        Ok(R::Response::decode(&mut body, version)?)
+    async fn call<R: Request>(&self, request: &R, version: i16) -> Outcome<R::Response> {
+        Ok(self.connection.submit(request, version)?.wait().await?)
     }
 }
