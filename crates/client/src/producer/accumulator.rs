@@ -25,10 +25,7 @@ use crate::timing::now_ms;
 /// What came of an attempt to take a record.
 pub(super) enum Appended {
     /// It is in a batch.
-    Done {
-        delivery: Delivery,
-        wake: Wake,
-    },
+    Done { delivery: Delivery, wake: Wake },
     /// The topic's partitions are not known.
     TopicUnknown,
     /// `buffer.memory` is used up.
