@@ -9,9 +9,7 @@ use std::time::Duration;
 use fleuve::Embedded;
 use fleuve_client::admin::NewTopic;
 use fleuve_client::consumer::{LATEST, Start};
-use fleuve_client::{
-    Admin, Consumer, ConsumerConfig, ErrorCode, Producer, ProducerConfig, Record,
-};
+use fleuve_client::{Admin, Consumer, ConsumerConfig, ErrorCode, Producer, ProducerConfig, Record};
 use fleuve_streams::{
     Consumed, Guarantee, Materialized, Restoration, RestoreListener, Settings, Streams,
     StreamsGroupProtocol, Topology, TopologyOptimization, export_state, import_state,

@@ -10,9 +10,7 @@ use fleuve::Embedded;
 use fleuve_client::admin::NewTopic;
 use fleuve_client::config::IsolationLevel;
 use fleuve_client::consumer::{LATEST, Start};
-use fleuve_client::{
-    Admin, Consumer, ConsumerConfig, ErrorCode, Producer, ProducerConfig, Record,
-};
+use fleuve_client::{Admin, Consumer, ConsumerConfig, ErrorCode, Producer, ProducerConfig, Record};
 use fleuve_streams::{
     QueryError, Restoration, RestoreListener, Settings, StandbyListener, StandbySuspension,
     StandbyUpdate, Streams, StreamsGroupProtocol, Topology, in_store,

@@ -104,7 +104,7 @@ pub struct Settings {
     /// `state.cleanup.delay.ms`: how long state stays on disk of a task that has moved away. The default is ten
     /// minutes.
     pub state_cleanup_delay: Duration,
-    /// How many tasks are restored at the same time. The default is 8.
+    /// How many tasks are restored at the same time. The default is the number of cores, at least 2 and at most 8.
     pub restorations_max: usize,
     /// Who is told how restorations go.
     pub restore_listener: Option<Arc<dyn RestoreListener>>,
@@ -156,7 +156,9 @@ impl Default for Settings {
             state_memory_bytes_max: 64 << 20,
             memory_bytes_max: None,
             state_cleanup_delay: Duration::from_secs(600),
-            restorations_max: 8,
+            restorations_max: std::thread::available_parallelism()
+                .map_or(2, usize::from)
+                .clamp(2, 8),
             restore_listener: None,
             application_server: None,
             group_protocol: StreamsGroupProtocol::Classic,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fjall::compaction::Leveled;
 use fjall::{Database, KeyspaceCreateOptions};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -175,7 +176,14 @@ impl StateDirectory {
 
     fn keyspace(&self, store: &str) -> Result<fjall::Keyspace, StoreError> {
         let memtable = self.inner.memtable_bytes_max;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(memtable);
+        let options = || {
+            let strategy = Leveled::default()
+                .with_l0_threshold(TABLES_MERGED)
+                .with_table_target_size(TABLE_BYTES);
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(memtable)
+                .compaction_strategy(Arc::new(strategy))
+        };
         let keyspace = self.database().keyspace(&keyspace_name(store), options)?;
         self.inner.memtables.add(&keyspace);
         Ok(keyspace)
@@ -216,7 +224,14 @@ pub(super) fn keyspace_name(store: &str) -> String {
 }
 
 /// Threads that write files and compact them.
-const WORKERS: usize = 2;
+///
+/// Of several the first never compacts, and spins while there is something to compact.
+const WORKERS: usize = 1;
+/// So many new tables are merged at once: the more, the less often a row is written again, and the more tables a read
+/// may have to ask.
+const TABLES_MERGED: u8 = 8;
+/// The size of a merged table. While it is written, the blocks that its rows come from stay in memory.
+const TABLE_BYTES: u64 = 32 << 20;
 /// The least memory for either half.
 const MEMORY_MIN: u64 = 1 << 20;
 
