@@ -93,6 +93,8 @@ impl Queue {
     pub(super) fn unlist(&mut self) {
         self.listed = false;
         self.attended = false;
+        // With nothing left to be held, only new records tell whether the leader takes them again.
+        self.held_since = None;
     }
 
     /// Closes the open batch.
@@ -435,6 +437,28 @@ mod tests {
         assert_eq!(again.producer.expect("numbered").id.0, 1);
         queue.settle(again, &Verdict::Written, now);
         assert_eq!(numbers(&take_all(&mut queue, SECOND)), [(2, 1, 0)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partition_whose_batches_are_held_for_too_long_takes_no_part_until_they_are_gone() {
+        let mut queue = queue(2);
+        let (short, long) = (Duration::from_millis(10), Duration::from_millis(100));
+        queue.held_since = Some(Instant::now());
+        tokio::time::advance(Duration::from_millis(50)).await;
+        assert_eq!(queue.load(short), None);
+        for timeout in [long, Duration::ZERO] {
+            assert_eq!(queue.load(timeout), Some(2), "it waits that long, or for ever");
+        }
+        let sent = queue.take(Instant::now(), Duration::ZERO, FIRST).expect("the first");
+        assert_eq!(queue.load(short), Some(1), "the leader takes batches again");
+        queue.settle(sent, &Verdict::Written, Instant::now());
+        queue.held_since = Some(Instant::now());
+        tokio::time::advance(Duration::from_millis(50)).await;
+        queue.clear();
+        queue.unlist();
+        assert_eq!(queue.load(short), Some(0), "and gets another chance when they are given up");
+        queue.has_leader = false;
+        assert_eq!(queue.load(long), None);
     }
 
     #[test]
