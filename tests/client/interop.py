@@ -77,7 +77,7 @@ def java(servers: str, topic: str, group: str, assignor: str) -> list[str]:
     properties = [f"partition.assignment.strategy={strategy}", "session.timeout.ms=10000", "heartbeat.interval.ms=300", "auto.offset.reset=earliest"]
     options = [part for each in properties for part in ("--command-property", each)]
     return [
-        *Kafka(Path(), {}).java("-Xmx128m", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
+        *Kafka.java("-Xmx128m", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
         "--bootstrap-server", servers, "--topic", topic, "--group", group, *options,
     ]  # fmt: skip
 
@@ -105,7 +105,7 @@ def produce(servers: str, topic: str, label: str) -> set[str]:
     lines = "".join(f"key{index}\tnative {name}\n" for index, name in enumerate(names))
     subprocess.run([str(BINARY), "produce", topic, "--bootstrap-server", servers, "-k", "\t", "-q"], input=lines, text=True, check=True)
     places = {}
-    producer = confluent_kafka.Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random"})
+    producer = confluent_kafka.Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random", "enable.metrics.push": False})
     for index, name in enumerate(names):
         producer.produce(topic, f"librdkafka {name}", f"key{index}", on_delivery=lambda _, m: places.__setitem__(m.key(), m.partition()))
     producer.flush()

@@ -205,10 +205,11 @@ class Kafka(Broker):
     heap = "1G"
     libs = KAFKA_LIBS
 
-    def java(self, *arguments: str) -> list[str]:
+    @classmethod
+    def java(cls, *arguments: str) -> list[str]:
         """A java command; JVM options may come first among the arguments."""
         logging = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}"
-        return ["java", logging, "-cp", f"{self.libs}/*", *arguments]
+        return ["java", logging, "-cp", f"{cls.libs}/*", *arguments]
 
     def prepare(self) -> None:
         if not self.libs.exists():
