@@ -7,6 +7,8 @@ use fleuve_metadata::image::Image;
 use fleuve_protocol::records::{Codec, Compression, TimestampType as StoredTimestampType};
 use fleuve_storage::{CleanupPolicy, LogConfig};
 
+const PRODUCER_EXPIRATION: &str = "producer.id.expiration.ms";
+
 /// Works out what the logs of a topic need to know from the cluster's image.
 pub(crate) fn log_config_of(
     settings: &BrokerSettings,
@@ -17,14 +19,17 @@ pub(crate) fn log_config_of(
     let cluster_configs = image.cluster_configs();
     let layers = settings.layers(&node_configs, &cluster_configs);
     let topic_settings = TopicSettings::resolve(&image.topic_configs(topic), &layers);
+    // No topic sets it, and yet it may change while the broker runs.
+    let expiration = layers.value(PRODUCER_EXPIRATION).and_then(|value| value.as_integer());
+    let expiration = expiration.unwrap_or_else(|| signed(settings.log.producer_id_expiration_ms));
     let log_config = LogConfig {
         decompressed_bytes_max: settings.log.decompressed_bytes_max,
-        ..log_config(&topic_settings, settings.log.producer_id_expiration_ms)
+        ..log_config(&topic_settings, expiration)
     };
     Arc::new(log_config)
 }
 
-fn log_config(topic: &TopicSettings, producer_id_expiration_ms: u64) -> LogConfig {
+fn log_config(topic: &TopicSettings, producer_id_expiration_ms: i64) -> LogConfig {
     LogConfig {
         segment_bytes: topic.segment_bytes,
         segment_ms: signed(topic.segment_ms),
@@ -51,7 +56,7 @@ fn log_config(topic: &TopicSettings, producer_id_expiration_ms: u64) -> LogConfi
         flush_messages: topic.flush_messages.map_or(i64::MAX, signed),
         flush_ms: topic.flush_ms.map_or(i64::MAX, signed),
         preallocate: topic.preallocate,
-        producer_id_expiration_ms: signed(producer_id_expiration_ms),
+        producer_id_expiration_ms,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fleuve_coordinator::offsets::DeletedTopic as ForgottenTopic;
 use fleuve_coordinator::transaction::ProducerIds;
 use fleuve_metadata::checkpoint::Voter;
-use fleuve_metadata::config::{BrokerSettings, ConfigMap};
+use fleuve_metadata::config::{BrokerSettings, ConfigMap, why_without_effect};
 use fleuve_metadata::controller::{
     AlterConfigsError, ConfigReplacement, ConfigUpdate, Controller, Decision, DirectoryAssignment,
     MorePartitions, NewTopic, TokenSettings, TopicSelector,
@@ -399,6 +399,9 @@ impl Node {
             for result in results.iter_mut().filter(|result| result.is_ok()) {
                 *result = Err(AlterConfigsError::InvalidConfig(message.clone()));
             }
+        if !validate_only {
+            proposed.records.iter().for_each(warn_of_no_effect);
+        }
         }
         Ok(results)
     }
@@ -865,6 +868,18 @@ const OPENING_THREADS: usize = 8;
 /// Does `work` on each item, on several threads if there are many, and keeps the order.
 fn in_parallel<'a, I: Sync, O: Send>(items: &'a [I], work: impl Fn(&'a I) -> O + Sync) -> Vec<O> {
     let share = items.len().div_ceil(OPENING_THREADS).max(1);
+/// Writes to the log that a config of brokers was set which does nothing here: the client that set
+/// it has no place to hear of it.
+fn warn_of_no_effect(record: &Record) {
+    let Record::Config(config) = record else { return };
+    if config.resource_type == ResourceKind::Broker.wire_id()
+        && config.value.is_some()
+        && let Some(reason) = why_without_effect(&config.name)
+    {
+        tracing::warn!(key = %config.name, reason, "a configuration was set that has no effect");
+    }
+}
+
     if items.len() <= 1 {
         return items.iter().map(work).collect();
     }

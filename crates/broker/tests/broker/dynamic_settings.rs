@@ -8,12 +8,18 @@ use bytes::Bytes;
 use fleuve_protocol::messages::create_topics_request::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
+use fleuve_protocol::messages::describe_producers_request::{
+    DescribeProducersRequest, TopicRequest,
+};
 use fleuve_protocol::messages::incremental_alter_configs_request as incremental;
 use fleuve_protocol::messages::list_offsets_request as offsets;
-use fleuve_protocol::records::{Batches, Compression};
+use fleuve_protocol::records::{BatchOptions, BatchProducer, Batches, Compression};
 use fleuve_protocol::{ErrorCode, Str};
+use fleuve_types::{ProducerEpoch, ProducerId};
 
-use crate::support::{TestBroker, TestClient, batch, fetch_request, keyed_batch, produce_request};
+use crate::support::{
+    TestBroker, TestClient, batch, batch_with, fetch_request, keyed_batch, produce_request,
+};
 
 /// What a setting does to records.
 #[derive(Clone, Copy, Debug)]
@@ -307,6 +313,14 @@ impl Scene {
         batch.header.attributes.compression().expect("a known codec")
     }
 
+    /// How many producers the partition remembers.
+    async fn producers(&mut self) -> usize {
+        let name = Str::from(self.topic);
+        let topics = vec![TopicRequest { name, partition_indexes: vec![0] }];
+        let response = self.client.call(&DescribeProducersRequest { topics }, 0).await;
+        response.topics[0].partitions[0].active_producers.len()
+    }
+
     /// Says whether the effect is there, after making it visible.
     async fn shows(&mut self, effect: Effect) -> bool {
         match effect {
@@ -444,5 +458,22 @@ async fn a_topic_is_left_to_lie_for_the_least_lag_of_compaction() {
     assert!(!scene.shows(Effect::Compacts).await);
     scene.alter(2, "lagging", "min.compaction.lag.ms", Some("0")).await;
     while !scene.shows(Effect::Compacts).await {}
+    scene.broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn producers_are_remembered_for_as_long_as_is_set_now() {
+    let keys = [("producer.id.expiration.check.interval.ms", "10")];
+    let broker = TestBroker::start(&keys).await;
+    let client = broker.connect().await;
+    let mut scene = Scene { broker, client, topic: "remembering" };
+    scene.create(&[]).await;
+    let producer = BatchProducer { id: ProducerId(7), epoch: ProducerEpoch(0), base_sequence: 0 };
+    let options = BatchOptions { producer: Some(producer), ..Default::default() };
+    assert_eq!(scene.send(batch_with(options, &["once"])).await.0, 0);
+    assert_eq!(scene.producers().await, 1);
+    scene.alter(4, "", "producer.id.expiration.ms", Some("1")).await;
+    let forgotten = async { while scene.producers().await > 0 {} };
+    assert!(tokio::time::timeout(PATIENCE, forgotten).await.is_ok(), "remembered for ever");
     scene.broker.stop().await;
 }

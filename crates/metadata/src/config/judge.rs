@@ -74,6 +74,15 @@ fn split_listener_key(name: &str) -> Option<(&str, &'static Key)> {
     }
 }
 
+/// Says why setting a broker key does nothing here, if it does nothing.
+pub fn why_without_effect(name: &str) -> Option<&'static str> {
+    match find(BROKER_KEYS, name)?.status {
+        Status::Served => None,
+        Status::NoEffect(reason) => Some(reason),
+        Status::NotYet | Status::NotYetAndDangerous => Some("it is known, and not served yet"),
+    }
+}
+
 /// Speaks about keys we do not serve, once for the value that won.
 pub(super) fn judge_status(statics: &StaticConfig, problems: &mut Problems) {
     for (name, setting) in &statics.settings {

@@ -40,6 +40,7 @@ pub use describe::{
     describe_cluster_defaults, describe_group, describe_topic,
 };
 pub use groups::{GroupOverrides, OffsetReset};
+pub use judge::why_without_effect;
 pub use key::{Key, Rule, Status, UpdateMode, ValueType};
 pub use layers::{ConfigMap, Layers, Setting, StaticConfig};
 pub use listeners::{AdvertisedListener, Listener, Listeners, SecurityProtocol};

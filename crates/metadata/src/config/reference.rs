@@ -23,32 +23,36 @@ pub fn reference_markdown() -> String {
         "Topic keys",
         "Set when a topic is created, or later with `fleuve config`. Where a topic sets nothing, \
          the broker keys named last supply the value, the first of them that is set.",
-        topic_table(),
+        inherited_table(TOPIC_KEYS),
     );
     section(
         &mut page,
         "Group keys",
-        "Accepted and kept; groups of the protocols they belong to do not read them yet.",
-        plain_table(GROUP_KEYS.iter()),
+        "Set on one group, by `fleuve config alter --group NAME`, and in force from its next heartbeat \
+         on. Where a group sets nothing, the broker key named last holds, within whose bounds a \
+         group's own value must stay.",
+        inherited_table(GROUP_KEYS),
     );
     section(
         &mut page,
         "Client metrics keys",
-        "Accepted and kept; subscriptions are not served yet.",
-        plain_table(CLIENT_METRICS_KEYS.iter()),
+        "Set on a subscription to metrics of clients (KIP-714), by `kafka-client-metrics.sh` or \
+         `fleuve config alter --client-metrics NAME`.",
+        inherited_table(CLIENT_METRICS_KEYS),
     );
     section(
         &mut page,
         "Broker keys that are known and not served yet",
-        "A value other than the default is answered with a warning at start. It is an error for \
-         the keys marked *refused*, because an operator who sets them relies on what they promise.",
+        "A value other than the default is answered with a warning: at start, and in the log when \
+         it is set while the broker runs. It is an error for the keys marked *refused*, because an \
+         operator who sets them relies on what they promise.",
         unserved_table(),
     );
     section(
         &mut page,
         "Broker keys without effect",
         "They steer parts that Fleuve does not have. Another value than the default is answered \
-         with a warning.",
+         with a warning: at start, and in the log when it is set while the broker runs.",
         moot_table(),
     );
     section(
@@ -105,16 +109,21 @@ fn broker_table<'a>(keys: impl Iterator<Item = &'a Key>) -> String {
     table
 }
 
-fn topic_table() -> String {
+/// Keys of resources that get from the broker what they do not set themselves.
+fn inherited_table(keys: &[Key]) -> String {
     let mut table =
         String::from("| Key | Type | Default | Allowed | Meaning | Broker keys |\n|-|-|-|-|-|-|\n");
-    for key in TOPIC_KEYS.iter().filter(|key| !key.internal) {
+    for key in keys.iter().filter(|key| !key.internal) {
         let synonyms: Vec<String> =
             key.broker_synonyms.iter().map(|(name, _)| format!("`{name}`")).collect();
-        let not_yet = if key.status == Status::Served { "" } else { " *Not served yet.*" };
+        let status = match key.status {
+            Status::Served => String::new(),
+            Status::NoEffect(reason) => format!(" *Without effect: {reason}.*"),
+            Status::NotYet | Status::NotYetAndDangerous => " *Not served yet.*".to_owned(),
+        };
         writeln!(
             table,
-            "| `{}` | {} | {} | {} | {}{not_yet} | {} |",
+            "| `{}` | {} | {} | {} | {}{status} | {} |",
             key.name,
             kind(key),
             default(key),
@@ -123,15 +132,6 @@ fn topic_table() -> String {
             synonyms.join(", "),
         )
         .expect(INFALLIBLE);
-    }
-    table
-}
-
-fn plain_table(keys: impl Iterator<Item = &'static Key>) -> String {
-    let mut table = String::from("| Key | Type | Default | Allowed |\n|-|-|-|-|\n");
-    for key in keys {
-        writeln!(table, "| `{}` | {} | {} | {} |", key.name, kind(key), default(key), key.rule)
-            .expect(INFALLIBLE);
     }
     table
 }

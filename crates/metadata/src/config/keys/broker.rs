@@ -11,14 +11,13 @@ use crate::config::key::ValueType::{
 };
 use crate::config::key::{Key, key};
 
-use super::words::{CODECS, POLICIES, TIMESTAMPS};
+use super::words::{CODECS, ONE_REPLICA, POLICIES, REPLICATION, TIMESTAMPS};
 
 const THREADS: &str = "work is scheduled on all cores without fixed pools";
 const PURGATORY: &str = "finished waiters are removed at once, so nothing is left to purge";
 const JAVA: &str = "it names a Java class, and there is no Java here";
 const QUORUM: &str =
     "the controller runs inside this process, without an election over the network";
-const REPLICATION: &str = "a single node has no other replicas to talk to";
 
 /// The keys of brokers.
 #[rustfmt::skip] // One line a key is easier to scan, compare and sort.
@@ -234,7 +233,7 @@ pub static BROKER_KEYS: &[Key] = &[
     key("metrics.num.samples", Int, Some("2"), AtLeast(1)).no_effect(JAVA),
     key("metrics.recording.level", Text, Some("INFO"), Any).no_effect(JAVA),
     key("metrics.sample.window.ms", Long, Some("30000"), AtLeast(1)).no_effect(JAVA),
-    key("min.insync.replicas", Int, Some("1"), AtLeast(1)).cluster_wide().described("Replicas that must be in sync for acks=all to succeed."),
+    key("min.insync.replicas", Int, Some("1"), AtLeast(1)).cluster_wide().no_effect(ONE_REPLICA),
     key("node.id", Int, Some("1"), AtLeast(0)).departs("Kafka demands a value; one node alone needs none.").served("Number of this node in the cluster."),
     key("num.io.threads", Int, Some("8"), AtLeast(1)).cluster_wide().no_effect(THREADS),
     key("num.network.threads", Int, Some("3"), AtLeast(1)).cluster_wide().no_effect(THREADS),
