@@ -162,6 +162,7 @@ async fn read(tls: &TlsSettings) -> Result<TlsMaterial, String> {
         },
         allow_tls12: tls.allow_tls12,
         allow_tls13: tls.allow_tls13,
+        cipher_suites: tls.cipher_suites.clone(),
     })
 }
 

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite};
 
 /// `ssl.client.auth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct TlsMaterial {
     pub allow_tls12: bool,
     /// Whether TLS 1.3 is spoken.
     pub allow_tls13: bool,
+    /// The only cipher suites that are spoken, by their IANA names; all there are if none is named.
+    pub cipher_suites: Vec<String>,
 }
 
 impl fmt::Debug for TlsMaterial {
@@ -55,6 +58,14 @@ pub enum TlsError {
     /// The truststore is missing, or empty.
     #[error("ssl.client.auth needs a truststore with certificates in PEM")]
     NoTrust,
+    /// A cipher suite that is not served, old ones among them.
+    #[error("ssl.cipher.suites: `{name}` is not served; there are {}", known.join(", "))]
+    UnknownSuite {
+        /// As it was written.
+        name: String,
+        /// Those that are served.
+        known: Vec<String>,
+    },
     /// Certificate and key do not work.
     #[error("{0}")]
     Unusable(String),
@@ -65,7 +76,7 @@ pub fn server_config(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsErr
     let unusable = |error: &dyn fmt::Display| TlsError::Unusable(error.to_string());
     let chain = certificates(&material.chain).ok_or(TlsError::NoCertificate)?;
     let key = PrivateKeyDer::from_pem_slice(&material.key).map_err(|_| TlsError::NoKey)?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(provider(&material.cipher_suites)?);
     let mut versions = Vec::new();
     if material.allow_tls13 {
         versions.push(&rustls::version::TLS13);
@@ -96,6 +107,25 @@ pub fn server_config(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsErr
     Ok(Arc::new(config))
 }
 
+/// The cryptography that is served, with no other cipher suites than those that are named.
+fn provider(names: &[String]) -> Result<CryptoProvider, TlsError> {
+    let mut provider = rustls::crypto::ring::default_provider();
+    let known: Vec<String> = provider.cipher_suites.iter().map(iana_name).collect();
+    if let Some(name) = names.iter().find(|name| !known.contains(name)) {
+        return Err(TlsError::UnknownSuite { name: name.clone(), known });
+    }
+    if !names.is_empty() {
+        provider.cipher_suites.retain(|suite| names.contains(&iana_name(suite)));
+    }
+    Ok(provider)
+}
+
+/// The name of a suite as Java and the register have it, where those of TLS 1.3 look like all others.
+fn iana_name(suite: &SupportedCipherSuite) -> String {
+    let name = suite.suite().as_str().unwrap_or_default();
+    name.replacen("TLS13_", "TLS_", 1)
+}
+
 /// Reads certificates; `None` if there are none or one is broken.
 fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
@@ -114,6 +144,25 @@ mod tests {
             client_auth: ClientAuth::None,
             allow_tls12: true,
             allow_tls13: true,
+            cipher_suites: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_the_cipher_suites_that_are_named_are_spoken() {
+        let names = |names: &[&str]| -> Vec<String> {
+            names.iter().map(|name| (*name).to_owned()).collect()
+        };
+        let of = |wanted: &[&str]| -> Vec<String> {
+            let provider = provider(&names(wanted)).expect("they are served");
+            provider.cipher_suites.iter().map(iana_name).collect()
+        };
+        assert!(of(&[]).len() > 5);
+        let some = ["TLS_AES_256_GCM_SHA384", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"];
+        assert_eq!(of(&some), names(&some));
+        for old in ["TLS_RSA_WITH_AES_128_CBC_SHA", "TLS13_AES_256_GCM_SHA384", ""] {
+            let error = provider(&names(&[some[0], old])).expect_err(old).to_string();
+            assert!(error.contains(old) && error.contains(some[1]), "{error}");
         }
     }
 

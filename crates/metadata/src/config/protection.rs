@@ -32,6 +32,7 @@ pub(super) const LISTENER_KEYS: &[&str] = &[
     "scram-sha-256.sasl.jaas.config",
     "scram-sha-512.connections.max.reauth.ms",
     "scram-sha-512.sasl.jaas.config",
+    "ssl.cipher.suites",
     "ssl.client.auth",
     "ssl.enabled.protocols",
     "ssl.keystore.certificate.chain",
@@ -141,6 +142,8 @@ pub struct TlsSettings {
     pub allow_tls12: bool,
     /// Whether TLS 1.3 is spoken.
     pub allow_tls13: bool,
+    /// The only cipher suites that are spoken, by their IANA names; all there are if none is named.
+    pub cipher_suites: Vec<String>,
 }
 
 impl TlsSettings {
@@ -522,5 +525,6 @@ fn resolve_tls(
         client_certificates,
         allow_tls12,
         allow_tls13,
+        cipher_suites: listener.list("ssl.cipher.suites"),
     })
 }
