@@ -25,6 +25,7 @@ use crate::connection::{self, InProcessConnection, Limits};
 use crate::dispatch::Dispatcher;
 use crate::http_door::HttpDoor;
 use crate::listening::{Listening, Prepared, Surroundings};
+use crate::log_levels::LogLevels;
 use crate::logs::LogsError;
 use crate::metadata_log::MetadataReplayError;
 use crate::metrics::Distribution;
@@ -46,6 +47,8 @@ pub struct Components {
     pub random: Arc<dyn Random>,
     /// Holds the logs.
     pub disk: Arc<dyn Disk>,
+    /// Says and changes what is written to the process's log, if anybody may.
+    pub log_levels: Option<Arc<dyn LogLevels>>,
 }
 
 impl Default for Components {
@@ -55,6 +58,7 @@ impl Default for Components {
             clock: Arc::new(SystemClock::new()),
             random: Arc::new(OsRandom),
             disk: Arc::new(OsDisk::new()),
+            log_levels: None,
         }
     }
 }

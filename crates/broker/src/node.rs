@@ -35,6 +35,7 @@ use crate::groups::{Groups, OFFSETS_TOPIC, Shard};
 use crate::lags::Lags;
 use crate::listening::{self, Wish};
 use crate::log_config::log_config_of;
+use crate::log_levels::LogLevels;
 use crate::logs::{Logs, WantedLog};
 use crate::metadata_log::{
     AlterConfigsResults, AutoCreateError, Changing, CreatePartitionsResults, CreateTopicResults,
@@ -126,6 +127,8 @@ pub(crate) struct Node {
     pub(crate) flush_times: Arc<Distribution>,
     pub(crate) lags: Arc<Lags>,
     /// By the index of the listener; those that are closed stay, so that indexes do.
+    /// What is written to the process's log, if anybody may know.
+    pub(crate) log_levels: Option<Arc<dyn LogLevels>>,
     pub(crate) listeners: RwLock<Vec<Arc<ListenerState>>>,
     /// Who may connect.
     pub(crate) gate: Arc<ConnectionGate>,

@@ -243,6 +243,7 @@ pub(crate) async fn open_node(opening: Opening<'_>) -> Result<Arc<Node>, StartEr
         listeners: parking_lot::RwLock::new(
             listeners
                 .iter()
+        log_levels: components.log_levels.clone(),
                 .zip(endpoints)
                 .map(|(listener, endpoint)| Arc::new(ListenerState::new(&listener.name, endpoint)))
                 .collect(),

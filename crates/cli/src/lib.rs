@@ -15,6 +15,7 @@ mod context;
 mod decode;
 mod failure;
 mod histogram;
+mod levels;
 mod output;
 mod patterns;
 mod printing;

@@ -1,7 +1,5 @@
-//! DescribeConfigs, versions 1–4: the configs of topics, brokers, groups and client metrics.
-//!
-//! Departs from Kafka in that loggers (resource type 8) have no configs here: the answer is an
-//! empty list.
+//! DescribeConfigs, versions 1–4: the configs of topics, brokers, groups and client metrics, and the
+//! levels of loggers.
 
 use fleuve_metadata::config::{
     Description, describe_broker, describe_client_metrics, describe_cluster_defaults,
@@ -18,12 +16,11 @@ use fleuve_protocol::messages::describe_configs_response::{
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::NodeId;
 
+use super::broker_loggers::{self, BROKER_LOGGER};
 use super::permission;
 use crate::metadata_log::is_valid_topic_name;
 use crate::request::{Context, Outcome};
 
-/// Loggers of a broker.
-pub(super) const BROKER_LOGGER: i8 = 8;
 /// What a response says of the type of a key that is not known.
 const UNKNOWN_TYPE: i8 = 0;
 
@@ -34,22 +31,24 @@ pub(crate) fn handle(
     let image = context.node.image();
     let DescribeConfigsRequest { resources, include_synonyms, include_documentation } = request;
     let results = resources.into_iter().map(|resource| {
-        let described = describe(context, &image, &resource);
+        let described = match resource.resource_type {
+            BROKER_LOGGER => describe_loggers(context, &resource),
+            _ => describe(context, &image, &resource).map(|descriptions| {
+                let rows = descriptions.into_iter();
+                rows.map(|it| row(it, include_synonyms, include_documentation)).collect()
+            }),
+        };
         let mut result = DescribeConfigsResult {
             resource_type: resource.resource_type,
             resource_name: resource.resource_name,
             ..Default::default()
         };
         match described {
-            Ok(descriptions) => {
-                let keys = resource.configuration_keys.filter(|keys| !keys.is_empty());
-                let wanted = descriptions.into_iter().filter(|description| {
-                    keys.as_ref()
-                        .is_none_or(|keys| keys.iter().any(|key| **key == *description.name))
-                });
-                result.configs = wanted
-                    .map(|description| row(description, include_synonyms, include_documentation))
-                    .collect();
+            Ok(mut rows) => {
+                if let Some(keys) = resource.configuration_keys.filter(|keys| !keys.is_empty()) {
+                    rows.retain(|row| keys.contains(&row.name));
+                }
+                result.configs = rows;
             }
             Err((code, message)) => {
                 result.error_code = code.code();
@@ -74,10 +73,6 @@ fn describe(
     let cluster_configs = image.cluster_configs();
     let layers = settings.layers(&node_configs, &cluster_configs);
     let name = resource.resource_name.as_str();
-    if resource.resource_type == BROKER_LOGGER {
-        check_broker(context, name)?;
-        return Ok(Vec::new());
-    }
     let Some(kind) = kind else {
         let message = format!("resource type {} is unknown", resource.resource_type);
         return Err((ErrorCode::InvalidRequest, message));
@@ -106,6 +101,16 @@ fn describe(
         }
         ResourceKind::Group => Ok(describe_group(&of_resource(), &layers)),
     }
+}
+
+fn describe_loggers(
+    context: &Context,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<DescribeConfigsResourceResult>, (ErrorCode, String)> {
+    permission::cluster(context, AclOperation::DescribeConfigs)
+        .map_err(|code| (code, code.message().to_owned()))?;
+    check_broker(context, &resource.resource_name)?;
+    Ok(broker_loggers::describe(context))
 }
 
 fn check_broker(context: &Context, name: &str) -> Result<(), (ErrorCode, String)> {

@@ -1,4 +1,4 @@
-//! IncrementalAlterConfigs, versions 0–1: operations on single keys.
+//! IncrementalAlterConfigs, versions 0–1: operations on single keys, and on the levels of loggers.
 
 use fleuve_metadata::config::AlterOperation;
 use fleuve_metadata::controller::{ConfigOperation, ConfigUpdate};
@@ -11,6 +11,7 @@ use fleuve_protocol::messages::incremental_alter_configs_response::{
 };
 use fleuve_protocol::{ErrorCode, Str};
 
+use super::broker_loggers::{self, BROKER_LOGGER};
 use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
@@ -24,14 +25,21 @@ pub(crate) fn handle(
         let mut updates = Vec::new();
         let mut positions = Vec::new();
         for (position, resource) in request.resources.into_iter().enumerate() {
-            let parsed = permit(&context, &resource).and_then(|()| parse(&resource));
+            let is_logger = resource.resource_type == BROKER_LOGGER;
+            let parsed = permit(&context, &resource).and_then(|()| match is_logger {
+                true => {
+                    broker_loggers::alter(&context, &resource, request.validate_only).map(|()| None)
+                }
+                false => parse(&resource).map(Some),
+            });
             let mut row = AlterConfigsResourceResponse {
                 resource_type: resource.resource_type,
                 resource_name: resource.resource_name,
                 ..Default::default()
             };
             match parsed {
-                Ok(update) => {
+                Ok(None) => {}
+                Ok(Some(update)) => {
                     updates.push(update);
                     positions.push(position);
                 }

@@ -11,7 +11,7 @@ use fleuve_protocol::messages::list_config_resources_response::{
 };
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::describe_configs::BROKER_LOGGER;
+use super::broker_loggers::BROKER_LOGGER;
 use super::permission;
 use crate::request::{Context, Outcome};
 

@@ -13,6 +13,7 @@ pub(crate) mod alter_replica_log_dirs;
 pub(crate) mod alter_share_group_offsets;
 pub(crate) mod alter_user_scram_credentials;
 pub(crate) mod api_versions;
+mod broker_loggers;
 pub(crate) mod consumer_group_describe;
 pub(crate) mod consumer_group_heartbeat;
 pub(crate) mod create_acls;

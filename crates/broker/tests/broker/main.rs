@@ -13,6 +13,7 @@ mod http_door;
 mod idempotence_and_sessions;
 mod lifecycle;
 mod limits;
+mod loggers;
 mod produce_and_fetch;
 mod quotas;
 mod share_groups;

@@ -6,15 +6,18 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use fleuve_broker::{Broker, BrokerSettings, Components, LogsError, StartError};
+use fleuve_broker::{Broker, BrokerSettings, Components, LogLevels, LogsError, StartError};
 use fleuve_metadata::config::{ConfigFile, Outside, Override, Sources, load};
 use fleuve_storage::DirectoryError;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 use crate::failure::Failure;
+use crate::levels::Levels;
 use crate::output::{line, note};
 
 /// Start a broker.
@@ -79,13 +82,15 @@ pub(crate) enum LogLevel {
 
 pub(crate) async fn run(serve: Serve) -> Result<(), Failure> {
     let began = Instant::now();
-    init_logging(serve.log_format, serve.log_level);
+    let levels = init_logging(serve.log_format, serve.log_level);
     raise_file_limit();
     let settings = settings(&serve)?;
     // Before the start, so that a signal during a long recovery is not missed.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let starting = Broker::start(settings.clone(), Components::default());
+    let log_levels = levels.map(|levels| Arc::new(levels) as Arc<dyn LogLevels>);
+    let components = Components { log_levels, ..Components::default() };
+    let starting = Broker::start(settings.clone(), components);
     let broker = tokio::select! {
         started = starting => started.map_err(|error| explain(&error))?,
         _ = terminate.recv() => return Ok(()),
@@ -187,8 +192,9 @@ fn explain(error: &StartError) -> Failure {
     Failure::new(format!("{error}: {remedy}"))
 }
 
-/// Sends logs to stderr, from `level` on unless `RUST_LOG` says otherwise.
-pub(crate) fn init_logging(format: LogFormat, level: LogLevel) {
+/// Sends logs to stderr, from `level` on unless `RUST_LOG` says otherwise; what is returned changes
+/// that later.
+fn init_logging(format: LogFormat, level: LogLevel) -> Option<Levels> {
     let level = match level {
         LogLevel::Trace => "trace",
         LogLevel::Debug => "debug",
@@ -197,14 +203,25 @@ pub(crate) fn init_logging(format: LogFormat, level: LogLevel) {
         LogLevel::Error => "error",
         LogLevel::Off => "off",
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).ok();
+    let asked = asked.and_then(|text| Some((EnvFilter::try_new(&text).ok()?, text)));
+    let (filter, text) = asked.unwrap_or_else(|| (EnvFilter::new(level), level.to_owned()));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    // A second call, from an embedded broker, leaves the first one's choice.
-    let _ = match format {
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
-        LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
-    };
+    match format {
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let handle = lines.reload_handle();
+            let install = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+            lines.try_init().ok().map(|()| Levels::new(&text, Box::new(install)))
+        }
+        LogFormat::Text => {
+            let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
+            let lines = lines.with_ansi(is_terminal).with_filter_reloading();
+            let handle = lines.reload_handle();
+            let install = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+            lines.try_init().ok().map(|()| Levels::new(&text, Box::new(install)))
+        }
+    }
 }
 
 /// Takes as many file descriptors as the system lets us: a partition needs several.
