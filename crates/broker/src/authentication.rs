@@ -234,6 +234,8 @@ pub(crate) struct Stepped {
     pub(crate) message: Bytes,
     /// How long the session will last that begins with it; 0 if it does not end.
     pub(crate) lifetime_ms: i64,
+    /// Whether it is known now who it is.
+    pub(crate) is_done: bool,
 }
 
 /// The shortest time between two beginnings of an exchange within a session.
@@ -365,7 +367,7 @@ impl Identity {
         };
         let mechanism = *mechanism;
         match exchange.step(message, &Known { sasl, present }) {
-            Ok(Step::Challenge(message)) => Ok(Stepped { message, lifetime_ms: 0 }),
+            Ok(Step::Challenge(message)) => Ok(Stepped { message, lifetime_ms: 0, is_done: false }),
             Ok(Step::Done { user, message, until_ms, owner }) => {
                 let is_by_token = owner.is_some();
                 let principal = match owner {
@@ -385,7 +387,7 @@ impl Identity {
                 let lifetime_ms = self.begin_session(until_ms, max_ms, present.now_ms);
                 *state = State::Known { mechanism: Some(mechanism), begun_again };
                 self.is_known.store(true, Ordering::Relaxed);
-                Ok(Stepped { message, lifetime_ms })
+                Ok(Stepped { message, lifetime_ms, is_done: true })
             }
             Err(refusal) => {
                 self.refuse(&mut state);

@@ -249,8 +249,7 @@ impl Dispatcher {
 impl Dispatcher {
     /// A message of a SASL mechanism without a header, as it follows SaslHandshake version 0.
     fn bare_message(&self, message: &[u8]) -> Reply {
-        let image = self.node.image();
-        match self.peer.identity.step(message, self.node.present(&image)) {
+        match self.peer.authenticate(&self.node, message) {
             Ok(Stepped { message: answer, .. }) => {
                 let length = Bytes::copy_from_slice(&(answer.len() as u32).to_be_bytes());
                 Reply::Now(Answer::Frame(vec![length.into(), answer.into()], None))

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::authentication::{Door, Identity};
 use crate::broker::{BoundListener, StartError};
 use crate::connection::{
-    self, Admission, CloseReason, ConnectionGate, GateLimits, Limits, Listener,
+    self, Admission, CloseReason, ConnectionGate, GateLimits, Limits, Listener, Standing,
 };
 use crate::dispatch::Dispatcher;
 use crate::node::{ListenerState, Node};
@@ -331,7 +331,10 @@ async fn accept(acceptor: Acceptor) {
             };
             let reason = match &door.tls {
                 Some(tls) => {
-                    Box::pin(serve_encrypted(stream, tls, &door, dispatcher, limits, stopped)).await
+                    let seat = &seat.state;
+                    let served =
+                        serve_encrypted(stream, tls, &door, seat, dispatcher, limits, stopped);
+                    Box::pin(served).await
                 }
                 None => match door.arrival(None) {
                     Ok(identity) => {
@@ -341,6 +344,11 @@ async fn accept(acceptor: Acceptor) {
                 },
             };
             node.endings.count(&reason);
+            match reason {
+                CloseReason::Handshake(_) => seat.state.authentications.count(false, false),
+                CloseReason::SessionOver => seat.state.authentications.session_over(),
+                _ => {}
+            }
             let told = reason.is_peers_fault().then(|| node.endings.tell(Instant::now())).flatten();
             if let Some(left_out) = told {
                 let left_out = Some(left_out).filter(|left_out| *left_out > 0);
@@ -361,6 +369,7 @@ async fn serve_encrypted(
     stream: TcpStream,
     tls: &TlsAcceptor,
     door: &Door,
+    listener: &ListenerState,
     dispatcher: impl FnOnce(Identity) -> Dispatcher,
     limits: Limits,
     mut stopped: watch::Receiver<bool>,
@@ -376,7 +385,12 @@ async fn serve_encrypted(
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     match door.arrival(certificate.map(|certificate| certificate.as_ref())) {
-        Ok(identity) => connection::serve(stream, dispatcher(identity), limits, stopped).await,
+        Ok(identity) => {
+            if identity.standing() == Standing::Known {
+                listener.authentications.count(false, true);
+            }
+            connection::serve(stream, dispatcher(identity), limits, stopped).await
+        }
         Err(reason) => CloseReason::Handshake(reason),
     }
 }

@@ -41,7 +41,9 @@ use crate::metadata_log::{
     AlterConfigsResults, AutoCreateError, Changing, CreatePartitionsResults, CreateTopicResults,
     DeleteTopicResults, MetadataError, MetadataLog,
 };
-use crate::metrics::{Counter, Distribution, Endings, RequestCounters, TopicCounters};
+use crate::metrics::{
+    Authentications, Counter, Distribution, Endings, RequestCounters, TopicCounters,
+};
 use crate::partition::{Partition, Surroundings};
 use crate::producer_ids::ProducerIdBlock;
 use crate::purgatory::{AckWait, Purgatory};
@@ -67,6 +69,7 @@ pub(crate) struct ListenerState {
     pub(crate) name: String,
     pub(crate) opened: Counter,
     pub(crate) closed: Counter,
+    pub(crate) authentications: Authentications,
     endpoint: Endpoint,
     is_closed: AtomicBool,
 }
@@ -78,6 +81,7 @@ impl ListenerState {
             name: name.to_owned(),
             opened: Counter::default(),
             closed: Counter::default(),
+            authentications: Authentications::default(),
             endpoint,
             is_closed: AtomicBool::new(false),
         }
@@ -123,12 +127,12 @@ pub(crate) struct Node {
     /// In the order of the table of APIs.
     pub(crate) request_counters: Vec<RequestCounters>,
     pub(crate) request_log: RequestLog,
+    /// What is written to the process's log, if anybody may know.
+    pub(crate) log_levels: Option<Arc<dyn LogLevels>>,
     /// How long flushes took.
     pub(crate) flush_times: Arc<Distribution>,
     pub(crate) lags: Arc<Lags>,
     /// By the index of the listener; those that are closed stay, so that indexes do.
-    /// What is written to the process's log, if anybody may know.
-    pub(crate) log_levels: Option<Arc<dyn LogLevels>>,
     pub(crate) listeners: RwLock<Vec<Arc<ListenerState>>>,
     /// Who may connect.
     pub(crate) gate: Arc<ConnectionGate>,
@@ -395,6 +399,9 @@ impl Node {
             }
         }
         let mut results = self.change(move |controller| decide(controller, validate_only)).await?;
+        if !validate_only {
+            proposed.records.iter().for_each(warn_of_no_effect);
+        }
         if concerns_brokers
             && !validate_only
             && let Err(message) = self.settle_listeners().await
@@ -402,9 +409,6 @@ impl Node {
             for result in results.iter_mut().filter(|result| result.is_ok()) {
                 *result = Err(AlterConfigsError::InvalidConfig(message.clone()));
             }
-        if !validate_only {
-            proposed.records.iter().for_each(warn_of_no_effect);
-        }
         }
         Ok(results)
     }
@@ -864,13 +868,6 @@ impl Node {
     }
 }
 
-/// Threads that open the logs of one topic. Making a log waits for the disk several times, and
-/// the file system serves several waiting threads with one commit.
-const OPENING_THREADS: usize = 8;
-
-/// Does `work` on each item, on several threads if there are many, and keeps the order.
-fn in_parallel<'a, I: Sync, O: Send>(items: &'a [I], work: impl Fn(&'a I) -> O + Sync) -> Vec<O> {
-    let share = items.len().div_ceil(OPENING_THREADS).max(1);
 /// Writes to the log that a config of brokers was set which does nothing here: the client that set
 /// it has no place to hear of it.
 fn warn_of_no_effect(record: &Record) {
@@ -883,6 +880,13 @@ fn warn_of_no_effect(record: &Record) {
     }
 }
 
+/// Threads that open the logs of one topic. Making a log waits for the disk several times, and
+/// the file system serves several waiting threads with one commit.
+const OPENING_THREADS: usize = 8;
+
+/// Does `work` on each item, on several threads if there are many, and keeps the order.
+fn in_parallel<'a, I: Sync, O: Send>(items: &'a [I], work: impl Fn(&'a I) -> O + Sync) -> Vec<O> {
+    let share = items.len().div_ceil(OPENING_THREADS).max(1);
     if items.len() <= 1 {
         return items.iter().map(work).collect();
     }

@@ -12,7 +12,7 @@ use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::{EncodeError, Message, Str, frame};
 
 use crate::access::Remembered;
-use crate::authentication::Identity;
+use crate::authentication::{Identity, Misstep, Stepped};
 use crate::connection::{Activity, CloseReason};
 use crate::node::Node;
 use crate::quotas::Client;
@@ -136,6 +136,30 @@ impl Peer {
     pub(crate) fn identified(address: SocketAddr, listener: usize, identity: Identity) -> Self {
         let (software, remembered, mute) = Default::default();
         Self { address, listener, software, identity, activity: None, mute, remembered }
+    }
+
+    /// Takes a message of the exchange in which it says who it is.
+    pub(crate) fn authenticate(&self, node: &Node, message: &[u8]) -> Result<Stepped, Misstep> {
+        let is_again = self.identity.principal().is_some();
+        let image = node.image();
+        let stepped = self.identity.step(message, node.present(&image));
+        let has_succeeded = match &stepped {
+            Ok(stepped) => stepped.is_done.then_some(true),
+            Err(Misstep::Refused(_) | Misstep::OtherPrincipal) => Some(false),
+            Err(Misstep::AlreadyKnown | Misstep::OutOfTurn | Misstep::Mechanism) => None,
+        };
+        if let Some(has_succeeded) = has_succeeded {
+            self.count_authentication(node, is_again, has_succeeded);
+        }
+        stepped
+    }
+
+    /// Counts how saying who it is has ended.
+    pub(crate) fn count_authentication(&self, node: &Node, is_again: bool, has_succeeded: bool) {
+        // Connections from within the process belong to no listener, and need not say who they are.
+        if let Some(listener) = node.listeners.read().get(self.listener) {
+            listener.authentications.count(is_again, has_succeeded);
+        }
     }
 }
 

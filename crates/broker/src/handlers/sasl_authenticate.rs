@@ -21,8 +21,7 @@ pub(crate) fn handle(
         error_message: Some(Str::from(message)),
         ..Default::default()
     };
-    let image = context.node.image();
-    let stepped = peer.identity.step(&request.auth_bytes, context.node.present(&image));
+    let stepped = peer.authenticate(&context.node, &request.auth_bytes);
     let refusal = match stepped {
         Ok(stepped) => {
             return Outcome::Now(SaslAuthenticateResponse {

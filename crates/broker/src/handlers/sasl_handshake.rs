@@ -24,6 +24,8 @@ pub(crate) fn handle(
     let (error_code, mechanisms) = match chosen {
         Ok(()) => (0, identity.mechanisms()),
         Err(Misstep::Mechanism) => {
+            let is_again = identity.principal().is_some();
+            context.peer.count_authentication(&context.node, is_again, false);
             (ErrorCode::UnsupportedSaslMechanism.code(), identity.mechanisms())
         }
         Err(Misstep::AlreadyKnown) => (ErrorCode::IllegalSaslState.code(), Vec::new()),

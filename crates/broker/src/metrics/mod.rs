@@ -4,6 +4,7 @@
 //! for the page. The dialect is the one that Strimzi's exporter rules give Kafka's MBeans. Every
 //! name stands in `docs/metrics.md`.
 
+mod authentications;
 mod distribution;
 mod endings;
 mod requests;
@@ -11,6 +12,7 @@ mod topics;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use authentications::Authentications;
 pub(crate) use distribution::Distribution;
 pub(crate) use endings::Endings;
 pub(crate) use requests::{Called, Receipt, RequestCounters, write_requests};

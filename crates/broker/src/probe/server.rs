@@ -16,6 +16,7 @@ const SHUTTING_DOWN: f64 = 6.0;
 pub(super) fn write(page: &mut Exposition, probe: &NodeProbe) {
     let node = &probe.node;
     write_connections(page, node);
+    write_authentications(page, node);
     write_threads(page, probe);
     write_waiting(page, node);
     write_sessions(page, node);
@@ -62,6 +63,20 @@ fn write_connections(page: &mut Exposition, node: &Node) {
         for listener in node.listeners.read().iter() {
             // Kafka counts by network thread; ours are not bound to connections.
             page.sample(&[("listener", &listener.name), ("networkProcessor", "0")], read(listener));
+        }
+    }
+}
+
+/// How clients have fared that had to say who they are.
+fn write_authentications(page: &mut Exposition, node: &Node) {
+    let listeners = node.listeners.read();
+    let totals: Vec<_> = listeners.iter().map(|it| it.authentications.totals()).collect();
+    let Some(families) = totals.first() else { return };
+    for (index, (name, help, _)) in families.iter().enumerate() {
+        page.family(&format!("kafka_server_socket_server_metrics_{name}"), Kind::Counter, help);
+        for (listener, totals) in listeners.iter().zip(&totals) {
+            let labels = [("listener", listener.name.as_str()), ("networkProcessor", "0")];
+            page.sample(&labels, totals[index].2 as f64);
         }
     }
 }

@@ -227,6 +227,46 @@ async fn whoever_does_not_say_who_it_is_has_to_go_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn monitors_see_how_many_came_in_and_how_many_were_turned_away() {
+    let broker = TestBroker::start(&[
+        ("listeners", "SASL_PLAINTEXT://127.0.0.1:0"),
+        ("sasl.enabled.mechanisms", "PLAIN"),
+        ("listener.name.sasl_plaintext.plain.sasl.jaas.config", "x required user_ada=\"ada\";"),
+        ("inter.broker.listener.name", "SASL_PLAINTEXT"),
+        ("connections.max.reauth.ms", "3600000"),
+        ("fleuve.metrics.listen", "127.0.0.1:0"),
+    ])
+    .await;
+    let mut known = broker.connect().await;
+    for password in ["ada", "eve", "eva"] {
+        let mut client = broker.connect().await;
+        let handshake = SaslHandshakeRequest { mechanism: Str::from("PLAIN") };
+        client.call(&handshake, 1).await;
+        let auth_bytes = Bytes::from(format!("\0ada\0{password}"));
+        let answer = client.call(&SaslAuthenticateRequest { auth_bytes }, 2).await;
+        assert_eq!(answer.error_code == 0, password == "ada");
+        if answer.error_code == 0 {
+            known = client;
+        }
+    }
+    // Within the session, once more.
+    known.call(&SaslHandshakeRequest { mechanism: Str::from("PLAIN") }, 1).await;
+    let auth_bytes = Bytes::from_static(b"\0ada\0ada");
+    assert_eq!(known.call(&SaslAuthenticateRequest { auth_bytes }, 2).await.error_code, 0);
+    let page = broker.get("/metrics").await;
+    for (name, count) in [
+        ("successful_authentication_total", 1),
+        ("failed_authentication_total", 2),
+        ("successful_reauthentication_total", 1),
+        ("failed_reauthentication_total", 0),
+    ] {
+        let labels = "{listener=\"SASL_PLAINTEXT\",networkProcessor=\"0\"}";
+        let sample = format!("kafka_server_socket_server_metrics_{name}{labels} {count}\n");
+        assert!(page.contains(&sample), "{sample} is not in {page}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_of_one_listener_change_while_the_broker_runs() {
     let broker = TestBroker::start(&[
         ("listeners", "PLAINTEXT://127.0.0.1:0,EXTRA://127.0.0.1:0"),
