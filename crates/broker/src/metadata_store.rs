@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fleuve_metadata::checkpoint::{self, CheckpointError, CheckpointId};
+use fleuve_metadata::checkpoint::{self, BOOTSTRAP_FILE, CheckpointError, CheckpointId};
 use fleuve_metadata::config::MetadataLogSettings;
 use fleuve_metadata::record::Record;
 use fleuve_os::{Disk, DiskError, OpenMode};
@@ -71,6 +71,8 @@ pub(crate) struct FoundMetadata {
     pub(crate) records: Vec<(Offset, Record)>,
     /// The size of the latter in bytes.
     pub(crate) bytes_behind: u64,
+    /// What a new cluster is to begin with; nothing if this is none.
+    pub(crate) bootstrap: Vec<Record>,
 }
 
 /// Opens the metadata log and reads it, beginning with the newest checkpoint.
@@ -122,8 +124,24 @@ pub(crate) fn open(
     .map_err(MetadataReplayError::from)?;
     match failure {
         Some(error) => Err(error.into()),
-        None => Ok(FoundMetadata { log, checkpoint, records, bytes_behind }),
+        None => {
+            let is_new = records.is_empty() && log.log_end_offset() == Offset(0);
+            let bootstrap = if is_new { read_bootstrap(disk, &directory)? } else { Vec::new() };
+            Ok(FoundMetadata { log, checkpoint, records, bytes_behind, bootstrap })
+        }
     }
+}
+
+/// Reads what `kafka-storage.sh format` left for a new cluster to begin with, beside the directory
+/// of the log.
+fn read_bootstrap(disk: &dyn Disk, directory: &Path) -> Result<Vec<Record>, MetadataStoreError> {
+    let Some(parent) = directory.parent() else { return Ok(Vec::new()) };
+    if !disk.list(parent)?.iter().any(|entry| entry.name == BOOTSTRAP_FILE) {
+        return Ok(Vec::new());
+    }
+    let path = parent.join(BOOTSTRAP_FILE);
+    let read = checkpoint::decode(disk.read_file(&path)?);
+    read.map_err(|error| MetadataStoreError::Checkpoint { path, error })
 }
 
 /// Segments are as large as the operator says; nothing goes but what checkpoints replace.

@@ -9,7 +9,7 @@ use fleuve_coordinator::share_state::ShareStateSettings;
 use fleuve_coordinator::transaction::ProducerIds;
 use fleuve_metadata::checkpoint::Voter;
 use fleuve_metadata::config::{BrokerSettings, Listener as ListenerSettings, Listeners};
-use fleuve_metadata::controller::{Controller, Registration, TokenSettings};
+use fleuve_metadata::controller::{Controller, Decision, Registration, TokenSettings};
 use fleuve_metadata::image::Endpoint as RegisteredEndpoint;
 use fleuve_protocol::Str;
 use fleuve_storage::Flusher;
@@ -188,6 +188,11 @@ pub(crate) async fn open_node(opening: Opening<'_>) -> Result<Arc<Node>, StartEr
     metadata
         .found(logs.metadata_place(), &voter)
         .map_err(|error| StartError::MetadataWrite(error.to_string()))?;
+    if !found.bootstrap.is_empty() {
+        let decision = Decision { records: found.bootstrap, reply: () };
+        let begun = metadata.begin().await.carry_out(decision).await;
+        begun.map_err(|error| StartError::MetadataWrite(error.to_string()))?;
+    }
     let broker_epoch = register(settings, components, &logs, &metadata, &endpoints).await?;
     let surroundings = logs.surroundings(flusher, settings.log.flush_before_ack);
     let topics = Arc::<Topics>::default();
@@ -238,12 +243,12 @@ pub(crate) async fn open_node(opening: Opening<'_>) -> Result<Arc<Node>, StartEr
         counters: Default::default(),
         request_counters: APIS.iter().map(|_| RequestCounters::default()).collect(),
         request_log: RequestLog::new(Duration::from_millis(settings.metrics.slow_request_ms)),
+        log_levels: components.log_levels.clone(),
         flush_times: Arc::clone(flush_times),
         lags,
         listeners: parking_lot::RwLock::new(
             listeners
                 .iter()
-        log_levels: components.log_levels.clone(),
                 .zip(endpoints)
                 .map(|(listener, endpoint)| Arc::new(ListenerState::new(&listener.name, endpoint)))
                 .collect(),

@@ -35,6 +35,8 @@ use crate::record::{DecodeRecordError, Record};
 const BATCH_BYTES: usize = 1 << 20;
 /// What a batch may decompress to.
 const BATCH_BYTES_MAX: usize = 256 << 20;
+/// In the directory of the metadata, what a new cluster begins with.
+pub const BOOTSTRAP_FILE: &str = "bootstrap.checkpoint";
 /// What the names of checkpoints end with.
 const SUFFIX: &str = ".checkpoint";
 
@@ -114,18 +116,32 @@ pub fn encode(
     voter: &Voter,
     now: TimestampMs,
 ) -> Result<Vec<Bytes>, EncodeError> {
-    let mut writer = BatchWriter { epoch: id.epoch, now, next_offset: 0, batches: Vec::new() };
-    let header = SnapshotHeaderRecord { version: 0, last_contained_log_timestamp: now.0 };
     let version = KRaftVersionRecord { version: 0, kraft_version: 1 };
     let voters = VotersRecord { version: 0, voters: vec![voter.to_wire()] };
-    writer.write(
-        true,
-        vec![
-            control(HEADER, &header)?,
-            control(KRAFT_VERSION, &version)?,
-            control(VOTERS, &voters)?,
-        ],
-    );
+    let quorum = vec![control(KRAFT_VERSION, &version)?, control(VOTERS, &voters)?];
+    write(id.epoch, quorum, records, now)
+}
+
+/// Writes what a new cluster begins with, as `kafka-storage.sh format` leaves it in
+/// [`BOOTSTRAP_FILE`]: records that no log holds yet.
+pub fn encode_bootstrap(
+    records: impl Iterator<Item = Record>,
+    now: TimestampMs,
+) -> Result<Vec<Bytes>, EncodeError> {
+    write(LeaderEpoch(0), Vec::new(), records, now)
+}
+
+fn write(
+    epoch: LeaderEpoch,
+    quorum: Vec<(Option<Bytes>, Bytes)>,
+    records: impl Iterator<Item = Record>,
+    now: TimestampMs,
+) -> Result<Vec<Bytes>, EncodeError> {
+    let mut writer = BatchWriter { epoch, now, next_offset: 0, batches: Vec::new() };
+    let header = SnapshotHeaderRecord { version: 0, last_contained_log_timestamp: now.0 };
+    let mut begin = vec![control(HEADER, &header)?];
+    begin.extend(quorum);
+    writer.write(true, begin);
     let mut batch: Vec<(Option<Bytes>, Bytes)> = Vec::new();
     let mut size = 0;
     for record in records {
@@ -299,6 +315,13 @@ mod tests {
             let file = Bytes::from(file(&records));
             assert_eq!(decode(file).expect("whole"), records);
         }
+    }
+
+    #[test]
+    fn what_a_cluster_begins_with_is_read_without_a_quorum() {
+        let records = topics(3);
+        let batches = encode_bootstrap(records.iter().cloned(), TimestampMs(5)).expect("it fits");
+        assert_eq!(decode(Bytes::from(batches.concat())).expect("whole"), records);
     }
 
     #[test]

@@ -125,14 +125,7 @@ fn downgrade(is_unsafe: bool) -> UpgradeType {
 fn gather(levels: FeatureLevels) -> Result<Vec<(String, i16)>, Failure> {
     let mut updates = parse_levels(&levels.feature)?;
     if let Some(release) = levels.metadata {
-        let level = (0..=i16::from(u8::MAX)).rev().find(|level| {
-            let name = metadata_version_name(*level);
-            name.is_some_and(|name| name == release || name.split('-').next() == Some(&*release))
-        });
-        let level = level.ok_or_else(|| {
-            Failure::new(format!("{release}: expected a release such as 4.3 or 4.3-IV0"))
-        })?;
-        updates.push((METADATA_VERSION.to_owned(), level));
+        updates.push((METADATA_VERSION.to_owned(), release_level(&release)?));
     }
     if updates.is_empty() {
         return Err(Failure::new("what? pass --feature NAME=LEVEL or --release-version RELEASE"));
@@ -141,6 +134,17 @@ fn gather(levels: FeatureLevels) -> Result<Vec<(String, i16)>, Failure> {
 }
 
 /// Describe the metadata quorum, and change who votes.
+/// The level of metadata.version that a release has.
+pub(super) fn release_level(release: &str) -> Result<i16, Failure> {
+    let level = (0..=i16::from(u8::MAX)).rev().find(|level| {
+        let name = metadata_version_name(*level);
+        name.is_some_and(|name| name == release || name.split('-').next() == Some(release))
+    });
+    level.ok_or_else(|| {
+        Failure::new(format!("{release}: expected a release such as 4.3 or 4.3-IV0"))
+    })
+}
+
 #[derive(Debug, Parser)]
 pub(super) struct Quorum {
     #[command(flatten)]

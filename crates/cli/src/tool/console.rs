@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Parser};
-use fleuve_client::Properties;
 
 use super::Connect;
+use super::files::properties;
 use crate::commands::consume::{Consume, run_in as consume_in};
 use crate::commands::produce::{LineHeaders, Produce, run_in as produce_in, unescape};
 use crate::commands::topic::parse_assignments;
@@ -122,8 +122,7 @@ pub(super) async fn produce(options: ConsoleProducer) -> Result<(), Failure> {
 fn with_file(file: Option<PathBuf>, given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     let mut all = BTreeMap::new();
     if let Some(path) = file {
-        let properties = Properties::load(&path)?;
-        all.extend(properties.iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
+        all.extend(properties(&path)?);
     }
     for text in given {
         // A separator may itself be or hold blanks, so nothing is trimmed here.

@@ -4,15 +4,19 @@
 //! script of that name and prints what that prints, as closely as is useful.
 
 mod acls;
+mod bootstrap;
 mod cluster;
 mod configs;
 mod console;
+mod files;
+mod grid;
 mod groups;
 mod latency;
 mod leaders;
 mod log_moves;
 mod perf;
 mod reassign;
+mod resets;
 mod server;
 mod share_console;
 mod share_verifiable;

@@ -1,18 +1,22 @@
 //! `kafka-storage.sh`: naming data directories, and asking for their names.
 //!
-//! Fleuve formats a directory by itself when it starts on an empty one; `format` only decides the
-//! ids beforehand. The metadata's first records are the broker's to write.
+//! Fleuve formats a directory by itself when it starts on an empty one; `format` decides the ids
+//! beforehand, and users and levels of features that the cluster is to begin with.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand};
-use fleuve_client::Properties;
+use clap::{Args, Parser, Subcommand};
+use fleuve_metadata::checkpoint::{BOOTSTRAP_FILE, encode_bootstrap};
+use fleuve_metadata::record::Record;
 use fleuve_os::{OsRandom, Random};
-use fleuve_types::Uuid;
+use fleuve_types::{TimestampMs, Uuid};
 
+use super::bootstrap;
+use super::files::properties;
 use crate::failure::Failure;
 use crate::output::line;
+use crate::quantities::now_ms;
 
 /// Prepare data directories, or tell about them.
 #[derive(Debug, Parser)]
@@ -48,7 +52,24 @@ enum Action {
         /// Accepted: this node is its own quorum.
         #[arg(long, short = 'N')]
         no_initial_controllers: bool,
+        #[command(flatten)]
+        beginning: Beginning,
     },
+}
+
+/// What the cluster is to begin with.
+#[derive(Debug, Args)]
+pub(super) struct Beginning {
+    /// A user: SCRAM-SHA-256=[name=ann,password=secret], also with iterations, salt or
+    /// saltedpassword; may be repeated.
+    #[arg(long, short = 'S', value_name = "MECHANISM=[NAME=VALUE,...]")]
+    pub(super) add_scram: Vec<String>,
+    /// A feature with its level, as transaction.version=1; may be repeated.
+    #[arg(long, short, value_name = "FEATURE=LEVEL")]
+    pub(super) feature: Vec<String>,
+    /// The release whose metadata.version the cluster has.
+    #[arg(long, short)]
+    pub(super) release_version: Option<String>,
 }
 
 const FILE: &str = "meta.properties";
@@ -57,7 +78,7 @@ pub(super) fn run(storage: Storage) -> Result<(), Failure> {
     match storage.action {
         Action::RandomUuid => line(new_id().to_string()),
         Action::Info { config } => info(&directories(&config)?.1),
-        Action::Format { config, cluster_id, ignore_formatted, .. } => {
+        Action::Format { config, cluster_id, ignore_formatted, beginning, .. } => {
             let cluster_id: Uuid = cluster_id.parse().map_err(|_| {
                 Failure::new(format!(
                     "--cluster-id {cluster_id}: expected 22 characters as kafka-storage.sh \
@@ -65,21 +86,22 @@ pub(super) fn run(storage: Storage) -> Result<(), Failure> {
                 ))
             })?;
             let (node_id, directories) = directories(&config)?;
-            format(&node_id, &directories, cluster_id, ignore_formatted)
+            let first = bootstrap::records(&beginning)?;
+            format(&node_id, &directories, cluster_id, ignore_formatted, first)
         }
     }
 }
 
 /// The node's id and its data directories.
 fn directories(config: &Path) -> Result<(String, Vec<PathBuf>), Failure> {
-    let properties = Properties::load(config)?;
+    let properties = properties(config)?;
     let node_id = properties.get("node.id").or_else(|| properties.get("broker.id"));
     let listed = properties
         .get("log.dirs")
         .or_else(|| properties.get("log.dir"))
         .ok_or_else(|| Failure::new(format!("{}: set log.dirs", config.display())))?;
     let directories = listed.split(',').map(|path| PathBuf::from(path.trim())).collect();
-    Ok((node_id.unwrap_or("1").to_owned(), directories))
+    Ok((node_id.cloned().unwrap_or_else(|| "1".to_owned()), directories))
 }
 
 fn info(directories: &[PathBuf]) -> Result<(), Failure> {
@@ -89,8 +111,7 @@ fn info(directories: &[PathBuf]) -> Result<(), Failure> {
         if !directory.is_dir() {
             problems.push(format!("{} does not exist", directory.display()));
         } else if directory.join(FILE).exists() {
-            let properties = Properties::load(&directory.join(FILE))?;
-            found.extend(properties.iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
+            found.extend(properties(&directory.join(FILE))?);
         } else {
             problems.push(format!("{} is not formatted.", directory.display()));
         }
@@ -119,6 +140,7 @@ fn format(
     directories: &[PathBuf],
     cluster_id: Uuid,
     ignore_formatted: bool,
+    first: Vec<Record>,
 ) -> Result<(), Failure> {
     let mut missing = Vec::new();
     for directory in directories {
@@ -140,21 +162,31 @@ fn format(
             Failure::new(format!("cannot format {}: {error}", directory.display()))
         };
         std::fs::create_dir_all(directory).map_err(failed)?;
+        if !first.is_empty() && directories.first() == Some(directory) {
+            let batches = encode_bootstrap(first.iter().cloned(), TimestampMs(now_ms()))
+                .map_err(|error| Failure::new(format!("cannot format: {error}")))?;
+            let path = directory.join(BOOTSTRAP_FILE);
+            write_whole(&path, &batches.concat()).map_err(failed)?;
+        }
         let text = format!(
             "version=1\ncluster.id={cluster_id}\nnode.id={node_id}\ndirectory.id={}\n",
             new_id()
         );
-        // Written aside first, so that a crash leaves no half of it.
-        let aside = directory.join(format!("{FILE}.tmp"));
-        std::fs::write(&aside, text).map_err(failed)?;
-        std::fs::File::open(&aside).and_then(|file| file.sync_all()).map_err(failed)?;
-        std::fs::rename(&aside, directory.join(FILE)).map_err(failed)?;
+        write_whole(&directory.join(FILE), text.as_bytes()).map_err(failed)?;
         line(format!(
             "Formatting data directory {} with metadata.version 4.3-IV0.",
             directory.display()
         ))?;
     }
     Ok(())
+}
+
+/// Writes a file aside first, so that a crash leaves no half of it.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let aside = path.with_extension("tmp");
+    std::fs::write(&aside, bytes)?;
+    std::fs::File::open(&aside).and_then(|file| file.sync_all())?;
+    std::fs::rename(&aside, path)
 }
 
 fn new_id() -> Uuid {

@@ -43,7 +43,7 @@ pub use quorum::{QuorumDescription, QuorumReplica};
 pub use quotas::{EntityQuotas, QuotaEntity, QuotaFilter};
 pub use rebalances::Rebalance;
 pub use removals::Removal;
-pub use scram::{ScramMechanism, ScramUser};
+pub use scram::{ScramMechanism, ScramUser, salted_password};
 pub use shares::ShareOffset;
 pub use streams_groups::{
     StreamsGroupDescription, StreamsGroupMember, StreamsSubtopology, StreamsTasks,

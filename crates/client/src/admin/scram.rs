@@ -140,7 +140,7 @@ impl Admin {
 }
 
 /// Computes SaltedPassword of RFC 5802.
-fn salted_password(
+pub fn salted_password(
     mechanism: ScramMechanism,
     iterations: u32,
     salt: &[u8],
