@@ -12,6 +12,8 @@ Needs `scripts/setup.sh streams python`, a JDK and a release build of Fleuve.
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import random
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from harness.broker import CACHE, KAFKA_LIBS, Broker, BrokerFailed, Workspace, add_broker_argument  # noqa: E402
+from harness.broker import CACHE, KAFKA_LIBS, ROOT, Broker, BrokerFailed, Workspace, add_broker_argument  # noqa: E402
 
 STREAMS_JARS = KAFKA_LIBS.parent / "streams"
 LOGGING = HERE.parent / "harness" / "log4j2.properties"
@@ -30,6 +32,7 @@ JAVA = [
     "java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", f"-Dlog4j2.configurationFile={LOGGING}",
     "-cp", f"{KAFKA_LIBS}/*:{STREAMS_JARS}/*",
 ]  # fmt: skip
+FLEUVE = os.environ.get("FLEUVE_BINARY", str(ROOT / "target" / "release" / "fleuve"))
 TOOL = "org.apache.kafka.tools.streams.StreamsGroupCommand"
 SETTINGS = {
     "group.streams.initial.rebalance.delay.ms": "200",
@@ -158,6 +161,20 @@ class Run:
             raise Failed(f"kafka-streams-groups {' '.join(options)} ended with {ended.returncode}: {(ended.stderr or ended.stdout)[-400:]}")
         return ended.stdout
 
+    def ours(self, *options: str) -> str:
+        """The same by our own tool."""
+        command = [str(ROOT / "bin" / "kafka-streams-groups.sh"), "--bootstrap-server", self.broker.bootstrap, *options]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "FLEUVE": FLEUVE})
+        if ended.returncode:
+            raise Failed(f"our kafka-streams-groups {' '.join(options)} ended with {ended.returncode}: {ended.stderr[-400:]}")
+        return ended.stdout
+
+    def alike(self, *options: str) -> None:
+        """Both tools print the same rows, whatever their widths and their order."""
+        theirs, mine = (sorted(line.split() for line in tool(*options).splitlines() if line.strip()) for tool in (self.tool, self.ours))
+        if theirs != mine:
+            raise Failed(f"kafka-streams-groups {' '.join(options)} says {theirs}, and ours {mine}")
+
     def expect(self, wanted: list[str], *options: str) -> None:
         printed = self.tool(*options)
         missing = [word for word in wanted if word not in printed]
@@ -187,6 +204,17 @@ def word_count(broker: Broker, folder: Path, note) -> None:
             raise Failed(f"two members are described: {members}")
         run.expect(["word-count-counts-repartition", "lines"], "--describe", "--group", "word-count", "--offsets")
         note("kafka-streams-groups.sh lists and describes the group")
+        group = ["--describe", "--group", "word-count"]
+        for options in (["--list"], ["--list", "--state"], [*group, "--state", "--verbose"], [*group, "--members"]):
+            run.alike(*options)
+        described = subprocess.run(
+            [FLEUVE, "group", "describe", "word-count", "--members", "-o", "json", "--bootstrap-server", broker.bootstrap],
+            capture_output=True, text=True, timeout=60, check=True,
+        )
+        tasks = [task for member in json.loads(described.stdout) for task in member["tasks"]["active"]]
+        if len(tasks) != TASKS or len(set(tasks)) != TASKS:
+            raise Failed(f"our description has every task once: {tasks}")
+        note("our own tools say the same")
 
         # With at-least-once what was processed but not committed is counted again.
         broker.kill()
@@ -203,7 +231,14 @@ def word_count(broker: Broker, folder: Path, note) -> None:
         second.leave()
 
         wait_until(lambda: "Empty" in run.tool("--describe", "--group", "word-count", "--state"), "the group is empty")
-        reset = ["--reset-offsets", "--group", "word-count", "--input-topic", "lines", "--to-earliest", "--execute"]
+        for scope in (["--input-topic", "lines"], ["--all-input-topics"]):
+            for to in (["--to-latest"], ["--shift-by", "-3"]):
+                run.alike("--reset-offsets", "--group", "word-count", *scope, *to, "--dry-run")
+        forgotten = run.ours("--delete-offsets", "--group", "word-count", "--input-topic", "lines:0")
+        if "Successful" not in forgotten:
+            raise Failed(f"our kafka-streams-groups deletes offsets: {forgotten}")
+        run.ours("--reset-offsets", "--group", "word-count", "--all-input-topics", "--to-earliest", "--execute")
+        reset = ["--reset-offsets", "--group", "word-count", "--input-topic", "lines:1", "--to-earliest", "--execute"]
         run.expect(["lines"], *reset)
         run.tool("--delete", "--group", "word-count", "--delete-all-internal-topics")
         if "word-count" in run.tool("--list").split():

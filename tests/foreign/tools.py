@@ -41,6 +41,7 @@ CLASSES = {
     "kafka-transactions": "TransactionsCommand",
     "kafka-streams-application-reset": "StreamsResetter",
     "kafka-console-share-consumer": "consumer.ConsoleShareConsumer",
+    "kafka-share-groups": "consumer.group.ShareGroupCommand",
     "kafka-verifiable-share-consumer": "VerifiableShareConsumer",
 }
 FLEUVE = ""
@@ -271,6 +272,18 @@ def share(server: str, report: Report) -> None:
     report.check(again == [line.replace("Delivery:1", "Delivery:2") for line in mine], "what was released is delivered again", mine, again)
     last = ours("kafka-console-share-consumer", *[*arguments[:4], "1500", *arguments[5:]], "1", "--group", "share-b")
     report.check(last == "", "and what was rejected is not", "", last)
+
+    # Both groups are at rest and have begun everywhere; how far the last locks are is the same to both tools.
+    groups = ["--list --state", "--describe --group share-a --verbose", "--describe --group share-a --state --verbose"]
+    groups += ["--reset-offsets --group share-a --topic headed --to-earliest --dry-run", "--delete --group nobody --group share-b"]
+    for text in groups:
+        options = text.split()
+        theirs, mine = (columns(tool("kafka-share-groups", *b, *options)) for tool in (apaches, ours))
+        if "--delete" in options:
+            # The first of the tools deletes it, and to the other it is not there.
+            theirs, mine = ([row for row in rows if "nobody" in " ".join(row)] for rows in (theirs, mine))
+            theirs = [[cell for cell in row if not cell.startswith("java.lang.")] for row in theirs]
+        report.check(theirs == mine and theirs != [], f"tells the same of share groups with {text}", theirs, mine)
 
     def told(tool, group: str) -> list:
         """The events without their times and numbers of parts, which are as the polls happened to be."""

@@ -74,7 +74,7 @@ pub(crate) enum Command {
     Produce(produce::Produce),
     /// Read records.
     Consume(consume::Consume),
-    /// List, describe, reset and delete consumer groups.
+    /// List, describe, reset and delete groups of every kind.
     Group {
         #[command(subcommand)]
         command: group::Group,

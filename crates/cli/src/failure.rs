@@ -82,6 +82,18 @@ pub(crate) fn explain(error: &Error) -> String {
             Code::NonEmptyGroup => "stop its members first",
             Code::UnknownMemberId => "the group has members: stop them first",
             Code::GroupIdNotFound => "see `fleuve group list`",
+            Code::OffsetOutOfRange => "see `fleuve topic offsets`",
+            Code::TransactionalIdNotFound => "see `fleuve transaction list`",
+            Code::BrokerIdNotRegistered => "see `fleuve cluster describe`",
+            Code::SecurityDisabled => {
+                "set authorizer.class.name of the broker, as docs/security.md says"
+            }
+            Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed => {
+                "ask an administrator for the right, which `fleuve acl add` gives"
+            }
             Code::MessageTooLarge => {
                 "send smaller records, or raise max.message.bytes of the topic"
             }

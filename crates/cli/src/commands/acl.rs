@@ -44,6 +44,9 @@ pub(crate) enum Acl {
     Remove {
         #[command(flatten)]
         which: Which,
+        /// Every entry there is.
+        #[arg(long)]
+        all: bool,
         /// Only list what would be removed.
         #[arg(long)]
         dry_run: bool,
@@ -91,6 +94,12 @@ pub(crate) struct On {
     /// On a transactional id.
     #[arg(long, value_name = "ID")]
     transactional_id: Option<String>,
+    /// On a delegation token.
+    #[arg(long, value_name = "ID")]
+    delegation_token: Option<String>,
+    /// On the delegation tokens of a user, as User:ann.
+    #[arg(long, value_name = "PRINCIPAL")]
+    user_principal: Option<String>,
     /// On everything whose name begins so.
     #[arg(long)]
     prefixed: bool,
@@ -98,7 +107,13 @@ pub(crate) struct On {
 
 impl On {
     fn resources(&self) -> Vec<(i8, String)> {
-        let named = [(2, &self.topic), (3, &self.group), (5, &self.transactional_id)];
+        let named = [
+            (2, &self.topic),
+            (3, &self.group),
+            (5, &self.transactional_id),
+            (6, &self.delegation_token),
+            (7, &self.user_principal),
+        ];
         let mut resources: Vec<_> =
             named.into_iter().filter_map(|(kind, name)| Some((kind, name.clone()?))).collect();
         if self.cluster {
@@ -150,8 +165,18 @@ pub(crate) async fn run(command: Acl, common: &Common) -> Result<(), Failure> {
             }
             show(common.output, entries)
         }
-        Acl::Remove { which, dry_run } => {
+        Acl::Remove { which, all, dry_run } => {
             let filters = filters(&which)?;
+            // What was forgotten on the command line must not cost all rights there are.
+            if filters.contains(&AclFilter::ANY) != all {
+                return Err(Failure::new(match all {
+                    true => "--all stands for every entry: leave the other options out",
+                    false => {
+                        "which entries? pass --principal, --topic or another, or --all for every \
+                         entry there is"
+                    }
+                }));
+            }
             let entries = if dry_run {
                 let mut entries = Vec::new();
                 for filter in &filters {

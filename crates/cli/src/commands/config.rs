@@ -2,6 +2,7 @@
 //! command of their own.
 
 use clap::{Args, Subcommand};
+use fleuve_client::Admin;
 use fleuve_client::admin::{Alteration, ConfigSource, Resource};
 use serde_json::json;
 
@@ -28,6 +29,7 @@ pub(crate) enum Config {
     /// Change configurations.
     #[command(after_help = "Examples:\n  \
         fleuve config alter --topic greetings --set retention.ms=60000\n  \
+        fleuve config alter --broker-loggers 1 --set kafka.request.logger=DEBUG\n  \
         fleuve config alter --topic greetings --delete retention.ms")]
     Alter {
         #[command(flatten)]
@@ -63,6 +65,9 @@ pub(crate) struct Of {
     /// The defaults of all brokers.
     #[arg(long)]
     broker_defaults: bool,
+    /// The levels of a broker's loggers, by the broker's id; they hold until it stops.
+    #[arg(long, value_name = "ID")]
+    broker_loggers: Option<i32>,
     /// Of a group.
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
@@ -78,6 +83,7 @@ impl Of {
             Self { group: Some(name), .. } => Resource::Group(name),
             Self { client_metrics: Some(name), .. } => Resource::ClientMetrics(name),
             Self { broker: Some(id), .. } => Resource::Broker(id.to_string()),
+            Self { broker_loggers: Some(id), .. } => Resource::BrokerLogger(id.to_string()),
             _ => Resource::Broker(String::new()),
         }
     }
@@ -88,6 +94,7 @@ pub(crate) async fn run(command: Config, common: &Common) -> Result<(), Failure>
     match command {
         Config::Describe { of, all } => {
             let resource = of.resource();
+            check_broker(&admin, &resource).await?;
             let mut entries = admin.describe_configs(&resource, false).await?;
             entries.retain(|entry| all || entry.source != ConfigSource::Default);
             entries.sort_unstable_by(|left, right| left.name.cmp(&right.name));
@@ -112,6 +119,7 @@ pub(crate) async fn run(command: Config, common: &Common) -> Result<(), Failure>
         }
         Config::Alter { of, set, delete, append, subtract, dry_run } => {
             let resource = of.resource();
+            check_broker(&admin, &resource).await?;
             let set = parse_assignments(&set)?.into_iter();
             let append = parse_assignments(&append)?.into_iter();
             let subtract = parse_assignments(&subtract)?.into_iter();
@@ -128,8 +136,30 @@ pub(crate) async fn run(command: Config, common: &Common) -> Result<(), Failure>
             }
             admin.alter_configs(&resource, &alterations, dry_run).await?;
             let verb = if dry_run { "could change" } else { "changed" };
-            let (kind, name) = (resource.kind(), resource.name());
-            line(format!("{verb} {} configurations of {kind} {name}", alterations.len()).trim_end())
+            let whose = match (resource.kind(), resource.name()) {
+                (kind, "") => format!("all {kind}s"),
+                (kind, name) => format!("{kind} {name}"),
+            };
+            let count = match alterations.len() {
+                1 => "1 configuration".to_owned(),
+                count => format!("{count} configurations"),
+            };
+            line(format!("{verb} {count} of {whose}"))
+        }
+    }
+}
+
+/// Sees to it that a broker is there which alone can answer: a client would wait for it to come.
+pub(crate) async fn check_broker(admin: &Admin, resource: &Resource) -> Result<(), Failure> {
+    let (Resource::Broker(id) | Resource::BrokerLogger(id)) = resource else { return Ok(()) };
+    if id.is_empty() {
+        return Ok(());
+    }
+    let brokers = admin.describe_cluster().await?.brokers;
+    match brokers.iter().any(|broker| broker.id.to_string() == *id) {
+        true => Ok(()),
+        false => {
+            Err(Failure::new(format!("there is no broker {id}: see `fleuve cluster describe`")))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `fleuve group`: consumer groups and share groups, and their offsets.
+//! `fleuve group`: groups of all kinds, and their offsets.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use fleuve_protocol::ErrorCode;
 use fleuve_types::TopicPartition;
 use serde_json::json;
 
+use super::any_group::{AnyGroup, show_threads};
 use super::share;
 use super::topic::report;
 use crate::args::{Common, Format};
@@ -19,7 +20,7 @@ use crate::output::{line, note, out, print, print_table, print_value};
 use crate::quantities::{format_time, now_ms, parse_duration, parse_time};
 use crate::reset::{Plan, Target, ends_of, expand, from_csv, plan, to_csv, within_logs};
 
-/// List, describe, reset and delete consumer and share groups.
+/// List, describe, reset and delete groups of consumers, share consumers and streams applications.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Group {
     /// List groups.
@@ -215,7 +216,7 @@ pub(crate) async fn run(command: Group, common: &Common) -> Result<(), Failure> 
 
 /// Says what the deletion of a group would meet.
 async fn could_delete(admin: &Admin, name: &str) -> fleuve_client::Result<()> {
-    let group = admin.describe_group(name).await?;
+    let group = AnyGroup::describe(admin, name).await?.into_group();
     let code = match group.state.as_str() {
         "Empty" => return Ok(()),
         "Dead" => ErrorCode::GroupIdNotFound,
@@ -281,7 +282,7 @@ async fn list(
 }
 
 async fn state(admin: &Admin, name: &str, format: Format) -> Result<(), Failure> {
-    let group = admin.describe_group(name).await?;
+    let group = AnyGroup::describe(admin, name).await?.into_group();
     if group.state == "Dead" {
         return Err(Failure::new(format!("group {name} does not exist: see `fleuve group list`")));
     }
@@ -295,7 +296,7 @@ async fn state(admin: &Admin, name: &str, format: Format) -> Result<(), Failure>
     let row = vec![
         group.id,
         group.state,
-        group.assignor,
+        if group.assignor.is_empty() { "-".to_owned() } else { group.assignor },
         group.coordinator.to_string(),
         group.members.len().to_string(),
         number(epoch),
@@ -346,6 +347,8 @@ async fn history(
 pub(crate) struct Lag {
     pub(crate) partition: TopicPartition,
     pub(crate) committed: Option<i64>,
+    /// The leader epoch that was committed beside the offset, if any was.
+    pub(crate) leader_epoch: Option<i32>,
     pub(crate) end: Option<i64>,
     /// Member id, host and client id of who reads it.
     pub(crate) reader: Option<(String, String, String)>,
@@ -359,7 +362,7 @@ impl Lag {
 
 /// Gathers committed offsets, ends and readers of a group.
 pub(crate) async fn lags(admin: &Admin, name: &str) -> Result<(String, Vec<Lag>), Failure> {
-    let group = admin.describe_group(name).await?;
+    let group = AnyGroup::describe(admin, name).await?.into_group();
     let committed = admin.group_offsets(name).await?;
     if group.state == "Dead" && committed.is_empty() {
         return Err(Failure::new(format!("group {name} does not exist: see `fleuve group list`")));
@@ -378,6 +381,10 @@ pub(crate) async fn lags(admin: &Admin, name: &str) -> Result<(String, Vec<Lag>)
         .into_iter()
         .map(|partition| Lag {
             committed: committed.get(&partition).map(|committed| committed.offset),
+            leader_epoch: committed
+                .get(&partition)
+                .map(|committed| committed.leader_epoch)
+                .filter(|epoch| *epoch >= 0),
             end: ends.get(&partition).copied(),
             reader: readers.remove(&partition),
             partition,
@@ -407,14 +414,15 @@ async fn describe(admin: &Admin, name: &str, format: Format) -> Result<(), Failu
     line(format!("{name}  {state}  lag {total}"))?;
     let number = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
     let rows = lags.iter().map(|lag| {
-        let (member, host, _) = lag.reader.clone().unwrap_or_default();
+        let nobody = || ("-".to_owned(), "-".to_owned(), String::new());
+        let (member, host, _) = lag.reader.clone().unwrap_or_else(nobody);
         vec![
             lag.partition.topic.to_string(),
             lag.partition.partition.to_string(),
             number(lag.committed),
             number(lag.end),
             number(lag.lag()),
-            if member.is_empty() { "-".to_owned() } else { member },
+            member,
             host,
         ]
     });
@@ -422,9 +430,9 @@ async fn describe(admin: &Admin, name: &str, format: Format) -> Result<(), Failu
 }
 
 async fn members(admin: &Admin, name: &str, format: Format) -> Result<(), Failure> {
-    let group = match admin.is_share_group(name).await? {
-        true => admin.describe_share_group(name).await?,
-        false => admin.describe_group(name).await?,
+    let group = match AnyGroup::describe(admin, name).await? {
+        AnyGroup::Streams(group) => return show_threads(&group, format),
+        group => group.into_group(),
     };
     let value = group
         .members
@@ -471,8 +479,10 @@ fn parse_target(to: &To) -> Result<Target, Failure> {
         "current" => return Ok(Target::Current),
         _ => {}
     }
-    if let Ok(offset) = text.parse::<u32>() {
-        return Ok(Target::Offset(i64::from(offset)));
+    if text.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(offset) = text.parse::<i64>()
+    {
+        return Ok(Target::Offset(offset));
     }
     parse_time(text).map(Target::Time).ok_or_else(|| {
         Failure::new(format!(
@@ -506,4 +516,24 @@ fn show_plan(
         ]
     });
     print(format, &value, &["topic", "partition", "committed", "new offset"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_words_offsets_of_any_size_and_times() {
+        let target = |text: &str| {
+            let to = Some(text.to_owned());
+            parse_target(&To { to, shift_by: None, by_duration: None, from_file: None })
+        };
+        assert_eq!(target("end").ok(), Some(Target::End));
+        assert_eq!(target("42").ok(), Some(Target::Offset(42)));
+        assert_eq!(target("5000000000").ok(), Some(Target::Offset(5_000_000_000)));
+        assert_eq!(target("1970-01-01T00:00:01Z").ok(), Some(Target::Time(1000)));
+        for text in ["", "-1", "99999999999999999999", "soon"] {
+            assert!(target(text).is_err(), "{text}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod acl;
+pub(crate) mod any_group;
 pub(crate) mod bench;
 pub(crate) mod cluster;
 pub(crate) mod completions;

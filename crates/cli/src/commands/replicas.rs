@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use fleuve_client::Admin;
-use fleuve_client::admin::{ElectionType, LogDir};
+use fleuve_client::admin::{ElectionType, LogDir, Resource};
 use fleuve_protocol::ErrorCode;
 use fleuve_types::TopicPartition;
 use serde_json::json;
 
+use super::config::check_broker;
 use crate::args::Format;
 use crate::failure::{Failure, explain};
 use crate::output::{line, print_table, print_value};
@@ -64,7 +65,10 @@ fn value((broker, directory): &(i32, LogDir)) -> serde_json::Value {
 
 async fn brokers(admin: &Admin, one: Option<i32>) -> Result<Vec<i32>, Failure> {
     match one {
-        Some(id) => Ok(vec![id]),
+        Some(id) => {
+            check_broker(admin, &Resource::Broker(id.to_string())).await?;
+            Ok(vec![id])
+        }
         None => Ok(admin.describe_cluster().await?.brokers.iter().map(|b| b.id).collect()),
     }
 }

@@ -81,6 +81,9 @@ pub(crate) enum Topic {
         /// A topic configuration to go back to its default; may be repeated.
         #[arg(long, value_name = "KEY")]
         delete_config: Vec<String>,
+        /// Only check.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Delete topics with all their records.
     #[command(after_help = "Examples:\n  \
@@ -215,8 +218,11 @@ pub(crate) async fn run(command: Topic, common: &Common) -> Result<(), Failure> 
             list(&admin, &patterns, internal, common.output).await
         }
         Topic::Describe { names, only } => describe(&admin, &names, &only, common.output).await,
-        Topic::Alter { name, partitions, config, delete_config } => {
-            alter(&admin, &name, partitions, &config, delete_config).await
+        Topic::Alter { name, partitions, config, delete_config, dry_run } => {
+            let set = parse_assignments(&config)?;
+            let set = set.into_iter().map(|(key, value)| Alteration::Set(key, value));
+            let changes = set.chain(delete_config.into_iter().map(Alteration::Delete)).collect();
+            alter(&admin, &name, partitions, changes, dry_run).await
         }
         Topic::Delete { names, regex, if_exists, dry_run } => {
             delete(&admin, names, regex, if_exists, dry_run).await
@@ -514,12 +520,9 @@ async fn alter(
     admin: &Admin,
     name: &str,
     partitions: Option<i32>,
-    configs: &[String],
-    deleted: Vec<String>,
+    alterations: Vec<Alteration>,
+    dry_run: bool,
 ) -> Result<(), Failure> {
-    let set = parse_assignments(configs)?;
-    let set = set.into_iter().map(|(key, value)| Alteration::Set(key, value));
-    let alterations: Vec<_> = set.chain(deleted.into_iter().map(Alteration::Delete)).collect();
     if partitions.is_none() && alterations.is_empty() {
         return Err(Failure::new(
             "nothing to change: pass --partitions, --config KEY=VALUE or --delete-config KEY",
@@ -527,14 +530,17 @@ async fn alter(
     }
     if !alterations.is_empty() {
         let resource = Resource::Topic(name.to_owned());
-        admin.alter_configs(&resource, &alterations, false).await?;
-        line(format!("changed {} configurations of topic {name}", alterations.len()))?;
+        admin.alter_configs(&resource, &alterations, dry_run).await?;
+        let verb = if dry_run { "could change" } else { "changed" };
+        line(format!("{verb} {} configurations of topic {name}", alterations.len()))?;
     }
     if let Some(count) = partitions {
-        for (_, result) in admin.create_partitions(&[(name, count)], false).await? {
+        for (_, result) in admin.create_partitions(&[(name, count)], dry_run).await? {
             result?;
         }
-        line(format!("topic {name} has {count} partitions now"))?;
+        let done = if dry_run { "could have" } else { "has" };
+        let now = if dry_run { "" } else { " now" };
+        line(format!("topic {name} {done} {count} partitions{now}"))?;
     }
     Ok(())
 }

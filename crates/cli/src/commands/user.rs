@@ -42,7 +42,8 @@ pub(crate) enum User {
 pub(crate) struct Password {
     /// The user.
     name: String,
-    /// Only the credential of this mechanism; both unless given.
+    /// Only the credential of this mechanism; unless given, both for a new user, and for others those
+    /// they have.
     #[arg(long, value_enum)]
     mechanism: Option<Mechanism>,
     /// Rounds of hashing, 4096 to 16384: what guessing a password costs, and what a login costs.
@@ -77,16 +78,18 @@ pub(crate) async fn run(command: User, common: &Common) -> Result<(), Failure> {
                     password.name
                 )));
             }
-            set(&admin, password, "created").await
+            set(&admin, password, &ScramMechanism::ALL, "created").await
         }
         User::Alter(password) => {
-            if mechanisms_of(&admin, &password.name).await?.is_empty() {
+            let known = mechanisms_of(&admin, &password.name).await?;
+            if known.is_empty() {
                 return Err(Failure::new(format!(
                     "there is no user {}: see `fleuve user list`",
                     password.name
                 )));
             }
-            set(&admin, password, "changed").await
+            // What somebody has left out on purpose does not come back with a new password.
+            set(&admin, password, &known, "changed").await
         }
         User::List => {
             let mut users = Vec::new();
@@ -156,7 +159,12 @@ async fn mechanisms_of(admin: &Admin, name: &str) -> Result<Vec<ScramMechanism>,
     }
 }
 
-async fn set(admin: &Admin, options: Password, verb: &str) -> Result<(), Failure> {
+async fn set(
+    admin: &Admin,
+    options: Password,
+    usual: &[ScramMechanism],
+    verb: &str,
+) -> Result<(), Failure> {
     let Password { name, mechanism, iterations, password } = options;
     let password = match password {
         Some(password) => password,
@@ -164,7 +172,7 @@ async fn set(admin: &Admin, options: Password, verb: &str) -> Result<(), Failure
     };
     let mechanisms = match mechanism {
         Some(only) => vec![only.into()],
-        None => ScramMechanism::ALL.to_vec(),
+        None => usual.to_vec(),
     };
     for mechanism in mechanisms {
         let mut salt = [0; SALT_BYTES];

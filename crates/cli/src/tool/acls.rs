@@ -1,6 +1,7 @@
 //! `kafka-acls`: access control entries.
 
 use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
 
 use clap::{ArgGroup, Parser};
 use fleuve_client::Admin;
@@ -76,7 +77,7 @@ pub(super) struct Acls {
     /// What an idempotent producer needed once.
     #[arg(long)]
     idempotent: bool,
-    /// Do not ask.
+    /// Do not ask before entries are removed.
     #[arg(long)]
     force: bool,
 }
@@ -104,26 +105,8 @@ pub(super) async fn run(options: Acls) -> Result<(), Failure> {
         return Err(Failure::new("on what? pass --topic, --group, --cluster or another"));
     }
     let entries = entries(&options, &resources, pattern)?;
-    if options.remove && entries.is_empty() {
-        let filters: Vec<_> = resources.iter().map(|resource| filter(resource, pattern)).collect();
-        admin.delete_acls(&filters).await?;
-        return Ok(());
-    }
     if options.remove {
-        let filters: Vec<_> = entries
-            .iter()
-            .map(|acl| AclFilter {
-                resource_type: acl.resource_type,
-                resource_name: Some(acl.resource_name.clone()),
-                pattern_type: acl.pattern_type,
-                principal: Some(acl.principal.clone()),
-                host: Some(acl.host.clone()),
-                operation: acl.operation,
-                permission_type: acl.permission_type,
-            })
-            .collect();
-        admin.delete_acls(&filters).await?;
-        return Ok(());
+        return remove(&admin, &options, &resources, pattern, &entries).await;
     }
     if entries.is_empty() {
         return Err(Failure::new("who? pass --allow-principal or --deny-principal"));
@@ -134,6 +117,68 @@ pub(super) async fn run(options: Acls) -> Result<(), Failure> {
         line(format!(" {}\n", rows.join("\n")))?;
     }
     Ok(admin.create_acls(&entries).await?)
+}
+
+/// Removes the entries that are named, or all of the resources, once somebody has said that this is
+/// meant.
+async fn remove(
+    admin: &Admin,
+    options: &Acls,
+    resources: &[(i8, String)],
+    pattern: i8,
+    entries: &[Acl],
+) -> Result<(), Failure> {
+    if entries.is_empty() {
+        for resource in resources {
+            let name = pattern_text(resource.0, &resource.1, pattern);
+            let question = format!(
+                "Are you sure you want to delete all ACLs for resource filter `{name}`? (y/n)"
+            );
+            if confirm(options, &question)? {
+                admin.delete_acls(&[filter(resource, pattern)]).await?;
+            }
+        }
+        return Ok(());
+    }
+    for (resource, acls) in by_resource(entries.to_vec()) {
+        let rows: Vec<_> = acls.iter().map(row).collect();
+        let question = format!(
+            "Are you sure you want to remove ACLs: \n {}\n from resource filter `{resource}`? (y/n)",
+            rows.join("\n")
+        );
+        if confirm(options, &question)? {
+            let filters: Vec<_> = acls.into_iter().map(exactly).collect();
+            admin.delete_acls(&filters).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The filter that means one entry.
+fn exactly(acl: Acl) -> AclFilter {
+    AclFilter {
+        resource_type: acl.resource_type,
+        resource_name: Some(acl.resource_name),
+        pattern_type: acl.pattern_type,
+        principal: Some(acl.principal),
+        host: Some(acl.host),
+        operation: acl.operation,
+        permission_type: acl.permission_type,
+    }
+}
+
+/// Asks whether it is meant, unless --force says so.
+fn confirm(options: &Acls, question: &str) -> Result<bool, Failure> {
+    if options.force {
+        return Ok(true);
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Failure::new("nobody is there to say that it is meant: pass --force"));
+    }
+    line(question)?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
 }
 
 /// Lists the resources that are named: kind and name.
@@ -260,15 +305,18 @@ fn show(acls: Vec<Acl>) -> Result<(), Failure> {
 fn by_resource(acls: Vec<Acl>) -> BTreeMap<String, Vec<Acl>> {
     let mut resources: BTreeMap<String, Vec<Acl>> = BTreeMap::new();
     for acl in acls {
-        let resource = format!(
-            "ResourcePattern(resourceType={}, name={}, patternType={})",
-            acl_name(ACL_RESOURCE_TYPES, acl.resource_type),
-            acl.resource_name,
-            acl_name(ACL_PATTERN_TYPES, acl.pattern_type)
-        );
+        let resource = pattern_text(acl.resource_type, &acl.resource_name, acl.pattern_type);
         resources.entry(resource).or_default().push(acl);
     }
     resources
+}
+
+fn pattern_text(resource_type: i8, name: &str, pattern_type: i8) -> String {
+    format!(
+        "ResourcePattern(resourceType={}, name={name}, patternType={})",
+        acl_name(ACL_RESOURCE_TYPES, resource_type),
+        acl_name(ACL_PATTERN_TYPES, pattern_type)
+    )
 }
 
 fn row(acl: &Acl) -> String {

@@ -12,6 +12,7 @@ use super::Connect;
 use crate::commands::cluster::parse_levels;
 use crate::failure::{Failure, explain};
 use crate::output::line;
+use crate::quantities::now_ms;
 
 /// Describe features and change their levels.
 #[derive(Debug, Parser)]
@@ -133,7 +134,6 @@ fn gather(levels: FeatureLevels) -> Result<Vec<(String, i16)>, Failure> {
     Ok(updates)
 }
 
-/// Describe the metadata quorum, and change who votes.
 /// The level of metadata.version that a release has.
 pub(super) fn release_level(release: &str) -> Result<i16, Failure> {
     let level = (0..=i16::from(u8::MAX)).rev().find(|level| {
@@ -145,6 +145,7 @@ pub(super) fn release_level(release: &str) -> Result<i16, Failure> {
     })
 }
 
+/// Describe the metadata quorum, and change who votes.
 #[derive(Debug, Parser)]
 pub(super) struct Quorum {
     #[command(flatten)]
@@ -178,15 +179,21 @@ enum QuorumAction {
         /// Where it is reached.
         #[arg(long, value_name = "LISTENER://HOST:PORT")]
         endpoint: String,
+        /// Only say what would be asked for.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Remove a voter.
     RemoveController {
         /// The node.
-        #[arg(long)]
+        #[arg(long, short = 'i')]
         controller_id: i32,
         /// The directory of its metadata log.
-        #[arg(long)]
+        #[arg(long, short = 'd')]
         controller_directory_id: Uuid,
+        /// Only say what would be asked for.
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -230,7 +237,11 @@ pub(super) async fn quorum(options: Quorum) -> Result<(), Failure> {
             ];
             rows.into_iter().try_for_each(|(name, value)| line(format!("{name:<24}{value}")))
         }
-        QuorumAction::Describe { replication: true, .. } => {
+        QuorumAction::Describe { replication: true, human_readable, .. } => {
+            let time = |ms: i64| match human_readable && ms >= 0 {
+                true => format!("{} ms ago", (now_ms() - ms).max(0)),
+                false => ms.to_string(),
+            };
             let quorum = admin.describe_quorum().await?;
             line(
                 "NodeId\tDirectoryId           \tLogEndOffset\tLag\tLastFetchTimestamp\tLastCaughtUpTimestamp\tStatus\t",
@@ -245,8 +256,8 @@ pub(super) async fn quorum(options: Quorum) -> Result<(), Failure> {
                     member.directory_id.to_string(),
                     member.log_end_offset,
                     (quorum.high_watermark - member.log_end_offset).max(0),
-                    member.last_fetch_ms,
-                    member.last_caught_up_ms,
+                    time(member.last_fetch_ms),
+                    time(member.last_caught_up_ms),
                 ))?;
             }
             Ok(())
@@ -254,7 +265,12 @@ pub(super) async fn quorum(options: Quorum) -> Result<(), Failure> {
         QuorumAction::Describe { .. } => {
             Err(Failure::new("describe what? pass --status or --replication"))
         }
-        QuorumAction::AddController { controller_id, controller_directory_id, endpoint } => {
+        QuorumAction::AddController {
+            controller_id,
+            controller_directory_id,
+            endpoint,
+            dry_run,
+        } => {
             let parsed = endpoint.split_once("://").and_then(|(name, address)| {
                 let (host, port) = address.rsplit_once(':')?;
                 Some((name.to_owned(), host.to_owned(), port.parse().ok()?))
@@ -262,12 +278,23 @@ pub(super) async fn quorum(options: Quorum) -> Result<(), Failure> {
             let endpoint = parsed.ok_or_else(|| {
                 Failure::new(format!("--endpoint {endpoint}: expected LISTENER://HOST:PORT"))
             })?;
+            let what =
+                format!("controller {controller_id} with directory id {controller_directory_id}");
+            if dry_run {
+                return line(format!("DRY RUN of adding {what}"));
+            }
             admin.add_raft_voter(controller_id, controller_directory_id, &[endpoint]).await?;
-            line(format!("Added controller {controller_id}"))
+            line(format!("Added {what}"))
         }
-        QuorumAction::RemoveController { controller_id, controller_directory_id } => {
+        QuorumAction::RemoveController { controller_id, controller_directory_id, dry_run } => {
+            let what = format!(
+                "KRaft controller {controller_id} with directory id {controller_directory_id}"
+            );
+            if dry_run {
+                return line(format!("DRY RUN of removing {what}"));
+            }
             admin.remove_raft_voter(controller_id, controller_directory_id).await?;
-            line(format!("Removed KRaft controller {controller_id}"))
+            line(format!("Removed {what}"))
         }
     }
 }
@@ -389,8 +416,17 @@ pub(super) struct LogDirs {
 pub(super) async fn log_dirs(options: LogDirs) -> Result<(), Failure> {
     let admin = options.connect.context()?.admin().await?;
     let mut brokers = options.broker_list.clone();
+    let known: Vec<i32> = admin.describe_cluster().await?.brokers.iter().map(|b| b.id).collect();
+    let missing: Vec<_> = brokers.iter().filter(|id| !known.contains(id)).collect();
+    if !missing.is_empty() {
+        return Err(Failure::new(format!(
+            "The given brokers do not exist from --broker-list: {}. Current existent brokers: {}",
+            missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            known.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        )));
+    }
     if brokers.is_empty() {
-        brokers = admin.describe_cluster().await?.brokers.iter().map(|b| b.id).collect();
+        brokers = known;
     }
     line("Querying brokers for log directories information")?;
     let mut described = Vec::new();

@@ -11,6 +11,7 @@ use fleuve_os::{OsRandom, Random};
 use fleuve_protocol::ErrorCode;
 
 use super::Connect;
+use crate::commands::config::check_broker;
 use crate::commands::user::SALT_BYTES;
 use crate::failure::Failure;
 use crate::output::line;
@@ -88,6 +89,9 @@ pub(super) async fn run(options: Configs) -> Result<(), Failure> {
     let targets = targets(&options)?;
     let admin = options.connect.context()?.admin().await?;
     let change = gather(&options)?;
+    if let Targets::Resource(resource) = &targets {
+        check_broker(&admin, resource).await?;
+    }
     match targets {
         Targets::Quotas(parts) if options.alter => alter_client(&admin, &parts, change).await,
         Targets::Quotas(parts) => describe_client(&admin, &parts).await,

@@ -4,21 +4,20 @@
 //! in that a failure is also told by the exit code.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser};
 use fleuve_client::Admin;
 use fleuve_client::admin::{GroupDescription, GroupListing};
 use fleuve_protocol::ErrorCode;
-use fleuve_types::TopicPartition;
 
 use super::Connect;
+use super::grid::{Grid, assignment, coordinator};
+use super::resets::{Reset, forget};
 use crate::commands::group::{Lag, lags};
 use crate::failure::{Failure, explain};
 use crate::output::{line, note};
 use crate::patterns::TopicPattern;
-use crate::quantities::{now_ms, parse_duration, parse_time};
-use crate::reset::{Plan, Target, expand, from_csv, plan, to_csv, within_logs};
+use crate::reset::{Plan, expand, plan};
 
 /// List, describe, delete consumer groups, or reset their offsets.
 #[derive(Debug, Parser)]
@@ -71,39 +70,8 @@ pub(super) struct Groups {
     /// All topics the group has committed for.
     #[arg(long)]
     all_topics: bool,
-    /// To the oldest records.
-    #[arg(long)]
-    to_earliest: bool,
-    /// To the end.
-    #[arg(long)]
-    to_latest: bool,
-    /// To where it stands.
-    #[arg(long)]
-    to_current: bool,
-    /// To an offset.
-    #[arg(long)]
-    to_offset: Option<i64>,
-    /// To a time, as 2026-11-21T10:00:00.000.
-    #[arg(long)]
-    to_datetime: Option<String>,
-    /// Back by a duration, as PT1H30M.
-    #[arg(long)]
-    by_duration: Option<String>,
-    /// On by so many records, or back.
-    #[arg(long, allow_hyphen_values = true)]
-    shift_by: Option<i64>,
-    /// To what a file says that --export has written.
-    #[arg(long)]
-    from_file: Option<PathBuf>,
-    /// Print the plan as lines for --from-file.
-    #[arg(long)]
-    export: bool,
-    /// Do it.
-    #[arg(long)]
-    execute: bool,
-    /// Only show it, which is the default.
-    #[arg(long, conflicts_with = "execute")]
-    dry_run: bool,
+    #[command(flatten)]
+    to: Reset,
     /// Accepted; the client has its own timeouts.
     #[arg(long)]
     timeout: Option<u64>,
@@ -123,14 +91,13 @@ pub(super) async fn run(groups: Groups) -> Result<(), Failure> {
     if groups.list {
         return list(&groups, &admin).await;
     }
-    let names = match (groups.all_groups, &groups.from_file) {
-        (true, _) => {
-            let all = admin.list_groups().await?.into_iter();
-            all.filter(is_of_consumers).map(|group| group.id).collect()
-        }
-        (false, _) => groups.group.clone(),
+    let names = if groups.all_groups {
+        let all = admin.list_groups().await?.into_iter();
+        all.filter(is_of_consumers).map(|group| group.id).collect()
+    } else {
+        groups.group.clone()
     };
-    if names.is_empty() && groups.from_file.is_none() {
+    if names.is_empty() && !groups.to.is_from_file() {
         return Err(Failure::new("no group: pass --group NAME or --all-groups"));
     }
     if groups.describe {
@@ -146,7 +113,7 @@ pub(super) async fn run(groups: Groups) -> Result<(), Failure> {
         let [name] = names.as_slice() else {
             return Err(Failure::new("--delete-offsets takes one group: pass --group once"));
         };
-        delete_offsets(&admin, name, &groups.topic).await
+        forget(&admin, name, &expand(&admin, &groups.topic).await?).await
     } else {
         delete(&admin, &names).await
     }
@@ -197,41 +164,6 @@ fn capitalised(word: &str) -> String {
     first.into_iter().chain(characters).collect()
 }
 
-/// Pads cells to the widest of their column, but to no less than 15, as Kafka's tools do.
-struct Grid {
-    rows: Vec<Vec<String>>,
-    /// Least width of each column; the last column is not padded.
-    least: Vec<usize>,
-    /// Whether a column grows with its cells.
-    grows: Vec<bool>,
-}
-
-impl Grid {
-    fn new(columns: &[(&str, usize, bool)]) -> Self {
-        Self {
-            rows: vec![columns.iter().map(|(name, ..)| (*name).to_owned()).collect()],
-            least: columns.iter().map(|(_, least, _)| *least).collect(),
-            grows: columns.iter().map(|(.., grows)| *grows).collect(),
-        }
-    }
-
-    fn print(&self) -> Result<(), Failure> {
-        let width = |column: usize| {
-            let cells = self.rows.iter().map(|row| row[column].len());
-            let widest = if self.grows[column] { cells.max().unwrap_or(0) } else { 0 };
-            widest.max(self.least[column])
-        };
-        let widths: Vec<_> = (0..self.least.len()).map(width).collect();
-        line("")?;
-        for row in &self.rows {
-            let cells: Vec<_> =
-                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            line(cells.join(" "))?;
-        }
-        Ok(())
-    }
-}
-
 /// Describes a group and reports whether it exists.
 async fn describe(groups: &Groups, admin: &Admin, name: &str) -> Result<bool, Failure> {
     let group = admin.describe_group(name).await?;
@@ -258,12 +190,6 @@ async fn describe(groups: &Groups, admin: &Admin, name: &str) -> Result<bool, Fa
 }
 
 fn describe_state(admin: &Admin, group: &GroupDescription, verbose: bool) -> Result<(), Failure> {
-    let cluster = admin.client().cluster();
-    let address = cluster.broker(group.coordinator);
-    let coordinator = address.map_or_else(
-        || format!("({})", group.coordinator),
-        |broker| format!("{}:{}  ({})", broker.host, broker.port, group.coordinator),
-    );
     let mut columns = vec![
         ("GROUP", 15, true),
         ("COORDINATOR (ID)", 25, true),
@@ -277,7 +203,7 @@ fn describe_state(admin: &Admin, group: &GroupDescription, verbose: bool) -> Res
     let mut grid = Grid::new(&columns);
     let mut row = vec![
         group.id.clone(),
-        coordinator,
+        coordinator(admin, group.coordinator, "  "),
         if group.assignor.is_empty() { "-".to_owned() } else { group.assignor.clone() },
         group.state.clone(),
     ];
@@ -344,23 +270,6 @@ fn describe_members(group: &GroupDescription, verbose: bool) -> Result<(), Failu
     grid.print()
 }
 
-/// Writes partitions as `topic:0,1;other:2`.
-fn assignment(partitions: &[TopicPartition]) -> String {
-    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
-    for partition in partitions {
-        topics.entry(&partition.topic).or_default().push(partition.partition);
-    }
-    if topics.is_empty() {
-        return "-".to_owned();
-    }
-    let texts = topics.into_iter().map(|(topic, mut indexes)| {
-        indexes.sort_unstable();
-        let indexes: Vec<_> = indexes.iter().map(ToString::to_string).collect();
-        format!("{topic}:{}", indexes.join(","))
-    });
-    texts.collect::<Vec<_>>().join(";")
-}
-
 fn describe_offsets(name: &str, lags: &[Lag], verbose: bool) -> Result<(), Failure> {
     if lags.is_empty() {
         return Ok(());
@@ -388,7 +297,7 @@ fn describe_offsets(name: &str, lags: &[Lag], verbose: bool) -> Result<(), Failu
             lag.partition.partition.to_string(),
         ];
         if verbose {
-            row.push("-".to_owned());
+            row.push(number(lag.leader_epoch.map(i64::from)));
         }
         row.extend([
             number(lag.committed),
@@ -406,15 +315,10 @@ fn describe_offsets(name: &str, lags: &[Lag], verbose: bool) -> Result<(), Failu
 async fn reset(groups: &Groups, admin: &Admin, names: &[String]) -> Result<(), Failure> {
     let mut plans: BTreeMap<String, Plan> = BTreeMap::new();
     let mut failed = false;
-    if let Some(path) = &groups.from_file {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::new(format!("cannot read {}: {error}: check --from-file", path.display()))
-        })?;
-        for (name, plan) in from_csv(&text, names)? {
-            plans.insert(name, within_logs(admin, plan).await?);
-        }
+    if let Some(read) = groups.to.read(admin, names).await? {
+        plans = read;
     } else {
-        let target = target(groups)?;
+        let target = groups.to.target()?;
         if groups.topic.is_empty() && !groups.all_topics {
             return Err(Failure::new("no topic: pass --topic NAME or --all-topics"));
         }
@@ -439,92 +343,15 @@ async fn reset(groups: &Groups, admin: &Admin, names: &[String]) -> Result<(), F
                 "\nError: Assignments can only be reset if the group '{name}' is inactive, but the \
                  current state is {state}."
             ))?;
-        } else if groups.execute {
+        } else if groups.to.execute {
             let offsets = plan.iter().map(|(partition, offset)| (partition.clone(), *offset));
             admin.alter_group_offsets(name, &offsets.collect()).await?;
         }
     }
-    if !groups.execute && !groups.dry_run {
+    if !groups.to.execute && !groups.to.dry_run {
         note("WARN: nothing is changed without --execute; --dry-run says that this is meant.");
     }
-    if groups.export {
-        line(to_csv(&plans))?;
-    } else {
-        let columns = [
-            ("GROUP", 15, true),
-            ("TOPIC", 15, true),
-            ("PARTITION", 10, false),
-            ("NEW-OFFSET", 0, false),
-        ];
-        let mut grid = Grid::new(&columns);
-        for (name, plan) in &plans {
-            grid.rows.extend(plan.iter().map(|(partition, offset)| {
-                let index = partition.partition.to_string();
-                vec![name.clone(), partition.topic.to_string(), index, offset.to_string()]
-            }));
-        }
-        grid.print()?;
-    }
-    if failed { Err(Failure::Said) } else { Ok(()) }
-}
-
-fn target(groups: &Groups) -> Result<Target, Failure> {
-    if groups.to_earliest {
-        return Ok(Target::Beginning);
-    }
-    if groups.to_latest {
-        return Ok(Target::End);
-    }
-    if groups.to_current {
-        return Ok(Target::Current);
-    }
-    if let Some(offset) = groups.to_offset {
-        return Ok(Target::Offset(offset));
-    }
-    if let Some(by) = groups.shift_by {
-        return Ok(Target::Shift(by));
-    }
-    if let Some(text) = &groups.to_datetime {
-        return parse_time(text).map(Target::Time).ok_or_else(|| {
-            Failure::new(format!("--to-datetime {text}: expected 2026-11-21T10:00:00.000"))
-        });
-    }
-    if let Some(text) = &groups.by_duration {
-        return parse_duration(text).map(|ms| Target::Time(now_ms() - ms)).ok_or_else(|| {
-            Failure::new(format!("--by-duration {text}: expected P1DT2H30M, or PT90S"))
-        });
-    }
-    Err(Failure::new(
-        "where to? pass --to-earliest, --to-latest, --to-current, --to-offset N, --to-datetime T, \
-         --by-duration D, --shift-by N or --from-file FILE",
-    ))
-}
-
-async fn delete_offsets(admin: &Admin, name: &str, topics: &[String]) -> Result<(), Failure> {
-    let partitions = expand(admin, topics).await?;
-    let results = match admin.delete_group_offsets(name, &partitions).await {
-        Ok(results) => results,
-        Err(error) => {
-            line(format!("\nError: {}", explain(&error)))?;
-            return Err(Failure::Said);
-        }
-    };
-    let failed = results.iter().any(|(_, result)| result.is_err());
-    if failed {
-        line("\nError: Encountered some partition-level error, see the follow-up details.")?;
-    } else {
-        line(format!("Request succeeded for deleting offsets from group {name}."))?;
-    }
-    let columns = [("TOPIC", 15, true), ("PARTITION", 10, false), ("STATUS", 15, false)];
-    let mut grid = Grid::new(&columns);
-    for (partition, result) in results {
-        let status = match result {
-            Ok(()) => "Successful".to_owned(),
-            Err(error) => format!("Error: {}", explain(&error)),
-        };
-        grid.rows.push(vec![partition.topic.to_string(), partition.partition.to_string(), status]);
-    }
-    grid.print()?;
+    groups.to.show(&plans)?;
     if failed { Err(Failure::Said) } else { Ok(()) }
 }
 
@@ -615,15 +442,6 @@ pub(super) async fn list_all(options: AllGroups) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn assignments_are_written_topic_by_topic() {
-        let partitions = [("b", 1), ("a", 2), ("a", 0)];
-        let partitions: Vec<_> =
-            partitions.iter().map(|(topic, index)| TopicPartition::new(*topic, *index)).collect();
-        assert_eq!(assignment(&partitions), "a:0,2;b:1");
-        assert_eq!(assignment(&[]), "-");
-    }
 
     #[test]
     fn groups_of_other_protocol_types_are_no_consumers() {

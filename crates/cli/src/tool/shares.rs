@@ -1,14 +1,19 @@
 //! `kafka-share-groups.sh`.
+//!
+//! Columns and sentences are those of Apache's tool. Departs from it in that a failure is also told
+//! by the exit code, and in that all topics of a group may be forgotten at once.
 
 use std::collections::{BTreeSet, HashMap};
 
 use clap::{ArgGroup, Parser};
 use fleuve_client::Admin;
+use fleuve_client::admin::{GroupDescription, GroupListing};
 
 use super::Connect;
+use super::grid::{Grid, assignment, coordinator, or_dash};
 use crate::commands::share::starts;
-use crate::failure::Failure;
-use crate::output::line;
+use crate::failure::{Failure, explain};
+use crate::output::{line, note};
 use crate::quantities::parse_time;
 use crate::reset::{Target, expand, plan};
 
@@ -48,6 +53,9 @@ pub(super) struct Shares {
     /// Show offsets, which is the default.
     #[arg(long)]
     offsets: bool,
+    /// Show more.
+    #[arg(long)]
+    verbose: bool,
     /// A topic, or partitions of it as TOPIC:0,1.
     #[arg(long)]
     topic: Vec<String>,
@@ -67,7 +75,7 @@ pub(super) struct Shares {
     #[arg(long)]
     execute: bool,
     /// Only show it, which is the default.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "execute")]
     dry_run: bool,
     /// Accepted; the client has its own timeouts.
     #[arg(long)]
@@ -76,72 +84,159 @@ pub(super) struct Shares {
 
 pub(super) async fn run(shares: Shares) -> Result<(), Failure> {
     let admin = shares.connect.context()?.admin().await?;
-    let listed = admin.list_groups().await?;
-    let mut listed = listed.into_iter().filter(|group| group.kind.eq_ignore_ascii_case("share"));
+    let listed = admin.list_groups().await?.into_iter();
+    let listed: Vec<_> = listed.filter(|group| group.kind.eq_ignore_ascii_case("share")).collect();
     if shares.list {
-        for group in listed {
-            match &shares.state {
-                Some(state) if !state.is_empty() && !state.eq_ignore_ascii_case(&group.state) => {}
-                Some(_) => line(format!("{:<30} {}", group.id, group.state))?,
-                None => line(group.id)?,
-            }
-        }
-        return Ok(());
+        return list(listed, shares.state.as_deref());
     }
     let names = match shares.all_groups {
-        true => listed.by_ref().map(|group| group.id).collect(),
+        true => listed.iter().map(|group| group.id.clone()).collect(),
         false => shares.group.clone(),
     };
-    if names.is_empty() {
+    if names.is_empty() && !shares.all_groups {
         return Err(Failure::new("no group: pass --group NAME or --all-groups"));
+    }
+    if shares.delete {
+        return delete(&admin, &listed, &names).await;
     }
     for name in &names {
         if shares.describe {
             describe(&shares, &admin, name).await?;
         } else if shares.reset_offsets {
             reset(&shares, &admin, name).await?;
-        } else if shares.delete_offsets {
-            forget(&shares, &admin, name).await?;
         } else {
-            admin.delete_group(name).await?;
-            line(format!("Deletion of requested share groups ('{name}') was successful."))?;
+            forget(&shares, &admin, name).await?;
         }
     }
     Ok(())
 }
 
-async fn describe(shares: &Shares, admin: &Admin, name: &str) -> Result<(), Failure> {
-    if shares.members {
-        let group = admin.describe_share_group(name).await?;
-        line(format!(
-            "{:<20} {:<40} {:<16} {:<20} ASSIGNMENT",
-            "GROUP", "CONSUMER-ID", "HOST", "CLIENT-ID"
-        ))?;
-        for member in group.members {
-            let assignment: Vec<_> = member.assignment.iter().map(ToString::to_string).collect();
-            let assignment = assignment.join(",");
-            let (id, host, client) = (member.id, member.host, member.client_id);
-            line(format!("{name:<20} {id:<40} {host:<16} {client:<20} {assignment}"))?;
+fn list(groups: Vec<GroupListing>, states: Option<&str>) -> Result<(), Failure> {
+    let Some(states) = states else {
+        return groups.into_iter().try_for_each(|group| line(group.id));
+    };
+    let wanted = |state: &str| {
+        states.is_empty()
+            || states.split(',').any(|wanted| wanted.trim().eq_ignore_ascii_case(state))
+    };
+    let width = groups.iter().map(|group| group.id.len()).max().unwrap_or(0).max(15);
+    line(format!("{:<width$} STATE", "GROUP"))?;
+    let mut shown = groups.into_iter().filter(|group| wanted(&group.state));
+    shown.try_for_each(|group| line(format!("{:<width$} {}", group.id, group.state)))
+}
+
+async fn delete(admin: &Admin, listed: &[GroupListing], names: &[String]) -> Result<(), Failure> {
+    let (mut deleted, mut refused) = (Vec::new(), Vec::new());
+    for name in names {
+        let reason = match listed.iter().find(|group| group.id == *name) {
+            None => Some(format!("Group '{name}' is not a share group.")),
+            Some(group) if group.state != "Empty" => {
+                Some(format!("Share group '{name}' is not EMPTY."))
+            }
+            Some(_) => admin.delete_group(name).await.err().map(|error| explain(&error)),
+        };
+        match reason {
+            None => deleted.push(format!("'{name}'")),
+            Some(reason) => refused.push((name, reason)),
         }
+    }
+    let deleted = deleted.join(", ");
+    if refused.is_empty() {
+        return line(format!("Deletion of requested share groups ({deleted}) was successful."));
+    }
+    line("\nError: Deletion of some share groups failed:")?;
+    for (name, reason) in refused {
+        line(format!("* Group '{name}' could not be deleted due to: {reason}"))?;
+    }
+    if !deleted.is_empty() {
+        line(format!("\nThese share groups were deleted successfully: {deleted}"))?;
+    }
+    Err(Failure::Said)
+}
+
+async fn describe(shares: &Shares, admin: &Admin, name: &str) -> Result<(), Failure> {
+    let group = admin.describe_share_group(name).await?;
+    if shares.members || shares.state.is_some() {
+        if group.state == "Empty" {
+            note(format!("\nShare group '{name}' has no active members."));
+        }
+        return match shares.members {
+            true => members(&group, shares.verbose),
+            false => state(admin, &group, shares.verbose),
+        };
+    }
+    let offsets = admin.share_group_offsets(name).await?;
+    if offsets.is_empty() {
+        return line(format!("\nShare group '{name}' has no offset information."));
+    }
+    let mut columns = vec![("GROUP", 15, true), ("TOPIC", 15, true), ("PARTITION", 10, false)];
+    if shares.verbose {
+        columns.push(("LEADER-EPOCH", 13, false));
+    }
+    columns.extend([("START-OFFSET", 13, false), ("LAG", 0, false)]);
+    let mut grid = Grid::new(&columns);
+    for (partition, offset) in offsets {
+        let mut row =
+            vec![name.to_owned(), partition.topic.to_string(), partition.partition.to_string()];
+        if shares.verbose {
+            row.push(or_dash(offset.leader_epoch));
+        }
+        row.extend([or_dash(offset.start), or_dash(offset.lag)]);
+        grid.rows.push(row);
+    }
+    grid.print()
+}
+
+fn members(group: &GroupDescription, verbose: bool) -> Result<(), Failure> {
+    if group.members.is_empty() {
         return Ok(());
     }
-    if shares.state.is_some() {
-        let group = admin.describe_share_group(name).await?;
-        line(format!("{:<20} {:<16} {:<10} #MEMBERS", "GROUP", "COORDINATOR (ID)", "STATE"))?;
-        let (coordinator, state) = (group.coordinator, group.state);
-        return line(format!("{name:<20} {coordinator:<16} {state:<10} {}", group.members.len()));
+    let mut columns = vec![
+        ("GROUP", 15, true),
+        ("CONSUMER-ID", 15, true),
+        ("HOST", 15, true),
+        ("CLIENT-ID", 15, true),
+        ("#PARTITIONS", 12, false),
+    ];
+    if verbose {
+        columns.push(("MEMBER-EPOCH", 13, false));
     }
-    line(format!(
-        "{:<20} {:<30} {:<10} {:<12} LAG",
-        "GROUP", "TOPIC", "PARTITION", "START-OFFSET"
-    ))?;
-    for (partition, offset) in admin.share_group_offsets(name).await? {
-        let number = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
-        let (topic, index) = (&partition.topic, partition.partition);
-        let (start, lag) = (number(offset.start), number(offset.lag));
-        line(format!("{name:<20} {topic:<30} {index:<10} {start:<12} {lag}"))?;
+    columns.push(("ASSIGNMENT", 0, false));
+    let mut grid = Grid::new(&columns);
+    for member in &group.members {
+        let mut row = vec![
+            group.id.clone(),
+            member.id.clone(),
+            member.host.clone(),
+            member.client_id.clone(),
+            member.assignment.len().to_string(),
+        ];
+        if verbose {
+            row.push(or_dash(member.epoch));
+        }
+        row.push(assignment(&member.assignment));
+        grid.rows.push(row);
     }
-    Ok(())
+    grid.print()
+}
+
+fn state(admin: &Admin, group: &GroupDescription, verbose: bool) -> Result<(), Failure> {
+    let mut columns =
+        vec![("GROUP", 15, true), ("COORDINATOR (ID)", 25, true), ("STATE", 15, false)];
+    if verbose {
+        columns.extend([("GROUP-EPOCH", 12, false), ("ASSIGNMENT-EPOCH", 17, false)]);
+    }
+    columns.push(("#MEMBERS", 0, false));
+    let mut grid = Grid::new(&columns);
+    let mut row =
+        vec![group.id.clone(), coordinator(admin, group.coordinator, "  "), group.state.clone()];
+    if verbose {
+        let (epoch, assigned) = group.epochs.unzip();
+        row.extend([or_dash(epoch), or_dash(assigned)]);
+    }
+    row.push(group.members.len().to_string());
+    grid.rows.push(row);
+    grid.print()
 }
 
 async fn reset(shares: &Shares, admin: &Admin, name: &str) -> Result<(), Failure> {
@@ -159,9 +254,15 @@ async fn reset(shares: &Shares, admin: &Admin, name: &str) -> Result<(), Failure
         }
     };
     let current = match admin.is_share_group(name).await? {
+        true if admin.describe_share_group(name).await?.state != "Empty" => {
+            return Err(Failure::new(format!("Share group '{name}' is not empty.")));
+        }
         true => starts(admin, name).await?,
         false => HashMap::new(),
     };
+    if shares.topic.is_empty() && !shares.all_topics {
+        return Err(Failure::new("no topic: pass --topic NAME or --all-topics"));
+    }
     let topics = match shares.all_topics {
         true => {
             let topics: BTreeSet<_> =
@@ -176,14 +277,20 @@ async fn reset(shares: &Shares, admin: &Admin, name: &str) -> Result<(), Failure
     if shares.execute {
         admin.alter_share_group_offsets(name, &plan).await?;
     }
-    line(format!("{:<20} {:<30} {:<10} NEW-OFFSET", "GROUP", "TOPIC", "PARTITION"))?;
+    let columns = [
+        ("GROUP", 15, true),
+        ("TOPIC", 15, true),
+        ("PARTITION", 10, false),
+        ("NEW-OFFSET", 0, false),
+    ];
+    let mut grid = Grid::new(&columns);
     let mut plan: Vec<_> = plan.into_iter().collect();
     plan.sort_unstable();
-    for (partition, offset) in plan {
-        let (topic, index) = (&partition.topic, partition.partition);
-        line(format!("{name:<20} {topic:<30} {index:<10} {offset}"))?;
-    }
-    Ok(())
+    grid.rows.extend(plan.into_iter().map(|(partition, offset)| {
+        let index = partition.partition.to_string();
+        vec![name.to_owned(), partition.topic.to_string(), index, offset.to_string()]
+    }));
+    grid.print()
 }
 
 async fn forget(shares: &Shares, admin: &Admin, name: &str) -> Result<(), Failure> {
@@ -194,17 +301,20 @@ async fn forget(shares: &Shares, admin: &Admin, name: &str) -> Result<(), Failur
         }
         false => shares.topic.iter().cloned().collect(),
     };
+    if topics.is_empty() && !shares.all_topics {
+        return Err(Failure::new("no topic: pass --topic NAME"));
+    }
     let topics: Vec<String> = topics.into_iter().collect();
-    line(format!("{:<30} STATUS", "TOPIC"))?;
+    let mut grid = Grid::new(&[("TOPIC", 15, true), ("STATUS", 0, false)]);
     let mut failed = false;
     for (topic, result) in admin.delete_share_group_offsets(name, &topics).await? {
-        match result {
-            Ok(()) => line(format!("{topic:<30} Successful"))?,
-            Err(error) => {
-                failed = true;
-                line(format!("{topic:<30} Error: {error}"))?;
-            }
-        }
+        failed |= result.is_err();
+        let status = match result {
+            Ok(()) => "Successful".to_owned(),
+            Err(error) => format!("Error: {}", explain(&error)),
+        };
+        grid.rows.push(vec![topic, status]);
     }
-    if failed { Err(Failure::new("not all offsets were deleted")) } else { Ok(()) }
+    grid.print()?;
+    if failed { Err(Failure::Said) } else { Ok(()) }
 }

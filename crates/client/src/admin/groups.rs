@@ -47,7 +47,7 @@ pub struct GroupDescription {
     pub coordinator: i32,
     /// The members by id.
     pub members: Vec<GroupMember>,
-    /// The group's epoch and that of its target assignment; of the KIP-848 protocol only.
+    /// The group's epoch and that of its target assignment; not of the classic protocol.
     pub epochs: Option<(i32, i32)>,
 }
 
@@ -66,6 +66,8 @@ pub struct GroupMember {
     pub topics: Vec<String>,
     /// What it reads.
     pub assignment: Vec<TopicPartition>,
+    /// How far it has come; not of the classic protocol.
+    pub epoch: Option<i32>,
     /// Its epoch, and what it is to read; of the KIP-848 protocol only.
     pub target: Option<(i32, Vec<TopicPartition>)>,
     /// Whether it uses the protocol that the group is of, and not the classic one; unless the
@@ -141,6 +143,7 @@ impl Admin {
             .into_iter()
             .map(|member| GroupMember {
                 assignment: partitions_of(&member.assignment),
+                epoch: Some(member.member_epoch),
                 target: Some((member.member_epoch, partitions_of(&member.target_assignment))),
                 id: member.member_id.to_string(),
                 instance_id: member.instance_id.map(|id| id.to_string()),
@@ -214,6 +217,7 @@ impl Admin {
                     client_id: member.client_id.to_string(),
                     host: member.client_host.to_string(),
                     id,
+                    epoch: None,
                     target: None,
                     upgraded: None,
                 }

@@ -31,6 +31,8 @@ pub struct ShareOffset {
     pub start: Option<i64>,
     /// Records from there on that are not dealt with; none if the broker does not know.
     pub lag: Option<i64>,
+    /// The leader epoch of the first record; none if the group has yet to begin.
+    pub leader_epoch: Option<i32>,
 }
 
 impl Admin {
@@ -69,6 +71,7 @@ impl Admin {
                 client_id: member.client_id.to_string(),
                 host: member.client_host.to_string(),
                 topics: member.subscribed_topic_names.iter().map(ToString::to_string).collect(),
+                epoch: Some(member.member_epoch),
                 target: None,
                 upgraded: None,
                 user_data: None,
@@ -81,7 +84,7 @@ impl Admin {
             protocol_type: SHARE.to_owned(),
             assignor: described.assignor_name.to_string(),
             coordinator: self.client.coordinator(group).await?,
-            epochs: None,
+            epochs: Some((described.group_epoch, described.assignment_epoch)),
         })
     }
 
@@ -116,8 +119,11 @@ impl Admin {
                 let words = answer.error_message.as_deref();
                 check_said(answer.error_code, words, || format!("group {group}, {partition}"))?;
                 let known = |number: i64| Some(number).filter(|number| *number >= 0);
-                let offset =
-                    ShareOffset { start: known(answer.start_offset), lag: known(answer.lag) };
+                let offset = ShareOffset {
+                    start: known(answer.start_offset),
+                    lag: known(answer.lag),
+                    leader_epoch: Some(answer.leader_epoch).filter(|epoch| *epoch >= 0),
+                };
                 offsets.insert(partition, offset);
             }
         }

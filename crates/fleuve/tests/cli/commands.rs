@@ -217,3 +217,75 @@ fn partitions_move_between_directories_and_have_leaders_elected() {
     let text = broker.run(&["topic", "elect-leaders", "--all", "--dry-run"]);
     assert_eq!(text, "a leader would be elected for every partition\n");
 }
+
+#[test]
+fn what_cannot_be_meant_is_refused_before_anything_is_done() {
+    let broker = Broker::start();
+    broker.run(&["topic", "create", "kept", "-p", "2"]);
+    let missing = "there is no broker 7: see `fleuve cluster describe`";
+    for command in [
+        &["config", "describe", "--broker", "7"][..],
+        &["config", "alter", "--broker", "7", "--set", "log.cleaner.threads=2"],
+        &["config", "describe", "--broker-loggers", "7"],
+        &["cluster", "directories", "--broker", "7"],
+    ] {
+        assert!(broker.fail(command).contains(missing), "{command:?}");
+    }
+    assert!(broker.fail(&["acl", "remove"]).contains("or --all for every entry"));
+    let grow = ["topic", "alter", "kept", "-p", "3", "-c", "retention.ms=1", "--dry-run"];
+    let plan = broker.run(&grow);
+    assert!(plan.contains("could change 1") && plan.contains("could have 3"), "{plan}");
+    let kept = broker.json(&["topic", "describe", "kept"]);
+    assert_eq!(kept[0]["partitions"].as_array().map(Vec::len), Some(2), "{kept}");
+    broker.fail(&["topic", "alter", "kept", "-p", "1", "--dry-run"]);
+    broker.fail(&["topic", "alter", "kept", "-c", "retention.ms=soon", "--dry-run"]);
+}
+
+#[test]
+fn another_password_brings_no_other_mechanism() {
+    let broker = Broker::start();
+    let ann = |verb: &str, more: &[&str]| {
+        let command = [&["user", verb, "ann", "--iterations", "4096"][..], more].concat();
+        broker.run_with(&command, b"secret\n");
+        let users = broker.json(&["user", "list"]);
+        let credentials = users[0]["credentials"].as_array().expect("array").clone();
+        credentials.iter().map(|it| it["mechanism"].as_str().expect("text").to_owned()).collect()
+    };
+    let only: Vec<String> = ann("create", &["--mechanism", "SCRAM-SHA-512"]);
+    assert_eq!(only, ["SCRAM-SHA-512"]);
+    let still: Vec<String> = ann("alter", &[]);
+    assert_eq!(still, ["SCRAM-SHA-512"]);
+    let both: Vec<String> = ann("alter", &["--mechanism", "SCRAM-SHA-256"]);
+    assert_eq!(both.len(), 2);
+    let both: Vec<String> = ann("alter", &[]);
+    assert_eq!(both.len(), 2);
+}
+
+#[test]
+fn levels_of_loggers_change_while_the_broker_runs() {
+    let broker = Broker::start();
+    let level = |logger: &str| {
+        let entries = broker.json(&["config", "describe", "--broker-loggers", "1"]);
+        let entries = entries.as_array().expect("an array").clone();
+        let found = entries.into_iter().find(|entry| entry["name"] == logger);
+        found.expect("it is listed")["value"].as_str().expect("a level").to_owned()
+    };
+    assert_eq!(level("kafka.request.logger"), level("root"));
+    let alter = ["config", "alter", "--broker-loggers", "1"];
+    let set = ["--set", "kafka.request.logger=DEBUG"];
+    broker.run(&[&alter[..], &set, &["--dry-run"]].concat());
+    assert_eq!(level("kafka.request.logger"), level("root"), "only checked");
+    broker.run(&[&alter[..], &set].concat());
+    assert_eq!(level("kafka.request.logger"), "DEBUG");
+    let delete = ["--delete", "kafka.request.logger"];
+    broker.run(&[&alter[..], &delete].concat());
+    assert_eq!(level("kafka.request.logger"), level("root"));
+    for (change, why) in [
+        ("kafka.request.logger=LOUD", "not a supported log level"),
+        ("kafka.server.ReplicaManager=DEBUG", "does not exist"),
+    ] {
+        let said = broker.fail(&[&alter[..], &["--set", change]].concat());
+        assert!(said.contains(why), "{said}");
+    }
+    assert!(broker.fail(&[&alter[..], &["--delete", "root"]].concat()).contains("not allowed"));
+}

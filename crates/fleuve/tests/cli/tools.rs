@@ -85,6 +85,12 @@ fn consoles_groups_and_offsets() {
         b"",
     );
     assert_eq!(text, "Offset:0\ta\t1\nOffset:1\tb\t2\n");
+    let mut formatter = tempfile::NamedTempFile::new().expect("a temporary file");
+    formatter.write_all(b"print.key=true\nkey.separator=;\n").expect("room");
+    let path = formatter.path().display().to_string();
+    let print = ["--topic", "t", "--from-beginning", "--max-messages", "2"];
+    let print = [&print[..], &["--formatter-config", &path]].concat();
+    assert_eq!(script(&broker, "kafka-console-consumer", &print, b""), "a;1\nb;2\n");
     assert_eq!(script(&broker, "kafka-consumer-groups", &["--list"], b""), "g\n");
     let text = script(&broker, "kafka-consumer-groups", &["--describe", "--group", "g"], b"");
     let row: Vec<_> = text.lines().last().expect("a row").split_whitespace().collect();
@@ -146,6 +152,18 @@ fn share_consumers_measure_and_print() {
     let text = script(&broker, "kafka-console-share-consumer", &[&print[..], &shown].concat(), b"");
     assert_eq!(text.matches("Delivery:2").count(), 3, "{text}");
 
+    let describe = ["--describe", "--group", "workers", "--verbose"];
+    let text = script(&broker, "kafka-share-groups", &describe, b"");
+    let row: Vec<_> = text.lines().nth(2).expect("a row").split_whitespace().collect();
+    assert_eq!(row[..2], ["workers", "jobs"], "{text}");
+    assert!(text.contains("LEADER-EPOCH") && text.contains("START-OFFSET"), "{text}");
+    let text = script(&broker, "kafka-share-groups", &["--list", "--state"], b"");
+    let header: Vec<_> = text.lines().next().expect("a header").split_whitespace().collect();
+    assert_eq!(header, ["GROUP", "STATE"]);
+    let state = broker.json(&["group", "describe", "workers", "--state"]);
+    assert_eq!((&state["group"], &state["protocol_type"]), (&"workers".into(), &"share".into()));
+    assert!(broker.run(&["group", "delete", "workers", "--dry-run"]).contains("would delete"));
+
     let measured =
         ["--topic", "jobs", "--group", "measured", "--num-records", "3", "--threads", "2"];
     let text = script(
@@ -158,6 +176,50 @@ fn share_consumers_measure_and_print() {
     assert!(lines[0].starts_with("start.time, end.time, data.consumed.in.MB"), "{text}");
     assert!(lines[1].starts_with("Share consumer 1 having client id"), "{text}");
     assert_eq!(lines[3].split(", ").nth(5), Some("3"), "{text}");
+}
+
+#[test]
+fn a_cluster_begins_with_the_users_and_features_it_was_formatted_with() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let beside = tempfile::tempdir().expect("a temporary directory");
+    let file = beside.path().join("server.properties");
+    let properties = format!("node.id=1\nlog.dirs={}\n", directory.path().display());
+    std::fs::write(&file, properties).expect("room");
+    let format = |more: &[&str]| {
+        let mut command = Command::new(FLEUVE);
+        command.args(["tool", "kafka-storage", "format", "--config"]).arg(&file);
+        command.args(["--standalone", "-t", "MkU3OEVBNTcwNTJENDM2Qg"]).args(more);
+        command.output().expect("the binary runs")
+    };
+    let ann = "SCRAM-SHA-512=[name=ann,iterations=8192,password=ann's]";
+    let bob = "SCRAM-SHA-256=[name=bob,password=bob's]";
+    let formatted = format(&["-S", ann, "-S", bob, "--feature", "transaction.version=1"]);
+    assert!(formatted.status.success(), "{formatted:?}");
+    let again = format(&[]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("is already formatted"), "{again:?}");
+    let mut info = Command::new(FLEUVE);
+    let told = info.args(["tool", "kafka-storage", "info", "-c"]).arg(&file).output();
+    let told = told.expect("the binary runs");
+    let text = String::from_utf8_lossy(&told.stdout);
+    assert!(
+        told.status.success() && text.contains("cluster.id=MkU3OEVBNTcwNTJENDM2Qg"),
+        "{told:?}"
+    );
+    let broker = Broker::start_in(directory);
+    let users = broker.json(&["user", "list"]);
+    let rows: Vec<_> = users.as_array().expect("array").iter().map(ToString::to_string).collect();
+    let shown = rows.join(" ");
+    for word in ["ann", "SCRAM-SHA-512", "8192", "bob", "SCRAM-SHA-256", "4096"] {
+        assert!(shown.contains(word), "{word} is not in {shown}");
+    }
+    let features = broker.json(&["cluster", "features", "describe"]);
+    let level = |name: &str| {
+        let features = features.as_array().expect("array").iter();
+        features.clone().find(|feature| feature["name"] == name).expect("it is told")["level"]
+            .clone()
+    };
+    assert_eq!(level("transaction.version"), 1);
+    assert_eq!(level("group.version"), 1);
 }
 
 #[test]
