@@ -257,48 +257,51 @@ async fn the_standby_of_another_instance_answers_for_an_owner_that_is_gone() {
     let settings = Settings {
         num_standby_replicas: 1,
         application_server: Some(":0".to_owned()),
+        // So long standbys linger that were placed before the last instance came.
+        session_timeout: Duration::from_secs(10),
         ..Settings::default()
     };
-    let asked = Instance::start(&broker, &settings).await;
-    let mut others =
-        vec![Instance::start(&broker, &settings).await, Instance::start(&broker, &settings).await];
+    let mut instances = Vec::new();
+    for _ in 0..3 {
+        instances.push(Some(Instance::start(&broker, &settings).await));
+    }
     wait_for_tasks(&broker, StreamsGroupProtocol::Classic, &[1, 1, 1]).await;
     send_round(&broker).await;
     wait_for_counts(&broker, 1).await;
 
-    // A key of whose task one of the others has the state and runs it, and the other one has its standby.
-    let count = |key: i64| in_store("counts").key::<i64, i64>(key);
-    let mut found = None;
+    // A key of whose task one instance has nothing, another one runs it, and the third has its standby.
+    let found = Mutex::new(None);
     wait_until("a task runs and has its standby elsewhere", async || {
         for key in 0..KEYS {
-            if asked.app.query(count(key).stale_allowed()).await.is_ok() {
-                continue;
+            let mut roles = [None; 3];
+            for (place, instance) in instances.iter().flatten().enumerate() {
+                let query = || in_store("counts").key::<i64, i64>(key);
+                let runs = instance.app.query(query()).await;
+                let has = instance.app.query(query().stale_allowed()).await;
+                let has = has.is_ok_and(|answer| answer.value.is_some());
+                roles[if runs.is_ok() { 1 } else { usize::from(has) * 2 }] = Some(place);
             }
-            for (owner, standby) in [(0, 1), (1, 0)] {
-                let runs = others[owner].app.query(count(key)).await;
-                let follows = others[standby].app.query(count(key).stale_allowed()).await;
-                let is_counted = follows.is_ok_and(|answer| answer.value.is_some());
-                if runs.is_ok() && is_counted {
-                    found = Some((key, owner));
-                    return true;
-                }
+            if let [Some(asked), Some(owner), Some(_)] = roles {
+                *found.lock() = Some((key, asked, owner));
+                return true;
             }
         }
         false
     })
     .await;
-    let (key, owner) = found.expect("a key");
+    let (key, asked, owner) = found.into_inner().expect("a key");
+    let asked = instances[asked].take().expect("an instance");
     assert_eq!(count_over_http(&asked.app, key, false).await, (200, 1.into()));
     assert_eq!(count_over_http(&asked.app, key, true).await, (200, 1.into()));
 
     // It dies without a word: for the group it has its task until its session ends.
-    drop(others.remove(owner));
+    drop(instances[owner].take());
     wait_until("the owner no longer answers", async || {
         count_over_http(&asked.app, key, false).await == (503, "rebalancing".into())
     })
     .await;
     assert_eq!(count_over_http(&asked.app, key, true).await, (200, 1.into()));
-    for instance in [asked, others.remove(0)] {
+    for instance in instances.into_iter().flatten().chain([asked]) {
         instance.app.close().await.expect("a clean end");
     }
     broker.shutdown().await;
