@@ -294,6 +294,49 @@ async fn exactly_once_state_on_disk_survives_instances_that_die() {
     broker.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_done_ahead_of_a_commit_is_neither_lost_nor_kept_too_early() {
+    // Whoever died is missed soon, and so is its transaction.
+    let broker = Embedded::builder()
+        .set("group.min.session.timeout.ms", "500")
+        .set("transaction.abort.timed.out.transaction.cleanup.interval.ms", "50")
+        .start()
+        .await
+        .expect("a broker");
+    create_topics(&broker).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let restored = Arc::new(Restored::default());
+    let mut expected = BTreeMap::new();
+    for round in 0..4 {
+        let (input, counted) = lines(1_500);
+        send_lines(&broker, &input).await;
+        for (word, count) in counted {
+            *expected.entry(word).or_insert(0) += count;
+        }
+        let before = if round == 0 { 0 } else { logged(&broker).await };
+        let settings = Settings {
+            // One commit after the other, of which stores keep every few: tasks work ahead most of the time.
+            commit_interval: Some(Duration::from_millis(1)),
+            cache_bytes_max: 0,
+            state_memory_bytes_max: 64 << 10,
+            session_timeout: Duration::from_secs(1),
+            transaction_timeout: Duration::from_secs(1),
+            ..on_disk(Guarantee::ExactlyOnce, directory.path(), &restored)
+        };
+        let app =
+            Streams::start(&word_count(), broker.client(), settings).await.expect("an application");
+        // In the middle of it, and the last one at the end.
+        while round < 3 && logged(&broker).await < before + 500 {
+            tokio::task::yield_now().await;
+        }
+        if round == 3 {
+            wait_for_counts(&broker, &expected).await;
+        }
+        drop(app);
+    }
+    broker.shutdown().await;
+}
+
 /// Waits until the broker has given these numbers of active tasks to the members of the group.
 async fn wait_for_tasks(broker: &Embedded, wanted: &[usize]) {
     let admin = Admin::new(broker.client());

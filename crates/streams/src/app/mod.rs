@@ -4,6 +4,7 @@
 //! it: poll, process, and from time to time commit. More instances of the program, on this machine or others, join the
 //! same group and take their share.
 
+mod ahead;
 mod assignor;
 mod bounded;
 mod directory;

@@ -20,6 +20,7 @@ use fleuve_types::TopicPartition;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use super::ahead::{Ahead, Workplace};
 use super::assignor::{Here, TaskAssignor, partitions_by_task};
 use super::bounded::Ends;
 use super::group;
@@ -262,12 +263,13 @@ impl Thread {
                 || self.last_commit.elapsed() >= interval
                 || std::mem::take(&mut self.commit_soon)
             {
-                self.commit().await?;
+                let ahead = self.may_go_ahead();
+                self.commit(ahead).await?;
             } else if self.tasks.cached_bytes() > self.cache_budget() {
-                self.commit().await?;
+                self.commit(false).await?;
                 self.tasks.ready_mut().for_each(Task::shrink_caches);
             } else if self.tasks.uncommitted_bytes() > self.uncommitted_budget() {
-                self.commit().await?;
+                self.commit(false).await?;
             }
         }
     }
@@ -552,8 +554,8 @@ impl Thread {
     }
 
     /// Makes everything processed so far durable: output, changelogs, offsets. If something is under way inside a task,
-    /// that is finished first, in later turns.
-    async fn commit(&mut self) -> Result<(), StreamsError> {
+    /// that is finished first, in later turns. Where tasks may go `ahead`, they process records meanwhile.
+    async fn commit(&mut self, ahead: bool) -> Result<(), StreamsError> {
         self.last_commit = Instant::now();
         // The group may be a generation ahead, and would refuse.
         if self.consumer.is_joining() {
@@ -596,29 +598,79 @@ impl Thread {
             return self.keep();
         }
         let commit = self.output.commit(offsets, &self.consumer);
-        match self.desk.meanwhile(&mut self.tasks, commit).await? {
-            Outcome::Done => {
-                self.failing_since = None;
-                self.meter.committed(now_ms(), self.last_commit.elapsed());
-                let written = self.output.take_written();
-                for task in self.tasks.ready_mut() {
-                    let number = task.id().partition;
-                    task.wrote(|changelog| {
-                        written.get(&TopicPartition::new(changelog.clone(), number)).copied()
-                    });
-                    task.committed();
+        if !ahead {
+            let outcome = self.desk.meanwhile(&mut self.tasks, commit).await?;
+            return match outcome {
+                Outcome::Done => {
+                    self.note_commit();
+                    self.tasks.ready_mut().for_each(Task::committed);
+                    self.keep()
                 }
-                self.keep()
-            }
-            Outcome::Later => Ok(()),
-            Outcome::Refused(error) => self.recover(error).await,
+                Outcome::Later => Ok(()),
+                Outcome::Refused(error) => self.recover(error).await,
+            };
         }
+        // Before they go on, because it is about what this commit covers. Should that fail, they begin again.
+        self.tasks.ready_mut().for_each(Task::committed);
+        let mut ahead = Ahead::default();
+        let place = Workplace {
+            tasks: &mut self.tasks,
+            consumer: &self.consumer,
+            desk: &mut self.desk,
+            meter: &mut self.meter,
+            idle_max_ms: self.setup.settings.max_task_idle.map(|idle| idle.as_millis() as i64),
+            now_ms,
+        };
+        let outcome = ahead.during(commit, place).await?;
+        if let Outcome::Refused(error) = outcome {
+            return self.recover(error).await;
+        }
+        self.note_commit();
+        if let Some(failed) = ahead.failed {
+            return Err(failed.into());
+        }
+        if let Err(error) = self.output.send(ahead.outgoing).await {
+            return self.recover(error).await;
+        }
+        match ahead.unread {
+            Some(error) => self.take_reading_error(error).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that a commit stands, and where its records are.
+    fn note_commit(&mut self) {
+        self.failing_since = None;
+        self.meter.committed(now_ms(), self.last_commit.elapsed());
+        let written = self.output.take_written();
+        for task in self.tasks.ready_mut() {
+            let number = task.id().partition;
+            task.wrote(|changelog| {
+                written.get(&TopicPartition::new(changelog.clone(), number)).copied()
+            });
+        }
+    }
+
+    /// Whether tasks may process records while a commit is on its way: with exactly once, unless stores on disk are to
+    /// keep what it covers, or the run is to end.
+    fn may_go_ahead(&mut self) -> bool {
+        self.setup.settings.guarantee == Guarantee::ExactlyOnce
+            && self.setup.ends.is_none()
+            && !self.commit_due
+            && !self.is_keeping_due()
+            && !self.tasks.ready().any(Task::has_unlogged)
+    }
+
+    fn is_keeping_due(&mut self) -> bool {
+        self.keeps_next
+            || self.last_kept.elapsed() >= KEEP_INTERVAL
+            || self.tasks.uncommitted_bytes() > self.uncommitted_budget() / 2
     }
 
     /// Commits, and has stores on disk keep all of it: tasks are about to be given up.
     async fn commit_to_disk(&mut self) -> Result<(), StreamsError> {
         self.keeps_next = true;
-        let result = self.commit().await;
+        let result = self.commit(false).await;
         self.keeps_next = false;
         result
     }
@@ -628,9 +680,7 @@ impl Thread {
     /// Not after every commit: with exactly once these come ten times a second, and would write hot keys as often. What a
     /// crash leaves out is in the changelogs, behind the positions on disk.
     fn keep(&mut self) -> Result<(), StreamsError> {
-        let due = self.keeps_next
-            || self.last_kept.elapsed() >= KEEP_INTERVAL
-            || self.tasks.uncommitted_bytes() > self.uncommitted_budget() / 2;
+        let due = self.is_keeping_due();
         if due {
             self.last_kept = Instant::now();
         }

@@ -211,6 +211,12 @@ impl Shared {
         if offsets.is_empty() {
             return Ok(());
         }
+        if transactions.lock().version_2 {
+            // A commit comes next: what waits for company goes out now, so that brokers write both at the same time.
+            // Coordinators of version 1 would have to be told of partitions, and take one word at a time.
+            drop(self.accumulator.close_open_batches());
+            self.work.notify_one();
+        }
         let sent = transactions.send_offsets(&self.client, offsets, group).await;
         sent.map_err(|error| self.transaction_failed(transactions, &error))
     }
