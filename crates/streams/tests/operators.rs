@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use fleuve_streams::processor::{KvState, ProcessorContext, ProcessorError, State};
 use fleuve_streams::{
-    AsyncOrder, Consumed, ErrorPolicy, JoinWindows, KStream, LocalRun, Materialized, Partitioning,
-    Produced, Record, Repartitioned, SessionWindows, SlidingWindows, StreamTask, SuppressBuffer,
-    Suppressed, TestDriver, TimeWindows, Topology,
+    AsyncOrder, Consumed, ErrorPolicy, Guarantee, JoinWindows, KStream, LocalRun, Materialized,
+    Partitioning, Produced, Record, Repartitioned, SessionWindows, SlidingWindows, StreamTask,
+    SuppressBuffer, Suppressed, TestDriver, TimeWindows, Topology,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -482,4 +482,46 @@ fn a_local_run_reads_bootstrap_streams_first() {
     run.read("rows", records(1_000, 50)).expect("a topic of the topology");
     run.run_until_end().expect("no error");
     assert_eq!(*written.lock(), ["k=0999", "k=1999"]);
+}
+
+#[test]
+fn a_frequent_key_is_the_work_of_two_tasks_and_counted_exactly() {
+    const RECORDS: usize = 2_000;
+    let app = Topology::new("app");
+    app.stream::<String, String>("in")
+        .group_by_key()
+        .count_balanced("counts")
+        .to_stream()
+        .to("out");
+    let mut driver = TestDriver::of(&app)
+        .partitions(4)
+        .instances(2)
+        .guarantee(Guarantee::ExactlyOnce)
+        .commit_on_command()
+        .start()
+        .expect("a valid topology");
+    // Nine of ten records have one key; the others have twenty.
+    let mut expected = BTreeMap::new();
+    for number in 0..RECORDS {
+        let key =
+            if number % 10 > 0 { "hot".to_owned() } else { format!("cold-{}", number / 10 % 20) };
+        *expected.entry(key.clone()).or_insert(0_i64) += 1;
+        driver.input("in").partition((number % 4) as i32).at(0).send(&key, &String::new());
+        if number == RECORDS / 2 {
+            driver.commit().kill_instance(1);
+        }
+    }
+    for _ in 0..3 {
+        driver.commit();
+    }
+    let counts: BTreeMap<String, i64> = driver.store("counts").into_iter().collect();
+    assert_eq!(counts, expected);
+    let mut loads = [0_usize; 4];
+    for record in driver.raw_output("app-counts-partial-repartition") {
+        loads[record.partition as usize] += 1;
+    }
+    // By key alone one partition would have nine tenths of them.
+    assert!(loads.iter().max().is_some_and(|most| *most < RECORDS * 6 / 10), "{loads:?}");
+    // Caches send a part once per commit.
+    assert!(driver.raw_output("app-counts-merge-repartition").len() < RECORDS / 10);
 }

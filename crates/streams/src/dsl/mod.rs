@@ -16,6 +16,7 @@ use crate::runtime::{Assembly, Down};
 use crate::topology::{NodeBuilder, NodeId};
 
 mod app;
+mod balanced;
 mod branches;
 mod cogrouped;
 mod composite;

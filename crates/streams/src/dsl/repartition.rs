@@ -163,7 +163,7 @@ impl<K: Data, V: Data> KStream<K, V> {
         stream
     }
 
-    fn repartitioned_by(
+    pub(crate) fn repartitioned_by(
         &self,
         prefix: &str,
         partitions: Option<i32>,

@@ -15,11 +15,13 @@ mod builtin;
 mod change;
 pub(crate) mod foreign;
 mod json;
+mod parts;
 mod windowed;
 
 pub use builtin::{BytesSerde, FixedSerde, NothingSerde, NullableSerde, TextSerde};
 pub use change::ChangeSerde;
 pub use json::Json;
+pub(crate) use parts::Parts;
 pub use windowed::{SessionWindowedSerde, TimeWindowedSerde};
 
 /// Writes and reads values of one type. The topic and headers are context, as a schema registry needs it.
