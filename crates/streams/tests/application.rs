@@ -12,7 +12,7 @@ use fleuve_client::consumer::{LATEST, Start};
 use fleuve_client::{Admin, Consumer, ConsumerConfig, ErrorCode, Producer, ProducerConfig, Record};
 use fleuve_streams::{
     Consumed, Guarantee, Materialized, Restoration, RestoreListener, Settings, Streams,
-    StreamsGroupProtocol, Topology, TopologyOptimization, export_state, import_state,
+    StreamsGroupProtocol, TimeWindows, Topology, TopologyOptimization, export_state, import_state,
 };
 use fleuve_types::TopicPartition;
 
@@ -531,5 +531,75 @@ async fn a_table_restored_from_its_source_has_what_was_processed_and_no_more() {
     let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_ref()).collect();
     assert!(names.contains(&"totals-totals-changelog"), "{names:?}");
     assert!(!names.contains(&"totals-rows-changelog"), "{names:?}");
+    broker.shutdown().await;
+}
+
+/// Counts of words per window, sent once the window has closed, and added up behind another repartition.
+fn windowed_word_count(app: &Topology, size_ms: i64) {
+    app.stream::<(), String>("lines")
+        .flat_map_values(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+        .group_by(|_, word| word.clone())
+        .windowed_by(TimeWindows::of_ms(size_ms, 0))
+        .emit_final()
+        .count("windows")
+        .to_stream_by(|window, _| window.key.clone())
+        .map_values(Option::unwrap_or_default)
+        .group_by_key()
+        .windowed_by(TimeWindows::of_ms(FOREVER_MS, 0))
+        .reduce("totals", |one: i64, other| one + other)
+        .to_stream_by(|window, _| window.key.clone())
+        .to("counts");
+}
+
+/// A window that everything is in.
+const FOREVER_MS: i64 = 1 << 50;
+
+async fn written(broker: &Embedded, topic: &str) -> i64 {
+    let asked =
+        (0..PARTITIONS).map(|number| (TopicPartition::new(topic, number), LATEST)).collect();
+    let isolation = fleuve_client::config::IsolationLevel::ReadUncommitted;
+    let ends = Admin::new(broker.client()).list_offsets(&asked, isolation).await.expect("offsets");
+    ends.into_values().map(|end| end.expect("an offset").offset).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bounded_run_closes_its_windows_at_the_end_stage_by_stage() {
+    for guarantee in [Guarantee::AtLeastOnce, Guarantee::ExactlyOnce] {
+        let broker = Embedded::start().await.expect("a broker");
+        create_topics(&broker).await;
+        let (input, expected) = lines(300);
+        let app = Topology::new("windowed");
+        app.close_at_end();
+        windowed_word_count(&app, FOREVER_MS);
+        let run = async || {
+            send_lines(&broker, &input).await;
+            let settings = Settings { threads: 2, guarantee, ..Settings::default() };
+            Streams::run_until_end(&app, broker.client(), settings).await.expect("a clean end");
+        };
+        run().await;
+        wait_for_counts(&broker, &expected).await;
+        // The window has closed, and what comes for it now is not sent.
+        let before = written(&broker, "counts").await;
+        run().await;
+        assert_eq!(written(&broker, "counts").await, before);
+        broker.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_idle_input_all_windows_close_and_with_watermarks_nothing_is_late() {
+    let broker = Embedded::start().await.expect("a broker");
+    create_topics(&broker).await;
+    let (input, expected) = lines(300);
+    send_lines(&broker, &input).await;
+    let app = Topology::new("windowed");
+    // Long enough that no thread on a busy machine is taken for idle.
+    app.advance_when_idle(Duration::from_secs(2)).watermarks(Duration::from_secs(60));
+    windowed_word_count(&app, 1);
+    let running = Streams::start(&app, broker.client(), settings(Guarantee::ExactlyOnce, 2))
+        .await
+        .expect("an application");
+    wait_for_counts(&broker, &expected).await;
+    running.close().await.expect("a clean end");
     broker.shutdown().await;
 }

@@ -10,25 +10,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleuve_client::config::IsolationLevel;
-use fleuve_client::consumer::LATEST;
+use fleuve_client::consumer::{Committed, LATEST};
 use fleuve_client::{Admin, Client, Consumer, ConsumerConfig};
 use fleuve_types::TopicPartition;
+use parking_lot::Mutex;
 
 use super::output::is_passing;
 use super::topics::Counts;
-use super::{Guarantee, Settings, Streams, StreamsError};
+use super::{Guarantee, Settings, Streams, StreamsError, metadata};
 use crate::dsl::Topology;
 use crate::topology::Plan;
 
 /// Where sources end: what is at these offsets or behind them is not read.
 pub(super) type Ends = Arc<HashMap<TopicPartition, i64>>;
 
+/// Subtopologies whose input has ended, in a program that has everything sent then. Tasks are told by way of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Closing(Arc<Mutex<BTreeSet<u32>>>);
+
+impl Closing {
+    pub(super) fn contains(&self, subtopology: u32) -> bool {
+        self.0.lock().contains(&subtopology)
+    }
+
+    fn insert(&self, subtopologies: &BTreeSet<u32>) {
+        self.0.lock().extend(subtopologies);
+    }
+}
+
 impl Streams {
     /// Runs the topology over what its sources hold now, and returns when all of it, and all that it led to, is
     /// processed, flushed and committed. Another run goes on where this one ended.
     ///
     /// Event time stands still at the end: what waits for it to pass (windows sent on close, suppressed changes, outer
-    /// joins) is sent by a later run. A topic that the program both writes and reads ends where it ended at the start,
+    /// joins) is sent by a later run, unless the program says otherwise ([`Topology::close_at_end`]). A topic that the program both writes and reads ends where it ended at the start,
     /// unless it is a repartition topic. Commits are 100 ms apart, unless the settings say otherwise.
     pub async fn run_until_end(
         topology: &Topology,
@@ -81,6 +96,10 @@ struct Progress {
     asking: Consumer,
     ends: Ends,
     repartitions: Vec<TopicPartition>,
+    /// What is told to tasks at the end of their input, and with which partitions that end is judged: in the order in which
+    /// input flows. Nothing if they are told nothing.
+    stages: Vec<(BTreeSet<u32>, Vec<TopicPartition>)>,
+    closing: Closing,
 }
 
 impl Progress {
@@ -91,8 +110,21 @@ impl Progress {
             auto_commit: false,
             ..ConsumerConfig::default()
         };
-        let (_, repartitions) = partitions(plan, &running.inside.counts);
+        let counts = &running.inside.counts;
+        let (_, repartitions) = partitions(plan, counts);
+        let stages = if plan.time.closes_at_end { plan.stages() } else { Vec::new() };
+        let reads = |stage: &BTreeSet<u32>| {
+            let parts = stage.iter().map(|id| &plan.subtopologies()[*id as usize]);
+            let topics: BTreeSet<&String> = parts.flat_map(|part| &part.source_topics).collect();
+            all_partitions(topics, counts).collect()
+        };
+        let stages = stages.into_iter().map(|stage| {
+            let reads = reads(&stage);
+            (stage, reads)
+        });
         Ok(Self {
+            stages: stages.collect(),
+            closing: running.setup.closing.clone(),
             asking: Consumer::new(client.clone(), config)?,
             client,
             ends: running.setup.ends.clone().unwrap_or_default(),
@@ -110,9 +142,40 @@ impl Progress {
             offset >= *end
         };
         // What was committed has been written before: if there is nothing new now, nothing is under way.
-        Ok(self.ends.iter().all(reached)
-            && written.iter().all(reached)
-            && self.written().await? == written)
+        if self.written().await? != written {
+            return Ok(false);
+        }
+        Ok(self.stages_have_ended(&written, &committed)
+            && self.ends.iter().all(reached)
+            && written.iter().all(reached))
+    }
+
+    /// Tells tasks of the end of their input once all of it is processed, and all above them has been told, and has dealt
+    /// with that. Returns whether the last ones have.
+    fn stages_have_ended(
+        &self,
+        written: &HashMap<TopicPartition, i64>,
+        committed: &HashMap<TopicPartition, Committed>,
+    ) -> bool {
+        for (stage, reads) in &self.stages {
+            let mut ended = true;
+            for partition in reads {
+                let end = self.ends.get(partition).or_else(|| written.get(partition)).copied();
+                let Some(end) = end.filter(|end| *end > 0) else {
+                    continue;
+                };
+                let found = committed.get(partition).filter(|found| found.offset >= end);
+                let Some(found) = found else {
+                    return false;
+                };
+                ended &= metadata::is_end(&found.metadata, found.offset);
+            }
+            self.closing.insert(stage);
+            if !ended {
+                return false;
+            }
+        }
+        true
     }
 
     /// The ends of the repartition topics now, those of open transactions included.
@@ -129,11 +192,17 @@ fn partitions(plan: &Plan, counts: &Counts) -> (Vec<TopicPartition>, Vec<TopicPa
         .map(|topic| topic.name.as_str())
         .collect();
     let all: BTreeSet<&String> = parts().flat_map(|part| &part.source_topics).collect();
-    let partitions = all.into_iter().flat_map(|topic| {
+    all_partitions(all, counts).partition(|partition| !own.contains(&*partition.topic))
+}
+
+fn all_partitions<'a>(
+    topics: BTreeSet<&'a String>,
+    counts: &'a Counts,
+) -> impl Iterator<Item = TopicPartition> + 'a {
+    topics.into_iter().flat_map(|topic| {
         let count = counts.get(topic).copied().unwrap_or_default();
         (0..count as i32).map(|number| TopicPartition::new(topic.as_str(), number))
-    });
-    partitions.partition(|partition| !own.contains(&*partition.topic))
+    })
 }
 
 async fn offsets(

@@ -16,20 +16,26 @@ use crate::runtime::Progress;
 const VERSION: u8 = 2;
 /// The version without the part on stores.
 const VERSION_TIME_ONLY: u8 = 1;
+/// In the place of a store's name: the offset at which the input has ended, in a run that ends. Kafka Streams takes it for
+/// a store that it does not have.
+const END_OF_INPUT: &str = "fleuve.end.of.input";
 /// Event time before any record.
 const UNKNOWN_TIME: i64 = -1;
 
-/// The text to commit for a topic's partition.
-pub(super) fn encode(progress: &Progress, topic: &str) -> String {
+/// The text to commit for a topic's partition, /// beside the next offset to read.
+pub(super) fn encode(progress: &Progress, topic: &str, offset: i64) -> String {
     let time = progress.partition_times.get(topic).copied().unwrap_or(UNKNOWN_TIME);
     let mut bytes = vec![VERSION];
     bytes.extend(time.to_be_bytes());
-    if !progress.emitted_until.is_empty() {
-        bytes.extend((progress.emitted_until.len() as i32).to_be_bytes());
-        for (store, until) in &progress.emitted_until {
-            bytes.extend((store.len() as i32).to_be_bytes());
-            bytes.extend(store.as_bytes());
-            bytes.extend(until.to_be_bytes());
+    let end = progress.finished.then_some((END_OF_INPUT, offset));
+    let stores = progress.emitted_until.iter().map(|(store, until)| (store.as_str(), *until));
+    let entries: Vec<(&str, i64)> = stores.chain(end).collect();
+    if !entries.is_empty() {
+        bytes.extend((entries.len() as i32).to_be_bytes());
+        for (name, value) in entries {
+            bytes.extend((name.len() as i32).to_be_bytes());
+            bytes.extend(name.as_bytes());
+            bytes.extend(value.to_be_bytes());
         }
     }
     STANDARD.encode(bytes)
@@ -49,10 +55,16 @@ pub(super) fn decode(text: &str, topic: &Arc<str>, progress: &mut Progress) {
         return;
     };
     progress.partition_times.insert(topic.clone(), time);
-    for (store, until) in stores {
+    for (store, until) in stores.into_iter().filter(|(store, _)| store != END_OF_INPUT) {
         let known = progress.emitted_until.entry(store).or_insert(until);
         *known = until.max(*known);
     }
+}
+
+/// Whether the text says that the input ended at this offset, and that everything was sent that waited for event time.
+pub(super) fn is_end(text: &str, offset: i64) -> bool {
+    let read = STANDARD.decode(text).ok().and_then(|bytes| read(&bytes));
+    read.is_some_and(|(_, entries)| entries.get(END_OF_INPUT) == Some(&offset))
 }
 
 fn read(bytes: &[u8]) -> Option<(i64, BTreeMap<String, i64>)> {
@@ -93,6 +105,7 @@ mod tests {
                 .iter()
                 .map(|(name, until)| ((*name).to_owned(), *until))
                 .collect(),
+            finished: false,
         }
     }
 
@@ -101,17 +114,29 @@ mod tests {
         for stores in [&[][..], &[("counts", 17), ("sessions", -3)]] {
             let written = progress(stores);
             let mut found = Progress::default();
-            decode(&encode(&written, "in"), &Arc::from("in"), &mut found);
+            decode(&encode(&written, "in", 5), &Arc::from("in"), &mut found);
             assert_eq!(found, written);
         }
     }
 
     #[test]
+    fn an_end_is_that_of_its_offset_only() {
+        let open = progress(&[("counts", 17)]);
+        let ended = Progress { finished: true, ..open.clone() };
+        let text = encode(&ended, "in", 5);
+        assert!(is_end(&text, 5) && !is_end(&text, 6) && !is_end(&encode(&open, "in", 5), 5));
+        // It is no store, and says nothing to the next task.
+        let mut found = Progress::default();
+        decode(&text, &Arc::from("in"), &mut found);
+        assert_eq!(found, open);
+    }
+
+    #[test]
     fn the_bytes_are_those_of_kafka_streams() {
         // new TopicPartitionMetadata(1700000000000L, new ProcessorMetadata(Map.of("counts", 17L))).encode()
-        assert_eq!(encode(&progress(&[]), "in"), "AgAAAYvP5WgA");
+        assert_eq!(encode(&progress(&[]), "in", 5), "AgAAAYvP5WgA");
         assert_eq!(
-            encode(&progress(&[("counts", 17)]), "in"),
+            encode(&progress(&[("counts", 17)]), "in", 5),
             "AgAAAYvP5WgAAAAAAQAAAAZjb3VudHMAAAAAAAAAEQ=="
         );
     }

@@ -379,6 +379,7 @@ impl Streams {
             process: Arc::from(process_id()),
             by_broker,
             ends,
+            closing: bounded::Closing::default(),
             restorer,
             standbys,
             shelf: inside.shelf.clone(),

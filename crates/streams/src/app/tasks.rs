@@ -1,6 +1,7 @@
 //! The tasks of a stream thread: which of them run, which wait for their state, and the records they are given.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use fleuve_client::Consumer;
 use fleuve_client::consumer::{OwnedRecord, Start};
@@ -236,16 +237,27 @@ impl Tasks {
         let Some(Running::Ready(task)) = self.tasks.get_mut(&id) else {
             return false;
         };
-        let reads = self.partitions.get(&id);
-        task.is_ready(idle_max_ms, now_ms, |topic| {
-            let partition = TopicPartition::new(topic.clone(), id.partition);
-            if !reads.is_some_and(|reads| reads.contains(&partition)) {
-                return Lag::NotRead;
-            }
-            match (consumer.high_watermark(&partition), consumer.position(&partition)) {
-                (Some(end), Some(position)) => Lag::Known((end - position).max(0)),
-                _ => Lag::Unknown,
-            }
+        let reads = self.partitions.get(&id).map_or(&[][..], Vec::as_slice);
+        task.is_ready(idle_max_ms, now_ms, |topic| lag(id, topic, reads, consumer))
+    }
+
+    /// Lets a task's event time go on that no record moves, if the program wants that. Returns whether time has passed.
+    pub(super) fn pass_time(
+        &mut self,
+        id: TaskId,
+        now_ms: i64,
+        consumer: &Consumer,
+    ) -> Result<bool, ProcessingError> {
+        let Some(Running::Ready(task)) = self.tasks.get_mut(&id) else {
+            return Ok(false);
+        };
+        // What is sent has to be committed with a position, which may be that of the tasks before.
+        task.note_start(|topic| {
+            consumer.position(&TopicPartition::new(topic.clone(), id.partition))
+        });
+        let reads = self.partitions.get(&id).map_or(&[][..], Vec::as_slice);
+        task.pass_time(now_ms, |topic| {
+            matches!(lag(id, topic, reads, consumer), Lag::NotRead | Lag::Known(0))
         })
     }
 
@@ -286,6 +298,18 @@ impl Tasks {
     /// Bytes that caches hold, approximately.
     pub(super) fn cached_bytes(&self) -> usize {
         self.ready().map(Task::cached_bytes).sum()
+    }
+}
+
+/// What the broker still has of a topic that a task reads.
+fn lag(id: TaskId, topic: &Arc<str>, reads: &[TopicPartition], consumer: &Consumer) -> Lag {
+    let partition = TopicPartition::new(topic.clone(), id.partition);
+    if !reads.contains(&partition) {
+        return Lag::NotRead;
+    }
+    match (consumer.high_watermark(&partition), consumer.position(&partition)) {
+        (Some(end), Some(position)) => Lag::Known((end - position).max(0)),
+        _ => Lag::Unknown,
     }
 }
 

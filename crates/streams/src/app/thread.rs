@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::ahead::{Ahead, Workplace};
 use super::assignor::{Here, TaskAssignor, partitions_by_task};
-use super::bounded::Ends;
+use super::bounded::{Closing, Ends};
 use super::group;
 use super::metadata;
 use super::output::{Outcome, Output, is_passing};
@@ -52,6 +52,8 @@ pub(super) struct Setup {
     pub(super) by_broker: bool,
     /// Where sources end, in a run that ends.
     pub(super) ends: Option<Ends>,
+    /// Which subtopologies have come to the end of their input, in a run that ends.
+    pub(super) closing: Closing,
     pub(super) restorer: Arc<Restorer>,
     pub(super) standbys: Standbys,
     pub(super) shelf: Shelf,
@@ -92,6 +94,8 @@ pub(super) struct Thread {
     /// What the group is asked for to divide anew.
     warming: Warming,
     probe_at: Option<Instant>,
+    /// When idle tasks were last looked at, by the time of day.
+    idle_looked_ms: i64,
     /// Raised with every such request.
     asked: Arc<AtomicU64>,
 }
@@ -191,6 +195,7 @@ impl Thread {
             failing_since: None,
             warming: Warming::default(),
             probe_at: None,
+            idle_looked_ms: 0,
             asked,
         })
     }
@@ -492,6 +497,12 @@ impl Thread {
         let now_ms = now_ms();
         let idle_max_ms = self.setup.settings.max_task_idle.map(|idle| idle.as_millis() as i64);
         let mut worked = false;
+        let time = self.setup.plan.time;
+        let looks_for_idle = (time.idle_ms.is_some() || time.watermark_idle_ms.is_some())
+            && now_ms - self.idle_looked_ms >= IDLE_LOOK_MS;
+        if looks_for_idle {
+            self.idle_looked_ms = now_ms;
+        }
         for id in self.tasks.ready_ids() {
             let (mut resumed, began) = (false, Instant::now());
             if let Some(task) = self.tasks.get_ready(id) {
@@ -516,13 +527,24 @@ impl Thread {
             if processed > 0 {
                 self.meter.processed(now_ms, began.elapsed(), processed);
             }
+            if looks_for_idle {
+                resumed |= self.tasks.pass_time(id, now_ms, &self.consumer)?;
+            }
             let Some(task) = self.tasks.get_ready(id) else {
                 continue;
             };
+            if self.setup.ends.is_some()
+                && !task.is_finished()
+                && self.setup.closing.contains(id.subtopology)
+            {
+                task.finish(now_ms)?;
+                resumed = true;
+            }
             let punctuated = task.punctuate(now_ms)?;
             self.commit_soon |= task.take_commit_request();
             worked |= processed > 0 || punctuated;
             if processed > 0 || punctuated || resumed {
+                task.tell_time(now_ms);
                 let outgoing = task.take_outgoing();
                 if let Err(error) = self.output.send(outgoing).await {
                     self.recover(error).await?;
@@ -586,7 +608,7 @@ impl Thread {
             let commit = task.commit()?;
             outgoing.extend(commit.outgoing);
             for (topic, offset) in commit.offsets {
-                let metadata = metadata::encode(&commit.progress, &topic);
+                let metadata = metadata::encode(&commit.progress, &topic, offset);
                 let committed = Committed { metadata, ..Committed::at(offset) };
                 offsets.insert(TopicPartition::new(topic, number), committed);
             }
@@ -785,6 +807,8 @@ const RECORDS_PER_TURN: usize = 500;
 const POLL_MAX: Duration = Duration::from_millis(100);
 /// The longest wait while records wait for those of another partition.
 const BLOCKED_MAX: Duration = Duration::from_millis(10);
+/// Between two looks for tasks without input, whose event time is to go on.
+const IDLE_LOOK_MS: i64 = 100;
 /// `task.timeout.ms`: how long tasks may fail to commit, or to read their state, before their thread gives up.
 const TASK_TIMEOUT: Duration = Duration::from_secs(300);
 /// Between two attempts.

@@ -5,7 +5,7 @@
 //! sinks as they come; nothing that was processed is kept. [`crate::Streams::run_until_end`] does the same for topics of
 //! a cluster.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -57,6 +57,8 @@ pub struct LocalRun {
     driver: TestDriver,
     sources: Vec<Source>,
     sinks: BTreeMap<Arc<str>, Sink>,
+    /// Subtopologies that are still to be told that their input has ended, if they are.
+    stages: VecDeque<BTreeSet<u32>>,
 }
 
 /// Why a local run ended early.
@@ -107,7 +109,8 @@ impl LocalRun {
     /// A run of the topology, with one partition for every topic.
     pub fn new(topology: &Topology) -> Result<Self, TopologyError> {
         let driver = TestSetup::new(topology).commit_on_command().start()?;
-        Ok(Self { driver, sources: Vec::new(), sinks: BTreeMap::new() })
+        let stages = if driver.plan.time.closes_at_end { driver.plan.stages() } else { Vec::new() };
+        Ok(Self { driver, sources: Vec::new(), sinks: BTreeMap::new(), stages: stages.into() })
     }
 
     /// Reads records in place of a topic, in their order.
@@ -174,7 +177,7 @@ impl LocalRun {
     /// Reads all sources to their ends, and returns when all that they led to is processed and written.
     ///
     /// Event time stands still at the end, as in [`crate::Streams::run_until_end`]. More sources may be read afterwards,
-    /// and run.
+    /// and run; but with [`Topology::close_at_end`] time is over then, and every further record is late.
     pub fn run_until_end(&mut self) -> Result<(), LocalRunError> {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         for running in self.driver.tasks.values_mut() {
@@ -194,10 +197,16 @@ impl LocalRun {
                 let before = self.driver.appended();
                 self.commit()?;
                 if self.sources.is_empty() && self.driver.appended() == before {
-                    if self.driver.tasks.values().all(|running| running.task.is_settled()) {
-                        return Ok(());
+                    if !self.driver.tasks.values().all(|running| running.task.is_settled()) {
+                        self.wait();
+                        continue;
                     }
-                    self.wait();
+                    let Some(stage) = self.stages.front() else {
+                        return Ok(());
+                    };
+                    if self.driver.finish(stage) {
+                        self.stages.pop_front();
+                    }
                 }
             }
         }

@@ -7,7 +7,7 @@
 //! and changelogs are seen at once and a crash repeats what was not committed; exactly once, what a task writes becomes
 //! visible with the commit, together with the offsets it has read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -376,9 +376,65 @@ impl TestDriver {
                 Ok(false) => {}
                 Err(error) => self.failure = Some(error),
             }
+            self.pass_time(id);
         }
         self.settle();
         self
+    }
+
+    /// Lets a task's event time go on that no record moves, if the program wants that.
+    fn pass_time(&mut self, id: TaskId) {
+        let Some(running) = self.tasks.get_mut(&id).filter(|_| self.failure.is_none()) else {
+            return;
+        };
+        match running.task.pass_time(self.now_ms, |_| true) {
+            Ok(true) => self.after_step(id),
+            Ok(false) => {}
+            Err(error) => self.failure = Some(error),
+        }
+    }
+
+    /// Ends the input, as it does for a run that ends: if the program says so ([`Topology::close_at_end`]), everything
+    /// is sent that waits for event time.
+    pub fn end_input(&mut self) -> &mut Self {
+        if !self.plan.time.closes_at_end {
+            return self;
+        }
+        for stage in self.plan.stages() {
+            // What caches above hold back comes first.
+            self.go_on_after_step();
+            self.finish(&stage);
+            self.go_on_after_step();
+        }
+        self
+    }
+
+    fn go_on_after_step(&mut self) {
+        if self.commits_each {
+            self.settle();
+        } else {
+            self.commit();
+        }
+    }
+
+    /// Tells the tasks of a stage that their input has ended. Returns whether they have dealt with that.
+    fn finish(&mut self, stage: &BTreeSet<u32>) -> bool {
+        let ids: Vec<TaskId> =
+            self.tasks.keys().copied().filter(|id| stage.contains(&id.subtopology)).collect();
+        let mut finished = true;
+        for id in ids {
+            let Some(running) = self.tasks.get_mut(&id).filter(|_| self.failure.is_none()) else {
+                continue;
+            };
+            match running.task.finish(self.now_ms) {
+                Ok(done) => {
+                    finished &= done;
+                    self.after_step(id);
+                }
+                Err(error) => self.failure = Some(error),
+            }
+        }
+        finished
     }
 
     /// Commits every instance: caches are flushed, output and offsets become durable together.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::record::Data;
-use crate::runtime::{Assembly, Down};
+use crate::runtime::{Assembly, Down, Timed};
 use crate::topology::{NodeBuilder, NodeId};
 
 mod app;
@@ -21,6 +21,7 @@ mod branches;
 mod cogrouped;
 mod composite;
 mod errors;
+mod event_time;
 mod fallible;
 mod folding;
 mod foreign_join;
@@ -56,6 +57,7 @@ pub use cogrouped::{
 pub use composite::Transform;
 pub use errors::ErrorPolicy;
 pub(crate) use errors::{Policies, Retry, Stage};
+pub(crate) use event_time::TimePolicy;
 pub use global::GlobalKTable;
 pub use grouped::KGroupedStream;
 pub use grouped_table::KGroupedTable;
@@ -94,5 +96,15 @@ pub(crate) fn node<K: Data, V: Data, D: Down<K, V> + 'static>(
     Arc::new(move |assembly, id| {
         let node: Box<dyn Down<K, V>> = Box::new(build(assembly, id));
         Box::new(node) as Box<dyn Any + Send>
+    })
+}
+
+/// A node that takes `Record<K, V>` and waits for event time.
+pub(crate) fn timed_node<K: Data, V: Data, D: Down<K, V> + Timed + 'static>(
+    build: impl Fn(&mut Assembly<'_>, NodeId) -> D + Send + Sync + 'static,
+) -> NodeBuilder {
+    Arc::new(move |assembly, id| {
+        let operator = build(assembly, id);
+        assembly.timed::<K, V>(operator)
     })
 }

@@ -1,6 +1,6 @@
 //! Aggregation by key and session.
 
-use std::any::{Any, TypeId};
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::operator::session_aggregate::{SessionAggregate, SessionEmit, SessionG
 use crate::operator::table::Getter;
 use crate::query::face::Shape;
 use crate::record::{Data, Windowed};
-use crate::runtime::{Assembly, Down};
+use crate::runtime::Assembly;
 use crate::serde::{SerdeOf, SessionWindowedSerde, StreamType};
 use crate::state::{AnyStore, SessionStore, SessionStoreSettings};
 use crate::topology::{ChangelogKind, Graph, Kind, NodeBuilder, NodeId, StoreSpec};
@@ -182,7 +182,7 @@ pub(crate) fn builder<K: StreamType, V: StreamType, A: Data>(
 ) -> NodeBuilder {
     let store = store.to_owned();
     Arc::new(move |assembly, id| {
-        let node: Box<dyn Down<K, V>> = Box::new(SessionAggregate {
+        let node = SessionAggregate {
             windows,
             aggregator: folding.add(),
             initial: folding.initial(),
@@ -191,8 +191,8 @@ pub(crate) fn builder<K: StreamType, V: StreamType, A: Data>(
             observed_ms: -1,
             late: late_of(assembly, id),
             input: PhantomData,
-        });
-        Box::new(node) as Box<dyn Any + Send>
+        };
+        assembly.timed::<K, V>(node)
     })
 }
 

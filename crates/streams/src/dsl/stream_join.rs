@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::windowed::{WindowSpec, add_window_store};
-use super::{JoinWindows, KStream, node};
+use super::{JoinWindows, KStream, node, timed_node};
 use crate::operator::self_join::SelfJoin;
 use crate::operator::stateless::PassThrough;
 use crate::operator::stream_join::{Reach, StreamJoin, WindowWrite};
@@ -115,7 +115,7 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
             names.join_left.clone(),
             Kind::Processor,
             &[written_left],
-            node::<K, V, _>(move |assembly, id| {
+            timed_node::<K, V, _>(move |assembly, id| {
                 let (join, both) = (join.clone(), both.clone());
                 StreamJoin::<K, V, W, V, W, R> {
                     node: assembly.name(id),
@@ -137,7 +137,7 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
             names.join_right.clone(),
             Kind::Processor,
             &[written_right],
-            node::<K, W, _>(move |assembly, id| {
+            timed_node::<K, W, _>(move |assembly, id| {
                 let (join, both) = (joiner.clone(), alone.clone());
                 StreamJoin::<K, W, V, V, W, R> {
                     node: assembly.name(id),

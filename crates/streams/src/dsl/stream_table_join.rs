@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::ktable::KTable;
-use super::{Closure, KStream, node};
+use super::{Closure, KStream, timed_node};
 use crate::error::TopologyError;
 use crate::operator::stream_table_join::StreamTableJoin;
 use crate::record::Data;
@@ -81,12 +81,13 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
         let table_node = table.node;
         let mut joined = stream.derive(
             prefix,
-            node::<K, V, _>(move |assembly, id| StreamTableJoin {
+            timed_node::<K, V, _>(move |assembly, id| StreamTableJoin {
                 node: assembly.name(id),
                 left,
                 joiner: joiner.get(),
                 table: getter.getter(assembly),
                 versioned: assembly.plan.is_versioned(table_node),
+                grace_ms: grace_ms.unwrap_or(0),
                 waiting: grace_ms.map(|_| assembly.store(&buffer_name(&assembly.name(id)))),
                 children: assembly.children(id),
                 result: PhantomData,

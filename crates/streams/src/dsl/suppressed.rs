@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ktable::{KTable, TableView};
-use super::node;
+use super::timed_node;
 use crate::error::TopologyError;
 use crate::operator::suppress::{Limits, Suppress, SuppressGetter};
 use crate::operator::table::Getter;
@@ -141,12 +141,13 @@ impl<K: StreamType, V: StreamType> KTable<K, V> {
             name,
             Kind::Processor,
             &[self.node],
-            node::<K, Change<V>, _>(move |assembly, id| Suppress {
+            timed_node::<K, Change<V>, _>(move |assembly, id| Suppress {
                 node: assembly.name(id),
                 slot: assembly.store::<ChangeBuffer<K, V>>(&for_node),
                 limits,
                 end_of,
                 observed_ms: -1,
+                ahead_ms: 0,
                 children: assembly.children(id),
             }),
         );

@@ -1,6 +1,6 @@
 //! Aggregation by key and window.
 
-use std::any::{Any, TypeId};
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::operator::table::Getter;
 use crate::operator::window_aggregate::{WindowAggregate, WindowEmit, WindowGetter};
 use crate::query::face::Shape;
 use crate::record::{Data, Windowed};
-use crate::runtime::{Assembly, Down};
+use crate::runtime::Assembly;
 use crate::serde::{SerdeOf, StreamType, TimeWindowedSerde};
 use crate::state::{AnyStore, StoreType, WindowStore, WindowStoreSettings};
 use crate::topology::{ChangelogKind, Graph, Kind, NodeBuilder, NodeId, StoreSpec};
@@ -120,8 +120,8 @@ impl SizedWindows {
             let emit = WindowEmit::new(assembly, id, &store, on_close);
             let (aggregator, initial) = (folding.add(), folding.initial());
             let late = late_of::<K, V>(assembly, id);
-            let node: Box<dyn Down<K, V>> = match self {
-                Self::Time(windows) => Box::new(WindowAggregate {
+            match self {
+                Self::Time(windows) => assembly.timed::<K, V>(WindowAggregate {
                     windows,
                     aggregator,
                     initial,
@@ -130,7 +130,7 @@ impl SizedWindows {
                     late,
                     input: PhantomData,
                 }),
-                Self::Sliding(windows) => Box::new(SlidingAggregate {
+                Self::Sliding(windows) => assembly.timed::<K, V>(SlidingAggregate {
                     windows,
                     aggregator,
                     initial,
@@ -139,8 +139,7 @@ impl SizedWindows {
                     late,
                     input: PhantomData,
                 }),
-            };
-            Box::new(node) as Box<dyn Any + Send>
+            }
         })
     }
 

@@ -12,7 +12,8 @@ use crate::dsl::{GlobalKTable, Output, Processor, ProcessorError, State, TimerSt
 use crate::error::Cause;
 use crate::record::{Data, Headers, Record};
 use crate::runtime::{
-    Clock, Counter, Cx, Distribution, Fan, Origin, Problem, Punctuated, Schedule, StoreSlot,
+    Clock, Counter, Cx, Distribution, END_OF_TIME, Fan, Origin, Problem, Punctuated, Schedule,
+    StoreSlot,
 };
 use crate::state::TimerStore;
 
@@ -254,14 +255,19 @@ impl<P: Processor> Punctuated for Process<P> {
         })
     }
 
-    fn fire_timers(&mut self, cx: &mut Cx) -> Result<(), Problem> {
+    fn fire_timers(&mut self, until_ms: i64, cx: &mut Cx) -> Result<(), Problem> {
         let mut running = self.0.lock();
         let Some(timers) = running.timers else {
             return Ok(());
         };
+        // At the end only those that are set by now: one that sets itself again would go on for ever.
+        let until_ms = match until_ms {
+            END_OF_TIME => cx.store(timers).0.latest().unwrap_or(i64::MIN),
+            until_ms => until_ms,
+        };
         loop {
             let now_ms = cx.stream_time_ms;
-            let Some((at_ms, key)) = cx.store(timers).0.take_due(now_ms) else {
+            let Some((at_ms, key)) = cx.store(timers).0.take_due(until_ms, now_ms) else {
                 return Ok(());
             };
             cx.punctuating(at_ms);

@@ -9,7 +9,7 @@ use super::aggregate::Initial;
 use super::table::Getter;
 use crate::dsl::SessionWindows;
 use crate::record::{Change, Data, Headers, Record, Window, Windowed};
-use crate::runtime::{Assembly, Cx, Down, Fan, Flusher, Problem, StoreSlot};
+use crate::runtime::{Assembly, Cx, Down, END_OF_TIME, Fan, Flusher, Problem, StoreSlot, Timed};
 use crate::serde::{Marker, StreamType};
 use crate::state::{SessionStore, Stamped, StoreError};
 use crate::topology::NodeId;
@@ -40,8 +40,8 @@ where
             return Ok(());
         }
         let (timestamp, gap) = (record.timestamp, self.windows.gap_ms);
-        self.observed_ms = self.observed_ms.max(timestamp);
-        let close = self.observed_ms - self.windows.grace_ms - gap;
+        self.observed_ms = self.observed_ms.max(cx.event_time_ms(timestamp));
+        let close = self.close();
         let own = Window { start: timestamp, end: timestamp };
         let mut merged = own;
         let mut aggregate = (self.initial)();
@@ -70,10 +70,36 @@ where
     }
 }
 
+impl<K: StreamType, V: Data, A: Data, F> Timed for SessionAggregate<K, V, A, F>
+where
+    F: FnMut(&K, V, Option<A>) -> A + Send,
+{
+    fn advance(&mut self, time_ms: i64, cx: &mut Cx) -> Result<(), Problem> {
+        self.observed_ms = self.observed_ms.max(time_ms);
+        if !self.emit.on_close {
+            return Ok(());
+        }
+        match time_ms {
+            END_OF_TIME => self.emit.send_rest(cx),
+            _ => self.emit_closed(self.close(), &Headers::default(), cx),
+        }
+    }
+
+    fn holds_back_ms(&self) -> i64 {
+        let closes_after = self.windows.gap_ms.saturating_add(self.windows.grace_ms);
+        if self.emit.on_close { closes_after } else { 0 }
+    }
+}
+
 impl<K: StreamType, V: Data, A: Data, F> SessionAggregate<K, V, A, F>
 where
     F: FnMut(&K, V, Option<A>) -> A + Send,
 {
+    /// Sessions that end before this can no longer be extended.
+    fn close(&self) -> i64 {
+        self.observed_ms - self.windows.grace_ms - self.windows.gap_ms
+    }
+
     /// Sends sessions that closed since the last time, by end and key.
     fn emit_closed(&mut self, close: i64, headers: &Headers, cx: &mut Cx) -> Result<(), Problem> {
         let emitted_until = self.emit.emitted_until(cx).unwrap_or(-1);
@@ -82,7 +108,7 @@ where
         }
         let from = emitted_until.max(0);
         self.emit.set_emitted_until(close, cx);
-        self.emit.send_ended(from, close - 1, headers, cx)
+        self.emit.send_ended(from, close - 1, headers, cx).map(|_| ())
     }
 }
 
@@ -166,21 +192,33 @@ impl<K: Data, A: Data> SessionEmit<K, A> {
         cx.emitted_until[self.slot.index()] = Some(close);
     }
 
-    /// Sends the sessions that end within `from..=to`.
+    /// Sends all sessions that were not sent yet, because no record will come.
+    fn send_rest(&mut self, cx: &mut Cx) -> Result<(), Problem> {
+        let from = self.emitted_until(cx).unwrap_or(0).max(0);
+        let last = self.send_ended(from, i64::MAX, &Headers::default(), cx)?;
+        if let Some(end) = last {
+            self.set_emitted_until(end.saturating_add(1), cx);
+        }
+        Ok(())
+    }
+
+    /// Sends the sessions that end within `from..=to`. Returns where the last one ends.
     fn send_ended(
         &mut self,
         from: i64,
         to: i64,
         headers: &Headers,
         cx: &mut Cx,
-    ) -> Result<(), Problem> {
+    ) -> Result<Option<i64>, Problem> {
         let ended = cx
             .store(self.slot)
             .0
             .find_ended(from, to)
             .map_err(|error| Problem::store(&self.node, error))?;
+        let last = ended.last().map(|(key, _)| key.window.end);
+        cx.closed_windows |= last.is_some();
         let Some(children) = &mut self.children else {
-            return Ok(());
+            return Ok(last);
         };
         for (key, value) in ended {
             let timestamp = key.window.end;
@@ -192,7 +230,7 @@ impl<K: Data, A: Data> SessionEmit<K, A> {
             };
             children.push(record, cx)?;
         }
-        Ok(())
+        Ok(last)
     }
 }
 

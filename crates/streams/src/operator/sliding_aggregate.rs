@@ -11,7 +11,7 @@ use super::aggregate::Initial;
 use super::window_aggregate::WindowEmit;
 use crate::dsl::SlidingWindows;
 use crate::record::{Data, Headers, Record, Window};
-use crate::runtime::{Cx, Down, Fan, Problem};
+use crate::runtime::{Cx, Down, END_OF_TIME, Fan, Problem, Timed};
 use crate::serde::{Marker, StreamType};
 use crate::state::Stamped;
 
@@ -62,7 +62,7 @@ where
             cx.drop_record("null key or value");
             return Ok(());
         }
-        self.observed_ms = self.observed_ms.max(record.timestamp);
+        self.observed_ms = self.observed_ms.max(cx.event_time_ms(record.timestamp));
         let close = self.observed_ms.saturating_sub(self.windows.grace_ms);
         if record.timestamp + self.windows.difference_ms < close {
             cx.drop_record("window closed");
@@ -76,6 +76,31 @@ where
             self.emit_closed(close, &record.headers, cx)?;
         }
         Ok(())
+    }
+}
+
+impl<K: StreamType, V: StreamType, A: Data, F> Timed for SlidingAggregate<K, V, A, F>
+where
+    F: FnMut(&K, V, Option<A>) -> A + Send,
+{
+    fn advance(&mut self, time_ms: i64, cx: &mut Cx) -> Result<(), Problem> {
+        self.observed_ms = self.observed_ms.max(time_ms);
+        if !self.emit.on_close {
+            return Ok(());
+        }
+        match time_ms {
+            // Their ends belong to these windows.
+            END_OF_TIME => self.emit.send_rest(self.windows.difference_ms, 1, cx),
+            _ => {
+                let close = self.observed_ms.saturating_sub(self.windows.grace_ms);
+                self.emit_closed(close, &Headers::default(), cx)
+            }
+        }
+    }
+
+    fn holds_back_ms(&self) -> i64 {
+        let closes_after = self.windows.difference_ms.saturating_add(self.windows.grace_ms);
+        if self.emit.on_close { closes_after } else { 0 }
     }
 }
 
@@ -218,6 +243,6 @@ where
         }
         let from = emitted_until.map_or(0, |until| (until - difference).max(0));
         self.emit.set_emitted_until(close, cx);
-        self.emit.send_all(from, to, headers, cx)
+        self.emit.send_all(from, to, headers, cx).map(|_| ())
     }
 }

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use crate::dsl::JoinWindows;
-use crate::record::{Data, Record};
-use crate::runtime::{Assembly, Cx, Down, Fan, Problem, StoreSlot};
+use crate::record::{Data, Headers, Record};
+use crate::runtime::{Assembly, Cx, Down, END_OF_TIME, Fan, Problem, StoreSlot, Timed};
 use crate::serde::StreamType;
-use crate::state::{Either, OuterStore, Stamped, WindowStore};
+use crate::state::{Closed, Either, OuterStore, Stamped, WindowStore};
 use crate::topology::NodeId;
 
 /// Writes events into their stream's window store.
@@ -94,8 +94,9 @@ impl<K: StreamType, V: StreamType, W: Data, L: Data, Q: Data, R: Data> Down<K, V
         let timestamp = record.timestamp;
         let mut stream_time = timestamp;
         if let Some(slot) = self.unmatched {
+            let event_time = cx.event_time_ms(timestamp);
             let tracker = cx.store(slot).0.tracker();
-            tracker.stream_time = tracker.stream_time.max(timestamp);
+            tracker.stream_time = tracker.stream_time.max(event_time);
             stream_time = tracker.stream_time;
         }
         if self.outer && record.key.is_null() && !record.value.is_null() {
@@ -106,7 +107,7 @@ impl<K: StreamType, V: StreamType, W: Data, L: Data, Q: Data, R: Data> Down<K, V
             return Ok(());
         }
         if timestamp == stream_time {
-            self.send_unmatched(&record, cx)?;
+            self.send_unmatched(&record.headers, cx)?;
         }
         let from = (timestamp - self.reach.before_ms).max(0);
         let to = (timestamp + self.reach.after_ms).max(0);
@@ -171,7 +172,7 @@ impl<K: StreamType, V: StreamType, W: Data, L: Data, Q: Data, R: Data>
     }
 
     /// Sends events whose window has closed without a partner.
-    fn send_unmatched(&mut self, record: &Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
+    fn send_unmatched(&mut self, headers: &Headers, cx: &mut Cx) -> Result<(), Problem> {
         let Some(slot) = self.unmatched else {
             return Ok(());
         };
@@ -191,13 +192,42 @@ impl<K: StreamType, V: StreamType, W: Data, L: Data, Q: Data, R: Data>
             .0
             .take_closed(self.windows)
             .map_err(|error| Problem::store(&self.node, error))?;
+        self.send_closed(closed, headers, cx)
+    }
+
+    fn send_closed(
+        &mut self,
+        closed: Closed<K, L, Q>,
+        headers: &Headers,
+        cx: &mut Cx,
+    ) -> Result<(), Problem> {
         for (key, timestamp, event) in closed {
-            let result = (self.alone)(&key, &event);
-            self.children.push(
-                Record { key, value: result, timestamp, headers: record.headers.clone() },
-                cx,
-            )?;
+            let value = (self.alone)(&key, &event);
+            self.children.push(Record { key, value, timestamp, headers: headers.clone() }, cx)?;
         }
         Ok(())
+    }
+}
+
+impl<K: StreamType, V: StreamType, W: Data, L: Data, Q: Data, R: Data> Timed
+    for StreamJoin<K, V, W, L, Q, R>
+{
+    fn advance(&mut self, time_ms: i64, cx: &mut Cx) -> Result<(), Problem> {
+        let Some(slot) = self.unmatched else {
+            return Ok(());
+        };
+        let (store, _) = cx.store(slot);
+        if time_ms < END_OF_TIME {
+            let tracker = store.tracker();
+            tracker.stream_time = tracker.stream_time.max(time_ms);
+            return self.send_unmatched(&Headers::default(), cx);
+        }
+        let rest = store.take_all().map_err(|error| Problem::store(&self.node, error))?;
+        self.send_closed(rest, &Headers::default(), cx)
+    }
+
+    fn holds_back_ms(&self) -> i64 {
+        let closes_after = self.reach.after_ms.saturating_add(self.windows.grace_ms);
+        if self.unmatched.is_some() { closes_after.max(0) } else { 0 }
     }
 }

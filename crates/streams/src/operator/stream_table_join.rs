@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::table::Getter;
 use crate::record::{Data, Record};
-use crate::runtime::{Cx, Down, Fan, GlobalReader, Origin, Problem, StoreSlot};
+use crate::runtime::{Cx, Down, Fan, GlobalReader, Origin, Problem, StoreSlot, Timed};
 use crate::serde::{Marker, StreamType};
 use crate::state::EventBuffer;
 
@@ -17,7 +17,9 @@ pub(crate) struct StreamTableJoin<K, V, W, R, F> {
     pub(crate) table: Box<dyn Getter<K, W>>,
     /// Whether the table knows what a row was at an event's time.
     pub(crate) versioned: bool,
-    /// Where events wait for the table, if they have a grace period.
+    /// How long events wait for the table.
+    pub(crate) grace_ms: i64,
+    /// Where they wait, if they do.
     pub(crate) waiting: Option<StoreSlot<EventBuffer<K, V>>>,
     pub(crate) children: Fan<K, R>,
     pub(crate) result: Marker<V>,
@@ -36,15 +38,47 @@ where
         let Some(waiting) = self.waiting.filter(|_| !record.key.is_null()) else {
             return self.join(record, cx);
         };
+        let event_time = cx.event_time_ms(record.timestamp);
         let (buffer, origin) = cx.store(waiting);
         let (timestamp, headers) = (record.timestamp, record.headers.clone());
         let context = Origin { timestamp, headers, ..origin.clone() };
         let kept = buffer
-            .put(&record.key, &record.value, context)
+            .put(&record.key, &record.value, context, event_time)
             .map_err(|error| Problem::store(&self.node, error))?;
         if !kept {
             return self.join(record, cx);
         }
+        self.join_due(waiting, cx)
+    }
+}
+
+impl<K: StreamType, V: StreamType, W: Data, R: Data, F> Timed for StreamTableJoin<K, V, W, R, F>
+where
+    F: FnMut(&K, &V, Option<&W>) -> R + Send,
+{
+    fn advance(&mut self, time_ms: i64, cx: &mut Cx) -> Result<(), Problem> {
+        let Some(waiting) = self.waiting else {
+            return Ok(());
+        };
+        cx.store(waiting).0.advance(time_ms);
+        self.join_due(waiting, cx)
+    }
+
+    fn holds_back_ms(&self) -> i64 {
+        self.grace_ms
+    }
+}
+
+impl<K: StreamType, V: StreamType, W: Data, R: Data, F> StreamTableJoin<K, V, W, R, F>
+where
+    F: FnMut(&K, &V, Option<&W>) -> R + Send,
+{
+    /// Joins the events that have waited long enough.
+    fn join_due(
+        &mut self,
+        waiting: StoreSlot<EventBuffer<K, V>>,
+        cx: &mut Cx,
+    ) -> Result<(), Problem> {
         while let Some((key, value, context)) =
             cx.store(waiting).0.take_due().map_err(|error| Problem::store(&self.node, error))?
         {
@@ -56,12 +90,7 @@ where
         }
         Ok(())
     }
-}
 
-impl<K: StreamType, V: StreamType, W: Data, R: Data, F> StreamTableJoin<K, V, W, R, F>
-where
-    F: FnMut(&K, &V, Option<&W>) -> R + Send,
-{
     fn join(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
         let row = if record.key.is_null() {
             Ok(None)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::table::Getter;
 use crate::error::Cause;
 use crate::record::{Change, Data, Record};
-use crate::runtime::{Cx, Down, Fan, Origin, Problem, StoreSlot};
+use crate::runtime::{Cx, Down, END_OF_TIME, Fan, Origin, Problem, StoreSlot, Timed};
 use crate::state::{ChangeBuffer, Evicted, Stamped, StoreError};
 
 /// Holds changes back.
@@ -16,6 +16,8 @@ pub(crate) struct Suppress<K, V> {
     /// The end of the key's window, where changes wait for that; otherwise they wait from their own time on.
     pub(crate) end_of: Option<fn(&K) -> i64>,
     pub(crate) observed_ms: i64,
+    /// How far before the end of its window a change has been.
+    pub(crate) ahead_ms: i64,
     pub(crate) children: Fan<K, Change<V>>,
 }
 
@@ -31,18 +33,16 @@ pub(crate) struct Limits {
 
 impl<K: Data, V: Data> Down<K, Change<V>> for Suppress<K, V> {
     fn push(&mut self, record: Record<K, Change<V>>, cx: &mut Cx) -> Result<(), Problem> {
-        self.observed_ms = self.observed_ms.max(record.timestamp);
+        self.observed_ms = self.observed_ms.max(cx.event_time_ms(record.timestamp));
         let time = self.end_of.map_or(record.timestamp, |end_of| end_of(&record.key));
+        self.ahead_ms = self.ahead_ms.max(time.saturating_sub(record.timestamp));
         let (buffer, origin) = cx.store(self.slot);
         let context =
             Origin { timestamp: record.timestamp, headers: record.headers, ..origin.clone() };
         buffer
             .put(time, &record.key, &record.value, context)
             .map_err(|error| Problem::store(&self.node, error))?;
-        let expired = self.observed_ms.saturating_sub(self.limits.wait_ms);
-        while cx.store(self.slot).0.min_time().is_some_and(|time| time <= expired) {
-            self.send_oldest(cx)?;
-        }
+        self.send_until(self.observed_ms.saturating_sub(self.limits.wait_ms), cx)?;
         while self.is_full(cx) {
             if !self.limits.emits_early {
                 let cause = Cause::Rejected("the buffer of a suppression is full");
@@ -58,6 +58,14 @@ impl<K: Data, V: Data> Suppress<K, V> {
     fn is_full(&self, cx: &mut Cx) -> bool {
         let (buffer, _) = cx.store(self.slot);
         buffer.len() as u64 > self.limits.records_max || buffer.bytes() > self.limits.bytes_max
+    }
+
+    /// Sends changes that have waited until this time.
+    fn send_until(&mut self, expired: i64, cx: &mut Cx) -> Result<(), Problem> {
+        while cx.store(self.slot).0.min_time().is_some_and(|time| time <= expired) {
+            self.send_oldest(cx)?;
+        }
+        Ok(())
     }
 
     fn send_oldest(&mut self, cx: &mut Cx) -> Result<(), Problem> {
@@ -88,6 +96,21 @@ impl<K: Data, V: Data> Suppress<K, V> {
             cx.origin = current;
         }
         sent
+    }
+}
+
+impl<K: Data, V: Data> Timed for Suppress<K, V> {
+    fn advance(&mut self, time_ms: i64, cx: &mut Cx) -> Result<(), Problem> {
+        self.observed_ms = self.observed_ms.max(time_ms);
+        let expired = match time_ms {
+            END_OF_TIME => END_OF_TIME,
+            _ => self.observed_ms.saturating_sub(self.limits.wait_ms),
+        };
+        self.send_until(expired, cx)
+    }
+
+    fn holds_back_ms(&self) -> i64 {
+        self.limits.wait_ms.saturating_add(self.ahead_ms)
     }
 }
 

@@ -6,7 +6,7 @@ use super::aggregate::Initial;
 use super::table::Getter;
 use crate::dsl::TimeWindows;
 use crate::record::{Change, Data, Headers, Record, Window, Windowed};
-use crate::runtime::{Assembly, Cx, Down, Fan, Flusher, Problem, StoreSlot};
+use crate::runtime::{Assembly, Cx, Down, END_OF_TIME, Fan, Flusher, Problem, StoreSlot, Timed};
 use crate::serde::{Marker, StreamType};
 use crate::state::{Stamped, StoreError, WindowStore};
 use crate::topology::NodeId;
@@ -34,7 +34,7 @@ where
             return Ok(());
         }
         let timestamp = record.timestamp;
-        self.observed_ms = self.observed_ms.max(timestamp);
+        self.observed_ms = self.observed_ms.max(cx.event_time_ms(timestamp));
         let closed_until = self.observed_ms.saturating_sub(self.windows.grace_ms);
         let mut taken = false;
         for start in self.windows.starts_of(timestamp) {
@@ -50,6 +50,30 @@ where
             self.emit_closed(closed_until, &record.headers, cx)?;
         }
         if taken { Ok(()) } else { self.late.push(record, cx) }
+    }
+}
+
+impl<K: StreamType, V: Data, A: Data, F> Timed for WindowAggregate<K, V, A, F>
+where
+    F: FnMut(&K, V, Option<A>) -> A + Send,
+{
+    fn advance(&mut self, time_ms: i64, cx: &mut Cx) -> Result<(), Problem> {
+        self.observed_ms = self.observed_ms.max(time_ms);
+        if !self.emit.on_close {
+            return Ok(());
+        }
+        match time_ms {
+            END_OF_TIME => self.emit.send_rest(self.windows.size_ms, 0, cx),
+            _ => {
+                let closed_until = self.observed_ms.saturating_sub(self.windows.grace_ms);
+                self.emit_closed(closed_until, &Headers::default(), cx)
+            }
+        }
+    }
+
+    fn holds_back_ms(&self) -> i64 {
+        let closes_after = self.windows.size_ms.saturating_add(self.windows.grace_ms);
+        if self.emit.on_close { closes_after } else { 0 }
     }
 }
 
@@ -88,7 +112,7 @@ where
         let from = emitted_until.saturating_sub(size).saturating_add(1);
         let to = closed_until.saturating_sub(size);
         self.emit.set_emitted_until(closed_until, cx);
-        self.emit.send_all(from, to, headers, cx)
+        self.emit.send_all(from, to, headers, cx).map(|_| ())
     }
 }
 
@@ -189,21 +213,41 @@ impl<K: Data, A: Data> WindowEmit<K, A> {
         cx.emitted_until[self.slot.index()] = Some(close);
     }
 
-    /// Sends the windows that begin within `from..=to`.
+    /// Sends all windows that were not sent yet, because no record will come. A window is closed when time has come to
+    /// its end, or `beyond_ms` further.
+    pub(crate) fn send_rest(
+        &mut self,
+        size_ms: i64,
+        beyond_ms: i64,
+        cx: &mut Cx,
+    ) -> Result<(), Problem> {
+        let closes_after = size_ms.saturating_add(beyond_ms);
+        let emitted_until = self.emitted_until(cx).unwrap_or(i64::MIN);
+        let from = emitted_until.saturating_sub(closes_after).saturating_add(1);
+        let last = self.send_all(from, i64::MAX, &Headers::default(), cx)?;
+        if let Some(start) = last {
+            self.set_emitted_until(start.saturating_add(closes_after), cx);
+        }
+        Ok(())
+    }
+
+    /// Sends the windows that begin within `from..=to`. Returns where the last one begins.
     pub(crate) fn send_all(
         &mut self,
         from: i64,
         to: i64,
         headers: &Headers,
         cx: &mut Cx,
-    ) -> Result<(), Problem> {
+    ) -> Result<Option<i64>, Problem> {
         let closed = cx
             .store(self.slot)
             .0
             .fetch_all(from, to)
             .map_err(|error| Problem::store(&self.node, error))?;
+        let last = closed.last().map(|(key, _)| key.window.start);
+        cx.closed_windows |= last.is_some();
         let Some(children) = &mut self.children else {
-            return Ok(());
+            return Ok(last);
         };
         for (key, stamped) in closed {
             let record = Record {
@@ -214,7 +258,7 @@ impl<K: Data, A: Data> WindowEmit<K, A> {
             };
             children.push(record, cx)?;
         }
-        Ok(())
+        Ok(last)
     }
 }
 

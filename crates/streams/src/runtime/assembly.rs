@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::node::Shared;
-use super::{Down, Edge, Fan, Flusher, Globals, Punctuated, SharedDeferring, SourceEntry};
+use super::{Down, Edge, Fan, Flusher, Globals, Punctuated, SharedDeferring, SourceEntry, Station};
 use crate::metrics::Tally;
 use crate::record::Data;
 use crate::state::AnyStore;
@@ -49,6 +49,7 @@ pub(crate) struct Assembly<'a> {
     flushers: Vec<(String, Box<dyn Flusher>)>,
     processors: Vec<Box<dyn Punctuated>>,
     deferring: Vec<SharedDeferring>,
+    stations: Vec<Station>,
     tallies: BTreeMap<NodeId, Arc<Tally>>,
 }
 
@@ -62,6 +63,8 @@ pub(crate) struct Assembled {
     pub(crate) processors: Vec<Box<dyn Punctuated>>,
     /// Operators that may hold records, those before others first.
     pub(crate) deferring: Vec<SharedDeferring>,
+    /// What time is told to where it moves by itself, those before others first.
+    pub(crate) stations: Vec<Station>,
     /// What the nodes have taken in. Sources count by their queues.
     pub(crate) tallies: Vec<(NodeId, Arc<Tally>)>,
 }
@@ -94,6 +97,7 @@ impl<'a> Assembly<'a> {
             flushers: Vec::new(),
             processors: Vec::new(),
             deferring: Vec::new(),
+            stations: Vec::new(),
             tallies: nodes
                 .iter()
                 .map(|id| (*id, Arc::new(Tally::new(Arc::from(plan.nodes[*id].name.as_str())))))
@@ -117,12 +121,14 @@ impl<'a> Assembly<'a> {
         let mut flushers = assembly.flushers;
         flushers.reverse();
         assembly.deferring.reverse();
+        assembly.stations.reverse();
         Assembled {
             sources,
             stores: built_stores,
             flushers: flushers.into_iter().map(|(_, flusher)| flusher).collect(),
             processors: assembly.processors,
             deferring: assembly.deferring,
+            stations: assembly.stations,
             tallies: assembly.tallies.into_iter().collect(),
         }
     }
@@ -162,7 +168,13 @@ impl<'a> Assembly<'a> {
 
     /// Registers a processor of the program's.
     pub(crate) fn add_processor(&mut self, processor: Box<dyn Punctuated>) {
+        self.stations.push(Station::Processor(self.processors.len()));
         self.processors.push(processor);
+    }
+
+    /// Registers what time is told to.
+    pub(crate) fn add_station(&mut self, station: Station) {
+        self.stations.push(station);
     }
 
     /// Registers an operator that may hold records.

@@ -70,12 +70,16 @@ pub struct Cx {
     pub(crate) emit_interval_ms: i64,
     /// The highest event time of the task's input.
     pub(crate) stream_time_ms: i64,
+    /// Whether that is told by those that write the task's repartition topics, instead of being the newest record's.
+    pub(crate) follows_watermarks: bool,
     pub(crate) schedules: Schedules,
     pub(crate) commit_requested: bool,
     pub(crate) outgoing: Vec<Outgoing>,
     pub(crate) stores: Vec<Box<dyn AnyStore>>,
     /// Per store, up to where its closed windows were sent.
     pub(crate) emitted_until: Vec<Option<i64>>,
+    /// Whether windows were sent because time has passed without a record.
+    pub(crate) closed_windows: bool,
     /// Set while a record is traced.
     pub(crate) tracing: Option<Box<Tracing>>,
     /// Records that operators dropped, by the reason.
@@ -138,6 +142,11 @@ impl Cx {
     /// The partition number of the task.
     pub fn partition(&self) -> i32 {
         self.partition
+    }
+
+    /// What a record with this timestamp says about event time.
+    pub(crate) fn event_time_ms(&self, timestamp: i64) -> i64 {
+        if self.follows_watermarks { self.stream_time_ms } else { timestamp }
     }
 
     /// A store of the task. The slot remembers the store's type, so a mismatch is a mistake of ours.

@@ -4,6 +4,7 @@
 //! (output and changelog records, offsets to commit) is taken out by whoever drives the task: the deterministic
 //! [`crate::TestDriver`] or the threads of a running application. No clock, socket or task scheduler in here.
 
+mod advancing;
 mod assembly;
 mod context;
 mod deferring;
@@ -14,6 +15,8 @@ mod queues;
 mod stored;
 mod tallies;
 mod task;
+mod timed;
+mod watermarks;
 
 pub(crate) use assembly::{Assembly, StoreSlot};
 pub use context::{Cx, Origin};
@@ -29,3 +32,4 @@ pub(crate) use stored::{Place, Restorable};
 pub(crate) use tallies::Tallies;
 pub use tallies::{Counter, Distribution, DistributionSummary};
 pub(crate) use task::{Progress, Task, TaskId};
+pub(crate) use timed::{END_OF_TIME, Station, Timed};

@@ -37,8 +37,8 @@ pub(crate) trait Punctuated: Send {
     fn punctuate(&mut self, schedule: Schedule, timestamp: i64, cx: &mut Cx)
     -> Result<(), Problem>;
 
-    /// Calls the processor for every timer that is due.
-    fn fire_timers(&mut self, cx: &mut Cx) -> Result<(), Problem>;
+    /// Calls the processor for every timer that is due at this event time.
+    fn fire_timers(&mut self, until_ms: i64, cx: &mut Cx) -> Result<(), Problem>;
 
     fn close(&mut self);
 }

@@ -51,6 +51,8 @@ pub(crate) struct Queue {
     pub(crate) source: NodeId,
     /// Whether it is still to be read to its end before those of which this is not said.
     pub(crate) bootstraps: bool,
+    /// Whether it is a repartition topic, in which other tasks may tell event time.
+    internal: bool,
     /// Records with the event time that the source's extractor gave them.
     records: VecDeque<(i64, RawRecord)>,
     /// The highest event time processed from this partition.
@@ -76,6 +78,7 @@ impl Queues {
             topic,
             source,
             bootstraps,
+            internal: false,
             records: VecDeque::new(),
             partition_time: UNKNOWN_TIME,
             position: None,
@@ -85,6 +88,13 @@ impl Queues {
             processed: 0,
             e2e_latency: Spread::default(),
         });
+    }
+
+    /// Says whether the queue that was opened last is of a repartition topic.
+    pub(crate) fn last_is_internal(&mut self, internal: bool) {
+        if let Some(queue) = self.queues.last_mut() {
+            queue.internal = internal;
+        }
     }
 
     pub(crate) fn find(&mut self, topic: &str) -> Option<&mut Queue> {
@@ -174,6 +184,15 @@ impl Queue {
         self.processed += 1;
         self.e2e_latency.record(now_ms, now_ms - timestamp);
         Some((timestamp, record))
+    }
+
+    /// Takes the next record if it is no data, but tells a time.
+    pub(crate) fn take_watermark(&mut self) -> Option<RawRecord> {
+        let (_, next) = self.records.front().filter(|_| self.internal)?;
+        if !next.is_watermark() {
+            return None;
+        }
+        self.pop().map(|(_, record)| record)
     }
 
     fn pop(&mut self) -> Option<(i64, RawRecord)> {

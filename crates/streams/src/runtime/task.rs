@@ -5,12 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::advancing::Advancing;
 use super::assembly::Assembly;
 use super::context::{Cx, Origin, Outgoing, OutgoingTopic};
 use super::queues::{Lag, Queues, UNKNOWN_TIME};
 use super::stored::StoreEntry;
+use super::watermarks::Watermarks;
 use super::{
     Clock, Flusher, Globals, Punctuated, RawRecord, Schedules, SharedDeferring, SourceEntry,
+    Station,
 };
 use crate::error::ProcessingError;
 use crate::metrics::{InputMetrics, NodeMetrics, Sampler, StoreMetrics, Tally, TaskMetrics};
@@ -35,13 +38,18 @@ impl fmt::Display for TaskId {
 
 /// One subtopology for one partition number.
 pub(crate) struct Task {
-    id: TaskId,
+    pub(super) id: TaskId,
     pub(super) queues: Queues,
     sources: BTreeMap<NodeId, Box<dyn SourceEntry>>,
     flushers: Vec<Box<dyn Flusher>>,
     /// How many of them have come to their end, while they are flushed part by part.
     flushed: usize,
-    processors: Vec<Box<dyn Punctuated>>,
+    pub(super) processors: Vec<Box<dyn Punctuated>>,
+    /// What time is told to where it moves by itself, those before others first.
+    pub(super) stations: Vec<Station>,
+    pub(super) advancing: Advancing,
+    /// Event time of other tasks, if the program has it told.
+    pub(super) watermarks: Option<Watermarks>,
     /// Operators that may hold records, those before others first.
     deferring: Vec<SharedDeferring>,
     initialized: bool,
@@ -71,6 +79,8 @@ pub(crate) struct Progress {
     pub(crate) partition_times: BTreeMap<Arc<str>, i64>,
     /// By store, up to where closed windows were sent.
     pub(crate) emitted_until: BTreeMap<String, i64>,
+    /// Whether the input has ended, and everything was sent that waited for event time.
+    pub(crate) finished: bool,
 }
 
 impl Task {
@@ -84,14 +94,23 @@ impl Task {
             if let Kind::Source { topics, .. } = &source.kind {
                 for topic in topics {
                     queues.open(Arc::from(plan.decorated(topic)), *node, source.bootstraps);
+                    queues.last_is_internal(plan.repartitions.contains_key(topic));
                 }
             }
         }
-        let (entries, stores): (Vec<_>, Vec<_>) = assembled
+        let watermarks = Watermarks::of(plan, id.subtopology, globals);
+        let follows_watermarks = watermarks.as_ref().is_some_and(Watermarks::decides);
+        let (entries, mut stores): (Vec<_>, Vec<_>) = assembled
             .stores
             .into_iter()
             .map(|(name, store)| (StoreEntry::new(plan, name), store))
             .unzip();
+        if follows_watermarks {
+            // What is restored is as old as it is.
+            for store in &mut stores {
+                store.limit_time(UNKNOWN_TIME);
+            }
+        }
         Self {
             id,
             queues,
@@ -99,6 +118,9 @@ impl Task {
             flushers: assembled.flushers,
             flushed: 0,
             processors: assembled.processors,
+            stations: assembled.stations,
+            advancing: Advancing::new(plan.time.idle_ms),
+            watermarks,
             deferring: assembled.deferring,
             initialized: false,
             stores: entries,
@@ -117,8 +139,10 @@ impl Task {
                 partition: id.partition,
                 emit_interval_ms: 0,
                 stream_time_ms: UNKNOWN_TIME,
+                follows_watermarks,
                 schedules: Schedules::default(),
                 commit_requested: false,
+                closed_windows: false,
                 outgoing: Vec::new(),
                 emitted_until: vec![None; stores.len()],
                 stores,
@@ -161,26 +185,36 @@ impl Task {
         if self.holds() {
             return Ok(false);
         }
-        let next = self.queues.next().and_then(|queue| Some((queue.source, queue.take(now_ms)?)));
-        match next {
-            Some((source, (timestamp, record))) => {
+        let Some(queue) = self.queues.next() else {
+            return Ok(false);
+        };
+        if let Some(record) = queue.take_watermark() {
+            self.hear(&record, now_ms)?;
+            return Ok(true);
+        }
+        match (queue.source, queue.take(now_ms)) {
+            (source, Some((timestamp, record))) => {
                 self.process_record(source, timestamp, record, now_ms)?;
                 Ok(true)
             }
-            None => Ok(false),
+            (_, None) => Ok(false),
         }
     }
 
     /// Processes the next queued record of a topic, for drivers that choose the order among several tasks.
     pub(crate) fn process_from(&mut self, topic: &str, now_ms: i64) -> Result<(), ProcessingError> {
         self.init(now_ms)?;
-        let next =
-            self.queues.find(topic).and_then(|queue| Some((queue.source, queue.take(now_ms)?)));
-        match next {
-            Some((source, (timestamp, record))) => {
+        let Some(queue) = self.queues.find(topic) else {
+            return Ok(());
+        };
+        if let Some(record) = queue.take_watermark() {
+            return self.hear(&record, now_ms);
+        }
+        match (queue.source, queue.take(now_ms)) {
+            (source, Some((timestamp, record))) => {
                 self.process_record(source, timestamp, record, now_ms)
             }
-            None => Ok(()),
+            (_, None) => Ok(()),
         }
     }
 
@@ -204,11 +238,17 @@ impl Task {
         now_ms: i64,
     ) -> Result<(), ProcessingError> {
         self.cx.now_ms = now_ms;
+        self.advancing.note_activity(now_ms);
         self.cx.origin.enter(&record, timestamp);
         if self.cx.keeps_raw {
             self.cx.raw = (record.key.clone(), record.value.clone());
         }
-        self.cx.stream_time_ms = self.cx.stream_time_ms.max(timestamp);
+        if !self.cx.follows_watermarks {
+            self.cx.stream_time_ms = self.cx.stream_time_ms.max(timestamp);
+        }
+        if let Some(watermarks) = &mut self.watermarks {
+            watermarks.note(&record.topic, timestamp, now_ms);
+        }
         let entry = self.sources.get_mut(&source).expect("queues belong to sources");
         self.cx.tracing = self.sampler.begin();
         let pushed = entry.push(record, &mut self.cx);
@@ -220,9 +260,12 @@ impl Task {
             self.fire(Clock::StreamTime, self.cx.stream_time_ms)?;
             for processor in &mut self.processors {
                 processor
-                    .fire_timers(&mut self.cx)
+                    .fire_timers(self.cx.stream_time_ms, &mut self.cx)
                     .map_err(|problem| problem.at(&self.cx.origin))?;
             }
+        }
+        if self.cx.follows_watermarks {
+            self.follow_watermarks(now_ms)?;
         }
         Ok(())
     }
@@ -233,6 +276,10 @@ impl Task {
             return Ok(());
         }
         self.cx.now_ms = now_ms;
+        self.advancing.note_activity(now_ms);
+        if let Some(watermarks) = &mut self.watermarks {
+            watermarks.begin(now_ms);
+        }
         for processor in &mut self.processors {
             processor.init(&mut self.cx).map_err(|problem| problem.at(&self.cx.origin))?;
         }
@@ -248,7 +295,7 @@ impl Task {
         self.fire(Clock::WallClock, now_ms)
     }
 
-    fn fire(&mut self, clock: Clock, now_ms: i64) -> Result<bool, ProcessingError> {
+    pub(super) fn fire(&mut self, clock: Clock, now_ms: i64) -> Result<bool, ProcessingError> {
         let mut fired = false;
         while let Some((processor, schedule)) = self.cx.schedules.take_due(clock, now_ms) {
             fired = true;
@@ -282,11 +329,12 @@ impl Task {
 
     /// Goes on with records that wait inside. Returns whether there were any.
     pub(crate) fn go_on(&mut self, now_ms: i64) -> Result<bool, ProcessingError> {
-        if self.is_settled() {
+        if self.is_settled() && !self.is_advancing() {
             return Ok(false);
         }
         self.cx.now_ms = now_ms;
         self.resume_all(false)?;
+        self.advance_pending(now_ms)?;
         Ok(true)
     }
 
@@ -321,6 +369,11 @@ impl Task {
         self.flushed = 0;
         while self.flush_some(usize::MAX)? {}
         Ok(())
+    }
+
+    /// Whether the task has no caches.
+    pub(super) fn caches_nothing(&self) -> bool {
+        self.flushers.is_empty()
     }
 
     /// Sends so much of what caches hold that it stays in the processor's cache until the caller has taken it with
@@ -360,6 +413,7 @@ impl Task {
     /// Flushes caches and gives everything that a commit makes durable.
     pub(crate) fn commit(&mut self) -> Result<Commit, ProcessingError> {
         self.flush()?;
+        self.tell_watermark(self.cx.now_ms);
         let offsets = self
             .queues
             .iter()
@@ -376,6 +430,7 @@ impl Task {
             emitted_until: emitted
                 .filter_map(|(store, until)| Some((store.name.clone(), (*until)?)))
                 .collect(),
+            finished: self.advancing.finished,
         }
     }
 
@@ -384,6 +439,9 @@ impl Task {
         for queue in self.queues.iter_mut() {
             if let Some(time) = progress.partition_times.get(&queue.topic) {
                 queue.partition_time = queue.partition_time.max(*time);
+                if let Some(watermarks) = &mut self.watermarks {
+                    watermarks.begin_at(&queue.topic, *time);
+                }
             }
         }
         for (store, until) in self.stores.iter().zip(&mut self.cx.emitted_until) {

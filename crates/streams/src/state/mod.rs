@@ -35,7 +35,7 @@ mod window_slots;
 pub use backend::{Backend, MemoryBackend};
 pub use disk::{DiskBatch, StateSnapshot};
 pub(crate) use kv::{Kept, KvStore, KvStoreSettings};
-pub(crate) use outer::{Either, OuterStore, OuterStoreSettings};
+pub(crate) use outer::{Closed, Either, OuterStore, OuterStoreSettings};
 pub(crate) use session::{SessionStore, SessionStoreSettings};
 pub(crate) use suppress::{ChangeBuffer, ChangeBufferSettings, Evicted};
 pub(crate) use timers::TimerStore;
@@ -123,6 +123,10 @@ pub(crate) trait AnyStore: Any + Send {
 
     /// Applies a record of the changelog, without logging it again.
     fn restore(&mut self, record: Logged) -> Result<(), StoreError>;
+
+    /// Event time has come to `time_ms`, whatever is written: nothing newer makes anything too old to be kept. Not said
+    /// where event time is that of the newest record.
+    fn limit_time(&mut self, _time_ms: i64) {}
 
     /// Forgets what the cache holds beyond the store. Only after a flush.
     fn shrink_cache(&mut self) {}

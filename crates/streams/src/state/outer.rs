@@ -45,7 +45,7 @@ struct Waiting<K, L, Q> {
 }
 
 /// Events without a partner, with their keys and times.
-type Closed<K, L, Q> = Vec<(K, i64, Either<L, Q>)>;
+pub(crate) type Closed<K, L, Q> = Vec<(K, i64, Either<L, Q>)>;
 
 /// The times that both sides of a join share.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +104,19 @@ impl<K: Clone + Send + 'static, L: Clone + Send + 'static, Q: Clone + Send + 'st
             self.log(&place, now)?;
         }
         Ok(())
+    }
+
+    /// Removes and gives all events, in order.
+    pub(crate) fn take_all(&mut self) -> Result<Closed<K, L, Q>, StoreError> {
+        self.tracker.min_time = i64::MAX;
+        let mut taken = Vec::new();
+        for (place, waiting) in std::mem::take(&mut self.events) {
+            let now = self.tracker.stream_time.max(place.0);
+            self.log(&place, now)?;
+            let events = waiting.events.into_iter();
+            taken.extend(events.map(|event| (waiting.key.clone(), place.0, event)));
+        }
+        Ok(taken)
     }
 
     /// Removes and gives the events whose window has closed, in order.

@@ -36,6 +36,8 @@ pub(crate) struct SessionStore<K, V> {
     writes: u64,
     changelog: Vec<Logged>,
     observed_ms: i64,
+    /// Whatever is written, nothing is too old that is not so at this time.
+    limit_ms: i64,
     /// What is on disk, if that is where the store is.
     rows: Option<TimedRows>,
     /// Sessions that end before this time may be on disk without being in memory.
@@ -93,6 +95,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> SessionStore<K, V> {
             writes: 0,
             changelog: Vec::new(),
             observed_ms: BEGINNING,
+            limit_ms: i64::MAX,
             rows: None,
             complete_from: i64::MIN,
         }
@@ -287,6 +290,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> SessionStore<K, V> {
     fn observe(&mut self, end: i64) {
         if end > self.observed_ms {
             self.observed_ms = end;
+            let oldest = self.oldest();
             if self.settings.on_close {
                 return;
             }
@@ -294,19 +298,25 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> SessionStore<K, V> {
                 self.expire();
             } else if let Some(rows) = &mut self.rows {
                 // What memory has stays visible until it is shrunk.
-                rows.live_from(oldest(self.observed_ms, self.settings.retention_ms));
+                rows.live_from(oldest);
             }
         }
     }
 
     fn is_expired(&self, end: i64) -> bool {
-        end < oldest(self.observed_ms, self.settings.retention_ms)
+        end < self.oldest()
+    }
+
+    /// The first end that is not too old.
+    fn oldest(&self) -> i64 {
+        oldest(self.observed_ms.min(self.limit_ms), self.settings.retention_ms)
     }
 
     /// Drops sessions past the retention.
     fn expire(&mut self) {
+        let oldest = self.oldest();
         if let Some(rows) = &mut self.rows {
-            rows.live_from(oldest(self.observed_ms, self.settings.retention_ms));
+            rows.live_from(oldest);
         }
         while let Some((end, key, start)) = self.by_end.first() {
             let place = (key.clone(), *end, *start);
@@ -406,6 +416,10 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for SessionS
         self
     }
 
+    fn limit_time(&mut self, time_ms: i64) {
+        self.limit_ms = time_ms;
+    }
+
     fn take_changelog(&mut self) -> Vec<Logged> {
         if self.settings.on_close {
             self.expire();
@@ -456,7 +470,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for SessionS
             Some(_) => self.sessions.len(),
             None => {
                 // What has expired is only kept because there is room.
-                let live = oldest(self.observed_ms, self.settings.retention_ms);
+                let live = self.oldest();
                 self.by_end.range(..(live, Bytes::new(), i64::MIN)).count()
             }
         };

@@ -45,9 +45,14 @@ impl<K: Clone + Send + 'static> TimerStore<K> {
         Ok(())
     }
 
-    /// Takes the first timer that is due.
-    pub(crate) fn take_due(&mut self, now_ms: i64) -> Option<(i64, K)> {
-        let first = self.timers.first_entry().filter(|first| first.key().0 <= now_ms)?;
+    /// The time of the last timer.
+    pub(crate) fn latest(&self) -> Option<i64> {
+        self.timers.last_key_value().map(|((at_ms, _), _)| *at_ms)
+    }
+
+    /// Takes the first timer that is due at `until_ms`, at the event time `now_ms`.
+    pub(crate) fn take_due(&mut self, until_ms: i64, now_ms: i64) -> Option<(i64, K)> {
+        let first = self.timers.first_entry().filter(|first| first.key().0 <= until_ms)?;
         let (place, key) = first.remove_entry();
         self.log(&place, None, now_ms);
         Some((place.0, key))

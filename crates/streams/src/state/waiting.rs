@@ -50,8 +50,15 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> EventBuffer<K, V> {
         }
     }
 
-    /// Keeps an event, unless it is so late that it need not wait. Returns whether it was kept.
-    pub(crate) fn put(&mut self, key: &K, value: &V, context: Origin) -> Result<bool, StoreError> {
+    /// Keeps an event that comes at this event time, unless it is so late that it need not wait. Returns whether it was
+    /// kept.
+    pub(crate) fn put(
+        &mut self,
+        key: &K,
+        value: &V,
+        context: Origin,
+        time_ms: i64,
+    ) -> Result<bool, StoreError> {
         let timestamp = context.timestamp;
         if self.observed_ms.saturating_sub(self.grace_ms) > timestamp {
             return Ok(false);
@@ -65,8 +72,13 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> EventBuffer<K, V> {
         let logged = write_logged(0, None, None, Some(&value), &context);
         self.log(&place, Some(logged));
         self.events.insert(place, (value, context));
-        self.observed_ms = self.observed_ms.max(timestamp);
+        self.observed_ms = self.observed_ms.max(time_ms);
         Ok(true)
+    }
+
+    /// Event time has come to `time_ms` without an event.
+    pub(crate) fn advance(&mut self, time_ms: i64) {
+        self.observed_ms = self.observed_ms.max(time_ms);
     }
 
     /// Removes and gives the first event that has waited long enough.

@@ -46,6 +46,8 @@ pub(crate) struct WindowStore<K, V> {
     dirty: Vec<(i64, WindowKey)>,
     writes: u64,
     observed_ms: i64,
+    /// Whatever is written, nothing is too old that is not so at this time.
+    limit_ms: i64,
     sequence: u32,
 }
 
@@ -104,6 +106,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             dirty: Vec::new(),
             writes: 0,
             observed_ms: i64::MIN,
+            limit_ms: i64::MAX,
             sequence: 0,
         }
     }
@@ -160,8 +163,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         let headers = if self.settings.duplicates { headers.clone() } else { Headers::default() };
         let stored = self.log(start_ms, sequence, &value, headers)?;
         self.observe(start_ms);
-        let expired = start_ms <= self.observed_ms.saturating_sub(self.settings.retention_ms);
-        if expired && !self.settings.on_close {
+        if start_ms < self.oldest() && !self.settings.on_close {
             return Ok(false);
         }
         if let Some(rows) = &mut self.rows {
@@ -275,6 +277,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
     fn observe(&mut self, start_ms: i64) {
         if start_ms > self.observed_ms {
             self.observed_ms = start_ms;
+            let oldest = self.oldest();
             if self.settings.on_close {
                 return;
             }
@@ -282,15 +285,20 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
                 self.expire();
             } else if let Some(rows) = &mut self.rows {
                 // What memory has stays visible until it is shrunk.
-                rows.live_from(oldest(self.observed_ms, self.settings.retention_ms));
+                rows.live_from(oldest);
             }
         }
+    }
+
+    /// The first start that is not too old.
+    fn oldest(&self) -> i64 {
+        oldest(self.observed_ms.min(self.limit_ms), self.settings.retention_ms)
     }
 
     /// Drops windows older than the retention. With a cache only when that is shrunk: until then they stay visible, as
     /// with Kafka Streams.
     fn expire(&mut self) {
-        let oldest = oldest(self.observed_ms, self.settings.retention_ms);
+        let oldest = self.oldest();
         if let Some(rows) = &mut self.rows {
             rows.live_from(oldest);
         }
@@ -393,6 +401,10 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
         self
     }
 
+    fn limit_time(&mut self, time_ms: i64) {
+        self.limit_ms = time_ms;
+    }
+
     fn take_changelog(&mut self) -> Vec<Logged> {
         if self.settings.on_close && !self.settings.cached {
             self.expire();
@@ -448,7 +460,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
             Some(_) => self.held,
             None => {
                 // What has expired is only kept because there is room.
-                let oldest = oldest(self.observed_ms, self.settings.retention_ms);
+                let oldest = self.oldest();
                 let expired = self.windows.range(..oldest);
                 expired.map(|(_, window)| window.len()).sum()
             }

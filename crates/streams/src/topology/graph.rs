@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::TopologyOptimization;
 use super::optimize::{Effect, RepartitionNodes, StreamJoinNodes};
-use crate::dsl::Policies;
+use super::TopologyOptimization;
+use crate::dsl::{Policies, TimePolicy};
 use crate::error::TopologyError;
 use crate::query::face::{Face, Shape, TypedFace};
 use crate::record::Data;
@@ -47,6 +47,7 @@ pub(crate) struct Graph {
     /// Errors found while the program was written; the first is reported when it is built.
     pub(crate) errors: Vec<TopologyError>,
     pub(crate) policies: Policies,
+    pub(crate) time: TimePolicy,
     /// The rules by which the finished graph is rewritten.
     pub(crate) optimizations: BTreeSet<TopologyOptimization>,
     /// Repartitions that may be merged.
@@ -178,6 +179,7 @@ impl Graph {
             faces: BTreeMap::new(),
             errors: Vec::new(),
             policies: Policies::default(),
+            time: TimePolicy::default(),
             optimizations: BTreeSet::new(),
             repartition_nodes: Vec::new(),
             stream_joins: Vec::new(),

@@ -5,6 +5,7 @@
 //! subtopologies: the sets of nodes connected by edges or by shared stores.
 
 mod describe;
+mod flow;
 mod graph;
 mod json;
 mod optimize;

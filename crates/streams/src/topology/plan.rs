@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::optimize::Rewritten;
 use super::{ChangelogKind, Copartition, GlobalSpec, Graph, Kind, Node, NodeId, StoreSpec};
-use crate::dsl::Policies;
+use crate::dsl::{Policies, TimePolicy};
 use crate::error::TopologyError;
 use crate::query::face::Face;
 
@@ -20,6 +20,7 @@ pub struct Plan {
     pub(crate) globals: BTreeMap<String, GlobalSpec>,
     pub(crate) faces: BTreeMap<String, Arc<dyn Face>>,
     pub(crate) policies: Policies,
+    pub(crate) time: TimePolicy,
     subtopologies: Vec<Subtopology>,
 }
 
@@ -91,6 +92,7 @@ impl Plan {
             globals: graph.globals.clone(),
             faces,
             policies: graph.policies.clone(),
+            time: graph.time,
             subtopologies: Vec::new(),
         };
         for id in &order {
