@@ -520,7 +520,60 @@ public class Oracle {
                 }, "last").groupByKey(Grouped.with(S, S)).count(Materialized.as("n")).toStream().to("n-out", Produced.with(S, Serdes.Long()));
                 return new Program(List.of("a", "a", "a", "+"), b);
             }
+            case "stores_of_topics" -> {
+                StreamsBuilder c = new StreamsBuilder() {
+                    @Override
+                    public synchronized Topology build(Properties settings) {
+                        Topology topology = super.build(settings);
+                        topology.addReadOnlyStateStore(Stores.keyValueStoreBuilder(Stores.inMemoryKeyValueStore("rows"), S, S), "rows-source",
+                            S.deserializer(), S.deserializer(), "r", "rows", () -> new Keep("rows", ""));
+                        return topology.connectProcessorAndStateStores("KSTREAM-PROCESSVALUES-0000000003", "rows");
+                    }
+                };
+                c.addGlobalStore(Stores.keyValueStoreBuilder(Stores.inMemoryKeyValueStore("kept"), S, S), "g", text, () -> new Keep("kept", "!"));
+                c.stream("s", text).processValues(() -> new FixedKeyProcessor<String, String, String>() {
+                    private FixedKeyProcessorContext<String, String> context;
+
+                    @Override
+                    public void init(FixedKeyProcessorContext<String, String> context) {
+                        this.context = context;
+                    }
+
+                    @Override
+                    public void process(FixedKeyRecord<String, String> record) {
+                        ReadOnlyKeyValueStore<String, ?> kept = context.getStateStore("kept");
+                        KeyValueStore<String, String> rows = context.getStateStore("rows");
+                        Object there = kept.get(record.key());
+                        String found = there instanceof ValueAndTimestamp<?> stamped ? (String) stamped.value() : (String) there;
+                        context.forward(record.withValue(record.value() + "," + found + ";" + rows.get(record.key())));
+                    }
+                }).to("out", Produced.with(S, S));
+                return new Program(List.of("s", "s", "t:g", "t:r"), c);
+            }
             default -> throw new IllegalArgumentException(name);
+        }
+    }
+
+    /** Keeps a topic's records in a store. */
+    static class Keep implements Processor<String, String, Void, Void> {
+        private final String name;
+        private final String mark;
+        private KeyValueStore<String, String> store;
+
+        Keep(String name, String mark) {
+            this.name = name;
+            this.mark = mark;
+        }
+
+        @Override
+        public void init(ProcessorContext<Void, Void> context) {
+            store = context.getStateStore(name);
+        }
+
+        @Override
+        public void process(Record<String, String> record) {
+            if (record.value() == null) store.delete(record.key());
+            else store.put(record.key(), record.value() + mark);
         }
     }
 

@@ -60,7 +60,8 @@ class Oracle:
     """Kafka Streams' own test driver."""
 
     def __init__(self, scratch):
-        version = next((ROOT / ".cache/kafka").glob("*/libs")).parent
+        # Several versions may be there; one has the libraries of Kafka Streams' tests.
+        version = next((ROOT / ".cache/kafka").glob("*/streams")).parent
         self.classpath = f"{scratch}:{version}/libs/*:{version}/streams/*"
         source = ROOT / "tests/streams/Oracle.java"
         subprocess.run(["javac", "-nowarn", "-cp", self.classpath, "-d", scratch, source], check=True)

@@ -9,9 +9,9 @@ use fleuve_streams::processor::{
     FixedKeyProcessor, KvState, Processor, ProcessorContext, ProcessorError, State,
 };
 use fleuve_streams::{
-    Clock, Consumed, JoinWindows, KStream, KTable, Materialized, Produced, Record, Schedule,
-    SerdeOf, SessionWindows, SlidingWindows, SuppressBuffer, Suppressed, TestDriver, TimeWindows,
-    Topology, TopologyOptimization,
+    Clock, Consumed, GlobalKTable, JoinWindows, KStream, KTable, Materialized, Produced, Record,
+    Schedule, SerdeOf, SessionWindows, SlidingWindows, SuppressBuffer, Suppressed, TestDriver,
+    TimeWindows, Topology, TopologyOptimization,
 };
 use serde_json::Value;
 
@@ -748,9 +748,77 @@ fn program(name: &str) -> Topology {
             let changes = Changes { last: app.kv_store("last") };
             a.process_values(changes).group_by_key().count("n").to_stream().to("n-out");
         }
+        "stores_of_topics" => {
+            let kept = app.kv_store("kept");
+            let keep = Keep { store: kept.clone(), mark: "!" };
+            let global = app.add_global_store(&kept, "g", Consumed::default(), keep);
+            let rows = app.kv_store("rows");
+            stream("s").process_values(LookUp { global, rows: rows.clone() }).to("out");
+            let keep = Keep { store: rows.clone(), mark: "" };
+            app.add_read_only_state_store(&rows, "r", Consumed::default().named("rows"), keep);
+        }
         other => panic!("no topology {other}"),
     }
     app
+}
+
+/// Keeps a topic's records in a store.
+#[derive(Clone)]
+struct Keep {
+    store: KvState<String, String>,
+    mark: &'static str,
+}
+
+impl Processor for Keep {
+    type KeyIn = String;
+    type ValueIn = Option<String>;
+    type KeyOut = ();
+    type ValueOut = ();
+
+    fn states(&self) -> Vec<&str> {
+        vec![self.store.name()]
+    }
+
+    fn process(
+        &mut self,
+        record: Record<String, Option<String>>,
+        cx: &mut ProcessorContext<'_, (), ()>,
+    ) -> Result<(), ProcessorError> {
+        let mut store = cx.state(&self.store);
+        match record.value {
+            Some(value) => store.put(&record.key, value + self.mark)?,
+            None => drop(store.delete(&record.key)?),
+        }
+        Ok(())
+    }
+}
+
+/// Looks each key up in both kinds of stores that are kept from topics.
+#[derive(Clone)]
+struct LookUp {
+    global: GlobalKTable<String, String>,
+    rows: KvState<String, String>,
+}
+
+impl FixedKeyProcessor for LookUp {
+    type Key = String;
+    type ValueIn = String;
+    type ValueOut = String;
+
+    fn states(&self) -> Vec<&str> {
+        vec![self.rows.name()]
+    }
+
+    fn process(
+        &mut self,
+        record: &Record<String, String>,
+        cx: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<Vec<String>, ProcessorError> {
+        let or_null = |value: Option<String>| value.unwrap_or_else(|| "null".to_owned());
+        let global = or_null(cx.look_up(&self.global, &record.key)?);
+        let row = or_null(cx.state(&self.rows).get(&record.key)?);
+        Ok(vec![format!("{},{global};{row}", record.value)])
+    }
 }
 
 /// Collects values, tells them by event time, and something by the clock on the wall.
@@ -1103,4 +1171,5 @@ topologies!(
     branches,
     named,
     processors,
+    stores_of_topics,
 );

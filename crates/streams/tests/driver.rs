@@ -4,8 +4,8 @@ use fleuve_streams::processor::{
     KvState, Output, Processor, ProcessorContext, ProcessorError, State, TimerState,
 };
 use fleuve_streams::{
-    ErrorPolicy, Record, SessionWindows, SuppressBuffer, Suppressed, TestDriver, Topology, Window,
-    Windowed,
+    Consumed, ErrorPolicy, Record, SessionWindows, SuppressBuffer, Suppressed, TestDriver,
+    Topology, Window, Windowed,
 };
 
 fn send(driver: &mut TestDriver, at: i64, key: &str, value: &str) {
@@ -242,4 +242,115 @@ fn a_processors_error_is_a_matter_of_the_policy() {
     assert!(driver.failure().is_none());
     assert_eq!(driver.output::<String, String>("dead").pairs(), [("a".into(), "broken".into())]);
     assert_eq!(driver.store::<String, i64>("counts"), [("a".to_owned(), 1)]);
+}
+
+/// Keeps the highest number of each key, and refuses negative ones.
+#[derive(Clone)]
+struct Highest(KvState<String, i64>);
+
+impl Processor for Highest {
+    type KeyIn = String;
+    type ValueIn = i64;
+    type KeyOut = ();
+    type ValueOut = ();
+
+    fn states(&self) -> Vec<&str> {
+        vec![self.0.name()]
+    }
+
+    fn process(
+        &mut self,
+        record: Record<String, i64>,
+        cx: &mut ProcessorContext<'_, (), ()>,
+    ) -> Result<(), ProcessorError> {
+        if record.value < 0 {
+            return Err("a negative number".into());
+        }
+        let mut highest = cx.state(&self.0);
+        let known = highest.get(&record.key)?.unwrap_or(0);
+        Ok(highest.put(&record.key, known.max(record.value))?)
+    }
+}
+
+#[test]
+fn a_global_store_is_what_its_processor_makes_of_all_partitions_after_a_crash_too() {
+    let app = Topology::new("app");
+    app.on_error(ErrorPolicy::DeadLetter("dead".to_owned()));
+    let highest = app.kv_store("highest");
+    let table =
+        app.add_global_store(&highest, "numbers", Consumed::default(), Highest(highest.clone()));
+    app.stream::<String, String>("in")
+        .join_global(&table, |key, _| key.clone(), |_, n| *n)
+        .to("out");
+    let mut driver =
+        TestDriver::of(&app).partitions(3).instances(2).start().expect("a valid topology");
+    for (partition, number) in [5_i64, 9, 2, -1].into_iter().enumerate() {
+        let input = driver.input("numbers").partition(partition as i32 % 3);
+        input.send("k", &number);
+    }
+    assert_eq!(driver.failure().map(ToString::to_string), None);
+    let dead = driver.output::<String, i64>("dead").records();
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].record.value, -1);
+    send(&mut driver, 1, "k", "v");
+    driver.crash();
+    send(&mut driver, 2, "k", "v");
+    driver.output::<String, i64>("out").expect([("k", 9), ("k", 9)]);
+    assert_eq!(driver.store::<String, i64>("highest"), [("k".to_owned(), 9)]);
+    assert_eq!(driver.get("/stores/highest/key/k").json["value"], 9);
+}
+
+#[test]
+fn only_its_own_processor_opens_a_global_store() {
+    let app = Topology::new("app");
+    let highest = app.kv_store("highest");
+    app.add_global_store(&highest, "numbers", Consumed::default(), Highest(highest.clone()));
+    app.stream::<String, i64>("in").process(Highest(highest));
+    assert!(app.build().is_err_and(|error| error.to_string().contains("is a global store")));
+}
+
+/// Sends for each record what the state holds for its key.
+#[derive(Clone)]
+struct Reads(KvState<String, i64>);
+
+impl Processor for Reads {
+    type KeyIn = String;
+    type ValueIn = String;
+    type KeyOut = String;
+    type ValueOut = i64;
+
+    fn states(&self) -> Vec<&str> {
+        vec![self.0.name()]
+    }
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        cx: &mut ProcessorContext<'_, String, i64>,
+    ) -> Result<(), ProcessorError> {
+        let found = cx.state(&self.0).get(&record.key)?.unwrap_or(0);
+        Ok(cx.forward(Record::new(record.key, found, record.timestamp))?)
+    }
+}
+
+#[test]
+fn a_read_only_store_is_restored_from_its_topic_as_far_as_it_was_read() {
+    let app = Topology::new("app");
+    let rows = app.kv_store("rows");
+    let keep = Highest(rows.clone());
+    app.add_read_only_state_store(&rows, "rows-topic", Consumed::default(), keep);
+    app.stream::<String, String>("in").process(Reads(rows)).to("out");
+    let plan = app.build().expect("a valid topology");
+    assert_eq!(plan.subtopologies().len(), 1);
+    assert!(plan.subtopologies()[0].changelog_topics.is_empty());
+    let mut driver = TestDriver::with_partitions(&app, 3).expect("a valid topology");
+    for (key, number) in [("a", 1_i64), ("b", 2), ("c", 3)] {
+        driver.input("rows-topic").send(key, &number);
+    }
+    driver.crash();
+    assert_eq!(driver.restored(), 3);
+    for key in ["a", "b", "c"] {
+        send(&mut driver, 1, key, "v");
+    }
+    driver.output::<String, i64>("out").expect_in_any_order([("a", 1), ("b", 2), ("c", 3)]);
 }

@@ -10,6 +10,7 @@ use fleuve_types::TopicPartition;
 use tokio::sync::watch;
 
 use super::production::delivered;
+use super::thread::now_ms;
 use super::{Guarantee, Settings, StreamsError};
 use crate::error::ProcessingError;
 use crate::runtime::{Globals, RawRecord};
@@ -99,11 +100,11 @@ impl Filling {
     async fn apply(&self, record: RawRecord) -> Result<(), ProcessingError> {
         let mut failed = 0;
         loop {
-            let Err(error) = self.tables.apply(record.clone()) else {
+            let Err(error) = self.tables.apply(record.clone(), now_ms()) else {
                 return Ok(());
             };
             failed += 1;
-            let Some(pause_ms) = self.tables.pause_ms(failed) else {
+            let Some(pause_ms) = self.tables.pause_ms(&error, failed) else {
                 return self.tables.give_up(record, error);
             };
             tokio::time::sleep(Duration::from_millis(pause_ms.max(0) as u64)).await;

@@ -784,7 +784,7 @@ fn source_topics(plan: &Plan) -> Vec<&str> {
     parts.flat_map(|part| part.source_topics.iter().map(String::as_str)).collect()
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 

@@ -327,7 +327,7 @@ impl TestDriver {
         for topic in globals.topics() {
             let partitions = self.topics.get(topic).map(|topic| &topic.partitions);
             for record in partitions.into_iter().flatten().flatten() {
-                if let Err(error) = apply_to(&globals, record.clone()) {
+                if let Err(error) = apply_to(&globals, record.clone(), self.now_ms) {
                     self.failure = Some(error);
                 }
             }
@@ -339,14 +339,18 @@ impl TestDriver {
 }
 
 /// Applies a record to a global table. Attempts follow one another at once: nothing else happens meanwhile anyway.
-pub(super) fn apply_to(globals: &Globals, record: RawRecord) -> Result<(), ProcessingError> {
+pub(super) fn apply_to(
+    globals: &Globals,
+    record: RawRecord,
+    now_ms: i64,
+) -> Result<(), ProcessingError> {
     let mut failed = 0;
     loop {
-        let Err(error) = globals.apply(record.clone()) else {
+        let Err(error) = globals.apply(record.clone(), now_ms) else {
             return Ok(());
         };
         failed += 1;
-        if globals.pause_ms(failed).is_none() {
+        if globals.pause_ms(&error, failed).is_none() {
             return globals.give_up(record, error);
         }
     }

@@ -556,7 +556,7 @@ impl TestDriver {
             if !globals.reads(&record.topic) {
                 return;
             }
-            if let Err(error) = instances::apply_to(globals, record.clone()) {
+            if let Err(error) = instances::apply_to(globals, record.clone(), self.now_ms) {
                 self.failure = Some(error);
             }
             // Each instance would send its own.

@@ -28,6 +28,13 @@ impl<K, V> Clone for GlobalKTable<K, V> {
     }
 }
 
+impl<K, V> GlobalKTable<K, V> {
+    /// The global table that a store holds.
+    pub(crate) fn of(store: &str) -> Self {
+        Self { store: store.to_owned(), types: PhantomData }
+    }
+}
+
 impl Topology {
     /// Reads a topic as a table that every instance holds in full.
     pub fn global_table<K: StreamType, V: StreamType>(&self, topic: &str) -> GlobalKTable<K, V> {
@@ -86,7 +93,7 @@ impl Topology {
             store.clone(),
             GlobalSpec {
                 topic: topic.to_owned(),
-                build: Arc::new(move || {
+                build: Arc::new(move |_, _| {
                     let settings = KvStoreSettings {
                         name: store_name.clone(),
                         topic: topic_name.to_string(),
@@ -140,7 +147,7 @@ impl<K: StreamType, V: Data> GlobalStore for GlobalTable<K, V> {
         &mut self.store
     }
 
-    fn apply(&mut self, record: RawRecord) -> Result<(), ProcessingError> {
+    fn apply(&mut self, record: RawRecord, _: i64) -> Result<(), ProcessingError> {
         let timestamp = match &self.extractor {
             Some(extractor) => extractor(&record, self.observed_ms),
             None => record.timestamp,

@@ -40,6 +40,7 @@ mod produced;
 mod repartition;
 mod session_windowed;
 mod states;
+mod stores;
 mod stream_join;
 mod stream_table_join;
 mod stream_task;

@@ -303,7 +303,12 @@ impl<K: Data, V: Data> KStream<K, V> {
     }
 }
 
-fn builder<P: Processor>(processor: P, states: Vec<String>, timers: Option<String>) -> NodeBuilder {
+/// The node that runs a processor.
+pub(crate) fn builder<P: Processor>(
+    processor: P,
+    states: Vec<String>,
+    timers: Option<String>,
+) -> NodeBuilder {
     let processor = Mutex::new(processor);
     Arc::new(move |assembly: &mut Assembly<'_>, id: NodeId| {
         let mut outputs = BTreeMap::new();

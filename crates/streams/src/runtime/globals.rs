@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{Outgoing, RawRecord, SourceRecord, Tallies};
 use crate::dsl::{ErrorPolicy, Policies};
-use crate::error::{Cause, ProcessingError};
+use crate::error::ProcessingError;
 use crate::metrics::Traces;
 use crate::record::Data;
 use crate::runtime::Origin;
@@ -36,8 +36,8 @@ type Shared = Arc<Mutex<Box<dyn GlobalStore>>>;
 pub(crate) trait GlobalStore: Send {
     fn as_any(&mut self) -> &mut dyn Any;
 
-    /// Applies a record of the table's topic.
-    fn apply(&mut self, record: RawRecord) -> Result<(), ProcessingError>;
+    /// Applies a record of the table's topic, at this time of day.
+    fn apply(&mut self, record: RawRecord, now_ms: i64) -> Result<(), ProcessingError>;
 }
 
 /// A global table as its readers see it.
@@ -60,7 +60,8 @@ impl Globals {
         let mut globals = Self { policies: Arc::new(plan.policies.clone()), ..Self::default() };
         for (store, spec) in &plan.globals {
             globals.topics.insert(spec.topic.clone(), store.clone());
-            globals.tables.insert(store.clone(), Arc::new(Mutex::new((spec.build)())));
+            let table = (spec.build)(plan, &globals);
+            globals.tables.insert(store.clone(), Arc::new(Mutex::new(table)));
         }
         globals
     }
@@ -90,16 +91,16 @@ impl Globals {
         self.topics.contains_key(topic)
     }
 
-    /// How often a record that cannot be read is tried again, and the pause after each failure in milliseconds.
-    pub(crate) fn pause_ms(&self, failed: u32) -> Option<i64> {
-        let retry = self.policies.reading.attempts()?;
+    /// The pause in milliseconds before a record that has failed so often is tried again, if it is.
+    pub(crate) fn pause_ms(&self, error: &ProcessingError, failed: u32) -> Option<i64> {
+        let retry = self.policies.for_cause(&error.cause).attempts()?;
         (failed <= retry.attempts).then(|| retry.pause_ms(failed))
     }
 
     /// Applies a record to the table that its topic fills.
-    pub(crate) fn apply(&self, record: RawRecord) -> Result<(), ProcessingError> {
+    pub(crate) fn apply(&self, record: RawRecord, now_ms: i64) -> Result<(), ProcessingError> {
         match self.topics.get(&*record.topic).and_then(|store| self.tables.get(store)) {
-            Some(table) => table.lock().apply(record),
+            Some(table) => table.lock().apply(record, now_ms),
             None => Ok(()),
         }
     }
@@ -110,10 +111,7 @@ impl Globals {
         record: RawRecord,
         error: ProcessingError,
     ) -> Result<(), ProcessingError> {
-        if !matches!(error.cause, Cause::Deserialize(_)) {
-            return Err(error);
-        }
-        match self.policies.reading.without_attempts() {
+        match self.policies.for_cause(&error.cause).without_attempts() {
             ErrorPolicy::Fail | ErrorPolicy::Retry(_) => Err(error),
             ErrorPolicy::Skip => {
                 tracing::warn!(%error, "record of a global table skipped");

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::optimize::{Effect, RepartitionNodes, StreamJoinNodes};
-use super::TopologyOptimization;
+use super::{Plan, TopologyOptimization};
 use crate::dsl::{Policies, TimePolicy};
 use crate::error::TopologyError;
 use crate::query::face::{Face, Shape, TypedFace};
 use crate::record::Data;
-use crate::runtime::{Assembly, GlobalStore};
+use crate::runtime::{Assembly, GlobalStore, Globals};
 use crate::serde::SerdeOf;
 use crate::state::{AnyStore, StoreType};
 
@@ -148,8 +148,11 @@ pub(crate) struct StoreSpec {
 #[derive(Clone)]
 pub(crate) struct GlobalSpec {
     pub(crate) topic: String,
-    pub(crate) build: Arc<dyn Fn() -> Box<dyn GlobalStore> + Send + Sync>,
+    pub(crate) build: GlobalBuilder,
 }
+
+/// Makes a global table for one instance.
+pub(crate) type GlobalBuilder = Arc<dyn Fn(&Plan, &Globals) -> Box<dyn GlobalStore> + Send + Sync>;
 
 /// How a changelog is cleaned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

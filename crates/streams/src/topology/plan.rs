@@ -97,6 +97,17 @@ impl Plan {
         };
         for id in &order {
             let node = &plan.nodes[*id];
+            // What fills it is described with it.
+            let fills = node.parents.iter().any(|parent| {
+                matches!(plan.nodes[*parent].kind, Kind::Source { global: true, .. })
+            });
+            let global = node.stores.iter().find(|store| plan.stores[*store].global);
+            if let (false, Some(store)) = (fills, global) {
+                return Err(TopologyError::Invalid(format!(
+                    "{}: {store} is a global store, which only the processor that fills it opens; look its keys up",
+                    node.name
+                )));
+            }
             if node.refuses_versions && node.parents.iter().any(|table| plan.is_versioned(*table)) {
                 return Err(TopologyError::Invalid(format!(
                     "{}: suppress is only for tables that keep no versions (which a table has from those above it)",
@@ -120,6 +131,13 @@ impl Plan {
             store.cached = false;
         }
         Arc::new(plan)
+    }
+
+    /// The same topology, of which somebody else decides what becomes of failures and what moves time.
+    pub(crate) fn undecided(&self) -> Self {
+        let mut plan = self.clone();
+        (plan.policies, plan.time) = (Policies::default(), TimePolicy::default());
+        plan
     }
 
     /// The program's application id.
