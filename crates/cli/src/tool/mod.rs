@@ -97,7 +97,7 @@ pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
         "kafka-streams-application-reset" => streams_reset::run(parse(&name, arguments)?).await,
         "kafka-storage" => storage::run(parse(&name, arguments)?),
         "kafka-server-start" => server::start(parse(&name, arguments)?).await,
-        "kafka-server-stop" => server::stop(),
+        "kafka-server-stop" => server::stop(&parse(&name, arguments)?),
         _ => Err(Failure::new(format!("there is no tool {name}: see the scripts in bin/"))),
     }
 }

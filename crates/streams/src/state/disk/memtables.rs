@@ -56,6 +56,13 @@ impl Memtables {
         self.keyspaces.lock().iter().any(|keyspace| keyspace.sealed_memtable_count() > 0)
     }
 
+    /// How many memtables are being written to files, and the bytes since they were begun.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (usize, u64) {
+        let sealed = self.keyspaces.lock().iter().map(Keyspace::sealed_memtable_count).sum();
+        (sealed, self.fresh.load(Ordering::Relaxed))
+    }
+
     /// Begins new memtables; the threads of the database write the old ones to files.
     fn rotate(&self) -> Result<(), StoreError> {
         if self.fresh.swap(0, Ordering::Relaxed) > 0 {
