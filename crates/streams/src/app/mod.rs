@@ -105,7 +105,8 @@ pub struct Settings {
     /// `state.cleanup.delay.ms`: how long state stays on disk of a task that has moved away. The default is ten
     /// minutes.
     pub state_cleanup_delay: Duration,
-    /// How many tasks are restored at the same time. The default is the number of cores, at least 2 and at most 8.
+    /// How many tasks are restored at the same time. The default is twice the number of cores, at least 4 and
+    /// at most 8.
     pub restorations_max: usize,
     /// Who is told how restorations go.
     pub restore_listener: Option<Arc<dyn RestoreListener>>,
@@ -158,8 +159,8 @@ impl Default for Settings {
             memory_bytes_max: None,
             state_cleanup_delay: Duration::from_secs(600),
             restorations_max: std::thread::available_parallelism()
-                .map_or(2, usize::from)
-                .clamp(2, 8),
+                .map_or(4, |cores| 2 * cores.get())
+                .clamp(4, 8),
             restore_listener: None,
             application_server: None,
             group_protocol: StreamsGroupProtocol::Classic,
