@@ -71,6 +71,13 @@ struct Theirs {
     full: bool,
 }
 
+/// What one broker is asked for, and how long it may wait for records.
+type Request = (i32, Vec<Asked>, Duration);
+
+/// The longest wait while a partition is left out, paused or not looked up yet: when that changes, the request that
+/// waits has to end first.
+const WAIT_WITHOUT_ALL: Duration = Duration::from_millis(100);
+
 impl Fetcher {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let now = Instant::now();
@@ -118,8 +125,9 @@ impl Fetcher {
         let mut at_latest =
             |at: Instant| look_again = Some(look_again.map_or(at, |l: Instant| l.min(at)));
         let mut to_find = Vec::new();
-        let mut to_fetch = Vec::new();
+        let mut to_fetch: Vec<Request> = Vec::new();
         {
+            let mut left_out = HashSet::new();
             let mut by_leader: HashMap<i32, Theirs> = HashMap::new();
             let mut state = shared.lock();
             // Many partitions, each with a little ahead, must not add up without end.
@@ -140,9 +148,11 @@ impl Fetcher {
                     && not_before > now
                 {
                     at_latest(not_before);
+                    left_out.extend(leader.map(|(leader, _)| leader));
                     continue;
                 }
                 if assigned.position != Position::Known {
+                    left_out.extend(leader.map(|(leader, _)| leader));
                     to_find.push(Lookup {
                         partition: partition.clone(),
                         version: assigned.version,
@@ -152,6 +162,7 @@ impl Fetcher {
                     continue;
                 }
                 if assigned.paused || all_full {
+                    left_out.extend(leader.map(|(leader, _)| leader));
                     continue;
                 }
                 let Some((leader, leader_epoch)) = leader else {
@@ -185,7 +196,13 @@ impl Fetcher {
                 match idle.not_before {
                     Some(at) if at > now => at_latest(at),
                     _ if !theirs.full && idle.appetite.has_room(theirs.waiting, self.limits) => {
-                        to_fetch.push((leader, theirs.asked));
+                        let max_wait = self.shared.config.fetch_max_wait;
+                        let max_wait = if left_out.contains(&leader) {
+                            max_wait.min(WAIT_WITHOUT_ALL)
+                        } else {
+                            max_wait
+                        };
+                        to_fetch.push((leader, theirs.asked, max_wait));
                     }
                     _ => room_awaited = true,
                 }
@@ -196,8 +213,8 @@ impl Fetcher {
         if !to_find.is_empty() && !self.finding {
             self.find(to_find);
         }
-        for (leader, asked) in to_fetch {
-            self.fetch(leader, asked);
+        for request in to_fetch {
+            self.fetch(request);
         }
         self.start_refresh(now);
         // One that runs already reports by itself; waking up for it would only burn time.
@@ -207,7 +224,7 @@ impl Fetcher {
         look_again
     }
 
-    fn fetch(&mut self, leader: i32, mut theirs: Vec<Asked>) {
+    fn fetch(&mut self, (leader, mut theirs, max_wait): Request) {
         let mut state = self.idle.remove(&leader).unwrap_or_else(|| Box::new(BrokerState::new()));
         state.not_before = None;
         let share = state.appetite.share(theirs.len(), self.limits);
@@ -227,7 +244,8 @@ impl Fetcher {
                 theirs.into_iter().map(|(partition, _, wanted)| (partition, wanted)).collect();
             let began = Instant::now();
             let Shared { lanes, config, .. } = &*shared;
-            let (mut state, result) = fetch_once(lanes, config, leader, state, wanted).await;
+            let (mut state, result) =
+                fetch_once(lanes, config, leader, state, wanted, max_wait).await;
             if result.is_err() {
                 state.session.reset();
             }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fleuve_protocol::ErrorCode;
@@ -103,7 +104,7 @@ pub(super) fn limits_of(config: &ConsumerConfig) -> Limits {
     }
 }
 
-/// Sends one fetch request and undoes its answer.
+/// Sends one fetch request, which waits for records as long as `max_wait`, and undoes its answer.
 ///
 /// What is large is undone in a task of its own, so that those of several brokers do not wait for
 /// each other; for little, that costs more than it is worth.
@@ -113,9 +114,10 @@ pub(super) async fn fetch_once(
     leader: i32,
     mut state: Box<BrokerState>,
     wanted: HashMap<TopicPartition, Wanted>,
+    max_wait: Duration,
 ) -> (Box<BrokerState>, Result<Vec<Answer>>) {
     let isolation = config.isolation_level;
-    let reply = match ask(lanes, config, leader, &mut state, wanted).await {
+    let reply = match ask(lanes, config, leader, &mut state, wanted, max_wait).await {
         Ok(Some(reply)) => reply,
         Ok(None) => return (state, Ok(Vec::new())),
         Err(error) => return (state, Err(error)),
@@ -152,6 +154,7 @@ async fn ask(
     leader: i32,
     state: &mut BrokerState,
     wanted: HashMap<TopicPartition, Wanted>,
+    max_wait: Duration,
 ) -> Result<Option<Reply>> {
     let connection = lanes.fetching(leader).await?;
     let has_ids = wanted.values().all(|wanted| !wanted.topic_id.is_zero());
@@ -165,7 +168,6 @@ async fn ask(
     let mut offsets = HashMap::with_capacity(wanted.len());
     offsets
         .extend(wanted.iter().map(|(partition, wanted)| (partition.clone(), wanted.fetch_offset)));
-    let max_wait = config.fetch_max_wait;
     let mut request = FetchRequest {
         max_wait_ms: max_wait.as_millis() as i32,
         min_bytes: config.fetch_min_bytes,

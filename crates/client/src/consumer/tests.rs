@@ -232,6 +232,40 @@ async fn a_paused_partition_gives_nothing_until_it_is_resumed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_waits_less_while_a_partition_is_left_out() {
+    let waits = Arc::new(Mutex::new(Vec::new()));
+    let book = waits.clone();
+    let broker = ScriptedBroker::new(2, move |request| match request.key {
+        ApiKey::Fetch => {
+            let wait = body::<FetchRequest>(&request).max_wait_ms;
+            book.lock().expect("no panic").push(wait);
+            match send(&request, &FetchResponse { session_id: 9, ..FetchResponse::default() }) {
+                Reply::Send(empty) => Reply::After(Duration::from_millis(wait as u64), empty),
+                other => other,
+            }
+        }
+        ApiKey::ListOffsets => list_offsets(&request),
+        other => panic!("{other:?} was not expected"),
+    });
+    let client = broker.client();
+    client.topic("t", false).await.expect("scripted");
+    let consumer = Consumer::new(client, ConsumerConfig::default()).expect("valid");
+    let partitions = [0, 1].map(|number| TopicPartition::new("t", number));
+    let starts = partitions.clone().map(|partition| (partition, Start::Offset(END)));
+    consumer.assign(&starts).expect("nothing subscribed");
+    let last_wait = async || {
+        assert!(consumer.poll(Duration::from_secs(5)).await.expect("readable").is_none());
+        waits.lock().expect("no panic").last().copied()
+    };
+    assert_eq!(last_wait().await, Some(500));
+    // The other one is not to wait long for this request once it is resumed.
+    consumer.pause(&partitions[1]).expect("assigned");
+    assert_eq!(last_wait().await, Some(100));
+    consumer.resume(&partitions[1]).expect("assigned");
+    assert_eq!(last_wait().await, Some(500));
+}
+
+#[tokio::test(start_paused = true)]
 async fn commits_say_what_was_given_out_and_no_more() {
     let (broker, asked) = broker(&[]);
     let config = ConsumerConfig {
