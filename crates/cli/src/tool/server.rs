@@ -87,9 +87,11 @@ fn setting<A: AsRef<str>>(
     here: &Path,
     key: &str,
 ) -> Result<Option<String>, Failure> {
+    // Of `kafka-server-start` the file has no option before it, and may be called anything.
+    let begun = arguments.iter().position(|argument| argument.as_ref() == "kafka-server-start");
     let mut file = None;
     let mut set = None;
-    let mut rest = arguments.iter().map(AsRef::as_ref);
+    let mut rest = arguments[begun.map_or(0, |at| at + 1)..].iter().map(AsRef::as_ref);
     while let Some(argument) = rest.next() {
         let (name, attached) = match argument.split_once('=') {
             Some((name, value)) if name.starts_with("--") => (name, Some(value)),
@@ -101,7 +103,9 @@ fn setting<A: AsRef<str>>(
                 set = pair.filter(|(name, _)| *name == key).map(|(_, value)| value).or(set);
             }
             "--config" => file = attached.or_else(|| rest.next()),
-            _ if argument.ends_with(".properties") => file = Some(argument),
+            _ if begun.is_some() && !argument.is_empty() && !argument.starts_with('-') => {
+                file = Some(argument);
+            }
             _ => {}
         }
     }
@@ -119,7 +123,7 @@ mod tests {
     #[test]
     fn a_stop_means_whom_it_names() {
         let here = std::env::temp_dir();
-        let name = format!("fleuve-stop-{}.properties", std::process::id());
+        let name = format!("fleuve-stop-{}", std::process::id());
         let file = here.join(&name);
         std::fs::write(&file, "node.id=7\nprocess.roles=broker\n").expect("a file");
         let means = |options: &[&str], broker: &[&str]| {
