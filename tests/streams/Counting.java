@@ -6,6 +6,7 @@
 
 import java.time.Duration;
 import java.util.*;
+import java.util.regex.Pattern;
 import org.apache.kafka.common.serialization.Serdes;
 import org.apache.kafka.streams.*;
 import org.apache.kafka.streams.kstream.*;
@@ -24,7 +25,10 @@ public class Counting {
         }
 
         StreamsBuilder builder = new StreamsBuilder();
-        KGroupedStream<String, String> words = builder.<String, String>stream("lines")
+        // Ours: all lines of one topic, or of those that match.
+        Object pattern = settings.remove("source.pattern");
+        KStream<String, String> lines = pattern == null ? builder.stream("lines") : builder.stream(Pattern.compile(pattern.toString()));
+        KGroupedStream<String, String> words = lines
             .flatMapValues(line -> Arrays.asList(line.split(" ")))
             .groupBy((key, word) -> word);
         words.count(Materialized.as("counts"))

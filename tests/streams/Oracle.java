@@ -520,6 +520,19 @@ public class Oracle {
                 }, "last").groupByKey(Grouped.with(S, S)).count(Materialized.as("n")).toStream().to("n-out", Produced.with(S, Serdes.Long()));
                 return new Program(List.of("a", "a", "a", "+"), b);
             }
+            case "patterns" -> {
+                KStream<String, String> matched = b.stream(java.util.regex.Pattern.compile("m-[a-z]+"), text);
+                KStream<String, String> same = b.stream(java.util.regex.Pattern.compile("m-[a-z]+"), text);
+                KStream<String, String> named = b.stream("a", text);
+                KTable<String, String> t = b.table("t", text, kept("rows"));
+                matched.merge(named).groupByKey(Grouped.with(S, S)).reduce((x, y) -> shorten(x + y), kept("joined"))
+                    .toStream().to("joined-out", Produced.with(S, S));
+                same.selectKey((k, v) -> v.substring(0, 1)).groupByKey(Grouped.with(S, S)).count(Materialized.as("n"))
+                    .toStream().to("n-out", Produced.with(S, Serdes.Long()));
+                b.stream(java.util.regex.Pattern.compile("(p|q)[0-9]*"), text.withName("numbered"))
+                    .leftJoin(t, (x, y) -> x + "," + y, Joined.with(S, S, S)).to("m-back", Produced.with(S, S));
+                return new Program(List.of("m-a", "m-bc", "a", "p", "q12", "t:t"), b);
+            }
             case "stores_of_topics" -> {
                 StreamsBuilder c = new StreamsBuilder() {
                     @Override

@@ -104,15 +104,16 @@ class Lines:
 
         self.broker, self.random = broker, random.Random(seed)
         self.said = 0
+        # Lines go to any of them.
+        self.topics, self.made = ["lines"], 0
         # By topic and key: how many changes there have to be, and how many have come.
         self.expected: Counter[tuple[str, str]] = Counter()
         self.seen: Counter[tuple[str, str]] = Counter()
         self.places: dict[tuple[str, str], int] = {}
         self.lock = threading.Lock()
-        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
-        topics = [NewTopic(name, PARTITIONS, replication) for name in ("lines", "counts", "windows")]
-        for future in admin.create_topics(topics).values():
-            future.result(60)
+        self.admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        self.new_topic = lambda name: NewTopic(name, PARTITIONS, replication)
+        self.create("lines", "counts", "windows")
         self.producer = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "linger.ms": 5, "enable.metrics.push": False, "delivery.timeout.ms": 240_000, "log_level": 2})
         self.consumer = Consumer({
             "bootstrap.servers": broker.bootstrap, "group.id": "counting-check", "auto.offset.reset": "earliest", "enable.auto.commit": False,
@@ -120,6 +121,21 @@ class Lines:
         })  # fmt: skip
         # By hand: the check has no part in what groups do.
         self.consumer.assign([TopicPartition(topic, number, 0) for topic in ("counts", "windows") for number in range(PARTITIONS)])
+
+    def create(self, *names: str) -> None:
+        for future in self.admin.create_topics([self.new_topic(name) for name in names]).values():
+            future.result(60)
+
+    def add_topic(self) -> None:
+        self.made += 1
+        name = f"lines-{self.made}"
+        self.create(name)
+        self.topics.append(name)
+
+    def remove_topic(self) -> None:
+        """The newest; everything in it has been counted."""
+        for future in self.admin.delete_topics([self.topics.pop()]).values():
+            future.result(60)
 
     def say(self, count: int) -> None:
         for _ in range(count):
@@ -130,7 +146,7 @@ class Lines:
                 for word in words:
                     self.expected["counts", word] += 1
                     self.expected["windows", f"{word}@{start}"] += 1
-            self.producer.produce("lines", " ".join(words), key=str(self.said), timestamp=timestamp)
+            self.producer.produce(self.random.choice(self.topics), " ".join(words), key=str(self.said), timestamp=timestamp)
             self.producer.poll(0)
             self.said += 1
 

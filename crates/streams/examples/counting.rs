@@ -24,10 +24,22 @@ const WINDOW_MS: i64 = 10_000;
 /// So long that no record is too late, in whatever order inputs are read.
 const GRACE_MS: i64 = 24 * 3600 * 1000;
 
-fn topology(application: &str) -> Topology {
-    let app = Topology::new(application);
-    let words = app
-        .stream::<(), String>("lines")
+/// What `key=value` say.
+struct Told {
+    application: String,
+    /// Ours: all topics that match are read, instead of one.
+    source_pattern: Option<String>,
+    client: ClientConfig,
+    settings: Settings,
+}
+
+fn topology(told: &Told) -> Topology {
+    let app = Topology::new(&told.application);
+    let lines = match &told.source_pattern {
+        Some(pattern) => app.stream_pattern::<(), String>(pattern),
+        None => app.stream::<(), String>("lines"),
+    };
+    let words = lines
         .flat_map_values(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>())
         .group_by(|_, word: &String| word.clone());
     words
@@ -47,15 +59,20 @@ fn topology(application: &str) -> Topology {
     app
 }
 
-/// The application's id and settings from `key=value`, by Kafka Streams' names.
-fn settings(arguments: &[String]) -> Result<(String, Settings), Box<dyn Error>> {
+/// The application's id and settings from `BOOTSTRAP [key=value]...`, by Kafka Streams' names.
+fn told(arguments: &[String]) -> Result<Told, Box<dyn Error>> {
+    let (bootstrap, rest) = arguments.split_first().ok_or("expected BOOTSTRAP [key=value]...")?;
     let mut application = "counting".to_owned();
+    let mut source_pattern = None;
+    let mut client = ClientConfig::new(bootstrap)?;
     let mut settings = Settings::default();
-    for argument in arguments {
+    for argument in rest {
         let (key, value) =
             argument.split_once('=').ok_or_else(|| format!("{argument}: expected key=value"))?;
         match key {
             "application.id" => value.clone_into(&mut application),
+            "source.pattern" => source_pattern = Some(value.to_owned()),
+            "metadata.max.age.ms" => client.metadata_max_age = milliseconds(value)?,
             "processing.guarantee" => {
                 settings.guarantee = match value {
                     "at_least_once" => Guarantee::AtLeastOnce,
@@ -81,7 +98,7 @@ fn settings(arguments: &[String]) -> Result<(String, Settings), Box<dyn Error>> 
             _ => return Err(format!("{argument}: no such setting here").into()),
         }
     }
-    Ok((application, settings))
+    Ok(Told { application, source_pattern, client, settings })
 }
 
 fn milliseconds(text: &str) -> Result<Duration, Box<dyn Error>> {
@@ -89,10 +106,10 @@ fn milliseconds(text: &str) -> Result<Duration, Box<dyn Error>> {
 }
 
 async fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
-    let (bootstrap, rest) = arguments.split_first().ok_or("expected BOOTSTRAP [key=value]...")?;
-    let (application, settings) = settings(rest)?;
-    let client = Client::connect(ClientConfig::new(bootstrap)?).await?;
-    let mut app = Streams::start(&topology(&application), client, settings).await?;
+    let told = told(arguments)?;
+    let topology = topology(&told);
+    let client = Client::connect(told.client).await?;
+    let mut app = Streams::start(&topology, client, told.settings).await?;
     println!("running");
     let (ending, ended) = oneshot::channel();
     std::thread::spawn(move || {

@@ -19,6 +19,35 @@ pub enum TopologyError {
     /// Two parts of the program read the same topic as different types.
     #[error("topic `{0}` is read twice as different types; read it once and tee the stream")]
     ReadTwice(String),
+    /// A pattern that is no regular expression.
+    #[error("`{pattern}` is not a regular expression: {cause}")]
+    InvalidPattern {
+        /// What is wrong.
+        pattern: String,
+        /// Why.
+        cause: String,
+    },
+    /// A pattern takes in a topic that another source reads.
+    #[error("Pattern {0} will match a topic that has already been registered by another source.")]
+    PatternMatchesTopic(String),
+    /// A topic that a pattern takes in is read once more by its name.
+    #[error("Topic {0} matches a Pattern already registered by another source.")]
+    TopicMatchesPattern(String),
+    /// Two patterns match the same topic.
+    #[error(
+        "Topic {topic} is already matched for another regex pattern {first} and hence cannot be matched to this regex pattern {second} any more."
+    )]
+    MatchedTwice {
+        /// The topic.
+        topic: String,
+        /// The pattern that came first.
+        first: String,
+        /// The other one.
+        second: String,
+    },
+    /// The same topics are to be read from different places.
+    #[error("Can't configure different offset reset policies on the same input topic(s)")]
+    OffsetResets,
     /// A setting that contradicts another.
     #[error("{0}")]
     Invalid(String),

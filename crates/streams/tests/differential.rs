@@ -748,6 +748,33 @@ fn program(name: &str) -> Topology {
             let changes = Changes { last: app.kv_store("last") };
             a.process_values(changes).group_by_key().count("n").to_stream().to("n-out");
         }
+        "patterns" => {
+            let matched = || -> KStream<String, String> { app.stream_pattern("m-[a-z]+") };
+            let (matched, same) = (matched(), matched());
+            let named = stream("a");
+            let t = app.table_with::<String, String>(
+                "t",
+                Consumed::default(),
+                Materialized::named("rows"),
+            );
+            matched
+                .merge(&named)
+                .group_by_key()
+                .reduce("joined", |x, y| shorten(x + &y))
+                .to_stream()
+                .to("joined-out");
+            same.select_key(|_, value| value[..1].to_owned())
+                .group_by_key()
+                .count("n")
+                .to_stream()
+                .to("n-out");
+            app.stream_pattern_with::<String, String>(
+                "(p|q)[0-9]*",
+                Consumed::default().named("numbered"),
+            )
+            .left_join(&t, move |x, y| format!("{x},{}", or_null(y)))
+            .to("m-back");
+        }
         "stores_of_topics" => {
             let kept = app.kv_store("kept");
             let keep = Keep { store: kept.clone(), mark: "!" };
@@ -1170,6 +1197,7 @@ topologies!(
     optimized_all,
     branches,
     named,
+    patterns,
     processors,
     stores_of_topics,
 );

@@ -102,7 +102,11 @@ impl Fetcher {
             if shared.lock().closing {
                 return;
             }
-            let look_again = self.ask().unwrap_or_else(|| Instant::now() + IDLE_LOOK);
+            let mut look_again = self.ask().unwrap_or_else(|| Instant::now() + IDLE_LOOK);
+            if shared.matches_topics() && !self.refresh.running {
+                let renewed = self.refresh.last + shared.client.config().metadata_max_age;
+                look_again = look_again.min(renewed.max(self.refresh.not_before));
+            }
             tokio::select! {
                 Some(event) = self.events.next() => {
                     self.take_event(event);

@@ -45,6 +45,7 @@ impl Membership {
                 span.record("assigned", assignment.len());
                 self.backoff.reset();
                 self.rejoins_at_once = true;
+                self.shared.lock().match_assigned(&assignment);
                 let assigned: HashSet<_> = assignment.iter().cloned().collect();
                 let owned: HashSet<_> = self.shared.lock().partitions.keys().cloned().collect();
                 let moving: HashSet<_> = owned.difference(&assigned).cloned().collect();

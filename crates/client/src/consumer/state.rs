@@ -215,6 +215,20 @@ impl State {
         }
     }
 
+    /// Takes topics into the subscription that the group's leader has found before this client did. This is no change that
+    /// the group has to hear of.
+    pub(super) fn match_assigned(&mut self, assigned: &[TopicPartition]) {
+        let Some(pattern) = self.pattern.clone() else { return };
+        let new = assigned.iter().map(|partition| &partition.topic);
+        let new = new.filter(|topic| pattern.regex.is_match(topic));
+        let mut matched: Vec<_> = self.subscription.iter().chain(new).cloned().collect();
+        matched.sort_unstable();
+        matched.dedup();
+        if matched.len() > self.subscription.len() {
+            self.subscription = matched.into();
+        }
+    }
+
     /// Stops or resumes giving records of a partition.
     pub(super) fn pause(&mut self, partition: &TopicPartition, paused: bool) -> Result<()> {
         let state = self.assigned_mut(partition)?;

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::Settings;
+use super::layout::{Layout, Layouts};
 use super::placement::{self, Member, Placement, Spec};
 use super::rebalancing::{Event, Warming};
 use super::standby::Standbys;
@@ -27,7 +28,7 @@ use crate::topology::Plan;
 
 /// Divides tasks.
 pub(super) struct TaskAssignor {
-    tasks: BTreeMap<TaskId, Vec<TopicPartition>>,
+    layouts: Layouts,
     rules: Rules,
     /// How often this member has asked for another division.
     asked: Arc<AtomicU64>,
@@ -58,9 +59,9 @@ pub(super) struct Here {
 }
 
 impl TaskAssignor {
-    pub(super) fn new(plan: &Plan, counts: &Counts, settings: &Settings) -> Self {
+    pub(super) fn new(layouts: Layouts, settings: &Settings) -> Self {
         Self {
-            tasks: partitions_by_task(plan, counts),
+            layouts,
             rules: Rules {
                 standby_replicas: settings.num_standby_replicas,
                 warmup_replicas_max: settings.max_warmup_replicas,
@@ -135,20 +136,25 @@ impl Assignor for TaskAssignor {
 
     fn prepare<'a>(&'a self, members: &'a [Subscription]) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            let Some(Here { standbys, .. }) = &self.here else {
+            let Some(Here { standbys, events, .. }) = &self.here else {
                 return;
             };
+            if let Err(error) = self.layouts.look().await {
+                // Tasks are divided once more as they were, and then the thread ends.
+                let _ = events.send(Event::Failed(error));
+            }
             let process = |member: &Subscription| Told::of_bytes(member.user_data.as_ref()).process;
             let processes: BTreeSet<String> = members.iter().map(process).collect();
+            let layout = self.layouts.now();
             // A process alone has nobody to leave a task with.
             let sizes = match processes.len() {
                 0 | 1 => Ok(BTreeMap::new()),
-                _ => standbys.changelog_sizes(self.tasks.keys().copied()).await,
+                _ => standbys.changelog_sizes(layout.tasks.keys().copied()).await,
             };
             *self.sizes.lock() = sizes.unwrap_or_else(|error| {
                 // Then nobody is near enough but who runs a task.
                 tracing::warn!(%error, "the ends of changelogs are not known");
-                let stateful = self.tasks.keys().filter(|id| standbys.is_followed(**id));
+                let stateful = layout.tasks.keys().filter(|id| standbys.is_followed(**id));
                 stateful.map(|id| (*id, u64::MAX)).collect()
             });
         })
@@ -168,7 +174,8 @@ impl Assignor for TaskAssignor {
         _: &BTreeMap<String, usize>,
         members: &[Subscription],
     ) -> HashMap<String, Assigned> {
-        let spec = self.spec(members);
+        let layout = self.layouts.now();
+        let spec = self.spec(&layout, members);
         let mut placement = placement::place(&spec);
         let mut partitions: Vec<Vec<TopicPartition>> = vec![Vec::new(); members.len()];
         let Placement { active, standby, .. } = &mut placement;
@@ -177,7 +184,7 @@ impl Assignor for TaskAssignor {
             let holder = (0..members.len())
                 .find(|member| member != winner && spec.members[*member].owned.contains(id));
             match holder {
-                None => partitions[*winner].extend(self.tasks[id].iter().cloned()),
+                None => partitions[*winner].extend(layout.tasks[id].iter().cloned()),
                 // Until then its state is kept where it is about to go.
                 Some(holder) if spec.members[holder].process != spec.members[*winner].process => {
                     standby[*winner].insert(*id);
@@ -192,7 +199,9 @@ impl Assignor for TaskAssignor {
         let each = members.iter().zip(partitions).enumerate();
         let assigned = each.map(|(index, (member, partitions))| {
             let probing = placement.is_moving && first == Some(index);
-            let given = Given::new(&placement.standby[index], &placement.warmup[index], probing);
+            let mut given =
+                Given::new(&placement.standby[index], &placement.warmup[index], probing);
+            given.partitions = self.layouts.follows().then(|| layout.counts.clone());
             let user_data = Some(given.to_bytes());
             (member.member_id.clone(), Assigned { partitions, user_data })
         });
@@ -203,7 +212,13 @@ impl Assignor for TaskAssignor {
         let Some(Here { thread, standbys, events }) = &self.here else {
             return;
         };
-        let given = Given::of_bytes(assigned.user_data.as_ref());
+        let mut given = Given::of_bytes(assigned.user_data.as_ref());
+        // Before the thread hears of its partitions, which may be of topics that are new here.
+        if let Some(counts) = given.partitions.take()
+            && let Err(error) = self.layouts.adopt(counts)
+        {
+            let _ = events.send(Event::Failed(error));
+        }
         let warmup = given.warmup();
         standbys.keep(*thread, given.standby().union(&warmup).copied().collect());
         let probe_after = given.probing.then_some(self.rules.probing_interval);
@@ -214,11 +229,11 @@ impl Assignor for TaskAssignor {
 
 impl TaskAssignor {
     /// What all members tell, in numbers.
-    fn spec(&self, members: &[Subscription]) -> Spec {
+    fn spec(&self, layout: &Layout, members: &[Subscription]) -> Spec {
         let sizes = self.sizes.lock();
         let member = |subscription: &Subscription| {
             let told = Told::of_bytes(subscription.user_data.as_ref());
-            let owned = self.tasks.iter().filter(|(_, reads)| owns(subscription, reads));
+            let owned = layout.tasks.iter().filter(|(_, reads)| owns(subscription, reads));
             let owned: BTreeSet<TaskId> = owned.map(|(id, _)| *id).collect();
             let behind = told.positions().filter_map(|(id, offset)| {
                 let size = sizes.get(&id)?;
@@ -235,7 +250,7 @@ impl TaskAssignor {
             Member { id, process, tags: told.tags, owned, lags }
         };
         Spec {
-            tasks: self.tasks.keys().map(|id| (*id, sizes.get(id).copied())).collect(),
+            tasks: layout.tasks.keys().map(|id| (*id, sizes.get(id).copied())).collect(),
             members: members.iter().map(member).collect(),
             standby_replicas: self.rules.standby_replicas,
             warmup_replicas_max: self.rules.warmup_replicas_max,
@@ -258,7 +273,7 @@ mod tests {
         app.stream::<String, String>("a").to("b");
         let plan = app.build().expect("a valid topology");
         let counts = Counts::from([("a".to_owned(), partitions)]);
-        TaskAssignor::new(&plan, &counts, &Settings::default())
+        TaskAssignor::new(Layouts::fixed(plan, counts), &Settings::default())
     }
 
     fn member(id: &str, owned: &[i32]) -> Subscription {

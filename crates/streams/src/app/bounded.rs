@@ -15,6 +15,7 @@ use fleuve_client::{Admin, Client, Consumer, ConsumerConfig};
 use fleuve_types::TopicPartition;
 use parking_lot::Mutex;
 
+use super::layout::Layout;
 use super::output::is_passing;
 use super::topics::Counts;
 use super::{Guarantee, Settings, Streams, StreamsError, metadata};
@@ -76,8 +77,7 @@ impl Streams {
 
 /// The ends that the program's own topics do not have: those of its external sources.
 pub(super) async fn ends(
-    plan: &Plan,
-    counts: &Counts,
+    layout: &Layout,
     client: &Client,
     settings: &Settings,
 ) -> Result<Ends, StreamsError> {
@@ -85,7 +85,7 @@ pub(super) async fn ends(
         Guarantee::AtLeastOnce => IsolationLevel::ReadUncommitted,
         Guarantee::ExactlyOnce => IsolationLevel::ReadCommitted,
     };
-    let (sources, _) = partitions(plan, counts);
+    let (sources, _) = partitions(&layout.plan, &layout.counts);
     Ok(Arc::new(offsets(client, &sources, isolation).await?))
 }
 
@@ -104,13 +104,13 @@ struct Progress {
 
 impl Progress {
     fn new(running: &Streams, client: Client) -> Result<Self, StreamsError> {
-        let plan = &running.inside.plan;
+        let layout = running.inside.layouts.now();
+        let (plan, counts) = (&layout.plan, &layout.counts);
         let config = ConsumerConfig {
             group_id: Some(plan.application_id().to_owned()),
             auto_commit: false,
             ..ConsumerConfig::default()
         };
-        let counts = &running.inside.counts;
         let (_, repartitions) = partitions(plan, counts);
         let stages = if plan.time.closes_at_end { plan.stages() } else { Vec::new() };
         let reads = |stage: &BTreeSet<u32>| {

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use fleuve_client::consumer::{StreamsMember, StreamsSubtopology, StreamsTask, StreamsTopic};
 use fleuve_client::{Admin, ErrorCode};
 
-use super::assignor::partitions_by_task;
-use super::topics::{Counts, copartitioned};
+use super::layout::Layout;
+use super::topics::copartitioned;
 use super::{Settings, StreamsError};
 use crate::topology::{InternalTopic, Plan};
 
@@ -38,6 +38,11 @@ pub(super) async fn is_brokers_work(
 ) -> Result<bool, StreamsError> {
     match settings.group_protocol {
         StreamsGroupProtocol::Classic => return Ok(false),
+        // Brokers of Kafka 4.3 refuse topologies that have some.
+        StreamsGroupProtocol::Auto if plan.has_patterns() => return Ok(false),
+        StreamsGroupProtocol::Streams if plan.has_patterns() => {
+            return Err(StreamsError::PatternOfBroker);
+        }
         StreamsGroupProtocol::Streams => return Ok(true),
         // Brokers do not know static members of these groups yet.
         StreamsGroupProtocol::Auto if settings.group_instance_id.is_some() => return Ok(false),
@@ -58,12 +63,8 @@ pub(super) async fn is_brokers_work(
 }
 
 /// What a thread tells the broker.
-pub(super) fn member(
-    plan: &Plan,
-    counts: &Counts,
-    settings: &Settings,
-    process_id: &str,
-) -> StreamsMember {
+pub(super) fn member(layout: &Layout, settings: &Settings, process_id: &str) -> StreamsMember {
+    let plan = &layout.plan;
     let parts = plan.subtopologies().iter().filter(|part| !part.global);
     let repartitions: BTreeSet<&str> = plan
         .subtopologies()
@@ -103,9 +104,9 @@ pub(super) fn member(
             .filter(|group| group.is_subset(&part.source_topics))
             .collect(),
     });
-    let tasks = partitions_by_task(plan, counts).into_iter().map(|(id, partitions)| {
+    let tasks = layout.tasks.iter().map(|(id, partitions)| {
         let task = StreamsTask { subtopology: id.subtopology.to_string(), partition: id.partition };
-        (task, partitions)
+        (task, partitions.clone())
     });
     StreamsMember {
         process_id: process_id.to_owned(),

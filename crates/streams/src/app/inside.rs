@@ -8,8 +8,8 @@ use fleuve_http::Exposition;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use super::layout::Layouts;
 use super::owners::Owners;
-use super::topics::{Counts, tasks_of};
 use crate::metrics::{Rates, page};
 use crate::query::{
     Answer, Ask, JsonReply, Query, QueryError, Request, Rows, Shelf, Target, partition_for,
@@ -21,7 +21,7 @@ use crate::topology::Plan;
 /// The inside of an application, as queries see it.
 pub(super) struct Inside {
     pub(super) plan: Arc<Plan>,
-    pub(super) counts: Arc<Counts>,
+    pub(super) layouts: Layouts,
     pub(super) shelf: Shelf,
     pub(super) globals: Globals,
     pub(super) owners: Owners,
@@ -54,8 +54,7 @@ pub struct KeyMetadata {
 
 impl Inside {
     fn count_of(&self, subtopology: u32) -> i32 {
-        let parts = self.plan.subtopologies();
-        parts.get(subtopology as usize).map_or(0, |part| tasks_of(part, &self.counts) as i32)
+        self.layouts.now().tasks_of(subtopology)
     }
 
     /// Asks the tasks of this instance.
@@ -149,7 +148,7 @@ impl Inside {
     fn topology(&self) -> Value {
         let (metrics, now) = (self.shelf.metrics(), Instant::now());
         let mut rates = self.rates.lock();
-        let mut json = self.plan.to_json();
+        let mut json = self.layouts.now().plan.to_json();
         for part in json["subtopologies"].as_array_mut().into_iter().flatten() {
             let id = format!("{}_", part["id"]);
             let tasks: Vec<_> =

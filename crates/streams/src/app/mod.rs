@@ -12,6 +12,7 @@ mod endpoint;
 mod globals;
 mod group;
 mod inside;
+mod layout;
 mod memory;
 mod metadata;
 mod output;
@@ -58,6 +59,7 @@ use crate::state::{StateSnapshot, StoreError, StoreType};
 use endpoint::Endpoint;
 use inside::Inside;
 pub use inside::{InstanceMetadata, KeyMetadata};
+use layout::Layouts;
 use owners::Owners;
 
 /// What a record's effects are worth when the program dies.
@@ -203,6 +205,9 @@ pub enum StreamsError {
     /// A source topic is missing.
     #[error("topic {0} does not exist; create it before the application starts")]
     MissingTopic(String),
+    /// The broker is to share out tasks that patterns decide about.
+    #[error("Pattern subscriptions are not supported with the STREAMS protocol.")]
+    PatternOfBroker,
     /// A dead-letter topic is missing.
     #[error("dead-letter topic {0} does not exist; create it before the application starts")]
     MissingDeadLetterTopic(String),
@@ -311,20 +316,18 @@ impl Streams {
         let plan = topology.build()?;
         // Without a budget every change is sent on, not only the last one before a commit.
         let plan = if settings.cache_bytes_max == 0 { plan.without_caching() } else { plan };
-        let counts = topics::prepare(&plan, &Admin::new(client.clone()), &settings).await?;
-        let counts = Arc::new(counts);
-        let ends = match bounded {
-            true => Some(bounded::ends(&plan, &counts, &client, &settings).await?),
-            false => None,
-        };
         let admin = Admin::new(client.clone());
         let by_broker = group::is_brokers_work(&plan, &admin, &settings).await?;
+        let tables = Globals::new(&plan);
+        let follows = !by_broker && !bounded;
+        let layouts =
+            Layouts::found(plan.clone(), &client, &settings, tables.clone(), follows).await?;
+        let ends = match bounded {
+            true => Some(bounded::ends(&layouts.now(), &client, &settings).await?),
+            false => None,
+        };
         let (stop, _) = watch::channel(false);
         let mut threads = JoinSet::new();
-        let tables = Globals::new(&plan);
-        for (topic, count) in counts.iter() {
-            tables.set_partitions(topic, *count as i32);
-        }
         tables.traces().set_every(settings.trace_every);
         if let Some(filling) = globals::filled(&tables, &client, &settings).await? {
             threads.spawn(filling.run(stop.subscribe()));
@@ -337,6 +340,7 @@ impl Streams {
         let shelf = Shelf::default();
         let restorer = Arc::new(restore::Restorer::new(
             plan.clone(),
+            layouts.clone(),
             client.clone(),
             &settings,
             tables.clone(),
@@ -353,10 +357,10 @@ impl Streams {
         };
         let inside = Inside {
             plan: plan.clone(),
-            counts: counts.clone(),
+            layouts: layouts.clone(),
             shelf,
             globals: tables.clone(),
-            owners: Owners::new(client.clone(), &plan, &counts),
+            owners: Owners::new(client.clone(), layouts.clone()),
             server: OnceLock::new(),
             rates: Mutex::default(),
         };
@@ -374,7 +378,7 @@ impl Streams {
         let setup = thread::Setup {
             number: 0,
             plan,
-            counts,
+            layouts,
             client,
             settings,
             process: Arc::from(process_id()),

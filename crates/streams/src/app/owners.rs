@@ -9,20 +9,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fleuve_client::{Admin, Client};
-use fleuve_types::TopicPartition;
 use parking_lot::Mutex;
 
-use super::assignor::partitions_by_task;
+use super::layout::Layouts;
 use super::told::Told;
-use super::topics::Counts;
 use crate::runtime::TaskId;
-use crate::topology::Plan;
 
 /// The instances of an application and their tasks.
 pub(super) struct Owners {
     client: Client,
     group: String,
-    tasks: BTreeMap<TaskId, Vec<TopicPartition>>,
+    layouts: Layouts,
     known: Mutex<Known>,
 }
 
@@ -35,11 +32,11 @@ struct Known {
 }
 
 impl Owners {
-    pub(super) fn new(client: Client, plan: &Plan, counts: &Counts) -> Self {
+    pub(super) fn new(client: Client, layouts: Layouts) -> Self {
         Self {
             client,
-            group: plan.application_id().to_owned(),
-            tasks: partitions_by_task(plan, counts),
+            group: layouts.now().plan.application_id().to_owned(),
+            layouts,
             known: Mutex::default(),
         }
     }
@@ -91,6 +88,7 @@ impl Owners {
         &self,
     ) -> fleuve_client::Result<(BTreeMap<TaskId, String>, BTreeSet<String>)> {
         let admin = Admin::new(self.client.clone());
+        let layout = self.layouts.now();
         let (mut owners, mut servers) = (BTreeMap::new(), BTreeSet::new());
         let classic = admin.describe_group(&self.group).await;
         for member in classic.iter().flat_map(|group| &group.members) {
@@ -98,7 +96,7 @@ impl Owners {
                 continue;
             };
             servers.insert(server.clone());
-            for (id, reads) in &self.tasks {
+            for (id, reads) in &layout.tasks {
                 if reads.iter().any(|partition| member.assignment.contains(partition)) {
                     owners.insert(*id, server.clone());
                 }

@@ -8,6 +8,7 @@ use fleuve_client::consumer::{RebalanceListener, StreamsStatus, StreamsTasks};
 use fleuve_types::TopicPartition;
 use tokio::sync::{mpsc, oneshot};
 
+use super::StreamsError;
 use super::standby::Standbys;
 use crate::runtime::TaskId;
 
@@ -21,6 +22,8 @@ pub(super) enum Event {
     Warming(Warming),
     /// What the broker has to say beside tasks.
     Told(Vec<StreamsStatus>),
+    /// Why the tasks cannot be divided.
+    Failed(StreamsError),
 }
 
 /// Reasons to have a group divide anew.

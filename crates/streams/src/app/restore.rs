@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::layout::Layouts;
 use super::{Guarantee, Settings, StreamsError, memory};
 use crate::query::{Applied, Shelf};
 use crate::runtime::{Globals, Place, Restorable, Task, TaskId};
@@ -71,6 +72,7 @@ pub(super) type Positions = Arc<Mutex<BTreeMap<TaskId, i64>>>;
 /// Opens tasks and restores them.
 pub(super) struct Restorer {
     plan: Arc<Plan>,
+    layouts: Layouts,
     client: Client,
     positions: Positions,
     /// Where it is told how restorations go.
@@ -88,6 +90,7 @@ pub(super) struct Restorer {
 impl Restorer {
     pub(super) fn new(
         plan: Arc<Plan>,
+        layouts: Layouts,
         client: Client,
         settings: &Settings,
         globals: Globals,
@@ -96,6 +99,7 @@ impl Restorer {
     ) -> Self {
         Self {
             plan,
+            layouts,
             client,
             positions: Positions::default(),
             shelf,
@@ -144,7 +148,8 @@ impl Restorer {
             None => None,
         };
         let place = Place { claim, default: self.default_store, globals: &self.globals };
-        let mut task = Task::open(&self.plan, id, place).map_err(StreamsError::state)?;
+        let mut task =
+            Task::open(&self.layouts.now().plan, id, place).map_err(StreamsError::state)?;
         let stores = task.restorable();
         if stores.iter().all(|store| store.position.is_none()) {
             for store in stores {

@@ -9,6 +9,7 @@ use fleuve_types::TopicPartition;
 use tokio::task::AbortHandle;
 
 use super::bounded::Ends;
+use super::layout::Layout;
 use crate::error::ProcessingError;
 use crate::query::Shelved;
 use crate::record::Header;
@@ -41,18 +42,43 @@ impl Tasks {
         partitions: BTreeMap<TaskId, Vec<TopicPartition>>,
         ends: Option<Ends>,
     ) -> Self {
-        let owner = partitions
-            .iter()
-            .flat_map(|(id, reads)| reads.iter().map(|partition| (partition.clone(), *id)))
-            .collect();
         Self {
+            owner: owners(&partitions),
             partitions,
-            owner,
             tasks: BTreeMap::new(),
             paused: HashSet::new(),
             restorations: 0,
             ends,
         }
+    }
+
+    /// Has the tasks read what they read now. Of those that run, this is only which partitions are theirs.
+    pub(super) fn adopt(&mut self, layout: &Layout, now_ms: i64) {
+        self.partitions.clone_from(&layout.tasks);
+        self.owner = owners(&self.partitions);
+        for task in self.ready_mut() {
+            task.adopt(&layout.plan, now_ms);
+        }
+    }
+
+    /// Forgets a partition whose topic is gone. If that is all a task reads, the task stays until it is closed.
+    pub(super) fn forget(&mut self, partition: &TopicPartition) {
+        let Some(id) = self.owner.get(partition).copied() else {
+            return;
+        };
+        let reads_more = self.get_ready(id).is_none_or(|task| task.forget_topic(&partition.topic));
+        if let Some(reads) =
+            self.partitions.get_mut(&id).filter(|reads| reads_more && reads.len() > 1)
+        {
+            reads.retain(|read| read != partition);
+            self.owner.remove(partition);
+        }
+        self.paused.remove(partition);
+    }
+
+    /// Those of the tasks that are not divided any more.
+    pub(super) fn left_out(&self, layout: &Layout) -> Vec<TaskId> {
+        self.tasks.keys().filter(|id| !layout.tasks.contains_key(id)).copied().collect()
     }
 
     /// What a task reads.
@@ -117,6 +143,19 @@ impl Tasks {
         let number = self.restorations;
         self.tasks.insert(id, Running::Restoring { number, work: None });
         number
+    }
+
+    /// Reads partitions that tasks have got while they run: records that came before the thread heard of that have made
+    /// them wait.
+    pub(super) fn resume(&mut self, partitions: &[TopicPartition], consumer: &Consumer) {
+        for partition in partitions {
+            let id = self.owner.get(partition);
+            let task = id.and_then(|id| self.tasks.get(id));
+            if matches!(task, Some(Running::Ready(_))) && !self.paused.contains(partition) {
+                // A partition that has gone already is told in a later event.
+                let _ = consumer.resume(partition);
+            }
+        }
     }
 
     /// Notes who reads the state of a task, to be ended when the task is given up.
@@ -299,6 +338,11 @@ impl Tasks {
     pub(super) fn cached_bytes(&self) -> usize {
         self.ready().map(Task::cached_bytes).sum()
     }
+}
+
+fn owners(partitions: &BTreeMap<TaskId, Vec<TopicPartition>>) -> HashMap<TopicPartition, TaskId> {
+    let each = partitions.iter();
+    each.flat_map(|(id, reads)| reads.iter().map(|partition| (partition.clone(), *id))).collect()
 }
 
 /// What the broker still has of a topic that a task reads.

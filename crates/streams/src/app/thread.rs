@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fleuve_client::config::IsolationLevel;
+use fleuve_client::config::{IsolationLevel, OffsetReset};
 use fleuve_client::consumer::{Committed, Start, StreamsStatus, StreamsStatusKind};
 use fleuve_client::{Client, Consumer, ConsumerConfig, Error, ErrorCode};
 use fleuve_types::TopicPartition;
@@ -21,9 +21,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::ahead::{Ahead, Workplace};
-use super::assignor::{Here, TaskAssignor, partitions_by_task};
+use super::assignor::{Here, TaskAssignor};
 use super::bounded::{Closing, Ends};
 use super::group;
+use super::layout::{Layout, Layouts};
 use super::metadata;
 use super::output::{Outcome, Output, is_passing};
 use super::production::Unsent;
@@ -31,7 +32,6 @@ use super::rebalancing::{Event, Listener, Warming};
 use super::restore::Restorer;
 use super::standby::Standbys;
 use super::tasks::Tasks;
-use super::topics::Counts;
 use super::{Guarantee, Settings, StreamsError, memory};
 use crate::metrics::Meter;
 use crate::query::{Desk, Shelf};
@@ -43,7 +43,7 @@ use crate::topology::Plan;
 pub(super) struct Setup {
     pub(super) number: usize,
     pub(super) plan: Arc<Plan>,
-    pub(super) counts: Arc<Counts>,
+    pub(super) layouts: Layouts,
     pub(super) client: Client,
     pub(super) settings: Settings,
     /// The process's id.
@@ -64,6 +64,8 @@ pub(super) struct Setup {
 /// A stream thread.
 pub(super) struct Thread {
     setup: Setup,
+    /// What its tasks read.
+    layout: Arc<Layout>,
     consumer: Consumer,
     /// Never subscribes: asks what the group has committed.
     asking: Arc<Consumer>,
@@ -128,7 +130,11 @@ impl Thread {
                 .min(ConsumerConfig::default().max_partition_fetch_bytes),
             group_instance_id: setup.instance_id(),
             auto_commit: false,
-            offset_reset: setup.settings.offset_reset,
+            // Otherwise the thread is asked, topic by topic.
+            offset_reset: match setup.plan.has_offset_resets() {
+                true => OffsetReset::None,
+                false => setup.settings.offset_reset,
+            },
             session_timeout: setup.settings.session_timeout,
             // Three chances within a session.
             heartbeat_interval: HEARTBEAT_MAX.min(setup.settings.session_timeout / 3),
@@ -146,11 +152,11 @@ impl Thread {
         };
         let asking = Arc::new(Consumer::new(setup.client.clone(), asking)?);
         let (told, events) = mpsc::unbounded_channel();
-        let assignor = TaskAssignor::new(&setup.plan, &setup.counts, &setup.settings);
+        let layout = setup.layouts.now();
+        let assignor = TaskAssignor::new(setup.layouts.clone(), &setup.settings);
         let asked = assignor.asked();
         let consumer = if setup.by_broker {
-            let Setup { plan, counts, settings, process, .. } = &setup;
-            let member = group::member(plan, counts, settings, process);
+            let member = group::member(&layout, &setup.settings, &setup.process);
             Consumer::for_streams(setup.client.clone(), config, member)?
         } else {
             let (standbys, events) = (setup.standbys.clone(), told.clone());
@@ -169,14 +175,15 @@ impl Thread {
         .await?;
         let (thread, standbys) = (setup.number, setup.standbys.clone());
         consumer.set_rebalance_listener(Arc::new(Listener { events: told, thread, standbys }));
-        consumer.subscribe(&source_topics(&setup.plan))?;
-        let tasks = Tasks::new(partitions_by_task(&setup.plan, &setup.counts), setup.ends.clone());
+        setup.subscribe(&consumer)?;
+        let tasks = Tasks::new(layout.tasks.clone(), setup.ends.clone());
         let (restoring, restored) = mpsc::unbounded_channel();
         let desk = Desk::new(setup.shelf.clone(), setup.number);
         Ok(Self {
             desk,
             meter: Meter::default(),
             setup,
+            layout,
             consumer,
             asking,
             output,
@@ -336,7 +343,14 @@ impl Thread {
                 "waiting for members of another program to leave the group"
             );
             tokio::time::sleep(STRANGERS_PAUSE).await;
-            self.consumer.subscribe(&source_topics(&self.setup.plan))?;
+            self.setup.subscribe(&self.consumer)?;
+            return Ok(());
+        }
+        if let Error::NoOffset { partition, .. } = &error
+            && let Some(start) = self.start_of(&partition.topic)
+        {
+            // What has been given up since is of no interest.
+            let _ = self.consumer.seek(partition, start);
             return Ok(());
         }
         if !is_passing(&error) {
@@ -344,6 +358,20 @@ impl Thread {
         }
         tracing::warn!(thread = self.setup.number, %error, "reading goes on");
         Ok(())
+    }
+
+    /// Where a topic begins if nothing is committed; `None` if it does not.
+    fn start_of(&self, topic: &str) -> Option<Start> {
+        let reset = self.layout.plan.offset_reset_of(topic);
+        match reset.unwrap_or(self.setup.settings.offset_reset) {
+            OffsetReset::Earliest => Some(Start::Beginning),
+            OffsetReset::Latest => Some(Start::End),
+            OffsetReset::ByDuration(age) => {
+                let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+                Some(Start::Timestamp(now_ms().saturating_sub(age_ms)))
+            }
+            OffsetReset::None => None,
+        }
     }
 
     /// Commits a last time, as soon as the group will have it.
@@ -361,6 +389,7 @@ impl Thread {
     }
 
     async fn handle(&mut self, event: Event) -> Result<(), StreamsError> {
+        self.follow_layout().await?;
         match event {
             Event::Assigned(partitions) => {
                 self.strangers_since = None;
@@ -369,8 +398,11 @@ impl Thread {
                         self.open(id);
                     }
                 }
+                self.tasks.resume(&partitions, &self.consumer);
             }
+            Event::Failed(error) => return Err(error),
             Event::Revoked(partitions, done) => {
+                self.forget_gone(&partitions);
                 self.drain().await?;
                 let result = self.commit_to_disk().await;
                 self.close(&partitions);
@@ -392,8 +424,40 @@ impl Thread {
         Ok(())
     }
 
+    /// Goes over to what is read now, if that has changed.
+    async fn follow_layout(&mut self) -> Result<(), StreamsError> {
+        let layout = self.setup.layouts.now();
+        if Arc::ptr_eq(&layout, &self.layout) {
+            return Ok(());
+        }
+        self.layout = layout;
+        self.tasks.adopt(&self.layout, now_ms());
+        let left_out = self.tasks.left_out(&self.layout);
+        if !left_out.is_empty() {
+            self.drain().await?;
+            self.commit_to_disk().await?;
+            self.close_tasks(left_out);
+        }
+        Ok(())
+    }
+
+    /// Forgets partitions of topics that are gone: nothing can be committed for them.
+    fn forget_gone(&mut self, partitions: &[TopicPartition]) {
+        if !self.setup.layouts.follows() {
+            return;
+        }
+        let cluster = self.setup.client.cluster();
+        for partition in partitions.iter().filter(|gone| cluster.topic(&gone.topic).is_none()) {
+            self.tasks.forget(partition);
+        }
+    }
+
     fn close(&mut self, partitions: &[TopicPartition]) {
-        for id in self.tasks.of(partitions) {
+        self.close_tasks(self.tasks.of(partitions));
+    }
+
+    fn close_tasks(&mut self, ids: Vec<TaskId>) {
+        for id in ids {
             self.tasks.close(id);
             self.setup.standbys.forget(id);
             self.meter.task_closed();
@@ -448,6 +512,7 @@ impl Thread {
             return Ok(());
         }
         let mut task = task?;
+        task.adopt(&self.layout.plan, now_ms());
         task.set_waker(self.woken.clone().into());
         task.init(now_ms())?;
         self.tasks.start(number, task, &self.consumer);
@@ -747,6 +812,17 @@ impl Setup {
         Some(format!("{instance}-{}", self.number + 1))
     }
 
+    /// Subscribes to what the tasks read.
+    fn subscribe(&self, consumer: &Consumer) -> Result<(), Error> {
+        if self.layouts.follows() && self.plan.has_patterns() {
+            return consumer.subscribe_pattern(&self.plan.subscription_pattern());
+        }
+        let layout = self.layouts.now();
+        let parts = layout.plan.subtopologies().iter().filter(|part| !part.global);
+        let topics = parts.flat_map(|part| part.source_topics.iter().map(String::as_str));
+        consumer.subscribe(&topics.collect::<Vec<_>>())
+    }
+
     /// Makes a task with its state, and with what was committed beside its offsets. The state is that of a standby, or
     /// what the disk has, and the rest comes from changelogs. An attempt that fails leaves in `found` what there is.
     async fn task(
@@ -773,15 +849,10 @@ impl Setup {
             *found = Some(task);
             return Err(error);
         }
+        task.adopt(&self.layouts.now().plan, now_ms());
         task.go_on_from(&progress);
         Ok(task)
     }
-}
-
-/// What the tasks read.
-fn source_topics(plan: &Plan) -> Vec<&str> {
-    let parts = plan.subtopologies().iter().filter(|part| !part.global);
-    parts.flat_map(|part| part.source_topics.iter().map(String::as_str)).collect()
 }
 
 pub(super) fn now_ms() -> i64 {

@@ -3,7 +3,8 @@
 //! ```text
 //! of a member, to the one that divides      {"applicationServer": "host:8080", "process": "5f3c...", "asked": 0,
 //!                                            "tags": {"zone": "a"}, "running": ["0_1"], "positions": {"0_2": 1700}}
-//! of the one that divides, to a member      {"standby": ["0_3"], "warmup": ["1_0"], "probing": true}
+//! of the one that divides, to a member      {"standby": ["0_3"], "warmup": ["1_0"], "probing": true,
+//!                                            "partitions": {"lines": 4}}
 //! ```
 //!
 //! Everything may be missing: earlier releases say less, and with the streams protocol the broker knows it all.
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::topics::Counts;
 use crate::runtime::TaskId;
 
 /// What a member tells about its process.
@@ -42,6 +44,9 @@ pub(super) struct Given {
     warmup: BTreeSet<String>,
     /// Whether this member has the group divide anew after a while.
     pub(super) probing: bool,
+    /// The topics that tasks read, with their numbers of partitions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) partitions: Option<Counts>,
 }
 
 impl Told {
@@ -81,7 +86,7 @@ impl Given {
         probing: bool,
     ) -> Self {
         let texts = |ids: &BTreeSet<TaskId>| ids.iter().map(TaskId::to_string).collect();
-        Self { standby: texts(standby), warmup: texts(warmup), probing }
+        Self { standby: texts(standby), warmup: texts(warmup), probing, partitions: None }
     }
 
     /// Tasks to keep the state of.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fleuve_client::admin::NewTopic;
-use fleuve_client::{Admin, ErrorCode};
+use fleuve_client::{Admin, Cluster, ErrorCode};
 use tokio::time::Instant;
 
 use super::{Settings, StreamsError};
@@ -14,12 +14,18 @@ use crate::topology::{InternalTopic, Kind, Plan, SinkTopic};
 /// The number of partitions of every topic that tasks read, and of those they write where it matters.
 pub(super) type Counts = BTreeMap<String, usize>;
 
-/// Finds or decides the partition counts of all source topics, and creates what is missing.
+/// Finds or decides the partition counts of all source topics, and creates what is missing. Topics of `cluster` need not
+/// be asked for. What is behind patterns that match nothing yet is left for later.
 pub(super) async fn prepare(
     plan: &Plan,
     admin: &Admin,
     settings: &Settings,
+    cluster: Option<&Cluster>,
 ) -> Result<Counts, StreamsError> {
+    let known = |topic: &str| {
+        let partitions = cluster?.topic(topic)?.partitions.len();
+        (partitions > 0).then_some(partitions)
+    };
     let internal: BTreeMap<&str, &InternalTopic> = plan
         .subtopologies()
         .iter()
@@ -30,7 +36,11 @@ pub(super) async fn prepare(
     for part in plan.subtopologies() {
         for topic in &part.source_topics {
             if !internal.contains_key(topic.as_str()) && !counts.contains_key(topic) {
-                counts.insert(topic.clone(), count_of(admin, topic).await?);
+                let count = match known(topic) {
+                    Some(count) => count,
+                    None => count_of(admin, topic).await?,
+                };
+                counts.insert(topic.clone(), count);
             }
         }
     }
@@ -41,24 +51,40 @@ pub(super) async fn prepare(
     }
     decide(plan, &internal, &mut counts);
     check_copartitions(plan, &counts)?;
-    for topic in internal.values() {
-        create(admin, topic, counts[&topic.name], settings).await?;
-    }
-    for part in plan.subtopologies() {
-        let tasks = tasks_of(part, &counts);
-        for changelog in &part.changelog_topics {
-            create(admin, changelog, tasks, settings).await?;
+    for (topic, partitions) in needed(plan, &internal, &counts) {
+        match known(&topic.name) {
+            Some(found) => check_count(topic, found, partitions)?,
+            None => create(admin, topic, partitions, settings).await?,
         }
     }
     for node in plan.nodes.iter().filter(|node| node.counts_partitions) {
         if let Kind::Sink(SinkTopic::Fixed(topic)) = &node.kind {
             let topic = plan.decorated(topic);
+            if internal.contains_key(topic.as_str()) {
+                continue;
+            }
             if let Entry::Vacant(unknown) = counts.entry(topic.clone()) {
                 unknown.insert(count_of(admin, &topic).await?);
             }
         }
     }
     Ok(counts)
+}
+
+/// The internal topics with the partitions that they need, as far as that is known.
+fn needed<'a>(
+    plan: &'a Plan,
+    internal: &BTreeMap<&str, &'a InternalTopic>,
+    counts: &Counts,
+) -> Vec<(&'a InternalTopic, usize)> {
+    let repartitions = internal.values().copied();
+    let repartitions =
+        repartitions.filter_map(|topic| Some((topic, counts.get(&topic.name).copied()?)));
+    let changelogs = plan.subtopologies().iter().flat_map(|part| {
+        let tasks = tasks_of(part, counts);
+        part.changelog_topics.iter().map(move |topic| (topic, tasks)).filter(move |_| tasks > 0)
+    });
+    repartitions.chain(changelogs).collect()
 }
 
 /// A subtopology has as many tasks as its largest source topic has partitions.
@@ -205,12 +231,12 @@ async fn create(
     }
     // It exists by now, but a broker may hear of it a moment later than its controller: hence the patience of `true`.
     let found = admin.client().topic(&topic.name, true).await?.partitions.len();
-    if found != partitions {
-        return Err(StreamsError::InternalTopic {
-            topic: topic.name.clone(),
-            found,
-            needed: partitions,
-        });
+    check_count(topic, found, partitions)
+}
+
+fn check_count(topic: &InternalTopic, found: usize, needed: usize) -> Result<(), StreamsError> {
+    if found != needed {
+        return Err(StreamsError::InternalTopic { topic: topic.name.clone(), found, needed });
     }
     Ok(())
 }

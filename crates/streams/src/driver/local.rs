@@ -223,6 +223,7 @@ impl LocalRun {
         records: impl Iterator<Item = Result<Outgoing, LocalRunError>> + Send + 'static,
     ) -> Result<&mut Self, LocalRunError> {
         let globals: BTreeSet<String> = self.global_topics();
+        self.driver.appear(topic);
         if !self.driver.readers.contains_key(topic) && !globals.contains(topic) {
             return Err(LocalRunError::UnknownSource(topic.to_owned()));
         }

@@ -149,12 +149,8 @@ impl TestDriver {
             standbys: BTreeMap::new(),
             plan,
         };
-        for part in driver.plan.subtopologies().iter().filter(|part| !part.global) {
-            for topic in &part.source_topics {
-                driver.readers.entry(topic.clone()).or_default().push(part.id);
-            }
-        }
         driver.create_topics();
+        driver.look_for_topics()?;
         driver.globals.traces().set_every(setup.trace_every);
         for (name, topic) in &driver.topics {
             driver.globals.set_partitions(name, topic.partitions.len() as i32);
@@ -498,12 +494,49 @@ impl TestDriver {
         }
     }
 
+    /// Has sources by pattern read the topics that there are, and notes who reads what.
+    fn look_for_topics(&mut self) -> Result<(), TopologyError> {
+        if self.plan.has_patterns() {
+            self.plan = self.plan.reading(self.topics.keys().map(|topic| &**topic))?;
+            let standbys = self.standbys.values_mut();
+            let running = self.tasks.values_mut().map(|running| &mut running.task);
+            for task in running.chain(standbys) {
+                task.adopt(&self.plan, self.now_ms);
+            }
+        }
+        self.readers.clear();
+        for part in self.plan.subtopologies().iter().filter(|part| !part.global) {
+            for topic in &part.source_topics {
+                self.readers.entry(topic.clone()).or_default().push(part.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates a topic if a pattern takes it and it is not there yet, as somebody else would while the program runs.
+    ///
+    /// # Panics
+    /// If two patterns take it: the program would fail.
+    fn appear(&mut self, name: &str) {
+        if self.topics.contains_key(name) || !self.plan.is_matched(name) {
+            return;
+        }
+        let partitions = self.default_partitions;
+        self.topic(name, partitions);
+        self.globals.set_partitions(name, partitions);
+        if let Err(error) = self.look_for_topics() {
+            panic!("{error}");
+        }
+    }
+
     fn topic(&mut self, name: &str, partitions: i32) -> &mut Topic {
         self.topics.entry(Arc::from(name)).or_insert_with(|| Topic::new(partitions))
     }
 
-    /// A subtopology has as many tasks as its largest source topic has partitions.
+    /// A subtopology has as many tasks as its largest source topic has partitions. Topics that patterns are yet to find
+    /// have as many as any other.
     fn partitions_of(&self, subtopology: u32) -> i32 {
+        let least = if self.plan.is_open(subtopology) { self.default_partitions } else { 0 };
         self.plan.subtopologies()[subtopology as usize]
             .source_topics
             .iter()
@@ -511,6 +544,7 @@ impl TestDriver {
             .map(|topic| topic.partitions.len() as i32)
             .max()
             .unwrap_or(0)
+            .max(least)
     }
 
     /// Appends a record as a producer would, and runs until nothing moves.
@@ -522,6 +556,7 @@ impl TestDriver {
     fn append(&mut self, outgoing: Outgoing) {
         let default = self.default_partitions;
         let name = outgoing.topic.name;
+        self.appear(&name);
         let topic = self.topic(&name, default);
         let partition = outgoing
             .topic

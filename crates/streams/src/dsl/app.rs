@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use fleuve_client::config::OffsetReset;
 use parking_lot::Mutex;
 
 use super::ktable::{SourceTable, TableView};
@@ -15,7 +16,7 @@ use crate::record::Data;
 use crate::runtime::{RawRecord, SourceEntry};
 use crate::serde::{SerdeOf, StreamType};
 use crate::state::Kept;
-use crate::topology::{Graph, Kind, Plan, SharedGraph, TopologyOptimization};
+use crate::topology::{Graph, Kind, Plan, SharedGraph, TopicPattern, TopologyOptimization};
 
 /// A stream-processing program: where it begins, and what [`crate::TestDriver`] and applications run.
 ///
@@ -49,6 +50,7 @@ pub struct Consumed<K, V> {
     pub(crate) extractor: Option<Extractor>,
     pub(crate) name: Option<String>,
     bootstraps: bool,
+    pub(crate) offset_reset: Option<OffsetReset>,
 }
 
 /// Gives the event time of a record from the record and the partition's highest time so far.
@@ -57,7 +59,7 @@ pub(crate) type Extractor = Arc<dyn Fn(&RawRecord, i64) -> i64 + Send + Sync>;
 impl<K: 'static, V: 'static> Consumed<K, V> {
     /// Reads with these serdes.
     pub fn with(key: SerdeOf<K>, value: SerdeOf<V>) -> Self {
-        Self { key, value, extractor: None, name: None, bootstraps: false }
+        Self { key, value, extractor: None, name: None, bootstraps: false, offset_reset: None }
     }
 
     /// Takes event time from the record instead of its timestamp. The second argument is the highest event time of the
@@ -74,6 +76,13 @@ impl<K: 'static, V: 'static> Consumed<K, V> {
     /// this is not said: settings, reference data, models. The idea is Samza's bootstrap streams.
     pub fn bootstrap(mut self) -> Self {
         self.bootstraps = true;
+        self
+    }
+
+    /// Begins there where the group has committed nothing, whatever the settings say for other topics: Kafka Streams'
+    /// `withOffsetResetPolicy`. Global tables begin at the beginning in any case.
+    pub fn offset_reset(mut self, reset: OffsetReset) -> Self {
+        self.offset_reset = Some(reset);
         self
     }
 
@@ -108,19 +117,78 @@ impl Topology {
         topics: &[&str],
         consumed: Consumed<K, V>,
     ) -> KStream<K, V> {
+        let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        self.source(Selection::Named(topics), consumed)
+    }
+
+    /// Reads all topics as one stream of events whose whole name matches a regular expression (of the `regex` crate),
+    /// also those that are created while the program runs: Kafka Streams' `stream(Pattern)`. Topics that Kafka or the
+    /// program itself need are not among them, and no topic may be matched by two patterns, or be read by name as well.
+    ///
+    /// New topics are found within `metadata.max.age.ms`, and then the group divides its tasks anew. A topic with more
+    /// partitions than any before it brings further tasks; those with state need an application that is reset first, as
+    /// in Kafka Streams. Brokers do not know patterns in the streams group protocol: it takes the classic one.
+    ///
+    /// ```
+    /// use fleuve_streams::{TestDriver, Topology};
+    ///
+    /// let app = Topology::new("totals");
+    /// app.stream_pattern::<String, i64>("orders-[a-z]{2}").group_by_key().count("orders").to_stream().to("out");
+    ///
+    /// let mut driver = TestDriver::new(&app).unwrap();
+    /// driver.input("orders-de").send("anna", &7_i64);
+    /// driver.input("orders-fr").send("anna", &5_i64);
+    /// driver.output::<String, i64>("out").expect([("anna", 1), ("anna", 2)]);
+    /// ```
+    pub fn stream_pattern<K: StreamType, V: StreamType>(&self, pattern: &str) -> KStream<K, V> {
+        self.stream_pattern_with(pattern, Consumed::default())
+    }
+
+    /// [`Self::stream_pattern`] with serdes and settings of its own.
+    pub fn stream_pattern_with<K: Data, V: Data>(
+        &self,
+        pattern: &str,
+        consumed: Consumed<K, V>,
+    ) -> KStream<K, V> {
+        let selection = match TopicPattern::new(pattern) {
+            Ok(pattern) => Selection::Matching(pattern),
+            Err(error) => {
+                self.graph.lock().errors.push(error);
+                Selection::Named(Vec::new())
+            }
+        };
+        self.source(selection, consumed)
+    }
+
+    fn source<K: Data, V: Data>(
+        &self,
+        selection: Selection,
+        consumed: Consumed<K, V>,
+    ) -> KStream<K, V> {
         let (key, value) = (consumed.key.clone(), consumed.value.clone());
-        let bootstraps = consumed.bootstraps;
+        let (bootstraps, reset) = (consumed.bootstraps, consumed.offset_reset);
         let mut graph = self.graph.lock();
         let name = graph.name_or(consumed.name.as_deref(), "KSTREAM-SOURCE-");
-        let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
-        let id = match graph.source_of(&topics) {
-            Ok(None) => graph.add_node(
-                name.clone(),
-                Kind::Source { topics, global: false },
-                &[],
-                source_builder(consumed),
-            ),
-            Ok(Some(known)) => known,
+        let (known, topics, pattern) = match selection {
+            Selection::Named(topics) => (graph.source_of(&topics), topics, None),
+            Selection::Matching(pattern) => {
+                (Ok(graph.source_matching(&pattern)), Vec::new(), Some(pattern))
+            }
+        };
+        let id = match known {
+            Ok(None) => {
+                let kind = Kind::Source { topics, global: false };
+                let id = graph.add_node(name.clone(), kind, &[], source_builder(consumed));
+                graph.set_offset_reset(id, reset);
+                if let Some(pattern) = pattern {
+                    graph.set_pattern(id, pattern);
+                }
+                id
+            }
+            Ok(Some(known)) => {
+                graph.check_offset_reset(known, reset);
+                known
+            }
             Err(error) => {
                 graph.errors.push(error);
                 0
@@ -168,7 +236,7 @@ impl Topology {
         if let Ok(Some(_)) | Err(_) = graph.source_of(&[topic.to_owned()]) {
             graph.errors.push(TopologyError::ReadTwice(topic.to_owned()));
         }
-        let bootstraps = consumed.bootstraps;
+        let (bootstraps, reset) = (consumed.bootstraps, consumed.offset_reset);
         let source = graph.add_node(
             source_name,
             Kind::Source { topics: vec![topic.to_owned()], global: false },
@@ -176,6 +244,7 @@ impl Topology {
             source_builder(consumed.nullable()),
         );
         graph.nodes[source].bootstraps = bootstraps;
+        graph.set_offset_reset(source, reset);
         let table = graph.add_node(
             table_name,
             Kind::Processor,
@@ -239,6 +308,12 @@ impl Topology {
     }
 }
 
+/// What a source reads.
+enum Selection {
+    Named(Vec<String>),
+    Matching(TopicPattern),
+}
+
 /// A source node for a topic.
 pub(crate) fn source_builder<K: Data, V: Data>(
     consumed: Consumed<K, V>,
@@ -266,6 +341,7 @@ impl<K: 'static, V: 'static> Consumed<K, V> {
             extractor: self.extractor,
             name: self.name,
             bootstraps: self.bootstraps,
+            offset_reset: self.offset_reset,
         }
     }
 }

@@ -135,7 +135,9 @@ fn add_nodes<P: Processor<KeyOut = (), ValueOut = ()>>(
         graph.errors.push(TopologyError::ReadTwice(topic.to_owned()));
     }
     let kind = Kind::Source { topics: vec![topic.to_owned()], global };
+    let reset = consumed.offset_reset;
     let source = graph.add_node(source_name, kind, &[], source_builder(consumed));
+    graph.set_offset_reset(source, reset);
     let states: Vec<String> = processor.states().into_iter().map(str::to_owned).collect();
     let build = builder(processor, states.clone(), None);
     let id = graph.add_node(name, Kind::Processor, &[source], build);

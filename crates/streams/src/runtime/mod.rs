@@ -4,6 +4,7 @@
 //! (output and changelog records, offsets to commit) is taken out by whoever drives the task: the deterministic
 //! [`crate::TestDriver`] or the threads of a running application. No clock, socket or task scheduler in here.
 
+mod adopting;
 mod advancing;
 mod assembly;
 mod context;

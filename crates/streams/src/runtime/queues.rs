@@ -97,6 +97,11 @@ impl Queues {
         }
     }
 
+    /// Forgets the queues of which this is not said.
+    pub(crate) fn retain(&mut self, keeps: impl FnMut(&Queue) -> bool) {
+        self.queues.retain(keeps);
+    }
+
     pub(crate) fn find(&mut self, topic: &str) -> Option<&mut Queue> {
         self.queues.iter_mut().find(|queue| &*queue.topic == topic)
     }

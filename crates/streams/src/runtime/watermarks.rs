@@ -107,6 +107,27 @@ impl Watermarks {
         Some(Self { idle_ms, written, told_ms, told_at_ms, writers, others })
     }
 
+    /// Goes on with those that others have in `fresh`, which knows nothing yet.
+    pub(super) fn adopt(&mut self, fresh: Self, now_ms: i64) {
+        let mut before = std::mem::replace(self, fresh);
+        self.begin(now_ms);
+        (self.told_ms, self.told_at_ms) = (before.told_ms, before.told_at_ms);
+        for (topic, known) in &mut self.others {
+            if let Some(heard) = before.others.remove(topic) {
+                *known = heard;
+            }
+        }
+        for (topic, writers) in &mut self.writers {
+            for (id, known) in writers {
+                if let Some(heard) =
+                    before.writers.get_mut(topic).and_then(|writers| writers.remove(id))
+                {
+                    *known = heard;
+                }
+            }
+        }
+    }
+
     /// Begins to wait for news.
     pub(super) fn begin(&mut self, now_ms: i64) {
         let writers = self.writers.values_mut().flat_map(BTreeMap::values_mut);

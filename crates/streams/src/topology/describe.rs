@@ -46,6 +46,9 @@ impl Plan {
                 }
                 match &node.kind {
                     Kind::Source { topics, .. } => {
+                        if let Some(pattern) = &node.pattern {
+                            edge(pattern.text(), &node.name);
+                        }
                         for topic in topics {
                             edge(&self.decorated(topic), &node.name);
                         }
@@ -141,7 +144,11 @@ impl Plan {
         match &node.kind {
             Kind::Source { topics, .. } => {
                 // Undecorated, as Kafka Streams prints internal topics here.
-                writeln!(f, "    Source: {} (topics: [{}])", node.name, topics.join(", "))?;
+                let topics = match &node.pattern {
+                    Some(pattern) => pattern.text().to_owned(),
+                    None => format!("[{}]", topics.join(", ")),
+                };
+                writeln!(f, "    Source: {} (topics: {topics})", node.name)?;
                 writeln!(f, "      --> {}", self.names(children))
             }
             Kind::Processor => {

@@ -4,10 +4,11 @@ use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use fleuve_client::config::OffsetReset;
 use parking_lot::Mutex;
 
 use super::optimize::{Effect, RepartitionNodes, StreamJoinNodes};
-use super::{Plan, TopologyOptimization};
+use super::{Plan, TopicPattern, TopologyOptimization};
 use crate::dsl::{Policies, TimePolicy};
 use crate::error::TopologyError;
 use crate::query::face::{Face, Shape, TypedFace};
@@ -102,6 +103,10 @@ pub(crate) struct Node {
     pub(crate) refuses_versions: bool,
     /// Whether a source is read to its end before others of its task.
     pub(crate) bootstraps: bool,
+    /// Set for sources of all topics that match; their topics are those matched so far.
+    pub(crate) pattern: Option<TopicPattern>,
+    /// Where a source begins if nothing is committed, unless that is for the settings to say.
+    pub(crate) offset_reset: Option<OffsetReset>,
 }
 
 /// Which output of its parent a node takes, and how the parent sends to it.
@@ -268,6 +273,9 @@ impl Graph {
             let Kind::Source { topics: known, .. } = &node.kind else {
                 continue;
             };
+            if node.pattern.is_some() {
+                continue;
+            }
             if known == topics {
                 return Ok(Some(id));
             }
@@ -276,6 +284,39 @@ impl Graph {
             }
         }
         Ok(None)
+    }
+
+    /// The source node of a pattern, if there is one. Another pattern may be there, as long as no topic matches both.
+    pub(crate) fn source_matching(&self, pattern: &TopicPattern) -> Option<NodeId> {
+        self.nodes.iter().position(|node| node.pattern.as_ref() == Some(pattern))
+    }
+
+    /// Makes a source node one of all topics that match.
+    pub(crate) fn set_pattern(&mut self, source: NodeId, pattern: TopicPattern) {
+        let taken = self.nodes.iter().any(|node| match &node.kind {
+            Kind::Source { topics, global: false } => {
+                topics.iter().any(|topic| pattern.matches(topic))
+            }
+            _ => false,
+        });
+        if taken {
+            self.errors.push(TopologyError::PatternMatchesTopic(pattern.text().to_owned()));
+        }
+        self.nodes[source].pattern = Some(pattern);
+    }
+
+    /// Says where a source begins if nothing is committed. All that read it have to agree.
+    pub(crate) fn set_offset_reset(&mut self, source: NodeId, reset: Option<OffsetReset>) {
+        if let Some(source) = self.nodes.get_mut(source) {
+            source.offset_reset = reset;
+        }
+    }
+
+    /// Checks that a source which is read once more begins where it begins for those that read it already.
+    pub(crate) fn check_offset_reset(&mut self, source: NodeId, reset: Option<OffsetReset>) {
+        if self.nodes.get(source).is_some_and(|source| source.offset_reset != reset) {
+            self.errors.push(TopologyError::OffsetResets);
+        }
     }
 
     pub(crate) fn add_node(
@@ -287,6 +328,13 @@ impl Graph {
     ) -> NodeId {
         if self.nodes.iter().any(|node| node.name == name) {
             self.errors.push(TopologyError::NameTaken(name.clone()));
+        }
+        if let Kind::Source { topics, .. } = &kind {
+            let patterns = || self.nodes.iter().filter_map(|node| node.pattern.as_ref());
+            let matched = |topic: &&String| patterns().any(|pattern| pattern.matches(topic));
+            if let Some(topic) = topics.iter().find(matched) {
+                self.errors.push(TopologyError::TopicMatchesPattern(topic.clone()));
+            }
         }
         let effect = match kind {
             Kind::Source { .. } => Effect::Keeps,
@@ -319,6 +367,8 @@ impl Graph {
             late: None,
             refuses_versions: false,
             bootstraps: false,
+            pattern: None,
+            offset_reset: None,
         });
         id
     }

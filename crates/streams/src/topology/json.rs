@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Kind, NodeId, Plan, SinkTopic, Subtopology};
+use super::{Kind, NodeId, Plan, SinkTopic, Subtopology, TopicPattern};
 
 impl Plan {
     /// The topology as JSON: the application, its subtopologies, their nodes with what follows each, their topics.
@@ -49,6 +49,7 @@ impl Plan {
             "topics": topics,
             "stores": node.stores,
             "children": children,
+            "pattern": node.pattern.as_ref().map(TopicPattern::text),
         })
     }
 }

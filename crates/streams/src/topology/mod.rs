@@ -8,6 +8,7 @@ mod describe;
 mod flow;
 mod graph;
 mod json;
+mod matching;
 mod optimize;
 mod plan;
 
@@ -16,6 +17,7 @@ pub(crate) use graph::{
     ChangelogKind, Copartition, GlobalSpec, Graph, Kind, Node, NodeBuilder, NodeId, SharedGraph,
     SideOutput, SinkTopic, StoreSpec,
 };
+pub(crate) use matching::TopicPattern;
 pub use optimize::TopologyOptimization;
 pub(crate) use optimize::{Effect, RepartitionNodes, StreamJoinNodes};
 pub use plan::{InternalTopic, Plan, Subtopology, TopicCleanup};

@@ -21,7 +21,7 @@ pub struct Plan {
     pub(crate) faces: BTreeMap<String, Arc<dyn Face>>,
     pub(crate) policies: Policies,
     pub(crate) time: TimePolicy,
-    subtopologies: Vec<Subtopology>,
+    pub(super) subtopologies: Vec<Subtopology>,
 }
 
 /// A connected part of the graph; one task runs it for one partition number of its source topics.
