@@ -10,6 +10,7 @@ mod os_disk;
 mod peer;
 mod piece;
 mod random;
+mod readable;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, DiskError, DiskLock, DiskResult, Entry, EntryKind, File, OpenMode};
@@ -17,3 +18,4 @@ pub use os_disk::OsDisk;
 pub use peer::PeerState;
 pub use piece::{FileRange, Piece};
 pub use random::{OsRandom, Random};
+pub use readable::ReadableAt;

@@ -1,6 +1,9 @@
 //! Frames over a byte stream.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fleuve_protocol::Pieces;
@@ -17,8 +20,9 @@ const READ_BYTES: usize = 32 << 10;
 /// frame really went; beyond it, the buffer doubles with what has come, so that a lying size costs
 /// the liar as much as it costs us.
 const TRUSTED_BYTES: usize = 1 << 20;
-/// How many buffers of large frames are kept: one that is in use and one for the next.
-const SPARES_MAX: usize = 2;
+/// How many buffers of large frames are kept: one that is in use, one that waits for that, and one
+/// for the next.
+const SPARES_MAX: usize = 3;
 /// Up to this size.
 const SPARE_BYTES_MAX: usize = 2 << 20;
 /// The most slices that one vectored write takes (Linux accepts 1024).
@@ -32,7 +36,18 @@ pub fn stream_link(
     writer: impl AsyncWrite + Send + Unpin + 'static,
     frame_bytes_max: usize,
 ) -> Link {
-    let receiver = StreamReceiver::new(reader, frame_bytes_max);
+    stream_link_expecting(reader, writer, |_, _| Ok(()), frame_bytes_max)
+}
+
+/// Makes a link as [`stream_link`] does. Before it waits for a frame, `expect` learns how many bytes
+/// of it are missing, as far as that is known; 0 where it is not.
+pub(super) fn stream_link_expecting<R: AsyncRead + Send + Unpin + 'static>(
+    reader: R,
+    writer: impl AsyncWrite + Send + Unpin + 'static,
+    expect: impl FnMut(&R, usize) -> io::Result<()> + Send + 'static,
+    frame_bytes_max: usize,
+) -> Link {
+    let receiver = StreamReceiver::new(reader, expect, frame_bytes_max);
     Link { sender: Box::new(StreamSender { writer }), receiver: Box::new(receiver) }
 }
 
@@ -78,8 +93,10 @@ impl<W: AsyncWrite + Send + Unpin + 'static> FrameSender for StreamSender<W> {
 ///
 /// A large one gets a buffer to itself. While somebody works on it, the next is read into another,
 /// and then they change places: memory that is warm need not be asked of the system, page by page.
-struct StreamReceiver<R> {
+struct StreamReceiver<R, E> {
     reader: R,
+    /// Is told how much is missing before it is waited for.
+    expect: E,
     /// Small frames, and the beginnings of large ones.
     buffer: BytesMut,
     /// The large frame that is coming in.
@@ -97,10 +114,14 @@ struct Large {
     buffer: BytesMut,
 }
 
-impl<R> StreamReceiver<R> {
-    fn new(reader: R, frame_bytes_max: usize) -> Self {
+impl<R, E> StreamReceiver<R, E> {
+    fn new(reader: R, expect: E, frame_bytes_max: usize) -> Self
+    where
+        E: FnMut(&R, usize) -> io::Result<()>,
+    {
         Self {
             reader,
+            expect,
             buffer: BytesMut::new(),
             large: None,
             spares: Vec::new(),
@@ -180,21 +201,41 @@ impl<R> StreamReceiver<R> {
     }
 }
 
-impl<R: AsyncRead + Send + Unpin + 'static> FrameReceiver for StreamReceiver<R> {
+impl<R, E> StreamReceiver<R, E>
+where
+    R: AsyncRead + Unpin,
+    E: FnMut(&R, usize) -> io::Result<()>,
+{
+    /// Reads what has come into where it belongs.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let (read, missing) = match &mut self.large {
+            Some(Large { size, buffer }) => {
+                // What comes behind it belongs into the common buffer.
+                let missing = size.saturating_sub(buffer.len());
+                let mut rest = buffer.limit(missing);
+                (pin!(self.reader.read_buf(&mut rest)).poll(context), missing)
+            }
+            None => (pin!(self.reader.read_buf(&mut self.buffer)).poll(context), 0),
+        };
+        if read.is_pending() {
+            (self.expect)(&self.reader, missing)?;
+        }
+        read
+    }
+}
+
+impl<R, E> FrameReceiver for StreamReceiver<R, E>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    E: FnMut(&R, usize) -> io::Result<()> + Send + 'static,
+{
     fn receive<'a>(&'a mut self) -> BoxFuture<'a, io::Result<Pieces>> {
         Box::pin(async move {
             loop {
                 if let Some(frame) = self.cut()? {
                     return Ok(frame.into());
                 }
-                let read = match &mut self.large {
-                    Some(Large { size, buffer }) => {
-                        // What comes behind it belongs into the common buffer.
-                        let missing = size.saturating_sub(buffer.len());
-                        self.reader.read_buf(&mut buffer.limit(missing)).await?
-                    }
-                    None => self.reader.read_buf(&mut self.buffer).await?,
-                };
+                let read = poll_fn(|context| self.poll_read(context)).await?;
                 if read == 0 {
                     let text = if self.buffer.is_empty() && self.large.is_none() {
                         "the broker closed the connection"
@@ -252,7 +293,7 @@ mod tests {
     async fn a_declared_size_is_not_believed_before_its_bytes_come() {
         let (reader, writer) = tokio::io::split(tokio::io::duplex(64).0);
         let _unused = writer;
-        let mut receiver = StreamReceiver::new(reader, 1 << 30);
+        let mut receiver = StreamReceiver::new(reader, |_, _| Ok(()), 1 << 30);
         receiver.buffer.extend_from_slice(&(1i32 << 29).to_be_bytes());
         assert!(receiver.cut().expect("within the limit").is_none());
         let large = receiver.large.expect("begun");
