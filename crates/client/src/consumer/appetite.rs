@@ -69,9 +69,10 @@ impl Appetite {
         (self.bytes / partitions.max(1)).max(SHARE_BYTES_MIN).min(limits.partition)
     }
 
-    /// Reports whether so many bytes that wait for the application leave room for the next answer.
+    /// Reports whether so many bytes that wait for the application leave room for the next answer:
+    /// one answer may wait while the next one comes.
     pub(super) fn has_room(&self, waiting: usize, limits: Limits) -> bool {
-        waiting < (self.bytes / 2).min(limits.answer)
+        waiting <= self.bytes && waiting < limits.answer
     }
 
     /// Learns from an answer.

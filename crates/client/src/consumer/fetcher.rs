@@ -3,8 +3,9 @@
 //! Each broker has one fetch request outstanding, because the answer waits there for records. A
 //! broker is asked again only when all its partitions have room: leaving a full partition out
 //! would make the next answer wait for the others, while the application empties it. There is room
-//! once the application has taken half of an answer, so that it reads the rest while the next one
-//! comes, and two are in memory at most. How large they are, `appetite` says.
+//! as long as no more than one answer waits: who reads as fast as the broker gives need not wake
+//! this task to have it ask for more. Three are in memory at most, the one that is read from, one
+//! that waits and one that comes. How large they are, `appetite` says.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -217,8 +218,9 @@ impl Fetcher {
         if !to_find.is_empty() && !self.finding {
             self.find(to_find);
         }
+        let others = self.busy.len() + to_fetch.len() > 1;
         for request in to_fetch {
-            self.fetch(request);
+            self.fetch(request, others);
         }
         self.start_refresh(now);
         // One that runs already reports by itself; waking up for it would only burn time.
@@ -228,7 +230,7 @@ impl Fetcher {
         look_again
     }
 
-    fn fetch(&mut self, (leader, mut theirs, max_wait): Request) {
+    fn fetch(&mut self, (leader, mut theirs, max_wait): Request, others: bool) {
         let mut state = self.idle.remove(&leader).unwrap_or_else(|| Box::new(BrokerState::new()));
         state.not_before = None;
         let share = state.appetite.share(theirs.len(), self.limits);
@@ -249,7 +251,7 @@ impl Fetcher {
             let began = Instant::now();
             let Shared { lanes, config, .. } = &*shared;
             let (mut state, result) =
-                fetch_once(lanes, config, leader, state, wanted, max_wait).await;
+                fetch_once(lanes, config, leader, state, wanted, max_wait, others).await;
             if result.is_err() {
                 state.session.reset();
             }

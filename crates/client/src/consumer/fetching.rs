@@ -106,8 +106,9 @@ pub(super) fn limits_of(config: &ConsumerConfig) -> Limits {
 
 /// Sends one fetch request, which waits for records as long as `max_wait`, and undoes its answer.
 ///
-/// What is large is undone in a task of its own, so that those of several brokers do not wait for
-/// each other; for little, that costs more than it is worth.
+/// What is large is undone in a task of its own if there are `others` whose answers may come
+/// meanwhile, so that they do not wait for each other; for little, and for one broker alone, that
+/// would cost more than it is worth: a thread is woken, and the bytes leave the cache.
 pub(super) async fn fetch_once(
     lanes: &OwnLanes,
     config: &ConsumerConfig,
@@ -115,6 +116,7 @@ pub(super) async fn fetch_once(
     mut state: Box<BrokerState>,
     wanted: HashMap<TopicPartition, Wanted>,
     max_wait: Duration,
+    others: bool,
 ) -> (Box<BrokerState>, Result<Vec<Answer>>) {
     let isolation = config.isolation_level;
     let reply = match ask(lanes, config, leader, &mut state, wanted, max_wait).await {
@@ -122,7 +124,7 @@ pub(super) async fn fetch_once(
         Ok(None) => return (state, Ok(Vec::new())),
         Err(error) => return (state, Err(error)),
     };
-    if reply.bytes() <= UNDONE_AT_ONCE_BYTES {
+    if !others || reply.bytes() <= UNDONE_AT_ONCE_BYTES {
         let answers = reply.undo(isolation, &mut state.decompressor);
         return (state, Ok(answers));
     }
