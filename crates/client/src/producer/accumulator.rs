@@ -100,6 +100,9 @@ const FREE_MAX: usize = 64;
 /// Records that one caller appends before the sender gets the lock.
 const LOCKED_MAX: usize = 256;
 
+/// The part of `buffer.memory` that is much.
+const MUCH_ROOM: usize = 16;
+
 impl Accumulator {
     pub(super) fn new(config: &ProducerConfig) -> Self {
         Self {
@@ -220,6 +223,14 @@ impl Accumulator {
     /// Returns the bytes that count against `buffer.memory`.
     pub(super) fn memory_used(&self) -> usize {
         self.lock().memory_used
+    }
+
+    /// Reports whether so much memory is free that it is worth waking those who wait for some.
+    ///
+    /// A thread that is woken for each answer fills in the records of that and sleeps again, which
+    /// costs more than the records.
+    pub(super) fn has_much_room(&self, state: &State) -> bool {
+        state.memory_used <= self.buffer_memory - self.buffer_memory / MUCH_ROOM
     }
 
     /// Reports whether `record` would still not fit.

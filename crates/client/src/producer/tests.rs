@@ -11,6 +11,7 @@ use fleuve_protocol::messages::produce_response::{
 };
 use fleuve_protocol::records::{Batch, BatchHeader};
 use fleuve_protocol::{ApiKey, ErrorCode};
+use tokio::time::Instant;
 
 use super::*;
 use crate::scripted::{Reply, ScriptedBroker, TOPIC_ID, body, send};
@@ -210,6 +211,43 @@ async fn a_full_memory_makes_send_wait_and_then_fail() {
     }
     let failure = failure.expect("4096 bytes do not hold 100 kB");
     assert!(failure.to_string().contains("buffer.memory"), "{failure}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_that_becomes_free_little_by_little_reaches_who_waits_for_it() {
+    let mut produced = 0;
+    let broker = ScriptedBroker::new(1, move |request| match request.key {
+        ApiKey::InitProducerId => send(&request, &InitProducerIdResponse::default()),
+        _ => {
+            produced += 1;
+            match send(&request, &response(ErrorCode::None, 0)) {
+                Reply::Send(answer) if produced == 1 => {
+                    Reply::After(Duration::from_millis(10), answer)
+                }
+                _ => Reply::Nothing,
+            }
+        }
+    });
+    let config = ProducerConfig {
+        buffer_memory: 100_000,
+        batch_size: 1500,
+        linger: Duration::ZERO,
+        ..ProducerConfig::default()
+    };
+    let producer = producer(&broker, config);
+    let one = Record::new("t").value(&[0; 1000]);
+    let first = producer.send(one).await.expect("there is room");
+    let mut waited = 0;
+    let error = loop {
+        let began = Instant::now();
+        match producer.send(one).await {
+            Ok(_) => waited += u32::from(began.elapsed() > Duration::ZERO),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.to_string().contains("buffer.memory"), "{error}");
+    first.await.expect("written");
+    assert_eq!(waited, 1, "for the memory of the only batch that is written");
 }
 
 #[tokio::test]

@@ -39,6 +39,8 @@ pub(super) struct Sender {
     refresh: RefreshState,
     /// Whether partitions are being announced to the transaction's coordinator.
     announcing: bool,
+    /// When those who wait for memory are woken although there is little.
+    memory_told_at: Option<Instant>,
     events: JoinSet<Event>,
 }
 
@@ -123,6 +125,7 @@ impl Sender {
             identity,
             refresh: RefreshState { wanted: false, running: false, not_before: now, last: now },
             announcing: false,
+            memory_told_at: None,
             events: JoinSet::new(),
         }
     }
@@ -169,6 +172,9 @@ impl Sender {
         if let Some(error) = dropping {
             self.fail_everything(&error);
         }
+        if self.memory_told_at.is_some_and(|at| at <= now) {
+            self.tell_memory();
+        }
         let mut look_again = self.prepare(now);
         loop {
             let harvest = self.harvest(now);
@@ -180,7 +186,7 @@ impl Sender {
                 self.shared.conclude(batch, Err(error));
             }
             if !harvest.expired.is_empty() {
-                self.shared.memory.notify_waiters();
+                self.tell_memory();
             }
             for broker in harvest.connect {
                 self.connect(broker);
@@ -199,6 +205,7 @@ impl Sender {
             let first = broker.in_flight.front().map(|first| first.response.deadline());
             look_again = earliest(look_again, first);
         }
+        look_again = earliest(look_again, self.memory_told_at);
         self.start_refresh(now);
         // One that runs already reports by itself; waking up for it would only burn time.
         if self.refresh.wanted && !self.refresh.running {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::Duration;
 
 use fleuve_protocol::ErrorCode;
 use tokio::time::Instant;
@@ -71,9 +72,15 @@ impl Sender {
             }
             state.list(id);
         }
+        // With nothing in flight no more memory becomes free by itself.
+        let in_flight = self.brokers.values().any(|broker| !broker.in_flight.is_empty());
+        let much_room = !in_flight || shared.accumulator.has_much_room(&state);
         drop(state);
         if shared.memory_waiters.load(Ordering::Relaxed) > 0 {
-            shared.memory.notify_waiters();
+            match much_room {
+                true => self.tell_memory(),
+                false => drop(self.memory_told_at.get_or_insert(now + MEMORY_PAUSE)),
+            }
         }
         for (batch, result) in done {
             shared.conclude(&batch, result);
@@ -81,6 +88,12 @@ impl Sender {
         }
         let mut state = shared.accumulator.lock();
         recycled.into_iter().for_each(|batch| state.recycle_batch(batch));
+    }
+
+    /// Wakes everybody who waits for memory.
+    pub(super) fn tell_memory(&mut self) {
+        self.memory_told_at = None;
+        self.shared.memory.notify_waiters();
     }
 
     /// Decides what a failure means for a batch.
@@ -147,9 +160,12 @@ impl Sender {
         for batch in failed {
             self.shared.conclude(&batch, Err(error.clone()));
         }
-        self.shared.memory.notify_waiters();
+        self.tell_memory();
     }
 }
+
+/// How long little free memory is kept from those who wait for it, because more may come.
+const MEMORY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits until an answer has come or is overdue, and returns all that have.
 pub(super) async fn answers(brokers: &mut HashMap<i32, Broker>) -> Vec<Answered> {
