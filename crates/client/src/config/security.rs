@@ -297,6 +297,10 @@ impl SaslConfig {
             "OAUTHBEARER" => {
                 OAuthConfig::from_properties(properties, jaas.as_ref()).map(Self::OAuthBearer)
             }
+            "GSSAPI" => Err(Error::config(
+                "sasl.mechanism=GSSAPI: this client has no Kerberos; it has PLAIN, SCRAM-SHA-256, \
+                 SCRAM-SHA-512 and OAUTHBEARER",
+            )),
             _ => Err(Error::config(format!(
                 "sasl.mechanism={mechanism}: expected PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or \
                  OAUTHBEARER"
@@ -489,6 +493,12 @@ mod tests {
             let error = open(name, kind, rest).expect_err(expected).to_string();
             assert!(error.contains(expected) && !error.contains("wrong\n"), "{error}");
         }
+        let curve = security(&format!(
+            "security.protocol=SSL\nssl.keystore.location={stores}/p521.pem\nssl.keystore.type=PEM"
+        ));
+        let curve = curve.expect("read").tls.expect("encrypted");
+        let error = crate::transport::TlsTransport::new(&curve).err().expect("cannot sign");
+        assert!(error.to_string().contains("P-521"), "{error}");
         for kind in ["PKCS12", "JKS"] {
             let tls = security(&format!(
                 "security.protocol=SSL\nssl.truststore.location={stores}/trust.p12\n\
@@ -536,7 +546,8 @@ mod tests {
     fn what_is_missing_is_named() {
         for (text, expected) in [
             ("security.protocol=TLS", "expected PLAINTEXT, SSL"),
-            ("security.protocol=SASL_SSL\nsasl.mechanism=GSSAPI", "expected PLAIN, SCRAM"),
+            ("security.protocol=SASL_SSL\nsasl.mechanism=GSSAPI", "no Kerberos"),
+            ("security.protocol=SASL_SSL\nsasl.mechanism=NTLM", "expected PLAIN, SCRAM"),
             (
                 "security.protocol=SASL_SSL\nsasl.mechanism=PLAIN\nsasl.jaas.config=X required;",
                 "needs the option username",

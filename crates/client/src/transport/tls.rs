@@ -56,9 +56,17 @@ impl TlsTransport {
                 let key = key.map_err(|_| {
                     Error::config("ssl.keystore holds no readable private key: expected PEM")
                 })?;
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|error| Error::config(format!("ssl.keystore: {error}")))?
+                let is_p521 = key.secret_der().windows(P521.len()).any(|bytes| bytes == P521);
+                builder.with_client_auth_cert(chain, key).map_err(|error| {
+                    Error::config(match is_p521 {
+                        true => {
+                            "ssl.keystore holds a key on the curve P-521, for which there is no \
+                            cryptography here: RSA, P-256, P-384 or Ed25519 will do"
+                                .to_owned()
+                        }
+                        false => format!("ssl.keystore: {error}"),
+                    })
+                })?
             }
             None => builder.with_no_client_auth(),
         };
@@ -90,6 +98,9 @@ impl Transport for TlsTransport {
         })
     }
 }
+
+/// The name of the curve P-521 in keys, 1.3.132.0.35 in DER.
+const P521: [u8; 7] = [0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23];
 
 fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     let read: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
