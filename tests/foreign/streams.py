@@ -175,6 +175,19 @@ class Run:
         if theirs != mine:
             raise Failed(f"kafka-streams-groups {' '.join(options)} says {theirs}, and ours {mine}")
 
+    def identical(self, *options: str) -> None:
+        """Both tools print the same lines, whatever their order; asked again while something changes in between."""
+        seen: list[list[str]] = []
+
+        def same() -> bool:
+            seen[:] = [sorted(line.rstrip() for line in tool(*options).splitlines() if line.strip()) for tool in (self.tool, self.ours)]
+            return seen[0] == seen[1]
+
+        try:
+            wait_until(same, "the tools agree")
+        except Failed:
+            raise Failed(f"kafka-streams-groups {' '.join(options)} says {seen[0]}, and ours {seen[1]}") from None
+
     def expect(self, wanted: list[str], *options: str) -> None:
         printed = self.tool(*options)
         missing = [word for word in wanted if word not in printed]
@@ -205,8 +218,11 @@ def word_count(broker: Broker, folder: Path, note) -> None:
         run.expect(["word-count-counts-repartition", "lines"], "--describe", "--group", "word-count", "--offsets")
         note("kafka-streams-groups.sh lists and describes the group")
         group = ["--describe", "--group", "word-count"]
-        for options in (["--list"], ["--list", "--state"], [*group, "--state", "--verbose"], [*group, "--members"]):
+        for options in (["--list"], ["--list", "--state"]):
             run.alike(*options)
+        for options in (["--state"], ["--members"], ["--offsets"]):
+            run.identical(*group, *options)
+            run.identical(*group, *options, "--verbose")
         described = subprocess.run(
             [FLEUVE, "group", "describe", "word-count", "--members", "-o", "json", "--bootstrap-server", broker.bootstrap],
             capture_output=True, text=True, timeout=60, check=True,

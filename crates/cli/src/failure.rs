@@ -61,6 +61,14 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// What a broker said of a request in its own words, which scripts around Kafka's tools look for.
+pub(crate) fn own_words(error: &Error) -> String {
+    match error {
+        Error::Broker { message: Some(message), .. } => message.clone(),
+        error => explain(error),
+    }
+}
+
 /// Says what went wrong, and what to do where that is known.
 pub(crate) fn explain(error: &Error) -> String {
     use fleuve_protocol::ErrorCode as Code;

@@ -18,6 +18,8 @@ pub(crate) enum Acl {
     /// Allow or deny something.
     #[command(after_help = "Examples:\n  \
         fleuve acl add --allow User:ann --operation read --topic orders\n  \
+        fleuve acl add --allow User:ann --producer --topic orders --transactional-id shop\n  \
+        fleuve acl add --allow User:bob --consumer --topic orders --group billing\n  \
         fleuve acl add --deny User:eve --operation all --topic orders- --prefixed")]
     Add {
         /// Who may; may be repeated.
@@ -57,8 +59,15 @@ pub(crate) enum Acl {
 #[derive(Debug, Args)]
 pub(crate) struct What {
     /// What is done: read, write, create, describe, all, ...; may be repeated.
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present_any = ["producer", "consumer"])]
     operation: Vec<String>,
+    /// What a producer does: write, describe and create on the topic, write and describe on the
+    /// transactional id.
+    #[arg(long, requires = "topic", conflicts_with = "operation")]
+    producer: bool,
+    /// What a consumer does: read and describe on the topic, read on the group.
+    #[arg(long, requires_all = ["topic", "group"], conflicts_with = "operation")]
+    consumer: bool,
     #[command(flatten)]
     on: On,
 }
@@ -127,6 +136,42 @@ impl On {
     }
 }
 
+/// What clients are, of which it is known what they need.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Roles {
+    pub(crate) producer: bool,
+    pub(crate) consumer: bool,
+}
+
+impl Roles {
+    pub(crate) fn is_any(self) -> bool {
+        self.producer || self.consumer
+    }
+
+    /// The operations on a kind of resource, in numbers.
+    pub(crate) fn needs(self, resource_type: i8) -> Vec<i8> {
+        const TOPIC: i8 = 2;
+        const GROUP: i8 = 3;
+        const TRANSACTIONAL_ID: i8 = 5;
+        const READ: i8 = 3;
+        const WRITE: i8 = 4;
+        const CREATE: i8 = 5;
+        const DESCRIBE: i8 = 8;
+        let (producer, consumer): (&[i8], &[i8]) = match resource_type {
+            TOPIC => (&[DESCRIBE, WRITE, CREATE], &[DESCRIBE, READ]),
+            GROUP => (&[], &[READ]),
+            TRANSACTIONAL_ID => (&[DESCRIBE, WRITE], &[]),
+            _ => (&[], &[]),
+        };
+        let mut needs: Vec<i8> = Vec::new();
+        for (is_on, operations) in [(self.producer, producer), (self.consumer, consumer)] {
+            let wanted = operations.iter().filter(|_| is_on);
+            needs.extend(wanted.filter(|it| !needs.contains(it)).copied().collect::<Vec<_>>());
+        }
+        needs
+    }
+}
+
 pub(crate) async fn run(command: Acl, common: &Common) -> Result<(), Failure> {
     let admin = Context::new(common)?.admin().await?;
     match command {
@@ -135,13 +180,27 @@ pub(crate) async fn run(command: Acl, common: &Common) -> Result<(), Failure> {
             if resources.is_empty() {
                 return Err(Failure::new("on what? pass --topic, --group, --cluster or another"));
             }
+            let roles = Roles { producer: what.producer, consumer: what.consumer };
+            let named = what.operation.iter().map(|operation| number(operation));
+            let named = named.collect::<Result<Vec<_>, _>>()?;
             let principals =
                 allow.iter().map(|who| (who, 3)).chain(deny.iter().map(|who| (who, 2)));
             let mut entries = Vec::new();
             for (principal, permission_type) in principals {
-                for operation in &what.operation {
-                    let operation = number(operation)?;
-                    entries.extend(resources.iter().map(|(resource_type, name)| Entry {
+                for (resource_type, name) in &resources {
+                    let operations = match roles.is_any() {
+                        true => roles.needs(*resource_type),
+                        false => named.clone(),
+                    };
+                    if operations.is_empty() {
+                        let kind = acl_name(ACL_RESOURCE_TYPES, *resource_type).to_lowercase();
+                        let kind = kind.replace('_', "-");
+                        return Err(Failure::new(format!(
+                            "--producer and --consumer mean nothing on a {kind}: leave it out, or \
+                             pass --operation"
+                        )));
+                    }
+                    entries.extend(operations.into_iter().map(|operation| Entry {
                         resource_type: *resource_type,
                         resource_name: name.clone(),
                         pattern_type: what.on.pattern_type(),
@@ -245,4 +304,23 @@ fn show(format: Format, mut entries: Vec<Entry>) -> Result<(), Failure> {
         })
         .collect();
     print(format, &value, &headers, entries.iter().map(|entry| row(entry).to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn producers_and_consumers_need_each_operation_once() {
+        let both = Roles { producer: true, consumer: true };
+        let names = |roles: Roles, resource_type| -> Vec<_> {
+            let needs = roles.needs(resource_type).into_iter();
+            needs.map(|operation| acl_name(ACL_OPERATIONS, operation)).collect()
+        };
+        assert_eq!(names(both, 2), ["DESCRIBE", "WRITE", "CREATE", "READ"]);
+        assert_eq!(names(both, 3), ["READ"]);
+        assert_eq!(names(both, 4), [""; 0]);
+        assert_eq!(names(Roles { consumer: false, ..both }, 5), ["DESCRIBE", "WRITE"]);
+        assert_eq!(names(Roles { producer: false, ..both }, 5), [""; 0]);
+    }
 }

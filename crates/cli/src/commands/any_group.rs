@@ -149,6 +149,7 @@ mod tests {
             client_id: "c".to_owned(),
             host: "/h".to_owned(),
             endpoint: None,
+            is_classic: false,
             epoch: 4,
             assignment: StreamsTasks { active, ..StreamsTasks::default() },
             target: StreamsTasks::default(),

@@ -10,7 +10,8 @@ use fleuve_client::admin::acls::{
 };
 use fleuve_client::admin::{Acl, AclFilter};
 
-use super::Connect;
+use super::ConnectEither;
+use crate::commands::acl::Roles;
 use crate::failure::Failure;
 use crate::output::line;
 
@@ -19,7 +20,7 @@ use crate::output::line;
 #[command(group = ArgGroup::new("action").required(true).args(["add", "remove", "list"]))]
 pub(super) struct Acls {
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectEither,
     /// Add entries.
     #[arg(long)]
     add: bool,
@@ -69,13 +70,13 @@ pub(super) struct Acls {
     #[arg(long, default_value = "LITERAL")]
     resource_pattern_type: String,
     /// What a producer needs.
-    #[arg(long)]
+    #[arg(long, requires = "topic", conflicts_with = "operation")]
     producer: bool,
     /// What a consumer needs.
-    #[arg(long)]
+    #[arg(long, requires_all = ["topic", "group"], conflicts_with = "operation")]
     consumer: bool,
     /// What an idempotent producer needed once.
-    #[arg(long)]
+    #[arg(long, requires = "producer")]
     idempotent: bool,
     /// Do not ask before entries are removed.
     #[arg(long)]
@@ -86,10 +87,6 @@ const TOPIC: i8 = 2;
 const GROUP: i8 = 3;
 const CLUSTER: i8 = 4;
 const TRANSACTIONAL_ID: i8 = 5;
-const READ: i8 = 3;
-const WRITE: i8 = 4;
-const CREATE: i8 = 5;
-const DESCRIBE: i8 = 8;
 const IDEMPOTENT_WRITE: i8 = 12;
 const ALL: i8 = 2;
 
@@ -97,7 +94,7 @@ pub(super) async fn run(options: Acls) -> Result<(), Failure> {
     let pattern = acl_number(ACL_PATTERN_TYPES, &options.resource_pattern_type)
         .ok_or_else(|| Failure::new("--resource-pattern-type: expected literal or prefixed"))?;
     let resources = resources(&options);
-    let admin = options.connect.context()?.admin().await?;
+    let admin = options.connect.admin().await?;
     if options.list {
         return list(&admin, &options, &resources, pattern).await;
     }
@@ -230,25 +227,15 @@ fn entries(options: &Acls, resources: &[(i8, String)], pattern: i8) -> Result<Ve
 }
 
 fn operations(options: &Acls, resource_type: i8) -> Result<Vec<i8>, Failure> {
-    let mut operations = Vec::new();
-    let role = |is_on: bool, needs: &[i8], operations: &mut Vec<i8>| {
-        if is_on {
-            operations.extend(needs.iter().copied());
-        }
-    };
-    if options.producer || options.consumer || options.idempotent {
-        match resource_type {
-            TOPIC => {
-                role(options.producer, &[DESCRIBE, WRITE, CREATE], &mut operations);
-                role(options.consumer, &[DESCRIBE, READ], &mut operations);
-            }
-            GROUP => role(options.consumer, &[READ], &mut operations),
-            TRANSACTIONAL_ID => role(options.producer, &[DESCRIBE, WRITE], &mut operations),
-            CLUSTER => role(options.idempotent, &[IDEMPOTENT_WRITE], &mut operations),
-            _ => {}
+    let roles = Roles { producer: options.producer, consumer: options.consumer };
+    if roles.is_any() || options.idempotent {
+        let mut operations = roles.needs(resource_type);
+        if resource_type == CLUSTER && options.idempotent {
+            operations.push(IDEMPOTENT_WRITE);
         }
         return Ok(operations);
     }
+    let mut operations = Vec::new();
     for name in &options.operation {
         operations.push(acl_number(ACL_OPERATIONS, name).ok_or_else(|| {
             Failure::new(format!("--operation {name}: expected Read, Write, Describe, All, ..."))

@@ -10,28 +10,36 @@ use bytes::Bytes;
 use fleuve_broker::BrokerSettings;
 use fleuve_client::admin::{ScramMechanism, salted_password};
 use fleuve_metadata::controller::{
-    Controller, FeatureUpdate, NewScramCredential, ScramAlteration, UpgradeType,
+    Controller, FeatureUpdate, NewScramCredential, ScramAlteration, UpgradeType, default_levels,
+    known_releases, metadata_version_name,
 };
 use fleuve_metadata::record::Record;
 use fleuve_os::{OsRandom, Random};
 use fleuve_protocol::Str;
 
-use super::cluster::release_level;
+use super::features::{METADATA_VERSION, parse_level, release_level};
 use super::storage::Beginning;
-use crate::commands::cluster::parse_levels;
 use crate::commands::user::SALT_BYTES;
 use crate::failure::Failure;
 
-/// The feature that goes by names of releases.
-const METADATA_VERSION: &str = "metadata.version";
 /// As many as Kafka's tool takes unless it is told.
 const ITERATIONS: u32 = 4096;
 
-/// Makes the records; none if nothing is asked for.
-pub(super) fn records(beginning: &Beginning) -> Result<Vec<Record>, Failure> {
+/// What stands in the metadata first.
+#[derive(Debug, PartialEq)]
+pub(super) struct First {
+    /// None if nothing is asked for.
+    pub(super) records: Vec<Record>,
+    /// The release whose metadata.version it has.
+    pub(super) release: &'static str,
+}
+
+/// Makes the records.
+pub(super) fn records(beginning: &Beginning) -> Result<First, Failure> {
     let Beginning { add_scram, feature, release_version } = beginning;
+    let newest = known_releases().next_back().unwrap_or_default();
     if add_scram.is_empty() && feature.is_empty() && release_version.is_none() {
-        return Ok(Vec::new());
+        return Ok(First { records: Vec::new(), release: newest });
     }
     let settings = Arc::new(BrokerSettings::default());
     let mut controller = Controller::new(Str::EMPTY, settings);
@@ -43,22 +51,30 @@ pub(super) fn records(beginning: &Beginning) -> Result<Vec<Record>, Failure> {
         }
         Ok::<_, Failure>(())
     };
-    // All that is served, at its highest level; then what is asked for.
-    let first = controller.finish_replay().records;
-    follow(&mut controller, first)?;
-    let mut levels = parse_levels(feature)?;
+    // All that is served, at its highest level or that of the release; then what is asked for.
+    let mut first = controller.finish_replay().records;
     if let Some(release) = release_version {
-        levels.push((METADATA_VERSION.to_owned(), release_level(release)?));
+        let level = release_level(release)?;
+        let mut levels = default_levels(level);
+        levels.push((METADATA_VERSION, level));
+        for record in &mut first {
+            if let Record::FeatureLevel(feature) = record
+                && let Some((_, level)) = levels.iter().find(|(name, _)| feature.name == **name)
+            {
+                feature.feature_level = *level;
+            }
+        }
     }
-    let updates: Vec<_> = levels
-        .into_iter()
-        .map(|(name, level)| FeatureUpdate {
-            name: Str::from(name),
-            level,
-            // No metadata is there that could be lost.
-            upgrade_type: Some(UpgradeType::UnsafeDowngrade),
-        })
-        .collect();
+    follow(&mut controller, first)?;
+    let levels = feature.iter().map(|text| parse_level(text)).collect::<Result<Vec<_>, _>>()?;
+    let update = |(name, level): (String, i16)| {
+        let current = controller.image().features().get(name.as_str()).copied().unwrap_or(0);
+        // No metadata is there that could be lost.
+        let upgrade_type =
+            if level < current { UpgradeType::UnsafeDowngrade } else { UpgradeType::Upgrade };
+        FeatureUpdate { name: Str::from(name), level, upgrade_type: Some(upgrade_type) }
+    };
+    let updates: Vec<_> = levels.into_iter().map(update).collect();
     let decision = controller.update_features(&updates, false);
     decision
         .reply
@@ -72,7 +88,9 @@ pub(super) fn records(beginning: &Beginning) -> Result<Vec<Record>, Failure> {
         }
         follow(&mut controller, decision.records)?;
     }
-    Ok(records)
+    let level = controller.image().features().get(METADATA_VERSION);
+    let release = level.and_then(|level| metadata_version_name(*level)).unwrap_or(newest);
+    Ok(First { records, release })
 }
 
 /// Reads `SCRAM-SHA-256=[name=ann,password=secret]`.
@@ -144,7 +162,32 @@ mod tests {
 
     #[test]
     fn nothing_asked_is_nothing_written() {
-        assert_eq!(records(&beginning(&[], &[])).expect("nothing"), []);
+        assert_eq!(records(&beginning(&[], &[])).expect("nothing").records, []);
+    }
+
+    #[test]
+    fn a_release_decides_all_levels_and_single_ones_come_over_it() {
+        let release = Some("3.9".to_owned());
+        let first = records(&Beginning { release_version: release, ..beginning(&[], &[]) });
+        let first = first.expect("a release that is known");
+        assert_eq!(first.release, "3.9-IV0");
+        let level = |name: &str, first: &First| {
+            let of = |record: &Record| match record {
+                Record::FeatureLevel(it) if it.name == *name => Some(it.feature_level),
+                _ => None,
+            };
+            first.records.iter().filter_map(of).next_back()
+        };
+        assert_eq!(level(METADATA_VERSION, &first), Some(21));
+        assert_eq!(level("group.version", &first), Some(0));
+        let release = Some("4.2-IV0".to_owned());
+        let features = beginning(&[], &["streams.version=1", "share.version=0"]);
+        let first = records(&Beginning { release_version: release, ..features });
+        let first = first.expect("levels that are known");
+        assert_eq!(level(METADATA_VERSION, &first), Some(28));
+        assert_eq!(level("streams.version", &first), Some(1));
+        assert_eq!(level("share.version", &first), Some(0));
+        assert_eq!(level("transaction.version", &first), Some(2));
     }
 
     #[test]

@@ -1,155 +1,125 @@
-//! The tools about the cluster as a whole: features, the quorum, client metrics, data directories,
-//! delegation tokens.
+//! The tools about the cluster as a whole: who is in it, the quorum, client metrics, data directories.
+
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use fleuve_client::admin::{Alteration, Resource, UpgradeType};
-use fleuve_metadata::controller::metadata_version_name;
+use fleuve_client::Admin;
+use fleuve_client::admin::{Alteration, Resource};
 use fleuve_os::{OsRandom, Random};
 use fleuve_types::Uuid;
 use serde_json::json;
 
-use super::Connect;
-use crate::commands::cluster::parse_levels;
+use super::{Connect, ConnectEither};
 use crate::failure::{Failure, explain};
 use crate::output::line;
 use crate::quantities::now_ms;
 
-/// Describe features and change their levels.
+/// Show the cluster.
 #[derive(Debug, Parser)]
-pub(super) struct Features {
-    #[command(flatten)]
-    connect: Connect,
+pub(super) struct Cluster {
     #[command(subcommand)]
-    action: FeaturesAction,
+    action: ClusterAction,
 }
 
 #[derive(Debug, Subcommand)]
-enum FeaturesAction {
-    /// Show supported and finalized levels.
-    Describe,
-    /// Raise levels.
-    Upgrade(FeatureLevels),
-    /// Lower levels.
-    Downgrade {
+enum ClusterAction {
+    /// Print the cluster's id.
+    ClusterId {
         #[command(flatten)]
-        levels: FeatureLevels,
-        /// Also if metadata is lost by it.
-        #[arg(long)]
-        r#unsafe: bool,
+        connect: ClusterConnect,
     },
-    /// Switch features off.
-    Disable {
-        /// A feature; may be repeated.
-        #[arg(long, required = true)]
-        feature: Vec<String>,
-        /// Also if metadata is lost by it.
-        #[arg(long)]
-        r#unsafe: bool,
-        /// Only check.
-        #[arg(long)]
-        dry_run: bool,
+    /// List the brokers.
+    ListEndpoints {
+        #[command(flatten)]
+        connect: ClusterConnect,
+        /// Also brokers that take no part at the moment.
+        #[arg(long, conflicts_with = "bootstrap_controller")]
+        include_fenced_brokers: bool,
+    },
+    /// Forget a broker.
+    Unregister {
+        #[command(flatten)]
+        connect: ClusterConnect,
+        /// Its id.
+        #[arg(long, short)]
+        id: i32,
     },
 }
 
-/// The levels to set.
+/// The options of [`ConnectEither`], with the short ones of this tool.
 #[derive(Debug, Args)]
-struct FeatureLevels {
-    /// A feature with its level; may be repeated.
-    #[arg(long)]
-    feature: Vec<String>,
-    /// A release, such as 4.3-IV0, whose metadata.version is meant.
-    #[arg(long, visible_alias = "release-version")]
-    metadata: Option<String>,
-    /// Only check.
-    #[arg(long)]
-    dry_run: bool,
+struct ClusterConnect {
+    /// Brokers to ask first [env: FLEUVE_BOOTSTRAP_SERVER] [default: localhost:9092].
+    #[arg(long, short = 'b')]
+    bootstrap_server: Option<String>,
+    /// Controllers to ask first: here that is a broker's address, because the controller is inside.
+    #[arg(long, short = 'C', conflicts_with = "bootstrap_server")]
+    bootstrap_controller: Option<String>,
+    /// A file of client properties.
+    #[arg(long, short = 'c', visible_alias = "config")]
+    command_config: Option<PathBuf>,
 }
 
-/// The feature that goes by names of releases.
-const METADATA_VERSION: &str = "metadata.version";
+impl ClusterConnect {
+    async fn admin(self) -> Result<Admin, Failure> {
+        let Self { bootstrap_server, bootstrap_controller, command_config } = self;
+        let connect = Connect { bootstrap_server, command_config };
+        ConnectEither { connect, bootstrap_controller }.admin().await
+    }
+}
 
-pub(super) async fn features(options: Features) -> Result<(), Failure> {
-    let admin = options.connect.context()?.admin().await?;
-    let (updates, upgrade_type, dry_run, done) = match options.action {
-        FeaturesAction::Describe => {
-            let (features, epoch) = admin.describe_features().await?;
-            for feature in features {
-                let level = |level: i16| match metadata_version_name(level) {
-                    Some(name) if feature.name == METADATA_VERSION => name.to_owned(),
-                    _ => level.to_string(),
+pub(super) async fn cluster(options: Cluster) -> Result<(), Failure> {
+    match options.action {
+        ClusterAction::ClusterId { connect } => {
+            let cluster = connect.admin().await?.describe_cluster().await?;
+            line(format!("Cluster ID: {}", cluster.id))
+        }
+        ClusterAction::Unregister { connect, id } => {
+            connect.admin().await?.unregister_broker(id).await?;
+            line(format!("Broker {id} is no longer registered."))
+        }
+        ClusterAction::ListEndpoints { connect, include_fenced_brokers } => {
+            let is_of_controllers = connect.bootstrap_controller.is_some();
+            let cluster = connect.admin().await?.describe_cluster().await?;
+            let mut nodes = cluster.brokers;
+            nodes.retain(|node| match is_of_controllers {
+                true => cluster.controller == Some(node.id),
+                false => include_fenced_brokers || !node.is_fenced,
+            });
+            // The widths of Apache's tool, which does not count the headings.
+            let hosts = nodes.iter().map(|node| node.host.len());
+            let host_width = hosts.max().unwrap_or(100);
+            let racks = nodes.iter().filter_map(|node| node.rack.as_ref().map(String::len));
+            let rack_width = racks.max().unwrap_or(10);
+            let row = |[id, host, port, rack, state, kind]: [&str; 6]| {
+                let state = match is_of_controllers {
+                    true => String::new(),
+                    false => format!("{state:<10} "),
                 };
-                let (min, max) = feature.supported.unwrap_or((0, 0));
                 line(format!(
-                    "Feature: {:<42}SupportedMinVersion: {:<17}SupportedMaxVersion: {:<17}\
-                     FinalizedVersionLevel: {:<17}Epoch: {epoch}",
-                    feature.name,
-                    level(min),
-                    level(max),
-                    level(feature.finalized)
-                ))?;
-            }
-            return Ok(());
-        }
-        FeaturesAction::Upgrade(levels) => {
-            let dry_run = levels.dry_run;
-            (gather(levels)?, UpgradeType::Upgrade, dry_run, ("upgrade", "upgraded"))
-        }
-        FeaturesAction::Downgrade { levels, r#unsafe } => {
-            let dry_run = levels.dry_run;
-            (gather(levels)?, downgrade(r#unsafe), dry_run, ("downgrade", "downgraded"))
-        }
-        FeaturesAction::Disable { feature, r#unsafe, dry_run } => {
-            let updates = feature.into_iter().map(|name| (name, 0)).collect();
-            (updates, downgrade(r#unsafe), dry_run, ("disable", "disabled"))
-        }
-    };
-    let (verb, participle) = done;
-    let target =
-        |level: i16| if verb == "disable" { String::new() } else { format!(" to {level}") };
-    let outcome = admin.update_features(&updates, upgrade_type, dry_run).await;
-    for (name, level) in &updates {
-        let to = target(*level);
-        match &outcome {
-            Ok(()) if dry_run => line(format!("{name} can be {participle}{to}."))?,
-            Ok(()) => line(format!("{name} was {participle}{to}."))?,
-            Err(error) => line(format!("Could not {verb} {name}{to}. {error}"))?,
+                    "{id:<10} {host:<host_width$} {port:<10} {rack:<rack_width$} {state}{kind:<15}"
+                ))
+            };
+            row(["ID", "HOST", "PORT", "RACK", "STATE", "ENDPOINT_TYPE"])?;
+            nodes.iter().try_for_each(|node| {
+                row([
+                    &node.id.to_string(),
+                    &node.host,
+                    &node.port.to_string(),
+                    node.rack.as_deref().unwrap_or("null"),
+                    if node.is_fenced { "fenced" } else { "unfenced" },
+                    if is_of_controllers { "controller" } else { "broker" },
+                ])
+            })
         }
     }
-    let count = updates.len();
-    outcome.map_err(|_| Failure::new(format!("{count} out of {count} operation(s) failed.")))
-}
-
-fn downgrade(is_unsafe: bool) -> UpgradeType {
-    if is_unsafe { UpgradeType::UnsafeDowngrade } else { UpgradeType::SafeDowngrade }
-}
-
-fn gather(levels: FeatureLevels) -> Result<Vec<(String, i16)>, Failure> {
-    let mut updates = parse_levels(&levels.feature)?;
-    if let Some(release) = levels.metadata {
-        updates.push((METADATA_VERSION.to_owned(), release_level(&release)?));
-    }
-    if updates.is_empty() {
-        return Err(Failure::new("what? pass --feature NAME=LEVEL or --release-version RELEASE"));
-    }
-    Ok(updates)
-}
-
-/// The level of metadata.version that a release has.
-pub(super) fn release_level(release: &str) -> Result<i16, Failure> {
-    let level = (0..=i16::from(u8::MAX)).rev().find(|level| {
-        let name = metadata_version_name(*level);
-        name.is_some_and(|name| name == release || name.split('-').next() == Some(release))
-    });
-    level.ok_or_else(|| {
-        Failure::new(format!("{release}: expected a release such as 4.3 or 4.3-IV0"))
-    })
 }
 
 /// Describe the metadata quorum, and change who votes.
 #[derive(Debug, Parser)]
 pub(super) struct Quorum {
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectEither,
     #[command(subcommand)]
     action: QuorumAction,
 }
@@ -198,7 +168,7 @@ enum QuorumAction {
 }
 
 pub(super) async fn quorum(options: Quorum) -> Result<(), Failure> {
-    let admin = options.connect.context()?.admin().await?;
+    let admin = options.connect.admin().await?;
     match options.action {
         QuorumAction::Describe { status: true, .. } => {
             let cluster = admin.describe_cluster().await?;

@@ -10,7 +10,7 @@ use fleuve_client::admin::{
 use fleuve_os::{OsRandom, Random};
 use fleuve_protocol::ErrorCode;
 
-use super::Connect;
+use super::ConnectEither;
 use crate::commands::config::check_broker;
 use crate::commands::user::SALT_BYTES;
 use crate::failure::Failure;
@@ -21,7 +21,7 @@ use crate::output::line;
 #[command(group = ArgGroup::new("action").required(true).args(["describe", "alter"]))]
 pub(super) struct Configs {
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectEither,
     /// Show configurations.
     #[arg(long)]
     describe: bool,
@@ -44,6 +44,9 @@ pub(super) struct Configs {
     /// A broker.
     #[arg(long)]
     broker: Option<String>,
+    /// A broker whose levels of loggers are meant.
+    #[arg(long)]
+    broker_logger: Option<String>,
     /// The defaults of all brokers.
     #[arg(long)]
     broker_defaults: bool,
@@ -87,7 +90,7 @@ pub(super) struct Configs {
 
 pub(super) async fn run(options: Configs) -> Result<(), Failure> {
     let targets = targets(&options)?;
-    let admin = options.connect.context()?.admin().await?;
+    let admin = options.connect.admin().await?;
     let change = gather(&options)?;
     if let Targets::Resource(resource) = &targets {
         check_broker(&admin, resource).await?;
@@ -231,6 +234,7 @@ fn targets(options: &Configs) -> Result<Targets, Failure> {
     let resource = match options {
         Configs { topic: Some(name), .. } => Some(Resource::Topic(name.clone())),
         Configs { broker: Some(id), .. } => Some(Resource::Broker(id.clone())),
+        Configs { broker_logger: Some(id), .. } => Some(Resource::BrokerLogger(id.clone())),
         Configs { group: Some(name), .. } => Some(Resource::Group(name.clone())),
         Configs { client_metrics: Some(name), .. } => Some(Resource::ClientMetrics(name.clone())),
         Configs { broker_defaults: true, .. } => Some(Resource::Broker(String::new())),

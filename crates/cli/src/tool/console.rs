@@ -12,7 +12,7 @@ use crate::commands::produce::{LineHeaders, Produce, run_in as produce_in, unesc
 use crate::commands::topic::parse_assignments;
 use crate::decode::Decoder;
 use crate::failure::Failure;
-use crate::output::note;
+use crate::output::{line, note};
 use crate::patterns::{TopicPattern, pick};
 use crate::printing::{Form, Parts, Style};
 
@@ -174,7 +174,7 @@ pub(super) struct ConsoleConsumer {
     /// Accepted: unreadable records are reported.
     #[arg(long)]
     skip_message_on_error: bool,
-    /// Accepted: events are in the log.
+    /// Say when the consumer has ended.
     #[arg(long)]
     enable_systest_events: bool,
 }
@@ -248,7 +248,7 @@ pub(super) async fn consume(options: ConsoleConsumer) -> Result<(), Failure> {
     };
     let (records, _, _) = consume_in(consume, context, style).await?;
     note(format!("Processed a total of {records} messages"));
-    Ok(())
+    if options.enable_systest_events { line("shutdown_complete") } else { Ok(()) }
 }
 
 impl FormatOptions {

@@ -72,7 +72,7 @@ pub(super) struct Groups {
     all_topics: bool,
     #[command(flatten)]
     to: Reset,
-    /// Accepted; the client has its own timeouts.
+    /// How long an answer may take, in ms.
     #[arg(long)]
     timeout: Option<u64>,
 }
@@ -87,7 +87,7 @@ pub(super) async fn run(groups: Groups) -> Result<(), Failure> {
             }
         };
     }
-    let admin = groups.connect.context()?.admin().await?;
+    let admin = groups.connect.admin_within(groups.timeout).await?;
     if groups.list {
         return list(&groups, &admin).await;
     }

@@ -8,6 +8,9 @@ mod bootstrap;
 mod cluster;
 mod configs;
 mod console;
+mod consumer_perf;
+mod dates;
+mod features;
 mod files;
 mod grid;
 mod groups;
@@ -30,10 +33,12 @@ mod topics;
 mod transactions;
 mod verifiable;
 
-use clap::{Args, Parser};
-use fleuve_client::Properties;
+use std::path::PathBuf;
 
-use crate::context::Context;
+use clap::{Args, Parser};
+use fleuve_client::{Admin, Properties};
+
+use crate::context::{Context, DEFAULT_SERVER};
 use crate::failure::Failure;
 use crate::output::line;
 
@@ -58,7 +63,9 @@ impl Tool {
 
 pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
     let Tool { name, arguments } = tool;
-    if arguments == ["--version"] {
+    let wants_version =
+        arguments == ["--version"] || (name == "kafka-transactions" && arguments == ["-v"]);
+    if wants_version {
         return line(format!("{} (Fleuve, speaks Kafka 4.3)", env!("CARGO_PKG_VERSION")));
     }
     match name.as_str() {
@@ -67,7 +74,7 @@ pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
         "kafka-acls" => acls::run(parse(&name, arguments)?).await,
         "kafka-delegation-tokens" => tokens::run(parse(&name, arguments)?).await,
         "kafka-client-metrics" => cluster::client_metrics(parse(&name, arguments)?).await,
-        "kafka-features" => cluster::features(parse(&name, arguments)?).await,
+        "kafka-features" => features::run(parse(&name, arguments)?).await,
         "kafka-leader-election" => leaders::elect(parse(&name, arguments)?).await,
         "kafka-log-dirs" => cluster::log_dirs(parse(&name, arguments)?).await,
         "kafka-metadata-quorum" => cluster::quorum(parse(&name, arguments)?).await,
@@ -82,10 +89,10 @@ pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
         "kafka-get-offsets" => small::get_offsets(parse(&name, arguments)?).await,
         "kafka-delete-records" => small::delete_records(parse(&name, arguments)?).await,
         "kafka-broker-api-versions" => small::api_versions(parse(&name, arguments)?).await,
-        "kafka-cluster" => small::cluster(parse(&name, arguments)?).await,
+        "kafka-cluster" => cluster::cluster(parse(&name, arguments)?).await,
         "kafka-dump-log" => small::dump_log(parse(&name, arguments)?),
         "kafka-producer-perf-test" => perf::produce(parse(&name, arguments)?).await,
-        "kafka-consumer-perf-test" => perf::consume(parse(&name, arguments)?).await,
+        "kafka-consumer-perf-test" => consumer_perf::consume(parse(&name, arguments)?).await,
         "kafka-verifiable-producer" => verifiable::produce(parse(&name, arguments)?).await,
         "kafka-verifiable-consumer" => verifiable::consume(parse(&name, arguments)?).await,
         "kafka-console-share-consumer" => share_console::consume(parse(&name, arguments)?).await,
@@ -105,12 +112,12 @@ pub(crate) async fn run(tool: Tool) -> Result<(), Failure> {
 /// Options that nearly every tool has.
 #[derive(Debug, Args)]
 pub(crate) struct Connect {
-    /// Brokers to ask first.
-    #[arg(long, env = "FLEUVE_BOOTSTRAP_SERVER", default_value = "localhost:9092")]
-    bootstrap_server: String,
+    /// Brokers to ask first [env: FLEUVE_BOOTSTRAP_SERVER] [default: localhost:9092].
+    #[arg(long)]
+    bootstrap_server: Option<String>,
     /// A file of client properties.
-    #[arg(long, visible_aliases = ["consumer.config", "consumer-config", "producer.config", "config-file"])]
-    command_config: Option<std::path::PathBuf>,
+    #[arg(long, visible_aliases = ["consumer.config", "consumer-config", "producer.config", "config-file", "admin.config"])]
+    command_config: Option<PathBuf>,
 }
 
 impl Connect {
@@ -119,8 +126,52 @@ impl Connect {
             Some(path) => Properties::load(path)?,
             None => Properties::new(),
         };
-        properties.set("bootstrap.servers", &self.bootstrap_server)?;
+        // Read here and not by the parser, for which a variable would contradict
+        // --bootstrap-controller.
+        let given = self.bootstrap_server.clone().or_else(|| std::env::var(SERVER_VARIABLE).ok());
+        if let Some(servers) = given {
+            properties.set("bootstrap.servers", &servers)?;
+        } else if properties.get("bootstrap.servers").is_none() {
+            properties.set("bootstrap.servers", DEFAULT_SERVER)?;
+        }
         Ok(Context::of(properties))
+    }
+
+    /// Connects for requests that may take so long, in ms.
+    async fn admin_within(&self, timeout_ms: Option<u64>) -> Result<Admin, Failure> {
+        let mut context = self.context()?;
+        if let Some(timeout) = timeout_ms {
+            context.set("request.timeout.ms", &timeout.to_string())?;
+            context.set("default.api.timeout.ms", &timeout.to_string())?;
+        }
+        context.admin().await
+    }
+}
+
+/// Names the brokers to ask first, for every command.
+const SERVER_VARIABLE: &str = "FLEUVE_BOOTSTRAP_SERVER";
+
+/// Options of tools that Kafka's controllers answer as well as its brokers.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectEither {
+    #[command(flatten)]
+    connect: Connect,
+    /// Controllers to ask first: here that is a broker's address, because the controller is inside.
+    #[arg(long, conflicts_with = "bootstrap_server")]
+    bootstrap_controller: Option<String>,
+}
+
+impl ConnectEither {
+    async fn admin(&self) -> Result<Admin, Failure> {
+        let mut context = self.connect.context()?;
+        let Some(address) = &self.bootstrap_controller else { return context.admin().await };
+        context.set("bootstrap.servers", address)?;
+        context.admin().await.map_err(|failure| {
+            Failure::new(format!(
+                "no answer from {address} ({failure}): the controller is inside the broker and has \
+                 no listener of its own, so pass --bootstrap-server with the broker's address"
+            ))
+        })
     }
 }
 

@@ -1,15 +1,18 @@
-//! `kafka-producer-perf-test.sh` and `kafka-consumer-perf-test.sh`.
+//! `kafka-producer-perf-test.sh`.
+//!
+//! Departs from Apache's tool in that a record that is not acknowledged ends it.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use fleuve_client::config::OffsetReset;
+use fleuve_client::metrics::Metric;
 use fleuve_client::producer::Delivery;
-use fleuve_client::{Consumer, Producer, Properties, Record};
+use fleuve_client::{Producer, Properties, Record};
+use fleuve_os::{OsRandom, Random};
+use fleuve_types::Uuid;
 use tokio::sync::mpsc;
 
-use super::Connect;
 use crate::commands::bench::payload;
 use crate::commands::produce::unescape;
 use crate::commands::topic::parse_assignments;
@@ -17,7 +20,6 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::histogram::Histogram;
 use crate::output::line;
-use crate::quantities::{format_time, now_ms};
 
 /// Measure a producer.
 #[derive(Debug, Parser)]
@@ -52,17 +54,38 @@ pub(super) struct ProducerPerformance {
     /// Brokers to ask first.
     #[arg(long)]
     bootstrap_server: Option<String>,
-    /// How often to report.
-    #[arg(long, default_value_t = 5000)]
+    /// How often to report, in ms.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
     reporting_interval: u64,
-    /// Accepted: metrics are not printed.
+    /// The first records are not counted in a second summary, of the steady state.
+    #[arg(long, default_value_t = 0)]
+    warmup_records: u64,
+    /// Write in transactions of this id.
+    #[arg(long)]
+    transactional_id: Option<String>,
+    /// Write in transactions that last so long, in ms [default: 3000 with a transactional id].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    transaction_duration_ms: Option<u64>,
+    /// Print the metrics of the producer at the end.
     #[arg(long)]
     print_metrics: bool,
 }
 
+/// How long transactions last unless something else is said.
+const TRANSACTION_MS: u64 = 3000;
+
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 pub(super) async fn produce(options: ProducerPerformance) -> Result<(), Failure> {
+    if options.num_records == 0 {
+        return Err(Failure::new("--num-records should be greater than zero."));
+    }
+    if options.warmup_records >= options.num_records {
+        return Err(Failure::new(
+            "The value for --warmup-records must be strictly fewer than the number of records in \
+             the test, --num-records.",
+        ));
+    }
     let mut properties = match &options.command_config {
         Some(path) => Properties::load(path)?,
         None => Properties::new(),
@@ -73,29 +96,25 @@ pub(super) async fn produce(options: ProducerPerformance) -> Result<(), Failure>
     if let Some(servers) = &options.bootstrap_server {
         properties.set("bootstrap.servers", servers)?;
     }
+    let transaction = transaction(&options, &mut properties)?;
     let context = Context::of(properties);
+    let values = values(&options)?;
     let producer = Producer::new(context.client().await?, context.producer_config()?)?;
-    let values: Vec<Vec<u8>> = match &options.payload_file {
-        Some(path) => {
-            let text = std::fs::read(path).map_err(|error| {
-                Failure::new(format!("cannot read {}: {error}", path.display()))
-            })?;
-            let text = String::from_utf8_lossy(&text);
-            let delimiter = unescape(&options.payload_delimiter);
-            text.split(delimiter.as_str())
-                .filter(|payload| !payload.is_empty())
-                .map(|payload| payload.as_bytes().to_vec())
-                .collect()
-        }
-        None => vec![payload(options.record_size.unwrap_or(100))],
-    };
-    if values.is_empty() {
-        return Err(Failure::new("--payload-file holds no lines"));
+    if transaction.is_some() {
+        producer.init_transactions().await?;
+    }
+    if options.warmup_records > 0 {
+        line(format!(
+            "Warmup first {} records. Steady state results will print after the complete test \
+             summary.",
+            options.warmup_records
+        ))?;
     }
     let (sent, answers) = mpsc::unbounded_channel();
-    let timing = tokio::spawn(watch(answers, Duration::from_millis(options.reporting_interval)));
+    let interval = Duration::from_millis(options.reporting_interval);
+    let timing = tokio::spawn(watch(answers, interval, options.warmup_records));
     let began = Instant::now();
-    let mut size = 0;
+    let mut transaction_began = None;
     for index in 0..options.num_records {
         if options.throughput > 0.0 {
             let due = began + Duration::from_secs_f64(index as f64 / options.throughput);
@@ -105,167 +124,187 @@ pub(super) async fn produce(options: ProducerPerformance) -> Result<(), Failure>
                 tokio::time::sleep(wait).await;
             }
         }
+        let at = Instant::now();
+        if transaction.is_some() && transaction_began.is_none() {
+            producer.begin_transaction()?;
+            transaction_began = Some(at);
+        }
         let number = index.to_string();
         let value = if options.payload_monotonic {
             number.as_bytes()
         } else {
             &values[index as usize % values.len()]
         };
-        size += value.len() as u64;
-        let at = Instant::now();
         let delivery = producer.send(Record::new(&options.topic).value(value)).await?;
         // The receiver ends only after this end is dropped.
-        let _ = sent.send((at, value.len(), delivery));
+        let _ = sent.send(Sent { at, size: value.len(), delivery });
+        let lasted = transaction_began.map(|began| at.duration_since(began));
+        if lasted.is_some_and(|lasted| transaction.is_some_and(|most| lasted >= most)) {
+            producer.commit_transaction().await?;
+            transaction_began = None;
+        }
     }
+    if transaction_began.is_some() {
+        producer.commit_transaction().await?;
+    }
+    producer.flush().await?;
+    let metrics = producer.metrics();
     producer.close().await?;
-    let took = began.elapsed();
     drop(sent);
-    let latencies = timing.await.map_err(Failure::new)??;
-    let seconds = took.as_secs_f64().max(1e-9);
-    line(format!(
-        "{} records sent, {:.6} records/sec ({:.2} MB/sec), {:.2} ms avg latency, {:.2} ms max \
-         latency, {} ms 50th, {} ms 95th, {} ms 99th, {} ms 99.9th.",
-        options.num_records,
-        options.num_records as f64 / seconds,
-        size as f64 / MEBIBYTE / seconds,
-        ms(latencies.mean()),
-        ms(latencies.max()),
-        latencies.quantile(0.5).as_millis(),
-        latencies.quantile(0.95).as_millis(),
-        latencies.quantile(0.99).as_millis(),
-        latencies.quantile(0.999).as_millis(),
-    ))
+    let (all, steady) = timing.await.map_err(Failure::new)??;
+    all.print("")?;
+    if let Some(steady) = steady {
+        steady.print(" steady state")?;
+    }
+    if options.print_metrics { print_metrics(metrics) } else { Ok(()) }
 }
 
-/// Awaits deliveries and reports every `interval`.
+/// Finds out whether, and for how long, transactions are wanted; names them in the properties.
+fn transaction(
+    options: &ProducerPerformance,
+    properties: &mut Properties,
+) -> Result<Option<Duration>, Failure> {
+    const ID: &str = "transactional.id";
+    if let Some(id) = &options.transactional_id {
+        properties.set(ID, id)?;
+    }
+    if properties.get(ID).is_none() {
+        if options.transaction_duration_ms.is_none() {
+            return Ok(None);
+        }
+        let mut bytes = [0; 16];
+        OsRandom.fill(&mut bytes);
+        let id = Uuid::from_random_bytes(bytes);
+        properties.set(ID, &format!("performance-producer-{id}"))?;
+    }
+    let lasts_ms = options.transaction_duration_ms.unwrap_or(TRANSACTION_MS);
+    Ok(Some(Duration::from_millis(lasts_ms)))
+}
+
+/// What is sent in turn.
+fn values(options: &ProducerPerformance) -> Result<Vec<Vec<u8>>, Failure> {
+    let Some(path) = &options.payload_file else {
+        return Ok(vec![payload(options.record_size.unwrap_or(100))]);
+    };
+    let failed =
+        |reason: &str| Failure::new(format!("--payload-file {}: {reason}", path.display()));
+    let text = std::fs::read(path).map_err(|error| failed(&error.to_string()))?;
+    let text = String::from_utf8_lossy(&text);
+    let delimiter = unescape(&options.payload_delimiter);
+    let values: Vec<_> = text
+        .split(delimiter.as_str())
+        .filter(|payload| !payload.is_empty())
+        .map(|payload| payload.as_bytes().to_vec())
+        .collect();
+    if values.is_empty() {
+        return Err(failed("it holds no lines"));
+    }
+    Ok(values)
+}
+
+/// A record on its way.
+struct Sent {
+    at: Instant,
+    size: usize,
+    delivery: Delivery,
+}
+
+/// What became of records since a moment.
+struct Stats {
+    began: Instant,
+    latencies: Histogram,
+    size: u64,
+}
+
+impl Stats {
+    fn new() -> Self {
+        Self { began: Instant::now(), latencies: Histogram::new(), size: 0 }
+    }
+
+    fn record(&mut self, latency: Duration, size: usize) {
+        self.latencies.record(latency);
+        self.size += size as u64;
+    }
+
+    /// Records and megabytes per second.
+    fn rates(&self) -> (f64, f64) {
+        let seconds = self.began.elapsed().as_secs_f64().max(1e-9);
+        (self.latencies.count() as f64 / seconds, self.size as f64 / MEBIBYTE / seconds)
+    }
+
+    fn print_window(&self) -> Result<(), Failure> {
+        let (records, megabytes) = self.rates();
+        line(format!(
+            "{} records sent, {records:.1} records/sec ({megabytes:.2} MB/sec), {:.1} ms avg \
+             latency, {:.1} ms max latency.",
+            self.latencies.count(),
+            ms(self.latencies.mean()),
+            ms(self.latencies.max()),
+        ))
+    }
+
+    fn print(&self, state: &str) -> Result<(), Failure> {
+        let (records, megabytes) = self.rates();
+        let percentile = |fraction| self.latencies.quantile(fraction).as_millis();
+        line(format!(
+            "{}{state} records sent, {records:.6} records/sec ({megabytes:.2} MB/sec), {:.2} ms \
+             avg latency, {:.2} ms max latency, {} ms 50th, {} ms 95th, {} ms 99th, {} ms 99.9th.",
+            self.latencies.count(),
+            ms(self.latencies.mean()),
+            ms(self.latencies.max()),
+            percentile(0.5),
+            percentile(0.95),
+            percentile(0.99),
+            percentile(0.999),
+        ))
+    }
+}
+
+/// Awaits deliveries and reports every `interval`; returns the whole, and what came after the
+/// warm-up if there was one.
 async fn watch(
-    mut answers: mpsc::UnboundedReceiver<(Instant, usize, Delivery)>,
+    mut answers: mpsc::UnboundedReceiver<Sent>,
     interval: Duration,
-) -> Result<Histogram, Failure> {
-    let mut all = Histogram::new();
-    let mut window = Histogram::new();
-    let mut window_size = 0;
-    let mut window_began = Instant::now();
-    while let Some((at, size, delivery)) = answers.recv().await {
+    warmup_records: u64,
+) -> Result<(Stats, Option<Stats>), Failure> {
+    let mut all = Stats::new();
+    let mut steady: Option<Stats> = None;
+    let mut window = Stats::new();
+    while let Some(Sent { at, size, delivery }) = answers.recv().await {
+        let is_warm = warmup_records > 0 && all.latencies.count() >= warmup_records;
+        if is_warm && steady.is_none() {
+            line("In steady state.")?;
+            window = Stats::new();
+            steady = Some(Stats::new());
+        }
         delivery.await?;
-        all.record(at.elapsed());
-        window.record(at.elapsed());
-        window_size += size;
-        if window_began.elapsed() >= interval {
-            let seconds = window_began.elapsed().as_secs_f64();
-            line(format!(
-                "{} records sent, {:.1} records/sec ({:.2} MB/sec), {:.1} ms avg latency, {:.1} ms \
-                 max latency.",
-                window.count(),
-                window.count() as f64 / seconds,
-                window_size as f64 / MEBIBYTE / seconds,
-                ms(window.mean()),
-                ms(window.max()),
-            ))?;
-            window = Histogram::new();
-            window_size = 0;
-            window_began = Instant::now();
+        let latency = at.elapsed();
+        for stats in [Some(&mut all), Some(&mut window), steady.as_mut()].into_iter().flatten() {
+            stats.record(latency, size);
+        }
+        if window.began.elapsed() >= interval {
+            window.print_window()?;
+            window = Stats::new();
         }
     }
-    Ok(all)
+    Ok((all, steady))
 }
 
-/// Measure a consumer.
-#[derive(Debug, Parser)]
-pub(super) struct ConsumerPerformance {
-    #[command(flatten)]
-    connect: Connect,
-    /// The topic.
-    #[arg(long)]
-    topic: String,
-    /// How many records.
-    #[arg(long = "num-records", visible_alias = "messages")]
-    num_records: u64,
-    /// The consumer group.
-    #[arg(long)]
-    group: Option<String>,
-    /// Give up when nothing came for so long, in ms.
-    #[arg(long, default_value_t = 10_000)]
-    timeout: u64,
-    /// Consumer properties.
-    #[arg(long = "command-property", visible_alias = "consumer-property")]
-    consumer_property: Vec<String>,
-    /// Begin with what comes, if nothing is committed.
-    #[arg(long)]
-    from_latest: bool,
-    /// Accepted: the client fetches what its properties say.
-    #[arg(long)]
-    fetch_size: Option<i32>,
-    /// Leave the heading out.
-    #[arg(long)]
-    hide_header: bool,
-    /// Accepted: the system sizes socket buffers.
-    #[arg(long)]
-    socket_buffer_size: Option<i32>,
-    /// Accepted: times are printed as 2026-11-21T10:00:00.000Z.
-    #[arg(long)]
-    date_format: Option<String>,
-    /// Accepted: only totals are printed.
-    #[arg(long)]
-    show_detailed_stats: bool,
-    /// Accepted: only totals are printed.
-    #[arg(long)]
-    reporting_interval: Option<u64>,
-    /// Accepted: metrics are not printed.
-    #[arg(long)]
-    print_metrics: bool,
-}
-
-pub(super) async fn consume(options: ConsumerPerformance) -> Result<(), Failure> {
-    let mut context = options.connect.context()?;
-    for (key, value) in parse_assignments(&options.consumer_property)? {
-        context.set(&key, &value)?;
-    }
-    let mut config = context.consumer_config()?;
-    let group = options.group.unwrap_or_else(|| format!("perf-consumer-{}", std::process::id()));
-    config.group_id = Some(group);
-    config.offset_reset =
-        if options.from_latest { OffsetReset::Latest } else { OffsetReset::Earliest };
-    let consumer = Consumer::new(context.client().await?, config)?;
-    consumer.subscribe(&[&options.topic])?;
-    let began = Instant::now();
-    let began_at = now_ms();
-    let mut joined = None;
-    let (mut records, mut size) = (0_u64, 0_u64);
-    while records < options.num_records {
-        let Some(batch) = consumer.poll(Duration::from_millis(options.timeout)).await? else {
-            break;
-        };
-        joined.get_or_insert_with(|| began.elapsed());
-        for record in &batch {
-            records += 1;
-            size +=
-                (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
-        }
-    }
-    let took = began.elapsed();
-    consumer.close().await?;
-    let joined = joined.unwrap_or(took);
-    let fetching = took.saturating_sub(joined).as_secs_f64().max(1e-9);
-    let seconds = took.as_secs_f64().max(1e-9);
-    let megabytes = size as f64 / MEBIBYTE;
-    if !options.hide_header {
-        line(
-            "start.time, end.time, data.consumed.in.MB, MB.sec, data.consumed.in.nMsg, nMsg.sec, \
-             rebalance.time.ms, fetch.time.ms, fetch.MB.sec, fetch.nMsg.sec",
-        )?;
-    }
-    line(format!(
-        "{}, {}, {megabytes:.4}, {:.4}, {records}, {:.4}, {}, {:.0}, {:.4}, {:.4}",
-        format_time(began_at),
-        format_time(now_ms()),
-        megabytes / seconds,
-        records as f64 / seconds,
-        joined.as_millis(),
-        fetching * 1e3,
-        megabytes / fetching,
-        records as f64 / fetching,
-    ))
+/// Prints the metrics of a client as Kafka's tools that measure do.
+pub(super) fn print_metrics(metrics: Vec<Metric>) -> Result<(), Failure> {
+    let mut rows: Vec<_> = metrics
+        .into_iter()
+        .map(|metric| {
+            let tags: Vec<_> =
+                metric.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let name = format!("{}:{}:{{{}}}", metric.group, metric.name, tags.join(", "));
+            (name, metric.value)
+        })
+        .collect();
+    rows.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    line(format!("\n{:<width$}   Value", "Metric Name"))?;
+    rows.into_iter().try_for_each(|(name, value)| line(format!("{name:<width$} : {value:.3}")))
 }
 
 fn ms(duration: Duration) -> f64 {

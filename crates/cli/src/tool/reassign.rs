@@ -10,7 +10,7 @@ use fleuve_client::admin::{Alteration, Resource};
 use fleuve_types::TopicPartition;
 use serde_json::{Value, json};
 
-use super::Connect;
+use super::ConnectEither;
 use super::leaders::{read_json, read_plan};
 use super::log_moves::{self, Move, Place};
 use crate::failure::Failure;
@@ -32,7 +32,7 @@ const TOPIC_THROTTLES: [&str; 2] =
     .args(["generate", "execute", "verify", "cancel", "list"]))]
 pub(super) struct Reassign {
     #[command(flatten)]
-    connect: Connect,
+    connect: ConnectEither,
     /// Propose a plan; nothing is moved.
     #[arg(long, requires_all = ["topics_to_move_json_file", "broker_list"])]
     generate: bool,
@@ -81,7 +81,7 @@ pub(super) struct Reassign {
 }
 
 pub(super) async fn reassign(options: Reassign) -> Result<(), Failure> {
-    let admin = options.connect.context()?.admin().await?;
+    let admin = options.connect.admin().await?;
     if options.list {
         let ongoing = admin.list_reassignments(None).await?;
         if ongoing.is_empty() {

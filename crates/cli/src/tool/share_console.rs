@@ -12,12 +12,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Connect;
 use super::console::FormatOptions;
+use super::dates::{DateFormat, USUAL};
 use crate::commands::topic::parse_assignments;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{line, note};
 use crate::printing::Printer;
-use crate::quantities::{format_time, now_ms};
+use crate::quantities::now_ms;
 
 /// How long one poll waits at most.
 const POLL: Duration = Duration::from_millis(100);
@@ -152,46 +153,49 @@ pub(super) struct SharePerformance {
     /// Accepted: the system sizes socket buffers.
     #[arg(long)]
     socket_buffer_size: Option<i32>,
-    /// Accepted: times are printed as 2026-11-21T10:00:00.000Z.
-    #[arg(long)]
-    date_format: Option<String>,
-    /// Accepted: only totals are printed.
+    /// How times are written, in the letters of Java's SimpleDateFormat.
+    #[arg(long, default_value = USUAL)]
+    date_format: String,
+    /// Say every --reporting-interval how it goes.
     #[arg(long)]
     show_detailed_stats: bool,
-    /// Accepted: only totals are printed.
-    #[arg(long)]
-    reporting_interval: Option<u64>,
-    /// Accepted: metrics are not printed.
+    /// How often, in ms.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
+    reporting_interval: u64,
+    /// Accepted: share consumers here have no metrics to print.
     #[arg(long)]
     print_metrics: bool,
 }
 
-/// What was read, and in which time (ms since 1970).
+/// What was read until a moment (ms since 1970).
 #[derive(Clone, Copy)]
 struct Tally {
     records: u64,
     bytes: u64,
-    began_at: i64,
     ended_at: i64,
 }
 
 impl Tally {
-    fn columns(&self) -> String {
-        let took = self.ended_at - self.began_at;
+    /// The columns of all that was read, with how fast that went since another moment.
+    fn columns(&self, since: &Self, dates: &DateFormat) -> String {
+        let took = self.ended_at - since.ended_at;
         let seconds = (took as f64 / 1e3).max(1e-3);
-        let megabytes = self.bytes as f64 / MEBIBYTE;
+        let megabytes = (self.bytes - since.bytes) as f64 / MEBIBYTE;
+        let records = (self.records - since.records) as f64;
         format!(
-            "{}, {}, {megabytes:.4}, {:.4}, {:.4}, {}, {took}",
-            format_time(self.began_at),
-            format_time(self.ended_at),
+            "{}, {}, {:.4}, {:.4}, {:.4}, {}, {took}",
+            dates.format(since.ended_at),
+            dates.format(self.ended_at),
+            self.bytes as f64 / MEBIBYTE,
             megabytes / seconds,
-            self.records as f64 / seconds,
+            records / seconds,
             self.records,
         )
     }
 }
 
 pub(super) async fn measure(options: SharePerformance) -> Result<(), Failure> {
+    let dates = DateFormat::parse(&options.date_format)?;
     let mut context = options.connect.context()?;
     context.set("group.id", &options.group)?;
     if let Some(size) = options.fetch_size {
@@ -206,11 +210,14 @@ pub(super) async fn measure(options: SharePerformance) -> Result<(), Failure> {
              fetch.time.ms",
         )?;
     }
-    let began_at = now_ms();
+    let began = Tally { records: 0, bytes: 0, ended_at: now_ms() };
     let total = Arc::new(AtomicU64::new(0));
     let (context, options) = (Arc::new(context), Arc::new(options));
-    let readers: Vec<_> = (0..options.threads.max(1))
-        .map(|_| tokio::spawn(read(context.clone(), options.clone(), total.clone(), began_at)))
+    let readers: Vec<_> = (1..=options.threads.max(1))
+        .map(|number| {
+            let reader = Reader { number, began, dates: dates.clone() };
+            tokio::spawn(reader.read(context.clone(), options.clone(), total.clone()))
+        })
         .collect();
     let mut tallies = Vec::new();
     for reader in readers {
@@ -222,15 +229,14 @@ pub(super) async fn measure(options: SharePerformance) -> Result<(), Failure> {
             line(format!(
                 "Share consumer {number} having client id {}-{number} consumption metrics- {}",
                 options.group,
-                tally.columns()
+                tally.columns(&began, &dates)
             ))?;
         }
     }
     let whole = Tally {
         records: tallies.iter().map(|tally| tally.records).sum(),
         bytes: tallies.iter().map(|tally| tally.bytes).sum(),
-        began_at,
-        ended_at: tallies.iter().map(|tally| tally.ended_at).max().unwrap_or(began_at),
+        ended_at: tallies.iter().map(|tally| tally.ended_at).max().unwrap_or(began.ended_at),
     };
     if whole.records < options.num_records {
         line(format!(
@@ -239,35 +245,54 @@ pub(super) async fn measure(options: SharePerformance) -> Result<(), Failure> {
             options.timeout
         ))?;
     }
-    line(whole.columns())
+    line(whole.columns(&began, &dates))
 }
 
-/// Reads with one share consumer until all of them together have read enough, or nothing comes.
-async fn read(
-    context: Arc<Context>,
-    options: Arc<SharePerformance>,
-    total: Arc<AtomicU64>,
-    began_at: i64,
-) -> Result<Tally, Failure> {
-    let config: ShareConsumerConfig = context.share_consumer_config()?;
-    let consumer = ShareConsumer::new(context.client().await?, config)?;
-    consumer.subscribe(&[&options.topic])?;
-    let mut tally = Tally { records: 0, bytes: 0, began_at, ended_at: began_at };
-    let mut last_record = Instant::now();
-    let timeout = Duration::from_millis(options.timeout);
-    while total.load(Ordering::Relaxed) < options.num_records && last_record.elapsed() <= timeout {
-        let Some(records) = consumer.poll(POLL).await? else { continue };
-        let before = tally.records;
-        for record in &records {
-            tally.records += 1;
-            tally.bytes +=
-                (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
+/// One of the share consumers.
+struct Reader {
+    number: usize,
+    began: Tally,
+    dates: DateFormat,
+}
+
+impl Reader {
+    /// Reads until all readers together have read enough, or nothing comes.
+    async fn read(
+        self,
+        context: Arc<Context>,
+        options: Arc<SharePerformance>,
+        total: Arc<AtomicU64>,
+    ) -> Result<Tally, Failure> {
+        let config: ShareConsumerConfig = context.share_consumer_config()?;
+        let consumer = ShareConsumer::new(context.client().await?, config)?;
+        consumer.subscribe(&[&options.topic])?;
+        let (mut tally, mut reported) = (self.began, self.began);
+        let mut last_record = Instant::now();
+        let timeout = Duration::from_millis(options.timeout);
+        let interval_ms = i64::try_from(options.reporting_interval).unwrap_or(i64::MAX);
+        while total.load(Ordering::Relaxed) < options.num_records
+            && last_record.elapsed() <= timeout
+        {
+            let Some(records) = consumer.poll(POLL).await? else { continue };
+            let before = tally.records;
+            for record in &records {
+                let size = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len) as u64;
+                tally.records += 1;
+                tally.bytes += size(record.key) + size(record.value);
+            }
+            total.fetch_add(tally.records - before, Ordering::Relaxed);
+            last_record = Instant::now();
+            tally.ended_at = now_ms();
+            if tally.ended_at - reported.ended_at >= interval_ms {
+                if options.show_detailed_stats {
+                    let columns = tally.columns(&reported, &self.dates);
+                    line(format!("{columns} for share consumer {}", self.number))?;
+                }
+                reported = tally;
+            }
         }
-        total.fetch_add(tally.records - before, Ordering::Relaxed);
-        last_record = Instant::now();
-        tally.ended_at = now_ms();
+        consumer.commit().await?;
+        consumer.close().await?;
+        Ok(tally)
     }
-    consumer.commit().await?;
-    consumer.close().await?;
-    Ok(tally)
 }

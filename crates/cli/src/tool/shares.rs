@@ -77,13 +77,13 @@ pub(super) struct Shares {
     /// Only show it, which is the default.
     #[arg(long, conflicts_with = "execute")]
     dry_run: bool,
-    /// Accepted; the client has its own timeouts.
+    /// How long an answer may take, in ms.
     #[arg(long)]
     timeout: Option<u64>,
 }
 
 pub(super) async fn run(shares: Shares) -> Result<(), Failure> {
-    let admin = shares.connect.context()?.admin().await?;
+    let admin = shares.connect.admin_within(shares.timeout).await?;
     let listed = admin.list_groups().await?.into_iter();
     let listed: Vec<_> = listed.filter(|group| group.kind.eq_ignore_ascii_case("share")).collect();
     if shares.list {

@@ -1,10 +1,9 @@
-//! The tools that need a page at most: offsets, deleting records, versions, the
-//! cluster's id, dumping logs.
+//! The tools that need a page at most: offsets, deleting records, versions, dumping logs.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use fleuve_client::config::IsolationLevel;
 use fleuve_client::consumer::{EARLIEST, LATEST, MAX_TIMESTAMP};
 use fleuve_protocol::ApiKey;
@@ -172,66 +171,6 @@ pub(super) async fn api_versions(options: ApiVersions) -> Result<(), Failure> {
         ))?;
     }
     Ok(())
-}
-
-/// Show the cluster.
-#[derive(Debug, Parser)]
-pub(super) struct Cluster {
-    #[command(subcommand)]
-    action: ClusterAction,
-}
-
-#[derive(Debug, Subcommand)]
-enum ClusterAction {
-    /// Print the cluster's id.
-    ClusterId {
-        #[command(flatten)]
-        connect: Connect,
-    },
-    /// List the brokers.
-    ListEndpoints {
-        #[command(flatten)]
-        connect: Connect,
-        /// Accepted: fenced brokers are listed as far as the cluster tells.
-        #[arg(long)]
-        include_fenced_brokers: bool,
-    },
-    /// Forget a broker.
-    Unregister {
-        #[command(flatten)]
-        connect: Connect,
-        /// Its id.
-        #[arg(long)]
-        id: i32,
-    },
-}
-
-pub(super) async fn cluster(options: Cluster) -> Result<(), Failure> {
-    match options.action {
-        ClusterAction::ClusterId { connect } => {
-            let cluster = connect.context()?.admin().await?.describe_cluster().await?;
-            line(format!("Cluster ID: {}", cluster.id))
-        }
-        ClusterAction::Unregister { connect, id } => {
-            connect.context()?.admin().await?.unregister_broker(id).await?;
-            line(format!("Broker {id} is no longer registered."))
-        }
-        ClusterAction::ListEndpoints { connect, .. } => {
-            let cluster = connect.context()?.admin().await?.describe_cluster().await?;
-            line(format!("{:<10} {:<30} {:<10} {:<10} STATE", "ID", "HOST", "PORT", "RACK"))?;
-            for broker in cluster.brokers {
-                line(format!(
-                    "{:<10} {:<30} {:<10} {:<10} {}",
-                    broker.id,
-                    broker.host,
-                    broker.port,
-                    broker.rack.as_deref().unwrap_or("null"),
-                    if broker.is_fenced { "fenced" } else { "unfenced" },
-                ))?;
-            }
-            Ok(())
-        }
-    }
 }
 
 /// Show what stands in log files.

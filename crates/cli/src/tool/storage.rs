@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use fleuve_metadata::checkpoint::{BOOTSTRAP_FILE, encode_bootstrap};
-use fleuve_metadata::record::Record;
 use fleuve_os::{OsRandom, Random};
 use fleuve_types::{TimestampMs, Uuid};
 
 use super::bootstrap;
+use super::features::{FeatureDependencies, VersionMapping, dependencies, version_mapping};
 use super::files::properties;
 use crate::failure::Failure;
 use crate::output::line;
@@ -46,15 +46,29 @@ enum Action {
         /// Leave directories alone that have ids.
         #[arg(long, short = 'g')]
         ignore_formatted: bool,
-        /// Accepted: this node is its own quorum.
-        #[arg(long, short)]
-        standalone: bool,
-        /// Accepted: this node is its own quorum.
-        #[arg(long, short = 'N')]
-        no_initial_controllers: bool,
+        #[command(flatten)]
+        quorum: Quorum,
         #[command(flatten)]
         beginning: Beginning,
     },
+    /// Show which levels features have in a release.
+    VersionMapping(VersionMapping),
+    /// Show which features a level of a feature needs.
+    FeatureDependencies(FeatureDependencies),
+}
+
+/// Who votes about metadata: this node alone, however that is said.
+#[derive(Debug, Args)]
+struct Quorum {
+    /// This node, without naming it.
+    #[arg(long, short, group = "voters")]
+    standalone: bool,
+    /// Nobody is named here.
+    #[arg(long, short = 'N', group = "voters")]
+    no_initial_controllers: bool,
+    /// This node by name, which decides the id of its metadata directory.
+    #[arg(long, short = 'I', group = "voters", value_name = "ID@HOST:PORT:DIRECTORY")]
+    initial_controllers: Option<String>,
 }
 
 /// What the cluster is to begin with.
@@ -77,43 +91,114 @@ const FILE: &str = "meta.properties";
 pub(super) fn run(storage: Storage) -> Result<(), Failure> {
     match storage.action {
         Action::RandomUuid => line(new_id().to_string()),
-        Action::Info { config } => info(&directories(&config)?.1),
-        Action::Format { config, cluster_id, ignore_formatted, beginning, .. } => {
-            let cluster_id: Uuid = cluster_id.parse().map_err(|_| {
-                Failure::new(format!(
-                    "--cluster-id {cluster_id}: expected 22 characters as kafka-storage.sh \
-                     random-uuid prints them"
-                ))
-            })?;
-            let (node_id, directories) = directories(&config)?;
+        Action::Info { config } => info(directories(&config)?.directories),
+        Action::VersionMapping(which) => version_mapping(&which),
+        Action::FeatureDependencies(which) => dependencies(&which),
+        Action::Format { config, cluster_id, ignore_formatted, quorum, beginning } => {
+            if cluster_id.is_empty() || cluster_id.contains(char::is_control) {
+                return Err(Failure::new(
+                    "--cluster-id: expected a name, as kafka-storage.sh random-uuid makes them up",
+                ));
+            }
+            let node = directories(&config)?;
+            let metadata_directory = quorum.check(&node)?;
             let first = bootstrap::records(&beginning)?;
-            format(&node_id, &directories, cluster_id, ignore_formatted, first)
+            let ids = Ids { cluster_id, metadata_directory };
+            format(&node, &ids, ignore_formatted, &first)
         }
     }
 }
 
-/// The node's id and its data directories.
-fn directories(config: &Path) -> Result<(String, Vec<PathBuf>), Failure> {
+/// What a file of broker properties says of the node.
+struct Node {
+    id: String,
+    directories: Vec<PathBuf>,
+    /// Whether the file names the voters.
+    has_voters: bool,
+}
+
+/// The ids that directories are to get.
+struct Ids {
+    cluster_id: String,
+    /// Of the first directory, where the metadata is; any unless given.
+    metadata_directory: Option<Uuid>,
+}
+
+impl Quorum {
+    /// Looks whether the node is alone; returns the id of its metadata directory if that is given.
+    fn check(&self, node: &Node) -> Result<Option<Uuid>, Failure> {
+        let is_dynamic = self.standalone || self.initial_controllers.is_some();
+        if node.has_voters && is_dynamic {
+            return Err(Failure::new(
+                "You cannot specify controller.quorum.voters and format the node with \
+                 --initial-controllers or --standalone. If you want to use dynamic quorum, please \
+                 remove controller.quorum.voters and specify controller.quorum.bootstrap.servers \
+                 instead.",
+            ));
+        }
+        let Some(text) = &self.initial_controllers else { return Ok(None) };
+        let voters = text.split(',').map(voter).collect::<Option<Vec<_>>>().ok_or_else(|| {
+            Failure::new(format!(
+                "--initial-controllers {text}: expected ID@HOST:PORT:DIRECTORY, where DIRECTORY \
+                 is an id as kafka-storage.sh random-uuid prints them"
+            ))
+        })?;
+        match voters.as_slice() {
+            [(id, directory)] if *id == node.id => Ok(Some(*directory)),
+            _ => Err(Failure::new(format!(
+                "--initial-controllers {text}: node {} is its own quorum, name it alone",
+                node.id
+            ))),
+        }
+    }
+}
+
+/// Reads `ID@HOST:PORT:DIRECTORY`.
+fn voter(text: &str) -> Option<(&str, Uuid)> {
+    let (id, rest) = text.trim().split_once('@')?;
+    let (address, directory) = rest.rsplit_once(':')?;
+    let (host, port) = address.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    id.parse::<u32>().ok()?;
+    (!host.is_empty()).then_some((id, directory.parse().ok()?))
+}
+
+/// Reads the node's id and its data directories.
+fn directories(config: &Path) -> Result<Node, Failure> {
     let properties = properties(config)?;
-    let node_id = properties.get("node.id").or_else(|| properties.get("broker.id"));
+    let id = properties.get("node.id").or_else(|| properties.get("broker.id"));
     let listed = properties
         .get("log.dirs")
         .or_else(|| properties.get("log.dir"))
         .ok_or_else(|| Failure::new(format!("{}: set log.dirs", config.display())))?;
-    let directories = listed.split(',').map(|path| PathBuf::from(path.trim())).collect();
-    Ok((node_id.cloned().unwrap_or_else(|| "1".to_owned()), directories))
+    let voters = properties.get("controller.quorum.voters");
+    Ok(Node {
+        id: id.map_or("1", |id| id.trim()).to_owned(),
+        directories: listed.split(',').map(|path| PathBuf::from(path.trim())).collect(),
+        has_voters: voters.is_some_and(|voters| !voters.trim().is_empty()),
+    })
 }
 
-fn info(directories: &[PathBuf]) -> Result<(), Failure> {
+fn info(mut directories: Vec<PathBuf>) -> Result<(), Failure> {
+    directories.sort_unstable();
     let mut problems = Vec::new();
-    let mut found: BTreeMap<String, String> = BTreeMap::new();
-    for directory in directories {
-        if !directory.is_dir() {
-            problems.push(format!("{} does not exist", directory.display()));
-        } else if directory.join(FILE).exists() {
-            found.extend(properties(&directory.join(FILE))?);
+    let mut found: Option<BTreeMap<String, String>> = None;
+    for directory in &directories {
+        let shown = directory.display();
+        if !directory.exists() {
+            problems.push(format!("{shown} does not exist"));
+        } else if !directory.is_dir() {
+            problems.push(format!("{shown} is not a directory"));
+        } else if !directory.join(FILE).exists() {
+            problems.push(format!("{shown} is not formatted."));
         } else {
-            problems.push(format!("{} is not formatted.", directory.display()));
+            let known = properties(&directory.join(FILE))?;
+            let first = found.get_or_insert_with(|| known.clone());
+            if first.get("cluster.id") != known.get("cluster.id") {
+                problems.push("Mismatched cluster IDs between storage directories.".to_owned());
+            } else if first.get("node.id") != known.get("node.id") {
+                problems.push("Mismatched node IDs between storage directories.".to_owned());
+            }
         }
     }
     let existing: Vec<_> = directories.iter().filter(|directory| directory.is_dir()).collect();
@@ -122,7 +207,7 @@ fn info(directories: &[PathBuf]) -> Result<(), Failure> {
         existing.iter().try_for_each(|directory| line(format!("  {}", directory.display())))?;
         line("")?;
     }
-    if !found.is_empty() {
+    if let Some(found) = found {
         let fields: Vec<_> = found.iter().map(|(key, value)| format!("{key}={value}")).collect();
         line(format!("Found metadata: {{{}}}\n", fields.join(", ")))?;
     }
@@ -136,16 +221,15 @@ fn info(directories: &[PathBuf]) -> Result<(), Failure> {
 }
 
 fn format(
-    node_id: &str,
-    directories: &[PathBuf],
-    cluster_id: Uuid,
+    node: &Node,
+    ids: &Ids,
     ignore_formatted: bool,
-    first: Vec<Record>,
+    first: &bootstrap::First,
 ) -> Result<(), Failure> {
     let mut missing = Vec::new();
-    for directory in directories {
+    for (index, directory) in node.directories.iter().enumerate() {
         if !directory.join(FILE).exists() {
-            missing.push(directory);
+            missing.push((index == 0, directory));
         } else if !ignore_formatted {
             return Err(Failure::new(format!(
                 "Log directory {} is already formatted. Use --ignore-formatted to ignore this \
@@ -157,25 +241,27 @@ fn format(
     if missing.is_empty() {
         return line("All of the log directories are already formatted.");
     }
-    for directory in missing {
+    for (has_metadata, directory) in missing {
         let failed = |error: std::io::Error| {
             Failure::new(format!("cannot format {}: {error}", directory.display()))
         };
         std::fs::create_dir_all(directory).map_err(failed)?;
-        if !first.is_empty() && directories.first() == Some(directory) {
-            let batches = encode_bootstrap(first.iter().cloned(), TimestampMs(now_ms()))
+        if has_metadata && !first.records.is_empty() {
+            let batches = encode_bootstrap(first.records.iter().cloned(), TimestampMs(now_ms()))
                 .map_err(|error| Failure::new(format!("cannot format: {error}")))?;
             let path = directory.join(BOOTSTRAP_FILE);
             write_whole(&path, &batches.concat()).map_err(failed)?;
         }
-        let text = format!(
-            "version=1\ncluster.id={cluster_id}\nnode.id={node_id}\ndirectory.id={}\n",
-            new_id()
-        );
+        let id = ids.metadata_directory.filter(|_| has_metadata).unwrap_or_else(new_id);
+        let (node_id, cluster_id) = (&node.id, &ids.cluster_id);
+        let text =
+            format!("version=1\ncluster.id={cluster_id}\nnode.id={node_id}\ndirectory.id={id}\n");
         write_whole(&directory.join(FILE), text.as_bytes()).map_err(failed)?;
         line(format!(
-            "Formatting data directory {} with metadata.version 4.3-IV0.",
-            directory.display()
+            "Formatting {} directory {} with metadata.version {}.",
+            if has_metadata { "metadata" } else { "data" },
+            directory.display(),
+            first.release,
         ))?;
     }
     Ok(())
@@ -193,4 +279,38 @@ fn new_id() -> Uuid {
     let mut bytes = [0; 16];
     OsRandom.fill(&mut bytes);
     Uuid::from_random_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_its_own_quorum_is_named_alone() {
+        const DIRECTORY: &str = "JEXY6aqzQY-32P5TStzaFg";
+        let check = |text: String, has_voters| {
+            let quorum = Quorum {
+                standalone: false,
+                no_initial_controllers: false,
+                initial_controllers: Some(text),
+            };
+            let node = Node { id: "1".to_owned(), directories: Vec::new(), has_voters };
+            quorum.check(&node)
+        };
+        let own = format!("1@localhost:9093:{DIRECTORY}");
+        let id = check(own.clone(), false).expect("this node").expect("its directory");
+        assert_eq!(id.to_string(), DIRECTORY);
+        assert!(check(own.clone(), true).is_err());
+        for text in [
+            format!("2@localhost:9093:{DIRECTORY}"),
+            format!("{own},2@localhost:9094:{DIRECTORY}"),
+            format!("1@localhost:{DIRECTORY}"),
+            format!("1@:9093:{DIRECTORY}"),
+            format!("localhost:9093:{DIRECTORY}"),
+            "1@localhost:9093:x".to_owned(),
+            String::new(),
+        ] {
+            assert!(check(text.clone(), false).is_err(), "{text}");
+        }
+    }
 }

@@ -7,15 +7,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use clap::{ArgGroup, Parser};
 use fleuve_client::Admin;
-use fleuve_client::admin::{StreamsGroupDescription, StreamsTasks};
-use fleuve_client::config::IsolationLevel;
-use fleuve_client::consumer::{Committed, LATEST};
+use fleuve_client::admin::{StreamsGroupDescription, StreamsGroupMember, StreamsTasks};
+use fleuve_client::consumer::Committed;
 use fleuve_protocol::ErrorCode;
 use fleuve_types::TopicPartition;
 
 use super::Connect;
 use super::grid::{coordinator, or_dash};
 use super::resets::{Reset, forget};
+use crate::commands::topic::log_ends;
 use crate::failure::{Failure, explain};
 use crate::output::{line, note};
 use crate::reset::{Plan, expand, plan};
@@ -76,13 +76,13 @@ pub(super) struct StreamsGroups {
     /// Delete all internal topics of the groups, too; with --reset-offsets when it is executed.
     #[arg(long)]
     delete_all_internal_topics: bool,
-    /// Accepted; the client has its own timeouts.
+    /// How long an answer may take, in ms.
     #[arg(long)]
     timeout: Option<u64>,
 }
 
 pub(super) async fn run(groups: StreamsGroups) -> Result<(), Failure> {
-    let admin = groups.connect.context()?.admin().await?;
+    let admin = groups.connect.admin_within(groups.timeout).await?;
     if groups.list {
         let wanted = groups.state.as_deref().unwrap_or_default().to_lowercase();
         let wanted: Vec<&str> =
@@ -295,38 +295,53 @@ async fn describe(groups: &StreamsGroups, admin: &Admin, name: &str) -> Result<(
 }
 
 fn members(groups: &StreamsGroups, group: &StreamsGroupDescription) -> Result<(), Failure> {
-    let more = match groups.verbose {
-        true => format!("{:<25} {:<15} ", "TARGET-ASSIGNMENT-EPOCH", "TOPOLOGY-EPOCH"),
-        false => String::new(),
+    let width = |of: fn(&StreamsGroupMember) -> usize| {
+        group.members.iter().map(of).max().unwrap_or(0).max(LEAST)
     };
-    let epoch = if groups.verbose { format!("{:<15} ", "MEMBER-EPOCH") } else { String::new() };
-    line(format!(
-        "{:<15} {more}{:<40} {epoch}{:<40} {:<15} ASSIGNMENTS",
-        "GROUP", "MEMBER", "PROCESS", "CLIENT-ID"
-    ))?;
-    for member in &group.members {
-        let (more, epoch) = match groups.verbose {
+    let group_width = group.id.len().max(LEAST);
+    let member_width = width(|member| member.id.len());
+    let process_width = width(|member| member.process_id.len());
+    let client_width = width(|member| member.client_id.len());
+    let row = |[id, process, client, tasks]: [&str; 4], more: [&str; 4]| {
+        let [target_epoch, topology_epoch, protocol, epoch] = more;
+        let name = &group.id;
+        let name = if id == MEMBER { "GROUP" } else { name.as_str() };
+        // Apache's tool leaves the gap out that stands before the member's id.
+        let (before, after) = match groups.verbose {
             true => (
-                format!("{:<25} {:<15} ", group.assignment_epoch, group.topology_epoch),
-                format!("{:<15} ", member.epoch),
+                format!("{target_epoch:<25} {topology_epoch:<15}"),
+                format!("{protocol:<15} {epoch:<15} "),
             ),
             false => (String::new(), String::new()),
         };
+        line(format!(
+            "{name:<group_width$} {before}{id:<member_width$} {after}{process:<process_width$} \
+             {client:<client_width$} {tasks}"
+        ))
+    };
+    row(
+        [MEMBER, "PROCESS", "CLIENT-ID", "ASSIGNMENTS"],
+        ["TARGET-ASSIGNMENT-EPOCH", "TOPOLOGY-EPOCH", "MEMBER-PROTOCOL", "MEMBER-EPOCH"],
+    )?;
+    group.members.iter().try_for_each(|member| {
         let target = if groups.verbose { told("TARGET-", &member.target) } else { String::new() };
-        line(
-            format!(
-                "{:<15} {more}{:<40} {epoch}{:<40} {:<15} {}{target}",
-                group.id,
-                member.id,
-                member.process_id,
-                member.client_id,
-                told("", &member.assignment),
-            )
-            .trim_end(),
-        )?;
-    }
-    Ok(())
+        let tasks = told("", &member.assignment) + &target;
+        row(
+            [&member.id, &member.process_id, &member.client_id, &tasks],
+            [
+                &group.assignment_epoch.to_string(),
+                &group.topology_epoch.to_string(),
+                if member.is_classic { "classic" } else { STREAMS },
+                &member.epoch.to_string(),
+            ],
+        )
+    })
 }
+
+/// The least width of columns that grow with what is in them.
+const LEAST: usize = 15;
+/// What stands over the ids of members.
+const MEMBER: &str = "MEMBER";
 
 /// Tasks by role, as `ACTIVE: 0:[0,1]; `.
 fn told(prefix: &str, tasks: &StreamsTasks) -> String {
@@ -349,21 +364,28 @@ fn state(
     admin: &Admin,
     group: &StreamsGroupDescription,
 ) -> Result<(), Failure> {
-    let (head, row) = match groups.verbose {
-        true => (
-            format!("{:<15} {:<25} ", "GROUP-EPOCH", "TARGET-ASSIGNMENT-EPOCH"),
-            format!("{:<15} {:<25} ", group.epoch, group.assignment_epoch),
-        ),
-        false => (String::new(), String::new()),
+    let coordinator = coordinator(admin, group.coordinator, " ");
+    let group_width = group.id.len().max(LEAST);
+    let coordinator_width = coordinator.len().max(25);
+    let row = |[name, coordinator, state]: [&str; 3], [epoch, target]: [&str; 2], count: &str| {
+        let epochs = match groups.verbose {
+            true => format!("{epoch:<15} {target:<25} "),
+            false => String::new(),
+        };
+        line(format!(
+            "{name:<group_width$} {coordinator:<coordinator_width$} {state:<25} {epochs}{count}"
+        ))
     };
-    line(format!("{:<15} {:<25} {:<15} {head}#MEMBERS", "GROUP", "COORDINATOR (ID)", "STATE"))?;
-    line(format!(
-        "{:<15} {:<25} {:<15} {row}{}",
-        group.id,
-        coordinator(admin, group.coordinator, " "),
-        group.state,
-        group.members.len()
-    ))
+    row(
+        ["GROUP", "COORDINATOR (ID)", "STATE"],
+        ["GROUP-EPOCH", "TARGET-ASSIGNMENT-EPOCH"],
+        "#MEMBERS",
+    )?;
+    row(
+        [&group.id, &coordinator, &group.state],
+        [&group.epoch.to_string(), &group.assignment_epoch.to_string()],
+        &group.members.len().to_string(),
+    )
 }
 
 async fn offsets(
@@ -372,31 +394,53 @@ async fn offsets(
     group: &StreamsGroupDescription,
 ) -> Result<(), Failure> {
     let inputs: BTreeSet<String> = group.input_topics().into_iter().collect();
-    let mut committed: Vec<_> = admin.group_offsets(&group.id).await?.into_iter().collect();
-    committed.retain(|(partition, _)| inputs.contains(&*partition.topic));
-    committed.sort_by(|(left, _), (right, _)| left.cmp(right));
-    let asked = committed.iter().map(|(partition, _)| (partition.clone(), LATEST)).collect();
-    let ends = admin.list_offsets(&asked, IsolationLevel::ReadUncommitted).await?;
-    let head = match groups.verbose {
-        true => {
-            format!("{:<15} {:<15} {:<15} ", "CURRENT-OFFSET", "LEADER-EPOCH", "LOG-END-OFFSET")
-        }
-        false => String::new(),
-    };
-    line(format!("{:<15} {:<40} {:<10} {head}OFFSET-LAG", "GROUP", "TOPIC", "PARTITION"))?;
-    for (partition, committed) in &committed {
-        let end = ends.get(partition).and_then(|end| end.as_ref().ok()).map(|end| end.offset);
-        let row = match groups.verbose {
-            true => {
-                let epoch = Some(committed.leader_epoch).filter(|epoch| *epoch >= 0);
-                let (epoch, end) = (or_dash(epoch), or_dash(end));
-                format!("{:<15} {epoch:<15} {end:<15} ", committed.offset)
-            }
+    let mut committed = admin.group_offsets(&group.id).await?;
+    committed.retain(|partition, _| inputs.contains(&*partition.topic));
+    let mut partitions: BTreeSet<_> = committed.keys().cloned().collect();
+    // Members may have tasks that have committed nothing yet.
+    partitions.extend(read_by_members(group));
+    let asked: Vec<_> = partitions.iter().cloned().collect();
+    let ends = log_ends(admin, &asked).await?;
+    let group_width = group.id.len().max(LEAST);
+    let topic_width = partitions.iter().map(|it| it.topic.len()).max().unwrap_or(0).max(LEAST);
+    let row = |[name, topic, index]: [&str; 3], [offset, epoch, end]: [&str; 3], lag: &str| {
+        let more = match groups.verbose {
+            true => format!("{offset:<15} {epoch:<15} {end:<15} "),
             false => String::new(),
         };
-        let lag = end.map(|end| (end - committed.offset).max(0));
-        let (topic, index) = (&partition.topic, partition.partition);
-        line(format!("{:<15} {topic:<40} {index:<10} {row}{}", group.id, or_dash(lag)))?;
+        // With --verbose, Apache's tool pads the last column as well.
+        let lag = if groups.verbose { format!("{lag:<15}") } else { lag.to_owned() };
+        line(format!("{name:<group_width$} {topic:<topic_width$} {index:<10} {more}{lag}"))
+    };
+    row(
+        ["GROUP", "TOPIC", "PARTITION"],
+        ["CURRENT-OFFSET", "LEADER-EPOCH", "LOG-END-OFFSET"],
+        "OFFSET-LAG",
+    )?;
+    for partition in &partitions {
+        let committed = committed.get(partition);
+        let epoch = committed.map(|it| it.leader_epoch).filter(|epoch| *epoch >= 0);
+        let (first, end) = ends.get(partition).copied().unzip();
+        let lag = end.zip(committed.map(|it| it.offset).or(first)).map(|(end, from)| end - from);
+        row(
+            [&group.id, &partition.topic, &partition.partition.to_string()],
+            [&or_dash(committed.map(|it| it.offset)), &or_dash(epoch), &or_dash(end)],
+            &or_dash(lag),
+        )?;
     }
     Ok(())
+}
+
+/// The partitions of input topics that members read.
+fn read_by_members(group: &StreamsGroupDescription) -> Vec<TopicPartition> {
+    let mut partitions = Vec::new();
+    for (id, tasks) in group.members.iter().flat_map(|member| &member.assignment.active) {
+        for subtopology in group.subtopologies.iter().filter(|known| known.id == *id) {
+            let topics = subtopology.source_topics.iter().chain(&subtopology.repartition_topics);
+            partitions.extend(topics.flat_map(|topic| {
+                tasks.iter().map(|index| TopicPartition::new(topic.as_str(), *index))
+            }));
+        }
+    }
+    partitions
 }

@@ -1,16 +1,18 @@
 //! `kafka-topics.sh`.
 
+use std::collections::BTreeSet;
+
 use clap::{ArgGroup, Parser};
 use fleuve_client::Admin;
 use fleuve_client::admin::{
-    ConfigSource, DescribedPartition, NewTopic, Resource, TopicDescription,
+    ConfigSource, DescribedPartition, MorePartitions, NewTopic, Resource, TopicDescription,
 };
 use fleuve_protocol::ErrorCode;
 
 use super::Connect;
 use crate::commands::topic::{join, parse_assignments};
-use crate::failure::Failure;
-use crate::output::line;
+use crate::failure::{Failure, own_words};
+use crate::output::{line, note};
 use crate::patterns::TopicPattern;
 
 /// Create, delete, describe or change topics.
@@ -41,40 +43,44 @@ pub(super) struct Topics {
     #[arg(long)]
     topic_id: Option<String>,
     /// How many partitions.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["list", "describe", "delete"])]
     partitions: Option<i32>,
     /// How many replicas.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["list", "describe", "delete", "alter"])]
     replication_factor: Option<i16>,
-    /// Brokers of each partition: 1:2,2:3.
-    #[arg(long)]
+    /// Brokers of each partition: 1:2,2:3; with --alter those of the partitions that are there
+    /// come first, and do not count.
+    #[arg(long, conflicts_with_all = ["list", "describe", "delete"])]
     replica_assignment: Option<String>,
     /// A topic configuration.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["list", "describe", "delete", "alter"])]
     config: Vec<String>,
-    /// Do not mind if it is not there.
+    /// Accepted, and without effect: kafka-configs.sh deletes configurations.
     #[arg(long)]
+    delete_config: Vec<String>,
+    /// Do not mind if it is not there.
+    #[arg(long, conflicts_with_all = ["list", "create"])]
     if_exists: bool,
     /// Do not mind if it is there.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["list", "describe", "delete", "alter"])]
     if_not_exists: bool,
     /// Leave the system's topics out.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["create", "delete", "alter"])]
     exclude_internal: bool,
     /// Only topics with configurations of their own.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["list", "create", "delete", "alter", "under_replicated_partitions", "unavailable_partitions", "under_min_isr_partitions", "at_min_isr_partitions"])]
     topics_with_overrides: bool,
     /// Only partitions with replicas out of sync.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["list", "create", "delete", "alter"])]
     under_replicated_partitions: bool,
     /// Only partitions without a leader.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["list", "create", "delete", "alter"])]
     unavailable_partitions: bool,
     /// Only partitions with fewer replicas in sync than min.insync.replicas.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["list", "create", "delete", "alter"])]
     under_min_isr_partitions: bool,
     /// Only partitions with exactly min.insync.replicas in sync.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["list", "create", "delete", "alter"])]
     at_min_isr_partitions: bool,
     /// Accepted: answers are read page by page as large as the broker makes them.
     #[arg(long)]
@@ -82,6 +88,12 @@ pub(super) struct Topics {
 }
 
 pub(super) async fn run(topics: Topics) -> Result<(), Failure> {
+    if !topics.delete_config.is_empty() {
+        note(
+            "delete-config option is no longer supported and deprecated since version 4.0. The \
+             config will be fully removed in future releases.",
+        );
+    }
     let done = act(&topics).await;
     match done {
         Err(Failure::Message(message)) => {
@@ -131,18 +143,23 @@ async fn act(topics: &Topics) -> Result<(), Failure> {
         }
         return Ok(());
     }
+    alter(topics, &admin, &names).await
+}
+
+async fn alter(topics: &Topics, admin: &Admin, names: &[&str]) -> Result<(), Failure> {
     let count = topics.partitions.ok_or_else(|| {
         Failure::new("--alter needs --partitions; kafka-configs.sh changes configurations")
     })?;
-    if topics.replica_assignment.is_some() {
-        return Err(Failure::new(
-            "--replica-assignment is not served with --alter: leave it out, the one broker has \
-             every replica",
-        ));
+    let assignments = topics.replica_assignment.as_deref().map(parse_replicas).transpose()?;
+    let mut growing = Vec::new();
+    for (name, result) in admin.describe_topics(names).await? {
+        let existing = result?.partitions.len();
+        let of_new = |all: &Vec<Vec<i32>>| all.iter().skip(existing).cloned().collect();
+        let assignments = assignments.as_ref().map(of_new);
+        growing.push(MorePartitions { name, count, assignments });
     }
-    let growing: Vec<_> = names.iter().map(|name| (*name, count)).collect();
-    for (_, result) in admin.create_partitions(&growing, false).await? {
-        result?;
+    for (_, result) in admin.create_partitions_on(&growing, false).await? {
+        result.map_err(|error| Failure::new(own_words(&error)))?;
     }
     Ok(())
 }
@@ -166,6 +183,14 @@ async fn matching(topics: &Topics, admin: &Admin) -> Result<Vec<String>, Failure
 
 async fn create(topics: &Topics, admin: &Admin) -> Result<(), Failure> {
     let name = name(topics)?;
+    if topics.replica_assignment.is_some()
+        && (topics.partitions.is_some() || topics.replication_factor.is_some())
+    {
+        return Err(Failure::new(
+            "--replica-assignment says how many partitions and replicas there are: leave \
+             --partitions and --replication-factor out",
+        ));
+    }
     let assignments = topics.replica_assignment.as_deref().map(parse_replicas).transpose()?;
     if name.contains(['.', '_']) {
         line(
@@ -188,7 +213,7 @@ async fn create(topics: &Topics, admin: &Admin) -> Result<(), Failure> {
             Err(error) if error.code() == Some(ErrorCode::TopicAlreadyExists) => {
                 return Err(Failure::new(format!("Topic '{name}' already exists.")));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Failure::new(own_words(&error))),
         }
     }
     Ok(())
@@ -256,10 +281,50 @@ fn name(topics: &Topics) -> Result<&str, Failure> {
 }
 
 fn parse_replicas(text: &str) -> Result<Vec<Vec<i32>>, Failure> {
-    text.split(',')
+    let partitions = text
+        .split(',')
         .map(|partition| partition.split(':').map(|id| id.trim().parse().ok()).collect())
-        .collect::<Option<_>>()
+        .collect::<Option<Vec<Vec<i32>>>>()
         .ok_or_else(|| {
             Failure::new(format!("--replica-assignment {text}: expected broker ids, as 1:2,2:3"))
-        })
+        })?;
+    let factor = partitions.first().map_or(0, Vec::len);
+    for (index, replicas) in partitions.iter().enumerate() {
+        let twice: BTreeSet<i32> = replicas
+            .iter()
+            .filter(|id| replicas.iter().filter(|other| other == id).count() > 1)
+            .copied()
+            .collect();
+        if !twice.is_empty() {
+            let twice: Vec<_> = twice.iter().map(ToString::to_string).collect();
+            return Err(Failure::new(format!(
+                "Partition replica lists may not contain duplicate entries: {}",
+                twice.join(",")
+            )));
+        }
+        if replicas.len() != factor {
+            return Err(Failure::new(format!(
+                "Partition {index} has different replication factor: {replicas:?}"
+            )));
+        }
+    }
+    Ok(partitions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assignments_are_lists_of_brokers_of_one_length_and_without_doubles() {
+        assert_eq!(parse_replicas("1:2, 2:3").expect("lists"), [[1, 2], [2, 3]]);
+        for (text, why) in [
+            ("1:1,2:3", "Partition replica lists may not contain duplicate entries: 1"),
+            ("1:2,3", "Partition 1 has different replication factor: [3]"),
+            ("", "--replica-assignment : expected broker ids, as 1:2,2:3"),
+            ("1;2", "--replica-assignment 1;2: expected broker ids, as 1:2,2:3"),
+        ] {
+            assert_eq!(parse_replicas(text).expect_err(text).to_string(), why);
+        }
+    }
 }

@@ -79,7 +79,7 @@ enum Action {
     /// Abort whatever a transactional id has open.
     ForceTerminate {
         /// The transactional id.
-        #[arg(long)]
+        #[arg(long, visible_alias = "transactionalId")]
         transactional_id: String,
     },
 }

@@ -197,7 +197,7 @@ pub(super) struct VerifiableConsumer {
     /// earliest, latest or none.
     #[arg(long, default_value = "earliest")]
     reset_policy: String,
-    /// Accepted: the client assigns by ranges.
+    /// How a group of the classic protocol assigns: names or Java's classes, as RoundRobinAssignor.
     #[arg(long)]
     assignment_strategy: Option<String>,
 }
@@ -235,6 +235,7 @@ pub(super) async fn consume(options: VerifiableConsumer) -> Result<(), Failure> 
         ("group.protocol", options.group_protocol.map(|name| name.to_ascii_lowercase())),
         ("group.remote.assignor", options.group_remote_assignor),
         ("group.instance.id", options.group_instance_id),
+        ("partition.assignment.strategy", options.assignment_strategy),
         ("session.timeout.ms", options.session_timeout.map(|ms| ms.to_string())),
         ("enable.auto.commit", Some(options.enable_autocommit.to_string())),
     ];

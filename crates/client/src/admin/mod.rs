@@ -49,7 +49,7 @@ pub use streams_groups::{
     StreamsGroupDescription, StreamsGroupMember, StreamsSubtopology, StreamsTasks,
 };
 pub use tokens::{DelegationToken, Principal};
-pub use topics::{DescribedPartition, NewTopic, TopicDescription};
+pub use topics::{DescribedPartition, MorePartitions, NewTopic, TopicDescription};
 pub use transactions::{
     AbortedProducer, ActiveProducer, TransactionDescription, TransactionFilter, TransactionListing,
 };

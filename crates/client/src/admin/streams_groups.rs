@@ -60,6 +60,8 @@ pub struct StreamsGroupMember {
     pub endpoint: Option<(String, u16)>,
     /// How far it has come.
     pub epoch: i32,
+    /// Whether it is there by the classic protocol, while the group changes over.
+    pub is_classic: bool,
     /// What it has.
     pub assignment: StreamsTasks,
     /// What it is to have.
@@ -149,6 +151,7 @@ fn member(member: Member) -> StreamsGroupMember {
         host: member.client_host.to_string(),
         endpoint: member.user_endpoint.map(|at| (at.host.to_string(), at.port)),
         epoch: member.member_epoch,
+        is_classic: member.is_classic,
         assignment: tasks(member.assignment),
         target: tasks(member.target_assignment),
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::create_partitions_request::{
-    CreatePartitionsRequest, CreatePartitionsTopic,
+    CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic,
 };
 use fleuve_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
@@ -62,6 +62,17 @@ impl NewTopic {
         self.configs.insert(name.into(), value.into());
         self
     }
+}
+
+/// A topic that is to have more partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MorePartitions {
+    /// The topic.
+    pub name: String,
+    /// How many it is to have.
+    pub count: i32,
+    /// The brokers of each new partition; the controller chooses unless given.
+    pub assignments: Option<Vec<Vec<i32>>>,
 }
 
 /// A topic with its partitions.
@@ -155,14 +166,29 @@ impl Admin {
         counts: &[(&str, i32)],
         validate_only: bool,
     ) -> Result<Vec<(String, Result<()>)>> {
+        let more = counts.iter().map(|&(name, count)| MorePartitions {
+            name: name.to_owned(),
+            count,
+            assignments: None,
+        });
+        self.create_partitions_on(&more.collect::<Vec<_>>(), validate_only).await
+    }
+
+    /// Raises the number of partitions of topics, on brokers that are named where they are.
+    pub async fn create_partitions_on(
+        &self,
+        more: &[MorePartitions],
+        validate_only: bool,
+    ) -> Result<Vec<(String, Result<()>)>> {
         let timeout_ms = self.timeout_ms();
+        let on = |brokers: &Vec<i32>| CreatePartitionsAssignment { broker_ids: brokers.clone() };
         let build = |_| CreatePartitionsRequest {
-            topics: counts
+            topics: more
                 .iter()
-                .map(|&(name, count)| CreatePartitionsTopic {
-                    name: name.to_owned().into(),
-                    count,
-                    assignments: None,
+                .map(|topic| CreatePartitionsTopic {
+                    name: topic.name.clone().into(),
+                    count: topic.count,
+                    assignments: topic.assignments.as_ref().map(|all| all.iter().map(on).collect()),
                 })
                 .collect(),
             timeout_ms,

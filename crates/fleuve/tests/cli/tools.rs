@@ -127,6 +127,86 @@ fn versions_cluster_and_performance() {
 }
 
 #[test]
+fn performance_is_measured_within_transactions_and_after_a_warmup() {
+    let broker = Broker::start();
+    let produce = ["--topic", "p", "--num-records", "300", "--payload-monotonic"];
+    let transact = ["--transaction-duration-ms", "1", "--throughput", "2000"];
+    let more = ["--warmup-records", "100", "--print-metrics"];
+    let arguments = [&produce[..], &transact, &more].concat();
+    let text = script(&broker, "kafka-producer-perf-test", &arguments, b"");
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with("Warmup first 100 records."), "{text}");
+    assert!(lines.contains(&"In steady state."), "{text}");
+    assert!(lines.iter().any(|line| line.starts_with("300 records sent, ")), "{text}");
+    assert!(lines.iter().any(|line| line.starts_with("200 steady state records sent, ")), "{text}");
+    assert!(lines.iter().any(|line| line.starts_with("producer-metrics:record-send-total:")));
+    let listed = broker.json(&["transaction", "list"]).to_string();
+    assert!(listed.contains("performance-producer-"), "{listed}");
+
+    let consume = ["--include", "p.*", "--num-records", "300", "--date-format", "yyyy/MM/dd"];
+    let text = script(&broker, "kafka-consumer-perf-test", &consume, b"");
+    let row = text.lines().nth(1).expect("a row");
+    let columns: Vec<_> = row.split(", ").collect();
+    assert_eq!((columns.len(), columns[4]), (10, "300"), "{text}");
+    assert_eq!(columns[0].replace(|c: char| c.is_ascii_digit(), "d"), "dddd/dd/dd", "{text}");
+    let missing = ["--topic", "p", "--num-records", "301", "--timeout", "300", "--hide-header"];
+    let text = script(&broker, "kafka-consumer-perf-test", &missing, b"");
+    assert!(text.starts_with("WARNING: Exiting before consuming the expected number"), "{text}");
+}
+
+#[test]
+fn topics_grow_on_the_brokers_that_are_named() {
+    let broker = Broker::start();
+    script(&broker, "kafka-topics", &["--create", "--topic", "t", "--partitions", "1"], b"");
+    let alter = ["--alter", "--topic", "t", "--partitions", "3", "--replica-assignment", "7,1,1"];
+    assert_eq!(script(&broker, "kafka-topics", &alter, b""), "");
+    let text = script(&broker, "kafka-topics", &["--describe", "--topic", "t"], b"");
+    assert!(text.contains("PartitionCount: 3\t"), "{text}");
+    let refuse = |assignment: &str| {
+        let alter = ["--alter", "--topic", "t", "--partitions", "4", "--replica-assignment"];
+        let mut command = Command::new(FLEUVE);
+        command.args(["tool", "kafka-topics"]).args(alter).arg(assignment);
+        let refused = command.args(["--bootstrap-server", &broker.address]).output();
+        let refused = refused.expect("the binary runs");
+        assert!(!refused.status.success(), "{refused:?}");
+        String::from_utf8(refused.stdout).expect("text")
+    };
+    assert!(refuse("1,1,1,1:1").contains("may not contain duplicate entries: 1"));
+    assert!(refuse("1,1,1,7").starts_with("Error while executing topic command : "));
+}
+
+#[test]
+fn controllers_are_asked_where_their_broker_is() {
+    let broker = Broker::start();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(FLEUVE);
+        command.arg("tool").args(arguments).output().expect("the binary runs")
+    };
+    let text = |arguments: &[&str]| {
+        let done = run(arguments);
+        assert!(done.status.success(), "{arguments:?}: {done:?}");
+        String::from_utf8(done.stdout).expect("text")
+    };
+    let id = text(&["kafka-cluster", "cluster-id", "-b", &broker.address]);
+    assert_eq!(text(&["kafka-cluster", "cluster-id", "-C", &broker.address]), id);
+    let listed = text(&["kafka-cluster", "list-endpoints", "-C", &broker.address]);
+    let rows: Vec<Vec<_>> = listed.lines().map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["ID", "HOST", "PORT", "RACK", "ENDPOINT_TYPE"]);
+    assert_eq!(rows[1].last(), Some(&"controller"));
+    let described =
+        text(&["kafka-features", "--bootstrap-controller", &broker.address, "describe"]);
+    assert!(described.contains("Feature: group.version"), "{described}");
+    let nobody = run(&["kafka-features", "--bootstrap-controller", "localhost:1", "describe"]);
+    let said = String::from_utf8_lossy(&nobody.stderr);
+    assert!(!nobody.status.success() && said.contains("pass --bootstrap-server"), "{said}");
+    let mapped = text(&["kafka-storage", "version-mapping", "-r", "4.0-IV0"]);
+    assert!(mapped.starts_with("metadata.version=22 (4.0-IV0)\nkraft.version=1\n"), "{mapped}");
+    let upgrade = ["kafka-features", "--bootstrap-server", &broker.address, "upgrade"];
+    let upgraded = text(&[&upgrade[..], &["--release-version", "4.3", "--dry-run"]].concat());
+    assert!(upgraded.contains("share.version can be upgraded to 1.\n"), "{upgraded}");
+}
+
+#[test]
 fn share_consumers_measure_and_print() {
     let broker = Broker::start();
     script(&broker, "kafka-topics", &["--create", "--topic", "jobs", "--partitions", "2"], b"");

@@ -4,6 +4,7 @@ use fleuve_protocol::Str;
 use fleuve_protocol::messages::feature_level_record::FeatureLevelRecord;
 
 use super::machine::{Controller, Decision, SUPPORTED_FEATURES};
+use super::releases::METADATA_VERSIONS;
 use crate::image::{FeatureRange, METADATA_VERSION};
 use crate::record::Record;
 
@@ -51,44 +52,9 @@ pub struct UpdateFeatureError {
     pub message: String,
 }
 
-/// The levels of `metadata.version` with their releases; `true` where what the log holds changed,
-/// so that there is no way back.
-const METADATA_VERSIONS: [(i16, &str, bool); 24] = [
-    (7, "3.3-IV3", true),
-    (8, "3.4-IV0", true),
-    (9, "3.5-IV0", false),
-    (10, "3.5-IV1", false),
-    (11, "3.5-IV2", true),
-    (12, "3.6-IV0", false),
-    (13, "3.6-IV1", true),
-    (14, "3.6-IV2", true),
-    (15, "3.7-IV0", true),
-    (16, "3.7-IV1", false),
-    (17, "3.7-IV2", true),
-    (18, "3.7-IV3", false),
-    (19, "3.7-IV4", false),
-    (20, "3.8-IV0", false),
-    (21, "3.9-IV0", false),
-    (22, "4.0-IV0", false),
-    (23, "4.0-IV1", true),
-    (24, "4.0-IV2", false),
-    (25, "4.0-IV3", false),
-    (26, "4.1-IV0", false),
-    (27, "4.1-IV1", false),
-    (28, "4.2-IV0", false),
-    (29, "4.2-IV1", false),
-    (30, "4.3-IV0", true),
-];
-
 /// The feature of the quorum itself, whose level no record of this log holds: with it voters are
 /// known by directory, and can change.
 pub const QUORUM_FEATURE: (&str, FeatureRange) = ("kraft.version", FeatureRange { min: 0, max: 1 });
-
-/// Returns the release that a level of `metadata.version` belongs to.
-pub fn metadata_version_name(level: i16) -> Option<&'static str> {
-    let known = METADATA_VERSIONS.iter().find(|(known, ..)| *known == level);
-    known.map(|(_, name, _)| *name)
-}
 
 impl Controller {
     /// Decides about levels of features: all of them, or none.

@@ -19,6 +19,7 @@ mod name;
 mod partitions;
 mod placement;
 mod quotas;
+mod releases;
 mod scram;
 mod tokens;
 mod topics;
@@ -31,15 +32,17 @@ mod tests;
 pub use acls::{AclError, AclFilter, NewAcl};
 pub use brokers::{ProducerIdBlock, Registration, RegistrationError, UnregisterError};
 pub use configs::{AlterConfigsError, ConfigOperation, ConfigReplacement, ConfigUpdate};
-pub use features::{
-    FeatureUpdate, QUORUM_FEATURE, UpdateFeatureError, UpgradeType, metadata_version_name,
-};
+pub use features::{FeatureUpdate, QUORUM_FEATURE, UpdateFeatureError, UpgradeType};
 pub use leaders::{ElectionError, ElectionType, Reassignment, ReassignmentError};
 pub use machine::{Controller, Decision, DirectoryAssignment, SUPPORTED_FEATURES};
 pub use name::InvalidName;
 pub use partitions::{CreatePartitionsError, MorePartitions};
 pub use placement::PlacementError;
 pub use quotas::{AlterQuotaError, QuotaAlteration};
+pub use releases::{
+    LevelNeeds, default_levels, known_releases, level_needs, metadata_version_name,
+    metadata_version_of,
+};
 pub use scram::{AlterScramError, NewScramCredential, ScramAlteration};
 pub use tokens::{CreatedToken, NewToken, TokenError, TokenSettings, token_hmac};
 pub use topics::{
