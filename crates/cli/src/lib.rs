@@ -17,6 +17,7 @@ mod failure;
 mod histogram;
 mod levels;
 mod output;
+mod password;
 mod patterns;
 mod printing;
 mod quantities;

@@ -71,6 +71,14 @@ pub(crate) fn out(text: impl AsRef<str>) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
+/// Prints a question to stderr, whose answer follows on the same line.
+pub(crate) fn ask(question: &str) {
+    let mut err = io::stderr().lock();
+    // Whoever cannot see the question may still know it.
+    let _ = err.write_all(question.as_bytes());
+    let _ = err.flush();
+}
+
 /// Prints one line about the work to stderr.
 pub(crate) fn note(text: impl AsRef<str>) {
     let mut err = io::stderr().lock();

@@ -7,10 +7,10 @@ use fleuve_client::admin::{Alteration, ConfigSource, Resource};
 use serde_json::json;
 
 use super::topic::parse_assignments;
-use crate::args::Common;
+use crate::args::{Common, Format};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{line, print};
+use crate::output::{line, note, print};
 
 /// Describe and change configurations of topics, brokers, groups and client metrics.
 #[derive(Debug, Subcommand)]
@@ -98,6 +98,10 @@ pub(crate) async fn run(command: Config, common: &Common) -> Result<(), Failure>
             let mut entries = admin.describe_configs(&resource, false).await?;
             entries.retain(|entry| all || entry.source != ConfigSource::Default);
             entries.sort_unstable_by(|left, right| left.name.cmp(&right.name));
+            if entries.is_empty() && common.output == Format::Table {
+                note("nothing differs from the defaults, which --all shows");
+                return Ok(());
+            }
             let value = entries
                 .iter()
                 .map(|entry| {

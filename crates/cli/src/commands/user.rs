@@ -1,7 +1,5 @@
 //! `fleuve user`: users that log in with SCRAM.
 
-use std::io::Read;
-
 use clap::{Args, Subcommand, ValueEnum};
 use fleuve_client::Admin;
 use fleuve_client::admin::ScramMechanism;
@@ -13,14 +11,18 @@ use crate::args::Common;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{line, print};
+use crate::password::read_new;
 
 /// Create, list, change and delete users that log in with SCRAM.
 #[derive(Debug, Subcommand)]
 pub(crate) enum User {
-    /// Create a user; the password is read from stdin.
-    #[command(after_help = "Example:\n  fleuve user create ann < password.txt")]
+    /// Create a user; the password is asked for, or read from stdin.
+    #[command(after_help = "Examples:\n  \
+        fleuve user create ann\n  \
+        fleuve user create ann < password.txt")]
     Create(Password),
-    /// Give a user another password, read from stdin.
+    /// Give a user another password, which is asked for, or read from stdin.
+    #[command(after_help = "Example:\n  fleuve user alter ann --mechanism SCRAM-SHA-512")]
     Alter(Password),
     /// List users.
     List,
@@ -49,7 +51,7 @@ pub(crate) struct Password {
     /// Rounds of hashing, 4096 to 16384: what guessing a password costs, and what a login costs.
     #[arg(long, default_value_t = 8192)]
     iterations: u32,
-    /// The password; in a script, stdin keeps it out of the process list.
+    /// The password; without this option it stays out of the process list.
     #[arg(long)]
     password: Option<String>,
 }
@@ -168,7 +170,7 @@ async fn set(
     let Password { name, mechanism, iterations, password } = options;
     let password = match password {
         Some(password) => password,
-        None => read_password()?,
+        None => read_new(&name)?,
     };
     let mechanisms = match mechanism {
         Some(only) => vec![only.into()],
@@ -181,16 +183,4 @@ async fn set(
         line(format!("{verb} the {} credential of {name}", mechanism.name()))?;
     }
     Ok(())
-}
-
-fn read_password() -> Result<String, Failure> {
-    /// Longer than anything somebody types or generates.
-    const LENGTH_MAX: u64 = 4096;
-    let mut text = String::new();
-    std::io::stdin().lock().take(LENGTH_MAX).read_to_string(&mut text)?;
-    let password = text.trim_end_matches(['\r', '\n']);
-    if password.is_empty() {
-        return Err(Failure::new("the password is empty: write it to stdin"));
-    }
-    Ok(password.to_owned())
 }
