@@ -45,9 +45,9 @@ def run(directory: Path, *command: str) -> None:
         raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
 
 
-def make_certificate(directory: Path, name: str) -> None:
-    """A key with a certificate of its own signing, as NAME.key, NAME.crt and NAME.pem."""
-    run(directory, "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.crt", "-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost")
+def make_certificate(directory: Path, name: str, subject: str = "", alternative: str = "DNS:localhost") -> None:
+    """A key with a certificate of its own signing, as NAME.key, NAME.crt and NAME.pem; its subject is NAME unless another is given."""
+    run(directory, "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.crt", "-days", "2", "-subj", f"/CN={subject or name}", "-addext", f"subjectAltName={alternative}")
     (directory / f"{name}.pem").write_text((directory / f"{name}.key").read_text() + (directory / f"{name}.crt").read_text())
 
 
@@ -172,12 +172,17 @@ def main() -> int:
         note(visit(directory, ports["door"])[0] == der("newdoor"), "a certificate of the HTTP door that changes is read by itself")
         (directory / "door.pem").write_text("no certificate")
 
-        make_certificate(directory, "fresh")
+        make_certificate(directory, "stranger")
+        make_certificate(directory, "nameless", "pem", "DNS:elsewhere")
+        for name, why in [("stranger", "Keystore DistinguishedName does not match: existing=CN=pem, new=CN=stranger"), ("nameless", "Keystore SubjectAltNames do not match")]:
+            said = alter(broker, "--add-config", f"listener.name.pem.ssl.keystore.location={directory / f'{name}.pem'}")
+            note(why in said and presented(directory, ports["pem"]) == der("pem"), f"{name}'s certificate does not take the place of another's: {said.strip()[:150]}")
+        make_certificate(directory, "fresh", "pem", "DNS:localhost,DNS:elsewhere")
         shutil.copy(directory / "fresh.pem", directory / "pem.pem")
         location = f"listener.name.pem.ssl.keystore.location={directory / 'pem.pem'}"
         said = alter(broker, "--add-config", location)
         note(presented(directory, ports["pem"]) == der("fresh"), f"the same location set again reads the certificate again: {said.strip()[:100]}")
-        make_certificate(directory, "newer")
+        make_certificate(directory, "newer", "pem", "DNS:localhost,DNS:elsewhere,DNS:more")
         shutil.copy(directory / "newer.pem", directory / "pem.pem")
         deadline = time.monotonic() + DEADLINE_SECONDS
         while presented(directory, ports["pem"]) != der("newer") and time.monotonic() < deadline:

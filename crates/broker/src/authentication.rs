@@ -23,7 +23,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fleuve_metadata::config::{
-    BrokerSettings, ClientCertificates, Listener, Pem, SaslSettings, Secret, TlsSettings,
+    BrokerSettings, CertificateChanges, ClientCertificates, Listener, Pem, SaslSettings, Secret,
+    TlsSettings,
 };
 use fleuve_metadata::controller::{TokenSettings, token_hmac};
 use fleuve_metadata::image::{Image, ScramCredential, ScramMechanism};
@@ -35,7 +36,8 @@ use fleuve_security::sasl::{
     Credentials, Decoys, Exchange, Mechanism, PlainUsers, Refusal, Step, TokenCredential,
 };
 use fleuve_security::{
-    ClientAuth, Jaas, Principal, PrincipalMapping, TlsMaterial, distinguished_name, server_config,
+    CertificateNames, ClientAuth, Jaas, Principal, PrincipalMapping, TlsMaterial,
+    distinguished_name, server_config,
 };
 use parking_lot::Mutex;
 use tokio_rustls::TlsAcceptor;
@@ -49,6 +51,8 @@ use crate::issuer::Issuer;
 pub(crate) struct Door {
     /// Encrypts connections.
     pub(crate) tls: Option<TlsAcceptor>,
+    /// Whose certificate it shows.
+    names: Option<CertificateNames>,
     sasl: Option<Arc<Sasl>>,
     mapping: PrincipalMapping,
 }
@@ -73,9 +77,13 @@ impl Door {
     ) -> Result<Self, StartError> {
         let failed =
             |reason: String| StartError::Protection { listener: listener.name.clone(), reason };
-        let tls = match &listener.protection.tls {
-            Some(tls) => Some(TlsAcceptor::from(tls_config(tls).await.map_err(failed)?)),
-            None => None,
+        let (tls, names) = match &listener.protection.tls {
+            Some(tls) => {
+                let material = read(tls).await.map_err(failed)?;
+                let config = server_config(&material).map_err(|error| failed(error.to_string()))?;
+                (Some(TlsAcceptor::from(config)), material.names())
+            }
+            None => (None, None),
         };
         let sasl = match &listener.protection.sasl {
             Some(sasl) => Some(Arc::new(Sasl::new(sasl, random).await.map_err(failed)?)),
@@ -83,7 +91,37 @@ impl Door {
         };
         let mapping = PrincipalMapping::parse(&settings.network.principal_mapping)
             .map_err(|error| failed(format!("ssl.principal.mapping.rules: {error}")))?;
-        Ok(Self { tls, sasl, mapping })
+        Ok(Self { tls, names, sasl, mapping })
+    }
+
+    /// Tells whose certificate it shows.
+    pub(crate) fn names(&self) -> Option<CertificateNames> {
+        self.names.clone()
+    }
+
+    /// Looks whether this may take the place of a door with a certificate of these names.
+    pub(crate) fn may_replace(
+        &self,
+        before: Option<&CertificateNames>,
+        allowed: CertificateChanges,
+    ) -> Result<(), String> {
+        let (Some(before), Some(now)) = (before, &self.names) else { return Ok(()) };
+        if !allowed.of_subject && now.subject() != before.subject() {
+            return Err(format!(
+                "Keystore DistinguishedName does not match: existing={}, new={}; allow it with \
+                 ssl.allow.dn.changes=true",
+                before.subject(),
+                now.subject()
+            ));
+        }
+        if !allowed.of_alternative_names && !now.has_alternatives_of(before) {
+            return Err(format!(
+                "Keystore SubjectAltNames do not match: the certificate of {} lacks names that the \
+                 one before has; allow it with ssl.allow.san.changes=true",
+                now.subject()
+            ));
+        }
+        Ok(())
     }
 
     /// Begins with a connection that presented `certificate`, if it presented any.

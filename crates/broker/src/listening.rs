@@ -116,6 +116,7 @@ impl Listening {
 
     fn serve(&mut self, index: usize, prepared: Prepared) {
         let Prepared { settings, socket, door, files } = prepared;
+        *self.around.node.listeners.read()[index].certificate.lock() = door.names();
         let door = Arc::new(RwLock::new(Arc::new(door)));
         let acceptor = Acceptor {
             name: settings.name.clone(),
@@ -206,13 +207,18 @@ impl Listening {
         settings: &BrokerSettings,
         listener: &ListenerSettings,
     ) -> Result<(), StartError> {
-        let random = Arc::clone(&self.around.node.random);
+        let node = Arc::clone(&self.around.node);
         let files = file_times(&listener.protection.tls).await;
         let open = &mut self.open[position];
         if listener.protection == open.settings.protection && files.is_empty() {
             return Ok(());
         }
-        let door = Door::open(settings, listener, &*random).await?;
+        let door = Door::open(settings, listener, &*node.random).await?;
+        let state = Arc::clone(&node.listeners.read()[open.index]);
+        let mut certificate = state.certificate.lock();
+        door.may_replace(certificate.as_ref(), settings.network.certificate_changes)
+            .map_err(|reason| StartError::Protection { listener: listener.name.clone(), reason })?;
+        *certificate = door.names();
         *open.door.write() = Arc::new(door);
         open.files = files;
         open.settings.protection = listener.protection.clone();
@@ -278,7 +284,12 @@ pub(crate) async fn check(
         }
         // Certificates are read, and thrown away.
         let opened = Door::open(settings, listener, &*node.random).await;
-        opened.map_err(|error| error.to_string())?;
+        let door = opened.map_err(|error| error.to_string())?;
+        let open = node.listeners.read().iter().find(|it| it.is_open_as(&listener.name)).cloned();
+        if let Some(open) = open {
+            let before = open.certificate.lock().clone();
+            door.may_replace(before.as_ref(), settings.network.certificate_changes)?;
+        }
     }
     Ok(())
 }

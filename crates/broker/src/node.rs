@@ -19,9 +19,10 @@ use fleuve_metadata::image::{
 use fleuve_metadata::record::Record;
 use fleuve_os::{Clock, Random};
 use fleuve_protocol::Str;
+use fleuve_security::CertificateNames;
 use fleuve_storage::LogConfig;
 use fleuve_types::{NodeId, TopicPartition, Uuid};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access::Access;
@@ -70,6 +71,8 @@ pub(crate) struct ListenerState {
     pub(crate) opened: Counter,
     pub(crate) closed: Counter,
     pub(crate) authentications: Authentications,
+    /// Whose certificate it shows, which decides what may take its place.
+    pub(crate) certificate: Mutex<Option<CertificateNames>>,
     endpoint: Endpoint,
     is_closed: AtomicBool,
 }
@@ -82,9 +85,15 @@ impl ListenerState {
             opened: Counter::default(),
             closed: Counter::default(),
             authentications: Authentications::default(),
+            certificate: Mutex::default(),
             endpoint,
             is_closed: AtomicBool::new(false),
         }
+    }
+
+    /// Reports whether connections are accepted under this name.
+    pub(crate) fn is_open_as(&self, name: &str) -> bool {
+        !self.is_closed.load(Ordering::Relaxed) && self.name == name
     }
 
     /// Notes that nobody can connect to it any more.

@@ -1,20 +1,27 @@
-//! The subject of a certificate, written as Java writes it (RFC 2253).
+//! The subject of a certificate, written as Java writes it (RFC 2253), and its alternative names.
 //!
 //! Certificates come here only after TLS has verified them, but they are read as foreign bytes all
 //! the same: every length is checked, and what cannot be read is `None`.
 //!
 //! ```text
 //! Certificate    = SEQUENCE { TBSCertificate, ... }
-//! TBSCertificate = SEQUENCE { [0] version OPTIONAL, serial, algorithm, issuer, validity, subject, ... }
+//! TBSCertificate = SEQUENCE { [0] version OPTIONAL, serial, algorithm, issuer, validity, subject, key,
+//!                             [1] OPTIONAL, [2] OPTIONAL, [3] SEQUENCE OF extension OPTIONAL }
+//! extension      = SEQUENCE { OBJECT IDENTIFIER, BOOLEAN OPTIONAL, OCTET STRING }
 //! Name           = SEQUENCE OF SET OF SEQUENCE { OBJECT IDENTIFIER, value }
 //! ```
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const VERSION: u8 = 0xa0;
+const EXTENSIONS: u8 = 0xa3;
+const OCTET_STRING: u8 = 0x04;
+/// The extension of alternative names, 2.5.29.17.
+const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 17];
 
 /// Attribute types that RFC 2253 has names for, by their encoded identifiers.
 const NAMES: [(&[u8], &str); 9] = [
@@ -31,16 +38,7 @@ const NAMES: [(&[u8], &str); 9] = [
 
 /// Returns the subject of a DER certificate, such as `CN=ada,O=Analytical Engines`.
 pub fn distinguished_name(certificate: &[u8]) -> Option<String> {
-    let mut certificate = Der(Der(certificate).take(SEQUENCE)?);
-    let mut body = Der(certificate.take(SEQUENCE)?);
-    if body.0.first() == Some(&VERSION) {
-        body.take(VERSION)?;
-    }
-    // Serial number, algorithm, issuer, validity.
-    for _ in 0..4 {
-        body.element()?;
-    }
-    let mut names = Der(body.take(SEQUENCE)?);
+    let mut names = Der(from_subject(certificate)?.take(SEQUENCE)?);
     let mut parts = Vec::new();
     while !names.0.is_empty() {
         let mut attributes = Der(names.take(SET)?);
@@ -59,6 +57,73 @@ pub fn distinguished_name(certificate: &[u8]) -> Option<String> {
     // The most particular part stands last in the certificate and first in the text.
     parts.reverse();
     Some(parts.join(","))
+}
+
+/// The body of a certificate from its subject on.
+fn from_subject(certificate: &[u8]) -> Option<Der<'_>> {
+    let mut certificate = Der(Der(certificate).take(SEQUENCE)?);
+    let mut body = Der(certificate.take(SEQUENCE)?);
+    if body.0.first() == Some(&VERSION) {
+        body.take(VERSION)?;
+    }
+    // Serial number, algorithm, issuer, validity.
+    for _ in 0..4 {
+        body.element()?;
+    }
+    Some(body)
+}
+
+/// Whose a certificate is: its subject and its alternative names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateNames {
+    subject: String,
+    /// Kind and value, as they are encoded.
+    alternatives: BTreeSet<(u8, Vec<u8>)>,
+}
+
+impl CertificateNames {
+    /// Reads the names of a DER certificate.
+    pub fn of(certificate: &[u8]) -> Option<Self> {
+        let subject = distinguished_name(certificate)?;
+        let mut body = from_subject(certificate)?;
+        // Subject and key.
+        body.element()?;
+        body.element()?;
+        let mut alternatives = BTreeSet::new();
+        while let Some((tag, content)) = body.element() {
+            if tag != EXTENSIONS {
+                continue;
+            }
+            let mut extensions = Der(Der(content).take(SEQUENCE)?);
+            while !extensions.0.is_empty() {
+                let mut extension = Der(extensions.take(SEQUENCE)?);
+                if extension.take(OBJECT_IDENTIFIER)? != ALTERNATIVE_NAMES {
+                    continue;
+                }
+                let mut value = extension.element()?;
+                if value.0 != OCTET_STRING {
+                    // Whether it is critical stood before it.
+                    value = extension.element()?;
+                }
+                let mut names = Der(Der(value.1).take(SEQUENCE)?);
+                while !names.0.is_empty() {
+                    let (kind, name) = names.element()?;
+                    alternatives.insert((kind, name.to_vec()));
+                }
+            }
+        }
+        Some(Self { subject, alternatives })
+    }
+
+    /// Returns the subject.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Reports whether all alternative names of another certificate are among these.
+    pub fn has_alternatives_of(&self, other: &Self) -> bool {
+        other.alternatives.is_subset(&self.alternatives)
+    }
 }
 
 fn write_attribute(part: &mut String, identifier: &[u8], encoded: &[u8]) -> Option<()> {
@@ -194,6 +259,49 @@ mod tests {
             element(SEQUENCE, &subject),
         ];
         element(SEQUENCE, &element(SEQUENCE, &body.concat()))
+    }
+
+    /// A certificate of one subject with alternative names, if any.
+    fn named(common_name: &[u8], alternatives: &[(u8, &[u8])], is_critical: bool) -> Vec<u8> {
+        let attribute = [element(OBJECT_IDENTIFIER, CN), element(0x0c, common_name)];
+        let subject = element(SET, &element(SEQUENCE, &attribute.concat()));
+        let names: Vec<_> =
+            alternatives.iter().flat_map(|(kind, name)| element(*kind, name)).collect();
+        let critical = if is_critical { element(1, &[0xff]) } else { Vec::new() };
+        let extension = [
+            element(OBJECT_IDENTIFIER, ALTERNATIVE_NAMES),
+            critical,
+            element(OCTET_STRING, &element(SEQUENCE, &names)),
+        ];
+        let usage = [element(OBJECT_IDENTIFIER, &[0x55, 0x1d, 15]), element(OCTET_STRING, &[3])];
+        let extensions =
+            [element(SEQUENCE, &usage.concat()), element(SEQUENCE, &extension.concat())];
+        let body = [
+            element(VERSION, &[2, 1, 2]),
+            element(2, &[1]),
+            element(SEQUENCE, &[]),
+            element(SEQUENCE, &[]),
+            element(SEQUENCE, &[]),
+            element(SEQUENCE, &subject),
+            element(SEQUENCE, &[]),
+            element(EXTENSIONS, &element(SEQUENCE, &extensions.concat())),
+        ];
+        element(SEQUENCE, &element(SEQUENCE, &body.concat()))
+    }
+
+    #[test]
+    fn alternative_names_are_a_set_whatever_else_stands_beside_them() {
+        const DNS: u8 = 0x82;
+        let of = |alternatives: &[(u8, &[u8])], is_critical| {
+            CertificateNames::of(&named(b"kafka", alternatives, is_critical)).expect("names")
+        };
+        let one = of(&[(DNS, b"a.test")], false);
+        let two = of(&[(DNS, b"b.test"), (DNS, b"a.test")], true);
+        assert_eq!(one.subject(), "CN=kafka");
+        assert!(two.has_alternatives_of(&one) && !one.has_alternatives_of(&two));
+        assert!(!of(&[(0x87, b"a.test")], false).has_alternatives_of(&one), "an address");
+        let none = CertificateNames::of(&named(b"kafka", &[], false)).expect("names");
+        assert!(one.has_alternatives_of(&none) && !none.has_alternatives_of(&one));
     }
 
     const CN: &[u8] = &[0x55, 4, 3];

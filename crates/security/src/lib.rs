@@ -14,7 +14,7 @@ mod principal;
 pub mod sasl;
 mod tls;
 
-pub use certificate::distinguished_name;
+pub use certificate::{CertificateNames, distinguished_name};
 pub use jaas::{Jaas, JaasError};
 pub use mapping::{PrincipalMapping, PrincipalMappingError};
 pub use principal::Principal;

@@ -9,6 +9,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite};
 
+use crate::certificate::CertificateNames;
+
 /// `ssl.client.auth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
@@ -36,6 +38,13 @@ pub struct TlsMaterial {
     pub allow_tls13: bool,
     /// The only cipher suites that are spoken, by their IANA names; all there are if none is named.
     pub cipher_suites: Vec<String>,
+}
+
+impl TlsMaterial {
+    /// Whose the certificate is that a server shows.
+    pub fn names(&self) -> Option<CertificateNames> {
+        CertificateNames::of(certificates(&self.chain)?.first()?)
+    }
 }
 
 impl fmt::Debug for TlsMaterial {

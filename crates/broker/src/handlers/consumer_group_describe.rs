@@ -10,7 +10,6 @@ use fleuve_protocol::messages::consumer_group_describe_response::{
 };
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::consumer_group_heartbeat::FEATURE;
 use super::{errors, operations, permission};
 use crate::request::{Context, Outcome};
 
@@ -22,7 +21,7 @@ pub(crate) fn handle(
     context: &Context,
     request: ConsumerGroupDescribeRequest,
 ) -> Outcome<ConsumerGroupDescribeResponse> {
-    let is_served = errors::has_feature(context, FEATURE);
+    let is_served = errors::has_consumer_protocol(context);
     let groups = request.group_ids.into_iter().map(|group_id| {
         if !is_served {
             let error_code = ErrorCode::UnsupportedVersion.code();

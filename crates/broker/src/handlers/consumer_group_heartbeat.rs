@@ -12,9 +12,6 @@ use fleuve_protocol::{ErrorCode, Str};
 use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
-/// The feature that this API is a part of.
-pub(super) const FEATURE: &str = "group.version";
-
 /// From here on members make their ids themselves (KIP-1082).
 const OWN_MEMBER_ID_FROM: i16 = 1;
 
@@ -22,7 +19,7 @@ pub(crate) fn handle(
     context: &Context,
     request: ConsumerGroupHeartbeatRequest,
 ) -> Outcome<ConsumerGroupHeartbeatResponse> {
-    if !errors::has_feature(context, FEATURE) {
+    if !errors::has_consumer_protocol(context) {
         return Outcome::Now(ConsumerGroupHeartbeatResponse {
             error_code: ErrorCode::UnsupportedVersion.code(),
             ..Default::default()

@@ -65,8 +65,19 @@ pub(crate) fn group(error: GroupError) -> ErrorCode {
 }
 
 /// Whether a feature is switched on, as those are that gate the protocols of groups.
-pub(crate) fn has_feature(context: &Context, feature: &str) -> bool {
+fn has_feature(context: &Context, feature: &str) -> bool {
     context.node.image().features().get(feature).is_some_and(|level| *level > 0)
+}
+
+/// Reports whether groups may have the protocol of KIP-848: the cluster's feature is on, and the
+/// operator has not switched the protocol off.
+pub(crate) fn has_consumer_protocol(context: &Context) -> bool {
+    context.node.settings().groups.has_consumer_protocol && has_feature(context, "group.version")
+}
+
+/// The same for the protocol of KIP-1071.
+pub(crate) fn has_streams_protocol(context: &Context) -> bool {
+    context.node.settings().groups.has_streams_protocol && has_feature(context, "streams.version")
 }
 
 /// The code for an outcome of the group coordinator, zero for success.

@@ -13,7 +13,6 @@ use fleuve_protocol::messages::streams_group_describe_response::{
 };
 use fleuve_protocol::{ErrorCode, Str};
 
-use super::streams_group_heartbeat::FEATURE;
 use super::{errors, operations, permission};
 use crate::request::{Context, Outcome};
 
@@ -21,7 +20,7 @@ pub(crate) fn handle(
     context: &Context,
     request: StreamsGroupDescribeRequest,
 ) -> Outcome<StreamsGroupDescribeResponse> {
-    let is_served = errors::has_feature(context, FEATURE);
+    let is_served = errors::has_streams_protocol(context);
     let groups = request.group_ids.into_iter().map(|group_id| {
         if !is_served {
             let error_code = ErrorCode::UnsupportedVersion.code();

@@ -25,9 +25,6 @@ use crate::node::Node;
 use crate::request::{Context, Outcome};
 use crate::topics::is_internal;
 
-/// The feature that this API is a part of.
-pub(super) const FEATURE: &str = "streams.version";
-
 /// Most reasons that a status tells why topics could not be created.
 const FAILURES_TOLD_MAX: usize = 3;
 
@@ -35,7 +32,7 @@ pub(crate) fn handle(
     context: &Context,
     request: StreamsGroupHeartbeatRequest,
 ) -> Outcome<StreamsGroupHeartbeatResponse> {
-    if !errors::has_feature(context, FEATURE) {
+    if !errors::has_streams_protocol(context) {
         return Outcome::Now(refusal(ErrorCode::UnsupportedVersion, None));
     }
     if let Err(code) = permission::group(context, AclOperation::Read, &request.group_id) {

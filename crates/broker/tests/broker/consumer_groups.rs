@@ -20,6 +20,7 @@ use fleuve_protocol::messages::offset_commit_request::{
 use fleuve_protocol::messages::offset_fetch_request::{
     OffsetFetchRequest, OffsetFetchRequestGroup,
 };
+use fleuve_protocol::messages::streams_group_describe_request::StreamsGroupDescribeRequest;
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::Uuid;
 
@@ -309,4 +310,21 @@ async fn why_a_group_rebalanced_is_told_over_http() {
     let unknown = broker.get("/groups/nobody/rebalances").await;
     assert!(unknown.starts_with("HTTP/1.1 404"), "{unknown}");
     broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_protocol_that_is_switched_off_is_answered_as_by_a_broker_without_it() {
+    let off = [FEW, &[("group.coordinator.rebalance.protocols", "classic,streams")]].concat();
+    let broker = TestBroker::start(&off).await;
+    let client = &mut broker.connect().await;
+    find_coordinator(client).await;
+    let unsupported = ErrorCode::UnsupportedVersion.code();
+    let refused = client.call(&heartbeat("first".into(), 0), HEARTBEAT).await;
+    assert_eq!(refused.error_code, unsupported);
+    let describe = ConsumerGroupDescribeRequest { group_ids: vec![GROUP], ..Default::default() };
+    assert_eq!(client.call(&describe, 1).await.groups[0].error_code, unsupported);
+    // Others stay as they are.
+    let describe = StreamsGroupDescribeRequest { group_ids: vec![GROUP], ..Default::default() };
+    let missing = ErrorCode::GroupIdNotFound.code();
+    assert_eq!(client.call(&describe, 0).await.groups[0].error_code, missing);
 }

@@ -104,12 +104,21 @@ pub(super) fn group_limit(name: &str, side: &str, layers: &Layers<'_>) -> Option
 }
 
 pub(super) fn resolve_groups(layers: &Layers<'_>, problems: &mut Problems) -> GroupSettings {
+    const PROTOCOLS: &str = "group.coordinator.rebalance.protocols";
+    let protocols = layers.list(PROTOCOLS);
+    let has = |protocol: &str| protocols.iter().any(|known| known.eq_ignore_ascii_case(protocol));
+    if !has("classic") {
+        let message = format!("`{PROTOCOLS}` lacks classic, which cannot be switched off; add it");
+        problems.error(layers.origin(PROTOCOLS), message);
+    }
     let settings = GroupSettings {
         session_timeout_min_ms: layers.integer("group.min.session.timeout.ms") as i32,
         session_timeout_max_ms: layers.integer("group.max.session.timeout.ms") as i32,
         initial_rebalance_delay_ms: layers.integer("group.initial.rebalance.delay.ms").max(0)
             as i32,
         members_max: count(layers, "group.max.size"),
+        has_consumer_protocol: has("consumer"),
+        has_streams_protocol: has("streams"),
     };
     if settings.session_timeout_min_ms > settings.session_timeout_max_ms {
         let origin = layers

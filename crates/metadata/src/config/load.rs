@@ -17,9 +17,9 @@ use super::properties;
 use super::protection::{self, ClientCertificates, HTTP_PROTOCOL_KEY, Secret, TlsSettings};
 use super::references::{self, Outside, Providers};
 use super::settings::{
-    BrokerSettings, FetchSettings, HostPort, HttpAuthentication, LogSettings, MetadataLogSettings,
-    MetricsSettings, NetworkSettings, NodeSettings, OffsetSettings, QuotaSettings, TopicRules,
-    TransactionSettings,
+    BrokerSettings, CertificateChanges, FetchSettings, HostPort, HttpAuthentication, LogSettings,
+    MetadataLogSettings, MetricsSettings, NetworkSettings, NodeSettings, OffsetSettings,
+    QuotaSettings, TopicRules, TransactionSettings,
 };
 use super::topic::TopicSettings;
 use super::value::{InvalidValue, Value};
@@ -443,7 +443,10 @@ fn resolve_network(
         receive_timeout_ms: limit(layers, "fleuve.receive.timeout.ms")
             .filter(|timeout| *timeout > 0),
         idle_max_ms: limit(layers, "connections.max.idle.ms"),
-        queued_requests_max: count(layers, "queued.max.requests"),
+        certificate_changes: CertificateChanges {
+            of_subject: layers.boolean("ssl.allow.dn.changes"),
+            of_alternative_names: layers.boolean("ssl.allow.san.changes"),
+        },
         queued_request_bytes_max: limit(layers, "queued.max.request.bytes").filter(|max| *max > 0),
         request_bytes_max: count(layers, "socket.request.max.bytes"),
         unauthenticated_bytes_max: count(layers, "sasl.server.max.receive.size"),

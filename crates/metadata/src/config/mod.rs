@@ -54,10 +54,10 @@ pub use protection::{
 pub use reference::reference_markdown;
 pub use references::Outside;
 pub use settings::{
-    BrokerSettings, ConsumerGroupSettings, FetchSettings, GroupSettings, HostPort,
-    HttpAuthentication, LogSettings, MetadataLogSettings, MetricsSettings, NetworkSettings,
-    NodeSettings, OffsetSettings, ProtocolSettings, QuotaSettings, ShareGroupSettings,
-    StreamsGroupSettings, TopicRules, TransactionSettings,
+    BrokerSettings, CertificateChanges, ConsumerGroupSettings, FetchSettings, GroupSettings,
+    HostPort, HttpAuthentication, LogSettings, MetadataLogSettings, MetricsSettings,
+    NetworkSettings, NodeSettings, OffsetSettings, ProtocolSettings, QuotaSettings,
+    ShareGroupSettings, StreamsGroupSettings, TopicRules, TransactionSettings,
 };
 pub use topic::{
     CleanupPolicy, CompressionType, TimestampType, TopicConfigError, TopicSettings,

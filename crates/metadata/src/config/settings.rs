@@ -104,8 +104,6 @@ pub struct NetworkSettings {
     pub receive_timeout_ms: Option<u64>,
     /// `connections.max.idle.ms`; `None` never closes idle connections.
     pub idle_max_ms: Option<u64>,
-    /// `queued.max.requests`.
-    pub queued_requests_max: usize,
     /// `queued.max.request.bytes`; `None` for no limit.
     pub queued_request_bytes_max: Option<u64>,
     /// `socket.request.max.bytes`.
@@ -116,6 +114,8 @@ pub struct NetworkSettings {
     pub allow_unauthenticated: bool,
     /// `connection.failed.authentication.delay.ms`.
     pub failed_authentication_delay_ms: u64,
+    /// `ssl.allow.dn.changes` and `ssl.allow.san.changes`.
+    pub certificate_changes: CertificateChanges,
     /// `ssl.principal.mapping.rules`.
     pub principal_mapping: String,
     /// `socket.send.buffer.bytes`; `None` leaves it to the operating system.
@@ -183,6 +183,15 @@ pub struct FetchSettings {
     pub described_partitions_max: usize,
 }
 
+/// In what a certificate may differ from the one that it replaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CertificateChanges {
+    /// It may be another subject's.
+    pub of_subject: bool,
+    /// It may lack alternative names.
+    pub of_alternative_names: bool,
+}
+
 /// Limits of groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupSettings {
@@ -194,6 +203,10 @@ pub struct GroupSettings {
     pub initial_rebalance_delay_ms: i32,
     /// `group.max.size`.
     pub members_max: usize,
+    /// Whether `group.coordinator.rebalance.protocols` has `consumer`.
+    pub has_consumer_protocol: bool,
+    /// Whether `group.coordinator.rebalance.protocols` has `streams`.
+    pub has_streams_protocol: bool,
 }
 
 /// What all modern group protocols have, the keys `group.PROTOCOL.*`.
