@@ -97,7 +97,13 @@ fn transactions_are_listed_described_and_shut_out() {
     let second = open(&runtime, &broker, "shop-2", "orders");
     runtime.block_on(second.commit_transaction()).expect("committed");
 
-    let listed = broker.json(&["transaction", "list"]);
+    // A commit is acknowledged once it is sure, before its markers are in all partitions.
+    let listed = loop {
+        let listed = broker.json(&["transaction", "list"]);
+        if !states(&listed).contains(&("shop-2", "PrepareCommit")) {
+            break listed;
+        }
+    };
     assert_eq!(states(&listed), [("shop-1", "Ongoing"), ("shop-2", "CompleteCommit")]);
     let ongoing = broker.json(&["transaction", "list", "--state", "Ongoing"]);
     assert_eq!(states(&ongoing), [("shop-1", "Ongoing")]);
