@@ -433,3 +433,38 @@ fn an_empty_log_has_no_times() {
     assert_eq!(log.size().unwrap(), 0);
     assert!(machine.disk.exists(&machine.path("00000000000000000000.timeindex")).unwrap());
 }
+
+#[test]
+fn a_segment_that_grows_has_space_ahead_and_gives_back_what_it_did_not_need() {
+    let machine = Machine::new(LogConfig::default());
+    let mut log = machine.open();
+    let path = machine.path("00000000000000000000.log");
+    let ahead = || machine.disk.allocated_ahead(&path);
+    let half_megabyte = Spec::sized(1, 1 << 19);
+    for _ in 0..16 {
+        put(&mut log, &half_megabyte);
+        assert_eq!(ahead(), 0, "small logs take what they hold");
+    }
+    let mut most = 0;
+    for _ in 0..16 {
+        put(&mut log, &half_megabyte);
+        most = most.max(ahead());
+    }
+    assert!((1 << 20..=2 << 20).contains(&most), "an eighth of what it holds: {most}");
+    log.close().unwrap();
+    assert_eq!(ahead(), 0);
+}
+
+#[test]
+fn a_disk_without_space_ahead_still_takes_records() {
+    let machine = Machine::new(LogConfig::default());
+    let mut log = machine.open();
+    let half_megabyte = Spec::sized(1, 1 << 19);
+    for _ in 0..16 {
+        put(&mut log, &half_megabyte);
+    }
+    machine.disk.set_capacity(9 << 20);
+    put(&mut log, &half_megabyte);
+    assert_eq!(machine.disk.allocated_ahead(&machine.path("00000000000000000000.log")), 0);
+    assert_eq!(records_from(&mut log, 0).len(), 17);
+}

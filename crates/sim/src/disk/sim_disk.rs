@@ -197,6 +197,18 @@ impl SimDisk {
         file.durable.clone_from(&file.content);
     }
 
+    /// Returns how many bytes a file was given behind its end.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such file.
+    pub fn allocated_ahead(&self, path: &Path) -> u64 {
+        let mut state = self.state.lock();
+        let node = state.tree.find(path).expect("the file exists");
+        let file = state.tree.file(node).expect("it is a file");
+        file.allocated.saturating_sub(file.content.len() as u64)
+    }
+
     /// Returns how many writes, syncs and changes of names there were.
     pub fn changes(&self) -> u64 {
         self.state.lock().changes
@@ -517,7 +529,9 @@ impl File for SimFile {
     fn set_len(&self, length: u64) -> DiskResult<()> {
         self.with_writable("set the length of", |state| {
             state.permit_change(Operation::SetLen, &self.path)?;
-            state.tree.file(self.node)?.change(FileChange::SetLen(length as usize));
+            let file = state.tree.file(self.node)?;
+            file.change(FileChange::SetLen(length as usize));
+            file.allocated = 0;
             Ok(())
         })
     }
@@ -526,8 +540,15 @@ impl File for SimFile {
         self.with("measure", |state| Ok(state.tree.file(self.node)?.content.len() as u64))
     }
 
-    fn allocate(&self, _position: u64, _length: u64) -> DiskResult<()> {
-        self.with_writable("allocate space for", |_| Ok(()))
+    fn allocate(&self, position: u64, length: u64) -> DiskResult<()> {
+        self.with_writable("allocate space for", |state| {
+            if position + length > state.capacity {
+                return Err(Effect::OutOfSpace.error());
+            }
+            let file = state.tree.file(self.node)?;
+            file.allocated = file.allocated.max(position + length);
+            Ok(())
+        })
     }
 
     fn path(&self) -> &Path {

@@ -50,6 +50,8 @@ pub(super) struct FileNode {
     pub(super) content: Vec<u8>,
     pub(super) durable: Vec<u8>,
     pub(super) pending: Vec<FileChange>,
+    /// Up to where space has been asked for.
+    pub(super) allocated: u64,
 }
 
 #[derive(Clone, Debug)]

@@ -472,6 +472,7 @@ impl<'a> Target<'a> {
             file.write_at(&Bytes::from(aborted_index), 0)?;
             file.sync_data()?;
         }
+        self.segment.give_back_space(self.environment)?;
         self.segment.file(self.environment)?.sync_data()?;
         Ok(())
     }

@@ -307,11 +307,7 @@ impl Log {
         let indexes = self.active().finish_indexes(&environment)?;
         self.finish_transaction_index()?;
         self.write_snapshot()?;
-        if self.config.preallocate {
-            // What was reserved and not needed goes back.
-            let size = self.active_size()?;
-            self.active().file(&environment)?.set_len(size)?;
-        }
+        self.active().give_back_space(&environment)?;
         let mut segment = self.begin_segment(self.next_offset)?;
         segment.roll_jitter_ms = self.draw_roll_jitter();
         for file in self.durability.files.drain(..).chain(indexes).collect::<Vec<_>>() {

@@ -245,6 +245,10 @@ impl Log {
     pub fn close(&mut self) -> Result<LogPoints, LogError> {
         self.check_usable()?;
         self.write_snapshot().inspect_err(|error| self.fail_unless_full(error))?;
+        let environment = self.environment.clone();
+        if self.active().has_space_ahead() {
+            self.active().give_back_space(&environment)?;
+        }
         self.checkpoint()?;
         if self.durability.recovery_point < self.next_offset {
             return Err(LogError::Failed {

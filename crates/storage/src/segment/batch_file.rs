@@ -24,6 +24,14 @@ use super::transaction_index::{AbortedTransaction, TransactionIndex};
 /// The timestamp of an empty segment, or of records without one.
 pub(crate) const NO_TIMESTAMP: i64 = -1;
 
+/// A segment that has grown to this size gets disk space ahead of its writes: space for each block
+/// on its own costs a tenth of what writing it costs.
+const AHEAD_FROM_BYTES: u64 = 8 << 20;
+/// Ahead is one part in this many of what the segment holds,
+const AHEAD_SHARE: u64 = 8;
+/// and no more than this.
+const AHEAD_BYTES_MAX: u64 = 32 << 20;
+
 /// A file of batches with its indexes.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -38,6 +46,8 @@ pub(crate) struct Segment {
     pub(super) size: Option<u64>,
     /// Whether bytes of a failed write may follow them.
     pub(super) has_torn_tail: bool,
+    /// Up to where disk space was asked for ahead; `u64::MAX` once there was none.
+    reserved: u64,
     pub(super) newest: Option<Newest>,
     pub(super) bytes_since_index_entry: u64,
     /// When the segment was made or emptied, for rolling segments without timestamps.
@@ -110,6 +120,7 @@ impl Segment {
             transaction_index: None,
             size: None,
             has_torn_tail: false,
+            reserved: 0,
             newest: None,
             bytes_since_index_entry: 0,
             created_ms: environment.clock.wall_ms(),
@@ -201,6 +212,7 @@ impl Segment {
             file.set_len(size)?;
             self.has_torn_tail = false;
         }
+        self.reserve_ahead(&*file, size, batches.iter().map(|batch| batch.size() as u64).sum());
         let written = match batches {
             // Nearly every append is one batch; two slices need no allocation.
             [batch] => file
@@ -217,9 +229,39 @@ impl Segment {
             // A full disk may have taken a part. Should cutting fail as well, the next append
             // tries again: with a shorter write on top, the rest could pass for batches.
             self.has_torn_tail = file.set_len(size).is_err();
+            self.reserved = 0;
             return Err(error.into());
         }
         Ok(file)
+    }
+
+    /// Asks for the space of the next writes at once. Only a hint: without it each write finds
+    /// its own, or fails by itself.
+    fn reserve_ahead(&mut self, file: &dyn File, size: u64, bytes: u64) {
+        if size < AHEAD_FROM_BYTES || size + bytes <= self.reserved {
+            return;
+        }
+        let ahead = bytes + (size / AHEAD_SHARE).min(AHEAD_BYTES_MAX);
+        self.reserved = match file.allocate(size, ahead) {
+            Ok(()) => size + ahead,
+            Err(error) => {
+                tracing::debug!(%error, "no space ahead of the writes");
+                u64::MAX
+            }
+        };
+    }
+
+    /// Reports whether space behind the end was asked for.
+    pub(crate) fn has_space_ahead(&self) -> bool {
+        self.reserved > 0
+    }
+
+    /// Gives back the space behind the end, once nothing more is to be written.
+    pub(crate) fn give_back_space(&mut self, environment: &Environment) -> DiskResult<()> {
+        let size = self.size(environment)?;
+        self.log.open(environment)?.set_len(size)?;
+        self.reserved = 0;
+        Ok(())
     }
 
     /// Enters a batch that stands at the end into size, newest timestamp and indexes.
@@ -290,6 +332,7 @@ impl Segment {
         file.sync_all()?;
         self.size = Some(position);
         self.has_torn_tail = false;
+        self.reserved = 0;
         if position == 0 {
             self.created_ms = environment.clock.wall_ms();
             self.first_timestamp = None;
