@@ -8,6 +8,10 @@
 //! because a shared network buffer may lie behind them, and batches that are a small part of a
 //! large frame.
 //!
+//! Large batches are not cached: the system sends them from its own cache without copying them
+//! once more, and the memory they came in, free at once, serves the next while the processor still
+//! has it at hand.
+//!
 //! A log keeps a [`TailWindow`]: the contiguous run of its newest batches with their tickets. A
 //! ticket older than the queue's front has been evicted.
 
@@ -21,6 +25,8 @@ use parking_lot::Mutex;
 const COPIED_BATCH_BYTES: usize = 4096;
 /// A batch that makes up less than one part in this many of its frame is copied.
 const FRAME_SHARE: usize = 4;
+/// Batches from this size on are left to the system's cache.
+const LARGE_BATCH_BYTES: usize = 256 << 10;
 /// Copies and headers are carved out of chunks of this size.
 const CHUNK_BYTES: usize = 64 << 10;
 /// What one entry costs besides its bytes.
@@ -100,8 +106,8 @@ impl TailCache {
         frame_bytes: usize,
     ) {
         let total: usize = batches.iter().map(PlacedBatch::size).sum();
-        if total > self.budget {
-            // It would only push itself out; and the window must stay contiguous.
+        if total > self.budget || batches.iter().any(|batch| batch.size() >= LARGE_BATCH_BYTES) {
+            // The window must stay contiguous.
             window.clear();
             return;
         }
@@ -224,6 +230,22 @@ mod tests {
         assert_eq!(read(&cache, &mut right, 10), Some(20_000));
         assert_eq!(read(&cache, &mut right, 29), Some(10_000), "from inside the last batch");
         assert_eq!(read(&cache, &mut right, 30), None, "nothing there yet");
+    }
+
+    #[test]
+    fn a_large_batch_is_left_to_the_system_and_what_follows_is_cached_again() {
+        let cache = TailCache::new(1 << 20);
+        let mut window = TailWindow::default();
+        let small = Bytes::from(vec![7; 100 - HEADER_SIZE]);
+        let large = Bytes::from(vec![7; LARGE_BATCH_BYTES - HEADER_SIZE]);
+        cache.push(&mut window, &[batch(0, &small)], small.len());
+        cache.push(&mut window, &[batch(10, &large)], large.len());
+        assert!(large.is_unique(), "its memory is free for the next");
+        assert_eq!(read(&cache, &mut window, 0), None);
+        assert_eq!(read(&cache, &mut window, 10), None);
+        cache.push(&mut window, &[batch(20, &small)], small.len());
+        assert_eq!(read(&cache, &mut window, 10), None);
+        assert_eq!(read(&cache, &mut window, 20), Some(100));
     }
 
     #[test]
