@@ -292,6 +292,7 @@ impl Fetcher {
                         state.appetite.learn(&meal, self.limits);
                         self.shared.counters.fetch_time.add_time(after);
                         self.shared.counters.fetched(&answers);
+                        self.note_answered(&versions, &answers, now);
                         for answer in answers {
                             if let Some(&asked) = versions.get(&answer.partition) {
                                 self.take_answer(answer, asked, now + backoff);
@@ -319,6 +320,27 @@ impl Fetcher {
             Event::Refreshed => {
                 self.refresh.running = false;
                 self.shared.group_work.notify_one();
+            }
+        }
+    }
+
+    /// Notes that a broker has answered for all partitions it was asked for. In a session it does not mention those that
+    /// have nothing.
+    fn note_answered(
+        &self,
+        asked: &HashMap<TopicPartition, (u64, i64)>,
+        answers: &[Answer],
+        now: Instant,
+    ) {
+        let failed = answers.iter().filter(|answer| answer.code != ErrorCode::None);
+        let failed: HashSet<_> = failed.map(|answer| &answer.partition).collect();
+        let mut state = self.shared.lock();
+        for (partition, (version, _)) in asked {
+            if let Some(assigned) = state.partitions.get_mut(partition)
+                && assigned.version == *version
+                && !failed.contains(partition)
+            {
+                assigned.answered = Some(now);
             }
         }
     }

@@ -416,6 +416,14 @@ impl Consumer {
         self.shared.lock().partitions.get(partition)?.high_watermark
     }
 
+    /// Returns how long ago a broker last answered what a partition has from where this consumer is; `None` before the
+    /// first answer. Requests wait at most `fetch.max.wait.ms` for records: what is much older is no silence, but the
+    /// broker's absence.
+    pub fn answered_ago(&self, partition: &TopicPartition) -> Option<Duration> {
+        let state = self.shared.lock();
+        Some(state.partitions.get(partition)?.answered?.elapsed())
+    }
+
     /// Returns the replica that the leader has sent this consumer to, as nearer to its
     /// `client.rack` (KIP-392); `None` while it reads from the leader.
     pub fn preferred_read_replica(&self, partition: &TopicPartition) -> Option<i32> {

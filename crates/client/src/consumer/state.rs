@@ -86,6 +86,8 @@ pub(super) struct Partition {
     pub(super) processed: Option<Place>,
     pub(super) committed: Option<i64>,
     pub(super) high_watermark: Option<i64>,
+    /// When a broker last answered what there is from where this consumer is.
+    pub(super) answered: Option<Instant>,
     pub(super) paused: bool,
     buffered: VecDeque<Records>,
     buffered_bytes: usize,
@@ -176,6 +178,7 @@ impl State {
             processed: None,
             committed: None,
             high_watermark: None,
+            answered: None,
             paused: false,
             buffered: VecDeque::new(),
             buffered_bytes: 0,

@@ -181,6 +181,22 @@ async fn records_come_in_order_from_each_kind_of_start() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn silence_is_told_from_a_broker_that_does_not_answer() {
+    let (broker, _) = broker(&[]);
+    let reading = consumer(&broker, ConsumerConfig::default(), Start::Offset(145)).await;
+    assert_eq!(reading.answered_ago(&partition()), None);
+    reading.poll(Duration::from_secs(5)).await.expect("readable").expect("records");
+    let begun = Instant::now();
+    assert!(reading.answered_ago(&partition()).is_some_and(|ago| ago.is_zero()));
+    // From the log's end on this broker does not even say that there is nothing.
+    assert!(reading.poll(Duration::from_secs(60)).await.expect("readable").is_none());
+    assert_eq!(reading.answered_ago(&partition()), Some(begun.elapsed()));
+    reading.seek(&partition(), Start::Offset(END - 1)).expect("assigned");
+    assert_eq!(read(&reading).await, [END - 1]);
+    assert!(reading.answered_ago(&partition()).is_some_and(|ago| ago < begun.elapsed()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_position_out_of_range_is_reset_as_configured() {
     let (broker, _) = broker(&[]);
     let earliest =

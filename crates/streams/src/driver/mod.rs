@@ -383,7 +383,7 @@ impl TestDriver {
         let Some(running) = self.tasks.get_mut(&id).filter(|_| self.failure.is_none()) else {
             return;
         };
-        match running.task.pass_time(self.now_ms, |_| true) {
+        match running.task.pass_time(self.now_ms, self.now_ms, |_| true) {
             Ok(true) => self.after_step(id),
             Ok(false) => {}
             Err(error) => self.failure = Some(error),

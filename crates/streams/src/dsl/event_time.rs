@@ -28,8 +28,7 @@ impl Topology {
     /// suppressed changes and events without a partner are sent, timers fire, though no record comes.
     ///
     /// Without this event time stands still while there is no input, as in Kafka Streams. A record that comes later
-    /// with an earlier time than that is late. Brokers that cannot be reached look like silence, so `idle` should be
-    /// longer than they are ever away.
+    /// with an earlier time than that is late. While a broker does not answer, time stands still, and goes on when it does.
     ///
     /// ```
     /// use std::time::Duration;

@@ -45,27 +45,29 @@ impl Advancing {
 
     /// Notes that the task has something to do.
     pub(super) fn note_activity(&mut self, now_ms: i64) {
-        self.active_ms = Some(now_ms);
+        self.active_ms = self.active_ms.max(Some(now_ms));
         self.from_ms = None;
     }
 }
 
 impl Task {
     /// Lets event time go on that is not moved by records: without those who have been silent for long, and with the clock
-    /// if the task has had no input for long. `is_drained` says whether all there is of a topic has been fetched.
-    /// Returns whether time has passed.
+    /// if the task has had no input for long. `is_drained` says whether all there is of a topic has been fetched, as of
+    /// `heard_ms`, when all brokers had answered. Returns whether time has passed.
     pub(crate) fn pass_time(
         &mut self,
         now_ms: i64,
+        heard_ms: i64,
         is_drained: impl Fn(&Arc<str>) -> bool,
     ) -> Result<bool, ProcessingError> {
-        let followed = self.look_for_silence(now_ms, &is_drained)?;
-        Ok(self.advance_idle(now_ms, is_drained)? | followed)
+        let followed = self.look_for_silence(now_ms, heard_ms, &is_drained)?;
+        Ok(self.advance_idle(now_ms, heard_ms, is_drained)? | followed)
     }
 
     fn advance_idle(
         &mut self,
         now_ms: i64,
+        heard_ms: i64,
         is_drained: impl Fn(&Arc<str>) -> bool,
     ) -> Result<bool, ProcessingError> {
         let Some(idle_ms) = self.advancing.idle_ms else {
@@ -74,17 +76,17 @@ impl Task {
         let is_idle = self.is_settled()
             && self.queues.iter().all(|queue| queue.len() == 0 && is_drained(&queue.topic));
         if !is_idle {
-            self.advancing.note_activity(now_ms);
+            self.advancing.note_activity(heard_ms);
             return Ok(false);
         }
-        let active_ms = *self.advancing.active_ms.get_or_insert(now_ms);
-        if now_ms - active_ms < idle_ms {
+        let active_ms = *self.advancing.active_ms.get_or_insert(heard_ms);
+        if heard_ms - active_ms < idle_ms {
             return Ok(false);
         }
         let known = self.queues.iter().map(|queue| queue.partition_time).max();
         let latest = self.cx.stream_time_ms.max(known.unwrap_or(UNKNOWN_TIME));
         let from_ms = *self.advancing.from_ms.get_or_insert(latest);
-        let to_ms = from_ms.saturating_add(now_ms - active_ms);
+        let to_ms = from_ms.saturating_add(heard_ms - active_ms);
         if from_ms == UNKNOWN_TIME || to_ms <= self.cx.stream_time_ms {
             return Ok(false);
         }
@@ -169,5 +171,55 @@ impl Task {
         for queue in self.queues.iter_mut() {
             queue.position = queue.position.or(queue.seen.map(|seen| seen + 1));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::record::Headers;
+    use crate::runtime::{Globals, RawRecord, TaskId};
+    use crate::{TimeWindows, Topology};
+
+    #[test]
+    fn time_goes_on_as_far_as_brokers_have_answered() {
+        let app = Topology::new("app");
+        app.advance_when_idle(Duration::from_millis(10));
+        app.stream::<String, String>("in")
+            .group_by_key()
+            .windowed_by(TimeWindows::of_ms(100, 0))
+            .emit_final()
+            .count("n")
+            .to_stream_by(|window, _| window.key.clone())
+            .to("out");
+        let plan = app.build().expect("a valid topology");
+        let id = TaskId { subtopology: 0, partition: 0 };
+        let mut task = Task::new(&plan, id, &Globals::new(&plan));
+        let text = |text: &str| Some(bytes::Bytes::copy_from_slice(text.as_bytes()));
+        task.add(RawRecord {
+            topic: Arc::from("in"),
+            partition: 0,
+            offset: 0,
+            timestamp: 50,
+            key: text("a"),
+            value: text("b"),
+            headers: Headers::default(),
+        });
+        task.process(1_000).expect("processed");
+        let sent = |task: &mut Task| {
+            task.settle(5_000).expect("settled");
+            task.take_outgoing().iter().filter(|record| &*record.topic.name == "out").count()
+        };
+        // No answer since the record.
+        for now_ms in [1_020, 5_000] {
+            assert!(!task.pass_time(now_ms, 1_000, |_| true).expect("passed"));
+        }
+        assert!(task.pass_time(5_000, 1_049, |_| true).expect("passed"));
+        assert_eq!(sent(&mut task), 0);
+        assert!(task.pass_time(5_000, 1_050, |_| true).expect("passed"));
+        assert_eq!(sent(&mut task), 1, "the window's end has come");
     }
 }

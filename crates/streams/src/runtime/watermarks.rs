@@ -61,7 +61,7 @@ impl Known {
     /// Looks whether there has been no news for long, all that there is having been read.
     fn look(&mut self, idle_ms: i64, now_ms: i64, is_drained: bool) {
         if !is_drained {
-            self.news_ms = now_ms;
+            self.news_ms = self.news_ms.max(now_ms);
         }
         self.is_idle |= now_ms.saturating_sub(self.news_ms) >= idle_ms;
     }
@@ -210,13 +210,14 @@ impl Task {
     pub(super) fn look_for_silence(
         &mut self,
         now_ms: i64,
+        heard_ms: i64,
         is_drained: impl Fn(&Arc<str>) -> bool,
     ) -> Result<bool, ProcessingError> {
         let Some(watermarks) = &mut self.watermarks else {
             return Ok(false);
         };
         let queues = &self.queues;
-        watermarks.look(now_ms, |topic| {
+        watermarks.look(heard_ms, |topic| {
             queues.iter().all(|queue| queue.topic != *topic || queue.len() == 0)
                 && is_drained(topic)
         });
