@@ -48,12 +48,36 @@ pub enum TopologyError {
     /// The same topics are to be read from different places.
     #[error("Can't configure different offset reset policies on the same input topic(s)")]
     OffsetResets,
+    /// Stores and internal topics without names of the program's, which needs them.
+    #[error("{}", unnamed(.changelogs, .stores, .repartitions))]
+    Unnamed {
+        /// Changelogs, without the application's id.
+        changelogs: Vec<String>,
+        /// Stores.
+        stores: Vec<String>,
+        /// Repartition topics, without the application's id.
+        repartitions: Vec<String>,
+    },
     /// A setting that contradicts another.
     #[error("{0}")]
     Invalid(String),
     /// A topology without any source.
     #[error("the topology reads nothing; begin with `stream`, `table` or `global_table`")]
     Empty,
+}
+
+/// What has no name, in Kafka Streams' words.
+fn unnamed(changelogs: &[String], stores: &[String], repartitions: &[String]) -> String {
+    let kinds = [
+        ("changelog topic(s)", changelogs),
+        ("state store(s)", stores),
+        ("repartition topic(s)", repartitions),
+    ];
+    let lines = kinds
+        .iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(kind, names)| format!("Following {kind} has not been named: {}", names.join(", ")));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// A record that could not be processed, or a task that cannot go on.

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleuve_streams::processor::{KvState, ProcessorContext, ProcessorError, State};
+use fleuve_streams::processor::{
+    KvState, Processor, ProcessorContext, ProcessorError, SessionState, State,
+};
 use fleuve_streams::{
     AsyncOrder, Consumed, ErrorPolicy, Guarantee, JoinWindows, KStream, LocalRun, Materialized,
     Partitioning, Produced, Record, Repartitioned, SessionWindows, SlidingWindows, StreamTask,
-    SuppressBuffer, Suppressed, TestDriver, TimeWindows, Topology,
+    SuppressBuffer, Suppressed, TestDriver, TimeWindows, Topology, Window,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -524,4 +526,83 @@ fn a_frequent_key_is_the_work_of_two_tasks_and_counted_exactly() {
     assert!(loads.iter().max().is_some_and(|most| *most < RECORDS * 6 / 10), "{loads:?}");
     // Caches send a part once per commit.
     assert!(driver.raw_output("app-counts-merge-repartition").len() < RECORDS / 10);
+}
+
+/// Counts by sessions, as `windowed_by(SessionWindows)` does.
+#[derive(Clone)]
+struct Sessions {
+    kept: SessionState<String, i64>,
+    gap_ms: i64,
+}
+
+impl Processor for Sessions {
+    type KeyIn = String;
+    type ValueIn = String;
+    type KeyOut = String;
+    type ValueOut = i64;
+
+    fn states(&self) -> Vec<&str> {
+        vec![self.kept.name()]
+    }
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        cx: &mut ProcessorContext<'_, String, i64>,
+    ) -> Result<(), ProcessorError> {
+        let at = record.timestamp;
+        let (mut session, mut count) = (Window { start: at, end: at }, 1);
+        let mut sessions = cx.state(&self.kept);
+        for (other, counted) in sessions.find(&record.key, at - self.gap_ms, at + self.gap_ms)? {
+            assert_eq!(sessions.get(&record.key, other)?, Some(counted));
+            sessions.remove(&record.key, other)?;
+            session.start = session.start.min(other.start);
+            session.end = session.end.max(other.end);
+            count += counted;
+        }
+        sessions.put(&record.key, session, count)?;
+        Ok(cx.forward(record.with_value(count))?)
+    }
+}
+
+#[test]
+fn a_processor_keeps_sessions_as_the_operator_does() {
+    let app = Topology::new("app");
+    let input = app.stream::<String, String>("in");
+    let kept = app.session_store("by-hand", 1_000);
+    input.process(Sessions { kept, gap_ms: 10 }).to("by-hand");
+    input
+        .group_by_key()
+        .windowed_by(SessionWindows::of_ms(10, 990))
+        .count("by-operator")
+        .to_stream_by(|session, _| session.key.clone())
+        .filter(|_, count| count.is_some())
+        .map_values(Option::unwrap_or_default)
+        .to("by-operator");
+    let directory = tempfile::tempdir().expect("a directory");
+    for on_disk in [false, true] {
+        let mut setup = TestDriver::of(&app);
+        if on_disk {
+            setup = setup.state_dir(directory.path());
+        }
+        let mut driver = setup.start().expect("a valid topology");
+        for (at, key) in [(5, "a"), (30, "a"), (41, "a"), (14, "a"), (22, "a"), (22, "b")] {
+            send(&mut driver, at, key, "");
+        }
+        driver.crash();
+        // Between two sessions, which it joins.
+        send(&mut driver, 35, "a", "");
+        let by_hand = driver.output::<String, i64>("by-hand").pairs();
+        assert_eq!(by_hand.last(), Some(&("a".to_owned(), 6)));
+        assert_eq!(by_hand, driver.output::<String, i64>("by-operator").pairs());
+        let changelog = |driver: &mut TestDriver, store: &str| -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+            let records = driver.raw_output(&format!("app-{store}-changelog")).into_iter();
+            let bytes = |bytes: bytes::Bytes| bytes.to_vec();
+            records
+                .map(|record| (record.key.map(bytes).unwrap_or_default(), record.value.map(bytes)))
+                .collect()
+        };
+        let logged: BTreeMap<_, _> = changelog(&mut driver, "by-hand").into_iter().collect();
+        assert_eq!(logged, changelog(&mut driver, "by-operator").into_iter().collect());
+    }
 }

@@ -297,6 +297,28 @@ impl Topology {
         self
     }
 
+    /// Refuses a topology whose internal topics or stores have generated names: these change when operators are added
+    /// before them, and what was stored is not found any more. Kafka Streams' `ensure.explicit.internal.resource.naming`
+    /// (KIP-1111).
+    ///
+    /// ```
+    /// use fleuve_streams::Topology;
+    ///
+    /// let app = Topology::new("shop").explicit_names();
+    /// let clicks = app.stream::<String, String>("clicks");
+    /// let by_page = clicks.group_by(|_, page| page.clone());
+    /// by_page.count("clicks");
+    /// // The repartition topic has the name of the store that it is for.
+    /// assert!(app.build().is_ok());
+    /// by_page.reduce_with(fleuve_streams::Materialized::unnamed(), |_, page| page);
+    /// let error = app.build().err().unwrap().to_string();
+    /// assert!(error.contains("Following state store(s) has not been named: KSTREAM-REDUCE-STATE-STORE-"), "{error}");
+    /// ```
+    pub fn explicit_names(self) -> Self {
+        self.graph.lock().explicit_names = true;
+        self
+    }
+
     /// Finishes the topology.
     pub fn build(&self) -> Result<Arc<Plan>, TopologyError> {
         Plan::of(&self.graph.lock())

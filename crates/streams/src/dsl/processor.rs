@@ -17,8 +17,8 @@ use crate::runtime::{Assembly, Fan, Schedule};
 use crate::topology::{Kind, NodeBuilder, NodeId};
 
 pub use super::states::{
-    KvState, KvView, State, TimerState, TimerView, VersionedState, VersionedView, WindowState,
-    WindowView,
+    KvState, KvView, SessionState, SessionView, State, TimerState, TimerView, VersionedState,
+    VersionedView, WindowState, WindowView,
 };
 pub use crate::operator::process::{FailedDownstream, ProcessorContext};
 pub use crate::state::{Placed, Stamped, Version};
@@ -367,5 +367,15 @@ impl Topology {
         retention_ms: i64,
     ) -> WindowState<K, V> {
         WindowState::add(self, name, size_ms, retention_ms)
+    }
+
+    /// Adds a session store for processors, logged to a changelog, of sessions that are kept for `retention_ms` after
+    /// their end.
+    pub fn session_store<K: crate::StreamType, V: crate::StreamType>(
+        &self,
+        name: &str,
+        retention_ms: i64,
+    ) -> SessionState<K, V> {
+        SessionState::add(self, name, retention_ms)
     }
 }

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::Topology;
 use super::windowed::{WindowSpec, add_window_store};
+use super::{Materialized, SessionWindows, Topology, session_windowed};
 use crate::query::face::Shape;
-use crate::record::{Data, Windowed};
+use crate::record::{Data, Window, Windowed};
 use crate::runtime::{Cx, Origin, StoreSlot};
 use crate::serde::{SerdeOf, StreamType};
 use crate::state::{
-    AnyStore, Kept, KvStore, KvStoreSettings, MemoryBackend, Placed, Stamped, StoreError,
-    TimerStore, Version, WindowStore,
+    AnyStore, Kept, KvStore, KvStoreSettings, MemoryBackend, Placed, SessionStore, Stamped,
+    StoreError, TimerStore, Version, WindowStore,
 };
 use crate::topology::{ChangelogKind, StoreSpec};
 
@@ -60,6 +60,10 @@ handle! {
 handle! {
     /// A window store.
     WindowState<K, V>
+}
+handle! {
+    /// A session store.
+    SessionState<K, V>
 }
 
 /// Adds a store that no node uses yet.
@@ -349,5 +353,77 @@ impl<K: Data, V: Data> WindowView<'_, K, V> {
     ) -> Result<Vec<(Windowed<K>, V)>, StoreError> {
         let found = self.store.fetch_all(from_ms, to_ms)?;
         Ok(found.into_iter().map(|(key, stamped)| (key, stamped.value)).collect())
+    }
+}
+
+impl<K: StreamType, V: StreamType> SessionState<K, V> {
+    pub(crate) fn add(app: &Topology, name: &str, retention_ms: i64) -> Self {
+        let kept = Materialized::named(name).without_caching().retention_ms(retention_ms);
+        let serdes = (SerdeOf::<K>::usual(), SerdeOf::<V>::usual());
+        // No operator uses it, so that how long its sessions are is the program's affair.
+        let windows = SessionWindows::of_ms(retention_ms.max(1), 0);
+        let mut graph = app.graph.lock();
+        session_windowed::add_store(
+            &mut graph,
+            &[],
+            windows,
+            name.to_owned(),
+            serdes,
+            &kept,
+            false,
+        );
+        Self { name: name.to_owned(), types: PhantomData }
+    }
+}
+
+impl<K: Data, V: Data> State for SessionState<K, V> {
+    type View<'a> = SessionView<'a, K, V>;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn view<'a>(&self, cx: &'a mut Cx, index: usize) -> SessionView<'a, K, V> {
+        let (store, origin) = cx.store(StoreSlot::at(index));
+        SessionView { store, origin }
+    }
+}
+
+/// An open session store.
+pub struct SessionView<'a, K, V> {
+    store: &'a mut SessionStore<K, V>,
+    origin: &'a Origin,
+}
+
+impl<K: Data, V: Data> SessionView<'_, K, V> {
+    /// The value of a key's session.
+    pub fn get(&mut self, key: &K, session: Window) -> Result<Option<V>, StoreError> {
+        self.store.get(key, session)
+    }
+
+    /// The sessions of a key that end at `earliest_end_ms` or later and begin at `latest_start_ms` or earlier, by their
+    /// ends.
+    pub fn find(
+        &mut self,
+        key: &K,
+        earliest_end_ms: i64,
+        latest_start_ms: i64,
+    ) -> Result<Vec<(Window, V)>, StoreError> {
+        self.store.find(key, earliest_end_ms, latest_start_ms)
+    }
+
+    /// Sets the value of a session. One that has ended longer ago than the store keeps them is not kept.
+    pub fn put(&mut self, key: &K, session: Window, value: V) -> Result<(), StoreError> {
+        self.write(key, session, Some(value))
+    }
+
+    /// Removes a session.
+    pub fn remove(&mut self, key: &K, session: Window) -> Result<(), StoreError> {
+        self.write(key, session, None)
+    }
+
+    fn write(&mut self, key: &K, session: Window, value: Option<V>) -> Result<(), StoreError> {
+        let Origin { timestamp, headers, .. } = self.origin;
+        self.store.put(key, session, value, *timestamp, headers, self.origin)
     }
 }

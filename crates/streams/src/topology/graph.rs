@@ -55,6 +55,10 @@ pub(crate) struct Graph {
     pub(crate) repartition_nodes: Vec<RepartitionNodes>,
     /// Joins of streams that may be one stream.
     pub(crate) stream_joins: Vec<StreamJoinNodes>,
+    /// Whether topics and stores need names of the program's.
+    pub(crate) explicit_names: bool,
+    /// Names that a number made.
+    generated: BTreeSet<String>,
     index: u32,
     /// The scopes that are being written, the innermost last.
     scopes: Vec<Scope>,
@@ -191,6 +195,8 @@ impl Graph {
             optimizations: BTreeSet::new(),
             repartition_nodes: Vec::new(),
             stream_joins: Vec::new(),
+            explicit_names: false,
+            generated: BTreeSet::new(),
             index: 0,
             scopes: Vec::new(),
         }
@@ -219,7 +225,15 @@ impl Graph {
         };
         let name = format!("{path}{prefix}{index:010}");
         *index += 1;
+        self.generated.insert(name.clone());
         name
+    }
+
+    /// Whether a store or a topic has its name from a number, and gets another if operators are added before it.
+    pub(crate) fn is_generated(&self, name: &str) -> bool {
+        // What several stores of an operator have in common is followed by what each of them is.
+        let ends = name.match_indices('-').map(|(at, _)| &name[..at]).chain([name]);
+        ends.into_iter().any(|beginning| self.generated.contains(beginning))
     }
 
     /// Begins a scope, within the one that is being written.

@@ -115,6 +115,9 @@ impl Plan {
                 )));
             }
         }
+        if graph.explicit_names {
+            plan.check_names(|name| graph.is_generated(name))?;
+        }
         plan.subtopologies = plan
             .groups(&order)
             .into_iter()
@@ -122,6 +125,27 @@ impl Plan {
             .map(|(id, nodes)| plan.subtopology(id as u32, nodes))
             .collect();
         Ok(Arc::new(plan))
+    }
+
+    /// Refuses stores and internal topics that the program has given no names.
+    fn check_names(&self, is_generated: impl Fn(&str) -> bool) -> Result<(), TopologyError> {
+        let stores: Vec<&StoreSpec> =
+            self.stores.values().filter(|store| is_generated(&store.name)).collect();
+        let logged = stores.iter().filter(|store| store.logged && store.source_topic.is_none());
+        let repartitions = self.repartitions.keys().filter(|topic| is_generated(topic));
+        let error = TopologyError::Unnamed {
+            changelogs: logged.map(|store| format!("{}-changelog", store.name)).collect(),
+            stores: stores.iter().map(|store| store.name.clone()).collect(),
+            repartitions: repartitions.cloned().collect(),
+        };
+        match &error {
+            TopologyError::Unnamed { stores, repartitions, .. }
+                if stores.is_empty() && repartitions.is_empty() =>
+            {
+                Ok(())
+            }
+            _ => Err(error),
+        }
     }
 
     /// The same topology, in which no store has a cache.
