@@ -15,6 +15,7 @@ mod inside;
 mod layout;
 mod memory;
 mod metadata;
+mod moving;
 mod output;
 mod owners;
 mod placement;

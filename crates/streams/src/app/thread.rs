@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleuve_client::config::{IsolationLevel, OffsetReset};
-use fleuve_client::consumer::{Committed, Start, StreamsStatus, StreamsStatusKind};
+use fleuve_client::consumer::{Committed, Start};
 use fleuve_client::{Client, Consumer, ConsumerConfig, Error, ErrorCode};
 use fleuve_types::TopicPartition;
 use tokio::sync::{Notify, mpsc, watch};
@@ -35,7 +35,7 @@ use super::tasks::Tasks;
 use super::{Guarantee, Settings, StreamsError, memory};
 use crate::metrics::Meter;
 use crate::query::{Desk, Shelf};
-use crate::runtime::{Progress, Task, TaskId};
+use crate::runtime::{Task, TaskId};
 use crate::topology::Plan;
 
 /// What a thread is made from.
@@ -63,17 +63,17 @@ pub(super) struct Setup {
 
 /// A stream thread.
 pub(super) struct Thread {
-    setup: Setup,
+    pub(super) setup: Setup,
     /// What its tasks read.
-    layout: Arc<Layout>,
-    consumer: Consumer,
+    pub(super) layout: Arc<Layout>,
+    pub(super) consumer: Consumer,
     /// Never subscribes: asks what the group has committed.
-    asking: Arc<Consumer>,
-    output: Output,
-    tasks: Tasks,
+    pub(super) asking: Arc<Consumer>,
+    pub(super) output: Output,
+    pub(super) tasks: Tasks,
     events: mpsc::UnboundedReceiver<Event>,
     restored: mpsc::UnboundedReceiver<Restored>,
-    restoring: mpsc::UnboundedSender<Restored>,
+    pub(super) restoring: mpsc::UnboundedSender<Restored>,
     stop: watch::Receiver<bool>,
     /// Whether a processor asked for a commit.
     commit_soon: bool,
@@ -85,17 +85,17 @@ pub(super) struct Thread {
     /// Whether a commit is due that waits for what is under way inside tasks.
     commit_due: bool,
     /// Rung by what tasks wait for.
-    woken: Arc<Alarm>,
+    pub(super) woken: Arc<Alarm>,
     /// Where queries come in.
     desk: Desk,
-    meter: Meter,
+    pub(super) meter: Meter,
     /// Since when members of another program keep this one out of the group.
-    strangers_since: Option<Instant>,
+    pub(super) strangers_since: Option<Instant>,
     /// Since when nothing could be committed.
     failing_since: Option<Instant>,
     /// What the group is asked for to divide anew.
-    warming: Warming,
-    probe_at: Option<Instant>,
+    pub(super) warming: Warming,
+    pub(super) probe_at: Option<Instant>,
     /// When idle tasks were last looked at, by the time of day.
     idle_looked_ms: i64,
     /// Raised with every such request.
@@ -103,7 +103,7 @@ pub(super) struct Thread {
 }
 
 /// Wakes the thread.
-struct Alarm(Notify);
+pub(super) struct Alarm(Notify);
 
 impl std::task::Wake for Alarm {
     fn wake(self: Arc<Self>) {
@@ -112,7 +112,7 @@ impl std::task::Wake for Alarm {
 }
 
 /// The end of a restoration: its number, and the task or why there is none.
-type Restored = (TaskId, u64, Result<Task, StreamsError>);
+pub(super) type Restored = (TaskId, u64, Result<Task, StreamsError>);
 
 impl Thread {
     pub(super) async fn new(
@@ -330,12 +330,12 @@ impl Thread {
 
     /// Goes on after an error that the consumer reports, if it may pass.
     async fn take_reading_error(&mut self, error: Error) -> Result<(), StreamsError> {
-        let since = *self.strangers_since.get_or_insert_with(Instant::now);
         let is_kept_out = matches!(
             error.code(),
             Some(ErrorCode::InconsistentGroupProtocol | ErrorCode::GroupIdNotFound)
         );
-        if is_kept_out && since.elapsed() < TASK_TIMEOUT {
+        let since = is_kept_out.then(|| *self.strangers_since.get_or_insert_with(Instant::now));
+        if since.is_some_and(|since| since.elapsed() < TASK_TIMEOUT) {
             // Somebody else runs this application, or has and is still a member, as Kafka Streams is after it was
             // closed: until then the group divides by another protocol.
             tracing::warn!(
@@ -360,20 +360,6 @@ impl Thread {
         Ok(())
     }
 
-    /// Where a topic begins if nothing is committed; `None` if it does not.
-    fn start_of(&self, topic: &str) -> Option<Start> {
-        let reset = self.layout.plan.offset_reset_of(topic);
-        match reset.unwrap_or(self.setup.settings.offset_reset) {
-            OffsetReset::Earliest => Some(Start::Beginning),
-            OffsetReset::Latest => Some(Start::End),
-            OffsetReset::ByDuration(age) => {
-                let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-                Some(Start::Timestamp(now_ms().saturating_sub(age_ms)))
-            }
-            OffsetReset::None => None,
-        }
-    }
-
     /// Commits a last time, as soon as the group will have it.
     async fn wind_up(&mut self) -> Result<(), StreamsError> {
         let patience = Instant::now() + CLOSE_PATIENCE;
@@ -388,140 +374,9 @@ impl Thread {
         Ok(())
     }
 
-    async fn handle(&mut self, event: Event) -> Result<(), StreamsError> {
-        self.follow_layout().await?;
-        match event {
-            Event::Assigned(partitions) => {
-                self.strangers_since = None;
-                for id in self.tasks.of(&partitions) {
-                    if !self.tasks.contains(id) {
-                        self.open(id);
-                    }
-                }
-                self.tasks.resume(&partitions, &self.consumer);
-            }
-            Event::Failed(error) => return Err(error),
-            Event::Revoked(partitions, done) => {
-                self.forget_gone(&partitions);
-                self.drain().await?;
-                let result = self.commit_to_disk().await;
-                self.close(&partitions);
-                let _ = done.send(());
-                result?;
-            }
-            Event::Told(statuses) => self.take_statuses(&statuses)?,
-            Event::Warming(warming) => {
-                self.probe_at = warming.probe_after.map(|after| Instant::now() + after);
-                self.warming = warming;
-            }
-            Event::Lost(partitions) => {
-                self.close(&partitions);
-                if self.output.is_pending() {
-                    self.begin_again("the group gave this member up").await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Goes over to what is read now, if that has changed.
-    async fn follow_layout(&mut self) -> Result<(), StreamsError> {
-        let layout = self.setup.layouts.now();
-        if Arc::ptr_eq(&layout, &self.layout) {
-            return Ok(());
-        }
-        self.layout = layout;
-        self.tasks.adopt(&self.layout, now_ms());
-        let left_out = self.tasks.left_out(&self.layout);
-        if !left_out.is_empty() {
-            self.drain().await?;
-            self.commit_to_disk().await?;
-            self.close_tasks(left_out);
-        }
-        Ok(())
-    }
-
-    /// Forgets partitions of topics that are gone: nothing can be committed for them.
-    fn forget_gone(&mut self, partitions: &[TopicPartition]) {
-        if !self.setup.layouts.follows() {
-            return;
-        }
-        let cluster = self.setup.client.cluster();
-        for partition in partitions.iter().filter(|gone| cluster.topic(&gone.topic).is_none()) {
-            self.tasks.forget(partition);
-        }
-    }
-
-    fn close(&mut self, partitions: &[TopicPartition]) {
-        self.close_tasks(self.tasks.of(partitions));
-    }
-
-    fn close_tasks(&mut self, ids: Vec<TaskId>) {
-        for id in ids {
-            self.tasks.close(id);
-            self.setup.standbys.forget(id);
-            self.meter.task_closed();
-        }
-    }
-
-    fn take_statuses(&mut self, statuses: &[StreamsStatus]) -> Result<(), StreamsError> {
-        for StreamsStatus { kind, detail } in statuses {
-            match kind {
-                StreamsStatusKind::ShutdownApplication => {
-                    return Err(StreamsError::Shutdown(detail.clone()));
-                }
-                StreamsStatusKind::AssignmentDelayed => {
-                    tracing::debug!(thread = self.setup.number, detail, "told by the group");
-                }
-                _ => tracing::warn!(thread = self.setup.number, detail, "told by the group"),
-            }
-        }
-        Ok(())
-    }
-
-    /// Begins a task: its state is restored while its partitions wait.
-    fn open(&mut self, id: TaskId) {
-        let number = self.tasks.open(id, &self.consumer);
-        self.meter.task_created();
-        let setup = self.setup.clone();
-        let asking = self.asking.clone();
-        let partitions = self.tasks.partitions(id).to_vec();
-        let done = self.restoring.clone();
-        let restoring = tokio::spawn(async move {
-            let began = Instant::now();
-            let mut found = None;
-            let task = loop {
-                match setup.task(id, &asking, &partitions, &mut found).await {
-                    Err(StreamsError::Client(error))
-                        if is_passing(&error) && began.elapsed() < TASK_TIMEOUT =>
-                    {
-                        tracing::info!(task = %id, %error, "the state is read on");
-                        tokio::time::sleep(RETRY_PAUSE).await;
-                    }
-                    task => break task,
-                }
-            };
-            // The thread may have ended meanwhile.
-            let _ = done.send((id, number, task));
-        });
-        self.tasks.restored_by(id, restoring.abort_handle());
-    }
-
-    fn take_restored(&mut self, (id, number, task): Restored) -> Result<(), StreamsError> {
-        if !self.tasks.awaits(id, number) {
-            return Ok(());
-        }
-        let mut task = task?;
-        task.adopt(&self.layout.plan, now_ms());
-        task.set_waker(self.woken.clone().into());
-        task.init(now_ms())?;
-        self.tasks.start(number, task, &self.consumer);
-        Ok(())
-    }
-
     /// Takes back everything since the last commit, because the cluster would not have it: state and positions are
     /// again what was committed.
-    async fn begin_again(&mut self, reason: &str) -> Result<(), StreamsError> {
+    pub(super) async fn begin_again(&mut self, reason: &str) -> Result<(), StreamsError> {
         tracing::info!(
             thread = self.setup.number,
             reason,
@@ -621,7 +476,7 @@ impl Thread {
     }
 
     /// Waits for what is under way inside tasks, so that a commit covers it. Gives up after a while.
-    async fn drain(&mut self) -> Result<(), StreamsError> {
+    pub(super) async fn drain(&mut self) -> Result<(), StreamsError> {
         let deadline = Instant::now() + DRAIN_MAX;
         while !self.tasks.settle(now_ms())? {
             if Instant::now() >= deadline {
@@ -755,7 +610,7 @@ impl Thread {
     }
 
     /// Commits, and has stores on disk keep all of it: tasks are about to be given up.
-    async fn commit_to_disk(&mut self) -> Result<(), StreamsError> {
+    pub(super) async fn commit_to_disk(&mut self) -> Result<(), StreamsError> {
         self.keeps_next = true;
         let result = self.commit(false).await;
         self.keeps_next = false;
@@ -811,48 +666,6 @@ impl Setup {
         let instance = self.settings.group_instance_id.as_ref()?;
         Some(format!("{instance}-{}", self.number + 1))
     }
-
-    /// Subscribes to what the tasks read.
-    fn subscribe(&self, consumer: &Consumer) -> Result<(), Error> {
-        if self.layouts.follows() && self.plan.has_patterns() {
-            return consumer.subscribe_pattern(&self.plan.subscription_pattern());
-        }
-        let layout = self.layouts.now();
-        let parts = layout.plan.subtopologies().iter().filter(|part| !part.global);
-        let topics = parts.flat_map(|part| part.source_topics.iter().map(String::as_str));
-        consumer.subscribe(&topics.collect::<Vec<_>>())
-    }
-
-    /// Makes a task with its state, and with what was committed beside its offsets. The state is that of a standby, or
-    /// what the disk has, and the rest comes from changelogs. An attempt that fails leaves in `found` what there is.
-    async fn task(
-        &self,
-        id: TaskId,
-        asking: &Consumer,
-        partitions: &[TopicPartition],
-        found: &mut Option<Task>,
-    ) -> Result<Task, StreamsError> {
-        let mut progress = Progress::default();
-        let mut processed = HashMap::new();
-        for (partition, committed) in asking.committed(partitions).await? {
-            metadata::decode(&committed.metadata, &partition.topic, &mut progress);
-            processed.insert(partition, committed.offset);
-        }
-        let mut task = match found.take() {
-            Some(task) => task,
-            None => match self.standbys.take(id).await {
-                Some(task) => task,
-                None => self.restorer.open(id).await?,
-            },
-        };
-        if let Err(error) = self.restorer.catch_up(&mut task, &processed).await {
-            *found = Some(task);
-            return Err(error);
-        }
-        task.adopt(&self.layouts.now().plan, now_ms());
-        task.go_on_from(&progress);
-        Ok(task)
-    }
 }
 
 pub(super) fn now_ms() -> i64 {
@@ -881,9 +694,9 @@ const BLOCKED_MAX: Duration = Duration::from_millis(10);
 /// Between two looks for tasks without input, whose event time is to go on.
 const IDLE_LOOK_MS: i64 = 100;
 /// `task.timeout.ms`: how long tasks may fail to commit, or to read their state, before their thread gives up.
-const TASK_TIMEOUT: Duration = Duration::from_secs(300);
+pub(super) const TASK_TIMEOUT: Duration = Duration::from_secs(300);
 /// Between two attempts.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Between two attempts to join a group that has members of another program.
 const STRANGERS_PAUSE: Duration = Duration::from_millis(500);
 /// How long a thread that is told to stop waits for a rebalance to end, after which it can commit.
