@@ -22,7 +22,7 @@ use super::layout::Layouts;
 use super::{Guarantee, Settings, StreamsError, memory};
 use crate::query::{Applied, Shelf};
 use crate::runtime::{Globals, Place, Restorable, Task, TaskId};
-use crate::state::disk::{Position, StateDirectory};
+use crate::state::disk::{Keeping, Position, StateDirectory};
 use crate::state::{Logged, StoreError, StoreType};
 use crate::topology::Plan;
 
@@ -111,7 +111,8 @@ impl Restorer {
             directory,
             default_store: settings.default_store(),
             listener: settings.restore_listener.clone(),
-            fetch_max_bytes: memory::fetch_bytes_max(settings.memory().fetched_of_restoration),
+            fetch_max_bytes: memory::fetch_bytes_max(settings.memory().fetched_of_restoration)
+                .min(2 * FETCH_BYTES),
             permits: Semaphore::new(settings.restorations_max.max(1)),
         }
     }
@@ -252,7 +253,7 @@ impl Restorer {
         }
         let consumer = self.consumer()?;
         consumer.assign(&from)?;
-        let (mut count, mut ingested) = (0, 0);
+        let (mut count, mut pieces) = (0, 0);
         let mut told = started;
         while !ends.is_empty() {
             if let Some(records) = consumer.poll(POLL).await? {
@@ -279,13 +280,15 @@ impl Restorer {
                     note(count, &running);
                 }
                 if task.uncommitted_bytes() > UNCOMMITTED_MAX {
-                    task.ingest().map_err(StreamsError::state)?;
-                    ingested += 1;
-                    // Many small stores, or enough that it would be a pity to do it again.
-                    if task.uncommitted_bytes() > UNCOMMITTED_MAX / 2
-                        || ingested % CHECKPOINT_EVERY == 0
-                    {
-                        task.checkpoint(now_ms()).map_err(StreamsError::state)?;
+                    pieces += 1;
+                    let mut keeping = Keeping::restored();
+                    if pieces % CHECKPOINT_EVERY == 0 {
+                        task.checkpoint_in(&mut keeping, now_ms());
+                        write(keeping).await?;
+                        task.kept().map_err(StreamsError::state)?;
+                    } else {
+                        task.restored_in(&mut keeping);
+                        write(keeping).await?;
                     }
                 }
             }
@@ -321,7 +324,10 @@ impl Restorer {
         }
         note(count, &running);
         consumer.close().await?;
-        task.checkpoint(now_ms()).map_err(StreamsError::state)?;
+        let mut keeping = Keeping::restored();
+        task.checkpoint_in(&mut keeping, now_ms());
+        write(keeping).await?;
+        task.kept().map_err(StreamsError::state)?;
         let elapsed_ms = started.elapsed().as_millis() as u64;
         tracing::info!(task = %id, records = count, elapsed_ms, "state restored");
         Ok(count)
@@ -438,6 +444,18 @@ pub(super) fn logged(record: OwnedRecord) -> Option<Logged> {
     })
 }
 
+/// Writes what a task has restored. Other tasks go on meanwhile, and whoever fetches for this one.
+async fn write(keeping: Keeping) -> Result<(), StreamsError> {
+    match tokio::task::spawn_blocking(move || keeping.write()).await {
+        Ok(written) => written.map_err(StreamsError::state),
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and this task with it.
+            Err(_) => Err(StreamsError::state(std::io::Error::other("ended").into())),
+        },
+    }
+}
+
 fn failed(store: &Restorable, cause: StoreError) -> StreamsError {
     StreamsError::Restore { store: store.store.clone(), cause: Arc::new(cause) }
 }
@@ -449,11 +467,12 @@ fn now_ms() -> i64 {
 /// How long one poll of a changelog waits.
 const POLL: Duration = Duration::from_millis(100);
 /// Bytes of one changelog partition that one fetch asks for: restoration is the only reader, and wants everything.
-const FETCH_BYTES: i32 = 8 << 20;
-/// Restored bytes that wait for the disk.
-pub(super) const UNCOMMITTED_MAX: usize = 8 << 20;
-/// So often they are brought there before their position is written too.
-const CHECKPOINT_EVERY: u32 = 8;
+const FETCH_BYTES: i32 = 4 << 20;
+/// Restored bytes that wait for the disk: what comes there at once costs several syncs, however much it is.
+pub(super) const UNCOMMITTED_MAX: usize = 16 << 20;
+/// So often they are brought there before their position is written too: it gets in the way of tables that would
+/// otherwise not have to be merged.
+const CHECKPOINT_EVERY: u32 = 16;
 /// How often a restoration that goes on is logged.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// State on disk of this age needs no thought of tombstones: no topic forgets them so soon.

@@ -19,7 +19,7 @@ use crate::query::{Answer, Ask, JsonReply, Query, QueryError, Request, Rows, Tar
 use crate::record::Record;
 use crate::runtime::{DistributionSummary, Globals, Outgoing, Progress, RawRecord, Task, TaskId};
 use crate::serde::{SerdeOf, StreamType};
-use crate::state::disk::StateDirectory;
+use crate::state::disk::{Keeping, StateDirectory};
 use crate::state::{KvStore, Stamped, WindowStore};
 use crate::topology::Plan;
 
@@ -766,7 +766,9 @@ impl TestDriver {
         running.task.wrote(|topic| {
             Some(topics.get(topic)?.partitions.get(id.partition as usize)?.len() as i64)
         });
-        if let Err(error) = running.task.keep(self.now_ms) {
+        let mut keeping = Keeping::default();
+        running.task.keep_in(&mut keeping, self.now_ms);
+        if let Err(error) = keeping.write().and_then(|()| running.task.kept()) {
             panic!("committing the stores of {id}: {error}");
         }
     }

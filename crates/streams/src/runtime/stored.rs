@@ -8,12 +8,13 @@
 //! 4. [`Task::restore_batch`] applies changelog records, up to a position; [`Task::checkpoint`] writes both to disk.
 //!
 //! Once the commit of a running task has reached the cluster, [`Task::committed`] says so, [`Task::wrote`] tells the
-//! offsets that its changelog records got, and [`Task::keep`] writes both to disk.
+//! offsets that its changelog records got, and [`Task::keep_in`] gives both away, to be written to disk with those of
+//! other tasks; [`Task::kept`] says that they are there.
 
 use std::sync::Arc;
 
 use super::{Globals, Task, TaskId};
-use crate::state::disk::{Claim, DiskBackend, Image, Position};
+use crate::state::disk::{Claim, DiskBackend, Image, Keeping, Position};
 use crate::state::{Backend, Logged, StoreError, StoreType};
 use crate::topology::Plan;
 
@@ -76,7 +77,7 @@ impl Task {
                 entry.disk = Some(OnDisk { share, image, position, topic_id: [0; 16] });
             }
         }
-        task.claim = Some(claim);
+        task.claim = Some(Arc::new(claim));
         Ok(task)
     }
 
@@ -151,23 +152,6 @@ impl Task {
         Ok(count)
     }
 
-    /// Brings what was restored to disk in sorted tables, past journal and memtables. The positions stay behind until
-    /// the next [`Self::checkpoint`]: should there be none, what lies between is restored once more.
-    pub(crate) fn ingest(&mut self) -> Result<(), StoreError> {
-        for (entry, store) in self.stores.iter_mut().zip(&mut self.cx.stores) {
-            let Some(disk) = &mut entry.disk else {
-                continue;
-            };
-            if let Some(backend) = store.backend() {
-                backend.ingest()?;
-            }
-            if let Some(image) = &mut disk.image {
-                image.backend.ingest()?;
-            }
-        }
-        Ok(())
-    }
-
     /// The offset up to which a store has its changelog.
     pub(crate) fn offset_of(&self, store: &str) -> Option<i64> {
         self.stores[self.index_of(store)].offset
@@ -197,51 +181,71 @@ impl Task {
         }
     }
 
-    /// Has the stores on disk keep what was committed. After [`Self::committed`] and [`Self::wrote`].
-    pub(crate) fn keep(&mut self, wall_clock_ms: i64) -> Result<(), StoreError> {
+    /// Gives away what was committed, for the stores on disk to keep it. After [`Self::committed`] and [`Self::wrote`].
+    pub(crate) fn keep_in(&mut self, keeping: &mut Keeping, wall_clock_ms: i64) {
         for entry in &mut self.stores {
             if let Some(written) = entry.written.take() {
                 entry.offset = entry.offset.max(Some(written));
             }
         }
-        self.checkpoint(wall_clock_ms)
+        self.checkpoint_in(keeping, wall_clock_ms);
     }
 
-    /// Writes what the stores have, and up to which position, to disk.
-    pub(crate) fn checkpoint(&mut self, wall_clock_ms: i64) -> Result<(), StoreError> {
-        let mut batch = None;
+    /// Gives away what the stores have for the disk, and up to which positions.
+    pub(crate) fn checkpoint_in(&mut self, keeping: &mut Keeping, wall_clock_ms: i64) {
+        keeping.hold(self.claim.as_ref());
         for (entry, store) in self.stores.iter_mut().zip(&mut self.cx.stores) {
             let Some(disk) = &mut entry.disk else {
                 continue;
             };
-            let batch = batch.get_or_insert_with(|| disk.share.batch());
             store.before_commit();
-            if let Some(backend) = store.backend() {
-                backend.commit_into(batch);
-            }
-            if let Some(image) = &mut disk.image {
-                image.backend.commit_into(batch);
-            }
-            let Some(offset) = entry.offset else {
-                continue;
+            let moved =
+                |offset: &i64| disk.position.is_none_or(|position| position.offset != *offset);
+            let position = entry.offset.filter(moved).map(|offset| Position {
+                topic_id: disk.topic_id,
+                offset,
+                written_ms: wall_clock_ms,
+            });
+            disk.position = position.or(disk.position);
+            let data = match &mut disk.image {
+                Some(image) => Some(&mut image.backend),
+                None => store.backend().and_then(Backend::disk),
             };
-            if disk.position.is_none_or(|position| position.offset != offset) {
-                let topic_id = disk.topic_id;
-                let position = Position { topic_id, offset, written_ms: wall_clock_ms };
-                disk.share.set_position(batch, position);
-                disk.position = Some(position);
+            keeping.add(data.unwrap_or(&mut disk.share), position, entry.changelog.is_some());
+        }
+    }
+
+    /// Gives away what was restored, but not its positions: should those never come, what lies between is restored once
+    /// more.
+    pub(crate) fn restored_in(&mut self, keeping: &mut Keeping) {
+        keeping.hold(self.claim.as_ref());
+        for (entry, store) in self.stores.iter_mut().zip(&mut self.cx.stores) {
+            if let Some(disk) = &mut entry.disk {
+                let data = match &mut disk.image {
+                    Some(image) => Some(&mut image.backend),
+                    None => store.backend().and_then(Backend::disk),
+                };
+                keeping.add(data.unwrap_or(&mut disk.share), None, entry.changelog.is_some());
             }
         }
-        let Some(batch) = batch else {
-            return Ok(());
-        };
-        batch.commit()?;
+    }
+
+    /// Tells that the disk has what was given away last.
+    pub(crate) fn kept(&mut self) -> Result<(), StoreError> {
         for (entry, store) in self.stores.iter().zip(&mut self.cx.stores) {
             if entry.disk.is_some() {
                 store.after_commit()?;
             }
         }
         Ok(())
+    }
+
+    /// Writes what was restored, and up to which positions, to disk.
+    pub(crate) fn checkpoint(&mut self, wall_clock_ms: i64) -> Result<(), StoreError> {
+        let mut keeping = Keeping::restored();
+        self.checkpoint_in(&mut keeping, wall_clock_ms);
+        keeping.write()?;
+        self.kept()
     }
 
     /// Whether some store on disk has no changelog, and so nothing but the disk.

@@ -58,7 +58,7 @@ pub(crate) struct Task {
     sampler: Sampler,
     pub(super) cx: Cx,
     /// Held as long as the task may write to disk.
-    pub(super) claim: Option<Claim>,
+    pub(super) claim: Option<Arc<Claim>>,
 }
 
 /// What a commit makes durable.

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use super::StoreError;
-use super::disk::DiskBatch;
+use super::disk::DiskBackend;
 
 /// An ordered map of bytes. Kafka's rules sit above it, once.
-pub trait Backend: Send {
+pub(crate) trait Backend: Send {
     /// The value of a key.
     fn get(&mut self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
@@ -25,6 +25,7 @@ pub trait Backend: Send {
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
 
     /// The number of keys.
+    #[cfg(test)]
     fn entries(&mut self) -> Result<usize, StoreError>;
 
     /// The number of keys, where it is known without counting.
@@ -40,14 +41,15 @@ pub trait Backend: Send {
         0
     }
 
-    /// Brings what was written since the last commit to where it is to stay, ahead of the commit, if it is so much that
-    /// this pays. Only for what will be written once more should the commit not come: state that is restored.
-    fn ingest(&mut self) -> Result<(), StoreError> {
-        Ok(())
+    /// Sets a key that is restored to the parts of a value, one behind the other, or removes it.
+    fn restore(&mut self, key: &[u8], value: Option<[&[u8]; 2]>) {
+        self.put(Bytes::copy_from_slice(key), value.map(|parts| Bytes::from(parts.concat())));
     }
 
-    /// Moves what was written since the last commit into a batch. Nothing to do in memory.
-    fn commit_into(&mut self, _: &mut DiskBatch) {}
+    /// The store's share of the database, if that is what this is.
+    fn disk(&mut self) -> Option<&mut DiskBackend> {
+        None
+    }
 }
 
 /// A backend in memory.
@@ -55,7 +57,7 @@ pub trait Backend: Send {
 /// Looked up by hash, because that is what happens for every record. Keys are put in order when a range is first asked for,
 /// and kept so from then on.
 #[derive(Debug, Default)]
-pub struct MemoryBackend {
+pub(crate) struct MemoryBackend {
     pairs: HashMap<Bytes, Bytes>,
     order: Option<BTreeSet<Bytes>>,
 }
@@ -101,6 +103,7 @@ impl Backend for MemoryBackend {
         Ok(keys.filter_map(|key| Some((key.clone(), self.pairs.get(key)?.clone()))).collect())
     }
 
+    #[cfg(test)]
     fn entries(&mut self) -> Result<usize, StoreError> {
         Ok(self.pairs.len())
     }

@@ -8,7 +8,7 @@
 use std::any::Any;
 use std::ops::{Bound, RangeBounds};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use super::backend::range_behind;
 use super::cache::{Cache, Due};
@@ -423,18 +423,14 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for KvStore<
             versions.put(backend, &record.key, record.value.as_deref(), record.timestamp)?;
             return Ok(());
         }
-        let stored = record.value.map(|value| {
-            let mut stored = BytesMut::with_capacity(STAMP + value.len());
-            stored.put_i64(record.timestamp);
-            stored.extend_from_slice(&value);
-            stored.freeze()
-        });
+        let stamp = record.timestamp.to_be_bytes();
+        let stored = record.value.as_deref().map(|value| [&stamp[..], value]);
         match &mut self.keeping {
             Keeping::ForTime(expiry) => {
+                let stored = stored.map(|parts| Bytes::from(parts.concat()));
                 expiry.restore(backend, &record.key, stored, record.timestamp)?;
             }
-            // A copy, because the key is a slice of all that was fetched with it.
-            _ => backend.put(Bytes::copy_from_slice(&record.key), stored),
+            _ => backend.restore(&record.key, stored),
         }
         Ok(())
     }

@@ -32,8 +32,8 @@ mod waiting;
 mod window;
 mod window_slots;
 
-pub use backend::{Backend, MemoryBackend};
-pub use disk::{DiskBatch, StateSnapshot};
+pub(crate) use backend::{Backend, MemoryBackend};
+pub use disk::StateSnapshot;
 pub(crate) use kv::{Kept, KvStore, KvStoreSettings};
 pub(crate) use outer::{Closed, Either, OuterStore, OuterStoreSettings};
 pub(crate) use session::{SessionStore, SessionStoreSettings};

@@ -1,8 +1,8 @@
 //! A place on disk for tests of stores.
 
 use crate::runtime::TaskId;
-use crate::state::AnyStore;
-use crate::state::disk::{Claim, DiskBackend, StateDirectory};
+use crate::state::disk::{Claim, DiskBackend, Keeping, StateDirectory};
+use crate::state::{AnyStore, Backend};
 
 /// A state directory of its own, with a task's right to it.
 pub(super) struct Place {
@@ -45,10 +45,11 @@ impl Place {
 
     /// Commits what a store has written.
     pub(super) fn commit(&self, store: &mut impl AnyStore) {
-        let mut batch = self.backend().batch();
+        let mut keeping = Keeping::default();
         store.before_commit();
-        store.backend().expect("a backend").commit_into(&mut batch);
-        batch.commit().expect("a working disk");
+        let backend = store.backend().and_then(Backend::disk);
+        keeping.add(backend.expect("a store on disk"), None, true);
+        keeping.write().expect("a working disk");
         store.after_commit().expect("a working disk");
     }
 }

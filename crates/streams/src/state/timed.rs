@@ -143,6 +143,19 @@ impl TimedRows {
         self.disk.put(Bytes::from(self.row_key(key, time, mark)), stored);
     }
 
+    /// The same for a row that is restored, before anybody asks for it.
+    pub(super) fn restore(&mut self, key: &[u8], time: i64, mark: i64, row: Option<(i64, &[u8])>) {
+        if time < self.live_from {
+            return;
+        }
+        if self.by_time {
+            self.disk.restore(&index_key(key, time, mark), row.map(|_| [&[][..], &[]]));
+        }
+        let stamp = row.map(|(timestamp, _)| timestamp.to_be_bytes()).unwrap_or_default();
+        let stored = row.map(|(_, value)| [&stamp[..], value]);
+        self.disk.restore(&self.row_key(key, time, mark), stored);
+    }
+
     /// The rows of a key within `from..=to`, by time and mark.
     pub(super) fn of_key(
         &mut self,

@@ -309,14 +309,16 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         }
     }
 
-    /// Lets go of the older half of what is in memory and on disk, too.
-    fn let_go(&mut self) {
+    /// Lets go of what is in memory and on disk, too, the oldest windows first, until so much is left. The newest window
+    /// is written to now: it stays, unless it is most of that.
+    fn let_go(&mut self, most: usize) {
         // What was not flushed is nowhere else.
         if self.rows.is_none() || !self.dirty.is_empty() {
             return;
         }
-        let kept = self.held / 2;
-        while self.held > kept {
+        let newest = self.windows.last_key_value().map_or(0, |(_, window)| window.len());
+        let spared = usize::from(newest <= most / 2 * 3);
+        while self.held > most && self.windows.len() > spared {
             let Some((start, window)) = self.windows.pop_first() else {
                 break;
             };
@@ -431,7 +433,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
         }
         if let Some(rows) = &mut self.rows {
             let row = record.value.as_ref().map(|value| (record.timestamp, &value[..]));
-            rows.put(&key, start, i64::from(sequence), row);
+            rows.restore(&key, start, i64::from(sequence), row);
             self.complete_from = self.complete_from.max(start.saturating_add(1));
         } else if let Some(value) = record.value {
             let (topic, headers) = (&self.settings.topic, Headers::default());
@@ -451,8 +453,9 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
     }
 
     fn shrink_cache(&mut self) {
+        let half = self.held / 2;
         self.expire();
-        self.let_go();
+        self.let_go(half);
     }
 
     fn cached_bytes(&self) -> usize {

@@ -8,6 +8,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use fjall::{AbstractTree, Keyspace, OwnedWriteBatch, PersistMode};
 
 use super::Position;
+use super::arrived::Arrived;
+use super::keeping::{Rows, Share};
 use super::memtables::Memtables;
 use crate::state::backend::is_empty_range;
 use crate::state::{Backend, StoreError};
@@ -19,24 +21,40 @@ pub(crate) struct DiskBackend {
     partition: u32,
     uncommitted: BTreeMap<Bytes, Option<Bytes>>,
     uncommitted_bytes: usize,
+    /// What was restored behind all of that.
+    arrived: Arrived,
     /// A key as it stands in the database.
     key: Vec<u8>,
 }
 
 /// Writes that become durable together.
-pub struct DiskBatch {
+pub(super) struct DiskBatch {
     memtables: Arc<Memtables>,
     batch: OwnedWriteBatch,
     bytes: u64,
 }
 
 impl DiskBatch {
-    fn new(memtables: &Arc<Memtables>) -> Self {
+    pub(super) fn new(memtables: &Arc<Memtables>) -> Self {
         Self { memtables: memtables.clone(), batch: memtables.database().batch(), bytes: 0 }
     }
 
+    /// Adds a row as it stands in the database.
+    pub(super) fn add(
+        &mut self,
+        keyspace: &Keyspace,
+        key: fjall::Slice,
+        value: Option<fjall::Slice>,
+    ) {
+        self.bytes += (key.len() + value.as_ref().map_or(0, |value| value.len()) + OVERHEAD) as u64;
+        match value {
+            Some(value) => self.batch.insert(keyspace, key, value),
+            None => self.batch.remove(keyspace, key),
+        }
+    }
+
     /// Hands everything to the system: no crash of ours takes it back.
-    pub(crate) fn commit(self) -> Result<(), StoreError> {
+    pub(super) fn commit(self) -> Result<(), StoreError> {
         if self.batch.is_empty() {
             return Ok(());
         }
@@ -53,6 +71,7 @@ impl DiskBackend {
             partition,
             uncommitted: BTreeMap::new(),
             uncommitted_bytes: 0,
+            arrived: Arrived::default(),
             key: Vec::new(),
         }
     }
@@ -63,24 +82,49 @@ impl DiskBackend {
         Ok(bytes.and_then(|bytes| Position::of_bytes(&bytes)))
     }
 
-    /// Adds the position to a batch.
-    pub(crate) fn set_position(&self, batch: &mut DiskBatch, position: Position) {
-        let key = position_key(self.partition);
-        batch.batch.insert(&self.keyspace, key.to_vec(), position.to_bytes());
+    /// Takes out what was written since the last commit, to be kept with this position.
+    pub(super) fn take(&mut self, position: Option<Position>, logged: bool) -> Share {
+        let bytes = self.uncommitted_bytes();
+        let rows = if self.uncommitted.is_empty() {
+            Rows::Arrived(self.arrived.take())
+        } else {
+            self.settle();
+            Rows::Written(std::mem::take(&mut self.uncommitted))
+        };
+        self.uncommitted_bytes = 0;
+        let (memtables, keyspace) = (self.memtables.clone(), self.keyspace.clone());
+        Share { memtables, keyspace, partition: self.partition, position, rows, bytes, logged }
     }
 
-    /// A batch for this store and its neighbours.
-    pub(crate) fn batch(&self) -> DiskBatch {
-        DiskBatch::new(&self.memtables)
+    /// Makes what was restored ready to be asked for.
+    fn settle(&mut self) {
+        if self.arrived.is_empty() {
+            return;
+        }
+        for (key, value) in std::mem::take(&mut self.arrived).into_sorted() {
+            // Copies, because all of it is one piece of memory.
+            let key = Bytes::copy_from_slice(&key[PREFIX..]);
+            self.write(key, value.map(|value| Bytes::copy_from_slice(&value)));
+        }
     }
 
-    /// Removes the keys within `from..to` for good, whatever was committed: files with nothing else in them as a whole,
-    /// the rest key by key. Only for what nobody asks for any more, not even after a crash.
+    fn write(&mut self, key: Bytes, value: Option<Bytes>) {
+        let size = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+        self.uncommitted_bytes += key.len() + OVERHEAD + size(&value);
+        let key_size = key.len() + OVERHEAD;
+        if let Some(before) = self.uncommitted.insert(key, value) {
+            self.uncommitted_bytes -= key_size + size(&before);
+        }
+    }
+
+    /// Gives the keys within `from..to` up for good, whatever was committed: they leave the disk some time later. Only
+    /// for what nobody asks for any more, not even after a crash. A later call with the same `from` takes its place.
     pub(crate) fn drop_range(&mut self, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
         let bounds = (Bound::Included(from), Bound::Excluded(to));
         if is_empty_range(&bounds.0, &bounds.1) {
             return Ok(());
         }
+        self.settle();
         let dead: Vec<Bytes> =
             self.uncommitted.range::<[u8], _>(bounds).map(|(key, _)| key.clone()).collect();
         for key in dead {
@@ -91,7 +135,15 @@ impl DiskBackend {
         }
         let (from, to) = (data_key(self.partition, from), data_key(self.partition, to));
         self.keyspace.tree.drop_range(&from[..]..&to[..]).map_err(fjall::Error::from)?;
-        self.remove_range(&from, &to)
+        self.memtables.dead().add(self.keyspace.name(), self.partition, from, to);
+        Ok(())
+    }
+
+    /// Merges everything that the keyspace has.
+    #[cfg(test)]
+    pub(crate) fn merge(&self) {
+        self.keyspace.rotate_memtable_and_wait().expect("a working disk");
+        self.keyspace.major_compact().expect("a working disk");
     }
 
     /// Removes keys of the database, so many at once.
@@ -114,24 +166,30 @@ impl DiskBackend {
 
 impl Backend for DiskBackend {
     fn get(&mut self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.settle();
         if let Some(value) = self.uncommitted.get(key) {
             return Ok(value.clone());
         }
         self.key.clear();
-        self.key.put_u32(self.partition);
-        self.key.put_u8(DATA);
-        self.key.extend_from_slice(key);
+        put_data_key(&mut self.key, self.partition, key);
         // A copy, because what the database gives keeps its whole block in memory.
         Ok(self.keyspace.get(&self.key)?.map(|value| Bytes::copy_from_slice(&value)))
     }
 
     fn put(&mut self, key: Bytes, value: Option<Bytes>) {
-        let size = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
-        self.uncommitted_bytes += key.len() + OVERHEAD + size(&value);
-        let key_size = key.len() + OVERHEAD;
-        if let Some(before) = self.uncommitted.insert(key, value) {
-            self.uncommitted_bytes -= key_size + size(&before);
+        if self.arrived.is_empty() {
+            self.write(key, value);
+        } else {
+            self.restore(&key, value.as_deref().map(|value| [value, &[]]));
         }
+    }
+
+    fn restore(&mut self, key: &[u8], value: Option<[&[u8]; 2]>) {
+        self.arrived.push(self.partition, key, value);
+    }
+
+    fn disk(&mut self) -> Option<&mut DiskBackend> {
+        Some(self)
     }
 
     fn range(
@@ -142,6 +200,7 @@ impl Backend for DiskBackend {
         if is_empty_range(&from, &to) {
             return Ok(Vec::new());
         }
+        self.settle();
         let start = from.map(|key| data_key(self.partition, key));
         let start = match start {
             Bound::Unbounded => Bound::Included(data_key(self.partition, &[])),
@@ -171,7 +230,9 @@ impl Backend for DiskBackend {
         Ok(pairs)
     }
 
+    #[cfg(test)]
     fn entries(&mut self) -> Result<usize, StoreError> {
+        self.settle();
         let mut entries = 0;
         for guard in self.keyspace.range(data_key(self.partition, &[])..end_key(self.partition)) {
             let key = Bytes::from(guard.key()?);
@@ -185,40 +246,14 @@ impl Backend for DiskBackend {
     fn clear(&mut self) -> Result<(), StoreError> {
         self.uncommitted.clear();
         self.uncommitted_bytes = 0;
+        self.arrived = Arrived::default();
+        self.memtables.dead().forget(self.keyspace.name(), self.partition);
         // The position goes first: a crash on the way leaves data without one, which nobody believes.
         self.remove_range(&position_key(self.partition), &end_key(self.partition))
     }
 
     fn uncommitted_bytes(&self) -> usize {
-        self.uncommitted_bytes
-    }
-
-    fn ingest(&mut self) -> Result<(), StoreError> {
-        if self.uncommitted_bytes < INGESTED_MIN {
-            return Ok(());
-        }
-        self.uncommitted_bytes = 0;
-        let mut ingestion = self.keyspace.start_ingestion()?;
-        for (key, value) in std::mem::take(&mut self.uncommitted) {
-            let key = fjall::Slice::from(data_key(self.partition, &key));
-            match value {
-                Some(value) => ingestion.write(key, value)?,
-                None => ingestion.write_tombstone(key)?,
-            }
-        }
-        Ok(ingestion.finish()?)
-    }
-
-    fn commit_into(&mut self, batch: &mut DiskBatch) {
-        self.uncommitted_bytes = 0;
-        for (key, value) in std::mem::take(&mut self.uncommitted) {
-            let key = fjall::Slice::from(data_key(self.partition, &key));
-            batch.bytes += (key.len() + value.as_ref().map_or(0, Bytes::len) + OVERHEAD) as u64;
-            match value {
-                Some(value) => batch.batch.insert(&self.keyspace, key, value),
-                None => batch.batch.remove(&self.keyspace, key),
-            }
-        }
+        self.uncommitted_bytes + self.arrived.bytes()
     }
 }
 
@@ -246,17 +281,22 @@ pub(super) fn is_position(key: &[u8]) -> bool {
     key.len() == PREFIX && key.last() == Some(&POSITION)
 }
 
-fn position_key(partition: u32) -> [u8; PREFIX] {
+pub(super) fn position_key(partition: u32) -> [u8; PREFIX] {
     let [a, b, c, d] = partition.to_be_bytes();
     [a, b, c, d, POSITION]
 }
 
 fn data_key(partition: u32, key: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(PREFIX + key.len());
+    let mut out = Vec::with_capacity(PREFIX + key.len());
+    put_data_key(&mut out, partition, key);
+    Bytes::from(out)
+}
+
+/// Appends a key as it stands in the database.
+pub(super) fn put_data_key(out: &mut Vec<u8>, partition: u32, key: &[u8]) {
     out.put_u32(partition);
     out.put_u8(DATA);
     out.put_slice(key);
-    out.freeze()
 }
 
 /// Behind all keys of a partition.
@@ -268,12 +308,10 @@ fn end_key(partition: u32) -> Bytes {
 }
 
 /// Bytes of partition and kind in front of a key.
-const PREFIX: usize = size_of::<u32>() + 1;
+pub(super) const PREFIX: usize = size_of::<u32>() + 1;
 const POSITION: u8 = 0;
 const DATA: u8 = 1;
 /// What an uncommitted entry costs besides its bytes, roughly.
 const OVERHEAD: usize = 96;
-/// Less than this is not worth a table of its own.
-const INGESTED_MIN: usize = 1 << 20;
 /// Keys removed with one batch.
 const CLEARED_AT_ONCE: usize = 10_000;

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::backend::{DiskBackend, partitions};
+use super::dead::Dead;
 use super::memtables::Memtables;
 use super::snapshot::{self, StateSnapshot};
 use crate::runtime::TaskId;
@@ -58,13 +59,19 @@ impl StateDirectory {
         std::fs::create_dir_all(&path).map_err(|error| StoreError::disk(error.into()))?;
         // Half for blocks that were read, half for what was written and is not in files yet.
         let half = (memory_bytes_max / 2).max(MEMORY_MIN);
-        let database =
-            Database::builder(&path).cache_size(half).worker_threads(WORKERS).open().map_err(
-                |error| match error {
-                    fjall::Error::Locked => StoreError::Locked(path.clone()),
-                    error => StoreError::disk(error),
-                },
-            )?;
+        let dead = Arc::new(Dead::default());
+        let filters = dead.clone();
+        let database = Database::builder(&path)
+            .cache_size(half)
+            .worker_threads(WORKERS)
+            .with_compaction_filter_factories(Arc::new(move |keyspace: &str| {
+                Some(filters.filters_of(keyspace))
+            }))
+            .open()
+            .map_err(|error| match error {
+                fjall::Error::Locked => StoreError::Locked(path.clone()),
+                error => StoreError::disk(error),
+            })?;
         let mut owners = BTreeMap::new();
         for part in plan.subtopologies() {
             owners.extend(part.stores.iter().map(|store| (store.clone(), part.id)));
@@ -75,7 +82,7 @@ impl StateDirectory {
             inner: Arc::new(Inner {
                 application: plan.application_id().to_owned(),
                 path,
-                memtables: Arc::new(Memtables::new(database, half)),
+                memtables: Arc::new(Memtables::new(database, half, dead)),
                 memtable_bytes_max: half / 2,
                 owners,
                 claims: Mutex::new(claims),
@@ -237,9 +244,12 @@ const MEMORY_MIN: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Bound;
+
     use bytes::Bytes;
 
     use super::*;
+    use crate::state::disk::{Keeping, Position};
 
     fn plan() -> Arc<Plan> {
         let app = crate::Topology::new("app");
@@ -248,6 +258,13 @@ mod tests {
     }
 
     const ID: TaskId = TaskId { subtopology: 0, partition: 0 };
+
+    /// Brings what a store has written to disk.
+    fn keep(backend: &mut DiskBackend) {
+        let mut keeping = Keeping::default();
+        keeping.add(backend, None, true);
+        keeping.write().expect("a working disk");
+    }
 
     #[test]
     fn memtables_stay_within_their_budget() {
@@ -262,9 +279,7 @@ mod tests {
                 let key = Bytes::copy_from_slice(&(round * 100 + number).to_be_bytes());
                 backend.put(key, Some(value.clone()));
             }
-            let mut batch = backend.batch();
-            backend.commit_into(&mut batch);
-            batch.commit().expect("a working disk");
+            keep(&mut backend);
             // Half the budget is for memtables; the other half for blocks. The database's own count of their bytes goes
             // down some time after they have gone.
             let (sealed, fresh) = state.inner.memtables.held();
@@ -278,11 +293,6 @@ mod tests {
     fn what_is_ingested_replaces_what_was_committed_and_is_there_after_a_restart() {
         let directory = tempfile::tempdir().expect("a directory");
         let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-        let keep = |backend: &mut DiskBackend| {
-            let mut batch = backend.batch();
-            backend.commit_into(&mut batch);
-            batch.commit().expect("a working disk");
-        };
         let state = StateDirectory::open(directory.path(), &plan(), 4 << 20).expect("a directory");
         let claims = [0, 1].map(|partition| state.try_claim(TaskId { subtopology: 0, partition }));
         let [mut restored, mut neighbour] = claims
@@ -299,13 +309,11 @@ mod tests {
         }
         restored.put(bytes("changed"), Some(bytes("after")));
         restored.put(bytes("removed"), None);
-        restored.ingest().expect("a working disk");
-        assert_eq!(restored.uncommitted_bytes(), 0);
-        // Too little for a table of its own: it waits for a commit.
-        restored.put(bytes("little"), Some(bytes("late")));
-        restored.ingest().expect("a working disk");
-        assert!(restored.uncommitted_bytes() > 0);
         keep(&mut restored);
+        // Too little for a table of its own.
+        restored.put(bytes("little"), Some(bytes("late")));
+        keep(&mut restored);
+        assert_eq!(restored.uncommitted_bytes(), 0);
         drop((restored, neighbour, claims, state));
 
         let state = StateDirectory::open(directory.path(), &plan(), 4 << 20).expect("a directory");
@@ -322,6 +330,56 @@ mod tests {
     }
 
     #[test]
+    fn a_crash_while_much_is_written_leaves_the_last_position_and_nothing_is_lost() {
+        for begin in [Keeping::default, Keeping::restored] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let open = || {
+                let state = StateDirectory::open(directory.path(), &plan(), 4 << 20);
+                let state = state.expect("a directory");
+                let claim = state.try_claim(ID).expect("nobody else has it");
+                let backend = claim.backend("counts").expect("a store");
+                (state, claim, backend)
+            };
+            // Each piece changes all keys of the one before it, and adds some.
+            let take = |backend: &mut DiskBackend, piece: u32| {
+                for number in (0..2_500 * piece).rev() {
+                    let parts = [&piece.to_be_bytes()[..], &[7; 1000]];
+                    backend.restore(format!("key-{number:06}").as_bytes(), Some(parts));
+                }
+                let mut keeping = begin();
+                let offset = i64::from(piece);
+                let position = Position { topic_id: [1; 16], offset, written_ms: 0 };
+                keeping.add(backend, Some(position), true);
+                keeping
+            };
+            let offset = |backend: &DiskBackend| {
+                let position = backend.position().expect("a working disk");
+                position.map(|position| position.offset)
+            };
+            let expect = |backend: &mut DiskBackend, piece: u32| {
+                assert_eq!(offset(backend), Some(i64::from(piece)));
+                let rows = backend.range(Bound::Unbounded, Bound::Unbounded).expect("a disk");
+                assert_eq!(rows.len(), 2_500 * piece as usize);
+                assert!(rows.iter().all(|(_, value)| value[..4] == piece.to_be_bytes()));
+            };
+            for piece in 1..=2 {
+                let (state, _claim, mut backend) = open();
+                take(&mut backend, piece).write().expect("a working disk");
+                assert!(state.inner.memtables.held().1 < 1_000, "it goes past the memtable");
+                expect(&mut backend, piece);
+            }
+            let (state, claim, mut backend) = open();
+            expect(&mut backend, 2);
+            take(&mut backend, 3).write_without_end().expect("a working disk");
+            drop((backend, claim, state));
+            let (_state, _claim, mut backend) = open();
+            assert_eq!(offset(&backend), Some(2));
+            take(&mut backend, 3).write().expect("a working disk");
+            expect(&mut backend, 3);
+        }
+    }
+
+    #[test]
     fn state_of_tasks_that_moved_away_is_deleted_and_that_of_others_kept() {
         let directory = tempfile::tempdir().expect("a directory");
         let state = StateDirectory::open(directory.path(), &plan(), 1 << 20).expect("a directory");
@@ -334,9 +392,7 @@ mod tests {
         for claim in &claims {
             let mut backend = claim.backend("counts").expect("a store");
             backend.put(Bytes::from_static(b"key"), Some(Bytes::from_static(b"value")));
-            let mut batch = backend.batch();
-            backend.commit_into(&mut batch);
-            batch.commit().expect("a working disk");
+            keep(&mut backend);
         }
         assert!(state.try_claim(ID).is_none(), "a task has one owner");
         let mut claims = claims.into_iter();
@@ -356,9 +412,7 @@ mod tests {
         let claim = state.try_claim(ID).expect("nobody else has it");
         let mut backend = claim.backend("counts").expect("a store");
         backend.put(Bytes::from_static(b"key"), Some(Bytes::from_static(b"value")));
-        let mut batch = backend.batch();
-        backend.commit_into(&mut batch);
-        batch.commit().expect("a working disk");
+        keep(&mut backend);
         let exported = state.export(&path("file")).expect("a snapshot");
         assert_eq!((exported.stores, exported.entries), (1, 1));
         let whole = std::fs::read(path("file")).expect("the file");

@@ -1,11 +1,14 @@
-//! Keeps what all stores have in memtables within one budget, which the database does for each store only.
+//! The database, with what it does not know of itself: keeps what all stores have in memtables within one budget, which
+//! it does for each store only, and tells it what is dead.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fjall::{Database, Keyspace};
 use parking_lot::Mutex;
 
+use super::dead::Dead;
 use crate::state::StoreError;
 
 /// The database's memtables, those being written to files included.
@@ -15,12 +18,18 @@ pub(super) struct Memtables {
     keyspaces: Mutex<Vec<Keyspace>>,
     /// Bytes written since memtables were last begun, roughly.
     fresh: AtomicU64,
+    dead: Arc<Dead>,
 }
 
 impl Memtables {
-    pub(super) fn new(database: Database, bytes_max: u64) -> Self {
+    /// Of a database that merges its tables without what is dead.
+    pub(super) fn new(database: Database, bytes_max: u64, dead: Arc<Dead>) -> Self {
         let fresh = AtomicU64::new(0);
-        Self { database, bytes_max, keyspaces: Mutex::new(Vec::new()), fresh }
+        Self { database, bytes_max, keyspaces: Mutex::new(Vec::new()), fresh, dead }
+    }
+
+    pub(super) fn dead(&self) -> &Dead {
+        &self.dead
     }
 
     pub(super) fn database(&self) -> &Database {
@@ -45,10 +54,7 @@ impl Memtables {
             return Ok(());
         }
         // A flush that takes longer has failed or is about to, which the next commit will hear of.
-        let begun = Instant::now();
-        while self.are_being_written() && begun.elapsed() < PATIENCE {
-            std::thread::sleep(PAUSE);
-        }
+        wait_while(|| self.are_being_written());
         self.rotate()
     }
 
@@ -74,7 +80,15 @@ impl Memtables {
     }
 }
 
-/// The pause between two looks at memtables that are being written.
+/// Waits for the threads of the database, not for ever.
+pub(super) fn wait_while(busy: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while busy() && begun.elapsed() < PATIENCE {
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// The pause between two looks at what they do.
 const PAUSE: Duration = Duration::from_millis(1);
 /// The longest wait for them.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -9,13 +9,10 @@
 //! ```
 //!
 //! What a task writes stays in memory, in front of the database, until its commit has reached the cluster. After one of
-//! the next commits (its driver says which) data and position go to the database in one batch. So the database never has
-//! what an aborted transaction wrote, and a crash leaves each store as it was at one of its commits, with the changelog's
-//! offset that belongs to it; only what the changelog has behind that offset is restored.
-//!
-//! What is restored goes straight into sorted tables, and its position into a batch some time later. Should a crash come
-//! in between, the data are ahead of the position, and the same records are applied to them once more, which changes
-//! nothing.
+//! the next commits (its driver says which) data and position go to the database in one step, see `keeping.rs`. So the
+//! database never has what an aborted transaction wrote, and a crash leaves each store as it was at one of its commits,
+//! with the changelog's offset that belongs to it; only what the changelog has behind that offset is restored. What is
+//! restored goes the same way, piece by piece: a restoration that is broken off goes on behind its last piece.
 //!
 //! The position lies in the keyspace of its data because a keyspace reaches the disk in the order of its writes, even
 //! where power fails before the journal was synced: never can a position be there without the data before it.
@@ -24,16 +21,19 @@
 //! it. Stores whose data live in typed maps (what is suppressed or waits for a partner, timers) have an image here: their
 //! changelog as compaction would leave it, from which a new task fills its maps.
 
+mod arrived;
 mod backend;
+mod dead;
 mod directory;
 mod image;
+mod keeping;
 mod memtables;
 mod position;
 mod snapshot;
 
 pub(crate) use backend::DiskBackend;
-pub use backend::DiskBatch;
 pub(crate) use directory::{Claim, StateDirectory};
 pub(crate) use image::Image;
+pub(crate) use keeping::Keeping;
 pub(crate) use position::Position;
 pub use snapshot::StateSnapshot;

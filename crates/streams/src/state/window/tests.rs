@@ -164,6 +164,7 @@ fn dead_segments_leave_the_disk_and_nothing_else_does() {
             }
         }
         place.commit(&mut disk);
+        place.backend().merge();
         let entries = disk.backend().expect("a backend").entries().expect("a working disk");
         // Two keys, 200 windows that live and at most a segment of 100 that do not, an index where there is one.
         let of_window = if on_close { 4 } else { 2 };
