@@ -16,6 +16,6 @@ pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, DiskError, DiskLock, DiskResult, Entry, EntryKind, File, OpenMode};
 pub use os_disk::OsDisk;
 pub use peer::PeerState;
-pub use piece::{FileRange, Piece};
+pub use piece::{FileRange, Piece, send_before_file};
 pub use random::{OsRandom, Random};
 pub use readable::ReadableAt;

@@ -1,7 +1,7 @@
 //! Bytes to send, wherever they are: in memory, or still in a file.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -110,6 +110,18 @@ impl fmt::Debug for FileRange {
         let end = self.position + self.length as u64;
         write!(formatter, "{}[{}..{end}]", self.file.path().display(), self.position)
     }
+}
+
+/// Sends what stands in memory before bytes of a file, and lets the system keep it until those come:
+/// on its own it would be a segment, and wake the peer for next to nothing.
+pub fn send_before_file(socket: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+
+    #[cfg(target_os = "linux")]
+    let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+    #[cfg(not(target_os = "linux"))]
+    let flags = SendFlags::empty();
+    Ok(sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags)?)
 }
 
 #[cfg(target_os = "linux")]

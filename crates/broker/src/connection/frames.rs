@@ -73,6 +73,11 @@ impl FrameBuffer {
         self.declared().ok().flatten()
     }
 
+    /// How much of it has not come yet; 0 if no frame is known to arrive.
+    pub(crate) fn missing(&self) -> usize {
+        self.arriving().map_or(0, |size| (LENGTH_BYTES + size).saturating_sub(self.bytes.len()))
+    }
+
     /// Bytes that wait here.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()

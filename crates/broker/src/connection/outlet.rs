@@ -1,10 +1,11 @@
 //! Streams that answers are written to, some of which take bytes straight from a file.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use fleuve_os::{FileRange, PeerState};
+use fleuve_os::{FileRange, PeerState, ReadableAt, send_before_file};
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -17,6 +18,20 @@ pub(crate) trait Outlet: AsyncRead + AsyncWrite + Unpin + Send {
     /// What the peer has done, as far as can be told without reading.
     fn peer_state(&self) -> PeerState {
         PeerState::Open
+    }
+
+    /// Lets the stream be readable only once most of `missing` bytes have come, if it can.
+    fn expect(&self, _readable_at: &mut ReadableAt, _missing: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Writes what bytes of a file come behind at once.
+    fn poll_write_before_file(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, slices)
     }
 
     /// Waits until the stream may take bytes from a file. `None` if it never does: the bytes then
@@ -38,6 +53,25 @@ pub(crate) trait Outlet: AsyncRead + AsyncWrite + Unpin + Send {
 impl Outlet for TcpStream {
     fn peer_state(&self) -> PeerState {
         PeerState::of(self.as_fd())
+    }
+
+    fn expect(&self, readable_at: &mut ReadableAt, missing: usize) -> io::Result<()> {
+        readable_at.expect(self.as_fd(), missing)
+    }
+
+    fn poll_write_before_file(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            std::task::ready!(self.poll_write_ready(context))?;
+            let send = || send_before_file(self.as_fd(), slices);
+            match self.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
     }
 
     fn poll_file_ready(&self, context: &mut Context<'_>) -> Option<Poll<io::Result<()>>> {

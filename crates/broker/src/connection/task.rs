@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use fleuve_os::{DiskError, PeerState, Piece};
+use fleuve_os::{DiskError, PeerState, Piece, ReadableAt};
 use fleuve_protocol::Pieces;
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
@@ -35,6 +35,11 @@ const WRITE_SLICES_MAX: usize = 64;
 const FILE_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes a second at which a request has to arrive once its time is up.
 const RECEIVE_PACE_MIN: u64 = 1024;
+
+/// A peer that sends so much at once is waited for until most of its request is there.
+const BRISK_READ_BYTES: usize = 16 << 10;
+/// The timer is not looked at more often than this.
+const SOONEST: Duration = Duration::from_millis(100);
 
 /// How often it is looked whether a peer that is not read from is still there.
 const PEER_LOOK: Duration = Duration::from_secs(5);
@@ -253,6 +258,8 @@ where
         receipts: VecDeque::new(),
         passed_bytes: 0,
         last_read: now,
+        is_brisk: false,
+        readable_at: ReadableAt::default(),
         last_active: now,
         unflushed: false,
         draining: false,
@@ -299,6 +306,10 @@ struct Connection<S, D> {
     /// Bytes that were ever written.
     passed_bytes: u64,
     last_read: Instant,
+    /// Whether that brought much.
+    is_brisk: bool,
+    /// From how many bytes on the stream is read.
+    readable_at: ReadableAt,
     last_active: Instant,
     /// Whether the stream may hold back written bytes.
     unflushed: bool,
@@ -369,6 +380,12 @@ where
                     timer.as_mut().reset(tokio::time::Instant::now() + self.limits.drain_max);
                 }
                 Event::Timer if self.draining => return Err(CloseReason::Shutdown),
+                Event::Timer if self.is_brisk => {
+                    // What has come and was not worth waking for counts before anybody is called slow.
+                    self.is_brisk = false;
+                    self.expect(0)?;
+                    timer.as_mut().reset(tokio::time::Instant::now() + SOONEST);
+                }
                 Event::Timer => {
                     // The timer is not moved at every byte; it looks again when it fires.
                     let now = tokio::time::Instant::now();
@@ -377,8 +394,7 @@ where
                         return Err(reason);
                     }
                     let deadline = tokio::time::Instant::from_std(self.deadline());
-                    let soonest = now + Duration::from_millis(100);
-                    timer.as_mut().reset(deadline.max(soonest));
+                    timer.as_mut().reset(deadline.max(now + SOONEST));
                 }
             }
         }
@@ -640,7 +656,11 @@ where
             *slice = IoSlice::new(bytes);
             count += 1;
         }
-        Pin::new(&mut self.stream).poll_write_vectored(context, &slices[..count])
+        let stream = Pin::new(&mut self.stream);
+        match self.unwritten.get(count) {
+            Some(Piece::File(_)) => stream.poll_write_before_file(context, &slices[..count]),
+            _ => stream.poll_write_vectored(context, &slices[..count]),
+        }
     }
 
     fn written(&mut self, mut bytes: usize) {
@@ -665,6 +685,9 @@ where
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, CloseReason> {
         let read = pin!(self.stream.read_buf(self.frames.space())).poll(context);
+        if let Poll::Ready(Ok(count)) = read {
+            self.is_brisk = count >= BRISK_READ_BYTES;
+        }
         match read {
             Poll::Ready(Ok(0)) if self.frames.is_empty() => Err(CloseReason::Peer),
             Poll::Ready(Ok(0)) => Err(CloseReason::PeerWithinFrame),
@@ -675,8 +698,16 @@ where
                 Ok(Poll::Ready(()))
             }
             Poll::Ready(Err(error)) => Err(CloseReason::Socket(error)),
-            Poll::Pending => Ok(Poll::Pending),
+            Poll::Pending => {
+                self.expect(if self.is_brisk { self.frames.missing() } else { 0 })?;
+                Ok(Poll::Pending)
+            }
         }
+    }
+
+    /// Waits for `missing` bytes at once.
+    fn expect(&mut self, missing: usize) -> Result<(), CloseReason> {
+        self.stream.expect(&mut self.readable_at, missing).map_err(CloseReason::Socket)
     }
 
     fn deadline(&self) -> Instant {

@@ -7,6 +7,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 
 impl Outlet for DuplexStream {}
@@ -14,7 +16,7 @@ impl Outlet for DuplexStream {}
 /// Takes the first byte of a frame as an order and echoes the rest.
 struct Obedient {
     parked: VecDeque<oneshot::Receiver<()>>,
-    seen: Arc<std::sync::atomic::AtomicUsize>,
+    seen: Arc<AtomicUsize>,
     answered: Answered,
     standing: Standing,
 }
@@ -43,7 +45,7 @@ fn answer(body: &[u8]) -> Answer {
 impl Dispatch for Obedient {
     fn dispatch(&mut self, frame: Pieces, _: Instant) -> Reply {
         let frame = frame.into_bytes();
-        self.seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        self.seen.fetch_add(1, Ordering::SeqCst);
         let body = frame.slice(1..);
         match frame[0] {
             b'n' => Reply::Now(answer(&body)),
@@ -85,7 +87,7 @@ impl Dispatch for Obedient {
 struct Harness {
     peer: DuplexStream,
     release: VecDeque<oneshot::Sender<()>>,
-    seen: Arc<std::sync::atomic::AtomicUsize>,
+    seen: Arc<AtomicUsize>,
     answered: Answered,
     stop: watch::Sender<bool>,
     task: JoinHandle<CloseReason>,
@@ -141,7 +143,7 @@ impl Harness {
     }
 
     fn seen(&self) -> usize {
-        self.seen.load(std::sync::atomic::Ordering::SeqCst)
+        self.seen.load(Ordering::SeqCst)
     }
 }
 
@@ -381,10 +383,106 @@ async fn a_stream_that_holds_bytes_back_is_flushed_until_it_gives_them() {
     assert_eq!(&answer, b"\0\0\0\x01a");
 }
 
+/// Gives nothing before as much as expected is there, as sockets do.
+struct Patient {
+    inner: DuplexStream,
+    there: Vec<u8>,
+    expected: AtomicUsize,
+    waiting: parking_lot::Mutex<Option<std::task::Waker>>,
+}
+
+impl Outlet for Patient {
+    fn expect(&self, _: &mut ReadableAt, missing: usize) -> io::Result<()> {
+        self.expected.store(missing.max(1), Ordering::SeqCst);
+        if self.there.len() >= missing.max(1) {
+            self.waiting.lock().take().inspect(|waker| waker.wake_by_ref());
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let mut space = [0; 4096];
+        let mut come = tokio::io::ReadBuf::new(&mut space);
+        while Pin::new(&mut this.inner).poll_read(context, &mut come)?.is_ready() {
+            if come.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            this.there.extend_from_slice(come.filled());
+            come.clear();
+        }
+        if this.there.len() < this.expected.load(Ordering::SeqCst) {
+            *this.waiting.lock() = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        let count = this.there.len().min(buffer.remaining());
+        buffer.put_slice(&this.there.drain(..count).collect::<Vec<u8>>());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sends_quickly_at_first_and_then_slowly_is_not_cut_off() {
+    const FRAME_BYTES: usize = 200_000;
+    let limits = Limits {
+        request_bytes_max: FRAME_BYTES,
+        receive_max: Some(Duration::from_secs(30)),
+        ..LIMITS
+    };
+    let (mut peer, inner) = duplex(1 << 20);
+    let dispatch = Obedient {
+        parked: VecDeque::new(),
+        seen: Arc::default(),
+        answered: Answered::default(),
+        standing: Standing::Known,
+    };
+    let (_stop, stopped) = watch::channel(false);
+    let stream =
+        Patient { inner, there: Vec::new(), expected: 1.into(), waiting: Default::default() };
+    let task = tokio::spawn(serve(stream, dispatch, limits, stopped));
+    let mut frame = (FRAME_BYTES as u32).to_be_bytes().to_vec();
+    frame.resize(4 + FRAME_BYTES, b'n');
+    let (quick, slow) = frame.split_at(60_000);
+    peer.write_all(quick).await.expect("open");
+    // Half as fast again as anybody has to be.
+    for part in slow.chunks(1536) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        peer.write_all(part).await.expect("open");
+    }
+    let mut answer = vec![0; 4 + FRAME_BYTES - 1];
+    peer.read_exact(&mut answer).await.expect("an answer");
+    drop(peer);
+    assert!(matches!(task.await, Ok(CloseReason::Peer)));
+}
+
 /// Answers every frame with the middle of a file between two pieces of memory.
 struct Librarian {
     pieces: Vec<Piece>,
-    failures: Arc<std::sync::atomic::AtomicUsize>,
+    failures: Arc<AtomicUsize>,
 }
 
 impl Dispatch for Librarian {
@@ -393,7 +491,7 @@ impl Dispatch for Librarian {
     }
 
     fn disk_failed(&mut self, _: &DiskError) {
-        self.failures.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        self.failures.fetch_add(1, Ordering::SeqCst);
     }
 
     fn answered(&mut self, _: &Receipt, _: Instant, _: Instant) {}
@@ -455,7 +553,7 @@ async fn a_file_that_cannot_be_sent_is_the_disks_fault_and_is_told() {
     std::fs::write(&path, b"short").expect("written");
     let file = OsDisk::new().open(&path, OpenMode::Read).expect("there");
     let pieces = vec![Piece::File(FileRange::new(file, 0, 1000))];
-    let failures = Arc::<std::sync::atomic::AtomicUsize>::default();
+    let failures = Arc::<AtomicUsize>::default();
     let (_stop, stopped) = watch::channel(false);
 
     let librarian = Librarian { pieces: pieces.clone(), failures: Arc::clone(&failures) };
@@ -472,7 +570,7 @@ async fn a_file_that_cannot_be_sent_is_the_disks_fault_and_is_told() {
     peer.write_all(b"\0\0\0\x01n").await.expect("open");
     let reason = serve(stream, librarian, LIMITS, stopped).await;
     assert!(matches!(reason, CloseReason::Disk(_)), "by reading: {reason:?}");
-    assert_eq!(failures.load(std::sync::atomic::Ordering::SeqCst), 2);
+    assert_eq!(failures.load(Ordering::SeqCst), 2);
 }
 
 /// Answers one frame and then reads nothing for an hour, as for a quota.
