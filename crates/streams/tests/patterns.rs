@@ -238,6 +238,28 @@ async fn larger_topics_bring_further_tasks_and_state_does_not_grow() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_that_are_added_to_a_topic_are_read() {
+    let broker = Embedded::start().await.expect("a broker");
+    for topic in ["in", "out"] {
+        create(&broker, topic, 1).await;
+    }
+    let app = Topology::new("growing");
+    app.stream::<String, String>("in").to("out");
+    let running = Streams::start(&app, client(&broker), settings(Guarantee::ExactlyOnce))
+        .await
+        .expect("an application");
+    wait_for_inputs(&[&running], &[("in", 1)]).await;
+    let added = Admin::new(broker.client()).create_partitions(&[("in", 3)], false).await;
+    assert!(added.expect("an answer").iter().all(|(_, result)| result.is_ok()));
+    wait_for_inputs(&[&running], &[("in", 3)]).await;
+    send(&broker, "in", 3, "a").await;
+    let output = Output::of(&broker, "out");
+    assert_eq!(next_sorted(&output, 3).await, pairs(&[("0", "a"), ("1", "a"), ("2", "a")]));
+    running.close().await.expect("a clean end");
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_of_two_patterns_ends_the_application() {
     let broker = Embedded::start().await.expect("a broker");
     create(&broker, "a-1", 1).await;
