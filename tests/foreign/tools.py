@@ -43,6 +43,7 @@ CLASSES = {
     "kafka-console-share-consumer": "consumer.ConsoleShareConsumer",
     "kafka-share-groups": "consumer.group.ShareGroupCommand",
     "kafka-verifiable-share-consumer": "VerifiableShareConsumer",
+    "kafka-features": "FeatureCommand",
 }
 FLEUVE = ""
 AT_ONCE = 2
@@ -195,6 +196,9 @@ LOOKS = [
     ("find transactions that hang", "kafka-transactions", "find-hanging --topic orders --max-transaction-timeout 0", lasting),
     ("plan a reset of an application", "kafka-streams-application-reset", "--application-id first --input-topics words,words2 --dry-run", plain),
     ("plan a reset of an application beyond the end", "kafka-streams-application-reset", "--application-id first --input-topics words,gone --to-offset 1000 --dry-run", plain),
+    ("describe features", "kafka-features", "describe", plain),
+    ("upgrade all features", "kafka-features", "upgrade --release-version 4.3 --dry-run", plain),
+    ("map a release to its features", "kafka-features", "version-mapping --release-version 4.1", plain),
     ("print a partition", "kafka-console-consumer", "--topic words --partition 1 --offset earliest --timeout-ms 4000 --formatter-property print.key=true", plain),
 ]
 
@@ -204,7 +208,7 @@ SHORT = {
     "describe topics by a pattern", "describe partitions at min ISR", "describe a topic that is not there",
     "list groups with states and types", "describe all groups", "describe the state", "plan a shift beyond the start",
     "export plans of two groups", "list groups of consumers", "offsets of partitions by range",
-    "describe a transaction", "plan a reset of an application", "describe producers", "find transactions that hang",
+    "describe a transaction", "plan a reset of an application", "describe producers", "find transactions that hang", "upgrade all features",
 }
 
 

@@ -882,8 +882,8 @@ impl Node {
 fn warn_of_no_effect(record: &Record) {
     let Record::Config(config) = record else { return };
     if config.resource_type == ResourceKind::Broker.wire_id()
-        && config.value.is_some()
-        && let Some(reason) = why_without_effect(&config.name)
+        && let Some(value) = &config.value
+        && let Some(reason) = why_without_effect(&config.name, value)
     {
         tracing::warn!(key = %config.name, reason, "a configuration was set that has no effect");
     }

@@ -223,7 +223,7 @@ async fn show(topics: &Topics, admin: &Admin, topic: &TopicDescription) -> Resul
     let entries = admin.describe_configs(&Resource::Topic(topic.name.clone()), false).await?;
     let configs: Vec<_> = entries
         .iter()
-        .filter(|entry| entry.source == ConfigSource::Topic)
+        .filter(|entry| entry.source != ConfigSource::Default)
         .map(|entry| format!("{}={}", entry.name, entry.value.as_deref().unwrap_or_default()))
         .collect();
     let min_isr = entries.iter().find(|entry| entry.name == "min.insync.replicas");

@@ -75,8 +75,13 @@ fn split_listener_key(name: &str) -> Option<(&str, &'static Key)> {
 }
 
 /// Says why setting a broker key does nothing here, if it does nothing.
-pub fn why_without_effect(name: &str) -> Option<&'static str> {
-    match find(BROKER_KEYS, name)?.status {
+pub fn why_without_effect(name: &str, value: &str) -> Option<&'static str> {
+    let key = find(BROKER_KEYS, name)?;
+    // The default that is set asks for nothing.
+    if key.default == Some(value) {
+        return None;
+    }
+    match key.status {
         Status::Served => None,
         Status::NoEffect(reason) => Some(reason),
         Status::NotYet | Status::NotYetAndDangerous => Some("it is known, and not served yet"),

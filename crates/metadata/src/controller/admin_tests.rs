@@ -12,8 +12,8 @@ use fleuve_sim::SimRandom;
 use fleuve_types::{NodeId, Uuid};
 
 use super::*;
-use crate::config::BrokerSettings;
-use crate::image::{QuotaEntity, ScramMechanism};
+use crate::config::{AlterOperation, BrokerSettings};
+use crate::image::{QuotaEntity, Resource, ResourceKind, ScramMechanism};
 use crate::record::Record;
 
 fn controller() -> Controller {
@@ -374,6 +374,60 @@ fn features_move_within_their_range_and_direction() {
     let decision = controller.update_features(&update("group.version", 1, up), false);
     assert_eq!(apply(&mut controller, decision), Ok(()));
     assert_eq!(metadata_version_name(30), Some("4.3-IV0"));
+}
+
+#[test]
+fn eligible_leaders_make_the_cluster_agree_on_replicas_in_sync() {
+    const MIN_ISR: &str = "min.insync.replicas";
+    let mut controller = controller();
+    let feature = BrokerFeature {
+        name: "eligible.leader.replicas.version".into(),
+        min_supported_version: 0,
+        max_supported_version: 1,
+    };
+    let features = vec![feature];
+    let broker = RegisterBrokerRecord { broker_id: 1, features, ..Default::default() };
+    controller.apply(&broker.into()).expect("it fits");
+    let level = |level, upgrade_type| {
+        let name = Str::from("eligible.leader.replicas.version");
+        [FeatureUpdate { name, level, upgrade_type: Some(upgrade_type) }]
+    };
+    let off = controller.update_features(&level(0, UpgradeType::SafeDowngrade), false);
+    assert_eq!(apply(&mut controller, off), Ok(()));
+    let change = |resource: &str, operation, value: &str| {
+        let name = Str::from(MIN_ISR);
+        let operation = ConfigOperation { name, operation, value: Some(Str::copy_from(value)) };
+        let resource = Resource { kind: ResourceKind::Broker, name: resource.into() };
+        [ConfigUpdate { resource, operations: vec![operation] }]
+    };
+    let (set, delete) = (AlterOperation::Set, AlterOperation::Delete);
+    let clear = controller.incremental_alter_configs(&change("", delete, ""), false);
+    assert_eq!(apply(&mut controller, clear), [Ok(())]);
+    let of_broker = controller.incremental_alter_configs(&change("1", set, "2"), false);
+    assert_eq!(apply(&mut controller, of_broker), [Ok(())]);
+
+    let on = controller.update_features(&level(1, UpgradeType::Upgrade), false);
+    assert_eq!(on.records.len(), 3, "the cluster's value, none of the broker, the level");
+    assert_eq!(apply(&mut controller, on), Ok(()));
+    let image = controller.image();
+    assert_eq!(image.cluster_configs().get(MIN_ISR).map(|value| &**value), Some("1"));
+    assert_eq!(image.broker_configs(NodeId(1)).get(MIN_ISR), None);
+
+    let refused = |update: &[ConfigUpdate]| {
+        let decision = controller.incremental_alter_configs(update, false);
+        assert_eq!(decision.records, []);
+        decision.reply[0].clone().expect_err("refused").to_string()
+    };
+    assert_eq!(
+        refused(&change("1", set, "1")),
+        "Broker-level min.insync.replicas cannot be altered while ELR is enabled."
+    );
+    assert_eq!(
+        refused(&change("", delete, "")),
+        "Cluster-level min.insync.replicas cannot be removed while ELR is enabled."
+    );
+    let raised = controller.incremental_alter_configs(&change("", set, "2"), false);
+    assert_eq!(apply(&mut controller, raised), [Ok(())]);
 }
 
 /// A cluster of three brokers of which only the first, where the controller is, still runs.

@@ -9,10 +9,13 @@ use fleuve_types::NodeId;
 
 use super::machine::{Controller, Decision};
 use crate::config::{
-    AlterError, AlterOperation, ConfigMap, Layers, Scope, apply_operation, check_overrides,
+    AlterError, AlterOperation, ConfigMap, Layers, Scope, TopicSettings, apply_operation,
+    check_overrides,
 };
-use crate::image::{Resource, ResourceKind};
+use crate::image::{ELIGIBLE_LEADERS, Resource, ResourceKind};
 use crate::record::Record;
+
+const MIN_ISR: &str = "min.insync.replicas";
 
 /// Operations on the configs of one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +116,7 @@ impl Controller {
             let touched: Vec<&str> =
                 update.operations.iter().map(|operation| operation.name.as_str()).collect();
             check_overrides(scope, &after, &touched, layers)?;
+            controller.check_min_isr(scope, &before, &after)?;
             Ok(difference(&update.resource, &before, &after))
         })
     }
@@ -140,6 +144,7 @@ impl Controller {
             }
             let touched: Vec<&str> = after.keys().map(|name| &**name).collect();
             check_overrides(scope, &after, &touched, layers)?;
+            controller.check_min_isr(scope, &before, &after)?;
             Ok(difference(&replacement.resource, &before, &after))
         })
     }
@@ -159,6 +164,60 @@ impl Controller {
             records.clear();
         }
         Decision { records, reply }
+    }
+
+    /// Who may lead depends on `min.insync.replicas`, which with eligible leaders the whole cluster
+    /// therefore agrees on (KIP-966).
+    fn check_min_isr(
+        &self,
+        scope: Scope,
+        before: &ConfigMap,
+        after: &ConfigMap,
+    ) -> Result<(), AlterConfigsError> {
+        if !self.has_eligible_leaders() {
+            return Ok(());
+        }
+        let (was, is) = (before.get(MIN_ISR), after.get(MIN_ISR));
+        let why = match scope {
+            Scope::Broker if was != is => {
+                "Broker-level min.insync.replicas cannot be altered while ELR is enabled."
+            }
+            Scope::Cluster if was.is_some() && is.is_none() => {
+                "Cluster-level min.insync.replicas cannot be removed while ELR is enabled."
+            }
+            _ => return Ok(()),
+        };
+        Err(AlterConfigsError::InvalidConfig(why.to_owned()))
+    }
+
+    /// Reports whether the feature is on.
+    pub(super) fn has_eligible_leaders(&self) -> bool {
+        self.image.features().get(ELIGIBLE_LEADERS).is_some_and(|level| *level > 0)
+    }
+
+    /// What the configs lack for eligible leaders: a value of the cluster, and none of brokers.
+    pub(super) fn min_isr_of_cluster(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        let record = |resource_name: &str, value: Option<String>| {
+            let record = ConfigRecord {
+                resource_type: ResourceKind::Broker.wire_id(),
+                resource_name: Str::copy_from(resource_name),
+                name: Str::from(MIN_ISR),
+                value: value.map(Str::from),
+            };
+            Record::from(record)
+        };
+        if !self.image.cluster_configs().contains_key(MIN_ISR) {
+            let empty = ConfigMap::new();
+            let written = TopicSettings::from_broker(&self.settings.layers(&empty, &empty));
+            records.push(record("", Some(written.min_insync_replicas.to_string())));
+        }
+        for id in self.image.brokers().keys() {
+            if self.image.broker_configs(*id).contains_key(MIN_ISR) {
+                records.push(record(&id.to_string(), None));
+            }
+        }
+        records
     }
 
     fn check_resource(&self, resource: &Resource) -> Result<Scope, AlterConfigsError> {

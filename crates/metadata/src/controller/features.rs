@@ -5,7 +5,7 @@ use fleuve_protocol::messages::feature_level_record::FeatureLevelRecord;
 
 use super::machine::{Controller, Decision, SUPPORTED_FEATURES};
 use super::releases::METADATA_VERSIONS;
-use crate::image::{FeatureRange, METADATA_VERSION};
+use crate::image::{ELIGIBLE_LEADERS, FeatureRange, METADATA_VERSION};
 use crate::record::Record;
 
 /// In what direction a level may move.
@@ -72,6 +72,9 @@ impl Controller {
             let (name, feature_level) = (update.name.detach(), update.level);
             if name.as_str() == QUORUM_FEATURE.0 {
                 continue;
+            }
+            if name == ELIGIBLE_LEADERS && feature_level > 0 {
+                records.extend(self.min_isr_of_cluster());
             }
             records.push(FeatureLevelRecord { name, feature_level }.into());
         }

@@ -10,7 +10,7 @@ use fleuve_protocol::messages::partition_change_record::PartitionChangeRecord;
 use fleuve_types::Uuid;
 
 use crate::config::{BrokerSettings, ConfigMap, Layers};
-use crate::image::{ApplyError, Change, FeatureRange, Image};
+use crate::image::{ApplyError, Change, ELIGIBLE_LEADERS, FeatureRange, Image};
 use crate::record::Record;
 
 /// What the controller decided: the records to append, and the reply that may leave afterwards.
@@ -25,6 +25,7 @@ pub struct Decision<T> {
 
 /// The features whose levels this release can finalize, sorted by name.
 pub const SUPPORTED_FEATURES: &[(&str, FeatureRange)] = &[
+    (ELIGIBLE_LEADERS, FeatureRange { min: 0, max: 1 }),
     // Level 1 is the consumer group protocol of KIP-848.
     ("group.version", FeatureRange { min: 0, max: 1 }),
     (
@@ -96,8 +97,8 @@ impl Controller {
 
     /// Lists what a log that has just been replayed still needs before anything is decided.
     ///
-    /// A new log gets the levels of its features. A transaction that its writer left open, as
-    /// Kafka's controller may when it crashes, is aborted.
+    /// A new log gets the levels of its features, and the configs what those ask of them. A
+    /// transaction that its writer left open, as Kafka's controller may when it crashes, is aborted.
     pub fn finish_replay(&self) -> Decision<()> {
         let mut records = Vec::new();
         if self.before_transaction.is_some() {
@@ -105,9 +106,14 @@ impl Controller {
             records.push(AbortTransactionRecord { reason }.into());
         }
         if self.image().features().is_empty() {
-            records.extend(SUPPORTED_FEATURES.iter().map(|(name, range)| {
+            // Eligible leaders have nothing to decide among single replicas, and every topic would
+            // show the config that comes with them; whoever upgrades all features gets them.
+            let begins = SUPPORTED_FEATURES.iter().filter(|(name, _)| *name != ELIGIBLE_LEADERS);
+            records.extend(begins.map(|(name, range)| {
                 FeatureLevelRecord { name: Str::from(*name), feature_level: range.max }.into()
             }));
+        } else if self.has_eligible_leaders() {
+            records.extend(self.min_isr_of_cluster());
         }
         Decision { records, reply: () }
     }

@@ -158,6 +158,10 @@ pub enum ApplyError {
 /// The feature that says which protocol of transactions is in use.
 pub const TRANSACTION_VERSION: &str = "transaction.version";
 pub(crate) const METADATA_VERSION: &str = "metadata.version";
+/// The feature that keeps partitions' eligible leaders apart (KIP-966). One replica that is in sync
+/// as long as it is there leaves nobody to keep; what remains are its rules about
+/// `min.insync.replicas`.
+pub(crate) const ELIGIBLE_LEADERS: &str = "eligible.leader.replicas.version";
 
 /// Kafka 4.3-IV0.
 pub(crate) const METADATA_VERSION_LEVEL: i16 = 30;

@@ -22,7 +22,7 @@ mod tests;
 pub use acls::{Acl, AclOperation, AclPatternType, AclPermission, AclResourceType, Acls};
 pub use apply::TRANSACTION_VERSION;
 pub use apply::{ApplyError, Change, Image};
-pub(crate) use apply::{METADATA_VERSION, METADATA_VERSION_LEVEL};
+pub(crate) use apply::{ELIGIBLE_LEADERS, METADATA_VERSION, METADATA_VERSION_LEVEL};
 pub use cluster::{Broker, Endpoint, FeatureRange};
 pub use configs::{Configs, Resource, ResourceKind};
 pub use quotas::{QuotaEntity, QuotaEntityType, QuotaMap, Quotas};
