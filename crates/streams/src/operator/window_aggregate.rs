@@ -270,10 +270,18 @@ struct WindowFlusher<K, A> {
 }
 
 impl<K: Data, A: Data> Flusher for WindowFlusher<K, A> {
-    fn flush(&mut self, _: usize, cx: &mut Cx) -> Result<bool, Problem> {
+    fn flush(&mut self, limit: usize, cx: &mut Cx) -> Result<bool, Problem> {
         let (store, _) = cx.store(self.slot);
-        let flushed = store.flush().map_err(|error| Problem::store(&self.node, error))?;
-        for change in flushed {
+        // Part by part, what is written meanwhile waits for the next flush.
+        if limit == usize::MAX || !store.is_flushing() {
+            store.begin_flush();
+        }
+        for _ in 0..limit {
+            let (store, _) = cx.store(self.slot);
+            let flushed = store.flush_next().map_err(|error| Problem::store(&self.node, error))?;
+            let Some(change) = flushed else {
+                return Ok(false);
+            };
             let headers = change.origin.headers.clone();
             cx.origin = change.origin;
             let old = change.old.filter(|_| self.sends_old);
@@ -285,7 +293,7 @@ impl<K: Data, A: Data> Flusher for WindowFlusher<K, A> {
             };
             self.children.push(record, cx)?;
         }
-        Ok(false)
+        Ok(cx.store(self.slot).0.is_flushing())
     }
 }
 

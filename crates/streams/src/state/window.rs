@@ -14,12 +14,13 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use bytes::{BufMut, Bytes};
 
 use super::disk::DiskBackend;
 use super::timed::{Noted, TimedRows, oldest};
-use super::window_slots::WindowSlots;
+use super::window_slots::{SlotPlace, WindowSlots};
 use super::{AnyStore, Backend, Logged, Stamped, StoreError};
 use crate::metrics::StoreMetrics;
 use crate::record::{Headers, Window, Windowed};
@@ -33,7 +34,7 @@ mod tests;
 /// A window store of one task.
 pub(crate) struct WindowStore<K, V> {
     settings: WindowStoreSettings<K, V>,
-    windows: BTreeMap<i64, WindowSlots<Slot<K, V>>>,
+    windows: BTreeMap<i64, WindowSlots<Slot<V>>>,
     /// How many values `windows` has.
     held: usize,
     /// What is on disk, if that is where the store is.
@@ -43,7 +44,10 @@ pub(crate) struct WindowStore<K, V> {
     changelog: Vec<Logged>,
     /// The bytes of the key that is worked on.
     key: Vec<u8>,
-    dirty: Vec<(i64, WindowKey)>,
+    /// Where dirty slots stand.
+    dirty: Vec<Place>,
+    /// What a flush has yet to do: numbers of last writes and places, the next one last.
+    due: Vec<(u64, Place)>,
     writes: u64,
     observed_ms: i64,
     /// Whatever is written, nothing is too old that is not so at this time.
@@ -67,11 +71,10 @@ pub(crate) struct WindowStoreSettings<K, V> {
     pub(crate) on_close: bool,
 }
 
-/// Key bytes, and a number that tells duplicates apart.
-type WindowKey = (Bytes, u32);
+/// Where a slot stands: the window's start, the key's place in it, and a number that tells duplicates apart.
+type Place = (i64, SlotPlace, u32);
 
-struct Slot<K, V> {
-    key: K,
+struct Slot<V> {
     value: Stamped<V>,
     dirty: Option<Box<Dirty<V>>>,
 }
@@ -104,6 +107,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             changelog: Vec::new(),
             key: Vec::new(),
             dirty: Vec::new(),
+            due: Vec::new(),
             writes: 0,
             observed_ms: i64::MIN,
             limit_ms: i64::MAX,
@@ -114,15 +118,20 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
     /// The value of a key in the window that begins at `start_ms`.
     pub(crate) fn get(&mut self, key: &K, start_ms: i64) -> Result<Option<Stamped<V>>, StoreError> {
         self.write_key(key)?;
+        self.load_unless_held(start_ms)
+    }
+
+    /// The value of the key whose bytes are in `self.key`.
+    fn load_unless_held(&mut self, start_ms: i64) -> Result<Option<Stamped<V>>, StoreError> {
         let window = self.windows.get(&start_ms);
         if let Some(slot) = window.and_then(|window| window.get(&self.key, 0)) {
             return Ok(Some(slot.value.clone()));
         }
-        self.load(key, start_ms)
+        self.load(start_ms)
     }
 
     /// Reads from disk what memory may lack, the key's bytes being in `self.key`. A cache remembers it.
-    fn load(&mut self, key: &K, start_ms: i64) -> Result<Option<Stamped<V>>, StoreError> {
+    fn load(&mut self, start_ms: i64) -> Result<Option<Stamped<V>>, StoreError> {
         let is_lacking = start_ms < self.complete_from;
         let Some(rows) = self.rows.as_mut().filter(|_| is_lacking) else {
             return Ok(None);
@@ -132,8 +141,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         };
         let value = self.stamped(timestamp, bytes)?;
         if self.settings.cached {
-            let slot = Slot { key: key.clone(), value: value.clone(), dirty: None };
-            self.hold(start_ms, (Bytes::copy_from_slice(&self.key), 0), slot);
+            self.hold(start_ms, 0, Slot { value: value.clone(), dirty: None });
         }
         Ok(Some(value))
     }
@@ -155,7 +163,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         };
         self.write_key(key)?;
         if self.settings.cached {
-            self.put_cached(key, start_ms, sequence, value, (headers, origin))?;
+            self.put_cached(start_ms, sequence, value, (headers, origin))?;
             return Ok(true);
         }
         // Logged even if it has expired, as by Kafka Streams, whose log sits in front of the store.
@@ -171,21 +179,18 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             rows.put(&self.key, start_ms, i64::from(sequence), row);
             return Ok(true);
         }
-        let window = self.windows.get_mut(&start_ms);
-        match window.and_then(|window| window.get_mut(&self.key, sequence)) {
-            Some(slot) => slot.value = value,
+        match self.find(start_ms, sequence) {
+            Some((_, slot)) => slot.value = value,
             None => {
-                let slot = Slot { key: key.clone(), value, dirty: None };
-                self.hold(start_ms, (Bytes::copy_from_slice(&self.key), sequence), slot);
+                self.hold(start_ms, sequence, Slot { value, dirty: None });
             }
         }
         Ok(true)
     }
 
-    /// Writes to the cache only.
+    /// Writes to the cache only, for the key whose bytes are in `self.key`.
     fn put_cached(
         &mut self,
-        key: &K,
         start_ms: i64,
         sequence: u32,
         value: Stamped<V>,
@@ -195,18 +200,16 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         let written = self.writes;
         if start_ms < self.complete_from {
             // What is on disk is what was flushed before.
-            self.get(key, start_ms)?;
+            self.load_unless_held(start_ms)?;
         }
-        let window = self.windows.get_mut(&start_ms);
-        let Some(slot) = window.and_then(|window| window.get_mut(&self.key, sequence)) else {
-            let bytes = Bytes::copy_from_slice(&self.key);
-            self.dirty.push((start_ms, (bytes.clone(), sequence)));
-            let origin = origin.at(value.timestamp, headers);
+        let timestamp = value.timestamp;
+        let Some((place, slot)) = self.find(start_ms, sequence) else {
+            let origin = origin.at(timestamp, headers);
             let dirty = Some(Box::new(Dirty { flushed: None, origin, written }));
-            self.hold(start_ms, (bytes, sequence), Slot { key: key.clone(), value, dirty });
+            let place = self.hold(start_ms, sequence, Slot { value, dirty });
+            self.dirty.push(place);
             return Ok(());
         };
-        let timestamp = value.timestamp;
         let old = std::mem::replace(&mut slot.value, value).value;
         match &mut slot.dirty {
             Some(dirty) => {
@@ -216,57 +219,84 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             None => {
                 let origin = origin.at(timestamp, headers);
                 slot.dirty = Some(Box::new(Dirty { flushed: Some(old), origin, written }));
-                let bytes = Bytes::copy_from_slice(&self.key);
-                self.dirty.push((start_ms, (bytes, sequence)));
+                self.dirty.push(place);
             }
         }
         Ok(())
     }
 
-    /// Keeps a value in memory that it does not have.
-    fn hold(&mut self, start_ms: i64, (key, sequence): WindowKey, slot: Slot<K, V>) {
-        let window = self.windows.entry(start_ms).or_default();
-        let before = window.len();
-        window.insert(key, sequence, slot);
-        self.held += window.len() - before;
+    /// The slot of the key whose bytes are in `self.key`.
+    fn find(&mut self, start_ms: i64, sequence: u32) -> Option<(Place, &mut Slot<V>)> {
+        let window = self.windows.get_mut(&start_ms)?;
+        let place = window.find(&self.key)?;
+        let (_, slot) = window.get_at(place, sequence)?;
+        Some(((start_ms, place, sequence), slot))
     }
 
-    /// Logs dirty windows and gives them to the caller, in the order of their last writes.
-    pub(crate) fn flush(&mut self) -> Result<Vec<FlushedWindow<K, V>>, StoreError> {
-        let mut flushed = Vec::new();
-        let mut dirty: Vec<(u64, i64, WindowKey)> = std::mem::take(&mut self.dirty)
-            .into_iter()
-            .filter_map(|(start, key)| {
-                let written = self.windows.get(&start)?.get(&key.0, key.1)?.dirty.as_ref()?.written;
-                Some((written, start, key))
-            })
-            .collect();
-        dirty.sort_unstable_by_key(|(written, ..)| *written);
-        for (_, start, key) in dirty {
+    /// Keeps a value in memory that it does not have, of the key whose bytes are in `self.key`.
+    fn hold(&mut self, start_ms: i64, sequence: u32, slot: Slot<V>) -> Place {
+        let (window, is_new) = match self.windows.entry(start_ms) {
+            Entry::Occupied(window) => (window.into_mut(), false),
+            Entry::Vacant(window) => (window.insert(WindowSlots::default()), true),
+        };
+        let before = window.len();
+        let place = window.insert(&self.key, sequence, slot);
+        self.held += window.len() - before;
+        if is_new && !self.settings.duplicates {
+            // Hardly anything will be added to windows that have come to their end.
+            let ended = ..=start_ms.saturating_sub(self.settings.size_ms);
+            for (_, window) in self.windows.range_mut(ended).rev() {
+                if !window.shrink() {
+                    break;
+                }
+            }
+        }
+        (start_ms, place, sequence)
+    }
+
+    /// Begins to flush what is dirty now, behind what a flush before has left.
+    pub(crate) fn begin_flush(&mut self) {
+        let windows = &mut self.windows;
+        self.due.extend(self.dirty.drain(..).filter_map(|place @ (start, at, sequence)| {
+            let (_, slot) = windows.get_mut(&start)?.get_at(at, sequence)?;
+            Some((slot.dirty.as_ref()?.written, place))
+        }));
+        self.due.sort_unstable_by_key(|(written, _)| std::cmp::Reverse(*written));
+    }
+
+    /// Whether a flush has been begun and not come to its end.
+    pub(crate) fn is_flushing(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Logs the next dirty window and gives it to the caller, in the order of their last writes.
+    pub(crate) fn flush_next(&mut self) -> Result<Option<FlushedWindow<K, V>>, StoreError> {
+        while let Some((_, (start, at, sequence))) = self.due.pop() {
             let window = self.windows.get_mut(&start);
-            let Some(slot) = window.and_then(|window| window.get_mut(&key.0, key.1)) else {
+            let Some((key, slot)) = window.and_then(|window| window.get_at(at, sequence)) else {
                 continue;
             };
             let Some(dirty) = slot.dirty.take() else {
                 continue;
             };
-            let (plain_key, value) = (slot.key.clone(), slot.value.clone());
+            let value = slot.value.clone();
             self.key.clear();
-            self.key.extend_from_slice(&key.0);
-            let stored = self.log(start, key.1, &value, Headers::default())?;
+            self.key.extend_from_slice(key);
+            let stored = self.log(start, sequence, &value, Headers::default())?;
             self.observe(start);
             if let Some(rows) = &mut self.rows {
                 let row = stored.as_ref().map(|bytes| (value.timestamp, &bytes[..]));
-                rows.put(&key.0, start, i64::from(key.1), row);
+                rows.put(&self.key, start, i64::from(sequence), row);
             }
-            flushed.push(FlushedWindow {
-                key: Windowed { key: plain_key, window: self.window(start) },
+            let key = self.typed_key(&self.key)?;
+            return Ok(Some(FlushedWindow {
+                key: Windowed { key, window: self.window(start) },
                 old: dirty.flushed,
                 new: value,
                 origin: dirty.origin,
-            });
+            }));
         }
-        Ok(flushed)
+        Ok(None)
     }
 
     /// The window that begins at this time.
@@ -312,8 +342,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
     /// Lets go of what is in memory and on disk, too, the oldest windows first, until so much is left. The newest window
     /// is written to now: it stays, unless it is most of that.
     fn let_go(&mut self, most: usize) {
-        // What was not flushed is nowhere else.
-        if self.rows.is_none() || !self.dirty.is_empty() {
+        if self.rows.is_none() {
             return;
         }
         let newest = self.windows.last_key_value().map_or(0, |(_, window)| window.len());
@@ -330,6 +359,11 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
     /// Where memory is complete while nothing is on disk. Without a cache nothing is kept in memory.
     fn complete_at_first(&self) -> i64 {
         if self.settings.cached || self.rows.is_none() { i64::MIN } else { i64::MAX }
+    }
+
+    fn typed_key(&self, bytes: &[u8]) -> Result<K, StoreError> {
+        let (topic, headers) = (&self.settings.topic, Headers::default());
+        Ok(self.settings.key.read(topic, &headers, Some(Bytes::copy_from_slice(bytes)))?)
     }
 
     fn key_bytes(&self, key: &K) -> Result<Bytes, StoreError> {
@@ -395,6 +429,9 @@ fn logged_key(key: &[u8], start_ms: i64, sequence: u32) -> Bytes {
     Bytes::from(logged)
 }
 
+/// What a slot costs with its key beside itself.
+const HELD_BYTES: usize = 64;
+
 /// Bytes of start and sequence behind the key in a changelog.
 const SUFFIX: usize = size_of::<i64>() + size_of::<u32>();
 
@@ -436,12 +473,10 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
             rows.restore(&key, start, i64::from(sequence), row);
             self.complete_from = self.complete_from.max(start.saturating_add(1));
         } else if let Some(value) = record.value {
-            let (topic, headers) = (&self.settings.topic, Headers::default());
-            // A copy, because the key is a slice of all that was fetched with it.
-            let bytes = Bytes::copy_from_slice(&key);
-            let key = self.settings.key.read(topic, &headers, Some(bytes.clone()))?;
             let value = self.stamped(record.timestamp, value)?;
-            self.hold(start, (bytes, sequence), Slot { key, value, dirty: None });
+            self.key.clear();
+            self.key.extend_from_slice(&key);
+            self.hold(start, sequence, Slot { value, dirty: None });
         }
         self.expire();
         Ok(())
@@ -453,9 +488,12 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
     }
 
     fn shrink_cache(&mut self) {
-        let half = self.held / 2;
-        self.expire();
-        self.let_go(half);
+        // What was not flushed is nowhere else.
+        if self.dirty.is_empty() && self.due.is_empty() {
+            let half = self.held / 2;
+            self.expire();
+            self.let_go(half);
+        }
     }
 
     fn cached_bytes(&self) -> usize {
@@ -468,7 +506,9 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
                 expired.map(|(_, window)| window.len()).sum()
             }
         };
-        (self.dirty.len() + held) * (size_of::<Slot<K, V>>() + 64)
+        let dirty = self.dirty.len() + self.due.len();
+        held * (size_of::<Slot<V>>() + HELD_BYTES)
+            + dirty * (size_of::<Dirty<V>>() + 2 * size_of::<Place>())
     }
 
     fn move_to(&mut self, disk: DiskBackend) -> Result<Option<DiskBackend>, StoreError> {

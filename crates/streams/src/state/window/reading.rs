@@ -69,12 +69,13 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             })
         };
         let keys = (bytes(keys.0)?, bytes(keys.1)?);
-        self.fetch_those(|key| keys.contains(key), from_ms, to_ms)
+        let keys = (keys.0.as_ref().map(|key| &key[..]), keys.1.as_ref().map(|key| &key[..]));
+        self.fetch_those(|key| RangeBounds::<[u8]>::contains(&keys, key), from_ms, to_ms)
     }
 
     fn fetch_those(
         &mut self,
-        wanted: impl Fn(&Bytes) -> bool,
+        wanted: impl Fn(&[u8]) -> bool,
         from_ms: i64,
         to_ms: i64,
     ) -> Result<Windows<K, V>, StoreError> {
@@ -95,10 +96,12 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         }
         let on_disk = found.len();
         for (start, window) in self.windows.range(from_ms..=to_ms) {
-            found.extend(window.sorted(&wanted).map(|(bytes, slot)| {
-                let key = Windowed { key: slot.key.clone(), window: self.window(*start) };
-                (bytes.clone(), (key, slot.value.clone()))
-            }));
+            for (bytes, slot) in window.sorted(&wanted) {
+                let key = Windowed { key: self.typed_key(bytes)?, window: self.window(*start) };
+                // Only compared with those on disk.
+                let bytes = if on_disk > 0 { Bytes::copy_from_slice(bytes) } else { Bytes::new() };
+                found.push((bytes, (key, slot.value.clone())));
+            }
         }
         if on_disk > 0 && on_disk < found.len() {
             found.sort_by(|(one, (this, _)), (other, (that, _))| {
@@ -110,7 +113,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
 }
 
 /// Whether memory has a row, perhaps in a newer form.
-fn is_held<K, V>(windows: &BTreeMap<i64, WindowSlots<Slot<K, V>>>, row: &TimedRow) -> bool {
+fn is_held<V>(windows: &BTreeMap<i64, WindowSlots<Slot<V>>>, row: &TimedRow) -> bool {
     let number = u32::try_from(row.mark).unwrap_or_default();
     windows.get(&row.time).is_some_and(|window| window.get(&row.key, number).is_some())
 }

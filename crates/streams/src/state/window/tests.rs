@@ -39,6 +39,11 @@ fn put(store: &mut WindowStore<String, i64>, key: &str, start: i64, value: i64) 
     put.expect("a working store")
 }
 
+fn flush(store: &mut WindowStore<String, i64>) -> Vec<FlushedWindow<String, i64>> {
+    store.begin_flush();
+    std::iter::from_fn(|| store.flush_next().expect("a working store")).collect()
+}
+
 fn all(store: &mut WindowStore<String, i64>, from: i64, to: i64) -> Vec<(String, i64, i64)> {
     let found = store.fetch_all(from, to).expect("a working store");
     let plain =
@@ -59,7 +64,7 @@ fn compare(retention_ms: i64, change: impl Fn(&mut Settings)) {
         let key = ["a", "ab", "b", "b\0\0\0\0\0\0\0\0"][random(&mut state, 4) as usize].to_owned();
         assert_eq!(put(&mut memory, &key, start, number), put(&mut disk, &key, start, number));
         let logged = |store: &mut WindowStore<String, i64>| {
-            let flushed = store.flush().expect("a working store");
+            let flushed = flush(store);
             let told = flushed.into_iter().map(|change| (change.old, change.new.value));
             (told.collect::<Vec<_>>(), store.take_changelog())
         };
@@ -125,11 +130,11 @@ fn memory_is_bounded_while_windows_on_disk_grow() {
             in_memory += 1;
         }
         for store in [&mut disk, &mut memory] {
-            store.flush().expect("a working store");
+            flush(store);
             store.take_changelog();
         }
         let uncommitted = disk.backend().expect("a backend").uncommitted_bytes();
-        most = most.max(disk.held * size_of::<Slot<String, i64>>() + uncommitted);
+        most = most.max(disk.held * size_of::<Slot<i64>>() + uncommitted);
         place.commit(&mut disk);
         if disk.cached_bytes() > BUDGET {
             disk.shrink_cache();
@@ -137,14 +142,14 @@ fn memory_is_bounded_while_windows_on_disk_grow() {
         assert!(disk.cached_bytes() <= BUDGET, "{} bytes", disk.cached_bytes());
     }
     assert_eq!((memory.held, in_memory), (20_000, 20_000));
-    assert!(most < memory.held * size_of::<Slot<String, i64>>() / 10, "{most} bytes");
+    assert!(most < memory.held * size_of::<Slot<i64>>() / 10, "{most} bytes");
     // All of it is there, and can be changed.
     let key = "key-7".to_owned();
     let found = disk.fetch(&key, i64::MIN, i64::MAX).expect("a working store");
     assert_eq!(found, memory.fetch(&key, i64::MIN, i64::MAX).expect("a working store"));
     assert_eq!(found.len(), 400);
     put(&mut disk, "key-7", 3_000, -1);
-    let flushed = disk.flush().expect("a working store");
+    let flushed = flush(&mut disk);
     let told: Vec<_> = flushed.iter().map(|change| (change.old, change.new.value)).collect();
     assert_eq!(told, [(Some(3_007), -1)]);
 }
@@ -174,4 +179,36 @@ fn dead_segments_leave_the_disk_and_nothing_else_does() {
         assert_eq!(found.len(), 400);
         assert_eq!(found[0], ("a".to_owned(), 2_800_000, 2_800_000));
     }
+}
+
+#[test]
+fn a_flush_in_parts_gives_each_window_once_in_the_order_of_last_writes() {
+    let mut windows = store(NEVER, |settings| settings.cached = true);
+    for (key, start, value) in
+        [("a", 0, 1), ("b", 0, 2), ("a", 1_000, 3), ("b", 1_000, 4), ("a", 0, 5)]
+    {
+        put(&mut windows, key, start, value);
+    }
+    let next = |windows: &mut WindowStore<String, i64>| {
+        let flushed = windows.flush_next().expect("a working store")?;
+        Some((flushed.key.key, flushed.key.window.start, flushed.old, flushed.new.value))
+    };
+    let window = |key: &str, start, old, new| Some((key.to_owned(), start, old, new));
+    windows.begin_flush();
+    assert_eq!(next(&mut windows), window("b", 0, None, 2));
+    assert_eq!(next(&mut windows), window("a", 1_000, None, 3));
+    // What has its turn yet is flushed as it is then, what has had it waits for the next flush.
+    put(&mut windows, "b", 1_000, 6);
+    put(&mut windows, "a", 1_000, 7);
+    // Until then nothing is let go.
+    windows.shrink_cache();
+    assert!(windows.is_flushing());
+    assert_eq!(next(&mut windows), window("b", 1_000, None, 6));
+    assert_eq!(next(&mut windows), window("a", 0, None, 5));
+    assert_eq!(next(&mut windows), None);
+    windows.begin_flush();
+    assert_eq!(next(&mut windows), window("a", 1_000, Some(3), 7));
+    assert_eq!(next(&mut windows), None);
+    let logged = windows.take_changelog().into_iter().map(|record| record.timestamp);
+    assert_eq!(logged.collect::<Vec<_>>(), [0, 1_000, 1_000, 0, 1_000]);
 }
