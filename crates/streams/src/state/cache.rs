@@ -9,7 +9,6 @@
 
 use std::hash::BuildHasher;
 
-use bytes::Bytes;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::Stamped;
@@ -35,7 +34,7 @@ pub(crate) struct Cache<V> {
 
 /// One cached key.
 pub(crate) struct Entry<V> {
-    key: Bytes,
+    pub(crate) key: Box<[u8]>,
     /// The value; `None` is a deleted or absent key.
     pub(crate) value: Option<Stamped<V>>,
     /// The input record that wrote it last, if the backend does not have it yet.
@@ -45,8 +44,8 @@ pub(crate) struct Entry<V> {
 }
 
 /// What the backend does not have yet of a key.
-pub(crate) struct Due<V> {
-    pub(crate) key: Bytes,
+pub(crate) struct Due<'a, V> {
+    pub(crate) key: &'a [u8],
     pub(crate) value: Option<Stamped<V>>,
     pub(crate) origin: Origin,
 }
@@ -73,7 +72,7 @@ impl<V> Cache<V> {
     }
 
     /// Remembers what the backend has of a key that is not cached.
-    pub(crate) fn fill(&mut self, key: Bytes, value: Option<Stamped<V>>) {
+    pub(crate) fn fill(&mut self, key: &[u8], value: Option<Stamped<V>>) {
         self.insert(key, value);
     }
 
@@ -90,7 +89,7 @@ impl<V> Cache<V> {
                 self.entries[place].value = value;
                 place
             }
-            None => self.insert(Bytes::copy_from_slice(key), value),
+            None => self.insert(key, value),
         };
         self.writes += 1;
         let entry = &mut self.entries[place];
@@ -117,19 +116,19 @@ impl<V> Cache<V> {
     }
 
     /// What is to be flushed next, which counts as clean from now on.
-    pub(crate) fn next_due(&mut self) -> Option<Due<V>>
+    pub(crate) fn next_due(&mut self) -> Option<Due<'_, V>>
     where
         V: Clone,
     {
         let (_, place) = self.due.pop()?;
         let entry = &mut self.entries[place];
         let origin = entry.dirty.take().expect("only a flush cleans entries, and each once");
-        Some(Due { key: entry.key.clone(), value: entry.value.clone(), origin })
+        Some(Due { key: &entry.key, value: entry.value.clone(), origin })
     }
 
     /// All cached keys with their values, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Bytes, &Entry<V>)> {
-        self.entries.iter().map(|entry| (&entry.key, entry))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry<V>> {
+        self.entries.iter()
     }
 
     /// Forgets clean entries. Called after a flush, when the budget is used up.
@@ -153,21 +152,21 @@ impl<V> Cache<V> {
     }
 
     fn find(&mut self, key: &[u8]) -> Option<usize> {
-        if self.entries.get(self.last).is_some_and(|entry| entry.key == *key) {
+        if self.entries.get(self.last).is_some_and(|entry| *entry.key == *key) {
             return Some(self.last);
         }
         let entries = &self.entries;
         let hash = self.hasher.hash_one(key);
-        self.last = *self.places.find(hash, |place| entries[*place].key == *key)?;
+        self.last = *self.places.find(hash, |place| *entries[*place].key == *key)?;
         Some(self.last)
     }
 
     /// Adds a key that is not there, and returns its place.
-    fn insert(&mut self, key: Bytes, value: Option<Stamped<V>>) -> usize {
-        let hash = self.hasher.hash_one(&key[..]);
+    fn insert(&mut self, key: &[u8], value: Option<Stamped<V>>) -> usize {
+        let hash = self.hasher.hash_one(key);
         let place = self.entries.len();
-        self.bytes += Self::size(&key);
-        self.entries.push(Entry { key, value, dirty: None, written: 0 });
+        self.bytes += Self::size(key);
+        self.entries.push(Entry { key: key.into(), value, dirty: None, written: 0 });
         let (entries, hasher) = (&self.entries, &self.hasher);
         let hash_of = |place: &usize| hasher.hash_one(&entries[*place].key[..]);
         self.places.insert_unique(hash, place, hash_of);
@@ -176,7 +175,7 @@ impl<V> Cache<V> {
     }
 
     /// What an entry costs, without the heap behind a value, which only its type knows.
-    fn size(key: &Bytes) -> usize {
+    fn size(key: &[u8]) -> usize {
         key.len() + size_of::<Entry<V>>() + 2 * size_of::<usize>()
     }
 }
@@ -203,17 +202,17 @@ mod tests {
     }
 
     /// Keys, values and offsets of what is due, up to so many.
-    fn due(cache: &mut Cache<i64>, limit: usize) -> Vec<(Bytes, i64, i64)> {
-        let flushed = std::iter::from_fn(|| cache.next_due());
-        let shown = flushed.map(|due| {
+    fn due(cache: &mut Cache<i64>, limit: usize) -> Vec<(Box<[u8]>, i64, i64)> {
+        let shown = std::iter::from_fn(|| {
+            let due = cache.next_due()?;
             let value = due.value.map_or(0, |stamped| stamped.value);
-            (due.key, value, due.origin.offset)
+            Some((due.key.into(), value, due.origin.offset))
         });
         shown.take(limit).collect()
     }
 
-    fn key(text: &'static str) -> Bytes {
-        Bytes::from_static(text.as_bytes())
+    fn key(text: &str) -> Box<[u8]> {
+        text.as_bytes().into()
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         };
         if self.settings.cached {
             self.misses += 1;
-            self.cache.fill(Bytes::copy_from_slice(&self.key), value.clone());
+            self.cache.fill(&self.key, value.clone());
         }
         Ok(value)
     }
@@ -138,9 +138,8 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
             return Ok(Placed::Latest);
         }
         let timestamp = value.as_ref().map_or(timestamp, |value| value.timestamp);
-        let key = Bytes::copy_from_slice(&self.key);
         let headers = if self.settings.logs_headers { headers.clone() } else { Headers::default() };
-        self.write_through(key, value.as_ref(), timestamp, headers)
+        self.write_through(value.as_ref(), timestamp, headers)
     }
 
     /// Whether it knows more of a key than its newest value.
@@ -212,7 +211,9 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
     ) -> Result<Option<Flushed<K, V>>, StoreError> {
         while let Some(Due { key, value: new, origin }) = self.cache.next_due() {
             // What the backend has is asked for only where somebody wants to know.
-            let old = if old_wanted || new.is_none() { self.backend.get(&key)? } else { None };
+            let old = if old_wanted || new.is_none() { self.backend.get(key)? } else { None };
+            self.key.clear();
+            self.key.extend_from_slice(key);
             if old.is_none() && new.is_none() {
                 // Written and removed again since the last flush: nobody has seen the key.
                 continue;
@@ -222,8 +223,9 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
                 _ => None,
             };
             let timestamp = new.as_ref().map_or(origin.timestamp, |value| value.timestamp);
-            self.write_through(key.clone(), new.as_ref(), timestamp, Headers::default())?;
+            self.write_through(new.as_ref(), timestamp, Headers::default())?;
             let (topic, headers) = (&self.settings.topic, Headers::default());
+            let key = Bytes::copy_from_slice(&self.key);
             let key = self.settings.key.read(topic, &headers, Some(key))?;
             return Ok(Some(Flushed { key, old, new, origin }));
         }
@@ -254,9 +256,9 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
             let value = self.decode(bytes)?;
             pairs.insert(key, Some(value));
         }
-        for (key, entry) in self.cache.iter() {
-            if RangeBounds::<[u8]>::contains(&bounds, &key[..]) {
-                pairs.insert(key.clone(), entry.value.clone());
+        for entry in self.cache.iter() {
+            if RangeBounds::<[u8]>::contains(&bounds, &entry.key[..]) {
+                pairs.insert(Bytes::copy_from_slice(&entry.key), entry.value.clone());
             }
         }
         pairs
@@ -314,9 +316,9 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         Ok(())
     }
 
+    /// Writes the key whose bytes are in `self.key` to the backend and to the changelog.
     fn write_through(
         &mut self,
-        key: Bytes,
         value: Option<&Stamped<V>>,
         timestamp: i64,
         headers: Headers,
@@ -326,17 +328,17 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
             None => None,
         };
         let plain = stored.as_ref().map(|bytes| bytes.slice(STAMP..));
-        let backend = &mut *self.backend;
+        let (backend, key) = (&mut *self.backend, &self.key[..]);
         let placed = match &mut self.keeping {
             Keeping::Newest => {
-                backend.put(key.clone(), stored);
+                backend.put_at(key, stored);
                 Placed::Latest
             }
             Keeping::Versions(versions) => {
-                versions.put(backend, &key, plain.as_deref(), timestamp)?
+                versions.put(backend, key, plain.as_deref(), timestamp)?
             }
             Keeping::ForTime(expiry) => {
-                let placed = expiry.put(backend, &key, stored, timestamp)?;
+                let placed = expiry.put(backend, key, stored, timestamp)?;
                 if placed == Placed::Refused {
                     return Ok(placed);
                 }
@@ -345,6 +347,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         };
         if self.settings.logged {
             // What is too old is logged all the same where Kafka Streams does it.
+            let key = Bytes::copy_from_slice(key);
             self.changelog.push(Logged { key, value: plain, timestamp, headers });
         }
         self.expire()?;
