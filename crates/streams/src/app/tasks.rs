@@ -329,6 +329,11 @@ impl Tasks {
         self.ready().any(|task| task.queued() > 0 && !task.holds())
     }
 
+    /// Whether every task has records for another turn, so that more would only wait in its queues.
+    pub(super) fn are_fed(&self) -> bool {
+        self.ready().all(|task| task.queue_lengths().all(|(_, length)| length >= FED_MIN))
+    }
+
     /// When a task has something to do by the time of day.
     pub(super) fn due_ms(&self) -> Option<i64> {
         self.ready().filter_map(Task::due_ms).min()
@@ -369,7 +374,10 @@ impl Shelved for Tasks {
 }
 
 /// Records of one partition that wait before it is no longer fetched.
-const QUEUE_MAX: usize = 20_000;
+const QUEUE_MAX: usize = 5_000;
+/// Records of each partition for which nothing is asked of the consumer: as many as one turn takes. What it has fetched
+/// ahead takes a third of the memory there.
+const FED_MIN: usize = 500;
 
 impl From<OwnedRecord> for RawRecord {
     fn from(record: OwnedRecord) -> Self {

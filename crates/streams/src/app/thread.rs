@@ -236,6 +236,7 @@ impl Thread {
                 (true, true) => self.until_work().min(BLOCKED_MAX),
                 (false, _) => self.until_work(),
             };
+            let hungry = !wait.is_zero() || !self.tasks.are_fed();
             let began = Instant::now();
             tokio::select! {
                 biased;
@@ -254,7 +255,8 @@ impl Thread {
                 () = self.desk.answer(&mut self.tasks) => {}
                 () = self.woken.0.notified() => {}
                 _ = self.stop.changed() => return self.wind_up().await,
-                records = self.consumer.poll(wait) => match records {
+                () = std::future::ready(()), if !hungry => {}
+                records = self.consumer.poll(wait), if hungry => match records {
                     Ok(Some(records)) => {
                         let partition = records.partition().clone();
                         let mut count = 0;
