@@ -83,6 +83,8 @@ pub(super) struct Restorer {
     default_store: StoreType,
     listener: Option<Arc<dyn RestoreListener>>,
     fetch_max_bytes: i32,
+    /// So much of a task is written to disk at once.
+    piece_bytes: usize,
     /// So many tasks are restored at the same time.
     permits: Semaphore,
 }
@@ -113,6 +115,11 @@ impl Restorer {
             listener: settings.restore_listener.clone(),
             fetch_max_bytes: memory::fetch_bytes_max(settings.memory().fetched_of_restoration)
                 .min(2 * FETCH_BYTES),
+            piece_bytes: match settings.memory_bytes_max {
+                Some(_) => settings.memory().uncommitted / settings.restorations_max.max(1),
+                None => PIECE_BYTES,
+            }
+            .clamp(PIECE_BYTES_MIN, PIECE_BYTES),
             permits: Semaphore::new(settings.restorations_max.max(1)),
         }
     }
@@ -279,7 +286,7 @@ impl Restorer {
                     self.tell(restoration, |listener, it| listener.batch_restored(it));
                     note(count, &running);
                 }
-                if task.uncommitted_bytes() > UNCOMMITTED_MAX {
+                if task.uncommitted_bytes() > self.piece_bytes {
                     pieces += 1;
                     let mut keeping = Keeping::restored();
                     if pieces % CHECKPOINT_EVERY == 0 {
@@ -467,12 +474,14 @@ fn now_ms() -> i64 {
 /// How long one poll of a changelog waits.
 const POLL: Duration = Duration::from_millis(100);
 /// Bytes of one changelog partition that one fetch asks for: restoration is the only reader, and wants everything.
-const FETCH_BYTES: i32 = 4 << 20;
-/// Restored bytes that wait for the disk: what comes there at once costs several syncs, however much it is.
-pub(super) const UNCOMMITTED_MAX: usize = 16 << 20;
+const FETCH_BYTES: i32 = 2 << 20;
+/// Restored bytes of a task that wait for the disk: what comes there at once costs several syncs, however much it is.
+const PIECE_BYTES: usize = 24 << 20;
+/// The same where memory is short.
+const PIECE_BYTES_MIN: usize = 2 << 20;
 /// So often they are brought there before their position is written too: it gets in the way of tables that would
 /// otherwise not have to be merged.
-const CHECKPOINT_EVERY: u32 = 16;
+const CHECKPOINT_EVERY: u32 = 10;
 /// How often a restoration that goes on is logged.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// State on disk of this age needs no thought of tombstones: no topic forgets them so soon.

@@ -30,7 +30,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::output::is_passing;
-use super::restore::{Restorer, UNCOMMITTED_MAX, logged};
+use super::restore::{Restorer, logged};
 use super::{Settings, StreamsError};
 use crate::query::{Applied, Desk, Shelf, Shelved};
 use crate::runtime::{Task, TaskId};
@@ -558,6 +558,8 @@ fn now_ms() -> i64 {
 
 /// How long one poll of the changelogs waits.
 const POLL: Duration = Duration::from_secs(1);
+/// Bytes of a standby that wait for the disk.
+const UNCOMMITTED_MAX: usize = 8 << 20;
 /// How often standbys on disk write down how far they are, beside what their size calls for.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 /// Before a standby is tried again after an error that passes, and after another one.

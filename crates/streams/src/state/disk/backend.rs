@@ -86,7 +86,7 @@ impl DiskBackend {
     pub(super) fn take(&mut self, position: Option<Position>, logged: bool) -> Share {
         let bytes = self.uncommitted_bytes();
         let rows = if self.uncommitted.is_empty() {
-            Rows::Arrived(self.arrived.take())
+            Rows::Arrived(std::mem::take(&mut self.arrived))
         } else {
             self.settle();
             Rows::Written(std::mem::take(&mut self.uncommitted))
@@ -102,7 +102,7 @@ impl DiskBackend {
             return;
         }
         for (key, value) in std::mem::take(&mut self.arrived).into_sorted() {
-            // Copies, because all of it is one piece of memory.
+            // Copies, because rows share large pieces of memory.
             let key = Bytes::copy_from_slice(&key[PREFIX..]);
             self.write(key, value.map(|value| Bytes::copy_from_slice(&value)));
         }
