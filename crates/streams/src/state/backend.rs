@@ -262,7 +262,7 @@ mod tests {
                 model.insert(key, value);
             }
             if step % 100 == 99 {
-                let to = vec![b'k'; 40];
+                let to = [b'k'; 40];
                 let bounds = (Bound::Excluded(&b"kk"[..]), Bound::Included(&to[..]));
                 let found = backend.range(bounds.0, bounds.1).expect("memory");
                 let expected = model.range::<[u8], _>(bounds);
