@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleuve_broker::{Broker, Components};
-use fleuve_os::Disk;
+use fleuve_os::{Disk, OpenMode};
 use fleuve_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
 use fleuve_protocol::messages::init_producer_id_request::InitProducerIdRequest;
 use fleuve_protocol::messages::offset_commit_request::{
@@ -278,6 +279,10 @@ async fn a_disk_that_is_full_at_a_sync_is_waited_for_and_nothing_is_lost() {
     assert_eq!(client.produce("words", 0, &["early"]).await.error_code, 0);
     disk.inject(Fault::on(Operation::Sync, Effect::OutOfSpace).path("words-0").always());
     client.send(&produce_request("words", 0, -1, batch(&["waiting"])), 9).await;
+    let failed = Path::new("/data/words-0/.fleuve-sync-failed");
+    while disk.open(failed, OpenMode::Read).is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 
     // Who comes later is refused at once, and who reads goes on.
     let mut other = TestClient::connect(broker.listeners()[0].address).await;
