@@ -8,8 +8,8 @@ use fleuve_types::TopicPartition;
 use super::replies::{Filling, Planted, Schema};
 use super::*;
 use crate::admin::{
-    AbortedProducer, Acl, AclFilter, Admin, Alteration, ElectionType, NewTopic, QuotaFilter,
-    Removal, Resource, ScramMechanism, TransactionFilter, UpgradeType,
+    AbortedProducer, Acl, AclFilter, Admin, Alteration, ElectionType, MorePartitions, NewTopic,
+    QuotaFilter, Removal, Resource, ScramMechanism, TransactionFilter, UpgradeType,
 };
 use crate::config::IsolationLevel;
 use crate::{BoxFuture, Result};
@@ -69,6 +69,11 @@ const CALLS: &[Call] = calls! {
     delete_topics true [DeleteTopics] |admin| items(admin.delete_topics(&["t"]).await);
     create_partitions true [CreatePartitions] |admin| {
         items(admin.create_partitions(&[("t", 3)], false).await)
+    };
+    create_partitions_on true [CreatePartitions] |admin| {
+        let assignments = Some(vec![vec![1], vec![1]]);
+        let more = MorePartitions { name: "t".to_owned(), count: 3, assignments };
+        items(admin.create_partitions_on(&[more], false).await)
     };
     describe_topics false [DescribeTopicPartitions] |admin| {
         items(admin.describe_topics(&["t"]).await)
