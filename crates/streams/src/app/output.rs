@@ -54,6 +54,7 @@ impl Output {
             transaction_timeout,
             linger: LINGER,
             batch_size: BATCH_BYTES,
+            buffer_memory: BUFFER_BYTES,
             ..ProducerConfig::default()
         };
         let producer = Producer::new(client.clone(), config.clone())?;
@@ -275,3 +276,5 @@ fn is_of_another_generation(error: &Error) -> bool {
 const LINGER: Duration = Duration::from_millis(100);
 /// `batch.size`: a commit sends all that caches held at once, and with this linger batches fill anyway.
 const BATCH_BYTES: usize = 64 << 10;
+/// A cluster that takes records more slowly than they are made fills this; more would only keep them longer.
+const BUFFER_BYTES: usize = 8 << 20;
