@@ -16,7 +16,7 @@ use crate::state::{
 };
 use crate::topology::{ChangelogKind, StoreSpec};
 
-/// The handle of a state that processors open with [`super::ProcessorContext::state`].
+/// The handle of a state that processors open with [`crate::processor::ProcessorContext::state`].
 pub trait State {
     /// What opening it gives.
     type View<'a>;
