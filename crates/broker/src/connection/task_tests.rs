@@ -21,6 +21,18 @@ struct Obedient {
     standing: Standing,
 }
 
+impl Obedient {
+    /// For a peer that is known, and frames that ask for no wait.
+    fn unparked() -> Self {
+        Self {
+            parked: VecDeque::new(),
+            seen: Arc::default(),
+            answered: Answered::default(),
+            standing: Standing::Known,
+        }
+    }
+}
+
 /// The first bytes of the answers that were sent, in their order.
 type Answered = Arc<parking_lot::Mutex<Vec<i32>>>;
 
@@ -367,15 +379,9 @@ impl AsyncWrite for Reluctant {
 #[tokio::test]
 async fn a_stream_that_holds_bytes_back_is_flushed_until_it_gives_them() {
     let (mut peer, inner) = duplex(64 * 1024);
-    let dispatch = Obedient {
-        parked: VecDeque::new(),
-        seen: Arc::default(),
-        answered: Answered::default(),
-        standing: Standing::Known,
-    };
     let (_stop, stopped) = watch::channel(false);
     let stream = Reluctant { inner, held: Vec::new(), was_asked: false };
-    tokio::spawn(serve(stream, dispatch, LIMITS, stopped));
+    tokio::spawn(serve(stream, Obedient::unparked(), LIMITS, stopped));
     peer.write_all(b"\0\0\0\x02na").await.expect("open");
     let mut answer = [0; 5];
     let read = tokio::time::timeout(Duration::from_secs(30), peer.read_exact(&mut answer)).await;
@@ -454,16 +460,10 @@ async fn who_sends_quickly_at_first_and_then_slowly_is_not_cut_off() {
         ..LIMITS
     };
     let (mut peer, inner) = duplex(1 << 20);
-    let dispatch = Obedient {
-        parked: VecDeque::new(),
-        seen: Arc::default(),
-        answered: Answered::default(),
-        standing: Standing::Known,
-    };
     let (_stop, stopped) = watch::channel(false);
     let stream =
         Patient { inner, there: Vec::new(), expected: 1.into(), waiting: Default::default() };
-    let task = tokio::spawn(serve(stream, dispatch, limits, stopped));
+    let task = tokio::spawn(serve(stream, Obedient::unparked(), limits, stopped));
     let mut frame = (FRAME_BYTES as u32).to_be_bytes().to_vec();
     frame.resize(4 + FRAME_BYTES, b'n');
     let (quick, slow) = frame.split_at(60_000);
