@@ -250,13 +250,19 @@ mod tests {
             }
             subject.extend(element(SET, &content));
         }
+        issued(&subject, &[])
+    }
+
+    /// A certificate of a subject, with what comes behind it.
+    fn issued(subject: &[u8], rest: &[u8]) -> Vec<u8> {
         let body = [
-            element(VERSION, &[2, 1, 2]),
-            element(2, &[1]),
-            element(SEQUENCE, &[]),
-            element(SEQUENCE, &[]),
-            element(SEQUENCE, &[]),
-            element(SEQUENCE, &subject),
+            &element(VERSION, &[2, 1, 2])[..],
+            &element(2, &[1]),
+            &element(SEQUENCE, &[]),
+            &element(SEQUENCE, &[]),
+            &element(SEQUENCE, &[]),
+            &element(SEQUENCE, subject),
+            rest,
         ];
         element(SEQUENCE, &element(SEQUENCE, &body.concat()))
     }
@@ -276,17 +282,9 @@ mod tests {
         let usage = [element(OBJECT_IDENTIFIER, &[0x55, 0x1d, 15]), element(OCTET_STRING, &[3])];
         let extensions =
             [element(SEQUENCE, &usage.concat()), element(SEQUENCE, &extension.concat())];
-        let body = [
-            element(VERSION, &[2, 1, 2]),
-            element(2, &[1]),
-            element(SEQUENCE, &[]),
-            element(SEQUENCE, &[]),
-            element(SEQUENCE, &[]),
-            element(SEQUENCE, &subject),
-            element(SEQUENCE, &[]),
-            element(EXTENSIONS, &element(SEQUENCE, &extensions.concat())),
-        ];
-        element(SEQUENCE, &element(SEQUENCE, &body.concat()))
+        let rest =
+            [element(SEQUENCE, &[]), element(EXTENSIONS, &element(SEQUENCE, &extensions.concat()))];
+        issued(&subject, &rest.concat())
     }
 
     #[test]
