@@ -13,8 +13,8 @@ use fleuve_types::TopicPartition;
 use parking_lot::Mutex;
 
 use super::Connect;
-use super::dates::{DateFormat, USUAL};
 use super::perf::print_metrics;
+use super::reporting::Reporting;
 use crate::commands::topic::parse_assignments;
 use crate::failure::Failure;
 use crate::output::line;
@@ -49,21 +49,8 @@ pub(super) struct ConsumerPerformance {
     /// How many bytes of a partition a fetch may return.
     #[arg(long)]
     fetch_size: Option<i32>,
-    /// Leave the heading out.
-    #[arg(long)]
-    hide_header: bool,
-    /// Accepted: the system sizes socket buffers.
-    #[arg(long)]
-    socket_buffer_size: Option<i32>,
-    /// How times are written, in the letters of Java's SimpleDateFormat.
-    #[arg(long, default_value = USUAL)]
-    date_format: String,
-    /// Say every --reporting-interval how it goes, in place of a summary.
-    #[arg(long)]
-    show_detailed_stats: bool,
-    /// How often, in ms.
-    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
-    reporting_interval: u64,
+    #[command(flatten)]
+    reporting: Reporting,
     /// Print the metrics of the consumer at the end.
     #[arg(long)]
     print_metrics: bool,
@@ -121,7 +108,7 @@ struct Read {
 }
 
 pub(super) async fn consume(options: ConsumerPerformance) -> Result<(), Failure> {
-    let dates = DateFormat::parse(&options.date_format)?;
+    let dates = options.reporting.dates()?;
     let mut context = options.connect.context()?;
     for (key, value) in parse_assignments(&options.consumer_property)? {
         context.set(&key, &value)?;
@@ -135,8 +122,8 @@ pub(super) async fn consume(options: ConsumerPerformance) -> Result<(), Failure>
         Some(group.unwrap_or_else(|| format!("perf-consumer-{}", std::process::id())));
     config.offset_reset =
         if options.from_latest { OffsetReset::Latest } else { OffsetReset::Earliest };
-    if !options.hide_header {
-        let first = match options.show_detailed_stats {
+    if !options.reporting.hide_header {
+        let first = match options.reporting.show_detailed_stats {
             true => "time, threadId",
             false => "start.time, end.time",
         };
@@ -162,7 +149,7 @@ pub(super) async fn consume(options: ConsumerPerformance) -> Result<(), Failure>
     let mut reported = began;
     let mut last_record = Instant::now();
     let timeout = Duration::from_millis(options.timeout);
-    let interval_ms = i64::try_from(options.reporting_interval).unwrap_or(i64::MAX);
+    let interval_ms = options.reporting.interval_ms();
     while now.records < options.num_records && last_record.elapsed() <= timeout {
         let polled = consumer.poll(POLL).await?;
         now.at_ms = now_ms();
@@ -175,7 +162,7 @@ pub(super) async fn consume(options: ConsumerPerformance) -> Result<(), Failure>
         }
         if now.at_ms - reported.at_ms >= interval_ms {
             let joined = std::mem::take(&mut joining.0.lock().of_round);
-            if options.show_detailed_stats {
+            if options.reporting.show_detailed_stats {
                 let rates = rates(&reported, &now, joined);
                 line(format!("{}, 0, {rates}", dates.format(now.at_ms)))?;
             }
@@ -192,7 +179,7 @@ pub(super) async fn consume(options: ConsumerPerformance) -> Result<(), Failure>
     let metrics = consumer.metrics();
     consumer.close().await?;
     now.at_ms = now_ms();
-    if !options.show_detailed_stats {
+    if !options.reporting.show_detailed_stats {
         let joined = joining.0.lock().whole;
         let rates = rates(&began, &now, joined);
         line(format!("{}, {}, {rates}", dates.format(began.at_ms), dates.format(now.at_ms)))?;

@@ -19,6 +19,7 @@ mod leaders;
 mod log_moves;
 mod perf;
 mod reassign;
+mod reporting;
 mod resets;
 mod server;
 mod share_console;

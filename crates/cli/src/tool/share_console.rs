@@ -12,7 +12,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Connect;
 use super::console::FormatOptions;
-use super::dates::{DateFormat, USUAL};
+use super::dates::DateFormat;
+use super::reporting::Reporting;
 use crate::commands::topic::parse_assignments;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -144,24 +145,11 @@ pub(super) struct SharePerformance {
     /// How many bytes a fetch may return.
     #[arg(long)]
     fetch_size: Option<i32>,
-    /// Leave the heading out.
-    #[arg(long)]
-    hide_header: bool,
+    #[command(flatten)]
+    reporting: Reporting,
     /// Say what each consumer did.
     #[arg(long)]
     show_consumer_stats: bool,
-    /// Accepted: the system sizes socket buffers.
-    #[arg(long)]
-    socket_buffer_size: Option<i32>,
-    /// How times are written, in the letters of Java's SimpleDateFormat.
-    #[arg(long, default_value = USUAL)]
-    date_format: String,
-    /// Say every --reporting-interval how it goes.
-    #[arg(long)]
-    show_detailed_stats: bool,
-    /// How often, in ms.
-    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
-    reporting_interval: u64,
     /// Accepted: share consumers here have no metrics to print.
     #[arg(long)]
     print_metrics: bool,
@@ -195,7 +183,7 @@ impl Tally {
 }
 
 pub(super) async fn measure(options: SharePerformance) -> Result<(), Failure> {
-    let dates = DateFormat::parse(&options.date_format)?;
+    let dates = options.reporting.dates()?;
     let mut context = options.connect.context()?;
     context.set("group.id", &options.group)?;
     if let Some(size) = options.fetch_size {
@@ -204,7 +192,7 @@ pub(super) async fn measure(options: SharePerformance) -> Result<(), Failure> {
     for (key, value) in parse_assignments(&options.consumer_property)? {
         context.set(&key, &value)?;
     }
-    if !options.hide_header {
+    if !options.reporting.hide_header {
         line(
             "start.time, end.time, data.consumed.in.MB, MB.sec, nMsg.sec, data.consumed.in.nMsg, \
              fetch.time.ms",
@@ -269,7 +257,7 @@ impl Reader {
         let (mut tally, mut reported) = (self.began, self.began);
         let mut last_record = Instant::now();
         let timeout = Duration::from_millis(options.timeout);
-        let interval_ms = i64::try_from(options.reporting_interval).unwrap_or(i64::MAX);
+        let interval_ms = options.reporting.interval_ms();
         while total.load(Ordering::Relaxed) < options.num_records
             && last_record.elapsed() <= timeout
         {
@@ -284,7 +272,7 @@ impl Reader {
             last_record = Instant::now();
             tally.ended_at = now_ms();
             if tally.ended_at - reported.ended_at >= interval_ms {
-                if options.show_detailed_stats {
+                if options.reporting.show_detailed_stats {
                     let columns = tally.columns(&reported, &self.dates);
                     line(format!("{columns} for share consumer {}", self.number))?;
                 }
