@@ -8,6 +8,7 @@ mod batches;
 mod error;
 mod header;
 
+mod outline;
 mod record;
 mod varint;
 

@@ -16,6 +16,7 @@ use std::borrow::Cow;
 
 use fleuve_types::{Offset, TimestampMs};
 
+use super::outline::Outline;
 use super::varint::{take_i32, take_i64};
 use super::{BatchError, BatchHeader, RecordFault, TimestampType};
 
@@ -66,7 +67,7 @@ pub struct Headers<'a> {
 impl<'a> Headers<'a> {
     /// Takes what remains of a record as its headers, after a walk over all of them.
     #[inline]
-    fn parse(input: &'a [u8]) -> Result<Self, RecordFault> {
+    pub(super) fn parse(input: &'a [u8]) -> Result<Self, RecordFault> {
         // One zero byte is "no headers", by far the most common case.
         if input == [0] {
             return Ok(Self::default());
@@ -222,16 +223,18 @@ pub fn validate_records(
     let mut keyless = 0;
     let mut offsets_are_dense = true;
     for index in 0..header.count {
-        let malformed = |fault| BatchError::MalformedRecord { index, fault };
-        let raw = RawRecord::take(&mut input).map_err(malformed)?;
-        Headers::parse(raw.headers).map_err(malformed)?;
-        min_delta = min_delta.min(raw.timestamp_delta);
-        if raw.timestamp_delta > max_delta {
-            max_delta = raw.timestamp_delta;
-            offset_delta_of_max = raw.offset_delta;
+        let outline = match Outline::take_plain(&mut input) {
+            Some(outline) => outline,
+            None => Outline::take(&mut input)
+                .map_err(|fault| BatchError::MalformedRecord { index, fault })?,
+        };
+        min_delta = min_delta.min(outline.timestamp_delta);
+        if outline.timestamp_delta > max_delta {
+            max_delta = outline.timestamp_delta;
+            offset_delta_of_max = outline.offset_delta;
         }
-        keyless += i32::from(raw.key.is_none());
-        offsets_are_dense &= raw.offset_delta == index;
+        keyless += i32::from(outline.is_keyless);
+        offsets_are_dense &= outline.offset_delta == index;
     }
     if !input.is_empty() {
         return Err(BatchError::TrailingBytes { size: input.len() });
@@ -257,17 +260,17 @@ pub fn validate_records(
 const RECORD_SIZE_MIN: usize = 7;
 
 /// A record cut into its parts, headers not yet looked at.
-struct RawRecord<'a> {
-    timestamp_delta: i64,
-    offset_delta: i32,
-    key: Option<&'a [u8]>,
+pub(super) struct RawRecord<'a> {
+    pub(super) timestamp_delta: i64,
+    pub(super) offset_delta: i32,
+    pub(super) key: Option<&'a [u8]>,
     value: Option<&'a [u8]>,
-    headers: &'a [u8],
+    pub(super) headers: &'a [u8],
 }
 
 impl<'a> RawRecord<'a> {
     #[inline]
-    fn take(input: &mut &'a [u8]) -> Result<Self, RecordFault> {
+    pub(super) fn take(input: &mut &'a [u8]) -> Result<Self, RecordFault> {
         let length = take_i32(input)?;
         let length = usize::try_from(length).map_err(|_| RecordFault::NegativeLength)?;
         let (mut body, rest) = input.split_at_checked(length).ok_or(RecordFault::Truncated)?;

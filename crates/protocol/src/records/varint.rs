@@ -110,11 +110,13 @@ fn size_unsigned(value: u64) -> usize {
     bits.div_ceil(7) as usize
 }
 
-fn zigzag_i32(value: u32) -> i32 {
+/// The number that `value` stands for.
+pub(super) fn zigzag_i32(value: u32) -> i32 {
     (value >> 1) as i32 ^ -((value & 1) as i32)
 }
 
-fn zigzag_i64(value: u64) -> i64 {
+/// The number that `value` stands for.
+pub(super) fn zigzag_i64(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
