@@ -307,6 +307,7 @@ impl Log {
         let indexes = self.active().finish_indexes(&environment)?;
         self.finish_transaction_index()?;
         self.write_snapshot()?;
+        // Whether or not this process asked for any: one that was killed may have left space behind.
         self.active().give_back_space(&environment)?;
         let mut segment = self.begin_segment(self.next_offset)?;
         segment.roll_jitter_ms = self.draw_roll_jitter();
