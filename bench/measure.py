@@ -234,21 +234,27 @@ def measure_saturation(broker: Broker, plan: Plan) -> Figures:
     figures = Figures()
     # The record that create_topic writes into the last partition would shift its offsets.
     lanes = PARTITIONS - 1
-    taken, given = Tally(), Tally()
-    for round_number in range(1 + SATURATION_ROUNDS):
-        topic = f"saturate-{round_number}"
-        create_topic(broker, topic, PARTITIONS)
-        watch = Stopwatch(broker.pid)
-        sizes, seconds = saturate.produce(broker.port, topic, lanes, SATURATION_BYTES)
-        produced = watch.stop().broker_seconds
-        watch = Stopwatch(broker.pid)
-        _, drain_seconds = saturate.drain(broker.port, topic, sizes)
-        # The first round is warm-up.
-        if round_number:
-            taken.add(sum(sizes), seconds, produced)
-            given.add(sum(sizes), drain_seconds, watch.stop().broker_seconds)
-        drop_topic(broker, topic)
-    figures.values["saturated_produce_mb"], figures.values["saturated_produce_cpu"] = taken.rates()
+    given = Tally()
+    for record_bytes, label in ((1024, ""), (100, "_100")):
+        taken = Tally()
+        for round_number in range(1 + SATURATION_ROUNDS):
+            topic = f"saturate{label}-{round_number}"
+            create_topic(broker, topic, PARTITIONS)
+            watch = Stopwatch(broker.pid)
+            sizes, seconds = saturate.produce(broker.port, topic, lanes, SATURATION_BYTES, record_bytes)
+            produced = watch.stop().broker_seconds
+            # The first round is warm-up.
+            if round_number:
+                taken.add(sum(sizes), seconds, produced)
+            # What is given is bytes, of whatever size their records are.
+            if not label:
+                watch = Stopwatch(broker.pid)
+                _, seconds = saturate.drain(broker.port, topic, sizes, record_bytes)
+                drained = watch.stop().broker_seconds
+                if round_number:
+                    given.add(sum(sizes), seconds, drained)
+            drop_topic(broker, topic)
+        figures.values[f"saturated_produce{label}_mb"], figures.values[f"saturated_produce{label}_cpu"] = taken.rates()
     figures.values["saturated_consume_mb"], figures.values["saturated_consume_cpu"] = given.rates()
     # The generator's threads are no strangers, but no children that could be told from them either.
     return figures

@@ -7,6 +7,7 @@ broker's own limit and the kernel's. It speaks Produce 7 and Fetch 4, like `wire
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
 import threading
@@ -14,7 +15,6 @@ import time
 
 import wire
 
-RECORD_BYTES = 1024
 BATCH_BYTES = 512 << 10
 FETCH_BYTES = 4 << 20
 IN_FLIGHT = 4
@@ -29,12 +29,13 @@ def varint(value: int) -> bytes:
     return bytes([*encoded, value])
 
 
-def encoded_batch() -> tuple[bytes, int]:
+@functools.cache
+def encoded_batch(record_bytes: int) -> tuple[bytes, int]:
     """A batch of records without keys, uncompressed, and how many they are."""
-    count = BATCH_BYTES // RECORD_BYTES
+    count = BATCH_BYTES // record_bytes
     records = bytearray()
     for index in range(count):
-        value = bytes((index + position) & 0xFF for position in range(RECORD_BYTES))
+        value = bytes((index + position) & 0xFF for position in range(record_bytes))
         record = b"\0\0" + varint(index) + varint(-1) + varint(len(value)) + value + b"\0"
         records += varint(len(record)) + record
     stamp = int(time.time() * 1000)
@@ -127,11 +128,11 @@ def run(port: int, topic: str, work, arguments_of) -> tuple[list[int], float]:
     return [lane.bytes for lane in lanes], time.monotonic() - began
 
 
-def produce(port: int, topic: str, partitions: int, end_bytes: int) -> tuple[list[int], float]:
-    batch, _ = encoded_batch()
+def produce(port: int, topic: str, partitions: int, end_bytes: int, record_bytes: int) -> tuple[list[int], float]:
+    batch, _ = encoded_batch(record_bytes)
     return run(port, topic, Lane.produce, [(batch, end_bytes // partitions)] * partitions)
 
 
-def drain(port: int, topic: str, sizes: list[int]) -> tuple[list[int], float]:
-    batch, records = encoded_batch()
+def drain(port: int, topic: str, sizes: list[int], record_bytes: int) -> tuple[list[int], float]:
+    batch, records = encoded_batch(record_bytes)
     return run(port, topic, Lane.drain, [(len(batch), records, size) for size in sizes])
