@@ -39,7 +39,7 @@ test: unit build foreign applications demos crash copier checker dump full-disk 
 unit:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc -q -p fleuve-client --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc -q -p fleuve-client -p fleuve-streams --no-deps
 	cargo xtask tidy
 	cargo test --workspace
 	python3 tests/reliability/test_history.py
@@ -137,6 +137,7 @@ dump: build
 # The recorded comparison is part of `unit`; this one asks the oracle anew.
 streams:
 	python3 tests/streams/compare.py $(if $(LONG),--long)
+	$(if $(LONG),python3 tests/streams/metrics.py --broker kafka)
 
 suites: build
 	scripts/setup.sh suites

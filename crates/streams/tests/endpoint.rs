@@ -6,6 +6,7 @@ use std::time::Duration;
 use fleuve::Embedded;
 use fleuve_client::admin::NewTopic;
 use fleuve_client::{Admin, Producer, ProducerConfig, Record};
+use fleuve_streams::metrics::ClientState;
 use fleuve_streams::{Position, QueryError, Settings, Streams, Topology, in_store};
 use serde_json::Value;
 
@@ -163,16 +164,58 @@ fn families(page: &str) -> BTreeSet<(String, String)> {
         .collect()
 }
 
-/// The families that the documentation names.
-fn documented() -> BTreeSet<(String, String)> {
-    let page = include_str!("../../../docs/streams.md");
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
-    rows.filter_map(|row| {
-        let (name, rest) = row.split_once("` | ")?;
-        let kind = rest.split(' ').next()?;
-        matches!(kind, "counter" | "gauge").then(|| (name.to_owned(), kind.to_owned()))
-    })
-    .collect()
+/// A row of the tables of `docs/metrics.md`: a family as we name it, and its type or that it is left out.
+type Row = (String, String);
+
+/// What the documentation says about the metrics of applications.
+fn documented() -> Vec<Row> {
+    let page = include_str!("../../../docs/metrics.md");
+    let (_, section) = page.split_once("## Stream processing").expect("a section");
+    let (section, _) = section.split_once("\n## ").expect("another one behind it");
+    let mut prefix = String::new();
+    let mut rows = Vec::new();
+    for line in section.lines() {
+        if let Some(heading) = line.strip_prefix("### ") {
+            prefix = match heading.strip_prefix('`') {
+                Some(group) => format!("kafka_streams_{}_", group.trim_end_matches('`')),
+                None => String::new(),
+            };
+        }
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [names, _, kind] = cells[..] else {
+            continue;
+        };
+        for name in names.split('`').filter(|name| name.contains(char::is_alphanumeric)) {
+            if names.starts_with('`') {
+                rows.push((format!("{prefix}{name}").replace('-', "_"), kind.to_owned()));
+            }
+        }
+    }
+    rows
+}
+
+/// The metrics that Kafka Streams itself has, as `tests/streams/metrics.py` was told by it, named as we would.
+fn of_kafka_streams() -> BTreeSet<String> {
+    let list = include_str!("vectors/metrics.txt");
+    let named = list.lines().filter_map(|line| {
+        let mut parts = line.split(' ');
+        Some(format!("kafka_streams_{}_{}", parts.next()?, parts.next()?).replace('-', "_"))
+    });
+    named.collect()
+}
+
+#[test]
+fn the_documentation_says_of_every_metric_of_kafka_streams_what_it_is_here() {
+    let rows = documented();
+    let named: BTreeSet<String> = rows.iter().map(|(name, _)| name.clone()).collect();
+    assert_eq!(named.len(), rows.len(), "no name stands twice");
+    let known = of_kafka_streams();
+    let silent: Vec<_> = known.difference(&named).collect();
+    assert!(silent.is_empty(), "not a word about {silent:#?}");
+    let ours =
+        |name: &str| name.starts_with("fleuve_streams_") || name == "kafka_streams_stream_metrics";
+    let made_up: Vec<_> = named.difference(&known).filter(|name| !ours(name)).collect();
+    assert!(made_up.is_empty(), "Kafka Streams does not have {made_up:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,11 +237,24 @@ async fn numbers_and_traces_are_served_and_the_documentation_names_all_of_them()
         if processed == KEYS as f64 { Ok(page) } else { Err(page) }
     })
     .await;
-    assert_eq!(families(&page), documented());
+    let described: BTreeSet<Row> =
+        documented().into_iter().filter(|(_, kind)| kind != "not here").collect();
+    assert_eq!(families(&page), described);
     let source = "kafka_streams_stream_processor_node_metrics_process_total{\
                   thread_id=\"counting-StreamThread-1\",task_id=\"0_0\",\
                   processor_node_id=\"KSTREAM-SOURCE-0000000000\"}";
     assert!(page.contains(source), "{page}");
+    let text = "kafka_streams_stream_metrics{client_id=\"counting\",state=\"RUNNING\"} 1";
+    assert!(page.contains(text), "{page}");
+    let consumed: f64 = page
+        .lines()
+        .filter(|line| {
+            line.starts_with("kafka_streams_stream_topic_metrics_records_consumed_total{")
+                && line.contains("processor_node_id=\"KSTREAM-SOURCE-0000000000\",topic=\"in\"}")
+        })
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum();
+    assert_eq!(consumed, KEYS as f64, "{page}");
     assert!(
         page.contains("fleuve_streams_input_lag{task_id=\"0_0\",topic=\"in\",partition=\"0\"} 0")
     );
@@ -214,5 +270,34 @@ async fn numbers_and_traces_are_served_and_the_documentation_names_all_of_them()
     let threads = app.metrics().threads;
     assert_eq!(threads.iter().map(|thread| thread.processed).sum::<u64>(), KEYS as u64);
     app.close().await.expect("a clean end");
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thread_that_failed_is_seen() {
+    let broker = broker().await;
+    send(&broker).await;
+    let topology = Topology::new("failing");
+    topology.stream::<String, String>("in").try_map_values(|_| Err::<String, _>("no")).to("out");
+    let settings = Settings { application_server: Some(":0".to_owned()), ..Settings::default() };
+    let mut app =
+        Streams::start(&topology, broker.client(), settings).await.expect("an application");
+    let error = app.failed().await.expect("the policy is to fail");
+    assert!(error.to_string().contains("KSTREAM-MAPVALUES"), "{error}");
+    let metrics = app.metrics();
+    assert_eq!((metrics.failed_threads, metrics.threads.len()), (1, 0));
+    assert_eq!(metrics.state(), ClientState::Error);
+    let server = app.application_server().expect("an address");
+    let got = fleuve_http::get(server, "/metrics", Duration::from_secs(30), 1 << 20).await;
+    let page = String::from_utf8_lossy(&got.expect("a page").1).into_owned();
+    for line in [
+        "kafka_streams_stream_metrics_failed_stream_threads{client_id=\"failing\"} 1",
+        "kafka_streams_stream_metrics_alive_stream_threads{client_id=\"failing\"} 0",
+        "kafka_streams_stream_metrics_state{client_id=\"failing\",state=\"ERROR\"} 1",
+    ] {
+        assert!(page.lines().any(|known| known == line), "{line} in {page}");
+    }
+    // The error was told already.
+    app.close().await.expect("nothing is left to fail");
     broker.shutdown().await;
 }

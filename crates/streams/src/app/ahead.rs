@@ -98,9 +98,11 @@ impl Ahead {
                 }
             }
             if processed > 0 {
-                place.meter.processed(now_ms, began.elapsed(), processed);
+                let took = began.elapsed();
+                place.meter.processed(now_ms, took, processed);
                 self.processed += processed;
                 if let Some(task) = place.tasks.get_ready(id) {
+                    task.note_processed(now_ms, took, processed);
                     self.outgoing.append(&mut task.take_outgoing());
                 }
             }

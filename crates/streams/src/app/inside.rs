@@ -10,12 +10,14 @@ use serde_json::{Value, json};
 
 use super::layout::Layouts;
 use super::owners::Owners;
-use crate::metrics::{Rates, page};
+use crate::metrics::page::About;
+use crate::metrics::{Rates, StreamsMetrics, page};
 use crate::query::{
     Answer, Ask, JsonReply, Query, QueryError, Request, Rows, Shelf, Target, partition_for,
 };
 use crate::record::Data;
 use crate::runtime::{Globals, TaskId};
+use crate::state::disk::StateDirectory;
 use crate::topology::Plan;
 
 /// The inside of an application, as queries see it.
@@ -28,6 +30,9 @@ pub(super) struct Inside {
     /// `application.server`, as others know this instance.
     pub(super) server: OnceLock<String>,
     pub(super) rates: Mutex<Rates>,
+    /// The process's id.
+    pub(super) process: Arc<str>,
+    pub(super) directory: Option<StateDirectory>,
 }
 
 /// An instance of an application, as Kafka Streams' `StreamsMetadata`.
@@ -55,6 +60,12 @@ pub struct KeyMetadata {
 impl Inside {
     fn count_of(&self, subtopology: u32) -> i32 {
         self.layouts.now().tasks_of(subtopology)
+    }
+
+    /// The numbers of this instance.
+    pub(super) fn metrics(&self) -> StreamsMetrics {
+        let disk = self.directory.as_ref().map(StateDirectory::sizes).unwrap_or_default();
+        StreamsMetrics { disk, ..self.shelf.metrics() }
     }
 
     /// Asks the tasks of this instance.
@@ -146,7 +157,7 @@ impl Inside {
     /// The topology with the numbers of this instance: records and rates of nodes, entries of stores, lag and dropped
     /// records of subtopologies.
     fn topology(&self) -> Value {
-        let (metrics, now) = (self.shelf.metrics(), Instant::now());
+        let (metrics, now) = (self.metrics(), Instant::now());
         let mut rates = self.rates.lock();
         let mut json = self.layouts.now().plan.to_json();
         for part in json["subtopologies"].as_array_mut().into_iter().flatten() {
@@ -169,7 +180,16 @@ impl Inside {
             }
             let inputs = || tasks.iter().flat_map(|task| &task.inputs);
             let dropped: u64 = tasks.iter().flat_map(|task| task.dropped.values()).sum();
+            let of_part = part["stores"].as_array().cloned().unwrap_or_default();
+            let on_disk =
+                metrics.disk.iter().filter(|disk| of_part.iter().any(|it| *it == disk.store));
+            let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
+            for disk in on_disk {
+                stores.entry(&disk.store).or_insert(disk.rows);
+                bytes.insert(&disk.store, disk.bytes);
+            }
             part["storeEntries"] = json!(stores);
+            part["storeBytes"] = json!(bytes);
             part["tasks"] = json!(tasks.iter().map(|task| &task.task).collect::<Vec<_>>());
             part["lag"] = inputs().filter_map(|input| input.lag).sum::<i64>().into();
             part["buffered"] = inputs().map(|input| input.buffered).sum::<usize>().into();
@@ -180,8 +200,12 @@ impl Inside {
 
     /// Writes the metrics of this instance.
     pub(super) fn write_metrics(&self, page: &mut Exposition) {
-        let application = self.plan.application_id();
-        page::write(page, application, &self.shelf.metrics(), &mut self.rates.lock());
+        let about = About {
+            application: self.plan.application_id(),
+            process: &self.process,
+            topology: &self.layouts.now().plan.describe(),
+        };
+        page::write(page, &about, &self.metrics(), &mut self.rates.lock());
     }
 
     async fn rows(&self, ask: &Ask) -> Result<Rows, JsonReply> {

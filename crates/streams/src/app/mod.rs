@@ -364,6 +364,8 @@ impl Streams {
             owners: Owners::new(client.clone(), layouts.clone()),
             server: OnceLock::new(),
             rates: Mutex::default(),
+            process: Arc::from(process_id()),
+            directory: directory.clone(),
         };
         let inside = Arc::new(inside);
         let mut settings = settings;
@@ -382,7 +384,7 @@ impl Streams {
             layouts,
             client,
             settings,
-            process: Arc::from(process_id()),
+            process: inside.process.clone(),
             by_broker,
             ends,
             closing: bounded::Closing::default(),
@@ -432,7 +434,7 @@ impl Streams {
 
     /// The numbers of this instance, as its threads told them last: once a second.
     pub fn metrics(&self) -> StreamsMetrics {
-        self.inside.shelf.metrics()
+        self.inside.metrics()
     }
 
     /// The last traces of records, the newest first.
@@ -474,8 +476,10 @@ impl Streams {
         let (ending, ended) = watch::channel(());
         self.handles.insert(number, Handle { stop, ended });
         self.setup.threads.store(self.handles.len(), Ordering::Relaxed);
+        let failing = Failing(Some(self.inside.shelf.clone()));
         self.threads.spawn(async move {
             let result = thread.run().await;
+            failing.ended(&result);
             drop(ending);
             result
         });
@@ -544,6 +548,25 @@ impl fmt::Debug for Streams {
             .field("application", &self.setup.plan.application_id())
             .field("threads", &self.threads())
             .finish_non_exhaustive()
+    }
+}
+
+/// Counts its thread as failed, unless that ends without an error: a panic is one, too.
+struct Failing(Option<Shelf>);
+
+impl Failing {
+    fn ended(mut self, result: &Result<(), StreamsError>) {
+        if result.is_ok() {
+            self.0 = None;
+        }
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        if let Some(shelf) = &self.0 {
+            shelf.note_failed();
+        }
     }
 }
 

@@ -14,12 +14,20 @@ use super::output::is_passing;
 use super::rebalancing::Event;
 use super::thread::{RETRY_PAUSE, Restored, Setup, TASK_TIMEOUT, Thread, now_ms};
 use super::{StreamsError, metadata};
+use crate::metrics::Told;
 use crate::runtime::{Progress, Task, TaskId};
 
 impl Thread {
     /// Does what the group says.
     pub(super) async fn handle(&mut self, event: Event) -> Result<(), StreamsError> {
         self.follow_layout().await?;
+        let began = Instant::now();
+        let what = match &event {
+            Event::Assigned(_) => Some(Told::Assigned),
+            Event::Revoked(..) => Some(Told::Revoked),
+            Event::Lost(_) => Some(Told::Lost),
+            Event::Failed(_) | Event::Told(_) | Event::Warming(_) => None,
+        };
         match event {
             Event::Assigned(partitions) => {
                 self.strangers_since = None;
@@ -50,6 +58,9 @@ impl Thread {
                     self.begin_again("the group gave this member up").await?;
                 }
             }
+        }
+        if let Some(what) = what {
+            self.meter.told(now_ms(), what, began.elapsed());
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ use super::restore::Restorer;
 use super::standby::Standbys;
 use super::tasks::Tasks;
 use super::{Guarantee, Settings, StreamsError, memory};
-use crate::metrics::Meter;
+use crate::metrics::{Meter, ThreadState};
 use crate::query::{Desk, Shelf};
 use crate::runtime::{Task, TaskId};
 use crate::state::disk::Keeping;
@@ -182,7 +182,7 @@ impl Thread {
         let desk = Desk::new(setup.shelf.clone(), setup.number);
         Ok(Self {
             desk,
-            meter: Meter::default(),
+            meter: Meter::new(now_ms()),
             setup,
             layout,
             consumer,
@@ -309,9 +309,13 @@ impl Thread {
 
     /// Tells the numbers of this thread and its tasks, once a second.
     fn publish(&mut self) {
-        if !self.desk.is_due() {
-            return;
+        if self.desk.is_due() {
+            let is_restoring = self.tasks.all().any(|(_, ready)| !ready);
+            self.tell(self.meter.state(self.consumer.is_joining(), is_restoring));
         }
+    }
+
+    fn tell(&mut self, state: ThreadState) {
         let (now_ms, consumer) = (now_ms(), &self.consumer);
         let mut tasks = Vec::new();
         for task in self.tasks.ready_mut() {
@@ -324,7 +328,7 @@ impl Thread {
                 Some((end - consumer.position(&partition)?).max(0))
             }));
         }
-        self.desk.publish(tasks, self.meter.metrics(now_ms));
+        self.desk.publish(tasks, self.meter.metrics(now_ms, state));
     }
 
     fn show_tasks(&self) {
@@ -365,6 +369,7 @@ impl Thread {
 
     /// Commits a last time, as soon as the group will have it.
     async fn wind_up(&mut self) -> Result<(), StreamsError> {
+        self.tell(ThreadState::PendingShutdown);
         let patience = Instant::now() + CLOSE_PATIENCE;
         while self.consumer.is_joining() && Instant::now() < patience {
             if let Ok(Some(event)) = tokio::time::timeout(BLOCKED_MAX, self.events.recv()).await {
@@ -419,7 +424,7 @@ impl Thread {
     async fn process(&mut self) -> Result<bool, StreamsError> {
         let now_ms = now_ms();
         let idle_max_ms = self.setup.settings.max_task_idle.map(|idle| idle.as_millis() as i64);
-        let mut worked = false;
+        let (mut worked, mut all_processed) = (false, 0);
         let time = self.setup.plan.time;
         let looks_for_idle = (time.idle_ms.is_some() || time.watermark_idle_ms.is_some())
             && now_ms - self.idle_looked_ms >= IDLE_LOOK_MS;
@@ -448,7 +453,12 @@ impl Thread {
                 processed += 1;
             }
             if processed > 0 {
-                self.meter.processed(now_ms, began.elapsed(), processed);
+                let took = began.elapsed();
+                self.meter.processed(now_ms, took, processed);
+                all_processed += processed;
+                if let Some(task) = self.tasks.get_ready(id) {
+                    task.note_processed(now_ms, took, processed);
+                }
             }
             if looks_for_idle {
                 resumed |= self.tasks.pass_time(id, now_ms, &self.consumer)?;
@@ -464,6 +474,7 @@ impl Thread {
                 resumed = true;
             }
             let punctuated = task.punctuate(now_ms)?;
+            self.meter.punctuated(now_ms, task.take_punctuations());
             self.commit_soon |= task.take_commit_request();
             worked |= processed > 0 || punctuated;
             if processed > 0 || punctuated || resumed {
@@ -475,6 +486,7 @@ impl Thread {
                 }
             }
         }
+        self.meter.round(now_ms, all_processed);
         Ok(worked)
     }
 

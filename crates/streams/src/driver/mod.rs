@@ -314,8 +314,8 @@ impl TestDriver {
     }
 
     /// The numbers of all tasks.
-    pub fn metrics(&self) -> Vec<TaskMetrics> {
-        let tasks = self.tasks.values();
+    pub fn metrics(&mut self) -> Vec<TaskMetrics> {
+        let tasks = self.tasks.values_mut();
         tasks.map(|running| running.task.metrics(self.now_ms, |_| Some(0))).collect()
     }
 

@@ -117,6 +117,7 @@ pub(crate) fn sink_builder<K: Data, V: Data>(
             partitions: None,
         });
         let sink = Sink {
+            counted: assembly.counted(id),
             topic: target(),
             key: produced.key.clone(),
             value: produced.value.clone(),

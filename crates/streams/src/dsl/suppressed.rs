@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::ktable::{KTable, TableView};
 use super::timed_node;
 use crate::error::TopologyError;
+use crate::metrics::Emission;
 use crate::operator::suppress::{Limits, Suppress, SuppressGetter};
 use crate::operator::table::Getter;
 use crate::record::{Change, Data, Windowed};
@@ -143,6 +144,7 @@ impl<K: StreamType, V: StreamType> KTable<K, V> {
             &[self.node],
             timed_node::<K, Change<V>, _>(move |assembly, id| Suppress {
                 node: assembly.name(id),
+                tally: assembly.emitter(id, Emission::Suppressed),
                 slot: assembly.store::<ChangeBuffer<K, V>>(&for_node),
                 limits,
                 end_of,

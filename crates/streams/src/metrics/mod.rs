@@ -3,7 +3,7 @@
 //!
 //! Counting costs the thread of a task one addition per record and node, in plain numbers ([`Tally`], [`Spread`]). Once a
 //! second the thread puts a copy where others read it; rates are made from totals by whoever reads ([`Rates`]). The names
-//! are Kafka Streams'; every family is in `docs/streams.md`.
+//! are Kafka Streams'; every family is in `docs/metrics.md`.
 
 mod meter;
 pub(crate) mod page;
@@ -11,16 +11,21 @@ mod rates;
 mod snapshot;
 mod spread;
 mod tally;
+mod task_meter;
 mod trace;
+mod traffic;
 
-pub(crate) use meter::Meter;
+pub(crate) use meter::{Meter, Told};
 pub(crate) use rates::Rates;
 pub use snapshot::{
-    InputMetrics, NodeMetrics, RestorationMetrics, StandbyMetrics, StoreMetrics, StreamsMetrics,
-    TaskMetrics, ThreadMetrics,
+    ClientState, DiskMetrics, Emission, InputMetrics, NodeMetrics, OutputMetrics,
+    RestorationMetrics, StandbyMetrics, StoreKind, StoreMetrics, StreamsMetrics, TaskMetrics,
+    ThreadMetrics, ThreadState,
 };
-pub(crate) use spread::Spread;
 pub use spread::Summary;
+pub(crate) use spread::{Part, Spread};
 pub(crate) use tally::Tally;
+pub(crate) use task_meter::{MILLION, TaskMeter};
 pub(crate) use trace::{Sampler, Traces, Tracing};
 pub use trace::{Step, Trace};
+pub(crate) use traffic::{Counted, Written, record_bytes};

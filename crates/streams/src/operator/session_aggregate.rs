@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::aggregate::Initial;
 use super::table::Getter;
 use crate::dsl::SessionWindows;
+use crate::metrics::{Emission, Tally};
 use crate::record::{Change, Data, Headers, Record, Window, Windowed};
 use crate::runtime::{Assembly, Cx, Down, END_OF_TIME, Fan, Flusher, Problem, StoreSlot, Timed};
 use crate::serde::{Marker, StreamType};
@@ -118,6 +119,8 @@ pub(crate) struct SessionEmit<K, A> {
     slot: StoreSlot<SessionStore<K, A>>,
     sends_old: bool,
     pub(crate) on_close: bool,
+    /// Counts what is sent on close.
+    tally: Option<Arc<Tally>>,
     children: Option<Fan<Windowed<K>, Change<A>>>,
 }
 
@@ -139,7 +142,8 @@ impl<K: Data, A: Data> SessionEmit<K, A> {
         } else {
             Some(children)
         };
-        Self { node, slot, sends_old, on_close, children }
+        let tally = on_close.then(|| assembly.emitter(id, Emission::Closed));
+        Self { node, slot, sends_old, on_close, tally, children }
     }
 
     fn find(
@@ -228,6 +232,9 @@ impl<K: Data, A: Data> SessionEmit<K, A> {
                 timestamp,
                 headers: headers.clone(),
             };
+            if let Some(tally) = &self.tally {
+                tally.count_emitted();
+            }
             children.push(record, cx)?;
         }
         Ok(last)

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use super::guarded::{Attempt, Failure};
 use crate::dsl::{Choice, ErrorPolicy, Route, Router};
 use crate::error::Cause;
+use crate::metrics::{Counted, record_bytes};
 use crate::record::{Data, Record};
 use crate::runtime::{Cx, Outgoing, OutgoingTopic};
 use crate::serde::SerdeOf;
 
 /// Writes records to a topic.
 pub(crate) struct Sink<K, V> {
+    pub(crate) counted: Counted,
     pub(crate) topic: Target<K, V>,
     pub(crate) key: SerdeOf<K>,
     pub(crate) value: SerdeOf<V>,
@@ -80,11 +82,22 @@ impl<K: Data, V: Data> Attempt<K, V> for Sink<K, V> {
             headers,
             source: (cx.policies.writing != ErrorPolicy::Fail).then(|| Box::new(cx.source())),
         };
+        let (topic, key_bytes, value_bytes) =
+            (&outgoing.topic.name, outgoing.key.as_ref(), outgoing.value.as_ref());
+        let each = record_bytes(topic, key_bytes, value_bytes, &outgoing.headers);
         let Some(spread) = &mut self.spread else {
+            self.counted.count(topic, 1, each);
             cx.outgoing.push(outgoing);
             return Ok(());
         };
-        match spread.choose((&key, &value), &outgoing, cx)? {
+        let choice = spread.choose((&key, &value), &outgoing, cx)?;
+        let copies = match &choice {
+            Choice::Usual | Choice::One(_) => 1,
+            Choice::All => spread.partitions.map_or(0, |partitions| partitions.max(0) as u64),
+            Choice::Several(places) => places.len() as u64,
+        };
+        self.counted.count(topic, copies, each);
+        match choice {
             Choice::Usual => cx.outgoing.push(outgoing),
             Choice::One(partition) => cx.outgoing.push(outgoing.at(partition)),
             Choice::All => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::table::Getter;
 use crate::error::Cause;
+use crate::metrics::Tally;
 use crate::record::{Change, Data, Record};
 use crate::runtime::{Cx, Down, END_OF_TIME, Fan, Origin, Problem, StoreSlot, Timed};
 use crate::state::{ChangeBuffer, Evicted, Stamped, StoreError};
@@ -11,6 +12,7 @@ use crate::state::{ChangeBuffer, Evicted, Stamped, StoreError};
 /// Holds changes back.
 pub(crate) struct Suppress<K, V> {
     pub(crate) node: Arc<str>,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) slot: StoreSlot<ChangeBuffer<K, V>>,
     pub(crate) limits: Limits,
     /// The end of the key's window, where changes wait for that; otherwise they wait from their own time on.
@@ -90,6 +92,7 @@ impl<K: Data, V: Data> Suppress<K, V> {
             timestamp: evicted.context.timestamp,
             headers: evicted.context.headers.clone(),
         };
+        self.tally.count_emitted();
         let current = std::mem::replace(&mut cx.origin, evicted.context);
         let sent = self.children.push(record, cx);
         if sent.is_ok() {

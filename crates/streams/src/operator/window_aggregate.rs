@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::aggregate::Initial;
 use super::table::Getter;
 use crate::dsl::TimeWindows;
+use crate::metrics::{Emission, Tally};
 use crate::record::{Change, Data, Headers, Record, Window, Windowed};
 use crate::runtime::{Assembly, Cx, Down, END_OF_TIME, Fan, Flusher, Problem, StoreSlot, Timed};
 use crate::serde::{Marker, StreamType};
@@ -122,6 +123,8 @@ pub(crate) struct WindowEmit<K, A> {
     slot: StoreSlot<WindowStore<K, A>>,
     sends_old: bool,
     pub(crate) on_close: bool,
+    /// Counts what is sent on close.
+    tally: Option<Arc<Tally>>,
     children: Option<Fan<Windowed<K>, Change<A>>>,
 }
 
@@ -143,7 +146,8 @@ impl<K: Data, A: Data> WindowEmit<K, A> {
         } else {
             Some(children)
         };
-        Self { node, slot, sends_old, on_close, children }
+        let tally = on_close.then(|| assembly.emitter(id, Emission::Closed));
+        Self { node, slot, sends_old, on_close, tally, children }
     }
 
     /// The aggregate of a window.
@@ -256,6 +260,9 @@ impl<K: Data, A: Data> WindowEmit<K, A> {
                 timestamp: stamped.timestamp,
                 headers: headers.clone(),
             };
+            if let Some(tally) = &self.tally {
+                tally.count_emitted();
+            }
             children.push(record, cx)?;
         }
         Ok(last)

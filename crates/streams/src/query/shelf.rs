@@ -29,6 +29,10 @@ struct Shown {
     restored: BTreeMap<TaskId, Applied>,
     /// How standbys follow.
     followed: BTreeMap<TaskId, Applied>,
+    /// Changelog records that were applied since the start, by whomever.
+    applied: u64,
+    /// Threads that have failed.
+    failed: u64,
 }
 
 /// What was applied of a task's changelogs.
@@ -38,6 +42,14 @@ pub(crate) struct Applied {
     pub(crate) records: u64,
     /// Records that are lacking, as far as that is known.
     pub(crate) lag: Option<i64>,
+}
+
+impl Applied {
+    /// What was applied since this was told before; it begins anew with every restoration.
+    fn since(self, before: Option<Self>) -> u64 {
+        let known = before.map_or(0, |before| before.records);
+        if self.records < known { self.records } else { self.records - known }
+    }
 }
 
 #[derive(Debug)]
@@ -90,7 +102,8 @@ impl Desk {
     pub(crate) fn note_followed(&self, id: TaskId, applied: Applied) {
         let mut shelf = self.shelf.0.lock();
         if shelf.standbys.contains_key(&id) {
-            shelf.followed.insert(id, applied);
+            let before = shelf.followed.insert(id, applied);
+            shelf.applied += applied.since(before);
         }
     }
 
@@ -188,7 +201,14 @@ impl Shelf {
 
     /// Notes how the state of a task is brought back.
     pub(crate) fn note_restored(&self, id: TaskId, applied: Applied) {
-        self.0.lock().restored.insert(id, applied);
+        let mut shown = self.0.lock();
+        let before = shown.restored.insert(id, applied);
+        shown.applied += applied.since(before);
+    }
+
+    /// Notes that a thread has failed.
+    pub(crate) fn note_failed(&self) {
+        self.0.lock().failed += 1;
     }
 
     /// Whether a standby of a task is here.
@@ -230,6 +250,9 @@ impl Shelf {
                     StandbyMetrics { task: id.to_string(), records, lag }
                 })
                 .collect(),
+            disk: Vec::new(),
+            restored: shown.applied,
+            failed_threads: shown.failed,
         }
     }
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::node::Shared;
 use super::{Down, Edge, Fan, Flusher, Globals, Punctuated, SharedDeferring, SourceEntry, Station};
-use crate::metrics::Tally;
+use crate::metrics::{Counted, Emission, Tally, Written};
 use crate::record::Data;
 use crate::state::AnyStore;
 use crate::topology::{Kind, Node, NodeId, Plan};
@@ -51,6 +51,7 @@ pub(crate) struct Assembly<'a> {
     deferring: Vec<SharedDeferring>,
     stations: Vec<Station>,
     tallies: BTreeMap<NodeId, Arc<Tally>>,
+    written: Vec<(Arc<str>, Written)>,
 }
 
 /// The parts of a finished task.
@@ -67,6 +68,8 @@ pub(crate) struct Assembled {
     pub(crate) stations: Vec<Station>,
     /// What the nodes have taken in. Sources count by their queues.
     pub(crate) tallies: Vec<(NodeId, Arc<Tally>)>,
+    /// What the sinks have written, by their names.
+    pub(crate) written: Vec<(Arc<str>, Written)>,
 }
 
 impl<'a> Assembly<'a> {
@@ -100,8 +103,13 @@ impl<'a> Assembly<'a> {
             stations: Vec::new(),
             tallies: nodes
                 .iter()
-                .map(|id| (*id, Arc::new(Tally::new(Arc::from(plan.nodes[*id].name.as_str())))))
+                .map(|id| {
+                    let node = &plan.nodes[*id];
+                    let tally = Tally::new(Arc::from(node.name.as_str()), node.children.is_empty());
+                    (*id, Arc::new(tally))
+                })
                 .collect(),
+            written: Vec::new(),
         };
         let mut sources = BTreeMap::new();
         // Nodes are numbered in the order of their creation, parents before children.
@@ -130,6 +138,7 @@ impl<'a> Assembly<'a> {
             deferring: assembly.deferring,
             stations: assembly.stations,
             tallies: assembly.tallies.into_iter().collect(),
+            written: assembly.written,
         }
     }
 
@@ -164,6 +173,21 @@ impl<'a> Assembly<'a> {
     /// The number that the next processor gets.
     pub(crate) fn next_processor(&self) -> usize {
         self.processors.len()
+    }
+
+    /// The tally of a node that sends something because time has come.
+    pub(crate) fn emitter(&self, id: NodeId, what: Emission) -> Arc<Tally> {
+        let tally = self.tallies[&id].clone();
+        tally.emits(what);
+        tally
+    }
+
+    /// What a sink counts by, what it writes.
+    pub(crate) fn counted(&mut self, id: NodeId) -> Counted {
+        let written = Written::default();
+        let counted = written.counted();
+        self.written.push((self.tallies[&id].node.clone(), written));
+        counted
     }
 
     /// Registers a processor of the program's.

@@ -60,7 +60,7 @@ pub(crate) struct Edge<K, V> {
 impl<K, V> Edge<K, V> {
     #[inline]
     fn push(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
-        self.tally.count();
+        self.tally.count(cx.now_ms, record.timestamp);
         if cx.tracing.is_none() {
             return self.child.push(record, cx);
         }

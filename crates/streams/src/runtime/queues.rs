@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::metrics::Spread;
+use crate::metrics::{Spread, record_bytes};
 use crate::record::Headers;
 use crate::topology::NodeId;
 
@@ -43,6 +43,8 @@ pub(crate) enum Lag {
 #[derive(Default)]
 pub(crate) struct Queues {
     queues: Vec<Queue>,
+    /// Records that were processed although some queue had none, after it was waited for.
+    pub(crate) enforced: u64,
 }
 
 /// The queue of one topic.
@@ -67,6 +69,8 @@ pub(crate) struct Queue {
     idle_until_ms: Option<i64>,
     /// Records processed.
     pub(crate) processed: u64,
+    /// Bytes of these.
+    pub(crate) processed_bytes: u64,
     /// From a record's timestamp to its processing, in milliseconds.
     pub(crate) e2e_latency: Spread,
 }
@@ -86,6 +90,7 @@ impl Queues {
             noted: 0,
             idle_until_ms: None,
             processed: 0,
+            processed_bytes: 0,
             e2e_latency: Spread::default(),
         });
     }
@@ -141,7 +146,7 @@ impl Queues {
         let Some(idle_max_ms) = idle_max_ms else {
             return self.len() > 0;
         };
-        let mut queued = false;
+        let (mut queued, mut enforced) = (false, false);
         for queue in &mut self.queues {
             if !queue.records.is_empty() {
                 queue.idle_until_ms = None;
@@ -155,6 +160,7 @@ impl Queues {
                     if now_ms < *until {
                         return false;
                     }
+                    enforced = true;
                 }
                 Lag::Known(_) | Lag::Unknown => {
                     queue.idle_until_ms = None;
@@ -162,6 +168,7 @@ impl Queues {
                 }
             }
         }
+        self.enforced += u64::from(queued && enforced);
         queued
     }
 
@@ -187,6 +194,8 @@ impl Queue {
     pub(crate) fn take(&mut self, now_ms: i64) -> Option<(i64, RawRecord)> {
         let (timestamp, record) = self.pop()?;
         self.processed += 1;
+        let (key, value) = (record.key.as_ref(), record.value.as_ref());
+        self.processed_bytes += record_bytes(&self.topic, key, value, &record.headers);
         self.e2e_latency.record(now_ms, now_ms - timestamp);
         Some((timestamp, record))
     }
@@ -289,7 +298,9 @@ mod tests {
         let mut queues = queues();
         assert!(!queues.is_ready(Some(100), 1_000, |_| Lag::Known(0)), "the wait begins");
         assert!(!queues.is_ready(Some(100), 1_099, |_| Lag::Known(0)));
+        assert_eq!(queues.enforced, 0);
         assert!(queues.is_ready(Some(100), 1_100, |_| Lag::Known(0)));
+        assert_eq!(queues.enforced, 1);
         // What arrives at the broker meanwhile is waited for, and then the wait begins anew.
         assert!(!queues.is_ready(Some(100), 1_101, |_| Lag::Known(1)));
         assert!(!queues.is_ready(Some(100), 1_102, |_| Lag::Known(0)));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use super::advancing::Advancing;
 use super::assembly::Assembly;
@@ -16,7 +17,10 @@ use super::{
     Station,
 };
 use crate::error::ProcessingError;
-use crate::metrics::{InputMetrics, NodeMetrics, Sampler, StoreMetrics, Tally, TaskMetrics};
+use crate::metrics::{
+    InputMetrics, NodeMetrics, OutputMetrics, Part, Sampler, StoreMetrics, Summary, Tally,
+    TaskMeter, TaskMetrics, Written,
+};
 use crate::query::Position;
 use crate::record::Headers;
 use crate::state::AnyStore;
@@ -55,6 +59,9 @@ pub(crate) struct Task {
     initialized: bool,
     pub(super) stores: Vec<StoreEntry>,
     tallies: Vec<(NodeId, Arc<Tally>)>,
+    /// What the sinks have written, by their names.
+    written: Vec<(Arc<str>, Written)>,
+    meter: TaskMeter,
     sampler: Sampler,
     pub(super) cx: Cx,
     /// Held as long as the task may write to disk.
@@ -125,6 +132,8 @@ impl Task {
             initialized: false,
             stores: entries,
             tallies: assembled.tallies,
+            written: assembled.written,
+            meter: TaskMeter::default(),
             sampler: globals.traces().sampler(),
             cx: Cx {
                 tracing: None,
@@ -246,6 +255,7 @@ impl Task {
         if !self.cx.follows_watermarks {
             self.cx.stream_time_ms = self.cx.stream_time_ms.max(timestamp);
         }
+        self.meter.late(now_ms, self.cx.stream_time_ms.saturating_sub(timestamp));
         if let Some(watermarks) = &mut self.watermarks {
             watermarks.note(&record.topic, timestamp, now_ms);
         }
@@ -299,10 +309,12 @@ impl Task {
         let mut fired = false;
         while let Some((processor, schedule)) = self.cx.schedules.take_due(clock, now_ms) {
             fired = true;
+            let began = Instant::now();
             self.cx.punctuating(now_ms);
             self.processors[processor]
                 .punctuate(schedule, now_ms, &mut self.cx)
                 .map_err(|problem| problem.at(&self.cx.origin))?;
+            self.meter.punctuated(self.cx.now_ms, began.elapsed());
         }
         Ok(fired)
     }
@@ -554,42 +566,90 @@ impl Task {
         self.queues.is_ready(idle_max_ms, now_ms, lag)
     }
 
-    /// The task's numbers. `behind` knows how many records of a topic were not fetched yet.
+    /// Counts the time that records took which were processed at a stretch.
+    pub(crate) fn note_processed(&mut self, now_ms: i64, took: Duration, records: usize) {
+        self.meter.processed(now_ms, took, records);
+    }
+
+    /// The calls of processors by time since the last look.
+    pub(crate) fn take_punctuations(&mut self) -> Part {
+        self.meter.take_punctuations()
+    }
+
+    /// The task's numbers. `behind` knows how many records of a topic were not fetched yet. To be called once a second
+    /// at most: averages of what is only seen by looking are over looks.
     pub(crate) fn metrics(
-        &self,
+        &mut self,
         now_ms: i64,
         behind: impl Fn(&Arc<str>) -> Option<i64>,
     ) -> TaskMetrics {
+        let of_node = |id: NodeId| {
+            self.tallies.iter().find(|(known, _)| *known == id).map(|(_, tally)| tally.node.clone())
+        };
         let inputs = self.queues.iter().map(|queue| InputMetrics {
             topic: queue.topic.clone(),
             partition: self.id.partition,
+            node: of_node(queue.source).unwrap_or_else(|| Arc::from("")),
             processed: queue.processed,
+            processed_bytes: queue.processed_bytes,
             buffered: queue.len(),
             lag: behind(&queue.topic).map(|behind| behind + queue.len() as i64),
         });
-        let taken_in = |id: NodeId| {
-            let of_source = self.queues.iter().filter(|queue| queue.source == id);
-            of_source.map(|queue| queue.processed).sum::<u64>()
-        };
-        let nodes = self.tallies.iter().map(|(id, tally)| NodeMetrics {
-            node: tally.node.clone(),
-            processed: tally.records() + taken_in(*id),
+        let inputs = inputs.collect();
+        let (queues, meter) = (&self.queues, &mut self.meter);
+        let nodes = self.tallies.iter().enumerate().map(|(place, (id, tally))| {
+            let read: Vec<_> = queues.iter().filter(|queue| queue.source == *id).collect();
+            let e2e_latency = match (self.sources.contains_key(id), tally.is_last()) {
+                (true, _) => {
+                    let each = read.iter().map(|queue| queue.e2e_latency.summary(now_ms));
+                    Some(each.fold(Summary::default(), Summary::and))
+                }
+                (false, true) => Some(meter.ages(now_ms, place, tally.take_ages())),
+                (false, false) => None,
+            };
+            NodeMetrics {
+                node: tally.node.clone(),
+                processed: tally.records() + read.iter().map(|queue| queue.processed).sum::<u64>(),
+                emitted: tally.emitted(),
+                e2e_latency,
+            }
         });
-        let stores = self.stores.iter().zip(&self.cx.stores).map(|(entry, store)| StoreMetrics {
-            store: entry.name.clone(),
-            cached_bytes: store.cached_bytes(),
-            ..store.figures()
+        let nodes = nodes.collect();
+        let stores = self.stores.iter().zip(&self.cx.stores).enumerate();
+        let stores = stores.map(|(place, (entry, store))| {
+            let mut figures = StoreMetrics {
+                store: entry.name.clone(),
+                on_disk: entry.disk.is_some(),
+                cached_bytes: store.cached_bytes(),
+                ..store.figures()
+            };
+            meter.watch(now_ms, place, &mut figures);
+            figures
         });
-        let slowest = self.queues.iter().max_by_key(|queue| queue.processed);
+        let stores = stores.collect();
+        let outputs = self.written.iter().flat_map(|(node, written)| {
+            written.topics().into_iter().map(move |topic| OutputMetrics {
+                topic: topic.topic.clone(),
+                node: node.clone(),
+                records: topic.records(),
+                bytes: topic.bytes(),
+            })
+        });
+        let times = self.meter.times(now_ms);
         TaskMetrics {
             task: self.id.to_string(),
             thread: 0,
             stream_time_ms: self.cx.stream_time_ms,
             dropped: self.cx.dropped.iter().copied().collect(),
-            e2e_latency: slowest.map(|queue| queue.e2e_latency.summary(now_ms)).unwrap_or_default(),
-            inputs: inputs.collect(),
-            nodes: nodes.collect(),
-            stores: stores.collect(),
+            process_time: times.process,
+            lateness: times.lateness,
+            punctuations: times.punctuations,
+            punctuate_time: times.punctuate,
+            enforced: self.queues.enforced,
+            inputs,
+            outputs: outputs.collect(),
+            nodes,
+            stores,
         }
     }
 

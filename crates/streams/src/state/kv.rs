@@ -32,6 +32,8 @@ pub(crate) struct KvStore<K, V> {
     changelog: Vec<Logged>,
     key: Vec<u8>,
     /// Reads that the cache answered, and those that it did not.
+    reads: u64,
+    writes: u64,
     hits: u64,
     misses: u64,
 }
@@ -92,12 +94,15 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
             cache: Cache::default(),
             changelog: Vec::new(),
             key: Vec::new(),
+            reads: 0,
+            writes: 0,
             hits: 0,
             misses: 0,
         }
     }
 
     pub(crate) fn get(&mut self, key: &K) -> Result<Option<Stamped<V>>, StoreError> {
+        self.reads += 1;
         self.write_key(key)?;
         if let Some(entry) = self.cache.get(&self.key) {
             self.hits += 1;
@@ -131,6 +136,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         headers: &Headers,
         origin: &Origin,
     ) -> Result<Placed, StoreError> {
+        self.writes += 1;
         self.write_key(key)?;
         if self.settings.cached {
             // Operators before may have given the record another time or headers than its input record has.
@@ -459,6 +465,8 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for KvStore<
     fn figures(&self) -> StoreMetrics {
         StoreMetrics {
             entries: self.backend.known_entries().map(|entries| entries as u64),
+            reads: Some(self.reads),
+            writes: Some(self.writes),
             cache_hits: self.hits,
             cache_misses: self.misses,
             ..StoreMetrics::default()

@@ -18,7 +18,7 @@ use bytes::{BufMut, Bytes};
 use super::disk::DiskBackend;
 use super::timed::{Noted, TimedRows, oldest};
 use super::{AnyStore, Backend, Logged, StoreError};
-use crate::metrics::StoreMetrics;
+use crate::metrics::{StoreKind, StoreMetrics};
 use crate::record::{Headers, Window, Windowed};
 use crate::runtime::Origin;
 use crate::serde::{Presence, SerdeOf};
@@ -36,6 +36,8 @@ pub(crate) struct SessionStore<K, V> {
     writes: u64,
     changelog: Vec<Logged>,
     observed_ms: i64,
+    reads: u64,
+    puts: u64,
     /// Whatever is written, nothing is too old that is not so at this time.
     limit_ms: i64,
     /// What is on disk, if that is where the store is.
@@ -95,6 +97,8 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> SessionStore<K, V> {
             writes: 0,
             changelog: Vec::new(),
             observed_ms: BEGINNING,
+            reads: 0,
+            puts: 0,
             limit_ms: i64::MAX,
             rows: None,
             complete_from: i64::MIN,
@@ -103,6 +107,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> SessionStore<K, V> {
 
     /// The value of a session.
     pub(crate) fn get(&mut self, key: &K, window: Window) -> Result<Option<V>, StoreError> {
+        self.reads += 1;
         let place = self.place(key, window)?;
         self.value_at(&place)
     }
@@ -128,6 +133,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> SessionStore<K, V> {
         earliest_end: i64,
         latest_start: i64,
     ) -> Result<Vec<(Window, V)>, StoreError> {
+        self.reads += 1;
         let key = self.key_bytes(key)?;
         let mut found = Vec::new();
         let lacking_to = self.complete_from.saturating_sub(1);
@@ -206,6 +212,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> SessionStore<K, V> {
         headers: &Headers,
         origin: &Origin,
     ) -> Result<(), StoreError> {
+        self.puts += 1;
         let place = self.place(key, window)?;
         if !self.settings.cached {
             let stored = self.log(&place, value.as_ref(), timestamp)?;
@@ -457,7 +464,13 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for SessionS
 
     fn figures(&self) -> StoreMetrics {
         let entries = self.rows.is_none().then_some(self.sessions.len() as u64);
-        StoreMetrics { entries, ..StoreMetrics::default() }
+        StoreMetrics {
+            kind: StoreKind::Session,
+            entries,
+            reads: Some(self.reads),
+            writes: Some(self.puts),
+            ..StoreMetrics::default()
+        }
     }
 
     fn shrink_cache(&mut self) {

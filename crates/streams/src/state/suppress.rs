@@ -16,6 +16,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes};
 
 use super::{AnyStore, Logged, StoreError};
+use crate::metrics::{StoreKind, StoreMetrics};
 use crate::record::{Change, Header, Headers};
 use crate::runtime::Origin;
 use crate::serde::{SerdeError, SerdeOf};
@@ -368,6 +369,14 @@ impl<K: Send + 'static, V: Send + 'static> AnyStore for ChangeBuffer<K, V> {
 
     fn cached_bytes(&self) -> usize {
         0
+    }
+
+    fn figures(&self) -> StoreMetrics {
+        StoreMetrics {
+            kind: StoreKind::Suppression,
+            buffered: Some((self.len() as u64, self.bytes())),
+            ..StoreMetrics::default()
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use super::disk::DiskBackend;
 use super::timed::{Noted, TimedRows, oldest};
 use super::window_slots::{SlotPlace, WindowSlots};
 use super::{AnyStore, Backend, Logged, Stamped, StoreError};
-use crate::metrics::StoreMetrics;
+use crate::metrics::{StoreKind, StoreMetrics};
 use crate::record::{Headers, Window, Windowed};
 use crate::runtime::Origin;
 use crate::serde::{Presence, SerdeOf};
@@ -50,6 +50,8 @@ pub(crate) struct WindowStore<K, V> {
     due: Vec<(u64, Place)>,
     writes: u64,
     observed_ms: i64,
+    reads: u64,
+    puts: u64,
     /// Whatever is written, nothing is too old that is not so at this time.
     limit_ms: i64,
     sequence: u32,
@@ -110,6 +112,8 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             due: Vec::new(),
             writes: 0,
             observed_ms: i64::MIN,
+            reads: 0,
+            puts: 0,
             limit_ms: i64::MAX,
             sequence: 0,
         }
@@ -117,6 +121,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
 
     /// The value of a key in the window that begins at `start_ms`.
     pub(crate) fn get(&mut self, key: &K, start_ms: i64) -> Result<Option<Stamped<V>>, StoreError> {
+        self.reads += 1;
         self.write_key(key)?;
         self.load_unless_held(start_ms)
     }
@@ -155,6 +160,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         headers: &Headers,
         origin: &Origin,
     ) -> Result<bool, StoreError> {
+        self.puts += 1;
         let sequence = if self.settings.duplicates {
             self.sequence = self.sequence.wrapping_add(1) & 0x7fff_ffff;
             self.sequence
@@ -484,7 +490,13 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
 
     fn figures(&self) -> StoreMetrics {
         let entries = self.rows.is_none().then_some(self.held as u64);
-        StoreMetrics { entries, ..StoreMetrics::default() }
+        StoreMetrics {
+            kind: StoreKind::Window,
+            entries,
+            reads: Some(self.reads),
+            writes: Some(self.puts),
+            ..StoreMetrics::default()
+        }
     }
 
     fn shrink_cache(&mut self) {

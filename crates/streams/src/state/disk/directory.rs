@@ -14,6 +14,7 @@ use super::backend::{DiskBackend, partitions};
 use super::dead::Dead;
 use super::memtables::Memtables;
 use super::snapshot::{self, StateSnapshot};
+use crate::metrics::DiskMetrics;
 use crate::runtime::TaskId;
 use crate::state::{Backend, StoreError};
 use crate::topology::Plan;
@@ -132,6 +133,17 @@ impl StateDirectory {
             }
         }
         Ok(positions)
+    }
+
+    /// What each store has in files, of all tasks together. Rows that were written again count until files are merged.
+    pub(crate) fn sizes(&self) -> Vec<DiskMetrics> {
+        let there = |store: &&String| self.database().keyspace_exists(&keyspace_name(store));
+        let sizes = self.inner.owners.keys().filter(there).filter_map(|store| {
+            let keyspace = self.keyspace(store).ok()?;
+            let (bytes, rows) = (keyspace.disk_space(), keyspace.approximate_len() as u64);
+            Some(DiskMetrics { store: store.clone(), bytes, rows })
+        });
+        sizes.collect()
     }
 
     /// Deletes the data of tasks that nobody has had for so long. Returns how many there were.
@@ -314,6 +326,10 @@ mod tests {
         restored.put(bytes("little"), Some(bytes("late")));
         keep(&mut restored);
         assert_eq!(restored.uncommitted_bytes(), 0);
+        let [size] = &state.sizes()[..] else {
+            panic!("one store has something: {:?}", state.sizes());
+        };
+        assert!(size.store == "counts" && size.bytes > 0 && size.rows >= 2_004, "{size:?}");
         drop((restored, neighbour, claims, state));
 
         let state = StateDirectory::open(directory.path(), &plan(), 4 << 20).expect("a directory");

@@ -25,6 +25,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         if from_ms > to_ms {
             return Ok(Vec::new());
         }
+        self.reads += 1;
         self.write_key(key)?;
         let mut found = Vec::new();
         let lacking_to = to_ms.min(self.complete_from.saturating_sub(1));
