@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from counting import HERE, KAFKA_LIBS, LOGGING, STREAMS_JARS, use_environment  # noqa: E402
 from harness.broker import ROOT, BrokerFailed, Workspace, add_broker_argument  # noqa: E402
 
-LIST = ROOT / "crates/streams/tests/vectors/metrics.txt"
+LIST = ROOT / "crates/streams/tests/metrics.txt"
 SETTINGS = {"group.initial.rebalance.delay.ms": "0", "offsets.topic.num.partitions": "1"}
 
 

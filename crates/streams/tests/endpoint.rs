@@ -196,7 +196,7 @@ fn documented() -> Vec<Row> {
 
 /// The metrics that Kafka Streams itself has, as `tests/streams/metrics.py` was told by it, named as we would.
 fn of_kafka_streams() -> BTreeSet<String> {
-    let list = include_str!("vectors/metrics.txt");
+    let list = include_str!("metrics.txt");
     let named = list.lines().filter_map(|line| {
         let mut parts = line.split(' ');
         Some(format!("kafka_streams_{}_{}", parts.next()?, parts.next()?).replace('-', "_"))

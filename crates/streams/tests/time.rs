@@ -1,11 +1,11 @@
-//! Event time that moves without records: on idle input, and at the end of the input.
+//! Event time: where it comes from, and how it moves without records, on idle input and at the end of the input.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fleuve_streams::processor::{Processor, ProcessorContext, ProcessorError, State, TimerState};
 use fleuve_streams::{
-    AsyncOrder, Guarantee, JoinWindows, LocalRun, Record, SessionWindows, SlidingWindows,
+    AsyncOrder, Consumed, Guarantee, JoinWindows, LocalRun, Record, SessionWindows, SlidingWindows,
     SuppressBuffer, Suppressed, TestDriver, TimeWindows, Topology, Windowed,
 };
 
@@ -32,6 +32,39 @@ fn closing(app: &Topology) {
         .count("counts")
         .to_stream_by(name)
         .to("out");
+}
+
+#[test]
+fn the_program_says_what_the_time_of_a_record_is() {
+    let app = Topology::new("app");
+    let by_value = Consumed::<String, i64>::default().event_time(|_, time_ms| *time_ms);
+    app.stream_with(&["values"], by_value).to("of-values");
+    let by_headers = Consumed::<String, String>::default().timestamp_extractor(|record, newest| {
+        if record.headers.is_empty() { newest } else { record.offset * 100 }
+    });
+    app.stream_with(&["bytes"], by_headers).to("of-bytes");
+    let mut driver = TestDriver::new(&app).expect("a valid topology");
+
+    // A record in negative time is left out, and what cannot be read is a matter of the policy for reading.
+    driver.input("values").at(7).send("k", &40_i64).send("k", &-1_i64).send("k", &30_i64);
+    let times = |driver: &mut TestDriver, topic: &str| -> Vec<i64> {
+        let records = driver.output::<String, String>(topic).records();
+        records.into_iter().map(|sent| sent.record.timestamp).collect()
+    };
+    assert_eq!(
+        driver.output::<String, i64>("of-values").stamped(),
+        [("k".to_owned(), 40, 40), ("k".to_owned(), 30, 30),]
+    );
+    let task = driver.metrics().into_iter().find(|task| task.task == "0_0").expect("a task");
+    assert_eq!(task.dropped.get("negative timestamp"), Some(&1), "{task:?}");
+    assert_eq!(task.lateness.max, 10);
+
+    // The partition has no time before its first record; afterwards its newest is known.
+    driver.input("bytes").at(7).send("k", "v").header("h", "x").send("k", "v");
+    driver.input("bytes").at(7).send("k", "v");
+    assert_eq!(times(&mut driver, "of-bytes"), [100, 100]);
+    driver.input("values").at(7).send("k", "text");
+    assert!(driver.failure().is_some_and(|failure| failure.to_string().contains("values")));
 }
 
 #[test]

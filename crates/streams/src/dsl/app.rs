@@ -72,6 +72,22 @@ impl<K: 'static, V: 'static> Consumed<K, V> {
         self
     }
 
+    /// Takes event time from key and value. Both are read once more for it, because records wait for their turn by their
+    /// time. What cannot be read keeps its timestamp, until the policy for reading says what becomes of it.
+    pub fn event_time(mut self, time_ms: impl Fn(&K, &V) -> i64 + Send + Sync + 'static) -> Self {
+        let (keys, values) = (self.key.clone(), self.value.clone());
+        self.extractor = Some(Arc::new(move |record, _| {
+            let (topic, headers) = (&record.topic, &record.headers);
+            let key = keys.read(topic, headers, record.key.clone());
+            let value = values.read(topic, headers, record.value.clone());
+            match (key, value) {
+                (Ok(key), Ok(value)) => time_ms(&key, &value),
+                _ => record.timestamp,
+            }
+        }));
+        self
+    }
+
     /// Reads the topic to its end, as it is when a task starts, before the task processes records of topics of which
     /// this is not said: settings, reference data, models. The idea is Samza's bootstrap streams.
     pub fn bootstrap(mut self) -> Self {
