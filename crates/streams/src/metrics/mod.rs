@@ -1,8 +1,8 @@
 //! What a running application counts, and how it is seen: live numbers of tasks, nodes and stores, and traces of single
 //! records.
 //!
-//! Counting costs the thread of a task one addition per record and node, in plain numbers ([`Tally`], [`Spread`]). Once a
-//! second the thread puts a copy where others read it; rates are made from totals by whoever reads ([`Rates`]). The names
+//! Counting costs the thread of a task one addition per record and node, in plain numbers (`Tally`, `Spread`). Once a
+//! second the thread puts a copy where others read it; rates are made from totals by whoever reads (`Rates`). The names
 //! are Kafka Streams'; every family is in `docs/metrics.md`.
 
 mod meter;

@@ -1,6 +1,6 @@
 //! What runs: a task is one subtopology for one partition number, as a plain machine.
 //!
-//! Records go in with [`Task::add`], are processed depth-first one at a time in order of event time, and what leaves
+//! Records go in with `Task::add`, are processed depth-first one at a time in order of event time, and what leaves
 //! (output and changelog records, offsets to commit) is taken out by whoever drives the task: the deterministic
 //! [`crate::TestDriver`] or the threads of a running application. No clock, socket or task scheduler in here.
 

@@ -1,6 +1,6 @@
 //! The graph of a program: nodes, stores and internal topics, under Kafka Streams' names.
 //!
-//! The DSL adds nodes as it is called; [`Graph`] numbers them with one global counter, exactly as Kafka Streams does,
+//! The DSL adds nodes as it is called; `Graph` numbers them with one global counter, exactly as Kafka Streams does,
 //! because those numbers end up in the names of topics that outlive a release. [`Plan`] is the finished graph, cut into
 //! subtopologies: the sets of nodes connected by edges or by shared stores.
 
