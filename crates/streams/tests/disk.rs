@@ -1,8 +1,8 @@
 //! Stores on disk: what a crash leaves of them, and what is restored after it.
 
 use fleuve_streams::{
-    JoinWindows, Materialized, SessionWindows, SlidingWindows, StoreType, SuppressBuffer,
-    Suppressed, TestDriver, TimeWindows, Topology,
+    Consumed, JoinWindows, KStream, Materialized, SessionWindows, SlidingWindows, StoreType,
+    SuppressBuffer, Suppressed, TestDriver, TimeWindows, Topology,
 };
 
 fn send(driver: &mut TestDriver, at: i64, key: &str, value: &str) {
@@ -216,15 +216,37 @@ fn sessions_and_suppressed_changes_continue_from_disk() {
 
 #[test]
 fn joins_of_streams_continue_from_disk() {
+    let windows = JoinWindows::of_ms(10, 5);
+    type Texts = KStream<String, String>;
+    let joins: [fn(&Texts, &Texts, JoinWindows); 3] = [
+        |left, right, windows| {
+            left.join_within(right, windows, |one, two| format!("{one},{two}")).to("out");
+        },
+        |left, right, windows| {
+            left.left_join_within(right, windows, |one, two| format!("{one},{two:?}")).to("out");
+        },
+        |left, right, windows| {
+            left.outer_join_within(right, windows, |one, two| format!("{one:?},{two:?}")).to("out");
+        },
+    ];
+    for join in joins {
+        let app = Topology::new("app");
+        join(&app.stream("left"), &app.stream("right"), windows);
+        compare(&app, &["left", "right"], "out", 11);
+    }
+}
+
+#[test]
+fn events_that_wait_for_a_versioned_table_continue_from_disk() {
     let app = Topology::new("app");
-    let left = app.stream::<String, String>("left");
-    let right = app.stream::<String, String>("right");
-    // Not an outer join: when that looks for events without a partner depends on what it remembers of its last look.
-    left.join_within(&right, JoinWindows::of_ms(10, 5), |one: &String, two: &String| {
-        format!("{one},{two}")
-    })
-    .to("out");
-    compare(&app, &["left", "right"], "out", 11);
+    let kept = Materialized::named("kept").versioned_ms(1_000);
+    let table = app.table_with::<String, String>("table", Consumed::default(), kept);
+    app.stream::<String, String>("in")
+        .left_join_with_grace(&table, 7, |event: &String, row: Option<&String>| {
+            format!("{event},{row:?}")
+        })
+        .to("out");
+    compare(&app, &["in", "table"], "out", 13);
 }
 
 #[test]

@@ -262,12 +262,18 @@ impl<P: Processor> Punctuated for Process<P> {
         };
         // At the end only those that are set by now: one that sets itself again would go on for ever.
         let until_ms = match until_ms {
-            END_OF_TIME => cx.store(timers).0.latest().unwrap_or(i64::MIN),
+            END_OF_TIME => {
+                let latest = cx.store(timers).0.latest();
+                let latest = latest.map_err(|error| Problem::store(&running.node, error))?;
+                latest.unwrap_or(i64::MIN)
+            }
             until_ms => until_ms,
         };
         loop {
             let now_ms = cx.stream_time_ms;
-            let Some((at_ms, key)) = cx.store(timers).0.take_due(until_ms, now_ms) else {
+            let due = cx.store(timers).0.take_due(until_ms, now_ms);
+            let Some((at_ms, key)) = due.map_err(|error| Problem::store(&running.node, error))?
+            else {
                 return Ok(());
             };
             cx.punctuating(at_ms);

@@ -10,8 +10,11 @@ use crate::dsl::JoinWindows;
 use crate::record::{Data, Headers, Record};
 use crate::runtime::{Assembly, Cx, Down, END_OF_TIME, Fan, Problem, StoreSlot, Timed};
 use crate::serde::StreamType;
-use crate::state::{Closed, Either, OuterStore, Stamped, WindowStore};
+use crate::state::{Either, OuterStore, Search, Stamped, Tracker, WindowStore};
 use crate::topology::NodeId;
+
+#[cfg(test)]
+mod tests;
 
 /// Writes events into their stream's window store.
 pub(crate) struct WindowWrite<K, V> {
@@ -95,7 +98,7 @@ impl<K: StreamType, V: StreamType, W: Data, L: Data, Q: Data, R: Data> Down<K, V
         let mut stream_time = timestamp;
         if let Some(slot) = self.unmatched {
             let event_time = cx.event_time_ms(timestamp);
-            let tracker = cx.store(slot).0.tracker();
+            let tracker = self.tracker(slot, cx)?;
             tracker.stream_time = tracker.stream_time.max(event_time);
             stream_time = tracker.stream_time;
         }
@@ -177,7 +180,7 @@ impl<K: StreamType, V: StreamType, W: Data, L: Data, Q: Data, R: Data>
             return Ok(());
         };
         let (now_ms, interval_ms) = (cx.now_ms(), cx.emit_interval_ms());
-        let tracker = cx.store(slot).0.tracker();
+        let tracker = self.tracker(slot, cx)?;
         let latest = tracker.stream_time;
         let soonest = tracker
             .min_time
@@ -187,25 +190,36 @@ impl<K: StreamType, V: StreamType, W: Data, L: Data, Q: Data, R: Data>
             return Ok(());
         }
         tracker.next_emit_ms = now_ms + interval_ms;
-        let closed = cx
-            .store(slot)
-            .0
-            .take_closed(self.windows)
-            .map_err(|error| Problem::store(&self.node, error))?;
-        self.send_closed(closed, headers, cx)
+        self.send_found(slot, Search::for_closed(self.windows), headers, cx)
     }
 
-    fn send_closed(
+    fn send_found(
         &mut self,
-        closed: Closed<K, L, Q>,
+        slot: StoreSlot<OuterStore<K, L, Q>>,
+        mut search: Search,
         headers: &Headers,
         cx: &mut Cx,
     ) -> Result<(), Problem> {
-        for (key, timestamp, event) in closed {
-            let value = (self.alone)(&key, &event);
-            self.children.push(Record { key, value, timestamp, headers: headers.clone() }, cx)?;
+        loop {
+            let found = cx.store(slot).0.take_next(&mut search);
+            let found = found.map_err(|error| Problem::store(&self.node, error))?;
+            if found.is_empty() {
+                return Ok(());
+            }
+            for (key, timestamp, event) in found {
+                let value = (self.alone)(&key, &event);
+                let headers = headers.clone();
+                self.children.push(Record { key, value, timestamp, headers }, cx)?;
+            }
         }
-        Ok(())
+    }
+
+    fn tracker<'a>(
+        &self,
+        slot: StoreSlot<OuterStore<K, L, Q>>,
+        cx: &'a mut Cx,
+    ) -> Result<&'a mut Tracker, Problem> {
+        cx.store(slot).0.tracker().map_err(|error| Problem::store(&self.node, error))
     }
 }
 
@@ -216,14 +230,12 @@ impl<K: StreamType, V: StreamType, W: Data, L: Data, Q: Data, R: Data> Timed
         let Some(slot) = self.unmatched else {
             return Ok(());
         };
-        let (store, _) = cx.store(slot);
         if time_ms < END_OF_TIME {
-            let tracker = store.tracker();
+            let tracker = self.tracker(slot, cx)?;
             tracker.stream_time = tracker.stream_time.max(time_ms);
             return self.send_unmatched(&Headers::default(), cx);
         }
-        let rest = store.take_all().map_err(|error| Problem::store(&self.node, error))?;
-        self.send_closed(rest, &Headers::default(), cx)
+        self.send_found(slot, Search::for_all(), &Headers::default(), cx)
     }
 
     fn holds_back_ms(&self) -> i64 {

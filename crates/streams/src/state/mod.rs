@@ -21,6 +21,7 @@ pub(crate) mod disk;
 mod expiry;
 mod kv;
 mod outer;
+mod queue;
 mod session;
 mod suppress;
 #[cfg(test)]
@@ -35,7 +36,7 @@ mod window_slots;
 pub(crate) use backend::{Backend, MemoryBackend};
 pub use disk::StateSnapshot;
 pub(crate) use kv::{Kept, KvStore, KvStoreSettings};
-pub(crate) use outer::{Closed, Either, OuterStore, OuterStoreSettings};
+pub(crate) use outer::{Either, OuterStore, OuterStoreSettings, Search, Tracker};
 pub(crate) use session::{SessionStore, SessionStoreSettings};
 pub(crate) use suppress::{ChangeBuffer, ChangeBufferSettings, Evicted};
 pub(crate) use timers::TimerStore;

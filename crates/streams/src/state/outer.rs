@@ -1,19 +1,28 @@
 //! Events of a stream join that wait for a partner.
 //!
 //! ```text
-//! changelog:  | timestamp: i64 | side: u8, 1 = left | key ... |  ->  | 1: u8 | count: i32 | each: length: i32, side: u8, value ... |
+//! changelog:  | timestamp: i64 | side: u8, 1 = left | key ... |  ->  list, see `list.rs`
 //! ```
+//!
+//! In memory they are typed, in a map. On disk they are the rows of a [`TimeQueue`], whose keys have what those of the
+//! changelog have.
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{BufMut, Bytes};
 
-use super::{AnyStore, Logged, StoreError};
+use super::disk::DiskBackend;
+use super::queue::{TimeQueue, Walk, key_of, parts_of};
+use super::{AnyStore, Backend, Logged, StoreError};
 use crate::dsl::JoinWindows;
 use crate::record::Headers;
 use crate::serde::SerdeOf;
+
+mod list;
+#[cfg(test)]
+mod tests;
 
 /// One of two.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,9 +34,14 @@ pub(crate) enum Either<L, Q> {
 /// The store, ordered by time, then side (right before left), then key.
 pub(crate) struct OuterStore<K, L, Q> {
     settings: Arc<OuterStoreSettings<K, L, Q>>,
-    events: BTreeMap<(i64, bool, Bytes), Waiting<K, L, Q>>,
+    /// What is in memory, if that is where the store is.
+    events: BTreeMap<Place, Waiting<K, L, Q>>,
+    /// What is on disk, if that is where it is.
+    rows: Option<TimeQueue>,
     changelog: Vec<Logged>,
     tracker: Tracker,
+    /// Whether the tracker knows the first event's time: not after a restoration.
+    knows_first: bool,
 }
 
 /// What the store is made from.
@@ -38,6 +52,9 @@ pub(crate) struct OuterStoreSettings<K, L, Q> {
     pub(crate) left: SerdeOf<L>,
     pub(crate) right: SerdeOf<Q>,
 }
+
+/// Where events stand: their time, whether they are left ones, their key.
+type Place = (i64, bool, Bytes);
 
 struct Waiting<K, L, Q> {
     key: K,
@@ -58,6 +75,54 @@ pub(crate) struct Tracker {
     pub(crate) next_emit_ms: i64,
 }
 
+/// A search for events that need not wait any longer, in steps: there may be more of them than there is memory for.
+#[derive(Default)]
+pub(crate) struct Search {
+    /// For events whose window has closed; without, for all.
+    windows: Option<JoinWindows>,
+    walk: Walk,
+    left_open: bool,
+    right_open: bool,
+    begun: bool,
+    ended: bool,
+}
+
+impl Search {
+    /// For events whose window has closed.
+    pub(crate) fn for_closed(windows: JoinWindows) -> Self {
+        Self { windows: Some(windows), ..Self::default() }
+    }
+
+    /// For all events.
+    pub(crate) fn for_all() -> Self {
+        Self::default()
+    }
+
+    /// Whether events are to be taken that it has come to, so many of one time, side and key.
+    fn takes(&mut self, timestamp: i64, is_left: bool, count: u32, tracker: &mut Tracker) -> bool {
+        let Some(windows) = self.windows else {
+            return true;
+        };
+        tracker.min_time = timestamp;
+        if self.left_open && self.right_open {
+            self.ended = true;
+            return false;
+        }
+        let look_back = if is_left { windows.after_ms } else { windows.before_ms };
+        if timestamp + look_back + windows.grace_ms < tracker.stream_time {
+            return true;
+        }
+        if is_left {
+            self.left_open = true;
+        } else {
+            self.right_open = true;
+        }
+        // One step per event, not per key: where the search ends decides when the next one begins.
+        self.ended = self.left_open && self.right_open && count > 1;
+        false
+    }
+}
+
 impl<K: Clone + Send + 'static, L: Clone + Send + 'static, Q: Clone + Send + 'static>
     OuterStore<K, L, Q>
 {
@@ -65,13 +130,23 @@ impl<K: Clone + Send + 'static, L: Clone + Send + 'static, Q: Clone + Send + 'st
         Self {
             settings,
             events: BTreeMap::new(),
+            rows: None,
             changelog: Vec::new(),
             tracker: Tracker { stream_time: -1, min_time: i64::MAX, next_emit_ms: 0 },
+            knows_first: true,
         }
     }
 
-    pub(crate) fn tracker(&mut self) -> &mut Tracker {
-        &mut self.tracker
+    pub(crate) fn tracker(&mut self) -> Result<&mut Tracker, StoreError> {
+        if !self.knows_first {
+            let first = match &mut self.rows {
+                Some(rows) => rows.first()?.map(|(key, _)| parts_of(&key).0),
+                None => self.events.first_key_value().map(|(place, _)| place.0),
+            };
+            self.tracker.min_time = first.unwrap_or(i64::MAX);
+            self.knows_first = true;
+        }
+        Ok(&mut self.tracker)
     }
 
     pub(crate) fn add(
@@ -82,13 +157,27 @@ impl<K: Clone + Send + 'static, L: Clone + Send + 'static, Q: Clone + Send + 'st
         event: Either<L, Q>,
     ) -> Result<(), StoreError> {
         self.tracker.min_time = self.tracker.min_time.min(timestamp);
-        let place = (timestamp, is_left, self.key_bytes(key)?);
-        self.events
-            .entry(place.clone())
-            .or_insert_with(|| Waiting { key: key.clone(), events: Vec::new() })
-            .events
-            .push(event);
-        self.log(&place, timestamp)
+        let place = (timestamp, is_left, self.settings.key_bytes(key)?);
+        let list = match &mut self.rows {
+            Some(rows) => {
+                let at = row_key(&place);
+                let list = match rows.get(&at)? {
+                    Some(before) => self.settings.longer_list(&before, &event)?,
+                    None => self.settings.list(&[event])?,
+                };
+                rows.put(at, Some(list.clone()));
+                list
+            }
+            None => {
+                let waiting = self.events.entry(place.clone());
+                let waiting =
+                    waiting.or_insert_with(|| Waiting { key: key.clone(), events: Vec::new() });
+                waiting.events.push(event);
+                self.settings.list(&waiting.events)?
+            }
+        };
+        self.changelog.push(logged(&place, Some(list), timestamp));
+        Ok(())
     }
 
     /// Removes the events of a key, time and side, if there are any, because of a record with the time `now`.
@@ -99,155 +188,111 @@ impl<K: Clone + Send + 'static, L: Clone + Send + 'static, Q: Clone + Send + 'st
         is_left: bool,
         now: i64,
     ) -> Result<(), StoreError> {
-        let place = (timestamp, is_left, self.key_bytes(key)?);
-        if self.events.remove(&place).is_some() {
-            self.log(&place, now)?;
+        let place = (timestamp, is_left, self.settings.key_bytes(key)?);
+        let found = match &mut self.rows {
+            Some(rows) => {
+                let at = row_key(&place);
+                let found = rows.get(&at)?.is_some();
+                if found {
+                    rows.put(at, None);
+                }
+                found
+            }
+            None => self.events.remove(&place).is_some(),
+        };
+        if found {
+            self.changelog.push(logged(&place, None, now));
         }
         Ok(())
     }
 
-    /// Removes and gives all events, in order.
-    pub(crate) fn take_all(&mut self) -> Result<Closed<K, L, Q>, StoreError> {
-        self.tracker.min_time = i64::MAX;
-        let mut taken = Vec::new();
-        for (place, waiting) in std::mem::take(&mut self.events) {
-            let now = self.tracker.stream_time.max(place.0);
-            self.log(&place, now)?;
-            let events = waiting.events.into_iter();
-            taken.extend(events.map(|event| (waiting.key.clone(), place.0, event)));
+    /// Removes and gives the next events of a search, in order; none at its end.
+    pub(crate) fn take_next(&mut self, search: &mut Search) -> Result<Closed<K, L, Q>, StoreError> {
+        if !std::mem::replace(&mut search.begun, true) {
+            self.tracker.min_time = i64::MAX;
+            self.knows_first = true;
         }
-        Ok(taken)
+        let taken = match &mut self.rows {
+            Some(_) => self.take_from_disk(search)?,
+            None => self.take_from_memory(search),
+        };
+        let latest = self.tracker.stream_time;
+        let mut closed = Vec::new();
+        for (place, key, events) in taken {
+            let now = if search.windows.is_some() { latest } else { latest.max(place.0) };
+            self.changelog.push(logged(&place, None, now));
+            closed.extend(events.into_iter().map(|event| (key.clone(), place.0, event)));
+        }
+        Ok(closed)
     }
 
-    /// Removes and gives the events whose window has closed, in order.
-    pub(crate) fn take_closed(
-        &mut self,
-        windows: JoinWindows,
-    ) -> Result<Closed<K, L, Q>, StoreError> {
-        self.tracker.min_time = i64::MAX;
-        let (mut left_open, mut right_open) = (false, false);
-        let mut closed = Vec::new();
-        // One step per event, not per key: where the search stops decides when the next one begins.
-        let each = self
-            .events
-            .iter()
-            .flat_map(|(place, waiting)| waiting.events.iter().map(move |_| place));
-        for place in each {
-            let (timestamp, is_left, _) = place;
-            self.tracker.min_time = *timestamp;
-            if left_open && right_open {
+    /// All at once: they are in memory anyway.
+    fn take_from_memory(&mut self, search: &mut Search) -> Taken<K, L, Q> {
+        let mut places = Vec::new();
+        for (place, waiting) in &self.events {
+            if search.ended {
                 break;
             }
-            let look_back = if *is_left { windows.after_ms } else { windows.before_ms };
-            if timestamp + look_back + windows.grace_ms >= self.tracker.stream_time {
-                if *is_left {
-                    left_open = true;
-                } else {
-                    right_open = true;
-                }
-                continue;
-            }
-            if closed.last() != Some(place) {
-                closed.push(place.clone());
+            let count = waiting.events.len() as u32;
+            if search.takes(place.0, place.1, count, &mut self.tracker) {
+                places.push(place.clone());
             }
         }
+        search.ended = true;
+        let removed = places.into_iter().filter_map(|place| {
+            let Waiting { key, events } = self.events.remove(&place)?;
+            Some((place, key, events))
+        });
+        removed.collect()
+    }
+
+    fn take_from_disk(&mut self, search: &mut Search) -> Result<Taken<K, L, Q>, StoreError> {
         let mut taken = Vec::new();
-        for place in closed {
-            if let Some(waiting) = self.events.remove(&place) {
-                let events = waiting.events.into_iter();
-                taken.extend(events.map(|event| (waiting.key.clone(), place.0, event)));
+        let Some(rows) = &mut self.rows else {
+            return Ok(taken);
+        };
+        while !search.ended && taken.len() < TAKEN_AT_ONCE {
+            let Some((at, list)) = rows.next(&mut search.walk)? else {
+                search.ended = true;
+                break;
+            };
+            let (timestamp, rest) = parts_of(&at);
+            let is_left = rest.first() == Some(&LEFT);
+            if !search.takes(timestamp, is_left, list::count(&list), &mut self.tracker) {
+                continue;
             }
-            let now = self.tracker.stream_time;
-            self.log(&place, now)?;
+            // A copy: what the database gives keeps its whole block in memory.
+            rows.put(Bytes::copy_from_slice(&at), None);
+            let key = Bytes::copy_from_slice(rest.get(1..).unwrap_or_default());
+            let place = (timestamp, is_left, key.clone());
+            taken.push((place, self.settings.read_key(key)?, self.settings.unlist(list)?));
         }
         Ok(taken)
     }
+}
 
-    fn key_bytes(&self, key: &K) -> Result<Bytes, StoreError> {
-        let mut out = Vec::new();
-        self.settings.key.write(&self.settings.topic, &mut Headers::default(), key, &mut out)?;
-        Ok(Bytes::from(out))
-    }
+/// Places that are empty now, and what stood there.
+type Taken<K, L, Q> = Vec<(Place, K, Vec<Either<L, Q>>)>;
 
-    fn log(&mut self, place: &(i64, bool, Bytes), timestamp: i64) -> Result<(), StoreError> {
-        let (time, is_left, key) = place;
-        let mut logged = Vec::with_capacity(PREFIX + key.len());
-        logged.put_i64(*time);
-        logged.put_u8(u8::from(*is_left));
-        logged.extend_from_slice(key);
-        let value = match self.events.get(place) {
-            Some(waiting) => Some(self.list(&waiting.events)?),
-            None => None,
-        };
-        self.changelog.push(Logged {
-            key: Bytes::from(logged),
-            value,
-            timestamp,
-            headers: Headers::default(),
-        });
-        Ok(())
-    }
+/// A change of what stands at a place, as it is logged.
+fn logged((time, is_left, key): &Place, value: Option<Bytes>, timestamp: i64) -> Logged {
+    let mut logged = Vec::with_capacity(PREFIX + key.len());
+    logged.put_i64(*time);
+    logged.put_u8(u8::from(*is_left));
+    logged.extend_from_slice(key);
+    Logged { key: Bytes::from(logged), value, timestamp, headers: Headers::default() }
+}
 
-    fn list(&self, events: &[Either<L, Q>]) -> Result<Bytes, StoreError> {
-        let (topic, headers) = (&self.settings.topic, &mut Headers::default());
-        let mut out = vec![VARIABLE_SIZE];
-        out.put_i32(events.len() as i32);
-        for event in events {
-            let mut one = Vec::new();
-            match event {
-                Either::Left(left) => {
-                    one.push(1);
-                    self.settings.left.write(topic, headers, left, &mut one)?;
-                }
-                Either::Right(right) => {
-                    one.push(0);
-                    self.settings.right.write(topic, headers, right, &mut one)?;
-                }
-            }
-            out.put_i32(one.len() as i32);
-            out.extend_from_slice(&one);
-        }
-        Ok(Bytes::from(out))
-    }
-
-    fn unlist(&self, mut bytes: Bytes) -> Result<Vec<Either<L, Q>>, StoreError> {
-        let (topic, headers) = (&self.settings.topic, &Headers::default());
-        let damaged = |what| StoreError::Damaged { store: self.settings.name.clone(), what };
-        if bytes.len() < 1 + LENGTH || bytes[0] != VARIABLE_SIZE {
-            return Err(damaged("the head of a list"));
-        }
-        // The count says nothing that the lengths do not say.
-        bytes.advance(1 + LENGTH);
-        let mut events = Vec::new();
-        while !bytes.is_empty() {
-            if bytes.len() < LENGTH {
-                return Err(damaged("an event's length"));
-            }
-            let mut length = [0; LENGTH];
-            length.copy_from_slice(&bytes.split_to(LENGTH));
-            let length = usize::try_from(i32::from_be_bytes(length))
-                .map_err(|_| damaged("a negative length"))?;
-            if length == 0 || length > bytes.len() {
-                return Err(damaged("an event longer than its list"));
-            }
-            let mut event = bytes.split_to(length);
-            let value = event.split_off(1);
-            events.push(if event[0] == 1 {
-                Either::Left(self.settings.left.read(topic, headers, Some(value))?)
-            } else {
-                Either::Right(self.settings.right.read(topic, headers, Some(value))?)
-            });
-        }
-        Ok(events)
-    }
+fn row_key((time, is_left, key): &Place) -> Bytes {
+    key_of(*time, &[&[u8::from(*is_left)], key])
 }
 
 /// Bytes of time and side in front of the key.
 const PREFIX: usize = size_of::<i64>() + 1;
-/// Marks a list whose entries carry their lengths.
-const VARIABLE_SIZE: u8 = 1;
-/// Bytes of an event's length.
-const LENGTH: usize = size_of::<i32>();
+/// The side of left events.
+const LEFT: u8 = 1;
+/// Places that a step of a search takes on disk.
+const TAKEN_AT_ONCE: usize = 500;
 
 impl<K: Clone + Send + 'static, L: Clone + Send + 'static, Q: Clone + Send + 'static> AnyStore
     for OuterStore<K, L, Q>
@@ -269,22 +314,18 @@ impl<K: Clone + Send + 'static, L: Clone + Send + 'static, Q: Clone + Send + 'st
             });
         }
         let key = head.split_off(PREFIX);
-        let mut time = [0; size_of::<i64>()];
-        time.copy_from_slice(&head[..size_of::<i64>()]);
-        let time = i64::from_be_bytes(time);
-        let place = (time, head[PREFIX - 1] == 1, key.clone());
+        let time = head.first_chunk().copied().map_or(0, i64::from_be_bytes);
+        let place = (time, head[PREFIX - 1] == LEFT, key.clone());
+        self.knows_first = false;
+        if let Some(rows) = &mut self.rows {
+            rows.restore(&row_key(&place), record.value.as_deref());
+            return Ok(());
+        }
         match record.value {
             Some(list) => {
-                let waiting = Waiting {
-                    key: self.settings.key.read(
-                        &self.settings.topic,
-                        &Headers::default(),
-                        Some(key),
-                    )?,
-                    events: self.unlist(list)?,
-                };
-                self.tracker.min_time = self.tracker.min_time.min(time);
-                self.events.insert(place, waiting);
+                let key = self.settings.read_key(key)?;
+                let events = self.settings.unlist(list)?;
+                self.events.insert(place, Waiting { key, events });
             }
             None => {
                 self.events.remove(&place);
@@ -294,6 +335,31 @@ impl<K: Clone + Send + 'static, L: Clone + Send + 'static, Q: Clone + Send + 'st
     }
 
     fn cached_bytes(&self) -> usize {
-        0
+        self.rows.as_ref().map_or(0, TimeQueue::cached_bytes)
+    }
+
+    fn shrink_cache(&mut self) {
+        if let Some(rows) = &mut self.rows {
+            rows.shrink();
+        }
+    }
+
+    fn move_to(&mut self, disk: DiskBackend) -> Result<Option<DiskBackend>, StoreError> {
+        self.rows = Some(TimeQueue::new(disk));
+        self.knows_first = false;
+        Ok(None)
+    }
+
+    fn backend(&mut self) -> Option<&mut dyn Backend> {
+        self.rows.as_mut().map(TimeQueue::backend)
+    }
+
+    fn reset(&mut self) {
+        self.events.clear();
+        if let Some(rows) = &mut self.rows {
+            rows.reset();
+        }
+        self.tracker.min_time = i64::MAX;
+        self.knows_first = true;
     }
 }

@@ -158,6 +158,85 @@ impl DiskBackend {
         batch.commit()
     }
 
+    /// The first pairs within bounds that have so many bytes together, at least one, and whether these are all.
+    pub(crate) fn page(
+        &mut self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        bytes_max: usize,
+    ) -> Result<(Vec<(Bytes, Bytes)>, bool), StoreError> {
+        if is_empty_range(&from, &to) {
+            return Ok((Vec::new(), true));
+        }
+        self.settle();
+        let (mut pairs, mut bytes) = (Vec::new(), 0_usize);
+        let mut newer = self.uncommitted.range::<[u8], _>((from, to)).peekable();
+        let mut older = self.keyspace.range(self.data_range(from, to));
+        let mut stored = None;
+        loop {
+            if bytes >= bytes_max {
+                return Ok((pairs, false));
+            }
+            if stored.is_none() {
+                stored = match older.next() {
+                    Some(guard) => {
+                        let (key, value) = guard.into_inner()?;
+                        Some((Bytes::from(key).slice(PREFIX..), Bytes::from(value)))
+                    }
+                    None => None,
+                };
+            }
+            // What was written since stands before, or instead.
+            let pair = match &stored {
+                Some((key, _)) => match newer.next_if(|(new, _)| **new <= *key) {
+                    Some((new, value)) => {
+                        if *new == *key {
+                            stored = None;
+                        }
+                        value.clone().map(|value| (new.clone(), value))
+                    }
+                    None => stored.take(),
+                },
+                None => match newer.next() {
+                    Some((new, value)) => value.clone().map(|value| (new.clone(), value)),
+                    None => return Ok((pairs, true)),
+                },
+            };
+            if let Some((key, value)) = pair {
+                bytes = bytes.saturating_add(key.len() + value.len());
+                pairs.push((key, value));
+            }
+        }
+    }
+
+    /// The last key within `from..to`.
+    pub(crate) fn last_key(&mut self, from: &[u8], to: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let bounds = (Bound::Included(from), Bound::Excluded(to));
+        self.settle();
+        let mut newer = self.uncommitted.range::<[u8], _>(bounds).rev();
+        let newest = newer.find(|(_, value)| value.is_some()).map(|(key, _)| key);
+        for guard in self.keyspace.range(self.data_range(bounds.0, bounds.1)).rev() {
+            let key = Bytes::from(guard.key()?).slice(PREFIX..);
+            if !matches!(self.uncommitted.get(&key), Some(None)) {
+                return Ok(newest.max(Some(&key)).map(|key| Bytes::copy_from_slice(key)));
+            }
+        }
+        Ok(newest.cloned())
+    }
+
+    /// Bounds as they stand in the database.
+    fn data_range(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> (Bound<Bytes>, Bound<Bytes>) {
+        let start = match from.map(|key| data_key(self.partition, key)) {
+            Bound::Unbounded => Bound::Included(data_key(self.partition, &[])),
+            bounded => bounded,
+        };
+        let end = match to.map(|key| data_key(self.partition, key)) {
+            Bound::Unbounded => Bound::Excluded(end_key(self.partition)),
+            bounded => bounded,
+        };
+        (start, end)
+    }
+
     /// A second way to the same data, for what is read and written besides it.
     pub(crate) fn share(&self) -> Self {
         Self::new(self.memtables.clone(), self.keyspace.clone(), self.partition)
@@ -197,37 +276,7 @@ impl Backend for DiskBackend {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        if is_empty_range(&from, &to) {
-            return Ok(Vec::new());
-        }
-        self.settle();
-        let start = from.map(|key| data_key(self.partition, key));
-        let start = match start {
-            Bound::Unbounded => Bound::Included(data_key(self.partition, &[])),
-            bounded => bounded,
-        };
-        let end = match to.map(|key| data_key(self.partition, key)) {
-            Bound::Unbounded => Bound::Excluded(end_key(self.partition)),
-            bounded => bounded,
-        };
-        let mut pairs = Vec::new();
-        let mut newer = self.uncommitted.range::<[u8], _>((from, to)).peekable();
-        for guard in self.keyspace.range((start, end)) {
-            let (key, value) = guard.into_inner()?;
-            let key = Bytes::from(key).slice(PREFIX..);
-            // What was written since stands before, or instead.
-            while let Some((new, value)) = newer.next_if(|(new, _)| **new < key) {
-                pairs.extend(value.clone().map(|value| (new.clone(), value)));
-            }
-            match newer.next_if(|(new, _)| **new == key) {
-                Some((_, value)) => pairs.extend(value.clone().map(|value| (key, value))),
-                None => pairs.push((key, Bytes::from(value))),
-            }
-        }
-        for (new, value) in newer {
-            pairs.extend(value.clone().map(|value| (new.clone(), value)));
-        }
-        Ok(pairs)
+        Ok(self.page(from, to, usize::MAX)?.0)
     }
 
     #[cfg(test)]

@@ -18,8 +18,9 @@
 //! where power fails before the journal was synced: never can a position be there without the data before it.
 //!
 //! What lives for a time (windows, sessions, events of joins) lies here by time, see `timed.rs`, and leaves by whole spans of
-//! it. Stores whose data live in typed maps (what is suppressed or waits for a partner, timers) have an image here: their
-//! changelog as compaction would leave it, from which a new task fills its maps.
+//! it. What waits for its time (events without a partner, timers) lies here in the order of that, see `queue.rs`. Suppressed
+//! changes live in typed maps, as with Kafka Streams, and have an image here: their changelog as compaction would leave it,
+//! from which a new task fills its maps.
 
 mod arrived;
 mod backend;

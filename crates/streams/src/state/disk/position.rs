@@ -1,7 +1,7 @@
 //! How far a store follows its changelog.
 //!
 //! ```text
-//! | version: u8 = 2 | topic id: 16 bytes | offset: i64 | written: i64, milliseconds since 1970 |
+//! | version: u8 = 3 | topic id: 16 bytes | offset: i64 | written: i64, milliseconds since 1970 |
 //! ```
 
 use bytes::{Buf, BufMut};
@@ -38,6 +38,7 @@ impl Position {
     }
 }
 
-/// Of version 1, windows and sessions lay on disk by their keys alone: such state is restored from changelogs.
-const VERSION: u8 = 2;
+/// Of version 1, windows and sessions lay on disk by their keys alone; of version 2, what waits for its time was an image
+/// of its changelog: such state is restored from changelogs.
+const VERSION: u8 = 3;
 const SIZE: usize = 1 + 16 + 2 * size_of::<i64>();
