@@ -3,6 +3,7 @@
 mod broker;
 mod commands;
 mod groups;
+mod passwords;
 mod records;
 mod serving;
 mod tools;
