@@ -44,6 +44,10 @@ CLASSES = {
     "kafka-share-groups": "consumer.group.ShareGroupCommand",
     "kafka-verifiable-share-consumer": "VerifiableShareConsumer",
     "kafka-features": "FeatureCommand",
+    "kafka-metadata-quorum": "MetadataQuorumCommand",
+    "kafka-cluster": "ClusterTool",
+    "kafka-reassign-partitions": "reassign.ReassignPartitionsCommand",
+    "kafka-configs": "kafka.admin.ConfigCommand",
 }
 FLEUVE = ""
 AT_ONCE = 2
@@ -61,7 +65,8 @@ def ours(tool: str, *arguments: str, stdin: str = "") -> str:
 
 
 def apaches(tool: str, *arguments: str, stdin: str = "") -> str:
-    return run([*JAVA, PACKAGE + CLASSES[tool], *arguments], stdin)
+    name = CLASSES[tool]
+    return run([*JAVA, name if name.startswith("kafka.") else PACKAGE + name, *arguments], stdin)
 
 
 def plain(text: str) -> list[str]:
@@ -80,6 +85,11 @@ def lasting(text: str) -> list[list[str]]:
     rows = [line.split() for line in text.splitlines() if line.strip()]
     kept = [index for index, name in enumerate(rows[0]) if not re.search(r"Duration", name)] if rows else []
     return [rows[0], *sorted([row[index] for index in kept if index < len(row)] for row in rows[1:])] if rows else []
+
+
+def still(text: str) -> list[str]:
+    """Lines without those that grow while one looks."""
+    return [line for line in plain(text) if not re.match(r"HighWatermark|MaxFollowerLag", line)]
 
 
 class Report:
@@ -203,11 +213,25 @@ LOOKS = [
 ]
 
 
+# The same of what the controller's listener is asked, whose address is {c}.
+CONTROLLER_LOOKS = [
+    ("the controller tells of the quorum", "kafka-metadata-quorum", "{c} describe --status", still),
+    ("the controller tells who the controllers are", "kafka-cluster", "list-endpoints {c}", columns),
+    ("the controller tells the cluster's id", "kafka-cluster", "cluster-id {c}", plain),
+    ("the controller tells of features", "kafka-features", "{c} describe", plain),
+    ("the controller tells settings of a broker", "kafka-configs", "{c} --describe --entity-type brokers --entity-name 1", plain),
+    ("the controller changes settings", "kafka-configs", "{c} --alter --entity-type brokers --entity-default --add-config log.retention.ms=4711000", plain),
+    ("the controller tells settings of the cluster", "kafka-configs", "{c} --describe --entity-type brokers --entity-default", plain),
+    ("the controller tells of reassignments", "kafka-reassign-partitions", "{c} --list", plain),
+]
+
+
 # What is looked at without --long, to keep the run short: a JVM starts for each.
 SHORT = {
     "describe topics by a pattern", "describe partitions at min ISR", "describe a topic that is not there",
     "list groups with states and types", "describe all groups", "describe the state", "plan a shift beyond the start",
     "export plans of two groups", "list groups of consumers", "offsets of partitions by range",
+    "the controller tells of the quorum", "the controller tells who the controllers are",
     "describe a transaction", "plan a reset of an application", "describe producers", "find transactions that hang", "upgrade all features",
 }
 
@@ -217,9 +241,12 @@ def reset_rows(text: str) -> list[list[str]]:
     return [row for row in columns(text) if row[0] in ("GROUP", "first")]
 
 
-def look(case: tuple, server: str) -> tuple[str, object, object]:
+def look(case: tuple, server: str, controller: str) -> tuple[str, object, object]:
     name, tool, arguments, compare = case
-    arguments = ["--bootstrap-server", server, *arguments.split()]
+    if "{c}" in arguments:
+        arguments = arguments.replace("{c}", f"--bootstrap-controller {controller}").split()
+    else:
+        arguments = ["--bootstrap-server", server, *arguments.split()]
     compare = reset_rows if compare == "reset" else compare
     return name, compare(apaches(tool, *arguments)), compare(ours(tool, *arguments))
 
@@ -335,13 +362,18 @@ def main() -> int:
             # Or no transaction would hang.
             "transaction.partition.verification.enable": "false",
         }
+        if options.broker == "fleuve":
+            # Apache's has it in any case.
+            settings["listeners"] = "PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:0"
+            settings["controller.listener.names"] = "CONTROLLER"
         broker = workspace.broker(options.broker, settings)
         broker.start()
         prepare(broker.bootstrap)
         transact(broker.bootstrap)
-        cases = [case for case in LOOKS if options.only in case[0] and (options.long or options.only or case[0] in SHORT)]
+        cases = [case for case in [*LOOKS, *CONTROLLER_LOOKS] if options.only in case[0] and (options.long or options.only or case[0] in SHORT)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            for name, theirs, mine in pool.map(lambda case: look(case, broker.bootstrap), cases):
+            controller = f"127.0.0.1:{broker.controller}"
+            for name, theirs, mine in pool.map(lambda case: look(case, broker.bootstrap, controller), cases):
                 report.check(theirs == mine, name, theirs, mine)
         if not options.only:
             change(broker.bootstrap, report, options.long)

@@ -64,6 +64,8 @@ class Broker:
         self.settings = dict(settings)
         # Chosen at the first start unless set before it, and kept over restarts.
         self.port = 0
+        # Where the controller listens, if it does.
+        self.controller = 0
         self.prepared = False
         # Put before the broker's command, for pinning it to cores.
         self.command_prefix: list[str] = []
@@ -189,6 +191,8 @@ class Fleuve(Broker):
                 raise BrokerFailed(f"fleuve ended with {self.process.returncode} before it was ready\n{self.log_tail()}")
             with open(self.log_path, "a") as log:
                 log.write(line)
+            if line.startswith("listening controller "):
+                self.controller = int(line.split()[2].rsplit(":", 1)[1])
             if line.startswith("listening kafka "):
                 self.port = int(line.split()[2].rsplit(":", 1)[1])
             if line.startswith("ready in "):
@@ -215,7 +219,7 @@ class Kafka(Broker):
         if not self.libs.exists():
             raise BrokerFailed(f"Apache Kafka's jars are missing in {self.libs}: run scripts/setup.sh {self.name} first")
         self.port = self.port or free_port()
-        controller = free_port(self.port + 1)
+        controller = self.controller = free_port(self.port + 1)
         self.properties = self.data.with_name(self.data.name + ".properties")
         self.properties.write_text(
             "process.roles=broker,controller\nnode.id=1\n"

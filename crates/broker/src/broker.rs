@@ -146,6 +146,8 @@ pub struct BoundListener {
     pub name: String,
     /// The address, with the port that the system chose where 0 was asked for.
     pub address: SocketAddr,
+    /// Whether it is the controller that answers there.
+    pub is_controllers: bool,
 }
 
 /// A running broker.
@@ -184,7 +186,7 @@ impl Broker {
         let begun = Instant::now();
         let settings = Arc::new(settings);
         let mut prepared = Vec::new();
-        for listener in &settings.network.listeners.open {
+        for listener in settings.network.listeners.all() {
             prepared.push(Prepared::bind(&settings, listener, &*components.random).await?);
         }
         let flush_times = Arc::<Distribution>::default();
@@ -237,7 +239,7 @@ impl Broker {
         })
     }
 
-    /// Where it listens, in the order of the settings.
+    /// Where it listens, in the order of the settings; behind those of the broker come those of the controller.
     pub fn listeners(&self) -> &[BoundListener] {
         &self.listeners
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fleuve_metadata::config::Role;
 use fleuve_os::{DiskError, Piece};
 use fleuve_protocol::frame::{self, RequestFrame};
 use fleuve_protocol::messages::ApiKey;
@@ -31,6 +32,17 @@ pub(crate) struct Api {
     /// The lowest version that clients are told of.
     pub(crate) advertised_min: i16,
     run: fn(Call, Reader) -> Reply,
+}
+
+impl Api {
+    /// Reports whether one who talks to a broker, or to a controller, is served.
+    pub(crate) fn is_served_by(&self, role: Role) -> bool {
+        match role {
+            Role::Broker => true,
+            // Controllers fetch metadata from each other, and there is only one here.
+            Role::Controller => self.key.listeners().controller && self.key != ApiKey::Fetch,
+        }
+    }
 }
 
 /// Declares the table; `key: min-max => handler`, and `(min)` where clients are told another.
@@ -298,7 +310,8 @@ impl Dispatch for Dispatcher {
         if self.peer.identity.has_expired(begun) && !serves_strangers(key) {
             return close(CloseReason::SessionOver);
         }
-        let Some((index, api)) = find(key) else {
+        let Some((index, api)) = find(key).filter(|(_, api)| api.is_served_by(self.peer.asks))
+        else {
             return close(CloseReason::Unsupported(format!("{key} is not served")));
         };
         if !(api.version_min..=api.version_max).contains(&version) {
@@ -525,5 +538,33 @@ mod tests {
             assert!(api.advertised_min <= api.version_min, "{}", api.key);
             assert!(api.key.is_client_facing(), "{}", api.key);
         }
+    }
+
+    #[test]
+    fn controllers_answer_administrators_and_serve_no_records() {
+        let served = |key| find(key).is_some_and(|(_, api)| api.is_served_by(Role::Controller));
+        for key in [
+            ApiKey::ApiVersions,
+            ApiKey::DescribeCluster,
+            ApiKey::DescribeQuorum,
+            ApiKey::UpdateFeatures,
+            ApiKey::CreateTopics,
+            ApiKey::IncrementalAlterConfigs,
+            ApiKey::SaslHandshake,
+        ] {
+            assert!(served(key), "{key}");
+        }
+        for key in [
+            ApiKey::Produce,
+            ApiKey::Fetch,
+            ApiKey::Metadata,
+            ApiKey::FindCoordinator,
+            ApiKey::DescribeLogDirs,
+            ApiKey::ListGroups,
+            ApiKey::Vote,
+        ] {
+            assert!(!served(key), "{key}");
+        }
+        assert!(APIS.iter().all(|api| api.is_served_by(Role::Broker)));
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use fleuve_metadata::config::{
-    BrokerSettings, Listener as ListenerSettings, Listeners, TlsSettings,
+    BrokerSettings, Listener as ListenerSettings, Listeners, Role, TlsSettings,
 };
 use fleuve_os::Random;
 use parking_lot::RwLock;
@@ -38,6 +38,7 @@ pub(crate) const FILES_LOOK: Duration = Duration::from_secs(5);
 
 /// A socket that is bound and not served yet, with what protects it.
 pub(crate) struct Prepared {
+    role: Role,
     settings: ListenerSettings,
     socket: Listener,
     door: Door,
@@ -48,18 +49,19 @@ impl Prepared {
     /// Binds the address of a listener.
     pub(crate) async fn bind(
         settings: &BrokerSettings,
-        listener: &ListenerSettings,
+        (role, listener): (Role, &ListenerSettings),
         random: &dyn Random,
     ) -> Result<Self, StartError> {
         let socket = startup::bind(settings, listener).await?;
         let door = Door::open(settings, listener, random).await?;
         let files = file_times(&listener.protection.tls).await;
-        Ok(Self { settings: listener.clone(), socket, door, files })
+        Ok(Self { role, settings: listener.clone(), socket, door, files })
     }
 
     /// Tells its name and address.
     pub(crate) fn bound(&self) -> BoundListener {
-        BoundListener { name: self.settings.name.clone(), address: self.socket.address() }
+        let (name, address) = (self.settings.name.clone(), self.socket.address());
+        BoundListener { name, address, is_controllers: self.role == Role::Controller }
     }
 }
 
@@ -115,11 +117,12 @@ impl Listening {
     }
 
     fn serve(&mut self, index: usize, prepared: Prepared) {
-        let Prepared { settings, socket, door, files } = prepared;
+        let Prepared { role, settings, socket, door, files } = prepared;
         *self.around.node.listeners.read()[index].certificate.lock() = door.names();
         let door = Arc::new(RwLock::new(Arc::new(door)));
         let acceptor = Acceptor {
             name: settings.name.clone(),
+            role,
             index,
             socket,
             door: Arc::clone(&door),
@@ -154,7 +157,7 @@ impl Listening {
         let node = Arc::clone(&self.around.node);
         let settings = node.settings();
         let wanted = &settings.network.listeners;
-        let gone = |open: &Open| wanted.open.iter().all(|it| it.name != open.settings.name);
+        let gone = |open: &Open| wanted.all().all(|(_, it)| it.name != open.settings.name);
         for open in self.open.extract_if(.., |open| gone(open)) {
             tracing::info!(listener = %open.settings.name, "listener closed");
             open.task.abort();
@@ -162,11 +165,11 @@ impl Listening {
             node.listeners.read()[open.index].close();
         }
         let mut failures = Vec::new();
-        for listener in &wanted.open {
+        for (role, listener) in wanted.all() {
             let known = self.open.iter().position(|open| open.settings.name == listener.name);
             let outcome = match known {
                 Some(position) => self.renew(position, &settings, listener).await,
-                None => self.open(&settings, listener).await,
+                None => self.open(&settings, (role, listener)).await,
             };
             if let Err(error) = outcome {
                 tracing::error!(%error, "a listener does not follow its configuration");
@@ -184,16 +187,16 @@ impl Listening {
     async fn open(
         &mut self,
         settings: &BrokerSettings,
-        listener: &ListenerSettings,
+        (role, listener): (Role, &ListenerSettings),
     ) -> Result<(), StartError> {
         let node = Arc::clone(&self.around.node);
-        let prepared = Prepared::bind(settings, listener, &*node.random).await?;
+        let prepared = Prepared::bind(settings, (role, listener), &*node.random).await?;
         let bound = prepared.bound();
         tracing::info!(listener = %bound.name, address = %bound.address, "listener opened");
         let endpoint = startup::endpoint(&settings.network.listeners, listener, &bound);
         let index = {
             let mut listeners = node.listeners.write();
-            listeners.push(Arc::new(ListenerState::new(&bound.name, endpoint)));
+            listeners.push(Arc::new(ListenerState::new(&bound.name, role, endpoint)));
             listeners.len() - 1
         };
         self.serve(index, prepared);
@@ -265,9 +268,9 @@ pub(crate) async fn check(
     wanted: &Listeners,
 ) -> Result<(), String> {
     let current = node.settings();
-    for listener in &wanted.open {
-        let known = current.network.listeners.open.iter().find(|known| known.name == listener.name);
-        if let Some(known) = known {
+    for (_, listener) in wanted.all() {
+        let mut all = current.network.listeners.all();
+        if let Some((_, known)) = all.find(|(_, known)| known.name == listener.name) {
             if known.protocol != listener.protocol {
                 return Err(format!(
                     "Security protocol cannot be updated for existing listener {}",
@@ -297,6 +300,7 @@ pub(crate) async fn check(
 /// What the task of a listener needs.
 struct Acceptor {
     name: String,
+    role: Role,
     index: usize,
     socket: Listener,
     door: Arc<RwLock<Arc<Door>>>,
@@ -317,7 +321,7 @@ impl Drop for Seat {
 }
 
 async fn accept(acceptor: Acceptor) {
-    let Acceptor { name, index, socket, door, around } = acceptor;
+    let Acceptor { name, role, index, socket, door, around } = acceptor;
     let Surroundings { node, gate, limits, mut stopped, alive } = around;
     let state = Arc::clone(&node.listeners.read()[index]);
     let connection_stopped = stopped.clone();
@@ -337,6 +341,7 @@ async fn accept(acceptor: Acceptor) {
         let task = tokio::spawn(async move {
             let dispatcher = |identity| {
                 let mut peer = Peer::identified(address, index, identity);
+                peer.asks = role;
                 peer.activity = Some(activity);
                 Dispatcher::new(Arc::clone(&node), peer)
             };

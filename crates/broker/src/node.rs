@@ -8,7 +8,7 @@ use std::time::Duration;
 use fleuve_coordinator::offsets::DeletedTopic as ForgottenTopic;
 use fleuve_coordinator::transaction::ProducerIds;
 use fleuve_metadata::checkpoint::Voter;
-use fleuve_metadata::config::{BrokerSettings, ConfigMap, why_without_effect};
+use fleuve_metadata::config::{BrokerSettings, ConfigMap, Role, why_without_effect};
 use fleuve_metadata::controller::{
     AlterConfigsError, ConfigReplacement, ConfigUpdate, Controller, Decision, DirectoryAssignment,
     MorePartitions, NewTopic, TokenSettings, TopicSelector,
@@ -73,19 +73,21 @@ pub(crate) struct ListenerState {
     pub(crate) authentications: Authentications,
     /// Whose certificate it shows, which decides what may take its place.
     pub(crate) certificate: Mutex<Option<CertificateNames>>,
+    role: Role,
     endpoint: Endpoint,
     is_closed: AtomicBool,
 }
 
 impl ListenerState {
     /// Begins without connections.
-    pub(crate) fn new(name: &str, endpoint: Endpoint) -> Self {
+    pub(crate) fn new(name: &str, role: Role, endpoint: Endpoint) -> Self {
         Self {
             name: name.to_owned(),
             opened: Counter::default(),
             closed: Counter::default(),
             authentications: Authentications::default(),
             certificate: Mutex::default(),
+            role,
             endpoint,
             is_closed: AtomicBool::new(false),
         }
@@ -200,10 +202,12 @@ impl Node {
         self.listeners.read()[listener].endpoint.clone()
     }
 
-    /// The listeners that are open, with the addresses that clients are told.
-    pub(crate) fn open_listeners(&self) -> Vec<(String, Endpoint)> {
+    /// The listeners of the broker, or of the controller, that are open, with the addresses that
+    /// clients are told.
+    pub(crate) fn open_listeners(&self, role: Role) -> Vec<(String, Endpoint)> {
         let listeners = self.listeners.read();
-        let open = listeners.iter().filter(|it| !it.is_closed.load(Ordering::Relaxed));
+        let of_role = listeners.iter().filter(|it| it.role == role);
+        let open = of_role.filter(|it| !it.is_closed.load(Ordering::Relaxed));
         open.map(|it| (it.name.clone(), it.endpoint.clone())).collect()
     }
 

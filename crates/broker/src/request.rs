@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use fleuve_metadata::config::Role;
 use fleuve_os::Piece;
 use fleuve_protocol::messages::ApiKey;
 use fleuve_protocol::{EncodeError, Message, Str, frame};
@@ -55,6 +56,8 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// Which of our listeners it came to, as an index; replies name the addresses of that one.
     pub(crate) listener: usize,
+    /// Whom it talks to there.
+    pub(crate) asks: Role,
     /// The name and version of its library, once it has told.
     pub(crate) software: OnceLock<(Str, Str)>,
     /// Who it is, or how far it has come in proving that.
@@ -135,7 +138,8 @@ impl Peer {
     /// Somebody who has not said anything yet but what `identity` holds.
     pub(crate) fn identified(address: SocketAddr, listener: usize, identity: Identity) -> Self {
         let (software, remembered, mute) = Default::default();
-        Self { address, listener, software, identity, activity: None, mute, remembered }
+        let (asks, activity) = (Role::Broker, None);
+        Self { address, listener, asks, software, identity, activity, mute, remembered }
     }
 
     /// Takes a message of the exchange in which it says who it is.

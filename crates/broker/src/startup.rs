@@ -8,7 +8,7 @@ use std::time::Duration;
 use fleuve_coordinator::share_state::ShareStateSettings;
 use fleuve_coordinator::transaction::ProducerIds;
 use fleuve_metadata::checkpoint::Voter;
-use fleuve_metadata::config::{BrokerSettings, Listener as ListenerSettings, Listeners};
+use fleuve_metadata::config::{BrokerSettings, Listener as ListenerSettings, Listeners, Role};
 use fleuve_metadata::controller::{Controller, Decision, Registration, TokenSettings};
 use fleuve_metadata::image::Endpoint as RegisteredEndpoint;
 use fleuve_protocol::Str;
@@ -253,7 +253,10 @@ pub(crate) async fn open_node(opening: Opening<'_>) -> Result<Arc<Node>, StartEr
             listeners
                 .iter()
                 .zip(endpoints)
-                .map(|(listener, endpoint)| Arc::new(ListenerState::new(&listener.name, endpoint)))
+                .map(|(listener, endpoint)| {
+                    let role = role_of(listener);
+                    Arc::new(ListenerState::new(&listener.name, role, endpoint))
+                })
                 .collect(),
         ),
         gate: Arc::clone(gate),
@@ -338,19 +341,15 @@ async fn register(
     Ok(epoch?.0)
 }
 
-/// This node as a voter of the metadata quorum, at the address of the controller's listener as far
-/// as one is configured.
+/// This node as a voter of the metadata quorum, at the address of the controller's listener, or of
+/// the broker's where there is none.
 fn voter(settings: &BrokerSettings, logs: &Logs, endpoints: &[Endpoint]) -> Voter {
-    let listener = settings.network.listeners.controller.first();
-    let (host, port) = match (listener, endpoints.first()) {
-        (Some(listener), _) if !listener.host.is_empty() => {
-            (Str::copy_from(&listener.host), listener.port)
-        }
-        (listener, Some(endpoint)) => {
-            let port = listener.map_or(endpoint.port as u16, |listener| listener.port);
-            (endpoint.host.clone(), port)
-        }
-        _ => (Str::from("localhost"), 0),
+    let listeners = &settings.network.listeners;
+    let listener = listeners.controller.first();
+    let index = if listener.is_some() { listeners.open.len() } else { 0 };
+    let (host, port) = match endpoints.get(index) {
+        Some(endpoint) => (endpoint.host.clone(), endpoint.port as u16),
+        None => (Str::from("localhost"), 0),
     };
     Voter {
         id: settings.node.id,
@@ -361,11 +360,15 @@ fn voter(settings: &BrokerSettings, logs: &Logs, endpoints: &[Endpoint]) -> Vote
     }
 }
 
+fn role_of(listener: &BoundListener) -> Role {
+    if listener.is_controllers { Role::Controller } else { Role::Broker }
+}
+
 /// What clients of each listener are told.
 fn endpoints(settings: &BrokerSettings, bound: &[BoundListener]) -> Vec<Endpoint> {
     let listeners = &settings.network.listeners;
-    let pairs = listeners.open.iter().zip(bound);
-    pairs.map(|(listener, bound)| endpoint(listeners, listener, bound)).collect()
+    let pairs = listeners.all().zip(bound);
+    pairs.map(|((_, listener), bound)| endpoint(listeners, listener, bound)).collect()
 }
 
 /// What clients of a listener are told: the advertised address, or else the bound one.

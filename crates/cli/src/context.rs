@@ -44,8 +44,12 @@ impl Context {
         Ok(())
     }
 
+    pub(crate) fn client_config(&self) -> Result<ClientConfig, Failure> {
+        Ok(ClientConfig::from_properties(&self.properties)?)
+    }
+
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        Ok(Client::connect(ClientConfig::from_properties(&self.properties)?).await?)
+        Ok(Client::connect(self.client_config()?).await?)
     }
 
     pub(crate) async fn admin(&self) -> Result<Admin, Failure> {

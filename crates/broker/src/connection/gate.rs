@@ -95,8 +95,8 @@ impl GateLimits {
                 }
             }
         }
-        let several = listeners.open.len() > 1;
-        let limits = listeners.open.iter().map(|listener| {
+        let several = listeners.all().count() > 1;
+        let limits = listeners.all().map(|(_, listener)| {
             let limits = ListenerLimits {
                 connections_max: listener.connections_max,
                 rate_max: listener.creation_rate_max,

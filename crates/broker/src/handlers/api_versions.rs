@@ -1,5 +1,7 @@
 //! ApiVersions, versions 0–4: what this broker can do.
 //!
+//! A listener of the controller tells what the controller answers (KIP-919).
+//!
 //! A version that is not served is answered in version 0 with `UNSUPPORTED_VERSION` and the range
 //! that is (KIP-511), so that a newer client can try again instead of giving up.
 
@@ -63,7 +65,7 @@ pub(crate) fn handle(
         min_version_level: quorum_range.max,
     });
     Outcome::Now(ApiVersionsResponse {
-        api_keys: APIS.iter().map(row).collect(),
+        api_keys: APIS.iter().filter(|api| api.is_served_by(context.peer.asks)).map(row).collect(),
         supported_features: supported.collect(),
         finalized_features: finalized,
         finalized_features_epoch: context.node.metadata.end_offset(),

@@ -1,10 +1,12 @@
 //! DescribeQuorum 0–2, AddRaftVoter 0–1, RemoveRaftVoter 0: the metadata quorum, which is this
 //! node alone.
 //!
-//! The controller has no listener of its own, so that the voter's address is that of the broker.
+//! The voter's addresses are those of the controller's listeners, or of the broker's where there
+//! are none.
 //! Kafka tries to reach a voter that is to be added, and answers when it cannot; we refuse at
 //! once, because a quorum of several is not served yet.
 
+use fleuve_metadata::config::Role;
 use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::add_raft_voter_request::AddRaftVoterRequest;
 use fleuve_protocol::messages::add_raft_voter_response::AddRaftVoterResponse;
@@ -82,7 +84,11 @@ pub(crate) fn describe(
         }],
         ..Default::default()
     };
-    let listeners = node.open_listeners().into_iter().map(|(name, endpoint)| Listener {
+    let mut listeners = node.open_listeners(Role::Controller);
+    if listeners.is_empty() {
+        listeners = node.open_listeners(Role::Broker);
+    }
+    let listeners = listeners.into_iter().map(|(name, endpoint)| Listener {
         name: Str::from(name),
         host: endpoint.host,
         port: endpoint.port as u16,

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use fleuve_coordinator::lag::{GroupLag, PartitionLag, Sample};
 use fleuve_http::Page;
+use fleuve_metadata::config::Role;
 use fleuve_protocol::messages::consumer_protocol_assignment::ConsumerProtocolAssignment;
 use fleuve_protocol::{Message, Reader, Str};
 use serde_json::{Map, Value, json};
@@ -108,8 +109,11 @@ fn texts(names: &[Str]) -> Value {
 }
 
 fn cluster_detail(node: &Node) -> Value {
-    let servers: Vec<_> =
-        node.open_listeners().iter().map(|(_, it)| format!("{}:{}", it.host, it.port)).collect();
+    let servers: Vec<_> = node
+        .open_listeners(Role::Broker)
+        .iter()
+        .map(|(_, it)| format!("{}:{}", it.host, it.port))
+        .collect();
     json!({
         "class-name": "kafka", "servers": servers, "topic-refresh": 0,
         "offset-refresh": super::LAG_LOOK_SECONDS,

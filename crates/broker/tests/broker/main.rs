@@ -4,6 +4,7 @@ mod admin;
 mod burrow;
 mod clocks;
 mod consumer_groups;
+mod controller_listener;
 mod directories;
 mod durability;
 mod dynamic_settings;

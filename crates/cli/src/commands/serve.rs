@@ -97,7 +97,8 @@ pub(crate) async fn run(serve: Serve) -> Result<(), Failure> {
         _ = interrupt.recv() => return Ok(()),
     };
     for listener in broker.listeners() {
-        line(format!("listening kafka {}", listener.address))?;
+        let kind = if listener.is_controllers { "controller" } else { "kafka" };
+        line(format!("listening {kind} {}", listener.address))?;
     }
     if let Some(address) = broker.http_address() {
         line(format!("listening http {address}"))?;

@@ -52,7 +52,7 @@ struct ClusterConnect {
     /// Brokers to ask first [env: FLEUVE_BOOTSTRAP_SERVER] [default: localhost:9092].
     #[arg(long, short = 'b')]
     bootstrap_server: Option<String>,
-    /// Controllers to ask first: here that is a broker's address, because the controller is inside.
+    /// Controllers to ask first; where there is no listener of theirs, a broker's address does.
     #[arg(long, short = 'C', conflicts_with = "bootstrap_server")]
     bootstrap_controller: Option<String>,
     /// A file of client properties.

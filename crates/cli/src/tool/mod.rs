@@ -37,7 +37,7 @@ mod verifiable;
 use std::path::PathBuf;
 
 use clap::{Args, Parser};
-use fleuve_client::{Admin, Properties};
+use fleuve_client::{Admin, Client, Error, ErrorCode, Properties};
 
 use crate::context::{Context, DEFAULT_SERVER};
 use crate::failure::Failure;
@@ -157,7 +157,7 @@ const SERVER_VARIABLE: &str = "FLEUVE_BOOTSTRAP_SERVER";
 pub(crate) struct ConnectEither {
     #[command(flatten)]
     connect: Connect,
-    /// Controllers to ask first: here that is a broker's address, because the controller is inside.
+    /// Controllers to ask first; where there is no listener of theirs, a broker's address does.
     #[arg(long, conflicts_with = "bootstrap_server")]
     bootstrap_controller: Option<String>,
 }
@@ -166,13 +166,21 @@ impl ConnectEither {
     async fn admin(&self) -> Result<Admin, Failure> {
         let mut context = self.connect.context()?;
         let Some(address) = &self.bootstrap_controller else { return context.admin().await };
-        context.set("bootstrap.servers", address)?;
-        context.admin().await.map_err(|failure| {
-            Failure::new(format!(
-                "no answer from {address} ({failure}): the controller is inside the broker and has \
-                 no listener of its own, so pass --bootstrap-server with the broker's address"
-            ))
-        })
+        context.set("bootstrap.controllers", address)?;
+        let mut config = context.client_config()?;
+        match Client::connect(config.clone()).await {
+            Ok(client) => Ok(Admin::new(client)),
+            // A broker, whose controller is inside and does the same.
+            Err(error) if error.code() == Some(ErrorCode::MismatchedEndpointType) => {
+                config.bootstrap_servers = std::mem::take(&mut config.bootstrap_controllers);
+                Ok(Admin::new(Client::connect(config).await?))
+            }
+            Err(error @ Error::NoBroker { .. }) => Err(Failure::new(format!(
+                "no answer from {address} ({error}): pass --bootstrap-server with the broker's \
+                 address, or have the broker open a listener with controller.listener.names"
+            ))),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use fleuve_protocol::messages::describe_cluster_request::DescribeClusterRequest;
 
 use super::Admin;
-use crate::client::Lane;
+use crate::client::{CONTROLLERS, Lane};
 use crate::error::{Result, check_said};
 
 /// A cluster with its brokers.
@@ -13,7 +13,7 @@ pub struct ClusterDescription {
     pub id: String,
     /// The controller, or the broker that stands in for it.
     pub controller: Option<i32>,
-    /// The brokers by id.
+    /// The brokers by id, or the controllers if it is those who are asked.
     pub brokers: Vec<DescribedBroker>,
 }
 
@@ -48,7 +48,11 @@ pub struct BrokerVersions {
 impl Admin {
     /// Describes the cluster.
     pub async fn describe_cluster(&self) -> Result<ClusterDescription> {
-        let build = |_| DescribeClusterRequest::default();
+        let endpoint_type = match self.client.config().asks_controllers() {
+            true => CONTROLLERS,
+            false => DescribeClusterRequest::default().endpoint_type,
+        };
+        let build = |_| DescribeClusterRequest { endpoint_type, ..Default::default() };
         let response = self
             .client
             .call_any::<DescribeClusterRequest>(build, |response| {

@@ -122,7 +122,7 @@ impl Client {
         }
         // The list counts in its own order: the first address is what the user thinks of.
         let mut refused = true;
-        for (index, server) in self.inner.config.bootstrap_servers.iter().enumerate() {
+        for (index, server) in self.inner.config.first_addresses().iter().enumerate() {
             let (host, port) = split_address(server)?;
             let key = SlotKey::Bootstrap(index);
             match self.slot_connection(key, (host.to_owned(), port)).await {
@@ -135,7 +135,7 @@ impl Client {
             }
         }
         Err(Error::NoBroker {
-            servers: self.inner.config.bootstrap_servers.join(","),
+            servers: self.inner.config.first_addresses().join(","),
             reason: last.map_or_else(String::new, |error| match error {
                 Error::Disconnected { reason, .. } => reason,
                 other => other.to_string(),

@@ -4,13 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use fleuve_protocol::ErrorCode;
+use fleuve_protocol::messages::describe_cluster_request::DescribeClusterRequest;
 use fleuve_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
+use fleuve_protocol::messages::metadata_response::{MetadataResponse, MetadataResponseBroker};
 use fleuve_types::Uuid;
 use tokio::time::Instant;
 
 use super::{Client, lock};
 use crate::cluster::{Cluster, TopicInfo};
-use crate::error::{Error, Result};
+use crate::connection::Connection;
+use crate::error::{Error, Result, check_said};
 use crate::timing::Deadline;
 
 /// Which topics a refresh asks for.
@@ -129,8 +132,12 @@ impl Client {
             }
         }
         let connection = self.any_connection().await?;
-        let version = connection.version_of::<MetadataRequest>(i16::MAX)?;
-        let response = connection.submit(&request(&scope, version), version)?.wait().await?;
+        let response = if self.inner.config.asks_controllers() && matches!(scope, Scope::Brokers) {
+            controllers(&connection).await?
+        } else {
+            let version = connection.version_of::<MetadataRequest>(i16::MAX)?;
+            connection.submit(&request(&scope, version), version)?.wait().await?
+        };
         let (cluster, errors) = self.cluster().updated(&response, matches!(scope, Scope::All));
         for broker in cluster.brokers() {
             self.learn_address(broker.id, &broker.host, broker.port);
@@ -139,6 +146,39 @@ impl Client {
         Ok(errors)
     }
 }
+
+/// Asks a controller who the controllers are (KIP-919).
+async fn controllers(connection: &Connection) -> Result<MetadataResponse> {
+    let request = DescribeClusterRequest { endpoint_type: CONTROLLERS, ..Default::default() };
+    let version = connection.version_of::<DescribeClusterRequest>(i16::MAX)?;
+    if version < ENDPOINT_TYPE_FROM {
+        return Err(Error::Unsupported {
+            broker: connection.broker().to_owned(),
+            operation: "asking for controllers",
+        });
+    }
+    let response = connection.submit(&request, version)?.wait().await?;
+    check_said(response.error_code, response.error_message.as_deref(), || {
+        format!("controller {}", connection.broker())
+    })?;
+    let brokers = response.brokers.into_iter().map(|node| MetadataResponseBroker {
+        node_id: node.broker_id,
+        host: node.host,
+        port: node.port,
+        rack: node.rack,
+    });
+    Ok(MetadataResponse {
+        brokers: brokers.collect(),
+        cluster_id: Some(response.cluster_id),
+        controller_id: response.controller_id,
+        ..Default::default()
+    })
+}
+
+/// The endpoint type of controllers in DescribeCluster.
+pub(crate) const CONTROLLERS: i8 = 2;
+/// The first version of DescribeCluster that has endpoint types.
+const ENDPOINT_TYPE_FROM: i16 = 1;
 
 fn request(scope: &Scope, version: i16) -> MetadataRequest {
     let topics = match scope {

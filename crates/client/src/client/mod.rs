@@ -26,7 +26,7 @@ use crate::transport::{TcpTransport, TlsTransport, Transport};
 
 pub use brokers::Lane;
 pub(crate) use brokers::OwnLanes;
-pub(crate) use metadata::Scope;
+pub(crate) use metadata::{CONTROLLERS, Scope};
 pub(crate) use routing::{Coordinated, PartitionAnswer};
 
 /// A client of one cluster; clones share everything.

@@ -72,6 +72,7 @@ const SERVED: &[&str] = &[
     "auto.commit.interval.ms",
     "auto.offset.reset",
     "batch.size",
+    "bootstrap.controllers",
     "bootstrap.servers",
     "buffer.memory",
     "client.id",
@@ -154,7 +155,6 @@ const IGNORED: &[(&str, &[&str])] = &[
             "metrics.sample.window.ms",
         ],
     ),
-    ("administration goes through brokers", &["bootstrap.controllers"]),
     ("checksums are always checked", &["check.crcs"]),
     ("every address of a name is tried in any case", &["client.dns.lookup"]),
     (

@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 pub struct ClientConfig {
     /// `bootstrap.servers`: where to ask first, as `host:port`; `localhost:9092` by default.
     pub bootstrap_servers: Vec<String>,
+    /// `bootstrap.controllers`: controllers to ask, as `host:port`, instead of brokers; none by default. It is for
+    /// administration: whatever needs topics needs brokers.
+    pub bootstrap_controllers: Vec<String>,
     /// `client.id`: the name this client gives itself in requests; `fleuve` by default.
     pub client_id: String,
     /// `request.timeout.ms`: how long one request waits for its answer; 30 seconds by default.
@@ -45,6 +48,7 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             bootstrap_servers: vec!["localhost:9092".to_owned()],
+            bootstrap_controllers: Vec::new(),
             client_id: "fleuve".to_owned(),
             request_timeout: Duration::from_secs(30),
             api_timeout: Duration::from_secs(60),
@@ -76,6 +80,9 @@ impl ClientConfig {
         if let Some(servers) = properties.get("bootstrap.servers") {
             config.bootstrap_servers = parse_servers(servers)?;
         }
+        if let Some(controllers) = properties.get("bootstrap.controllers") {
+            config.bootstrap_controllers = parse_servers(controllers)?;
+        }
         if let Some(id) = properties.get("client.id") {
             config.client_id = id.to_owned();
         }
@@ -90,6 +97,19 @@ impl ClientConfig {
         read(properties, "enable.metrics.push", &mut config.metrics_push)?;
         config.security = Security::from_properties(properties)?;
         Ok(config)
+    }
+
+    /// Reports whether controllers are asked, and not brokers.
+    pub(crate) fn asks_controllers(&self) -> bool {
+        !self.bootstrap_controllers.is_empty()
+    }
+
+    /// Where to ask first.
+    pub(crate) fn first_addresses(&self) -> &[String] {
+        match self.asks_controllers() {
+            true => &self.bootstrap_controllers,
+            false => &self.bootstrap_servers,
+        }
     }
 }
 

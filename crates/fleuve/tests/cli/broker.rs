@@ -1,6 +1,7 @@
 //! A broker for a test, and commands run against it.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -37,11 +38,24 @@ impl Broker {
         directory: tempfile::TempDir,
         settings: &[&str],
     ) -> Self {
-        let mut child = Command::new(FLEUVE)
-            .args(["serve", "--listen", address, "--data-dir"])
+        let mut command = Command::new(FLEUVE);
+        command.args(["serve", "--listen", address]);
+        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+        Self::serve(command, directory)
+    }
+
+    /// Starts a broker with what stands in a `server.properties`.
+    pub(crate) fn start_by_file(path: &Path) -> Self {
+        let mut command = Command::new(FLEUVE);
+        command.args(["serve", "--config"]).arg(path);
+        Self::serve(command, tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    fn serve(mut command: Command, directory: tempfile::TempDir) -> Self {
+        let mut child = command
+            .arg("--data-dir")
             .arg(directory.path())
             .args(["--set", "group.initial.rebalance.delay.ms=0"])
-            .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .env("RUST_LOG", "error")
             .stdout(Stdio::piped())
             .spawn()

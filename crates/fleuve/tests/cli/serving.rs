@@ -15,6 +15,70 @@ fn readiness_is_one_line_per_listener_and_then_the_time() {
     assert!(listeners.iter().all(|line| line.starts_with("listening ")), "{listeners:?}");
 }
 
+/// The lines of the `server.properties` that Kafka 4.3 ships that are about addresses, with free ports.
+const QUICKSTART: &str = "process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=localhost:9093
+listeners=PLAINTEXT://:0,CONTROLLER://:0
+inter.broker.listener.name=PLAINTEXT
+advertised.listeners=PLAINTEXT://localhost:0,CONTROLLER://localhost:0
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
+";
+
+#[test]
+fn the_file_of_kafkas_quickstart_opens_a_broker_and_a_controller_for_this_machine() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let path = place.path().join("server.properties");
+    std::fs::write(&path, QUICKSTART).expect("writable");
+    let broker = Broker::start_by_file(&path);
+    assert!(broker.address.starts_with("127.0.0.1:"), "{}", broker.address);
+    let mut lines = broker.announced.iter();
+    let controller = lines.find_map(|line| line.strip_prefix("listening controller "));
+    let controller = controller.expect("it is announced");
+    assert!(controller.starts_with("127.0.0.1:"), "{controller}");
+    let told = controller.replace("127.0.0.1", "localhost");
+
+    let tool = |name: &str, arguments: &[&str]| {
+        let connect = ["--bootstrap-controller", controller];
+        // Where it stands is different from tool to tool.
+        let arguments = match name {
+            "kafka-metadata-quorum" | "kafka-features" => [&connect[..], arguments].concat(),
+            _ => [arguments, &connect].concat(),
+        };
+        broker.run(&[&["tool", name], &arguments[..]].concat())
+    };
+    let status = tool("kafka-metadata-quorum", &["describe", "--status"]);
+    assert!(status.contains(&format!("\"endpoints\": [\"CONTROLLER://{told}\"]}}]")), "{status}");
+    let endpoints = tool("kafka-cluster", &["list-endpoints"]);
+    let port = told.rsplit_once(':').expect("a port").1;
+    let row: Vec<&str> = endpoints.lines().nth(1).expect("a row").split_whitespace().collect();
+    assert_eq!(row, ["1", "localhost", port, "null", "controller"]);
+    let features = tool("kafka-features", &["describe"]);
+    assert!(features.contains("Feature: metadata.version"), "{features}");
+    let entity = ["--entity-type", "brokers", "--entity-default"];
+    let alter = [&["--alter", "--add-config", "log.retention.ms=4711"], &entity[..]].concat();
+    tool("kafka-configs", &alter);
+    let shown = tool("kafka-configs", &[&["--describe"], &entity[..]].concat());
+    assert!(shown.contains("log.retention.ms=4711"), "{shown}");
+    assert_eq!(
+        tool("kafka-reassign-partitions", &["--list"]),
+        "No partition reassignments found.\n"
+    );
+    // What only brokers know is asked of brokers, and says so.
+    let wrong = broker.fail(&["topic", "list", "--bootstrap-server", controller]);
+    assert!(wrong.contains("Metadata"), "{wrong}");
+    // A broker's address does as well, for there need be no controller's.
+    let status = broker.run(&[
+        "tool",
+        "kafka-cluster",
+        "cluster-id",
+        "--bootstrap-controller",
+        &broker.address,
+    ]);
+    assert!(status.starts_with("Cluster ID: "), "{status}");
+}
+
 #[test]
 fn signals_end_a_broker_cleanly_and_what_was_written_stays() {
     let mut broker = Broker::start();

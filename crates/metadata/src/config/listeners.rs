@@ -6,8 +6,8 @@
 //! security.protocol.map = NAME ":" PROTOCOL { "," ... }
 //! ```
 //!
-//! Controller listeners are recognised, so that files written for Kafka work, and set apart: the
-//! controller here needs no socket.
+//! Controller listeners are those that `controller.listener.names` names. Nothing of ours needs
+//! one, because the controller is in this process; who asks controllers directly does (KIP-919).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -89,17 +89,34 @@ pub struct AdvertisedListener {
     pub port: u16,
 }
 
+/// Whom one talks to at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A broker.
+    Broker,
+    /// A controller.
+    Controller,
+}
+
 /// The listeners of a broker, checked together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listeners {
     /// Where clients and brokers connect to.
     pub open: Vec<Listener>,
-    /// Those of Kafka's controllers; not opened.
+    /// Where the controller is asked directly.
     pub controller: Vec<Listener>,
-    /// What clients are told, for each open listener that is told at all.
+    /// What clients are told, for each listener that is told at all.
     pub advertised: Vec<AdvertisedListener>,
     /// Name of the listener that brokers use among themselves.
     pub inter_broker: String,
+}
+
+impl Listeners {
+    /// All listeners, those of the broker first.
+    pub fn all(&self) -> impl Iterator<Item = (Role, &Listener)> {
+        let brokers = self.open.iter().map(|listener| (Role::Broker, listener));
+        brokers.chain(self.controller.iter().map(|listener| (Role::Controller, listener)))
+    }
 }
 
 /// Reads and checks everything about listeners.
@@ -110,6 +127,8 @@ pub(super) fn resolve(layers: &Layers<'_>, host_name: &str, problems: &mut Probl
     let protocols = protocol_map(layers, &controller_names, problems);
     let all = parse_endpoints(layers, "listeners", problems);
     check_ports(&all, origin("listeners"), problems);
+    // What is wrong with these is said further down.
+    let told = parse_endpoints(layers, "advertised.listeners", &mut Problems::default());
 
     let mut listeners = Listeners::default();
     for endpoint in &all {
@@ -125,25 +144,28 @@ pub(super) fn resolve(layers: &Layers<'_>, host_name: &str, problems: &mut Probl
             continue;
         };
         let Endpoint { name, host, port } = endpoint.clone();
+        let is_local = is_loopback(&host);
         let mut listener = Listener {
             connections_max: protection::own_limit(layers, &name, "max.connections"),
             creation_rate_max: protection::own_limit(layers, &name, "max.connection.creation.rate"),
+            protection: protection::resolve(layers, &name, protocol, is_local, problems),
             name,
             protocol,
             host,
             port,
-            protection: Protection::default(),
         };
-        if controller_names.contains(&listener.name) {
-            listeners.controller.push(listener);
-        } else {
-            let is_loopback = is_loopback(&listener.host);
-            listener.protection =
-                protection::resolve(layers, &listener.name, protocol, is_loopback, problems);
-            if !is_loopback && !layers.boolean(ALLOW_KEY) {
+        let is_controllers = controller_names.contains(&listener.name);
+        let is_open_to_all = !is_local && !listener.protection.authenticates();
+        if is_open_to_all && !layers.boolean(ALLOW_KEY) {
+            if listener.host.is_empty() && is_for_this_machine(&listener, is_controllers, &told) {
+                stay_here(&mut listener, origin("listeners"), problems);
+            } else {
                 check_exposure(&listener, origin("listeners"), problems);
             }
-            listeners.open.push(listener);
+        }
+        match is_controllers {
+            true => listeners.controller.push(listener),
+            false => listeners.open.push(listener),
         }
     }
     if listeners.open.is_empty() && problems.errors.is_empty() {
@@ -225,6 +247,9 @@ fn check_ports(endpoints: &[Endpoint], origin: Option<&Origin>, problems: &mut P
     }
 }
 
+/// The name of this machine that only itself knows.
+const LOCALHOST: &str = "localhost";
+
 /// Lets listeners without authentication be reached from other machines.
 pub(super) const ALLOW_KEY: &str = "fleuve.allow.unauthenticated.network";
 
@@ -234,11 +259,28 @@ pub(super) fn is_loopback(host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// Reports whether nobody on another machine could use a listener, wherever it accepts connections: clients are told
+/// to come to this machine, or are not told at all where the controller is.
+fn is_for_this_machine(listener: &Listener, is_controllers: bool, told: &[Endpoint]) -> bool {
+    let told = told.iter().find(|endpoint| endpoint.name == listener.name);
+    told.map_or(is_controllers, |endpoint| is_loopback(&endpoint.host))
+}
+
+/// Binds a listener to the loopback, so that the file of Kafka's quickstart works and nobody is let in by it.
+fn stay_here(listener: &mut Listener, origin: Option<&Origin>, problems: &mut Problems) {
+    LOCALHOST.clone_into(&mut listener.host);
+    problems.warning(
+        origin,
+        format!(
+            "listener {} asks nobody for a password and is for clients on this machine, so it \
+             listens on {LOCALHOST} only; {ALLOW_KEY}=true opens it to the network",
+            listener.name
+        ),
+    );
+}
+
 /// Without authentication, whoever reaches a listener may read, write and delete.
 fn check_exposure(listener: &Listener, origin: Option<&Origin>, problems: &mut Problems) {
-    if listener.protection.authenticates() {
-        return;
-    }
     problems.error(
         origin,
         format!(
@@ -320,6 +362,15 @@ fn advertised(
         (listeners.open.iter().map(of_listener).collect(), layers.origin("listeners"))
     };
     let mut advertised = Vec::new();
+    for controller in &listeners.controller {
+        let told = endpoints.iter().find(|endpoint| endpoint.name == controller.name);
+        let (host, port) =
+            told.map_or((&controller.host, controller.port), |it| (&it.host, it.port));
+        // Unlike a broker's, its address is seldom written, and no address of no machine is told.
+        let is_nowhere = host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+        let host = if is_nowhere { host_name.to_owned() } else { default_host(host) };
+        advertised.push(AdvertisedListener { name: controller.name.clone(), host, port });
+    }
     for endpoint in endpoints {
         if controller_names.contains(&endpoint.name) {
             continue;
@@ -351,7 +402,9 @@ fn advertised(
 
 fn inter_broker(layers: &Layers<'_>, listeners: &Listeners, problems: &mut Problems) -> String {
     const KEY: &str = "inter.broker.listener.name";
-    let names: Vec<&str> = listeners.advertised.iter().map(|known| known.name.as_str()).collect();
+    let is_controllers = |name: &str| listeners.controller.iter().any(|it| it.name == name);
+    let names = listeners.advertised.iter().map(|known| known.name.as_str());
+    let names: Vec<&str> = names.filter(|name| !is_controllers(name)).collect();
     let chosen = layers.text(KEY).filter(|name| !name.is_empty()).map(|name| name.to_uppercase());
     match chosen {
         Some(name) if names.contains(&name.as_str()) || names.is_empty() => name,

@@ -43,7 +43,7 @@ pub use groups::{GroupOverrides, OffsetReset};
 pub use judge::why_without_effect;
 pub use key::{Key, Rule, Status, UpdateMode, ValueType};
 pub use layers::{ConfigMap, Layers, Setting, StaticConfig};
-pub use listeners::{AdvertisedListener, Listener, Listeners, SecurityProtocol};
+pub use listeners::{AdvertisedListener, Listener, Listeners, Role, SecurityProtocol};
 pub use load::{ConfigFile, Override, Sources, load};
 pub use problem::{ConfigError, Origin, Problem, Problems};
 pub use properties::{Property, SyntaxError, decode_text, parse as parse_properties};

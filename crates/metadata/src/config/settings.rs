@@ -406,7 +406,15 @@ impl BrokerSettings {
     ) -> Result<Listeners, ConfigError> {
         let mut problems = Problems::default();
         let layers = self.layers(node, cluster);
-        let listeners = super::listeners::resolve(&layers, &self.host_name, &mut problems);
+        let mut listeners = super::listeners::resolve(&layers, &self.host_name, &mut problems);
+        // As in Kafka, a change of `listeners` is about those of the broker.
+        for known in &self.network.listeners.controller {
+            if listeners.all().all(|(_, listener)| listener.name != known.name) {
+                listeners.controller.push(known.clone());
+                let told = self.network.listeners.advertised.iter();
+                listeners.advertised.extend(told.filter(|told| told.name == known.name).cloned());
+            }
+        }
         if problems.errors.is_empty() { Ok(listeners) } else { Err(ConfigError { problems }) }
     }
 }

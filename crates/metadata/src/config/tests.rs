@@ -85,18 +85,19 @@ fn run(input: &str) -> String {
 
 fn answer(settings: &BrokerSettings, question: &str) -> String {
     let listeners = &settings.network.listeners;
+    let address = |it: &Listener| format!("{}:{} {}:{}", it.name, it.protocol, it.host, it.port);
     match question {
         "node" => format!("{:?}", settings.node),
         "open" => {
-            let address =
-                |it: &Listener| format!("{}:{} {}:{}", it.name, it.protocol, it.host, it.port);
             format!("{:?}", listeners.open.iter().map(address).collect::<Vec<_>>())
         }
         "protection" => {
             let protections = listeners.open.iter().map(|listener| &listener.protection);
             format!("{:#?}", protections.collect::<Vec<_>>())
         }
-        "controller" => format!("{:?}", listeners.controller),
+        "controller" => {
+            format!("{:?}", listeners.controller.iter().map(address).collect::<Vec<_>>())
+        }
         "advertised" => format!("{:?}", listeners.advertised),
         "inter broker" => listeners.inter_broker.clone(),
         "dirs" => format!("{:?}", settings.log.dirs),
