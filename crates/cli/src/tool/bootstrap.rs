@@ -88,6 +88,8 @@ pub(super) fn records(beginning: &Beginning) -> Result<First, Failure> {
         }
         follow(&mut controller, decision.records)?;
     }
+    // What features ask of configs follows from the settings of the broker, which adds it at its start.
+    records.retain(|record| !matches!(record, Record::Config(_)));
     let level = controller.image().features().get(METADATA_VERSION);
     let release = level.and_then(|level| metadata_version_name(*level)).unwrap_or(newest);
     Ok(First { records, release })

@@ -40,7 +40,7 @@ fn topics_and_configurations() {
     let text = script(&broker, "kafka-topics", &["--describe", "--topic", "t"], b"");
     assert!(text.starts_with("Topic: t\tTopicId: "), "{text}");
     assert!(
-        text.contains("PartitionCount: 2\tReplicationFactor: 1\tConfigs: retention.ms=1000\n"),
+        text.contains("PartitionCount: 2\tReplicationFactor: 1\tConfigs: min.insync.replicas=1,retention.ms=1000\n"),
         "{text}"
     );
     assert!(text.contains("\tTopic: t\tPartition: 1\tLeader: 1\tReplicas: 1\tIsr: 1"), "{text}");

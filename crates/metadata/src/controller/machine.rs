@@ -106,12 +106,12 @@ impl Controller {
             records.push(AbortTransactionRecord { reason }.into());
         }
         if self.image().features().is_empty() {
-            // Eligible leaders have nothing to decide among single replicas, and every topic would
-            // show the config that comes with them; whoever upgrades all features gets them.
-            let begins = SUPPORTED_FEATURES.iter().filter(|(name, _)| *name != ELIGIBLE_LEADERS);
-            records.extend(begins.map(|(name, range)| {
+            records.extend(SUPPORTED_FEATURES.iter().map(|(name, range)| {
                 FeatureLevelRecord { name: Str::from(*name), feature_level: range.max }.into()
             }));
+            // Every topic shows this config, as in Kafka, though among single replicas eligible
+            // leaders have nothing to decide.
+            records.extend(self.min_isr_of_cluster());
         } else if self.has_eligible_leaders() {
             records.extend(self.min_isr_of_cluster());
         }
