@@ -28,7 +28,9 @@ pub(super) struct Acls {
     #[arg(long)]
     remove: bool,
     /// List entries.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = [
+        "producer", "consumer", "allow_host", "allow_principal", "deny_host", "deny_principal",
+    ])]
     list: bool,
     /// Who may; may be repeated.
     #[arg(long)]
@@ -37,7 +39,7 @@ pub(super) struct Acls {
     #[arg(long)]
     deny_principal: Vec<String>,
     /// List the entries of this principal; may be repeated.
-    #[arg(long)]
+    #[arg(long, requires = "list")]
     principal: Vec<String>,
     /// From which host; may be repeated.
     #[arg(long)]
@@ -70,10 +72,14 @@ pub(super) struct Acls {
     #[arg(long, default_value = "LITERAL")]
     resource_pattern_type: String,
     /// What a producer needs.
-    #[arg(long, requires = "topic", conflicts_with = "operation")]
+    #[arg(long, requires = "topic", conflicts_with_all = ["operation", "deny_principal", "deny_host"])]
     producer: bool,
     /// What a consumer needs.
-    #[arg(long, requires_all = ["topic", "group"], conflicts_with = "operation")]
+    #[arg(
+        long,
+        requires_all = ["topic", "group"],
+        conflicts_with_all = ["operation", "deny_principal", "deny_host"]
+    )]
     consumer: bool,
     /// What an idempotent producer needed once.
     #[arg(long, requires = "producer")]
@@ -93,6 +99,12 @@ const ALL: i8 = 2;
 pub(super) async fn run(options: Acls) -> Result<(), Failure> {
     let pattern = acl_number(ACL_PATTERN_TYPES, &options.resource_pattern_type)
         .ok_or_else(|| Failure::new("--resource-pattern-type: expected literal or prefixed"))?;
+    let others = options.cluster || !options.transactional_id.is_empty();
+    if options.consumer && !options.producer && others {
+        return Err(Failure::new(
+            "--consumer is about topics and groups: leave --cluster and --transactional-id out",
+        ));
+    }
     let resources = resources(&options);
     let admin = options.connect.admin().await?;
     if options.list {
@@ -314,4 +326,41 @@ fn row(acl: &Acl) -> String {
         acl_name(ACL_OPERATIONS, acl.operation),
         acl_name(ACL_PERMISSIONS, acl.permission_type)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &str) -> Result<Acls, String> {
+        let arguments = std::iter::once("kafka-acls.sh").chain(arguments.split(' '));
+        Acls::try_parse_from(arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_apaches_tool_refuses_is_refused() {
+        for arguments in [
+            "--add --deny-principal User:eve --producer --topic t",
+            "--add --deny-principal User:eve --consumer --topic t --group g",
+            "--add --allow-principal User:ann --deny-host 10.0.0.1 --producer --topic t",
+            "--add --allow-principal User:ann --producer",
+            "--add --allow-principal User:ann --consumer --topic t",
+            "--add --allow-principal User:ann --producer --operation Read --topic t",
+            "--add --principal User:ann --topic t",
+            "--add --allow-principal User:ann --idempotent --topic t",
+            "--list --producer --topic t",
+            "--list --allow-principal User:ann",
+            "--topic t",
+        ] {
+            assert!(parsed(arguments).is_err(), "{arguments}");
+        }
+        for arguments in [
+            "--add --allow-principal User:ann --producer --idempotent --topic t",
+            "--add --allow-principal User:ann --allow-host 10.0.0.1 --consumer --topic t --group g",
+            "--add --deny-principal User:eve --deny-host 10.0.0.1 --operation Read --topic t",
+            "--list --topic t --principal User:ann",
+        ] {
+            parsed(arguments).unwrap_or_else(|error| panic!("{arguments}: {error}"));
+        }
+    }
 }
