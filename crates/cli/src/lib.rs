@@ -16,6 +16,7 @@ mod decode;
 mod failure;
 mod histogram;
 mod levels;
+mod outcome;
 mod output;
 mod password;
 mod patterns;

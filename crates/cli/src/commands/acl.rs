@@ -215,7 +215,10 @@ pub(crate) async fn run(command: Acl, common: &Common) -> Result<(), Failure> {
                 return Err(Failure::new("who? pass --allow User:NAME or --deny User:NAME"));
             }
             admin.create_acls(&entries).await?;
-            line(format!("added {} entries", entries.len()))
+            match common.output {
+                Format::Table => line(format!("added {} entries", entries.len())),
+                format => show(format, entries),
+            }
         }
         Acl::List { which } => {
             let mut entries = Vec::new();

@@ -9,6 +9,7 @@ use crate::args::{Common, Format};
 use crate::commands::replicas;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::outcome::Outcomes;
 use crate::output::{line, print, print_table, print_value};
 
 /// Describe the cluster.
@@ -178,13 +179,17 @@ pub(crate) async fn run(command: Cluster, common: &Common) -> Result<(), Failure
             print(common.output, &value, &["node", "role", "directory", "log end", "lag"], rows)
         }
         Cluster::Unregister { id, dry_run } => {
-            if dry_run {
+            let mut outcomes = Outcomes::new(common.output, dry_run);
+            let sentence = if dry_run {
                 let known = admin.describe_cluster().await?.brokers.iter().any(|b| b.id == id);
                 let state = if known { "is" } else { "is not" };
-                return line(format!("would forget broker {id}, which {state} active"));
-            }
-            admin.unregister_broker(id).await?;
-            line(format!("forgot broker {id}"))
+                format!("would forget broker {id}, which {state} active")
+            } else {
+                admin.unregister_broker(id).await?;
+                format!("forgot broker {id}")
+            };
+            outcomes.done("unregister", json!({ "broker": id }), sentence)?;
+            outcomes.end()
         }
         Cluster::Versions => {
             let brokers = admin.broker_versions().await?;
@@ -250,10 +255,12 @@ async fn features(admin: &Admin, command: Features, format: Format) -> Result<()
     };
     admin.update_features(&updates, upgrade_type, dry_run).await?;
     let verb = if dry_run { "could set" } else { "set" };
+    let mut outcomes = Outcomes::new(format, dry_run);
     for (name, level) in updates {
-        line(format!("{verb} {name} to {level}"))?;
+        let sentence = format!("{verb} {name} to {level}");
+        outcomes.done("alter", json!({ "feature": name, "level": level }), sentence)?;
     }
-    Ok(())
+    outcomes.end()
 }
 
 fn downgrade(is_unsafe: bool) -> UpgradeType {

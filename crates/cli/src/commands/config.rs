@@ -10,6 +10,7 @@ use super::topic::parse_assignments;
 use crate::args::{Common, Format};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::outcome::Outcomes;
 use crate::output::{line, note, print};
 
 /// Describe and change configurations of topics, brokers, groups and client metrics.
@@ -25,6 +26,13 @@ pub(crate) enum Config {
         /// Also those that have their default.
         #[arg(long)]
         all: bool,
+    },
+    /// List what has configurations: topics, brokers, groups and client metrics subscriptions.
+    #[command(after_help = "Example:\n  fleuve config list --kind client-metrics")]
+    List {
+        /// Only of this kind; may be repeated.
+        #[arg(long, value_parser = ["topic", "broker", "broker-logger", "client-metrics", "group"])]
+        kind: Vec<String>,
     },
     /// Change configurations.
     #[command(after_help = "Examples:\n  \
@@ -121,6 +129,14 @@ pub(crate) async fn run(command: Config, common: &Common) -> Result<(), Failure>
             });
             print(common.output, &value, &["name", "value", "source"], rows)
         }
+        Config::List { kind } => {
+            let kinds: Vec<&str> = kind.iter().map(String::as_str).collect();
+            let mut found = admin.list_config_resources(&kinds).await?;
+            found.sort_unstable_by_key(|one| (one.kind(), one.name().to_owned()));
+            let value = found.iter().map(|one| json!({ "kind": one.kind(), "name": one.name() }));
+            let rows = found.iter().map(|one| vec![one.kind().to_owned(), one.name().to_owned()]);
+            print(common.output, &value.collect(), &["kind", "name"], rows)
+        }
         Config::Alter { of, set, delete, append, subtract, dry_run } => {
             let resource = of.resource();
             check_broker(&admin, &resource).await?;
@@ -148,7 +164,24 @@ pub(crate) async fn run(command: Config, common: &Common) -> Result<(), Failure>
                 1 => "1 configuration".to_owned(),
                 count => format!("{count} configurations"),
             };
-            line(format!("{verb} {count} of {whose}"))
+            let mut outcomes = Outcomes::new(common.output, dry_run);
+            for alteration in &alterations {
+                let (operation, key, value) = match alteration {
+                    Alteration::Set(key, value) => ("set", key, Some(value)),
+                    Alteration::Delete(key) => ("delete", key, None),
+                    Alteration::Append(key, value) => ("append", key, Some(value)),
+                    Alteration::Subtract(key, value) => ("subtract", key, Some(value)),
+                };
+                let (kind, name) = (resource.kind(), resource.name());
+                let subject = json!({ "kind": kind, "name": name, "key": key, "value": value });
+                if common.output != Format::Table {
+                    outcomes.done(operation, subject, "")?;
+                }
+            }
+            if common.output == Format::Table {
+                line(format!("{verb} {count} of {whose}"))?;
+            }
+            outcomes.end()
         }
     }
 }

@@ -12,10 +12,10 @@ use serde_json::json;
 
 use super::any_group::{AnyGroup, show_threads};
 use super::share;
-use super::topic::report;
 use crate::args::{Common, Format};
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{Failure, explain};
+use crate::outcome::Outcomes;
 use crate::output::{line, note, out, print, print_table, print_value};
 use crate::quantities::{format_time, now_ms, parse_duration, parse_time};
 use crate::reset::{Plan, Target, ends_of, expand, from_csv, plan, to_csv, within_logs};
@@ -171,16 +171,19 @@ pub(crate) async fn run(command: Group, common: &Common) -> Result<(), Failure> 
             Ok(())
         }
         Group::Delete { names, dry_run } => {
-            let mut results = Vec::new();
+            let mut outcomes = Outcomes::new(common.output, dry_run);
             for name in names {
-                let result = if dry_run {
-                    could_delete(&admin, &name).await
-                } else {
-                    admin.delete_group(&name).await
+                let (result, verb) = match dry_run {
+                    true => (could_delete(&admin, &name).await, "would delete"),
+                    false => (admin.delete_group(&name).await, "deleted"),
                 };
-                results.push((name, result));
+                let subject = json!({ "group": name });
+                match result {
+                    Ok(()) => outcomes.done("delete", subject, format!("{verb} group {name}"))?,
+                    Err(error) => outcomes.failed("delete", subject, explain(&error)),
+                }
             }
-            report(results, if dry_run { "would delete group" } else { "deleted group" }, None)
+            outcomes.end()
         }
         Group::DeleteOffsets { name, topic, dry_run: false }
             if admin.is_share_group(&name).await? =>
@@ -190,29 +193,55 @@ pub(crate) async fn run(command: Group, common: &Common) -> Result<(), Failure> 
                     "a share group forgets whole topics: leave the partition out",
                 ));
             }
-            let results = admin.delete_share_group_offsets(&name, &topic).await?;
-            report(results, &format!("group {name} forgot its offsets of"), None)
+            let mut outcomes = Outcomes::new(common.output, false);
+            for (topic, result) in admin.delete_share_group_offsets(&name, &topic).await? {
+                let subject = json!({ "group": name, "topic": topic });
+                match result {
+                    Ok(()) => {
+                        let sentence = format!("group {name} forgot its offsets of {topic}");
+                        outcomes.done(DELETE_OFFSETS, subject, sentence)?;
+                    }
+                    Err(error) => outcomes.failed(DELETE_OFFSETS, subject, explain(&error)),
+                }
+            }
+            outcomes.end()
         }
         Group::DeleteOffsets { name, topic, dry_run } => {
             let partitions = expand(&admin, &topic).await?;
+            let mut outcomes = Outcomes::new(common.output, dry_run);
+            let subject = |partition: &TopicPartition| {
+                let (topic, partition) = (&*partition.topic, partition.partition);
+                json!({ "group": name, "topic": topic, "partition": partition })
+            };
             if dry_run {
                 let committed = match admin.is_share_group(&name).await? {
                     true => share::starts(&admin, &name).await?,
                     false => admin.group_offsets(&name).await?,
                 };
-                return partitions
-                    .iter()
-                    .filter(|partition| committed.contains_key(partition))
-                    .try_for_each(|partition| {
-                        line(format!("group {name} would forget its offset of {partition}"))
-                    });
+                for partition in partitions.iter().filter(|known| committed.contains_key(known)) {
+                    let sentence = format!("group {name} would forget its offset of {partition}");
+                    outcomes.done(DELETE_OFFSETS, subject(partition), sentence)?;
+                }
+                return outcomes.end();
             }
-            let results = admin.delete_group_offsets(&name, &partitions).await?;
-            let results = results.into_iter().map(|(p, result)| (p.to_string(), result));
-            report(results, &format!("group {name} forgot its offset of"), None)
+            for (partition, result) in admin.delete_group_offsets(&name, &partitions).await? {
+                match result {
+                    Ok(()) => {
+                        let sentence = format!("group {name} forgot its offset of {partition}");
+                        outcomes.done(DELETE_OFFSETS, subject(&partition), sentence)?;
+                    }
+                    Err(error) => {
+                        outcomes.failed(DELETE_OFFSETS, subject(&partition), explain(&error));
+                    }
+                }
+            }
+            outcomes.end()
         }
     }
 }
+
+/// What programs are told was done.
+const DELETE_OFFSETS: &str = "delete offsets";
 
 /// Says what the deletion of a group would meet.
 async fn could_delete(admin: &Admin, name: &str) -> fleuve_client::Result<()> {

@@ -68,14 +68,14 @@ pub(crate) struct VerifyIndex {
 
 pub(crate) async fn run(command: Log, common: &Common) -> Result<(), Failure> {
     match command {
-        Log::Dump(dump) => run_dump(&dump, common.output != Format::Table),
-        Log::VerifyIndex(verify) => verify_indexes(&verify.paths),
+        Log::Dump(dump) => run_dump(&dump, common.output),
+        Log::VerifyIndex(verify) => verify_indexes(&verify.paths, common.output),
     }
 }
 
 /// Dumps files; fails at the end if one of them was damaged.
-pub(crate) fn run_dump(dump: &Dump, as_json: bool) -> Result<(), Failure> {
-    let mut printer = Printer::new(dump, as_json);
+pub(crate) fn run_dump(dump: &Dump, format: Format) -> Result<(), Failure> {
+    let mut printer = Printer::new(dump, format);
     let mut damaged = 0;
     for path in files(&dump.paths)? {
         damaged += usize::from(!printer.dump(&path)?);

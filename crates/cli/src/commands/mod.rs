@@ -16,6 +16,7 @@ pub(crate) mod quota;
 pub(crate) mod replicas;
 pub(crate) mod serve;
 pub(crate) mod share;
+pub(crate) mod token;
 pub(crate) mod topic;
 pub(crate) mod transaction;
 pub(crate) mod user;

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::args::Common;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{line, print};
+use crate::outcome::Outcomes;
+use crate::output::print;
 
 /// Describe and change quotas.
 #[derive(Debug, Subcommand)]
@@ -39,6 +40,15 @@ pub(crate) enum Quota {
         dry_run: bool,
     },
 }
+
+/// What Kafka can limit.
+const KEYS: [&str; 5] = [
+    "producer_byte_rate",
+    "consumer_byte_rate",
+    "request_percentage",
+    "controller_mutation_rate",
+    "connection_creation_rate",
+];
 
 /// Whose quotas.
 #[derive(Debug, Args)]
@@ -99,6 +109,15 @@ pub(crate) async fn run(command: Quota, common: &Common) -> Result<(), Failure> 
             if entity.is_empty() {
                 return Err(Failure::new("whose? pass --user, --client, --ip or their -default"));
             }
+            let keys = set.iter().map(|it| it.split_once('=').map_or(it.as_str(), |(key, _)| key));
+            let unknown =
+                keys.chain(delete.iter().map(String::as_str)).find(|key| !KEYS.contains(key));
+            if let Some(key) = unknown {
+                return Err(Failure::new(format!(
+                    "no quota is called {key}: use one of {}",
+                    KEYS.join(", ")
+                )));
+            }
             let mut operations = Vec::new();
             for assignment in &set {
                 let parsed = assignment.split_once('=').and_then(|(key, number)| {
@@ -116,7 +135,15 @@ pub(crate) async fn run(command: Quota, common: &Common) -> Result<(), Failure> 
             }
             admin.alter_quotas(&entity, &operations, dry_run).await?;
             let verb = if dry_run { "could change" } else { "changed" };
-            line(format!("{verb} {} quotas of {}", operations.len(), describe(&entity)))
+            let names = entity.iter().map(|(kind, name)| (kind.clone(), json!(name)));
+            let quotas = operations.iter().map(|(key, value)| (key.clone(), json!(value)));
+            let subject = json!({
+                "entity": Value::Object(names.collect()), "quotas": Value::Object(quotas.collect()),
+            });
+            let sentence = format!("{verb} {} quotas of {}", operations.len(), describe(&entity));
+            let mut outcomes = Outcomes::new(common.output, dry_run);
+            outcomes.done("alter", subject, sentence)?;
+            outcomes.end()
         }
     }
 }

@@ -10,9 +10,11 @@ use fleuve_types::TopicPartition;
 use serde_json::json;
 
 use super::config::check_broker;
+use super::topic::as_json;
 use crate::args::Format;
 use crate::failure::{Failure, explain};
-use crate::output::{line, print_table, print_value};
+use crate::outcome::Outcomes;
+use crate::output::{note, print_table, print_value};
 use crate::quantities::bytes;
 use crate::reset::expand;
 
@@ -79,7 +81,7 @@ pub(crate) async fn move_to(
     names: &[String],
     target: &str,
     broker: Option<i32>,
-    dry_run: bool,
+    (format, dry_run): (Format, bool),
 ) -> Result<(), Failure> {
     let partitions = expand(admin, names).await?;
     let mut moves: BTreeMap<i32, Vec<(TopicPartition, String)>> = BTreeMap::new();
@@ -102,14 +104,24 @@ pub(crate) async fn move_to(
             }
         }
     }
+    let mut outcomes = Outcomes::new(format, dry_run);
     if moves.is_empty() {
-        return line(format!("nothing to move: all of it is in {target}"));
+        note(format!("nothing to move: all of it is in {target}"));
+    } else if !dry_run && format == Format::Table {
+        note("watch it with `fleuve cluster directories`");
     }
-    let mut failed = 0;
+    let subject = |partition: &TopicPartition, broker: i32| {
+        json!({
+            "topic": &*partition.topic, "partition": partition.partition, "broker": broker,
+            "directory": target,
+        })
+    };
     for (broker, replicas) in moves {
         if dry_run {
             for (partition, from) in &replicas {
-                line(format!("{partition} would move from {from} to {target} on broker {broker}"))?;
+                let sentence =
+                    format!("{partition} would move from {from} to {target} on broker {broker}");
+                outcomes.done("move", subject(partition, broker), sentence)?;
             }
             continue;
         }
@@ -117,19 +129,17 @@ pub(crate) async fn move_to(
             replicas.iter().map(|(partition, _)| (partition.clone(), target.to_owned())).collect();
         for (partition, outcome) in admin.alter_replica_log_dirs(broker, &asked).await? {
             match outcome {
-                Ok(()) => line(format!("{partition} is moving to {target} on broker {broker}"))?,
+                Ok(()) => {
+                    let sentence = format!("{partition} is moving to {target} on broker {broker}");
+                    outcomes.done("move", subject(&partition, broker), sentence)?;
+                }
                 Err(error) => {
-                    failed += 1;
-                    line(format!("{partition} on broker {broker}: {}", explain(&error)))?;
+                    outcomes.failed("move", subject(&partition, broker), explain(&error));
                 }
             }
         }
     }
-    match failed {
-        0 if dry_run => Ok(()),
-        0 => line("watch it with `fleuve cluster directories`"),
-        _ => Err(Failure::new(format!("{failed} partition(s) cannot be moved"))),
-    }
+    outcomes.end()
 }
 
 /// Has leaders elected, of all partitions if none are named.
@@ -137,32 +147,38 @@ pub(crate) async fn elect(
     admin: &Admin,
     partitions: Option<Vec<TopicPartition>>,
     unclean: bool,
-    dry_run: bool,
+    (format, dry_run): (Format, bool),
 ) -> Result<(), Failure> {
+    const ACTION: &str = "elect leader";
+    let mut outcomes = Outcomes::new(format, dry_run);
     if dry_run {
-        return match partitions {
-            None => line("a leader would be elected for every partition"),
+        match partitions {
+            None => {
+                let sentence = "a leader would be elected for every partition";
+                outcomes.done(ACTION, json!({ "partitions": "all" }), sentence)?;
+            }
             Some(partitions) => partitions.iter().try_for_each(|partition| {
-                line(format!("a leader would be elected for {partition}"))
-            }),
-        };
+                let sentence = format!("a leader would be elected for {partition}");
+                outcomes.done(ACTION, as_json(partition), sentence)
+            })?,
+        }
+        return outcomes.end();
     }
     let election = if unclean { ElectionType::Unclean } else { ElectionType::Preferred };
-    let mut failed = 0;
     for (partition, outcome) in admin.elect_leaders(election, partitions.as_deref()).await? {
+        let mut subject = as_json(&partition);
         match outcome {
-            Ok(()) => line(format!("{partition} has a new leader"))?,
+            Ok(()) => {
+                subject["elected"] = json!(true);
+                outcomes.done(ACTION, subject, format!("{partition} has a new leader"))?;
+            }
             Err(error) if error.code() == Some(ErrorCode::ElectionNotNeeded) => {
-                line(format!("{partition} has the leader it is to have"))?;
+                subject["elected"] = json!(false);
+                let sentence = format!("{partition} has the leader it is to have");
+                outcomes.done(ACTION, subject, sentence)?;
             }
-            Err(error) => {
-                failed += 1;
-                line(format!("{partition}: {}", explain(&error)))?;
-            }
+            Err(error) => outcomes.failed(ACTION, subject, explain(&error)),
         }
     }
-    match failed {
-        0 => Ok(()),
-        _ => Err(Failure::new(format!("{failed} partition(s) got no leader"))),
-    }
+    outcomes.end()
 }

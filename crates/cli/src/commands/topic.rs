@@ -11,14 +11,15 @@ use fleuve_client::config::IsolationLevel;
 use fleuve_client::consumer::{EARLIEST, LATEST};
 use fleuve_protocol::ErrorCode;
 use fleuve_types::TopicPartition;
+use serde_json::{Value, json};
 
 pub(crate) use self::showing::join;
-use self::showing::{Only, describe, list, offsets};
-use crate::args::Common;
+use self::showing::{Only, describe, list, offsets, offsets_at};
+use crate::args::{Common, Format};
 use crate::commands::replicas;
 use crate::context::Context;
 use crate::failure::{Failure, explain};
-use crate::output::{line, note};
+use crate::outcome::Outcomes;
 use crate::patterns::{TopicPattern, pick};
 use crate::reset::expand;
 
@@ -106,11 +107,18 @@ pub(crate) enum Topic {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Show first and next offset of each partition.
-    #[command(after_help = "Example:\n  fleuve topic offsets greetings")]
+    /// Show first and next offset of each partition, or the first record of a time.
+    #[command(after_help = "Examples:\n  \
+        fleuve topic offsets greetings\n  \
+        fleuve topic offsets greetings --at 2026-11-21T10:00:00Z\n  \
+        fleuve topic offsets greetings --at max-timestamp")]
     Offsets {
         /// The name.
         name: String,
+        /// Instead, the first record from this time on (2026-11-21T10:00:00Z, @MILLISECONDS), or
+        /// max-timestamp for the newest by its time.
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
     },
     /// Move partitions into another data directory of their brokers.
     #[command(after_help = "Examples:\n  \
@@ -182,8 +190,17 @@ pub(crate) async fn run(command: Topic, common: &Common) -> Result<(), Failure> 
                 .collect();
             let results = admin.create_topics(&topics, dry_run).await?;
             let accepted = if_not_exists.then_some(ErrorCode::TopicAlreadyExists);
-            let verb = if dry_run { "could create topic" } else { "created topic" };
-            report(results.into_iter().map(|(n, r)| (n, r.map(drop))), verb, accepted)
+            let verb = if dry_run { "could create" } else { "created" };
+            let mut outcomes = Outcomes::new(common.output, dry_run);
+            for (name, result) in results {
+                let subject = json!({ "topic": name });
+                match result {
+                    Ok(_) => outcomes.done("create", subject, format!("{verb} topic {name}"))?,
+                    Err(error) if accepted.is_some() && error.code() == accepted => {}
+                    Err(error) => outcomes.failed("create", subject, explain(&error)),
+                }
+            }
+            outcomes.end()
         }
         Topic::List { patterns, internal } => {
             list(&admin, &patterns, internal, common.output).await
@@ -193,67 +210,76 @@ pub(crate) async fn run(command: Topic, common: &Common) -> Result<(), Failure> 
             let set = parse_assignments(&config)?;
             let set = set.into_iter().map(|(key, value)| Alteration::Set(key, value));
             let changes = set.chain(delete_config.into_iter().map(Alteration::Delete)).collect();
-            alter(&admin, &name, partitions, changes, dry_run).await
+            alter(&admin, &name, partitions, changes, (common.output, dry_run)).await
         }
         Topic::Delete { names, regex, if_exists, dry_run } => {
-            delete(&admin, names, regex, if_exists, dry_run).await
+            let names = if regex { matching(&admin, &names).await? } else { names };
+            delete(&admin, &names, if_exists, (common.output, dry_run)).await
         }
         Topic::Move { names, to, broker, dry_run } => {
-            replicas::move_to(&admin, &names, &to, broker, dry_run).await
+            replicas::move_to(&admin, &names, &to, broker, (common.output, dry_run)).await
         }
         Topic::ElectLeaders { names, all, unclean, dry_run } => {
             let partitions = if all { None } else { Some(expand(&admin, &names).await?) };
-            replicas::elect(&admin, partitions, unclean, dry_run).await
+            replicas::elect(&admin, partitions, unclean, (common.output, dry_run)).await
         }
-        Topic::Offsets { name } => offsets(&admin, &name, common.output).await,
+        Topic::Offsets { name, at: None } => offsets(&admin, &name, common.output).await,
+        Topic::Offsets { name, at: Some(at) } => {
+            offsets_at(&admin, &name, &at, common.output).await
+        }
         Topic::DeleteRecords { name, partition, before, dry_run } => {
             let topic = admin.client().topic(&name, false).await?;
             let all = 0..topic.partitions.len() as i32;
             let partitions: Vec<i32> = partition.map_or_else(|| all.collect(), |one| vec![one]);
-            if dry_run {
-                let asked: Vec<_> =
-                    partitions.iter().map(|index| TopicPartition::new(&*name, *index)).collect();
-                let ends = log_ends(&admin, &asked).await?;
-                return asked.iter().try_for_each(|partition| {
-                    let (first, next) = ends[partition];
-                    let start = if before < 0 { next } else { before.clamp(first, next) };
-                    let count = start - first;
-                    line(format!("{partition} would begin at offset {start}, {count} further on"))
-                });
-            }
-            let before = partitions
-                .into_iter()
-                .map(|partition| (TopicPartition::new(&*name, partition), before))
-                .collect();
-            let mut results: Vec<_> = admin.delete_records(&before).await?.into_iter().collect();
-            results.sort_unstable_by(|left, right| left.0.cmp(&right.0));
-            for (partition, result) in results {
-                let start = result?;
-                line(format!("{partition} begins at offset {start} now"))?;
-            }
-            Ok(())
+            let asked = partitions.iter().map(|index| TopicPartition::new(&*name, *index));
+            delete_records(&admin, &asked.collect::<Vec<_>>(), before, (common.output, dry_run))
+                .await
         }
     }
 }
 
-/// Reports a result per item, all of them, and fails if one failed.
-pub(crate) fn report(
-    results: impl IntoIterator<Item = (String, fleuve_client::Result<()>)>,
-    verb: &str,
-    accepted: Option<ErrorCode>,
+/// Names a partition to programs.
+pub(crate) fn as_json(partition: &TopicPartition) -> Value {
+    json!({ "topic": &*partition.topic, "partition": partition.partition })
+}
+
+async fn delete_records(
+    admin: &Admin,
+    partitions: &[TopicPartition],
+    before: i64,
+    (format, dry_run): (Format, bool),
 ) -> Result<(), Failure> {
-    let mut failed = false;
-    for (name, result) in results {
+    const ACTION: &str = "delete records";
+    let mut outcomes = Outcomes::new(format, dry_run);
+    let subject = |partition: &TopicPartition, start: i64| {
+        json!({
+            "topic": &*partition.topic, "partition": partition.partition, "first_offset": start,
+        })
+    };
+    if dry_run {
+        let ends = log_ends(admin, partitions).await?;
+        for partition in partitions {
+            let (first, next) = ends[partition];
+            let start = if before < 0 { next } else { before.clamp(first, next) };
+            let count = start - first;
+            let sentence = format!("{partition} would begin at offset {start}, {count} further on");
+            outcomes.done(ACTION, subject(partition, start), sentence)?;
+        }
+        return outcomes.end();
+    }
+    let asked = partitions.iter().map(|partition| (partition.clone(), before)).collect();
+    let mut results: Vec<_> = admin.delete_records(&asked).await?.into_iter().collect();
+    results.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+    for (partition, result) in results {
         match result {
-            Ok(()) => line(format!("{verb} {name}"))?,
-            Err(error) if accepted.is_some() && error.code() == accepted => {}
-            Err(error) => {
-                failed = true;
-                note(format!("error: {}", explain(&error)));
+            Ok(start) => {
+                let sentence = format!("{partition} begins at offset {start} now");
+                outcomes.done(ACTION, subject(&partition, start), sentence)?;
             }
+            Err(error) => outcomes.failed(ACTION, as_json(&partition), explain(&error)),
         }
     }
-    if failed { Err(Failure::Said) } else { Ok(()) }
+    outcomes.end()
 }
 
 /// Reads `KEY=VALUE` texts.
@@ -294,36 +320,41 @@ pub(crate) async fn log_ends(
 
 async fn delete(
     admin: &Admin,
-    names: Vec<String>,
-    regex: bool,
+    names: &[String],
     if_exists: bool,
-    dry_run: bool,
+    (format, dry_run): (Format, bool),
 ) -> Result<(), Failure> {
-    let names = if regex { matching(admin, &names).await? } else { names };
+    let mut outcomes = Outcomes::new(format, dry_run);
     if dry_run {
         let known = admin.list_topics().await?;
-        for name in &names {
+        for name in names {
             match known.iter().find(|topic| *topic.name == **name) {
                 Some(topic) => {
-                    line(format!(
-                        "would delete topic {name} ({} partitions)",
-                        topic.partitions.len()
-                    ))?;
+                    let count = topic.partitions.len();
+                    let subject = json!({ "topic": name, "partitions": count });
+                    let sentence = format!("would delete topic {name} ({count} partitions)");
+                    outcomes.done("delete", subject, sentence)?;
                 }
                 None if if_exists => {}
                 None => {
-                    return Err(Failure::new(format!(
-                        "there is no topic {name}: see `fleuve topic list`"
-                    )));
+                    let error = format!("there is no topic {name}: see `fleuve topic list`");
+                    outcomes.failed("delete", json!({ "topic": name }), error);
                 }
             }
         }
-        return Ok(());
+        return outcomes.end();
     }
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let results = admin.delete_topics(&names).await?;
     let accepted = if_exists.then_some(ErrorCode::UnknownTopicOrPartition);
-    report(results, "deleted topic", accepted)
+    for (name, result) in admin.delete_topics(&names).await? {
+        let subject = json!({ "topic": name });
+        match result {
+            Ok(()) => outcomes.done("delete", subject, format!("deleted topic {name}"))?,
+            Err(error) if accepted.is_some() && error.code() == accepted => {}
+            Err(error) => outcomes.failed("delete", subject, explain(&error)),
+        }
+    }
+    outcomes.end()
 }
 
 /// The names that fit regular expressions; the system's topics have to be named.
@@ -342,18 +373,21 @@ async fn alter(
     name: &str,
     partitions: Option<i32>,
     alterations: Vec<Alteration>,
-    dry_run: bool,
+    (format, dry_run): (Format, bool),
 ) -> Result<(), Failure> {
     if partitions.is_none() && alterations.is_empty() {
         return Err(Failure::new(
             "nothing to change: pass --partitions, --config KEY=VALUE or --delete-config KEY",
         ));
     }
+    let mut outcomes = Outcomes::new(format, dry_run);
     if !alterations.is_empty() {
         let resource = Resource::Topic(name.to_owned());
         admin.alter_configs(&resource, &alterations, dry_run).await?;
         let verb = if dry_run { "could change" } else { "changed" };
-        line(format!("{verb} {} configurations of topic {name}", alterations.len()))?;
+        let count = alterations.len();
+        let sentence = format!("{verb} {count} configurations of topic {name}");
+        outcomes.done("alter", json!({ "topic": name, "configurations": count }), sentence)?;
     }
     if let Some(count) = partitions {
         for (_, result) in admin.create_partitions(&[(name, count)], dry_run).await? {
@@ -361,7 +395,8 @@ async fn alter(
         }
         let done = if dry_run { "could have" } else { "has" };
         let now = if dry_run { "" } else { " now" };
-        line(format!("topic {name} {done} {count} partitions{now}"))?;
+        let sentence = format!("topic {name} {done} {count} partitions{now}");
+        outcomes.done("alter", json!({ "topic": name, "partitions": count }), sentence)?;
     }
-    Ok(())
+    outcomes.end()
 }

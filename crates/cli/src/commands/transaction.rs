@@ -14,7 +14,8 @@ use serde_json::json;
 use crate::args::Common;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{note, print};
+use crate::outcome::Outcomes;
+use crate::output::print;
 use crate::quantities::{format_time, now_ms};
 use crate::reset::expand;
 
@@ -201,23 +202,30 @@ pub(crate) async fn run(command: Transaction, common: &Common) -> Result<(), Fai
                 "the transaction of producer {} epoch {} in {partition}",
                 aborted.producer_id, aborted.producer_epoch
             );
-            if dry_run {
-                note(format!("would abort {what}"));
-                return Ok(());
+            if !dry_run {
+                admin.abort_transaction(&aborted).await?;
             }
-            admin.abort_transaction(&aborted).await?;
-            note(format!("aborted {what}"));
-            Ok(())
+            let verb = if dry_run { "would abort" } else { "aborted" };
+            let subject = json!({
+                "topic": &*partition.topic, "partition": partition.partition,
+                "producer_id": aborted.producer_id, "producer_epoch": aborted.producer_epoch,
+            });
+            let mut outcomes = Outcomes::new(format, dry_run);
+            outcomes.done("abort", subject, format!("{verb} {what}"))?;
+            outcomes.end()
         }
         Transaction::ForceTerminate { transactional_id, dry_run } => {
             let known = admin.describe_transaction(&transactional_id).await?;
-            if dry_run {
-                note(format!("would shut out the producer of {transactional_id}, {}", known.state));
-                return Ok(());
-            }
-            admin.fence_producer(&transactional_id).await?;
-            note(format!("shut out the producer of {transactional_id}"));
-            Ok(())
+            let sentence = if dry_run {
+                format!("would shut out the producer of {transactional_id}, {}", known.state)
+            } else {
+                admin.fence_producer(&transactional_id).await?;
+                format!("shut out the producer of {transactional_id}")
+            };
+            let subject = json!({ "transactional_id": transactional_id, "state": known.state });
+            let mut outcomes = Outcomes::new(format, dry_run);
+            outcomes.done("force-terminate", subject, sentence)?;
+            outcomes.end()
         }
     }
 }

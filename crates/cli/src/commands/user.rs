@@ -5,12 +5,14 @@ use fleuve_client::Admin;
 use fleuve_client::admin::ScramMechanism;
 use fleuve_os::{OsRandom, Random};
 use fleuve_protocol::ErrorCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::args::Common;
+use super::token::{self, Token};
+use crate::args::{Common, Format};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{line, print};
+use crate::outcome::Outcomes;
+use crate::output::print;
 use crate::password::read_new;
 
 /// Create, list, change and delete users that log in with SCRAM.
@@ -26,6 +28,11 @@ pub(crate) enum User {
     Alter(Password),
     /// List users.
     List,
+    /// Passwords for programs that hold for a while: delegation tokens.
+    Token {
+        #[command(subcommand)]
+        command: Token,
+    },
     /// Delete a user's credentials.
     Delete {
         /// The user.
@@ -80,7 +87,8 @@ pub(crate) async fn run(command: User, common: &Common) -> Result<(), Failure> {
                     password.name
                 )));
             }
-            set(&admin, password, &ScramMechanism::ALL, "created").await
+            let told = ("create", "created", common.output);
+            set(&admin, password, &ScramMechanism::ALL, told).await
         }
         User::Alter(password) => {
             let known = mechanisms_of(&admin, &password.name).await?;
@@ -91,7 +99,7 @@ pub(crate) async fn run(command: User, common: &Common) -> Result<(), Failure> {
                 )));
             }
             // What somebody has left out on purpose does not come back with a new password.
-            set(&admin, password, &known, "changed").await
+            set(&admin, password, &known, ("alter", "changed", common.output)).await
         }
         User::List => {
             let mut users = Vec::new();
@@ -120,6 +128,7 @@ pub(crate) async fn run(command: User, common: &Common) -> Result<(), Failure> {
             });
             print(common.output, &value, &["user", "mechanism", "iterations"], rows)
         }
+        User::Token { command } => token::run(command, &admin, common.output).await,
         User::Delete { name, mechanism, dry_run } => {
             let mut found = mechanisms_of(&admin, &name).await?;
             if let Some(only) = mechanism {
@@ -130,14 +139,16 @@ pub(crate) async fn run(command: User, common: &Common) -> Result<(), Failure> {
                     "user {name} has no such credential: see `fleuve user list`"
                 )));
             }
+            let mut outcomes = Outcomes::new(common.output, dry_run);
             for mechanism in found {
                 if !dry_run {
                     admin.delete_scram_credential(&name, mechanism).await?;
                 }
                 let verb = if dry_run { "would delete" } else { "deleted" };
-                line(format!("{verb} the {} credential of {name}", mechanism.name()))?;
+                let sentence = format!("{verb} the {} credential of {name}", mechanism.name());
+                outcomes.done("delete", subject(&name, mechanism), sentence)?;
             }
-            Ok(())
+            outcomes.end()
         }
     }
 }
@@ -165,7 +176,7 @@ async fn set(
     admin: &Admin,
     options: Password,
     usual: &[ScramMechanism],
-    verb: &str,
+    (action, verb, format): (&str, &str, Format),
 ) -> Result<(), Failure> {
     let Password { name, mechanism, iterations, password } = options;
     let password = match password {
@@ -176,11 +187,17 @@ async fn set(
         Some(only) => vec![only.into()],
         None => usual.to_vec(),
     };
+    let mut outcomes = Outcomes::new(format, false);
     for mechanism in mechanisms {
         let mut salt = [0; SALT_BYTES];
         OsRandom.fill(&mut salt);
         admin.set_scram_password(&name, mechanism, iterations, &salt, &password).await?;
-        line(format!("{verb} the {} credential of {name}", mechanism.name()))?;
+        let sentence = format!("{verb} the {} credential of {name}", mechanism.name());
+        outcomes.done(action, subject(&name, mechanism), sentence)?;
     }
-    Ok(())
+    outcomes.end()
+}
+
+fn subject(name: &str, mechanism: ScramMechanism) -> Value {
+    json!({ "user": name, "mechanism": mechanism.name() })
 }

@@ -11,6 +11,7 @@ use fleuve_types::TopicPartition;
 use serde_json::Value;
 
 use super::Connect;
+use crate::args::Format;
 use crate::commands::log::{Dump, run_dump, verify_indexes};
 use crate::decode::Decoder;
 use crate::failure::Failure;
@@ -222,7 +223,7 @@ pub(super) struct DumpLog {
 
 pub(super) fn dump_log(options: DumpLog) -> Result<(), Failure> {
     if options.index_sanity_check || options.verify_index_only {
-        return verify_indexes(&options.files);
+        return verify_indexes(&options.files, Format::Table);
     }
     let decoders = [
         (options.offsets_decoder, Decoder::Coordinator),
@@ -239,5 +240,5 @@ pub(super) fn dump_log(options: DumpLog) -> Result<(), Failure> {
         skip_metadata: options.skip_record_metadata,
         bytes_max: options.max_bytes,
     };
-    run_dump(&dump, false)
+    run_dump(&dump, Format::Table)
 }

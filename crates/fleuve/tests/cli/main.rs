@@ -8,3 +8,4 @@ mod records;
 mod serving;
 mod tools;
 mod transactions;
+mod verbs;

@@ -143,7 +143,7 @@ fn transactions_are_listed_described_and_shut_out() {
     assert_eq!(broker.json(&args), Value::Array(Vec::new()));
 
     let said = broker.output(&["transaction", "force-terminate", "shop-1", "--dry-run"], b"");
-    assert!(String::from_utf8_lossy(&said.stderr).contains("would shut out"));
+    assert!(String::from_utf8_lossy(&said.stdout).contains("would shut out"));
     assert_eq!(states(&broker.json(&["transaction", "list", "--state", "Ongoing"])).len(), 1);
     broker.run(&["transaction", "force-terminate", "shop-1"]);
     let listed = broker.json(&["transaction", "list", "--pattern", "shop-1"]);

@@ -3,28 +3,39 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
 use super::files::{Kind, base_offset, fields, files, first, read_batch, rising};
+use crate::args::Format;
 use crate::failure::Failure;
-use crate::output::line;
+use crate::output::{line, print_value};
 
 /// Looks whether every entry of the indexes points at a batch that holds its offset.
-pub(crate) fn verify_indexes(paths: &[PathBuf]) -> Result<(), Failure> {
+pub(crate) fn verify_indexes(paths: &[PathBuf], format: Format) -> Result<(), Failure> {
     let mut wrong = 0;
+    let mut found = Vec::new();
     for path in files(paths)? {
         let kind = Kind::of(&path);
         if !matches!(kind, Some(Kind::OffsetIndex | Kind::TimeIndex)) {
             continue;
         }
         let shown = path.display();
-        line(format!("Dumping {shown}"))?;
+        let is_for_people = format == Format::Table;
+        if is_for_people {
+            line(format!("Dumping {shown}"))?;
+        }
         let problems = verify_index(&path, kind == Some(Kind::TimeIndex))?;
-        if problems.is_empty() {
+        if is_for_people && problems.is_empty() {
             line(format!("{shown} passed the check."))?;
         }
-        for problem in &problems {
+        for problem in problems.iter().filter(|_| is_for_people) {
             line(format!("  {problem}"))?;
         }
         wrong += usize::from(!problems.is_empty());
+        found.push(json!({ "file": shown.to_string(), "problems": problems }));
+    }
+    if format != Format::Table {
+        print_value(format, &Value::Array(found))?;
     }
     match wrong {
         0 => Ok(()),

@@ -12,8 +12,10 @@ use serde_json::json;
 
 use super::Dump;
 use super::files::{Kind, base_offset, decoder_of, fields, first, read_batch, rising};
+use crate::args::Format;
 use crate::decode::Decoder;
 use crate::failure::Failure;
+use crate::output::yaml;
 
 /// No batch may grow larger than this when decompressed.
 const DECOMPRESSED_BYTES_MAX: usize = 1 << 30;
@@ -21,7 +23,7 @@ const DECOMPRESSED_BYTES_MAX: usize = 1 << 30;
 /// Writes what the options of a dump ask for.
 pub(super) struct Printer {
     out: BufWriter<io::StdoutLock<'static>>,
-    as_json: bool,
+    format: Format,
     records: bool,
     data: bool,
     raw: bool,
@@ -33,10 +35,10 @@ pub(super) struct Printer {
 }
 
 impl Printer {
-    pub(super) fn new(dump: &Dump, as_json: bool) -> Self {
+    pub(super) fn new(dump: &Dump, format: Format) -> Self {
         Self {
             out: BufWriter::new(io::stdout().lock()),
-            as_json,
+            format,
             records: dump.records || dump.data || dump.decoder.is_some(),
             data: dump.data || dump.decoder.is_some(),
             raw: dump.raw,
@@ -60,7 +62,7 @@ impl Printer {
                  file"
             ))
         })?;
-        if !self.as_json {
+        if self.format == Format::Table {
             writeln!(self.out, "Dumping {shown}")?;
         }
         if kind == Kind::Log {
@@ -138,7 +140,7 @@ impl Printer {
         let unreadable = |error: io::Error| Failure::new(format!("cannot read {shown}: {error}"));
         let file = File::open(path).map_err(unreadable)?;
         let size = file.metadata().map_err(unreadable)?.len();
-        if !self.as_json {
+        if self.format == Format::Table {
             writeln!(self.out, "Log starting offset: {}", base_offset(path))?;
         }
         let mut decompressor = Decompressor::new(DECOMPRESSED_BYTES_MAX);
@@ -384,10 +386,11 @@ impl Printer {
         text: impl FnOnce() -> String,
         value: impl FnOnce() -> serde_json::Value,
     ) -> io::Result<()> {
-        if self.as_json {
-            writeln!(self.out, "{}", value())
-        } else {
-            writeln!(self.out, "{}", text())
+        match self.format {
+            Format::Table => writeln!(self.out, "{}", text()),
+            Format::Json => writeln!(self.out, "{}", value()),
+            // Of any number of documents the first can be read before the last is there.
+            Format::Yaml => write!(self.out, "---\n{}", yaml(&value())),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use clap::Args;
 use fleuve_client::Admin;
 use fleuve_client::admin::{DescribedPartition, Resource, TopicDescription};
+use fleuve_client::config::IsolationLevel;
 use fleuve_types::TopicPartition;
 use serde_json::json;
 
@@ -13,6 +14,7 @@ use crate::args::Format;
 use crate::failure::Failure;
 use crate::output::{line, print};
 use crate::patterns::TopicPattern;
+use crate::quantities::{format_time, parse_time};
 
 /// Which partitions to show; without any of them, all.
 #[derive(Debug, Default, Args)]
@@ -219,6 +221,51 @@ pub(super) async fn offsets(admin: &Admin, name: &str, format: Format) -> Result
     });
     print(format, &value, &["partition", "first offset", "next offset", "span"], rows)
 }
+
+/// Shows the first record of each partition from a time on.
+pub(super) async fn offsets_at(
+    admin: &Admin,
+    name: &str,
+    at: &str,
+    format: Format,
+) -> Result<(), Failure> {
+    let time = match at {
+        "max-timestamp" => MAX_TIMESTAMP,
+        at => parse_time(at).ok_or_else(|| {
+            Failure::new(format!(
+                "--at {at}: expected a time, as 2026-11-21T10:00:00Z or @MILLISECONDS, or \
+                 max-timestamp"
+            ))
+        })?,
+    };
+    let topic = admin.client().topic(name, false).await?;
+    let partitions = 0..topic.partitions.len() as i32;
+    let asked = partitions.map(|index| (TopicPartition::new(name, index), time)).collect();
+    let answers = admin.list_offsets(&asked, IsolationLevel::ReadUncommitted).await?;
+    let mut found = Vec::new();
+    for (partition, result) in answers {
+        let answer = result?;
+        // Where no record is of that time or younger, there is no offset.
+        let offset = (answer.offset >= 0).then_some(answer.offset);
+        found.push((partition.partition, offset, offset.map(|_| answer.timestamp)));
+    }
+    found.sort_unstable_by_key(|(partition, ..)| *partition);
+    let value = found.iter().map(|(partition, offset, timestamp)| {
+        json!({ "partition": partition, "offset": offset, "timestamp_ms": timestamp })
+    });
+    let rows = found.iter().map(|(partition, offset, timestamp)| {
+        let none = || "-".to_owned();
+        vec![
+            partition.to_string(),
+            offset.map_or_else(none, |offset| offset.to_string()),
+            timestamp.map_or_else(none, format_time),
+        ]
+    });
+    print(format, &value.collect(), &["partition", "offset", "time"], rows)
+}
+
+/// Asks for the record with the highest time.
+const MAX_TIMESTAMP: i64 = -3;
 
 pub(crate) fn join(ids: &[i32]) -> String {
     ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
