@@ -39,7 +39,7 @@ pub(super) struct Acls {
     #[arg(long)]
     deny_principal: Vec<String>,
     /// List the entries of this principal; may be repeated.
-    #[arg(long, requires = "list")]
+    #[arg(long)]
     principal: Vec<String>,
     /// From which host; may be repeated.
     #[arg(long)]
@@ -99,12 +99,7 @@ const ALL: i8 = 2;
 pub(super) async fn run(options: Acls) -> Result<(), Failure> {
     let pattern = acl_number(ACL_PATTERN_TYPES, &options.resource_pattern_type)
         .ok_or_else(|| Failure::new("--resource-pattern-type: expected literal or prefixed"))?;
-    let others = options.cluster || !options.transactional_id.is_empty();
-    if options.consumer && !options.producer && others {
-        return Err(Failure::new(
-            "--consumer is about topics and groups: leave --cluster and --transactional-id out",
-        ));
-    }
+    check(&options)?;
     let resources = resources(&options);
     let admin = options.connect.admin().await?;
     if options.list {
@@ -126,6 +121,20 @@ pub(super) async fn run(options: Acls) -> Result<(), Failure> {
         line(format!(" {}\n", rows.join("\n")))?;
     }
     Ok(admin.create_acls(&entries).await?)
+}
+
+/// Looks for options that mean nothing together, as far as the parser cannot.
+fn check(options: &Acls) -> Result<(), Failure> {
+    if !options.principal.is_empty() && !options.list {
+        return Err(Failure::new("--principal is for --list: see kafka-acls.sh --help"));
+    }
+    let others = options.cluster || !options.transactional_id.is_empty();
+    if options.consumer && !options.producer && others {
+        return Err(Failure::new(
+            "--consumer is about topics and groups: leave --cluster and --transactional-id out",
+        ));
+    }
+    Ok(())
 }
 
 /// Removes the entries that are named, or all of the resources, once somebody has said that this is
@@ -332,9 +341,10 @@ fn row(acl: &Acl) -> String {
 mod tests {
     use super::*;
 
-    fn parsed(arguments: &str) -> Result<Acls, String> {
+    fn parsed(arguments: &str) -> Result<(), String> {
         let arguments = std::iter::once("kafka-acls.sh").chain(arguments.split(' '));
-        Acls::try_parse_from(arguments).map_err(|error| error.to_string())
+        let options = Acls::try_parse_from(arguments).map_err(|error| error.to_string())?;
+        check(&options).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -347,6 +357,7 @@ mod tests {
             "--add --allow-principal User:ann --consumer --topic t",
             "--add --allow-principal User:ann --producer --operation Read --topic t",
             "--add --principal User:ann --topic t",
+            "--add --allow-principal User:ann --consumer --topic t --group g --cluster",
             "--add --allow-principal User:ann --idempotent --topic t",
             "--list --producer --topic t",
             "--list --allow-principal User:ann",
