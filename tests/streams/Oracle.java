@@ -68,7 +68,7 @@ public class Oracle {
         tables.add(b.table("u", text));
         int count = 4 + random.nextInt(9);
         for (int i = 0; i < count; i++) {
-            int step = random.nextInt(21);
+            int step = random.nextInt(22);
             int x = random.nextInt(streams.size());
             int y = random.nextInt(streams.size());
             int t = random.nextInt(tables.size());
@@ -116,6 +116,7 @@ public class Oracle {
                     .reduce((p, q) -> shorten(p + q), Materialized.with(S, S)).toStream((w, v) -> w.key()).filter((k, v) -> v != null).mapValues(v -> v));
                 case 19 -> streams.add(stream.split().branch((k, v) -> v.length() > 2).defaultBranch().entrySet().stream()
                     .filter(branch -> branch.getKey().endsWith("1")).findFirst().get().getValue());
+                case 20 -> tables.add(table.transformValues(() -> new Marked(null)));
                 default -> tables.add(stream.groupByKey(Grouped.with("p" + i, S, S)).<String>cogroup((k, v, a) -> shorten(a + v))
                     .cogroup(streams.get(y).groupByKey(Grouped.with("q" + i, S, S)), (k, v, a) -> shorten(v + a)).aggregate(() -> "i", Materialized.with(S, S)));
             }
@@ -451,6 +452,41 @@ public class Oracle {
                     .toStream().to("both-out", Produced.with(S, S));
                 return new Program(List.of("s", "t:t"), b);
             }
+            case "transformed" -> {
+                b.addStateStore(Stores.keyValueStoreBuilder(Stores.inMemoryKeyValueStore("seen"), S, S));
+                b.addStateStore(Stores.keyValueStoreBuilder(Stores.inMemoryKeyValueStore("again"), S, S));
+                KTable<String, String> t = b.table("t", text);
+                KTable<String, String> r = b.table("r", text);
+                KTable<String, String> m = t.transformValues(() -> new Marked(null));
+                m.toStream().to("out", Produced.with(S, S));
+                m.join(r, (x, y) -> x + "," + y).toStream().to("inner-out", Produced.with(S, S));
+                r.leftJoin(m, (x, y) -> x + ";" + y).groupBy((k, v) -> KeyValue.pair(v.substring(0, 1), v), Grouped.with(S, S))
+                    .reduce((x, y) -> shorten(x + "+" + y), (x, y) -> shorten(x + "-" + y), kept("reduced")).toStream().to("left-out", Produced.with(S, S));
+                b.stream("s", text).leftJoin(m, (x, y) -> x + "," + y).to("stream-out", Produced.with(S, S));
+                m.join(r, Oracle::foreignKey, (x, y) -> x + "=" + y).toStream().to("foreign-out", Produced.with(S, S));
+                r.leftJoin(m, Oracle::foreignKey, (x, y) -> x + "=" + y).toStream().to("foreign-back", Produced.with(S, S));
+                KTable<String, String> k = t.transformValues(() -> new Marked("seen"), kept("kept"), Named.as("marked"), "seen");
+                k.toStream().to("kept-out", Produced.with(S, S));
+                k.filter((key, v) -> v.length() % 2 == 0).groupBy((key, v) -> KeyValue.pair(v.substring(0, 1), v), Grouped.with(S, S))
+                    .aggregate(() -> "", (key, v, agg) -> agg + "+" + v, (key, v, agg) -> agg + "-" + v, kept("agg")).toStream().to("agg-out", Produced.with(S, S));
+                t.leftJoin(r, (x, y) -> x + y).transformValues(() -> new Marked("again"), Materialized.with(S, S), "again")
+                    .groupBy((key, v) -> KeyValue.pair(v, key), Grouped.with(S, S)).count(Materialized.as("n")).toStream().to("n-out", Produced.with(S, Serdes.Long()));
+                return new Program(List.of("t:t", "t:r", "s"), b);
+            }
+            case "transformed_versions" -> {
+                KTable<String, String> t = b.table("t", text, versioned("long", 30));
+                KTable<String, String> u = b.table("u", text, versioned("short", 9));
+                KTable<String, String> m = t.transformValues(() -> new Marked(null));
+                m.toStream().to("out", Produced.with(S, S));
+                m.join(u, (x, y) -> x + "," + y).toStream().to("inner-out", Produced.with(S, S));
+                b.stream("s", text).join(m, (x, y) -> x + "," + y).to("stream-out", Produced.with(S, S));
+                t.transformValues(() -> new Marked(null), Materialized.with(S, S)).leftJoin(u, (x, y) -> x + ";" + y).toStream().to("plain-out", Produced.with(S, S));
+                t.mapValues(v -> v + "'", Materialized.with(S, S)).leftJoin(u, (x, y) -> x + "&" + y).toStream().to("mapped-out", Produced.with(S, S));
+                t.filter((k, v) -> v.length() != 3, Materialized.with(S, S)).outerJoin(u, (x, y) -> x + "&" + y).toStream().to("filtered-out", Produced.with(S, S));
+                t.transformValues(() -> new Marked(null), versioned("mapped", 4)).groupBy((k, v) -> KeyValue.pair(v.substring(0, 1), v), Grouped.with(S, S))
+                    .aggregate(() -> "", (k, v, agg) -> agg + "+" + v, (k, v, agg) -> agg + "-" + v, kept("agg")).toStream().to("agg-out", Produced.with(S, S));
+                return new Program(List.of("t:t", "t:u", "s"), b);
+            }
             case "versioned_tables" -> {
                 KTable<String, String> t = b.table("t", text, versioned("long", 30));
                 KTable<String, String> u = b.table("u", text, versioned("short", 9));
@@ -501,24 +537,60 @@ public class Oracle {
                 b.addStateStore(Stores.keyValueStoreBuilder(Stores.inMemoryKeyValueStore("last"), S, S));
                 KStream<String, String> a = b.stream("a", text);
                 a.process(Tally::new, "tally").filter((k, v) -> v != null).to("out", Produced.with(S, S));
-                a.processValues(() -> new FixedKeyProcessor<String, String, String>() {
-                    private FixedKeyProcessorContext<String, String> context;
-                    private KeyValueStore<String, String> last;
-
-                    @Override
-                    public void init(FixedKeyProcessorContext<String, String> context) {
-                        this.context = context;
-                        last = context.getStateStore("last");
-                    }
-
-                    @Override
-                    public void process(FixedKeyRecord<String, String> record) {
-                        String before = last.get(record.key());
-                        last.put(record.key(), record.value());
-                        if (!record.value().equals(before)) context.forward(record.withValue(before + ">" + record.value()));
-                    }
-                }, "last").groupByKey(Grouped.with(S, S)).count(Materialized.as("n")).toStream().to("n-out", Produced.with(S, Serdes.Long()));
+                a.processValues(() -> new Changes("last"), "last").groupByKey(Grouped.with(S, S)).count(Materialized.as("n")).toStream().to("n-out", Produced.with(S, Serdes.Long()));
                 return new Program(List.of("a", "a", "a", "+"), b);
+            }
+            case "processors_behind" -> {
+                b.addStateStore(Stores.keyValueStoreBuilder(Stores.inMemoryKeyValueStore("joined"), S, S));
+                b.addStateStore(Stores.keyValueStoreBuilder(Stores.inMemoryKeyValueStore("reduced"), S, S).withLoggingDisabled());
+                KStream<String, String> l = b.stream("l", text);
+                l.join(b.stream("r", text), (x, y) -> x + "," + y, JoinWindows.ofTimeDifferenceAndGrace(ms(6), ms(4)), StreamJoined.with(S, S, S))
+                    .processValues(() -> new Changes("joined"), "joined").to("joined-out", Produced.with(S, S));
+                l.groupByKey(Grouped.with(S, S)).reduce((x, y) -> shorten(x + y), kept("rows")).toStream().mapValues(v -> v)
+                    .processValues(() -> new Changes("reduced"), "reduced").to("reduced-out", Produced.with(S, S));
+                return new Program(List.of("l", "r"), b);
+            }
+            case "join_options" -> {
+                KStream<String, String> l = b.stream("l", text);
+                KStream<String, String> r = b.stream("r", text);
+                JoinWindows w = JoinWindows.ofTimeDifferenceAndGrace(ms(6), ms(4));
+                l.leftJoin(r, (x, y) -> x + "," + y, w, StreamJoined.with(S, S, S).withStoreName("kept")).to("left-out", Produced.with(S, S));
+                l.outerJoin(r, (k, x, y) -> k + x + "," + y, w, StreamJoined.with(S, S, S).withName("pairs").withStoreName("both").withLoggingDisabled())
+                    .to("outer-out", Produced.with(S, S));
+                l.leftJoin(r, (x, y) -> x + ";" + y, w, StreamJoined.with(S, S, S).withThisStoreSupplier(Stores.inMemoryWindowStore("mine", ms(16), ms(12), true))
+                    .withOtherStoreSupplier(Stores.inMemoryWindowStore("theirs", ms(16), ms(12), true))).to("supplied-out", Produced.with(S, S));
+                l.flatMapValues((k, v) -> List.of(k + v, v)).join(b.table("t", text), (k, x, y) -> k + x + y, Joined.with(S, S, S)).to("table-out", Produced.with(S, S));
+                return new Program(List.of("l", "r", "t:t"), b);
+            }
+            case "last_used" -> {
+                KeyValueBytesStoreSupplier two = Stores.lruMap("rows", 2);
+                KTable<String, String> t = b.table("t", text, Materialized.<String, String>as(two).withKeySerde(S).withValueSerde(S));
+                KTable<String, String> f = t.filter((k, v) -> v.length() != 2, Materialized.<String, String>as(Stores.lruMap("filtered", 1)).withKeySerde(S).withValueSerde(S));
+                f.toStream().to("out", Produced.with(S, S));
+                f.groupBy((k, v) -> KeyValue.pair(v.substring(0, 1), v), Grouped.with(S, S))
+                    .aggregate(() -> "", (k, v, agg) -> shorten(agg + "+" + v), (k, v, agg) -> shorten(agg + "-" + v), kept("agg")).toStream().to("agg-out", Produced.with(S, S));
+                KStream<String, String> s = b.stream("s", text);
+                s.leftJoin(t, (x, y) -> x + "," + y).to("joined-out", Produced.with(S, S));
+                s.groupByKey(Grouped.with(S, S)).count(Materialized.<String, Long>as(Stores.lruMap("counts", 2)).withKeySerde(S).withValueSerde(Serdes.Long())).toStream()
+                    .to("counts-out", Produced.with(S, Serdes.Long()));
+                b.addStateStore(Stores.keyValueStoreBuilder(Stores.lruMap("last", 2), S, S));
+                s.processValues(() -> new Changes("last"), "last").to("changes-out", Produced.with(S, S));
+                return new Program(List.of("t:t", "s"), b);
+            }
+            case "unlimited" -> {
+                KGroupedStream<String, String> x = b.stream("a", text).groupByKey(Grouped.with(S, S));
+                KGroupedStream<String, String> y = b.stream("b", text).groupBy((k, v) -> v.substring(0, 1), Grouped.with(S, S));
+                Serde<Windowed<String>> windowed = WindowedSerdes.timeWindowedSerdeFrom(String.class, Long.MAX_VALUE);
+                x.windowedBy(UnlimitedWindows.of()).count(Materialized.as("all")).toStream().to("all-out", Produced.with(windowed, Serdes.Long()));
+                KTable<Windowed<String>, String> since = x.windowedBy(UnlimitedWindows.of().startOn(java.time.Instant.ofEpochMilli(40)))
+                    .reduce((one, two) -> shorten(one + two), keptWindows("since"));
+                since.toStream().to("since-out", Produced.with(windowed, S));
+                since.groupBy((w, v) -> KeyValue.pair(w.key() + (w.window().end() == Long.MAX_VALUE) + v.length() % 2, v), Grouped.with(S, S))
+                    .count(Materialized.as("lengths")).toStream().to("lengths-out", Produced.with(S, Serdes.Long()));
+                x.<String>cogroup((k, v, agg) -> shorten(agg + v)).cogroup(y, (k, v, agg) -> shorten(agg + "-" + v))
+                    .windowedBy(UnlimitedWindows.of().startOn(java.time.Instant.ofEpochMilli(30))).aggregate(() -> "u", keptWindows("both")).toStream()
+                    .to("both-out", Produced.with(windowed, S));
+                return new Program(List.of("a", "a", "b"), b);
             }
             case "patterns" -> {
                 KStream<String, String> matched = b.stream(java.util.regex.Pattern.compile("m-[a-z]+"), text);
@@ -588,6 +660,61 @@ public class Oracle {
             if (record.value() == null) store.delete(record.key());
             else store.put(record.key(), record.value() + mark);
         }
+    }
+
+    /** Values that differ from the one before, with that. */
+    static class Changes implements FixedKeyProcessor<String, String, String> {
+        private final String name;
+        private FixedKeyProcessorContext<String, String> context;
+        private KeyValueStore<String, String> last;
+
+        Changes(String name) {
+            this.name = name;
+        }
+
+        @Override
+        public void init(FixedKeyProcessorContext<String, String> context) {
+            this.context = context;
+            last = context.getStateStore(name);
+        }
+
+        @Override
+        public void process(FixedKeyRecord<String, String> record) {
+            String before = last.get(record.key());
+            last.put(record.key(), record.value());
+            if (!record.value().equals(before)) context.forward(record.withValue(before + ">" + record.value()));
+        }
+    }
+
+    /** Marks values with the times of their rows, and counts in a store, if it has one. Makes something of nothing for one key, and nothing of something. */
+    static class Marked implements ValueTransformerWithKey<String, String, String> {
+        private final String name;
+        private org.apache.kafka.streams.processor.ProcessorContext context;
+        private KeyValueStore<String, String> seen;
+
+        Marked(String name) {
+            this.name = name;
+        }
+
+        @Override
+        public void init(org.apache.kafka.streams.processor.ProcessorContext context) {
+            this.context = context;
+            if (name != null) seen = context.getStateStore(name);
+        }
+
+        @Override
+        public String transform(String key, String value) {
+            if (value == null && !key.equals("b") || value != null && value.startsWith("q")) return null;
+            String made = shorten(value == null ? "none" : value) + "@" + context.timestamp();
+            if (seen == null) return shorten(made);
+            String before = seen.get(key);
+            String now = before == null ? "1" : String.valueOf(Integer.parseInt(before) + 1);
+            seen.put(key, now);
+            return made + "#" + now;
+        }
+
+        @Override
+        public void close() { }
     }
 
     /** Collects values, tells them by event time, and something by the clock on the wall. */

@@ -39,10 +39,11 @@ pub use driver::{
 pub use dsl::processor;
 pub use dsl::{
     AsyncOrder, Batch, Branches, CogroupedKStream, Consumed, ErrorPolicy, GlobalKTable,
-    JoinWindows, KGroupedStream, KGroupedTable, KStream, KTable, Materialized, Partitioning,
-    Produced, Repartitioned, SessionWindowedCogroupedKStream, SessionWindowedKStream,
-    SessionWindows, SlidingWindows, StreamTask, SuppressBuffer, Suppressed,
-    TimeWindowedCogroupedKStream, TimeWindowedKStream, TimeWindows, Topology, Transform, Windowing,
+    JoinWindows, Joined, KGroupedStream, KGroupedTable, KStream, KTable, Materialized,
+    Partitioning, Produced, Repartitioned, SessionWindowedCogroupedKStream, SessionWindowedKStream,
+    SessionWindows, SlidingWindows, StreamJoined, StreamTask, SuppressBuffer, Suppressed,
+    TimeWindowedCogroupedKStream, TimeWindowedKStream, TimeWindows, Topology, Transform,
+    UnlimitedWindows, Windowing,
 };
 pub use error::{ProcessingError, TopologyError};
 pub use query::{Answer, InStore, JsonReply, Position, Query, QueryError, in_store};

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use fleuve_streams::processor::{
     FixedKeyProcessor, KvState, Processor, ProcessorContext, ProcessorError, State,
+    TransformContext, ValueTransformer,
 };
 use fleuve_streams::{
-    Clock, Consumed, GlobalKTable, JoinWindows, KStream, KTable, Materialized, Produced, Record,
-    Schedule, SerdeOf, SessionWindows, SlidingWindows, SuppressBuffer, Suppressed, TestDriver,
-    TimeWindows, Topology, TopologyOptimization,
+    Clock, Consumed, GlobalKTable, JoinWindows, Joined, KStream, KTable, Materialized, Produced,
+    Record, Schedule, SerdeOf, SessionWindows, SlidingWindows, StreamJoined, SuppressBuffer,
+    Suppressed, TestDriver, TimeWindows, Topology, TopologyOptimization, UnlimitedWindows,
 };
 use serde_json::Value;
 
@@ -114,6 +115,7 @@ fn random(steps: &Value) -> Topology {
                 let branches = x.split().branch(|_, value| value.len() > 2).default_branch();
                 streams.push(branches[0].clone());
             }
+            20 => tables.push(t.transform_values(Marked { seen: None })),
             _ => tables.push(
                 x.group_by_key()
                     .repartitioned_as(&format!("p{place}"))
@@ -486,6 +488,83 @@ fn program(name: &str) -> Topology {
                 .to_stream()
                 .to("joined-out");
         }
+        "transformed" => {
+            let (t, r) = (table("t"), table("r"));
+            let (seen, again) = (app.kv_store("seen"), app.kv_store("again"));
+            let m = t.transform_values(Marked { seen: None });
+            m.to_stream().to("out");
+            m.join(&r, |x, y| format!("{x},{y}")).to_stream().to("inner-out");
+            r.left_join(&m, move |x, y| format!("{x};{}", or_null(y)))
+                .group_by(|_, value| (value[..1].to_owned(), value.clone()))
+                .reduce(
+                    Materialized::named("reduced"),
+                    |x, y| shorten(format!("{x}+{y}")),
+                    |x, y| shorten(format!("{x}-{y}")),
+                )
+                .to_stream()
+                .to("left-out");
+            stream("s").left_join(&m, move |x, y| format!("{x},{}", or_null(y))).to("stream-out");
+            m.join_foreign(&r, |_, value| foreign_key(value), |x, y| format!("{x}={y}"))
+                .to_stream()
+                .to("foreign-out");
+            r.left_join_foreign(
+                &m,
+                |_, value| foreign_key(value),
+                move |x, y| format!("{x}={}", or_null(y)),
+            )
+            .to_stream()
+            .to("foreign-back");
+            let k = t
+                .named("marked")
+                .transform_values_with(Materialized::named("kept"), Marked { seen: Some(seen) });
+            k.to_stream().to("kept-out");
+            k.filter(|_, value| value.len() % 2 == 0)
+                .group_by(|_, value| (value[..1].to_owned(), value.clone()))
+                .aggregate(
+                    Materialized::named("agg"),
+                    String::new,
+                    |_, value, agg| format!("{agg}+{value}"),
+                    |_, value, agg| format!("{agg}-{value}"),
+                )
+                .to_stream()
+                .to("agg-out");
+            t.left_join(&r, move |x, y| format!("{x}{}", or_null(y)))
+                .transform_values_with(Materialized::unnamed(), Marked { seen: Some(again) })
+                .group_by(|key, value| (value.clone(), key.clone()))
+                .count("n")
+                .to_stream()
+                .to("n-out");
+        }
+        "transformed_versions" => {
+            let (t, u) = (versioned("t", "long", 30), versioned("u", "short", 9));
+            let marked = Marked { seen: None };
+            let m = t.transform_values(marked.clone());
+            m.to_stream().to("out");
+            m.join(&u, |x, y| format!("{x},{y}")).to_stream().to("inner-out");
+            stream("s").join(&m, |x, y| format!("{x},{y}")).to("stream-out");
+            t.transform_values_with(Materialized::unnamed(), marked.clone())
+                .left_join(&u, move |x, y| format!("{x};{}", or_null(y)))
+                .to_stream()
+                .to("plain-out");
+            t.map_values_with(Materialized::unnamed(), |_, value| format!("{value}'"))
+                .left_join(&u, move |x, y| format!("{x}&{}", or_null(y)))
+                .to_stream()
+                .to("mapped-out");
+            t.filter_with(Materialized::unnamed(), |_, value| value.len() != 3)
+                .outer_join(&u, move |x, y| format!("{}&{}", or_null(x), or_null(y)))
+                .to_stream()
+                .to("filtered-out");
+            t.transform_values_with(Materialized::named("mapped").versioned_ms(4), marked)
+                .group_by(|_, value| (value[..1].to_owned(), value.clone()))
+                .aggregate(
+                    Materialized::named("agg"),
+                    String::new,
+                    |_, value, agg| format!("{agg}+{value}"),
+                    |_, value, agg| format!("{agg}-{value}"),
+                )
+                .to_stream()
+                .to("agg-out");
+        }
         "versioned_tables" => {
             let t = versioned("t", "long", 30);
             let u = versioned("u", "short", 9);
@@ -748,6 +827,91 @@ fn program(name: &str) -> Topology {
             let changes = Changes { last: app.kv_store("last") };
             a.process_values(changes).group_by_key().count("n").to_stream().to("n-out");
         }
+        "processors_behind" => {
+            let l = stream("l");
+            let changes = Changes { last: app.kv_store("joined") };
+            l.join_within(&stream("r"), JoinWindows::of_ms(6, 4), |x, y| format!("{x},{y}"))
+                .process_values(changes)
+                .to("joined-out");
+            let kept = Materialized::named("reduced").without_logging();
+            let changes = Changes { last: app.kv_store_with(kept) };
+            l.group_by_key()
+                .reduce("rows", |x, y| shorten(x + &y))
+                .to_stream()
+                .map_values(Option::unwrap_or_default)
+                .process_values(changes)
+                .to("reduced-out");
+        }
+        "join_options" => {
+            let (l, r) = (stream("l"), stream("r"));
+            let windows = JoinWindows::of_ms(6, 4);
+            let kept = StreamJoined::default().store_name("kept");
+            l.left_join_within_with(&r, windows, kept, move |_, x, y| {
+                format!("{x},{}", or_null(y))
+            })
+            .to("left-out");
+            let both = StreamJoined::default().store_name("both").without_logging();
+            l.named("pairs")
+                .outer_join_within_with(&r, windows, both, move |key, x, y| {
+                    format!("{key}{},{}", or_null(x), or_null(y))
+                })
+                .to("outer-out");
+            let supplied = StreamJoined::default().this_store("mine").other_store("theirs");
+            l.left_join_within_with(&r, windows, supplied, move |_, x, y| {
+                format!("{x};{}", or_null(y))
+            })
+            .to("supplied-out");
+            l.flat_map_values_with_key(|key, value| [format!("{key}{value}"), value])
+                .join_with(&table("t"), Joined::default(), |key, x, y| format!("{key}{x}{y}"))
+                .to("table-out");
+        }
+        "last_used" => {
+            let kept = Materialized::named("rows").lru(2);
+            let t: KTable<String, String> = app.table_with("t", Consumed::default(), kept);
+            let kept = Materialized::named("filtered").lru(1);
+            let f = t.filter_with(kept, |_, value| value.len() != 2);
+            f.to_stream().to("out");
+            f.group_by(|_, value| (value[..1].to_owned(), value.clone()))
+                .aggregate(
+                    Materialized::named("agg"),
+                    String::new,
+                    |_, value, agg| shorten(format!("{agg}+{value}")),
+                    |_, value, agg| shorten(format!("{agg}-{value}")),
+                )
+                .to_stream()
+                .to("agg-out");
+            let s = stream("s");
+            s.left_join(&t, move |x, y| format!("{x},{}", or_null(y))).to("joined-out");
+            s.group_by_key()
+                .count_with(Materialized::named("counts").lru(2))
+                .to_stream()
+                .to("counts-out");
+            let last = app.kv_store_with(Materialized::named("last").lru(2));
+            s.process_values(Changes { last }).to("changes-out");
+        }
+        "unlimited" => {
+            let x = stream("a").group_by_key();
+            let y = stream("b").group_by(|_, value| value[..1].to_owned());
+            x.windowed_by(UnlimitedWindows::of()).count("all").to_stream().to("all-out");
+            let since = x
+                .windowed_by(UnlimitedWindows::of().start_on_ms(40))
+                .reduce("since", |x, y| shorten(x + &y));
+            since.to_stream().to("since-out");
+            since
+                .group_by(|key, value| {
+                    let endless = key.window.end == i64::MAX;
+                    (format!("{}{endless}{}", key.key, value.len() % 2), value.clone())
+                })
+                .count("lengths")
+                .to_stream()
+                .to("lengths-out");
+            x.cogroup(|_, value, agg: String| shorten(agg + &value))
+                .cogroup(&y, |_, value, agg| shorten(format!("{agg}-{value}")))
+                .windowed_by(UnlimitedWindows::of().start_on_ms(30))
+                .aggregate("both", || "u".to_owned())
+                .to_stream()
+                .to("both-out");
+        }
         "patterns" => {
             let matched = || -> KStream<String, String> { app.stream_pattern("m-[a-z]+") };
             let (matched, same) = (matched(), matched());
@@ -913,6 +1077,44 @@ impl Processor for Tally {
     }
 }
 
+/// Marks values with the times of their rows, and counts in a store, if it has one. Makes something of nothing for one
+/// key, and nothing of something.
+#[derive(Clone)]
+struct Marked {
+    seen: Option<KvState<String, String>>,
+}
+
+impl ValueTransformer for Marked {
+    type Key = String;
+    type ValueIn = String;
+    type ValueOut = String;
+
+    fn states(&self) -> Vec<&str> {
+        self.seen.iter().map(State::name).collect()
+    }
+
+    fn transform(
+        &mut self,
+        row: &Record<String, Option<String>>,
+        cx: &mut TransformContext<'_>,
+    ) -> Result<Option<String>, ProcessorError> {
+        let value = match row.value.as_deref() {
+            None if row.key != "b" => return Ok(None),
+            Some(value) if value.starts_with('q') => return Ok(None),
+            value => value.unwrap_or("none"),
+        };
+        let made = format!("{}@{}", shorten(value.to_owned()), row.timestamp);
+        let Some(seen) = &self.seen else {
+            return Ok(Some(shorten(made)));
+        };
+        let mut seen = cx.state(seen);
+        let before: i32 = seen.get(&row.key)?.map_or(Ok(0), |before| before.parse())?;
+        let now = (before + 1).to_string();
+        seen.put(&row.key, now.clone())?;
+        Ok(Some(format!("{made}#{now}")))
+    }
+}
+
 /// Values that differ from the one before, with that.
 #[derive(Clone)]
 struct Changes {
@@ -982,8 +1184,9 @@ fn compare(name: &str, vector: &Value, program: impl Fn() -> Topology) {
         })
         .collect();
     let expected = expected.join("\n");
-    let is_random = name.starts_with("random_");
-    let (described, expected) = match is_random {
+    // Kafka Streams' hash sets put the names of these in another order, too.
+    let in_any_order = name.starts_with("random_") || name == "join_options";
+    let (described, expected) = match in_any_order {
         true => (neighbours_sorted(&described), neighbours_sorted(&expected)),
         false => (described, expected),
     };
@@ -1186,6 +1389,8 @@ topologies!(
     global_table,
     self_join,
     table_kept,
+    transformed,
+    transformed_versions,
     versioned_tables,
     versioned_groups,
     versioned_streams,
@@ -1199,5 +1404,9 @@ topologies!(
     named,
     patterns,
     processors,
+    processors_behind,
+    join_options,
+    last_used,
+    unlimited,
     stores_of_topics,
 );

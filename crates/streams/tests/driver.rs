@@ -2,10 +2,12 @@
 
 use fleuve_streams::processor::{
     KvState, Output, Processor, ProcessorContext, ProcessorError, State, TimerState,
+    TransformContext, ValueTransformer,
 };
 use fleuve_streams::{
-    Consumed, ErrorPolicy, Record, SessionWindows, SuppressBuffer, Suppressed, TestDriver,
-    Topology, Window, Windowed,
+    Clock, Consumed, ErrorPolicy, JoinWindows, KStream, KTable, Materialized, Record, Schedule,
+    SessionWindows, StreamJoined, SuppressBuffer, Suppressed, TestDriver, Topology,
+    UnlimitedWindows, Window, Windowed,
 };
 
 fn send(driver: &mut TestDriver, at: i64, key: &str, value: &str) {
@@ -353,4 +355,295 @@ fn a_read_only_store_is_restored_from_its_topic_as_far_as_it_was_read() {
         send(&mut driver, 1, key, "v");
     }
     driver.output::<String, i64>("out").expect_in_any_order([("a", 1), ("b", 2), ("c", 3)]);
+}
+
+/// Puts in front of values what a state has for their keys, refuses some, and counts how often it was called by time.
+#[derive(Clone)]
+struct Prefixed {
+    prefixes: KvState<String, String>,
+    ticks: i32,
+}
+
+impl ValueTransformer for Prefixed {
+    type Key = String;
+    type ValueIn = String;
+    type ValueOut = String;
+
+    fn states(&self) -> Vec<&str> {
+        vec![self.prefixes.name()]
+    }
+
+    fn init(&mut self, cx: &mut TransformContext<'_>) -> Result<(), ProcessorError> {
+        cx.schedule(10, Clock::StreamTime);
+        Ok(())
+    }
+
+    fn transform(
+        &mut self,
+        row: &Record<String, Option<String>>,
+        cx: &mut TransformContext<'_>,
+    ) -> Result<Option<String>, ProcessorError> {
+        let Some(value) = &row.value else {
+            return Ok(None);
+        };
+        if value == "bad" {
+            return Err("a bad value".into());
+        }
+        let prefix = cx.state(&self.prefixes).get(&row.key)?.unwrap_or_default();
+        Ok(Some(format!("{prefix}{value}{}", self.ticks)))
+    }
+
+    fn punctuate(
+        &mut self,
+        _: Schedule,
+        _: i64,
+        _: &mut TransformContext<'_>,
+    ) -> Result<(), ProcessorError> {
+        self.ticks += 1;
+        Ok(())
+    }
+}
+
+/// A table whose rows a transformer makes with the rows of another.
+fn prefixed(app: &Topology) -> KTable<String, String> {
+    app.table_with::<String, String>(
+        "prefixes",
+        Consumed::default(),
+        Materialized::named("prefixes"),
+    );
+    let prefixes = KvState::of("prefixes");
+    app.table::<String, String>("in").transform_values(Prefixed { prefixes, ticks: 0 })
+}
+
+#[test]
+fn a_transformer_of_a_table_sees_states_and_is_called_by_time() {
+    let app = Topology::new("app");
+    prefixed(&app).to_stream().to("out");
+    let mut driver = TestDriver::new(&app).expect("a valid topology");
+    driver.input("prefixes").at(0).send("k", ">");
+    send(&mut driver, 1, "k", "a");
+    send(&mut driver, 20, "k", "b");
+    driver.input("in").at(21).send(&"k".to_owned(), &None::<String>);
+    driver.output::<String, Option<String>>("out").expect([
+        ("k".to_owned(), Some(">a1".to_owned())),
+        ("k".to_owned(), Some(">b1".to_owned())),
+        ("k".to_owned(), None),
+    ]);
+}
+
+#[test]
+fn a_join_asks_a_transformer_that_has_states_for_rows() {
+    let app = Topology::new("app");
+    let rows = prefixed(&app);
+    app.stream::<String, String>("events")
+        .join(&rows, |event, row| format!("{event}={row}"))
+        .to("out");
+    let mut driver = TestDriver::new(&app).expect("a valid topology");
+    send(&mut driver, 1, "k", "a");
+    driver.input("events").at(2).send("k", "x");
+    // What the transformer looks up may have changed since the row did.
+    driver.input("prefixes").at(3).send("k", ">");
+    driver.input("events").at(4).send("k", "y").send("l", "z");
+    driver.output::<String, String>("out").expect([("k", "x=a1"), ("k", "y=>a1")]);
+    assert!(driver.failure().is_none());
+}
+
+#[test]
+fn an_error_of_a_transformer_is_a_matter_of_the_policy_unless_a_row_is_looked_up() {
+    let run = |policy: ErrorPolicy, events: &[&str]| {
+        let app = Topology::new("app");
+        app.on_error(policy);
+        let rows = prefixed(&app);
+        rows.to_stream().to("out");
+        app.stream::<String, String>("events").join(&rows, |event, _| event.clone()).to("joined");
+        let mut driver = TestDriver::new(&app).expect("a valid topology");
+        send(&mut driver, 1, "k", "bad");
+        send(&mut driver, 2, "l", "good");
+        for key in events {
+            driver.input("events").at(3).send(&(*key).to_owned(), &"x".to_owned());
+        }
+        let failed = driver.failure().map(|failure| failure.cause.to_string());
+        (driver.output::<String, String>("out").pairs().len(), failed)
+    };
+    assert_eq!(run(ErrorPolicy::Skip, &["l"]), (1, None));
+    assert_eq!(run(ErrorPolicy::Fail, &[]), (0, Some("a bad value".to_owned())));
+    // The row that cannot be made is not the event's fault.
+    assert_eq!(run(ErrorPolicy::Skip, &["k"]), (1, Some("a bad value".to_owned())));
+}
+
+#[test]
+fn a_window_that_never_closes_has_nothing_to_send_then() {
+    let app = Topology::new("app");
+    app.stream::<String, String>("in")
+        .group_by_key()
+        .windowed_by(UnlimitedWindows::of())
+        .emit_final()
+        .count("counts");
+    assert!(app.build().is_err_and(|error| error.to_string().contains("never closes")));
+}
+
+#[test]
+fn a_window_that_never_closes_is_kept_for_good_and_survives_a_crash() {
+    let app = Topology::new("app");
+    let late = app
+        .stream::<String, String>("in")
+        .group_by_key()
+        .windowed_by(UnlimitedWindows::of().start_on_ms(5))
+        .count("counts");
+    late.to_stream_by(|key, _| format!("{} {}", key.key, key.window.start)).to("out");
+    late.late::<String>().to("late");
+    let plan = app.build().expect("valid");
+    let topics = plan.subtopologies().iter().flat_map(|part| &part.changelog_topics);
+    let kept: Vec<&str> = topics.map(|topic| topic.config["retention.ms"].as_str()).collect();
+    assert_eq!(kept, [i64::MAX.to_string()]);
+    let mut driver = TestDriver::new(&app).expect("a valid topology");
+    send(&mut driver, 7, "k", "a");
+    send(&mut driver, 4, "k", "before the beginning");
+    send(&mut driver, i64::MAX / 4, "l", "far ahead");
+    driver.crash();
+    send(&mut driver, 6, "k", "b");
+    driver.output::<String, i64>("out").expect([("k 5", 1), ("l 5", 1), ("k 5", 2)]);
+    // What is in no window is not late.
+    assert!(driver.output::<String, String>("late").pairs().is_empty());
+}
+
+/// Takes the number of records of each key, in a store of two.
+#[derive(Clone)]
+struct Seen(KvState<String, i64>);
+
+impl Processor for Seen {
+    type KeyIn = String;
+    type ValueIn = String;
+    type KeyOut = String;
+    type ValueOut = i64;
+
+    fn states(&self) -> Vec<&str> {
+        vec![self.0.name()]
+    }
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        cx: &mut ProcessorContext<'_, String, i64>,
+    ) -> Result<(), ProcessorError> {
+        let mut seen = cx.state(&self.0);
+        let count = seen.put_if_absent(&record.key, 1)?.map_or(1, |before| before + 1);
+        seen.put(&record.key, count)?;
+        assert!(seen.range(record.key.clone()..)?.first() == Some(&(record.key.clone(), count)));
+        Ok(cx.forward(record.with_value(count))?)
+    }
+}
+
+#[test]
+fn a_store_of_the_keys_used_last_forgets_the_same_ones_after_a_crash() {
+    let app = Topology::new("app");
+    let seen = app.kv_store_with(Materialized::named("seen").lru(2));
+    app.stream::<String, String>("in").process(Seen(seen)).to("out");
+    let run = |crash_after: usize| {
+        let mut driver = TestDriver::new(&app).expect("a valid topology");
+        for (number, key) in "abacabbca".chars().enumerate() {
+            send(&mut driver, 0, &key.to_string(), "x");
+            if number == crash_after {
+                driver.crash();
+            }
+        }
+        driver.output::<String, i64>("out").pairs()
+    };
+    let counts: Vec<i64> = run(usize::MAX).into_iter().map(|(_, count)| count).collect();
+    // `b` makes room for `c`, and later `c` and `a` for others.
+    assert_eq!(counts, [1, 1, 2, 1, 3, 1, 2, 1, 1]);
+    for crash_after in 0..9 {
+        assert_eq!(run(crash_after).len(), 9, "after {crash_after}");
+        assert_eq!(run(crash_after), run(usize::MAX), "after {crash_after}");
+    }
+}
+
+#[test]
+fn a_processors_store_is_kept_as_its_options_say() {
+    let app = Topology::new("app");
+    let kept = Materialized::named("seen").without_logging();
+    let seen: KvState<String, i64> = app.kv_store_with(kept);
+    app.stream::<String, String>("in").process(Seen(seen)).to("out");
+    let mut driver = TestDriver::new(&app).expect("a valid topology");
+    send(&mut driver, 0, "a", "x");
+    driver.crash();
+    send(&mut driver, 0, "a", "x");
+    driver.output::<String, i64>("out").expect([("a", 1), ("a", 1)]);
+
+    let app = Topology::new("app");
+    let _: KvState<String, i64> = app.kv_store_with(Materialized::unnamed());
+    app.stream::<String, String>("in").to("out");
+    assert!(app.build().is_err_and(|error| error.to_string().contains("needs a name")));
+}
+
+#[test]
+fn a_join_of_streams_keeps_its_events_as_its_options_say() {
+    let join = |joined: StreamJoined| {
+        let app = Topology::new("app");
+        let stream = |topic: &str| -> KStream<String, String> { app.stream(topic) };
+        stream("in")
+            .left_join_within_with(
+                &stream("other"),
+                JoinWindows::of_ms(5, 0),
+                joined,
+                |key, left, right| format!("{key}:{left}{}", right.map_or("", |right| right)),
+            )
+            .to("out");
+        app
+    };
+    let changelogs = |app: &Topology| -> Vec<String> {
+        let plan = app.build().expect("valid");
+        let topics = plan.subtopologies().iter().flat_map(|part| &part.changelog_topics);
+        topics.map(|topic| format!("{} {:?}", topic.name, topic.config.get("segment.ms"))).collect()
+    };
+    assert!(changelogs(&join(StreamJoined::default().without_logging())).is_empty());
+    let named = StreamJoined::default().this_store("mine").other_store("theirs");
+    let app = join(named.changelog_config("segment.ms", "1000"));
+    assert_eq!(
+        changelogs(&app),
+        [
+            "app-mine-changelog Some(\"1000\")",
+            "app-mine-left-shared-join-store-changelog Some(\"1000\")",
+            "app-theirs-changelog Some(\"1000\")",
+        ]
+    );
+    let mut driver = TestDriver::new(&app).expect("a valid topology");
+    send(&mut driver, 1, "k", "a");
+    driver.input("other").at(2).send("k", "b");
+    driver.output::<String, String>("out").expect([("k", "k:ab")]);
+}
+
+#[test]
+fn mappers_and_joiners_that_look_at_the_key() {
+    let app = Topology::new("app");
+    let stream = app.stream::<String, String>("in");
+    let table = app.table::<String, String>("rows");
+    let everywhere = app.global_table::<String, String>("everywhere");
+    stream.flat_map_values_with_key(|key, value| [format!("{key}{value}")]).to("out");
+    stream
+        .join_with(&table, Default::default(), |key, one, two| format!("{key}{one}{two}"))
+        .to("out");
+    stream
+        .left_join_with(&table, Default::default(), |key, one, two| format!("{key}{one}{two:?}"))
+        .to("out");
+    let select = |key: &String, _: &String| key.clone();
+    stream
+        .join_global_with_key(&everywhere, select, |key, one, two| format!("{key}{one}{two}"))
+        .to("out");
+    stream
+        .left_join_global_with_key(&everywhere, select, |key, one, two| {
+            format!("{key}{one}{two:?}")
+        })
+        .to("out");
+    let mut driver = TestDriver::new(&app).expect("a valid topology");
+    driver.input("rows").at(0).send("k", "r");
+    driver.input("everywhere").at(0).send("k", "g");
+    send(&mut driver, 1, "k", "v");
+    driver.output::<String, String>("out").expect([
+        ("k", "kv"),
+        ("k", "kvr"),
+        ("k", "kvSome(\"r\")"),
+        ("k", "kvg"),
+        ("k", "kvSome(\"g\")"),
+    ]);
 }

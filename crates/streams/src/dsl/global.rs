@@ -194,8 +194,18 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
         select: impl FnMut(&K, &V) -> S + Clone + Send + 'static,
         mut joiner: impl FnMut(&V, &W) -> R + Clone + Send + 'static,
     ) -> KStream<K, R> {
-        self.lookup_global(table, false, select, move |value, row| match row {
-            Some(row) => joiner(value, row),
+        self.join_global_with_key(table, select, move |_, value, row| joiner(value, row))
+    }
+
+    /// [`Self::join_global`] with a look at the event's own key.
+    pub fn join_global_with_key<L: Data, W: Data, R: Data, S: Into<Option<L>> + 'static>(
+        &self,
+        table: &GlobalKTable<L, W>,
+        select: impl FnMut(&K, &V) -> S + Clone + Send + 'static,
+        mut joiner: impl FnMut(&K, &V, &W) -> R + Clone + Send + 'static,
+    ) -> KStream<K, R> {
+        self.lookup_global(table, false, select, move |key, value, row| match row {
+            Some(row) => joiner(key, value, row),
             None => unreachable!("an inner join joins two values"),
         })
     }
@@ -205,7 +215,17 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
         &self,
         table: &GlobalKTable<L, W>,
         select: impl FnMut(&K, &V) -> S + Clone + Send + 'static,
-        joiner: impl FnMut(&V, Option<&W>) -> R + Clone + Send + 'static,
+        mut joiner: impl FnMut(&V, Option<&W>) -> R + Clone + Send + 'static,
+    ) -> KStream<K, R> {
+        self.left_join_global_with_key(table, select, move |_, value, row| joiner(value, row))
+    }
+
+    /// [`Self::left_join_global`] with a look at the event's own key.
+    pub fn left_join_global_with_key<L: Data, W: Data, R: Data, S: Into<Option<L>> + 'static>(
+        &self,
+        table: &GlobalKTable<L, W>,
+        select: impl FnMut(&K, &V) -> S + Clone + Send + 'static,
+        joiner: impl FnMut(&K, &V, Option<&W>) -> R + Clone + Send + 'static,
     ) -> KStream<K, R> {
         self.lookup_global(table, true, select, joiner)
     }
@@ -215,7 +235,7 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
         table: &GlobalKTable<L, W>,
         left: bool,
         select: impl FnMut(&K, &V) -> S + Clone + Send + 'static,
-        joiner: impl FnMut(&V, Option<&W>) -> R + Clone + Send + 'static,
+        joiner: impl FnMut(&K, &V, Option<&W>) -> R + Clone + Send + 'static,
     ) -> KStream<K, R> {
         let (select, joiner) = (Closure::new(select), Closure::new(joiner));
         let store = table.store.clone();

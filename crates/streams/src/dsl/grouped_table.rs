@@ -28,10 +28,10 @@ pub struct KGroupedTable<K, V> {
 impl<K: StreamType, V: StreamType> KGroupedTable<K, V> {
     pub(crate) fn new<L: Data, W: Data>(
         table: &KTable<L, W>,
+        (key, value): (SerdeOf<K>, SerdeOf<V>),
         selector: impl FnMut(&L, &W) -> (K, V) + Clone + Send + 'static,
     ) -> Self {
         let selector = Closure::new(selector);
-        let key = SerdeOf::<K>::usual();
         let for_node = key.clone();
         let id = table.add(
             "KTABLE-SELECT-",
@@ -50,7 +50,7 @@ impl<K: StreamType, V: StreamType> KGroupedTable<K, V> {
             graph: table.graph.clone(),
             node: id,
             key,
-            value: SerdeOf::usual(),
+            value,
             repartition_name: None,
             next_name: None,
         }
@@ -70,12 +70,12 @@ impl<K: StreamType, V: StreamType> KGroupedTable<K, V> {
 
     /// Counts the rows of each group.
     pub fn count(&self, store: &str) -> KTable<K, i64> {
-        self.aggregate(
-            Materialized::named(store),
-            || 0,
-            |_, _, count| count + 1,
-            |_, _, count| count - 1,
-        )
+        self.count_with(Materialized::named(store))
+    }
+
+    /// [`Self::count`] with a store of your own.
+    pub fn count_with(&self, materialized: Materialized<K, i64>) -> KTable<K, i64> {
+        self.aggregate(materialized, || 0, |_, _, count| count + 1, |_, _, count| count - 1)
     }
 
     /// Puts the rows of each group together in pairs.

@@ -48,6 +48,14 @@ impl<K: Data, V: Data> KStream<K, V> {
         named
     }
 
+    /// Has operators behind write keys and values with these serdes wherever they have to: in repartition topics, in the
+    /// stores of joins. Otherwise they take those that the records were read with, or the types' usual ones.
+    pub fn with_serdes(&self, key: SerdeOf<K>, value: SerdeOf<V>) -> Self {
+        let mut stream = self.clone();
+        (stream.key, stream.value) = (Some(key), Some(value));
+        stream
+    }
+
     /// Keeps records that the predicate accepts.
     pub fn filter(&self, predicate: impl FnMut(&K, &V) -> bool + Clone + Send + 'static) -> Self {
         let predicate = Closure::new(predicate);
@@ -129,7 +137,15 @@ impl<K: Data, V: Data> KStream<K, V> {
         &self,
         mut mapper: impl FnMut(V) -> I + Clone + Send + 'static,
     ) -> KStream<K, W> {
-        let mapper = Closure::new(move |_: &K, value| mapper(value));
+        self.flat_map_values_with_key(move |_, value| mapper(value))
+    }
+
+    /// [`Self::flat_map_values`] with a look at the key.
+    pub fn flat_map_values_with_key<W: Data, I: IntoIterator<Item = W> + 'static>(
+        &self,
+        mapper: impl FnMut(&K, V) -> I + Clone + Send + 'static,
+    ) -> KStream<K, W> {
+        let mapper = Closure::new(mapper);
         let build = node::<K, V, _>(move |assembly, id| FlatMapValues {
             mapper: mapper.get(),
             children: assembly.children(id),

@@ -190,7 +190,7 @@ impl<K: Data, V: Data> KTable<K, V> {
         V: StreamType,
     {
         let kept = self.own_store(materialized, self.value.clone(), "KTABLE-FILTER-");
-        self.filtered(predicate, kept)
+        self.filtered(predicate, kept).without_versions()
     }
 
     fn filtered(
@@ -269,7 +269,7 @@ impl<K: Data, V: Data> KTable<K, V> {
         K: StreamType,
     {
         let kept = self.own_store(materialized, None, "KTABLE-MAPVALUES-");
-        self.mapped(mapper, kept)
+        self.mapped(mapper, kept).without_versions()
     }
 
     fn mapped<W: Data>(
@@ -340,7 +340,24 @@ impl<K: Data, V: Data> KTable<K, V> {
         &self,
         selector: impl FnMut(&K, &V) -> (L, W) + Clone + Send + 'static,
     ) -> KGroupedTable<L, W> {
-        KGroupedTable::new(self, selector)
+        self.group_by_with(SerdeOf::usual(), SerdeOf::usual(), selector)
+    }
+
+    /// [`Self::group_by`] whose keys and values are written with serdes of your own.
+    pub fn group_by_with<L: StreamType, W: StreamType>(
+        &self,
+        key: SerdeOf<L>,
+        value: SerdeOf<W>,
+        selector: impl FnMut(&K, &V) -> (L, W) + Clone + Send + 'static,
+    ) -> KGroupedTable<L, W> {
+        KGroupedTable::new(self, (key, value), selector)
+    }
+
+    /// The table, whose updates are all the newest unless it has a store that keeps versions: also if only serdes were said,
+    /// as in Kafka Streams.
+    pub(super) fn without_versions(self) -> Self {
+        self.graph.lock().nodes[self.node].passes_versions = false;
+        self
     }
 
     /// The store of a derived table, which it has if that was named.
@@ -358,14 +375,39 @@ impl<K: Data, V: Data> KTable<K, V> {
             self.graph.lock().next_store_name(prefix);
             return None;
         };
+        Some(self.kept_in(store, materialized, value))
+    }
+
+    fn kept_in<W: StreamType>(
+        &self,
+        store: String,
+        materialized: Materialized<K, W>,
+        value: Option<SerdeOf<W>>,
+    ) -> Kept<K, W>
+    where
+        K: StreamType,
+    {
         let key = materialized.key.clone().or_else(|| self.key.clone());
         let value = materialized.value.clone().or(value);
-        Some(Kept {
+        Kept {
             store,
             key: key.unwrap_or_else(SerdeOf::usual),
             value: value.unwrap_or_else(SerdeOf::usual),
             materialized,
-        })
+        }
+    }
+
+    /// The table of a node that keeps values of another type in this store.
+    pub(super) fn kept_at<W: StreamType>(
+        &self,
+        id: NodeId,
+        store: String,
+        materialized: Materialized<K, W>,
+    ) -> KTable<K, W>
+    where
+        K: StreamType,
+    {
+        self.owned(id, self.kept_in(store, materialized, None))
     }
 
     /// The table of a node that has a store of its own.

@@ -101,6 +101,15 @@ impl<K: Data, V: Data> Materialized<K, V> {
         self
     }
 
+    /// Keeps only so many keys, in memory: those used last, by a read or a write (`Stores.lruMap`). Others are forgotten
+    /// without a word: neither the table behind nor, as in Kafka Streams, the changelog is told, so that a task that
+    /// begins has the keys that were written last. A processor's own store, which [`crate::Topology::kv_store_with`]
+    /// adds, does log what it forgets. For tables by plain keys.
+    pub fn lru(mut self, keys_max: usize) -> Self {
+        self.kept = Kept::OfKeys { most: keys_max, logs_evicted: false };
+        self
+    }
+
     /// Adds the store to the graph, as the table of a node.
     pub(crate) fn add_to(
         &self,
@@ -112,9 +121,20 @@ impl<K: Data, V: Data> Materialized<K, V> {
     ) {
         graph.nodes[node].table_store = Some(store.clone());
         graph.show(&store, Shape::KeyValue, (&key, &value));
-        let kept = self.kept;
-        graph.add_store(StoreSpec {
-            name: store.clone(),
+        graph.add_store(self.spec(&store, key, value, self.kept));
+        graph.connect(node, &store);
+    }
+
+    /// A key-value store of these serdes, whatever it keeps of keys.
+    pub(super) fn spec(
+        &self,
+        store: &str,
+        key: SerdeOf<K>,
+        value: SerdeOf<V>,
+        kept: Kept,
+    ) -> StoreSpec {
+        StoreSpec {
+            name: store.to_owned(),
             build: Arc::new(move |spec, topic| {
                 let settings = KvStoreSettings {
                     name: spec.name.clone(),
@@ -131,16 +151,18 @@ impl<K: Data, V: Data> Materialized<K, V> {
                 store
             }),
             logged: self.logged,
-            cached: self.cached && kept == Kept::Newest,
+            cached: self.cached && kept.may_be_cached(),
             changelog: match kept {
                 Kept::Versions(history_ms) => ChangelogKind::Versions { history_ms },
-                Kept::Newest | Kept::ForTime(_) => ChangelogKind::KeyValue,
+                _ => ChangelogKind::KeyValue,
             },
             changelog_config: self.changelog_config.clone(),
             source_topic: None,
-            store_type: self.store_type,
+            store_type: match kept {
+                Kept::OfKeys { .. } => Some(StoreType::Memory),
+                _ => self.store_type,
+            },
             global: false,
-        });
-        graph.connect(node, &store);
+        }
     }
 }

@@ -42,10 +42,12 @@ mod session_windowed;
 mod states;
 mod stores;
 mod stream_join;
+mod stream_joined;
 mod stream_table_join;
 mod stream_task;
 mod suppressed;
 mod to_table;
+mod transform_values;
 mod windowed;
 mod windows;
 
@@ -72,10 +74,12 @@ pub(crate) use processor::{Output, Processor, ProcessorError, State, TimerState}
 pub use produced::Produced;
 pub use repartition::Repartitioned;
 pub use session_windowed::SessionWindowedKStream;
+pub use stream_joined::StreamJoined;
+pub use stream_table_join::Joined;
 pub use stream_task::StreamTask;
 pub use suppressed::{SuppressBuffer, Suppressed};
 pub use windowed::{TimeWindowedKStream, Windowing};
-pub use windows::{JoinWindows, SessionWindows, SlidingWindows, TimeWindows};
+pub use windows::{JoinWindows, SessionWindows, SlidingWindows, TimeWindows, UnlimitedWindows};
 
 /// A closure of the program: each task gets a clone of it.
 pub(crate) struct Closure<F>(Mutex<F>);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{KStream, Stage, Topology};
+use super::{KStream, Materialized, Stage, Topology};
 use crate::operator::guarded::guarded;
 use crate::operator::process::{FixedKey, Process, Running};
 use crate::operator::stateless::PassThrough;
@@ -20,6 +20,7 @@ pub use super::states::{
     KvState, KvView, SessionState, SessionView, State, TimerState, TimerView, VersionedState,
     VersionedView, WindowState, WindowView,
 };
+pub use super::transform_values::{TransformContext, ValueTransformer};
 pub use crate::operator::process::{FailedDownstream, ProcessorContext};
 pub use crate::state::{Placed, Stamped, Version};
 
@@ -159,6 +160,20 @@ pub trait FixedKeyProcessor: Clone + Send + 'static {
         record: &Record<Self::Key, Self::ValueIn>,
         cx: &mut ProcessorContext<'_, Self::Key, Self::ValueOut>,
     ) -> Result<Vec<Self::ValueOut>, ProcessorError>;
+
+    /// Called by a schedule that [`ProcessorContext::schedule`] made, with the time of its clock. What it sends on has to
+    /// have a key of the task's own.
+    fn punctuate(
+        &mut self,
+        _: Schedule,
+        _: i64,
+        _: &mut ProcessorContext<'_, Self::Key, Self::ValueOut>,
+    ) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+
+    /// Called when the task ends in order.
+    fn close(&mut self) {}
 }
 
 impl<P: FixedKeyProcessor> Processor for FixedKey<P> {
@@ -176,6 +191,19 @@ impl<P: FixedKeyProcessor> Processor for FixedKey<P> {
         cx: &mut ProcessorContext<'_, P::Key, P::ValueOut>,
     ) -> Result<(), ProcessorError> {
         self.0.init(cx)
+    }
+
+    fn punctuate(
+        &mut self,
+        schedule: Schedule,
+        time: i64,
+        cx: &mut ProcessorContext<'_, P::Key, P::ValueOut>,
+    ) -> Result<(), ProcessorError> {
+        self.0.punctuate(schedule, time, cx)
+    }
+
+    fn close(&mut self) {
+        self.0.close();
     }
 
     fn process(
@@ -340,7 +368,24 @@ impl Topology {
         &self,
         name: &str,
     ) -> KvState<K, V> {
-        KvState::add(self, name, crate::SerdeOf::usual(), crate::SerdeOf::usual())
+        self.kv_store_with(Materialized::named(name))
+    }
+
+    /// [`Self::kv_store`] with serdes, a changelog and a place of your own, or for so many keys or so long. It needs a
+    /// name, and has no cache: what a processor writes is logged at once.
+    ///
+    /// ```
+    /// use fleuve_streams::processor::KvState;
+    /// use fleuve_streams::{Materialized, Topology};
+    ///
+    /// let app = Topology::new("app");
+    /// let recent: KvState<String, i64> = app.kv_store_with(Materialized::named("recent").lru(1_000));
+    /// ```
+    pub fn kv_store_with<K: crate::StreamType, V: crate::StreamType>(
+        &self,
+        materialized: Materialized<K, V>,
+    ) -> KvState<K, V> {
+        KvState::add(self, materialized)
     }
 
     /// Adds a key-value store for processors that keeps what each key was during the last `history_ms` of event time,

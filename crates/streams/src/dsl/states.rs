@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use super::windowed::{WindowSpec, add_window_store};
 use super::{Materialized, SessionWindows, Topology, session_windowed};
+use crate::error::TopologyError;
 use crate::query::face::Shape;
 use crate::record::{Data, Window, Windowed};
 use crate::runtime::{Cx, Origin, StoreSlot};
 use crate::serde::{SerdeOf, StreamType};
 use crate::state::{
-    AnyStore, Kept, KvStore, KvStoreSettings, MemoryBackend, Placed, SessionStore, Stamped,
-    StoreError, TimerStore, Version, WindowStore,
+    AnyStore, Kept, KvStore, Placed, SessionStore, Stamped, StoreError, TimerStore, Version,
+    WindowStore,
 };
 use crate::topology::{ChangelogKind, StoreSpec};
 
@@ -66,44 +68,22 @@ handle! {
     SessionState<K, V>
 }
 
-/// Adds a store that no node uses yet.
-fn add_store(
+/// Adds a key-value store that no node uses yet.
+fn add_kv_store<K: StreamType, V: StreamType>(
     app: &Topology,
     name: &str,
-    build: impl Fn(&StoreSpec, &str) -> Box<dyn AnyStore> + Send + Sync + 'static,
+    materialized: Materialized<K, V>,
 ) {
-    app.graph.lock().add_store(StoreSpec {
-        name: name.to_owned(),
-        build: Arc::new(build),
-        logged: true,
-        cached: false,
-        changelog: ChangelogKind::KeyValue,
-        changelog_config: BTreeMap::new(),
-        source_topic: None,
-        store_type: None,
-        global: false,
-    });
-}
-
-/// A key-value store's builder.
-fn kv_builder<K: Data, V: Data>(
-    key: SerdeOf<K>,
-    value: SerdeOf<V>,
-    kept: Kept,
-) -> impl Fn(&StoreSpec, &str) -> Box<dyn AnyStore> + Send + Sync + 'static {
-    move |spec, topic| {
-        let settings = KvStoreSettings {
-            name: spec.name.clone(),
-            topic: topic.to_owned(),
-            key: key.clone(),
-            value: value.clone(),
-            logged: spec.logged,
-            cached: spec.cached,
-            logs_headers: false,
-            kept,
-        };
-        Box::new(KvStore::new(settings, Box::new(MemoryBackend::default())))
-    }
+    let key = materialized.key.clone().unwrap_or_else(SerdeOf::usual);
+    let value = materialized.value.clone().unwrap_or_else(SerdeOf::usual);
+    let kept = match materialized.kept {
+        Kept::OfKeys { most, .. } => Kept::OfKeys { most, logs_evicted: true },
+        kept => kept,
+    };
+    let mut graph = app.graph.lock();
+    graph.show(name, Shape::KeyValue, (&key, &value));
+    // No node could send on what a cache held back.
+    graph.add_store(materialized.without_caching().spec(name, key, value, kept));
 }
 
 impl<K: Data, V: Data> KvState<K, V> {
@@ -111,11 +91,17 @@ impl<K: Data, V: Data> KvState<K, V> {
     pub fn of(name: &str) -> Self {
         Self { name: name.to_owned(), types: PhantomData }
     }
+}
 
-    pub(crate) fn add(app: &Topology, name: &str, key: SerdeOf<K>, value: SerdeOf<V>) -> Self {
-        app.graph.lock().show(name, Shape::KeyValue, (&key, &value));
-        add_store(app, name, kv_builder(key, value, Kept::Newest));
-        Self::of(name)
+impl<K: StreamType, V: StreamType> KvState<K, V> {
+    pub(crate) fn add(app: &Topology, materialized: Materialized<K, V>) -> Self {
+        let Some(name) = materialized.name.clone() else {
+            let nameless = TopologyError::Invalid("a processor's store needs a name".to_owned());
+            app.graph.lock().errors.push(nameless);
+            return Self::of("");
+        };
+        add_kv_store(app, &name, materialized);
+        Self::of(&name)
     }
 }
 
@@ -158,6 +144,8 @@ impl<K: Data, V: Data> KvView<'_, K, V> {
     pub fn put_at(&mut self, key: &K, value: V, timestamp: i64) -> Result<(), StoreError> {
         let value = Some(Stamped { value, timestamp });
         self.store.put(key, value, timestamp, &self.origin.headers, self.origin)?;
+        // There is no table behind whose rows are to go, too.
+        self.store.take_expired_rows();
         Ok(())
     }
 
@@ -169,22 +157,30 @@ impl<K: Data, V: Data> KvView<'_, K, V> {
         Ok(held)
     }
 
+    /// Sets a key that has no value yet, and gives the value of one that has.
+    pub fn put_if_absent(&mut self, key: &K, value: V) -> Result<Option<V>, StoreError> {
+        let held = self.get(key)?;
+        if held.is_none() {
+            self.put(key, value)?;
+        }
+        Ok(held)
+    }
+
+    /// The keys within bounds with their values, in the order of the keys' bytes.
+    pub fn range(&mut self, keys: impl RangeBounds<K>) -> Result<Vec<(K, V)>, StoreError> {
+        let found = self.store.between(keys.start_bound(), keys.end_bound())?;
+        Ok(found.into_iter().map(|(key, stamped)| (key, stamped.value)).collect())
+    }
+
     /// All keys with their values, in the order of the keys' bytes.
     pub fn all(&mut self) -> Result<Vec<(K, V)>, StoreError> {
-        let all = self.store.all()?;
-        Ok(all.into_iter().map(|(key, stamped)| (key, stamped.value)).collect())
+        self.range(..)
     }
 }
 
 impl<K: StreamType, V: StreamType> VersionedState<K, V> {
     pub(crate) fn add(app: &Topology, name: &str, history_ms: i64) -> Self {
-        let kept = Kept::Versions(history_ms.max(0));
-        let (key, value) = (SerdeOf::<K>::usual(), SerdeOf::<V>::usual());
-        app.graph.lock().show(name, Shape::KeyValue, (&key, &value));
-        add_store(app, name, kv_builder(key, value, kept));
-        if let Some(store) = app.graph.lock().stores.get_mut(name) {
-            store.changelog = ChangelogKind::Versions { history_ms: history_ms.max(0) };
-        }
+        add_kv_store(app, name, Materialized::<K, V>::named(name).versioned_ms(history_ms));
         Self { name: name.to_owned(), types: PhantomData }
     }
 }
@@ -245,8 +241,18 @@ impl<K: Data, V: Data> VersionedView<'_, K, V> {
 
 impl<K: StreamType> TimerState<K> {
     pub(crate) fn add(app: &Topology, name: &str, key: SerdeOf<K>) -> Self {
-        add_store(app, name, move |spec, topic| {
-            Box::new(TimerStore::new(spec.name.clone(), topic.to_owned(), key.clone()))
+        app.graph.lock().add_store(StoreSpec {
+            name: name.to_owned(),
+            build: Arc::new(move |spec, topic| -> Box<dyn AnyStore> {
+                Box::new(TimerStore::new(spec.name.clone(), topic.to_owned(), key.clone()))
+            }),
+            logged: true,
+            cached: false,
+            changelog: ChangelogKind::KeyValue,
+            changelog_config: BTreeMap::new(),
+            source_topic: None,
+            store_type: None,
+            global: false,
         });
         Self { name: name.to_owned(), types: PhantomData }
     }

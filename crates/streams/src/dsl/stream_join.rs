@@ -1,11 +1,11 @@
 //! Joins of two streams within a window of event time.
 
 use std::any::{Any, TypeId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::windowed::{WindowSpec, add_window_store};
-use super::{JoinWindows, KStream, node, timed_node};
+use super::{JoinWindows, KStream, StreamJoined, node, timed_node};
 use crate::operator::self_join::SelfJoin;
 use crate::operator::stateless::PassThrough;
 use crate::operator::stream_join::{Reach, StreamJoin, WindowWrite};
@@ -34,12 +34,24 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
         windows: JoinWindows,
         joiner: impl Fn(&V, &W) -> R + Send + Sync + 'static,
     ) -> KStream<K, R> {
-        let joiner: Joiner<K, V, W, R> = Arc::new(move |_, left, right| match (left, right) {
-            (Some(left), Some(right)) => joiner(left, right),
+        let joiner = move |_: &K, left: &V, right: &W| joiner(left, right);
+        self.join_within_with(other, windows, StreamJoined::default(), joiner)
+    }
+
+    /// [`Self::join_within`] with stores of your own, and a look at the key.
+    pub fn join_within_with<W: StreamType, R: Data>(
+        &self,
+        other: &KStream<K, W>,
+        windows: JoinWindows,
+        joined: StreamJoined,
+        joiner: impl Fn(&K, &V, &W) -> R + Send + Sync + 'static,
+    ) -> KStream<K, R> {
+        let joiner: Joiner<K, V, W, R> = Arc::new(move |key, left, right| match (left, right) {
+            (Some(left), Some(right)) => joiner(key, left, right),
             _ => unreachable!("an inner join joins two values"),
         });
         let outer = Outer { left: false, right: false };
-        self.join_streams(other, windows, outer, joiner)
+        self.join_streams(other, windows, joined, outer, joiner)
     }
 
     /// [`Self::join_within`], and events of this stream that found no partner, once their window has closed.
@@ -49,12 +61,24 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
         windows: JoinWindows,
         joiner: impl Fn(&V, Option<&W>) -> R + Send + Sync + 'static,
     ) -> KStream<K, R> {
-        let joiner: Joiner<K, V, W, R> = Arc::new(move |_, left, right| match left {
-            Some(left) => joiner(left, right),
+        let joiner = move |_: &K, left: &V, right: Option<&W>| joiner(left, right);
+        self.left_join_within_with(other, windows, StreamJoined::default(), joiner)
+    }
+
+    /// [`Self::left_join_within`] with stores of your own, and a look at the key.
+    pub fn left_join_within_with<W: StreamType, R: Data>(
+        &self,
+        other: &KStream<K, W>,
+        windows: JoinWindows,
+        joined: StreamJoined,
+        joiner: impl Fn(&K, &V, Option<&W>) -> R + Send + Sync + 'static,
+    ) -> KStream<K, R> {
+        let joiner: Joiner<K, V, W, R> = Arc::new(move |key, left, right| match left {
+            Some(left) => joiner(key, left, right),
             None => unreachable!("a left join has a left value"),
         });
         let outer = Outer { left: true, right: false };
-        self.join_streams(other, windows, outer, joiner)
+        self.join_streams(other, windows, joined, outer, joiner)
     }
 
     /// [`Self::join_within`], and events of either stream that found no partner, once their window has closed.
@@ -64,15 +88,27 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
         windows: JoinWindows,
         joiner: impl Fn(Option<&V>, Option<&W>) -> R + Send + Sync + 'static,
     ) -> KStream<K, R> {
-        let joiner: Joiner<K, V, W, R> = Arc::new(move |_, left, right| joiner(left, right));
+        let joiner = move |_: &K, left: Option<&V>, right: Option<&W>| joiner(left, right);
+        self.outer_join_within_with(other, windows, StreamJoined::default(), joiner)
+    }
+
+    /// [`Self::outer_join_within`] with stores of your own, and a look at the key.
+    pub fn outer_join_within_with<W: StreamType, R: Data>(
+        &self,
+        other: &KStream<K, W>,
+        windows: JoinWindows,
+        joined: StreamJoined,
+        joiner: impl Fn(&K, Option<&V>, Option<&W>) -> R + Send + Sync + 'static,
+    ) -> KStream<K, R> {
         let outer = Outer { left: true, right: true };
-        self.join_streams(other, windows, outer, joiner)
+        self.join_streams(other, windows, joined, outer, Arc::new(joiner))
     }
 
     fn join_streams<W: StreamType, R: Data>(
         &self,
         other: &KStream<K, W>,
         windows: JoinWindows,
+        joined: StreamJoined,
         outer: Outer,
         joiner: Joiner<K, V, W, R>,
     ) -> KStream<K, R> {
@@ -86,7 +122,7 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
 
         let mut graph = self.graph.lock();
         graph.copartition(sources.clone());
-        let names = Names::new(&mut graph, named.as_deref(), outer);
+        let names = Names::new(&mut graph, named.as_deref(), &joined, outer);
         let written_left = graph.add_node(
             names.windowed_left.clone(),
             Kind::Processor,
@@ -163,12 +199,12 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
         add_window_store(
             &mut graph,
             &[written_left, right],
-            join_store(&names.left_store, windows, key.clone(), left_value.clone()),
+            join_store(&names.left_store, windows, &joined, key.clone(), left_value.clone()),
         );
         add_window_store(
             &mut graph,
             &[written_right, left],
-            join_store(&names.right_store, windows, key.clone(), right_value.clone()),
+            join_store(&names.right_store, windows, &joined, key.clone(), right_value.clone()),
         );
         if let Some(store) = unmatched {
             let settings = OuterStoreSettings {
@@ -178,7 +214,7 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
                 left: left_value,
                 right: right_value,
             };
-            add_outer_store(&mut graph, store.clone(), settings);
+            add_outer_store(&mut graph, store.clone(), &joined, settings);
             graph.connect(left, &store);
             graph.connect(right, &store);
         }
@@ -230,7 +266,7 @@ struct Names {
 }
 
 impl Names {
-    fn new(graph: &mut Graph, named: Option<&str>, outer: Outer) -> Self {
+    fn new(graph: &mut Graph, named: Option<&str>, joined: &StreamJoined, outer: Outer) -> Self {
         let mut or = |suffix: &str, prefix: &str| graph.suffixed(named, suffix, prefix);
         let windowed_left = or("-this-windowed", "KSTREAM-WINDOWED-");
         let windowed_right = or("-other-windowed", "KSTREAM-WINDOWED-");
@@ -241,16 +277,19 @@ impl Names {
             graph.next_name(if outer.left { "KSTREAM-OUTEROTHER-" } else { "KSTREAM-JOINOTHER-" });
         let this_suffix = if outer.right { "-outer-this-join" } else { "-this-join" };
         let other_suffix = if outer.left { "-outer-other-join" } else { "-other-join" };
-        let number = left.rsplit_once('-').map_or("", |(_, number)| number);
-        let unmatched_store = format!("{}KSTREAM-OUTERSHARED-{number}-store", graph.path());
+        let unmatched_suffix = if outer.right { "-outer-shared-join" } else { "-left-shared-join" };
+        let unmatched_store = joined.unmatched(unmatched_suffix).unwrap_or_else(|| {
+            let number = left.rsplit_once('-').map_or("", |(_, number)| number);
+            format!("{}KSTREAM-OUTERSHARED-{number}-store", graph.path())
+        });
         Self {
             windowed_left,
             windowed_right,
             join_left: named.map_or_else(|| left.clone(), |name| format!("{name}{this_suffix}")),
             join_right: named.map_or_else(|| right.clone(), |name| format!("{name}{other_suffix}")),
             merge: graph.suffixed(named, "-merge", "KSTREAM-MERGE-"),
-            left_store: format!("{left}-store"),
-            right_store: format!("{right}-store"),
+            left_store: joined.left(this_suffix).unwrap_or_else(|| format!("{left}-store")),
+            right_store: joined.right(other_suffix).unwrap_or_else(|| format!("{right}-store")),
             unmatched_store,
         }
     }
@@ -296,6 +335,7 @@ fn self_join<K: StreamType, V: StreamType, W: StreamType, R: Data>(
 fn join_store<K, V>(
     name: &str,
     windows: JoinWindows,
+    joined: &StreamJoined,
     key: SerdeOf<K>,
     value: SerdeOf<V>,
 ) -> WindowSpec<K, V> {
@@ -306,17 +346,18 @@ fn join_store<K, V>(
         size_ms: windows.size_ms(),
         retention_ms: windows.size_ms() + windows.grace_ms,
         duplicates: true,
-        logged: true,
+        logged: joined.logged,
         cached: false,
         on_close: false,
-        changelog_config: BTreeMap::new(),
-        store_type: None,
+        changelog_config: joined.changelog_config.clone(),
+        store_type: joined.store_type,
     }
 }
 
 fn add_outer_store<K: Data, V: Data, W: Data>(
     graph: &mut Graph,
     name: String,
+    joined: &StreamJoined,
     settings: OuterStoreSettings<K, V, W>,
 ) {
     let settings = Arc::new(settings);
@@ -326,12 +367,12 @@ fn add_outer_store<K: Data, V: Data, W: Data>(
             let store: Box<dyn AnyStore> = Box::new(OuterStore::new(settings.clone()));
             store
         }),
-        logged: true,
+        logged: joined.logged,
         cached: false,
         changelog: ChangelogKind::KeyValue,
-        changelog_config: BTreeMap::new(),
+        changelog_config: joined.changelog_config.clone(),
         source_topic: None,
-        store_type: None,
+        store_type: joined.store_type,
         global: false,
     });
 }

@@ -13,6 +13,20 @@ use crate::serde::{SerdeOf, StreamType};
 use crate::state::EventBuffer;
 use crate::topology::{ChangelogKind, Graph, NodeId, StoreSpec};
 
+/// How a stream is joined with a table.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Joined {
+    grace_ms: Option<i64>,
+}
+
+impl Joined {
+    /// Lets events wait until event time is so far ahead of them, as [`KStream::join_with_grace`] does.
+    pub fn grace_ms(mut self, grace_ms: i64) -> Self {
+        self.grace_ms = Some(grace_ms);
+        self
+    }
+}
+
 impl<K: StreamType, V: StreamType> KStream<K, V> {
     /// Events whose key the table has, with its value. Updates of the table send nothing by themselves.
     pub fn join<W: Data, R: Data>(
@@ -57,6 +71,29 @@ impl<K: StreamType, V: StreamType> KStream<K, V> {
         mut joiner: impl FnMut(&V, Option<&W>) -> R + Clone + Send + 'static,
     ) -> KStream<K, R> {
         self.lookup(table, true, Some(grace_ms), move |_, value, row| joiner(value, row))
+    }
+
+    /// [`Self::join`] with a look at the key, and with a grace period if there is one.
+    pub fn join_with<W: Data, R: Data>(
+        &self,
+        table: &KTable<K, W>,
+        joined: Joined,
+        mut joiner: impl FnMut(&K, &V, &W) -> R + Clone + Send + 'static,
+    ) -> KStream<K, R> {
+        self.lookup(table, false, joined.grace_ms, move |key, value, row| match row {
+            Some(row) => joiner(key, value, row),
+            None => unreachable!("an inner join joins two values"),
+        })
+    }
+
+    /// [`Self::left_join`] with a look at the key, and with a grace period if there is one.
+    pub fn left_join_with<W: Data, R: Data>(
+        &self,
+        table: &KTable<K, W>,
+        joined: Joined,
+        joiner: impl FnMut(&K, &V, Option<&W>) -> R + Clone + Send + 'static,
+    ) -> KStream<K, R> {
+        self.lookup(table, true, joined.grace_ms, joiner)
     }
 
     fn lookup<W: Data, R: Data>(

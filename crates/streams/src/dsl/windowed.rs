@@ -8,8 +8,10 @@ use std::sync::Arc;
 use super::folding::Folding;
 use super::ktable::{KTable, TableView};
 use super::late::late_of;
+use super::windows::UNLIMITED_MS;
 use super::{CogroupedKStream, KGroupedStream, Materialized, SlidingWindows, TimeWindows};
-use super::{TimeWindowedCogroupedKStream, cogrouped};
+use super::{TimeWindowedCogroupedKStream, UnlimitedWindows, cogrouped};
+use crate::error::TopologyError;
 use crate::operator::sliding_aggregate::SlidingAggregate;
 use crate::operator::table::Getter;
 use crate::operator::window_aggregate::{WindowAggregate, WindowEmit, WindowGetter};
@@ -59,6 +61,25 @@ impl Windowing for TimeWindows {
     }
 }
 
+impl Windowing for UnlimitedWindows {
+    type Stream<K, V> = TimeWindowedKStream<K, V>;
+    type Cogrouped<K, A> = TimeWindowedCogroupedKStream<K, A>;
+
+    fn divide<K: StreamType, V: StreamType>(
+        self,
+        grouped: KGroupedStream<K, V>,
+    ) -> TimeWindowedKStream<K, V> {
+        TimeWindows::from(self).divide(grouped)
+    }
+
+    fn divide_cogrouped<K: StreamType, A: StreamType>(
+        self,
+        cogrouped: CogroupedKStream<K, A>,
+    ) -> TimeWindowedCogroupedKStream<K, A> {
+        TimeWindows::from(self).divide_cogrouped(cogrouped)
+    }
+}
+
 impl Windowing for SlidingWindows {
     type Stream<K, V> = TimeWindowedKStream<K, V>;
     type Cogrouped<K, A> = TimeWindowedCogroupedKStream<K, A>;
@@ -103,7 +124,7 @@ impl SizedWindows {
     /// How long windows are needed. Sliding ones are looked at from as far as two sizes away.
     fn retention_ms(self) -> i64 {
         match self {
-            Self::Time(windows) => windows.size_ms + windows.grace_ms,
+            Self::Time(windows) => windows.size_ms.saturating_add(windows.grace_ms),
             Self::Sliding(windows) => 2 * windows.difference_ms + windows.grace_ms,
         }
     }
@@ -185,6 +206,11 @@ impl<K: StreamType, V: StreamType> TimeWindowedKStream<K, V> {
     /// Sends each window's result once, when no more record can change it: after its end and grace have passed in
     /// event time, which takes a later record of the same task.
     pub fn emit_final(mut self) -> Self {
+        if self.windows.size_ms() == UNLIMITED_MS {
+            let never = "an unlimited window never closes, so that emit_final would send nothing";
+            let mut graph = self.grouped.stream.graph.lock();
+            graph.errors.push(TopologyError::Invalid(never.to_owned()));
+        }
         self.on_close = true;
         self
     }

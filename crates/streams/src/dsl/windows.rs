@@ -9,6 +9,8 @@ pub struct TimeWindows {
     pub(crate) size_ms: i64,
     pub(crate) advance_ms: i64,
     pub(crate) grace_ms: i64,
+    /// Where the first window begins.
+    pub(crate) first_ms: i64,
 }
 
 impl TimeWindows {
@@ -19,7 +21,7 @@ impl TimeWindows {
     pub fn of_ms(size_ms: i64, grace_ms: i64) -> Self {
         assert!(size_ms > 0, "a window's size is positive");
         assert!(grace_ms >= 0, "a window's grace is not negative");
-        Self { size_ms, advance_ms: size_ms, grace_ms }
+        Self { size_ms, advance_ms: size_ms, grace_ms, first_ms: 0 }
     }
 
     /// Makes the windows hop: a new one begins every `advance_ms`.
@@ -37,11 +39,53 @@ impl TimeWindows {
 
     /// The starts of the windows that contain a time, ascending.
     pub(crate) fn starts_of(self, timestamp: i64) -> impl Iterator<Item = i64> {
-        let first =
-            (timestamp - self.size_ms + self.advance_ms).max(0) / self.advance_ms * self.advance_ms;
+        let since = timestamp.saturating_sub(self.first_ms);
+        let behind = since.saturating_sub(self.size_ms) + self.advance_ms;
+        let passed = behind.max(0) / self.advance_ms;
+        let first = self.first_ms + passed * self.advance_ms;
         (first..=timestamp).step_by(self.advance_ms as usize)
     }
 }
+
+/// One window that never ends: everything since a time.
+///
+/// What was before that is left out. The window never closes, so that nothing is late, and results are sent on update
+/// only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnlimitedWindows {
+    start_ms: i64,
+}
+
+impl UnlimitedWindows {
+    /// The window that begins with the epoch.
+    pub fn of() -> Self {
+        Self { start_ms: 0 }
+    }
+
+    /// Lets the window begin at this event time.
+    ///
+    /// # Panics
+    /// If the time is negative.
+    pub fn start_on_ms(mut self, start_ms: i64) -> Self {
+        assert!(start_ms >= 0, "a window does not begin before the epoch");
+        self.start_ms = start_ms;
+        self
+    }
+}
+
+impl From<UnlimitedWindows> for TimeWindows {
+    fn from(windows: UnlimitedWindows) -> Self {
+        Self {
+            size_ms: UNLIMITED_MS,
+            advance_ms: UNLIMITED_MS,
+            grace_ms: 0,
+            first_ms: windows.start_ms,
+        }
+    }
+}
+
+/// The size of a window that never ends.
+pub(crate) const UNLIMITED_MS: i64 = i64::MAX;
 
 /// How far apart in event time two records may be to be joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,4 +18,5 @@ pub(crate) mod suppress;
 pub(crate) mod table;
 pub(crate) mod table_aggregate;
 pub(crate) mod table_join;
+pub(crate) mod transform_values;
 pub(crate) mod window_aggregate;

@@ -35,13 +35,13 @@ pub(crate) struct Running<P: Processor> {
 /// What a processor sees of its task, and how it sends records on.
 pub struct ProcessorContext<'a, K, V> {
     pub(crate) cx: &'a mut Cx,
-    place: usize,
-    stores: &'a [(String, usize)],
-    children: &'a mut Fan<K, V>,
-    outputs: &'a mut BTreeMap<String, Box<dyn Any + Send>>,
+    pub(super) place: usize,
+    pub(super) stores: &'a [(String, usize)],
+    pub(super) children: &'a mut Fan<K, V>,
+    pub(super) outputs: &'a mut BTreeMap<String, Box<dyn Any + Send>>,
     /// A failure downstream, kept while the processor passes an error of ours up.
-    failed: &'a mut Option<Problem>,
-    punctuating: bool,
+    pub(super) failed: &'a mut Option<Problem>,
+    pub(super) punctuating: bool,
 }
 
 /// Tells a processor that a record it sent has failed downstream. To be passed up.
@@ -171,7 +171,7 @@ impl<K, V> ProcessorContext<'_, K, V> {
 }
 
 /// Runs something as if the input record had these headers and this time: what stores downstream note is theirs.
-fn sent_as<R>(
+pub(super) fn sent_as<R>(
     cx: &mut Cx,
     headers: &Headers,
     timestamp: i64,
@@ -235,7 +235,11 @@ impl<P: Processor> Attempt<P::KeyIn, P::ValueIn> for Process<P> {
         record: Record<P::KeyIn, P::ValueIn>,
         cx: &mut Cx,
     ) -> Result<(), Failure> {
-        self.0.lock().call(cx, false, |processor, context| processor.process(record, context))
+        let (headers, timestamp) = (record.headers.clone(), record.timestamp);
+        // A join before may have given the record another time than its input record has.
+        sent_as(cx, &headers, timestamp, |cx| {
+            self.0.lock().call(cx, false, |processor, context| processor.process(record, context))
+        })
     }
 }
 

@@ -116,6 +116,8 @@ pub(crate) struct TableEmit<K, V> {
     node: Arc<str>,
     pub(crate) slot: Option<StoreSlot<KvStore<K, V>>>,
     sends_old: bool,
+    /// Whether updates out of order are told from the newest ones.
+    of_versions: bool,
     /// `None` where the flusher owns the children.
     children: Option<Fan<K, Change<V>>>,
 }
@@ -124,9 +126,10 @@ impl<K: Data, V: Data> TableEmit<K, V> {
     pub(crate) fn new(assembly: &mut Assembly<'_>, id: NodeId) -> Self {
         let node = assembly.name(id);
         let sends_old = assembly.node(id).sends_old;
+        let of_versions = assembly.plan.is_versioned(id);
         let children = assembly.children(id);
         let Some(store) = assembly.node(id).table_store.clone() else {
-            return Self { node, slot: None, sends_old, children: Some(children) };
+            return Self { node, slot: None, sends_old, of_versions, children: Some(children) };
         };
         let slot = assembly.store(&store);
         let children = if assembly.plan.stores[&store].cached {
@@ -136,7 +139,7 @@ impl<K: Data, V: Data> TableEmit<K, V> {
         } else {
             Some(children)
         };
-        Self { node, slot: Some(slot), sends_old, children }
+        Self { node, slot: Some(slot), sends_old, of_versions, children }
     }
 
     /// Whether children see old values.
@@ -190,10 +193,11 @@ impl<K: Data, V: Data> TableEmit<K, V> {
     /// Sends a change on, through the store if there is one.
     pub(crate) fn send(
         &mut self,
-        record: Record<K, Change<V>>,
+        mut record: Record<K, Change<V>>,
         cx: &mut Cx,
     ) -> Result<(), Problem> {
         if self.slot.is_none() {
+            record.value.is_latest |= !self.of_versions;
             return self.forward(record, cx);
         }
         let timestamp = record.timestamp;

@@ -125,7 +125,7 @@ impl<K: StreamType, V: StreamType, L: Data, W: Data, R: Data, S, F> Down<K, V>
     for GlobalJoin<K, V, L, W, R, S, F>
 where
     S: FnMut(&K, &V) -> Option<L> + Send,
-    F: FnMut(&V, Option<&W>) -> R + Send,
+    F: FnMut(&K, &V, Option<&W>) -> R + Send,
 {
     fn push(&mut self, record: Record<K, V>, cx: &mut Cx) -> Result<(), Problem> {
         if record.value.is_null() {
@@ -144,7 +144,8 @@ where
         if row.is_none() && !self.left {
             return Ok(());
         }
-        let value = (self.joiner)(&record.value, row.as_ref().map(|row| &row.value));
+        let row = row.as_ref().map(|row| &row.value);
+        let value = (self.joiner)(&record.key, &record.value, row);
         self.children.push(record.with_value(value), cx)
     }
 }

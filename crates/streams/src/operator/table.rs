@@ -129,7 +129,7 @@ where
 }
 
 /// The value in a table's own store.
-fn stored<K: Data, V: Data>(
+pub(super) fn stored<K: Data, V: Data>(
     node: &Arc<str>,
     slot: StoreSlot<KvStore<K, V>>,
     key: &K,

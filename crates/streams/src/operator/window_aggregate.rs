@@ -37,11 +37,12 @@ where
         let timestamp = record.timestamp;
         self.observed_ms = self.observed_ms.max(cx.event_time_ms(timestamp));
         let closed_until = self.observed_ms.saturating_sub(self.windows.grace_ms);
-        let mut taken = false;
+        let (mut taken, mut refused) = (false, false);
         for start in self.windows.starts_of(timestamp) {
-            let end = start + self.windows.size_ms;
+            let end = start.saturating_add(self.windows.size_ms);
             if end <= closed_until {
                 cx.drop_record("window closed");
+                refused = true;
                 continue;
             }
             taken = true;
@@ -50,7 +51,8 @@ where
         if self.emit.on_close {
             self.emit_closed(closed_until, &record.headers, cx)?;
         }
-        if taken { Ok(()) } else { self.late.push(record, cx) }
+        // A record that is in no window at all is not late.
+        if refused && !taken { self.late.push(record, cx) } else { Ok(()) }
     }
 }
 

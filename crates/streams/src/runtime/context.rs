@@ -261,7 +261,11 @@ impl Problem {
     }
 
     pub(crate) fn store(node: &Arc<str>, error: StoreError) -> Self {
-        Self::new(node, Cause::Store(Arc::new(error)))
+        let cause = match error {
+            StoreError::Transformer(error) => Cause::User(error),
+            error => Cause::Store(Arc::new(error)),
+        };
+        Self::new(node, cause)
     }
 
     pub(crate) fn at(self, origin: &Origin) -> ProcessingError {

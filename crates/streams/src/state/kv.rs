@@ -14,6 +14,7 @@ use super::backend::range_behind;
 use super::cache::{Cache, Due};
 use super::disk::DiskBackend;
 use super::expiry::{self, Expiry};
+use super::last_used::LastUsed;
 use super::versions::{self, Versions};
 use super::{AnyStore, Backend, Logged, Placed, Stamped, StoreError, Version};
 use crate::metrics::StoreMetrics;
@@ -52,7 +53,7 @@ pub(crate) struct KvStoreSettings<K, V> {
     pub(crate) kept: Kept,
 }
 
-/// What a key-value store keeps of a key. Only one that keeps the newest value may have a cache.
+/// What a key-value store keeps of a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Kept {
     /// The newest value.
@@ -62,6 +63,20 @@ pub(crate) enum Kept {
     Versions(i64),
     /// The newest value, for so many milliseconds.
     ForTime(i64),
+    /// The newest value of so many keys, those used last.
+    OfKeys {
+        /// How many.
+        most: usize,
+        /// Whether the changelog is told of keys that had to go.
+        logs_evicted: bool,
+    },
+}
+
+impl Kept {
+    /// Whether such a store can have a cache.
+    pub(crate) fn may_be_cached(self) -> bool {
+        matches!(self, Self::Newest | Self::OfKeys { .. })
+    }
 }
 
 /// How they are kept.
@@ -69,6 +84,7 @@ enum Keeping {
     Newest,
     Versions(Versions),
     ForTime(Expiry),
+    OfKeys(LastUsed),
 }
 
 /// A key flushed out of the cache.
@@ -85,6 +101,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
             Kept::Newest => Keeping::Newest,
             Kept::Versions(history_ms) => Keeping::Versions(Versions::new(history_ms)),
             Kept::ForTime(ttl_ms) => Keeping::ForTime(Expiry::new(ttl_ms)),
+            Kept::OfKeys { most, .. } => Keeping::OfKeys(LastUsed::new(most)),
         };
         Self {
             settings,
@@ -108,8 +125,9 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
             self.hits += 1;
             return Ok(entry.value.clone());
         }
-        let stored = match &self.keeping {
+        let stored = match &mut self.keeping {
             Keeping::Newest => self.backend.get(&self.key)?,
+            Keeping::OfKeys(keys) => keys.get(&mut *self.backend, &self.key)?,
             Keeping::Versions(versions) => {
                 let latest = versions.latest(&mut *self.backend, &self.key)?;
                 return latest.map(|(time, value)| self.stamped(time, value)).transpose();
@@ -217,7 +235,11 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
     ) -> Result<Option<Flushed<K, V>>, StoreError> {
         while let Some(Due { key, value: new, origin }) = self.cache.next_due() {
             // What the backend has is asked for only where somebody wants to know.
-            let old = if old_wanted || new.is_none() { self.backend.get(key)? } else { None };
+            let old = match &mut self.keeping {
+                _ if !old_wanted && new.is_some() => None,
+                Keeping::OfKeys(keys) => keys.get(&mut *self.backend, key)?,
+                _ => self.backend.get(key)?,
+            };
             self.key.clear();
             self.key.extend_from_slice(key);
             if old.is_none() && new.is_none() {
@@ -254,7 +276,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
         let mut pairs: std::collections::BTreeMap<Bytes, Option<Stamped<V>>> = Default::default();
         let backend = &mut *self.backend;
         let stored = match &self.keeping {
-            Keeping::Newest => backend.range(bounds.0, bounds.1)?,
+            Keeping::Newest | Keeping::OfKeys(_) => backend.range(bounds.0, bounds.1)?,
             Keeping::Versions(_) => range_behind(backend, versions::LATEST, bounds)?,
             Keeping::ForTime(_) => range_behind(backend, expiry::ROW, bounds)?,
         };
@@ -334,7 +356,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
             None => None,
         };
         let plain = stored.as_ref().map(|bytes| bytes.slice(STAMP..));
-        let (backend, key) = (&mut *self.backend, &self.key[..]);
+        let (backend, key, kept) = (&mut *self.backend, &self.key[..], self.settings.kept);
         let placed = match &mut self.keeping {
             Keeping::Newest => {
                 backend.put_at(key, stored);
@@ -349,6 +371,15 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> KvStore<K, V> {
                     return Ok(placed);
                 }
                 placed
+            }
+            Keeping::OfKeys(keys) => {
+                let evicted = keys.put(backend, key, stored);
+                let logs_evicted = matches!(kept, Kept::OfKeys { logs_evicted: true, .. });
+                if let Some(key) = evicted.filter(|_| self.settings.logged && logs_evicted) {
+                    let headers = Headers::default();
+                    self.changelog.push(Logged { key, value: None, timestamp, headers });
+                }
+                Placed::Latest
             }
         };
         if self.settings.logged {
@@ -439,6 +470,10 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for KvStore<
                 let stored = stored.map(|parts| Bytes::from(parts.concat()));
                 expiry.restore(backend, &record.key, stored, record.timestamp)?;
             }
+            Keeping::OfKeys(keys) => {
+                let stored = stored.map(|parts| Bytes::from(parts.concat()));
+                keys.put(backend, &record.key, stored);
+            }
             _ => backend.restore(&record.key, stored),
         }
         Ok(())
@@ -478,6 +513,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for KvStore<
             Keeping::Newest => {}
             Keeping::Versions(versions) => versions.reset(),
             Keeping::ForTime(expiry) => expiry.reset(),
+            Keeping::OfKeys(keys) => keys.reset(),
         }
     }
 }

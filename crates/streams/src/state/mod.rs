@@ -20,6 +20,7 @@ mod cache;
 pub(crate) mod disk;
 mod expiry;
 mod kv;
+mod last_used;
 mod outer;
 mod queue;
 mod session;
@@ -70,6 +71,9 @@ pub enum StoreError {
     /// The database on disk failed.
     #[error("the state directory failed: {0}")]
     Disk(Arc<fjall::Error>),
+    /// A transformer of values, asked for a row, returned an error.
+    #[error("{0}")]
+    Transformer(Arc<dyn std::error::Error + Send + Sync>),
     /// Another instance uses the directory.
     #[error("the state directory {} is used by another instance; give each its own", .0.display())]
     Locked(PathBuf),

@@ -304,7 +304,7 @@ impl Plan {
                 TopicCleanup::Compact
             }
             ChangelogKind::Window { retention_ms, duplicates } => {
-                set("retention.ms", (retention_ms + DAY_MS).to_string());
+                set("retention.ms", retention_ms.saturating_add(DAY_MS).to_string());
                 if duplicates { TopicCleanup::Delete } else { TopicCleanup::CompactDelete }
             }
         };
