@@ -72,6 +72,7 @@ foreign: build
 applications: build
 	scripts/setup.sh python kafka streams
 	cargo build --workspace --example counting
+	python3 tests/streams/inventory.py
 	python3 tests/streams/takeover.py --broker $(BROKER) $(if $(LONG),--long)
 	python3 tests/streams/faults.py --broker cluster --demos $(if $(LONG),--long --protocol streams)
 	$(if $(LONG),python3 tests/streams/faults.py --broker cluster --long --protocol classic)
@@ -136,6 +137,7 @@ dump: build
 
 # The recorded comparison is part of `unit`; this one asks the oracle anew.
 streams:
+	python3 tests/streams/inventory.py
 	python3 tests/streams/compare.py $(if $(LONG),--long)
 	$(if $(LONG),python3 tests/streams/metrics.py --broker kafka)
 
