@@ -1,8 +1,8 @@
 //! What the comparison with Kafka Streams does not show: crashes, and what is only ours.
 
 use fleuve_streams::processor::{
-    KvState, Output, Processor, ProcessorContext, ProcessorError, State, TimerState,
-    TransformContext, ValueTransformer,
+    KvState, Output, Processor, ProcessorContext, ProcessorError, SessionState, State, TimerState,
+    TransformContext, ValueTransformer, WindowState,
 };
 use fleuve_streams::{
     Clock, Consumed, ErrorPolicy, JoinWindows, KStream, KTable, Materialized, Record, Schedule,
@@ -558,6 +558,36 @@ fn a_store_of_the_keys_used_last_forgets_the_same_ones_after_a_crash() {
     }
 }
 
+/// Keeps each value in a window and in a session, and tells what both have.
+#[derive(Clone)]
+struct Both {
+    windows: WindowState<String, String>,
+    sessions: SessionState<String, String>,
+}
+
+impl Processor for Both {
+    type KeyIn = String;
+    type ValueIn = String;
+    type KeyOut = String;
+    type ValueOut = String;
+
+    fn states(&self) -> Vec<&str> {
+        vec![self.windows.name(), self.sessions.name()]
+    }
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        cx: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessorError> {
+        let Record { key, value, timestamp, .. } = record.clone();
+        cx.state(&self.windows).put(&key, timestamp, value.clone())?;
+        let session = Window { start: timestamp, end: timestamp };
+        cx.state(&self.sessions).put(&key, session, value)?;
+        Ok(cx.forward(record)?)
+    }
+}
+
 #[test]
 fn a_processors_store_is_kept_as_its_options_say() {
     let app = Topology::new("app");
@@ -569,6 +599,28 @@ fn a_processors_store_is_kept_as_its_options_say() {
     driver.crash();
     send(&mut driver, 0, "a", "x");
     driver.output::<String, i64>("out").expect([("a", 1), ("a", 1)]);
+
+    let app = Topology::new("app");
+    let quick = |name: &str| Materialized::named(name).changelog_config("segment.ms", "1000");
+    let both = Both {
+        windows: app.window_store_with(10, quick("windows")),
+        sessions: app.session_store_with(20, quick("sessions")),
+    };
+    app.stream::<String, String>("in").process(both).to("out");
+    let plan = app.build().expect("valid");
+    let topics = plan.subtopologies().iter().flat_map(|part| &part.changelog_topics);
+    let topics: Vec<_> = topics
+        .map(|topic| {
+            (&topic.name[..], &topic.config["retention.ms"][..], &topic.config["segment.ms"][..])
+        })
+        .collect();
+    assert_eq!(
+        topics,
+        [
+            ("app-sessions-changelog", "86400020", "1000"),
+            ("app-windows-changelog", "86400010", "1000"),
+        ]
+    );
 
     let app = Topology::new("app");
     let _: KvState<String, i64> = app.kv_store_with(Materialized::unnamed());

@@ -411,7 +411,17 @@ impl Topology {
         size_ms: i64,
         retention_ms: i64,
     ) -> WindowState<K, V> {
-        WindowState::add(self, name, size_ms, retention_ms)
+        self.window_store_with(size_ms, Materialized::named(name).retention_ms(retention_ms))
+    }
+
+    /// [`Self::window_store`] with serdes, a changelog and a place of your own. It needs a name, keeps windows as long as
+    /// they are unless a retention is said, and has no cache.
+    pub fn window_store_with<K: crate::StreamType, V: crate::StreamType>(
+        &self,
+        size_ms: i64,
+        materialized: Materialized<K, V>,
+    ) -> WindowState<K, V> {
+        WindowState::add(self, size_ms, materialized)
     }
 
     /// Adds a session store for processors, logged to a changelog, of sessions that are kept for `retention_ms` after
@@ -421,6 +431,15 @@ impl Topology {
         name: &str,
         retention_ms: i64,
     ) -> SessionState<K, V> {
-        SessionState::add(self, name, retention_ms)
+        self.session_store_with(retention_ms, Materialized::named(name))
+    }
+
+    /// [`Self::session_store`] with serdes, a changelog and a place of your own. It needs a name, and has no cache.
+    pub fn session_store_with<K: crate::StreamType, V: crate::StreamType>(
+        &self,
+        retention_ms: i64,
+        materialized: Materialized<K, V>,
+    ) -> SessionState<K, V> {
+        SessionState::add(self, retention_ms, materialized)
     }
 }

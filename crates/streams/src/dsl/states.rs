@@ -68,6 +68,15 @@ handle! {
     SessionState<K, V>
 }
 
+/// The name of a processor's store, which it has to have.
+fn name_of<K, V>(app: &Topology, materialized: &Materialized<K, V>) -> String {
+    materialized.name.clone().unwrap_or_else(|| {
+        let nameless = TopologyError::Invalid("a processor's store needs a name".to_owned());
+        app.graph.lock().errors.push(nameless);
+        String::new()
+    })
+}
+
 /// Adds a key-value store that no node uses yet.
 fn add_kv_store<K: StreamType, V: StreamType>(
     app: &Topology,
@@ -95,11 +104,7 @@ impl<K: Data, V: Data> KvState<K, V> {
 
 impl<K: StreamType, V: StreamType> KvState<K, V> {
     pub(crate) fn add(app: &Topology, materialized: Materialized<K, V>) -> Self {
-        let Some(name) = materialized.name.clone() else {
-            let nameless = TopologyError::Invalid("a processor's store needs a name".to_owned());
-            app.graph.lock().errors.push(nameless);
-            return Self::of("");
-        };
+        let name = name_of(app, &materialized);
         add_kv_store(app, &name, materialized);
         Self::of(&name)
     }
@@ -290,22 +295,23 @@ impl<K: Data> TimerView<'_, K> {
 }
 
 impl<K: StreamType, V: StreamType> WindowState<K, V> {
-    pub(crate) fn add(app: &Topology, name: &str, size_ms: i64, retention_ms: i64) -> Self {
+    pub(crate) fn add(app: &Topology, size_ms: i64, materialized: Materialized<K, V>) -> Self {
+        let name = name_of(app, &materialized);
         let window = WindowSpec {
-            store: name.to_owned(),
-            key: SerdeOf::<K>::usual(),
-            value: SerdeOf::<V>::usual(),
+            store: name.clone(),
+            key: materialized.key.unwrap_or_else(SerdeOf::usual),
+            value: materialized.value.unwrap_or_else(SerdeOf::usual),
             size_ms,
-            retention_ms,
+            retention_ms: materialized.retention_ms.unwrap_or(size_ms),
             duplicates: false,
-            logged: true,
+            logged: materialized.logged,
             cached: false,
             on_close: false,
-            changelog_config: BTreeMap::new(),
-            store_type: None,
+            changelog_config: materialized.changelog_config,
+            store_type: materialized.store_type,
         };
         add_window_store(&mut app.graph.lock(), &[], window);
-        Self { name: name.to_owned(), types: PhantomData }
+        Self { name, types: PhantomData }
     }
 }
 
@@ -363,22 +369,16 @@ impl<K: Data, V: Data> WindowView<'_, K, V> {
 }
 
 impl<K: StreamType, V: StreamType> SessionState<K, V> {
-    pub(crate) fn add(app: &Topology, name: &str, retention_ms: i64) -> Self {
-        let kept = Materialized::named(name).without_caching().retention_ms(retention_ms);
-        let serdes = (SerdeOf::<K>::usual(), SerdeOf::<V>::usual());
+    pub(crate) fn add(app: &Topology, retention_ms: i64, materialized: Materialized<K, V>) -> Self {
+        let name = name_of(app, &materialized);
+        let kept = materialized.without_caching().retention_ms(retention_ms);
+        let key = kept.key.clone().unwrap_or_else(SerdeOf::usual);
+        let serdes = (key, kept.value.clone().unwrap_or_else(SerdeOf::usual));
         // No operator uses it, so that how long its sessions are is the program's affair.
         let windows = SessionWindows::of_ms(retention_ms.max(1), 0);
         let mut graph = app.graph.lock();
-        session_windowed::add_store(
-            &mut graph,
-            &[],
-            windows,
-            name.to_owned(),
-            serdes,
-            &kept,
-            false,
-        );
-        Self { name: name.to_owned(), types: PhantomData }
+        session_windowed::add_store(&mut graph, &[], windows, name.clone(), serdes, &kept, false);
+        Self { name, types: PhantomData }
     }
 }
 
