@@ -244,6 +244,13 @@ async fn numbers_and_traces_are_served_and_the_documentation_names_all_of_them()
                   thread_id=\"counting-StreamThread-1\",task_id=\"0_0\",\
                   processor_node_id=\"KSTREAM-SOURCE-0000000000\"}";
     assert!(page.contains(source), "{page}");
+    for client in ["consumer_consumer_fetch_manager_metrics", "producer_producer_metrics"] {
+        let id = client.split('_').next().unwrap_or_default();
+        let label = format!("{{client_id=\"counting-StreamThread-1-{id}\"");
+        let of_client =
+            |line: &str| line.starts_with(&format!("kafka_{client}_")) && line.contains(&label);
+        assert!(page.lines().any(of_client), "{client}: {page}");
+    }
     let text = "kafka_streams_stream_metrics{client_id=\"counting\",state=\"RUNNING\"} 1";
     assert!(page.contains(text), "{page}");
     let consumed: f64 = page

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fleuve_client::consumer::Committed;
 use fleuve_client::producer::{Deliveries, Header};
-use fleuve_client::{Client, Consumer, Error, ErrorCode, Producer, ProducerConfig, Record};
+use fleuve_client::{Client, Consumer, Error, ErrorCode, Metric, Producer, ProducerConfig, Record};
 use fleuve_types::TopicPartition;
 
 use super::StreamsError;
@@ -70,6 +70,11 @@ impl Output {
             written: HashMap::new(),
             in_transaction: false,
         })
+    }
+
+    /// What the producer has counted.
+    pub(super) fn metrics(&self) -> Vec<Metric> {
+        self.producer.metrics()
     }
 
     fn is_transactional(&self) -> bool {

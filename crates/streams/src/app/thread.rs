@@ -33,7 +33,7 @@ use super::restore::Restorer;
 use super::standby::Standbys;
 use super::tasks::Tasks;
 use super::{Guarantee, Settings, StreamsError, memory};
-use crate::metrics::{Meter, ThreadState};
+use crate::metrics::{ClientKind, ClientMetrics, Meter, ThreadMetrics, ThreadState};
 use crate::query::{Desk, Shelf};
 use crate::runtime::{Task, TaskId};
 use crate::state::disk::Keeping;
@@ -328,7 +328,12 @@ impl Thread {
                 Some((end - consumer.position(&partition)?).max(0))
             }));
         }
-        self.desk.publish(tasks, self.meter.metrics(now_ms, state));
+        let clients = vec![
+            ClientMetrics { kind: ClientKind::Consumer, metrics: self.consumer.metrics() },
+            ClientMetrics { kind: ClientKind::Producer, metrics: self.output.metrics() },
+        ];
+        let thread = ThreadMetrics { clients, ..self.meter.metrics(now_ms, state) };
+        self.desk.publish(tasks, thread);
     }
 
     fn show_tasks(&self) {

@@ -18,9 +18,9 @@ mod traffic;
 pub(crate) use meter::{Meter, Told};
 pub(crate) use rates::Rates;
 pub use snapshot::{
-    ClientState, DiskMetrics, Emission, InputMetrics, NodeMetrics, OutputMetrics,
-    RestorationMetrics, StandbyMetrics, StoreKind, StoreMetrics, StreamsMetrics, TaskMetrics,
-    ThreadMetrics, ThreadState,
+    ClientKind, ClientMetrics, ClientState, DiskMetrics, Emission, InputMetrics, NodeMetrics,
+    OutputMetrics, RestorationMetrics, StandbyMetrics, StoreKind, StoreMetrics, StreamsMetrics,
+    TaskMetrics, ThreadMetrics, ThreadState,
 };
 pub use spread::Summary;
 pub(crate) use spread::{Part, Spread};

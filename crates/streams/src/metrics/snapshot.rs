@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use fleuve_client::Metric;
+
 use super::Summary;
 
 /// An application's numbers, as its threads told them last: once a second.
@@ -136,6 +138,26 @@ pub struct ThreadMetrics {
     pub revoked_time: Summary,
     /// Time that it took to give tasks up lately that were taken away: one measurement each time.
     pub lost_time: Summary,
+    /// What its consumer and its producer count.
+    pub clients: Vec<ClientMetrics>,
+}
+
+/// What a client of a thread counts, under the names of Kafka's clients.
+#[derive(Clone, Debug)]
+pub struct ClientMetrics {
+    /// What it is.
+    pub kind: ClientKind,
+    /// What it has counted.
+    pub metrics: Vec<Metric>,
+}
+
+/// A client of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientKind {
+    /// It reads what tasks process.
+    Consumer,
+    /// It writes what tasks make.
+    Producer,
 }
 
 /// A task's numbers.
@@ -296,6 +318,16 @@ impl ClientState {
             Self::Running => "RUNNING",
             Self::PendingShutdown => "PENDING_SHUTDOWN",
             Self::Error => "ERROR",
+        }
+    }
+}
+
+impl ClientKind {
+    /// What names begin with.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Consumer => "consumer",
+            Self::Producer => "producer",
         }
     }
 }

@@ -2,6 +2,7 @@
 //! group, and the metric, with `_` for every `-`.
 
 mod client;
+mod clients;
 mod stores;
 mod tasks;
 
@@ -35,6 +36,7 @@ pub(crate) fn write(
     writer.topics(&metrics.tasks);
     writer.stores(metrics);
     writer.inputs(&metrics.tasks);
+    writer.clients(&metrics.threads);
     writer.rates.forget(writer.now);
 }
 
