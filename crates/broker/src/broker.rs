@@ -210,6 +210,7 @@ impl Broker {
         })
         .await?;
         let http = HttpDoor::open(&settings, &node).await?;
+        node.http_door.get_or_init(|| http.as_ref().map(HttpDoor::address));
 
         let (stop, stopped) = watch::channel(false);
         let (alive, connections) = mpsc::channel(1);

@@ -1,8 +1,9 @@
 //! What all requests of a broker share.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fleuve_coordinator::offsets::DeletedTopic as ForgottenTopic;
@@ -145,6 +146,8 @@ pub(crate) struct Node {
     pub(crate) lags: Arc<Lags>,
     /// By the index of the listener; those that are closed stay, so that indexes do.
     pub(crate) listeners: RwLock<Vec<Arc<ListenerState>>>,
+    /// Where the HTTP door is, if it is open, once that is known.
+    pub(crate) http_door: OnceLock<Option<SocketAddr>>,
     /// Who may connect.
     pub(crate) gate: Arc<ConnectionGate>,
     /// The memory of requests.

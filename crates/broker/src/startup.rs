@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fleuve_coordinator::share_state::ShareStateSettings;
@@ -259,6 +259,7 @@ pub(crate) async fn open_node(opening: Opening<'_>) -> Result<Arc<Node>, StartEr
                 })
                 .collect(),
         ),
+        http_door: OnceLock::new(),
         gate: Arc::clone(gate),
         request_budget: Arc::new(Budget::new(settings.network.queued_request_bytes_max)),
         oversized_requests: Counter::default(),

@@ -21,6 +21,8 @@ use super::permission;
 use crate::metadata_log::is_valid_topic_name;
 use crate::request::{Context, Outcome};
 
+/// The setting that says where the HTTP door is.
+const HTTP_DOOR: &str = "fleuve.metrics.listen";
 /// What a response says of the type of a key that is not known.
 const UNKNOWN_TYPE: i8 = 0;
 
@@ -89,7 +91,9 @@ fn describe(
         ResourceKind::Broker if name.is_empty() => Ok(describe_cluster_defaults(&cluster_configs)),
         ResourceKind::Broker => {
             check_broker(context, name)?;
-            Ok(describe_broker(&layers))
+            let mut rows = describe_broker(&layers);
+            show_door(context, &mut rows);
+            Ok(rows)
         }
         ResourceKind::ClientMetrics if name.is_empty() => {
             let message = "a client metrics subscription has a name".to_owned();
@@ -101,6 +105,21 @@ fn describe(
         }
         ResourceKind::Group => Ok(describe_group(&of_resource(), &layers)),
     }
+}
+
+/// Shows where the HTTP door is, not where it was to be: at a port of the system's choice, or nowhere
+/// because the usual one was taken.
+fn show_door(context: &Context, rows: &mut [Description]) {
+    let Some(door) = context.node.http_door.get() else { return };
+    let Some(row) = rows.iter_mut().find(|row| row.name == HTTP_DOOR) else { return };
+    let written = row.value.take().unwrap_or_default();
+    row.value = Some(match door {
+        None => String::new(),
+        Some(address) => match written.strip_suffix(":0") {
+            Some(host) => format!("{host}:{}", address.port()),
+            None => written,
+        },
+    });
 }
 
 fn describe_loggers(

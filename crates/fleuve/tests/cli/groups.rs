@@ -151,17 +151,20 @@ fn the_history_of_a_group_is_told_without_a_second_address() {
     let error = broker.fail(&["group", "describe", "nobody", "--history"]);
     assert!(error.contains("nobody") && error.contains("does not exist"), "{error}");
 
-    // A door whose place the configuration does not tell.
+    // A door whose port the system chose is told, too.
     let any = ["fleuve.metrics.listen=127.0.0.1:0"];
     let other = Broker::start_with("127.0.0.1:0", tempfile::tempdir().expect("room"), &any);
     let http = other.announced.iter().find_map(|line| line.strip_prefix("listening http "));
     let http = http.expect("the door was announced");
-    let error = other.fail(&["group", "describe", "g", "--history"]);
-    assert!(error.contains("--http HOST:PORT"), "{error}");
     other.run_with(&["produce", "t"], b"0\n");
     other.run(&["consume", "t", "--group", "g", "-n", "1", "-q"]);
     let history = other.json(&["group", "describe", "g", "--history", "--http", http]);
     assert_eq!(history[0]["cause"], "a new member joined");
+    assert_eq!(other.json(&["group", "describe", "g", "--history"]), history);
+    let door = other.json(&["config", "describe", "--broker", "1"]);
+    let mut rows = door.as_array().expect("a list").iter();
+    let door = rows.find(|row| row["name"] == "fleuve.metrics.listen").expect("it was set");
+    assert_eq!(door["value"], http);
     // The door of somebody else's cluster.
     let error = broker.fail(&["group", "describe", "g", "--history", "--http", http]);
     assert!(error.contains("another cluster"), "{error}");
