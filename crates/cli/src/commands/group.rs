@@ -8,7 +8,7 @@ use fleuve_client::consumer::Committed;
 use fleuve_client::{Admin, Error};
 use fleuve_protocol::ErrorCode;
 use fleuve_types::TopicPartition;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::any_group::{AnyGroup, show_threads};
 use super::share;
@@ -40,10 +40,15 @@ pub(crate) enum Group {
         fleuve group describe readers\n  \
         fleuve group describe readers --members\n  \
         fleuve group describe readers --state -o json\n  \
+        fleuve group describe --all\n  \
         fleuve group describe readers --history")]
     Describe {
         /// The group.
-        name: String,
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        name: Option<String>,
+        /// Every group there is.
+        #[arg(long, conflicts_with_all = ["members", "state", "history"])]
+        all: bool,
         /// Show the members instead of the offsets.
         #[arg(long, conflicts_with = "state")]
         members: bool,
@@ -138,15 +143,19 @@ pub(crate) async fn run(command: Group, common: &Common) -> Result<(), Failure> 
     let admin = Context::new(common)?.admin().await?;
     match command {
         Group::List { state, kind } => list(&admin, &state, &kind, common.output).await,
-        Group::Describe { name, members: true, .. } => members(&admin, &name, common.output).await,
-        Group::Describe { name, state: true, .. } => state(&admin, &name, common.output).await,
-        Group::Describe { name, history: true, http, .. } => {
+        Group::Describe { name: None, .. } => describe_all(&admin, common.output).await,
+        Group::Describe { name: Some(name), members: true, .. } => {
+            members(&admin, &name, common.output).await
+        }
+        Group::Describe { name: Some(name), state: true, .. } => {
+            state(&admin, &name, common.output).await
+        }
+        Group::Describe { name: Some(name), history: true, http, .. } => {
             history(&admin, &name, http.as_deref(), common.output).await
         }
-        Group::Describe { name, .. } => match admin.is_share_group(&name).await? {
-            true => share::describe(&admin, &name, common.output).await,
-            false => describe(&admin, &name, common.output).await,
-        },
+        Group::Describe { name: Some(name), .. } => {
+            describe(&admin, &name).await?.print(common.output)
+        }
         Group::ResetOffsets { name, scope, to, export, execute, dry_run: _ } => {
             let is_share = admin.is_share_group(&name).await?;
             let committed = match is_share {
@@ -422,25 +431,62 @@ pub(crate) async fn lags(admin: &Admin, name: &str) -> Result<(String, Vec<Lag>)
     Ok((group.state, lags))
 }
 
-async fn describe(admin: &Admin, name: &str, format: Format) -> Result<(), Failure> {
-    let (state, lags) = lags(admin, name).await?;
-    if format != Format::Table {
-        let partitions: Vec<_> = lags
-            .iter()
-            .map(|lag| {
-                let (member, host, client) = lag.reader.clone().unwrap_or_default();
-                json!({
-                    "topic": *lag.partition.topic, "partition": lag.partition.partition,
-                    "committed_offset": lag.committed, "end_offset": lag.end, "lag": lag.lag(),
-                    "member": member, "host": host, "client_id": client,
-                })
-            })
-            .collect();
-        let value = json!({ "group": name, "state": state, "partitions": partitions });
-        return print_value(format, &value);
+/// Where a group stands, for people and for programs.
+pub(crate) struct Described {
+    pub(crate) value: Value,
+    pub(crate) headline: String,
+    pub(crate) headers: &'static [&'static str],
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+impl Described {
+    fn print(self, format: Format) -> Result<(), Failure> {
+        if format != Format::Table {
+            return print_value(format, &self.value);
+        }
+        line(self.headline)?;
+        print_table(self.headers, self.rows)
     }
+}
+
+async fn describe_all(admin: &Admin, format: Format) -> Result<(), Failure> {
+    let mut names: Vec<_> = admin.list_groups().await?.into_iter().map(|group| group.id).collect();
+    names.sort_unstable();
+    let mut values = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        let described = describe(admin, name).await?;
+        if format != Format::Table {
+            values.push(described.value);
+            continue;
+        }
+        if index > 0 {
+            line("")?;
+        }
+        described.print(format)?;
+    }
+    match format {
+        Format::Table => Ok(()),
+        format => print_value(format, &Value::Array(values)),
+    }
+}
+
+async fn describe(admin: &Admin, name: &str) -> Result<Described, Failure> {
+    if admin.is_share_group(name).await? {
+        return share::describe(admin, name).await;
+    }
+    let (state, lags) = lags(admin, name).await?;
+    let partitions: Vec<_> = lags
+        .iter()
+        .map(|lag| {
+            let (member, host, client) = lag.reader.clone().unwrap_or_default();
+            json!({
+                "topic": *lag.partition.topic, "partition": lag.partition.partition,
+                "committed_offset": lag.committed, "end_offset": lag.end, "lag": lag.lag(),
+                "member": member, "host": host, "client_id": client,
+            })
+        })
+        .collect();
     let total: i64 = lags.iter().filter_map(Lag::lag).sum();
-    line(format!("{name}  {state}  lag {total}"))?;
     let number = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
     let rows = lags.iter().map(|lag| {
         let nobody = || ("-".to_owned(), "-".to_owned(), String::new());
@@ -455,7 +501,12 @@ async fn describe(admin: &Admin, name: &str, format: Format) -> Result<(), Failu
             host,
         ]
     });
-    print_table(&["topic", "partition", "committed", "end", "lag", "member", "host"], rows)
+    Ok(Described {
+        value: json!({ "group": name, "state": state, "partitions": partitions }),
+        headline: format!("{name}  {state}  lag {total}"),
+        headers: &["topic", "partition", "committed", "end", "lag", "member", "host"],
+        rows: rows.collect(),
+    })
 }
 
 async fn members(admin: &Admin, name: &str, format: Format) -> Result<(), Failure> {

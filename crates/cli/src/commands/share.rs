@@ -9,33 +9,24 @@ use fleuve_client::consumer::Committed;
 use fleuve_types::TopicPartition;
 use serde_json::json;
 
-use crate::args::Format;
+use super::group::Described;
 use crate::failure::Failure;
-use crate::output::{line, print_table, print_value};
 
 /// Shows where a share group stands.
-pub(crate) async fn describe(admin: &Admin, name: &str, format: Format) -> Result<(), Failure> {
+pub(crate) async fn describe(admin: &Admin, name: &str) -> Result<Described, Failure> {
     let group = admin.describe_share_group(name).await?;
     let offsets = admin.share_group_offsets(name).await?;
-    if format != Format::Table {
-        let partitions: Vec<_> = offsets
-            .iter()
-            .map(|(partition, offset)| {
-                json!({
-                    "topic": *partition.topic, "partition": partition.partition,
-                    "start_offset": offset.start, "lag": offset.lag,
-                })
+    let partitions: Vec<_> = offsets
+        .iter()
+        .map(|(partition, offset)| {
+            json!({
+                "topic": *partition.topic, "partition": partition.partition,
+                "start_offset": offset.start, "lag": offset.lag,
             })
-            .collect();
-        let value = json!({
-            "group": name, "type": "share", "state": group.state, "members": group.members.len(),
-            "partitions": partitions,
-        });
-        return print_value(format, &value);
-    }
+        })
+        .collect();
     let total: i64 = offsets.values().filter_map(|offset| offset.lag).sum();
     let members = group.members.len();
-    line(format!("{name}  {}  share group  {members} members  lag {total}", group.state))?;
     let number = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
     let rows = offsets.iter().map(|(partition, offset)| {
         vec![
@@ -45,7 +36,15 @@ pub(crate) async fn describe(admin: &Admin, name: &str, format: Format) -> Resul
             number(offset.lag),
         ]
     });
-    print_table(&["topic", "partition", "start", "lag"], rows)
+    Ok(Described {
+        value: json!({
+            "group": name, "type": "share", "state": group.state, "members": members,
+            "partitions": partitions,
+        }),
+        headline: format!("{name}  {}  share group  {members} members  lag {total}", group.state),
+        headers: &["topic", "partition", "start", "lag"],
+        rows: rows.collect(),
+    })
 }
 
 /// Where a share group stands, in the form that plans of resets are made from.

@@ -119,6 +119,21 @@ fn offsets_are_found_by_time() {
 }
 
 #[test]
+fn all_groups_are_described_at_once() {
+    let broker = Broker::start();
+    assert_eq!(broker.json(&["group", "describe", "--all"]), json!([]));
+    broker.run_with(&["produce", "t"], b"0\n1\n");
+    for group in ["second", "first"] {
+        broker.run(&["consume", "t", "--group", group, "-q"]);
+    }
+    let all = broker.json(&["group", "describe", "--all"]);
+    assert_eq!((&all[0]["group"], &all[1]["group"]), (&"first".into(), &"second".into()));
+    assert_eq!(all[1], broker.json(&["group", "describe", "second"]));
+    let text = broker.run(&["group", "describe", "--all"]);
+    assert!(text.contains("first  Empty  lag 0\n") && text.contains("\n\nsecond  "), "{text}");
+}
+
+#[test]
 fn what_has_configurations_is_listed() {
     let broker = Broker::start();
     broker.run(&["topic", "create", "t"]);
