@@ -17,8 +17,11 @@ import org.apache.kafka.streams.StreamsBuilder;
 import org.apache.kafka.streams.StreamsConfig;
 import org.apache.kafka.streams.kstream.Consumed;
 import org.apache.kafka.streams.kstream.Grouped;
+import org.apache.kafka.streams.kstream.JoinWindows;
+import org.apache.kafka.streams.kstream.KStream;
 import org.apache.kafka.streams.kstream.Materialized;
 import org.apache.kafka.streams.kstream.Produced;
+import org.apache.kafka.streams.kstream.StreamJoined;
 import org.apache.kafka.streams.kstream.TimeWindows;
 import org.apache.kafka.streams.kstream.WindowedSerdes;
 import org.apache.kafka.streams.errors.StreamsUncaughtExceptionHandler;
@@ -30,6 +33,8 @@ import org.apache.kafka.streams.state.WindowStore;
 public final class StreamsLoad {
     private static final long MINIMUM = 25_000;
     private static final Duration WINDOW = Duration.ofMinutes(1);
+    private static final Duration APART = Duration.ofMinutes(5);
+    private static final int SHOWN = 9;
     private static final AtomicLong DONE = new AtomicLong();
 
     public record Order(long id, String user, String item, long quantity, long cents, String note) {}
@@ -113,6 +118,15 @@ public final class StreamsLoad {
                     return total + 1;
                 }, Materialized.<String, Long, WindowStore<Bytes, byte[]>>as("windows").withKeySerde(text).withValueSerde(number))
                 .toStream().to(output, Produced.with(WindowedSerdes.timeWindowedSerdeFrom(String.class, WINDOW.toMillis()), number));
+            case "join" -> {
+                KStream<String, String> events = builder.stream(input, Consumed.with(text, text))
+                    .peek((id, event) -> DONE.getAndIncrement());
+                events.filter((id, event) -> event.startsWith("l"))
+                    .join(events.filter((id, event) -> event.startsWith("r")),
+                        (left, right) -> left.substring(0, SHOWN) + right.substring(0, SHOWN),
+                        JoinWindows.ofTimeDifferenceWithNoGrace(APART), StreamJoined.with(text, text, text))
+                    .to(output, Produced.with(text, text));
+            }
             case "restore" -> builder.stream(input, Consumed.with(text, text))
                 .peek((key, value) -> DONE.getAndIncrement())
                 .groupByKey()

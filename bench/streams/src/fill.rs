@@ -50,6 +50,15 @@ pub(crate) async fn fill(client: Client, kind: &str, topic: &str, count: u64) ->
                 write!(key, "key-{:06}", random.below(keys))?;
                 value.extend_from_slice(b"some event or other");
             }
+            "pairs" => {
+                // Left events in turn with right ones, of the same id up to a minute later: of none, one or several.
+                let (own, is_left) = (number / 2, number % 2 == 0);
+                let back = if is_left { 0 } else { random.below(own.min(PAIRS_APART) + 1) };
+                write!(key, "id-{:08}", own - back)?;
+                let side = if is_left { 'l' } else { 'r' };
+                std::io::Write::write_fmt(&mut value, format_args!("{side}{number:08}"))?;
+                value.resize(PAIR_BYTES, b'x');
+            }
             "state" => {
                 write!(key, "key-{number:08}")?;
                 while value.len() < STATE_BYTES {
@@ -98,5 +107,8 @@ const WORDS: usize = 10;
 const KEYS: u64 = 50_000;
 const KEYS_WIDE: u64 = 1_000_000;
 const STATE_BYTES: usize = 1024;
+const PAIR_BYTES: usize = 100;
+/// Half as many as there are milliseconds in a minute.
+const PAIRS_APART: u64 = 30_000;
 /// Events lie so far back that they end before now, and no topic's retention has them deleted.
 const AGE: Duration = Duration::from_secs(2 * 3600);

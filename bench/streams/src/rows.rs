@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fleuve_streams::serde::TimeWindowedSerde;
-use fleuve_streams::{Json, Produced, SerdeOf, TimeWindows, Topology, Windowed};
+use fleuve_streams::{JoinWindows, Json, Produced, SerdeOf, TimeWindows, Topology, Windowed};
 use serde::{Deserialize, Serialize};
 
 use crate::{Load, Outcome};
@@ -96,6 +96,18 @@ pub(crate) fn topology(load: &Load<'_>, done: &Arc<AtomicU64>) -> Outcome<Topolo
                     SerdeOf::<Option<i64>>::usual(),
                 ),
             ),
+        "join" => {
+            let events = app.stream::<String, String>(load.input).peek(move |_, _| {
+                add();
+            });
+            let right = events.filter(|_, event| event.starts_with('r'));
+            events
+                .filter(|_, event| event.starts_with('l'))
+                .join_within(&right, JoinWindows::of_ms(APART_MS, 0), |left, right| {
+                    [&left[..SHOWN], &right[..SHOWN]].concat()
+                })
+                .to(load.output);
+        }
         "restore" => app
             .stream::<String, String>(load.input)
             // Not in the reducer, which sees no first value of a key.
@@ -117,3 +129,7 @@ pub(crate) fn topology(load: &Load<'_>, done: &Arc<AtomicU64>) -> Outcome<Topolo
 /// Half of the orders are worth so much.
 const MINIMUM: i64 = 25_000;
 const WINDOW_MS: i64 = 60_000;
+/// How far apart events may be that are joined.
+const APART_MS: i64 = 300_000;
+/// So much of an event stands in the result.
+const SHOWN: usize = 9;
