@@ -227,9 +227,10 @@ impl TimeQueue {
         }
     }
 
-    /// Bytes that are in memory besides what waits for a commit.
+    /// Bytes that are in memory besides what waits for a commit, and that a shrunk cache would give back: without a little
+    /// of it each row would be looked for on disk, also where a program wants no caches.
     pub(super) fn cached_bytes(&self) -> usize {
-        self.front_bytes
+        self.front_bytes.saturating_sub(KEPT_BYTES)
     }
 
     /// Gives back half of that memory.
@@ -259,7 +260,9 @@ const HEAD: usize = 1 + size_of::<u64>();
 const SIGN: u64 = 1 << 63;
 /// The most that is in front.
 const FRONT_BYTES: usize = 512 << 10;
+/// So much of that does not count.
+const KEPT_BYTES: usize = 128 << 10;
 /// How much is read at once.
-const PAGE_BYTES: usize = 64 << 10;
+const PAGE_BYTES: usize = 32 << 10;
 /// What a row in memory costs besides its bytes, roughly.
 const HELD_BYTES: usize = 96;

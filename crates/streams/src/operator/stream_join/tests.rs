@@ -14,7 +14,7 @@ use crate::{JoinWindows, Topology};
 
 /// What a thread gives its stores for what waits for a commit.
 const UNCOMMITTED_MAX: usize = 256 << 10;
-/// More than the first events of those that wait take, and what one record adds to what waits for a commit.
+/// Besides that the first events of those that wait, and what one record adds to what waits for a commit.
 const MEMORY_MAX: usize = UNCOMMITTED_MAX + (512 << 10) + (16 << 10);
 const WINDOW_MS: i64 = 600_000;
 

@@ -57,7 +57,7 @@ fn rows_on_disk_are_those_of_an_ordered_map() {
                 model.insert(key.clone(), value);
             }
         }
-        assert!(queue.cached_bytes() <= FRONT_BYTES, "{} bytes", queue.cached_bytes());
+        assert!(queue.front_bytes <= FRONT_BYTES, "{} bytes", queue.front_bytes);
         most = most.max(model.values().map(Bytes::len).sum());
         assert_eq!(queue.get(&key).expect("a working disk"), model.get(&key).cloned());
         match step % 100 {
@@ -98,7 +98,7 @@ fn rows_are_removed_along_the_way_and_nothing_stays_on_disk() {
         if time % 3 > 0 {
             queue.put(key, None);
         }
-        assert!(queue.cached_bytes() <= FRONT_BYTES, "{} bytes", queue.cached_bytes());
+        assert!(queue.front_bytes <= FRONT_BYTES, "{} bytes", queue.front_bytes);
         // Pages in the walk hold less than two of their size.
         assert!(walk.page.len() <= 2 * PAGE_BYTES / 1_000);
     }
@@ -111,6 +111,27 @@ fn rows_are_removed_along_the_way_and_nothing_stays_on_disk() {
     commit(&mut queue);
     place.backend().merge();
     assert_eq!(queue.backend().entries().expect("a working disk"), 0);
+}
+
+#[test]
+fn a_cache_that_is_always_too_large_leaves_a_queue_its_first_rows() {
+    let place = Place::new();
+    let mut queue = TimeQueue::new(place.backend());
+    for time in 0..20_000 {
+        queue.put(key_of(time, &[b"key"]), Some(Bytes::new()));
+    }
+    commit(&mut queue);
+    let (mut shrunk, mut taken) = (0, 0);
+    while let Some((key, _)) = queue.first().expect("a working disk") {
+        queue.put(key, None);
+        taken += 1;
+        if queue.cached_bytes() > 0 {
+            queue.shrink();
+            shrunk += 1;
+        }
+    }
+    assert_eq!(taken, 20_000);
+    assert!((1..100).contains(&shrunk), "shrunk {shrunk} times");
 }
 
 #[test]
