@@ -1,8 +1,8 @@
 //! What the comparison with Kafka Streams does not show: crashes, and what is only ours.
 
 use fleuve_streams::processor::{
-    KvState, Output, Processor, ProcessorContext, ProcessorError, SessionState, State, TimerState,
-    TransformContext, ValueTransformer, WindowState,
+    FixedKeyProcessor, KvState, Output, Processor, ProcessorContext, ProcessorError, SessionState,
+    State, TimerState, TransformContext, ValueTransformer, WindowState,
 };
 use fleuve_streams::{
     Clock, Consumed, ErrorPolicy, JoinWindows, KStream, KTable, Materialized, Record, Schedule,
@@ -698,4 +698,61 @@ fn mappers_and_joiners_that_look_at_the_key() {
         ("k", "kvg"),
         ("k", "kvSome(\"g\")"),
     ]);
+}
+
+/// Passes values on, and tells of each key how many there were whenever it is called by time.
+#[derive(Clone)]
+struct Told(KvState<String, i64>);
+
+impl FixedKeyProcessor for Told {
+    type Key = String;
+    type ValueIn = String;
+    type ValueOut = String;
+
+    fn states(&self) -> Vec<&str> {
+        vec![self.0.name()]
+    }
+
+    fn init(
+        &mut self,
+        cx: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessorError> {
+        cx.schedule(10, Clock::WallClock);
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        record: &Record<String, String>,
+        cx: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<Vec<String>, ProcessorError> {
+        let mut counts = cx.state(&self.0);
+        let count = counts.get(&record.key)?.unwrap_or(0);
+        counts.put(&record.key, count + 1)?;
+        Ok(vec![record.value.clone()])
+    }
+
+    fn punctuate(
+        &mut self,
+        _: Schedule,
+        time: i64,
+        cx: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessorError> {
+        for (key, count) in cx.state(&self.0).all()? {
+            cx.forward(Record::new(key, format!("{count} values"), time))?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_processor_of_values_is_called_by_time() {
+    let app = Topology::new("app");
+    let counts = app.kv_store("counts");
+    app.stream::<String, String>("in").process_values(Told(counts)).to("out");
+    let mut driver = TestDriver::new(&app).expect("a valid topology");
+    send(&mut driver, 1, "k", "a");
+    send(&mut driver, 2, "k", "b");
+    driver.advance_ms(10);
+    driver.output::<String, String>("out").expect([("k", "a"), ("k", "b"), ("k", "2 values")]);
 }
