@@ -97,12 +97,12 @@ impl Driven {
 
 #[test]
 fn memory_is_bounded_while_events_of_a_join_wait_and_the_disk_when_they_have_expired() {
-    const EVENTS: i64 = 6_000;
+    const EVENTS: i64 = 3_000;
     let directory = tempfile::tempdir().expect("a directory");
     let plan = plan();
     let state = StateDirectory::open(directory.path(), &plan, 4 << 20).expect("a directory");
     let (mut disk, mut memory) = (Driven::new(&plan, Some(&state)), Driven::new(&plan, None));
-    let value = |number: i64| format!("{number:06}{}", "x".repeat(300));
+    let value = |number: i64| format!("{number:06}{}", "x".repeat(640));
     let mut both = |topic: &str, at: i64, key: &str, value: &str| {
         memory.process(topic, at, key, value);
         disk.process(topic, at, key, value);
@@ -110,11 +110,11 @@ fn memory_is_bounded_while_events_of_a_join_wait_and_the_disk_when_they_have_exp
     // A window full of events that come alone, then partners for some of them from both sides.
     for number in 0..EVENTS {
         let topic = if number % 2 == 0 { "left" } else { "right" };
-        both(topic, number * 50, &format!("key-{number}"), &value(number));
+        both(topic, number * 100, &format!("key-{number}"), &value(number));
     }
     for number in (0..EVENTS).step_by(5) {
         let topic = if number % 2 == 0 { "right" } else { "left" };
-        both(topic, EVENTS * 50 + number, &format!("key-{number}"), &value(EVENTS + number));
+        both(topic, EVENTS * 100 + number, &format!("key-{number}"), &value(EVENTS + number));
     }
     assert_eq!(memory.results.len(), EVENTS as usize / 5);
     assert_eq!(memory.results, disk.results);
