@@ -171,7 +171,7 @@ def markdown(run: Run, results: dict[str, list], scratch: Path) -> str:
         "",
         f"Fleuve beside Apache Kafka {KAFKA_VERSION} (one KRaft node, heap fixed at 1 GiB), taken in turn on the same machine by",
         "`make bench`. A ratio is Fleuve : Kafka within one pair of neighbouring runs; shown are its median and its smallest and",
-        "largest value. ↑ higher is better, ↓ lower is better. Targets are those of the first issue.",
+        "largest value. ↑ higher is better, ↓ lower is better. Targets are what we ask of ourselves.",
         "",
         f"Taken {datetime.now(timezone.utc):%Y-%m-%d}" + (" with --quick: too short to rely on." if options.quick else "."),
         *(f"- {line}" for line in machine.describe(scratch)),
