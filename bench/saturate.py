@@ -18,6 +18,8 @@ import wire
 BATCH_BYTES = 512 << 10
 FETCH_BYTES = 4 << 20
 IN_FLIGHT = 4
+READY_SECONDS_MAX = 10
+NOT_LEADER = 6
 
 
 def varint(value: int) -> bytes:
@@ -78,12 +80,17 @@ class Lane:
         head = struct.pack(">hhii", -1, wire.ALL_REPLICAS, 30000, 1) + wire.text(self.topic)
         frame = request(wire.PRODUCE, 7, head + struct.pack(">iii", 1, self.partition, len(batch)) + batch)
         sent = 0
+        ready_by = time.monotonic() + READY_SECONDS_MAX
         while self.bytes < end_bytes:
             if sent < end_bytes and sent - self.bytes < IN_FLIGHT * len(batch):
                 self.socket.sendall(frame)
                 sent += len(batch)
                 continue
             error = struct.unpack_from(">h", self.answer(), 4 + 2 + len(self.topic) + 4 + 4)[0]
+            # A new topic's partitions become ready one after the other.
+            if error == NOT_LEADER and time.monotonic() < ready_by:
+                sent -= len(batch)
+                continue
             if error:
                 raise OSError(f"produce: error {error}")
             self.bytes += len(batch)

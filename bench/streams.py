@@ -66,7 +66,7 @@ ROWS = [
     Row("count-eos", "the same, exactly once", "count", "events", 2_000_000, guarantee=EOS),
     Row("words", "word count with repartition, in memory", "words", "lines", 150_000, each=10),
     Row("windowed", "count by key and minute, in memory", "windowed", "events", 1_000_000, target="≥ 4"),
-    Row("join", "join of two streams, five minutes either way, in memory", "join", "pairs", 600_000, digest="all"),
+    Row("join", "join of two streams, five minutes either way, in memory", "join", "pairs", 60_000, digest="all"),
     Row("count-disk", "count by key, on disk", "count", "events", 2_000_000, store=DISK),
     Row("wide-disk", "count by key, a million keys, on disk", "count", "wide", 1_000_000, store=DISK),
     Row("words-disk", "word count with repartition, on disk", "words", "lines", 150_000, each=10, store=DISK, target="≥ 4"),
