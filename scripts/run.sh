@@ -4,7 +4,7 @@
 #   scripts/run.sh [DEMO [ARGUMENT...]]
 set -euo pipefail
 
-fleuve=$(cd "$(dirname "$0")/.." && pwd)/target/release/fleuve
+fleuve=${CARGO_TARGET_DIR:-$(cd "$(dirname "$0")/.." && pwd)/target}/release/fleuve
 
 if [ $# -eq 0 ] && [ -t 0 ] && [ -t 1 ]; then
     mapfile -t demos < <("$fleuve" demo | tail -n +2)
