@@ -304,6 +304,8 @@ impl<K: StreamType, V: StreamType> WindowState<K, V> {
             size_ms,
             retention_ms: materialized.retention_ms.unwrap_or(size_ms),
             duplicates: false,
+            // Processors put windows where they like, and fetch them by key.
+            by_key: true,
             logged: materialized.logged,
             cached: false,
             on_close: false,

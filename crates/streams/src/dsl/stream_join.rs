@@ -346,6 +346,7 @@ fn join_store<K, V>(
         size_ms: windows.size_ms(),
         retention_ms: windows.size_ms() + windows.grace_ms,
         duplicates: true,
+        by_key: true,
         logged: joined.logged,
         cached: false,
         on_close: false,

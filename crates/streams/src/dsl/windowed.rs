@@ -121,6 +121,11 @@ impl SizedWindows {
         }
     }
 
+    /// Whether each record asks for a span of its key's windows: sliding ones begin where there were records.
+    fn by_key(self) -> bool {
+        matches!(self, Self::Sliding(_))
+    }
+
     /// How long windows are needed. Sliding ones are looked at from as far as two sizes away.
     fn retention_ms(self) -> i64 {
         match self {
@@ -184,6 +189,7 @@ impl SizedWindows {
             size_ms: self.size_ms(),
             retention_ms: materialized.retention_ms.unwrap_or_else(|| self.retention_ms()),
             duplicates: false,
+            by_key: self.by_key(),
             logged: materialized.logged,
             // What is sent on close has no use for a cache.
             cached: materialized.cached && !on_close,
@@ -331,6 +337,7 @@ pub(crate) struct WindowSpec<K, V> {
     pub(crate) size_ms: i64,
     pub(crate) retention_ms: i64,
     pub(crate) duplicates: bool,
+    pub(crate) by_key: bool,
     pub(crate) logged: bool,
     pub(crate) cached: bool,
     pub(crate) on_close: bool,
@@ -360,6 +367,7 @@ pub(crate) fn add_window_store<K: Data, V: Data>(
                 size_ms: window.size_ms,
                 retention_ms: window.retention_ms,
                 duplicates: window.duplicates,
+                by_key: window.by_key,
                 logged: spec.logged,
                 cached: spec.cached,
                 on_close: window.on_close,

@@ -4,29 +4,28 @@
 //! changelog:  | key ... | start: i64 | sequence: u32 | -> value; the record's timestamp is the value's
 //! ```
 //!
-//! In memory windows are kept by start time, so that expiry cuts off whole windows and a lookup over a span of time
-//! touches only the windows in it. A write older than the retention is refused, as by Kafka Streams' in-memory store, and
-//! counted.
+//! In memory windows are kept by start or by key, see [`Held`]. A write older than the retention is refused, as by Kafka
+//! Streams' in-memory store, and counted.
 //!
 //! On disk all that was flushed is in [`TimedRows`], and memory is the cache in front of it: it has what is not flushed
 //! yet, and the newest windows as a whole, so that neither a new window nor a current one asks the disk. When the cache
 //! is shrunk the oldest windows leave memory.
 
 use std::any::Any;
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use bytes::{BufMut, Bytes};
 
+use self::held::{Held, Place};
 use super::disk::DiskBackend;
 use super::timed::{Noted, TimedRows, oldest};
-use super::window_slots::{SlotPlace, WindowSlots};
 use super::{AnyStore, Backend, Logged, Stamped, StoreError};
 use crate::metrics::{StoreKind, StoreMetrics};
 use crate::record::{Headers, Window, Windowed};
 use crate::runtime::Origin;
 use crate::serde::{Presence, SerdeOf};
 
+mod by_key;
+mod held;
 mod reading;
 #[cfg(test)]
 mod tests;
@@ -34,9 +33,8 @@ mod tests;
 /// A window store of one task.
 pub(crate) struct WindowStore<K, V> {
     settings: WindowStoreSettings<K, V>,
-    windows: BTreeMap<i64, WindowSlots<Slot<V>>>,
-    /// How many values `windows` has.
-    held: usize,
+    /// What is in memory.
+    held: Held<Slot<V>>,
     /// What is on disk, if that is where the store is.
     rows: Option<TimedRows>,
     /// Windows that begin before this time may be on disk without being in memory.
@@ -67,14 +65,13 @@ pub(crate) struct WindowStoreSettings<K, V> {
     pub(crate) retention_ms: i64,
     /// Whether several values of one key and start are kept, as stream joins need.
     pub(crate) duplicates: bool,
+    /// Whether it is asked for spans of a key's windows rather than for single windows. One with duplicates always is.
+    pub(crate) by_key: bool,
     pub(crate) logged: bool,
     pub(crate) cached: bool,
     /// Whether windows are read once they have closed: then they are dropped between records only.
     pub(crate) on_close: bool,
 }
-
-/// Where a slot stands: the window's start, the key's place in it, and a number that tells duplicates apart.
-type Place = (i64, SlotPlace, u32);
 
 struct Slot<V> {
     value: Stamped<V>,
@@ -100,10 +97,11 @@ pub(crate) struct FlushedWindow<K, V> {
 
 impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
     pub(crate) fn new(settings: WindowStoreSettings<K, V>) -> Self {
+        let by_key = settings.by_key || settings.duplicates;
+        let held = if by_key { Held::by_key() } else { Held::by_start(settings.size_ms) };
         Self {
             settings,
-            windows: BTreeMap::new(),
-            held: 0,
+            held,
             rows: None,
             complete_from: i64::MIN,
             changelog: Vec::new(),
@@ -128,8 +126,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
 
     /// The value of the key whose bytes are in `self.key`.
     fn load_unless_held(&mut self, start_ms: i64) -> Result<Option<Stamped<V>>, StoreError> {
-        let window = self.windows.get(&start_ms);
-        if let Some(slot) = window.and_then(|window| window.get(&self.key, 0)) {
+        if let Some(slot) = self.held.get(&self.key, start_ms, 0) {
             return Ok(Some(slot.value.clone()));
         }
         self.load(start_ms)
@@ -146,7 +143,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         };
         let value = self.stamped(timestamp, bytes)?;
         if self.settings.cached {
-            self.hold(start_ms, 0, Slot { value: value.clone(), dirty: None });
+            self.held.insert(&self.key, start_ms, 0, Slot { value: value.clone(), dirty: None });
         }
         Ok(Some(value))
     }
@@ -185,12 +182,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             rows.put(&self.key, start_ms, i64::from(sequence), row);
             return Ok(true);
         }
-        match self.find(start_ms, sequence) {
-            Some((_, slot)) => slot.value = value,
-            None => {
-                self.hold(start_ms, sequence, Slot { value, dirty: None });
-            }
-        }
+        self.held.insert(&self.key, start_ms, sequence, Slot { value, dirty: None });
         Ok(true)
     }
 
@@ -209,10 +201,10 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             self.load_unless_held(start_ms)?;
         }
         let timestamp = value.timestamp;
-        let Some((place, slot)) = self.find(start_ms, sequence) else {
+        let Some((place, slot)) = self.held.find(&self.key, start_ms, sequence) else {
             let origin = origin.at(timestamp, headers);
             let dirty = Some(Box::new(Dirty { flushed: None, origin, written }));
-            let place = self.hold(start_ms, sequence, Slot { value, dirty });
+            let place = self.held.insert(&self.key, start_ms, sequence, Slot { value, dirty });
             self.dirty.push(place);
             return Ok(());
         };
@@ -231,40 +223,11 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         Ok(())
     }
 
-    /// The slot of the key whose bytes are in `self.key`.
-    fn find(&mut self, start_ms: i64, sequence: u32) -> Option<(Place, &mut Slot<V>)> {
-        let window = self.windows.get_mut(&start_ms)?;
-        let place = window.find(&self.key)?;
-        let (_, slot) = window.get_at(place, sequence)?;
-        Some(((start_ms, place, sequence), slot))
-    }
-
-    /// Keeps a value in memory that it does not have, of the key whose bytes are in `self.key`.
-    fn hold(&mut self, start_ms: i64, sequence: u32, slot: Slot<V>) -> Place {
-        let (window, is_new) = match self.windows.entry(start_ms) {
-            Entry::Occupied(window) => (window.into_mut(), false),
-            Entry::Vacant(window) => (window.insert(WindowSlots::default()), true),
-        };
-        let before = window.len();
-        let place = window.insert(&self.key, sequence, slot);
-        self.held += window.len() - before;
-        if is_new && !self.settings.duplicates {
-            // Hardly anything will be added to windows that have come to their end.
-            let ended = ..=start_ms.saturating_sub(self.settings.size_ms);
-            for (_, window) in self.windows.range_mut(ended).rev() {
-                if !window.shrink() {
-                    break;
-                }
-            }
-        }
-        (start_ms, place, sequence)
-    }
-
     /// Begins to flush what is dirty now, behind what a flush before has left.
     pub(crate) fn begin_flush(&mut self) {
-        let windows = &mut self.windows;
-        self.due.extend(self.dirty.drain(..).filter_map(|place @ (start, at, sequence)| {
-            let (_, slot) = windows.get_mut(&start)?.get_at(at, sequence)?;
+        let held = &mut self.held;
+        self.due.extend(self.dirty.drain(..).filter_map(|place| {
+            let (_, slot) = held.get_at(place)?;
             Some((slot.dirty.as_ref()?.written, place))
         }));
         self.due.sort_unstable_by_key(|(written, _)| std::cmp::Reverse(*written));
@@ -277,9 +240,9 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
 
     /// Logs the next dirty window and gives it to the caller, in the order of their last writes.
     pub(crate) fn flush_next(&mut self) -> Result<Option<FlushedWindow<K, V>>, StoreError> {
-        while let Some((_, (start, at, sequence))) = self.due.pop() {
-            let window = self.windows.get_mut(&start);
-            let Some((key, slot)) = window.and_then(|window| window.get_at(at, sequence)) else {
+        while let Some((_, place)) = self.due.pop() {
+            let Place { start, number: sequence, .. } = place;
+            let Some((key, slot)) = self.held.get_at(place) else {
                 continue;
             };
             let Some(dirty) = slot.dirty.take() else {
@@ -338,27 +301,23 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         if let Some(rows) = &mut self.rows {
             rows.live_from(oldest);
         }
-        if self.windows.first_key_value().is_some_and(|(start, _)| *start < oldest) {
-            let kept = self.windows.split_off(&oldest);
-            let dropped = std::mem::replace(&mut self.windows, kept);
-            self.held -= dropped.values().map(WindowSlots::len).sum::<usize>();
-        }
+        self.held.remove_before(oldest);
     }
 
     /// Lets go of what is in memory and on disk, too, the oldest windows first, until so much is left. The newest window
     /// is written to now: it stays, unless it is most of that.
     fn let_go(&mut self, most: usize) {
-        if self.rows.is_none() {
+        let Some(newest) = self.held.last().filter(|_| self.rows.is_some()) else {
             return;
-        }
-        let newest = self.windows.last_key_value().map_or(0, |(_, window)| window.len());
-        let spared = usize::from(newest <= most / 2 * 3);
-        while self.held > most && self.windows.len() > spared {
-            let Some((start, window)) = self.windows.pop_first() else {
+        };
+        let is_spared = self.held.count(newest, newest) <= most / 2 * 3;
+        let end = if is_spared { newest } else { newest.saturating_add(1) };
+        while self.held.len() > most {
+            let Some(start) = self.held.first().filter(|start| *start < end) else {
                 break;
             };
-            self.held -= window.len();
-            self.complete_from = self.complete_from.max(start.saturating_add(1));
+            self.held.remove_before(start + 1);
+            self.complete_from = self.complete_from.max(start + 1);
         }
     }
 
@@ -469,27 +428,21 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
             u32::from_be_bytes(sequence.try_into().map_err(|_| self.damaged("its sequence"))?);
         self.observe(start);
         self.sequence = self.sequence.max(sequence);
-        if let Some(window) = self.windows.get_mut(&start) {
-            let before = window.len();
-            window.remove(&key, sequence);
-            self.held -= before - window.len();
-        }
+        self.held.remove(&key, start, sequence);
         if let Some(rows) = &mut self.rows {
             let row = record.value.as_ref().map(|value| (record.timestamp, &value[..]));
             rows.restore(&key, start, i64::from(sequence), row);
             self.complete_from = self.complete_from.max(start.saturating_add(1));
         } else if let Some(value) = record.value {
             let value = self.stamped(record.timestamp, value)?;
-            self.key.clear();
-            self.key.extend_from_slice(&key);
-            self.hold(start, sequence, Slot { value, dirty: None });
+            self.held.insert(&key, start, sequence, Slot { value, dirty: None });
         }
         self.expire();
         Ok(())
     }
 
     fn figures(&self) -> StoreMetrics {
-        let entries = self.rows.is_none().then_some(self.held as u64);
+        let entries = self.rows.is_none().then_some(self.held.len() as u64);
         StoreMetrics {
             kind: StoreKind::Window,
             entries,
@@ -502,7 +455,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
     fn shrink_cache(&mut self) {
         // What was not flushed is nowhere else.
         if self.dirty.is_empty() && self.due.is_empty() {
-            let half = self.held / 2;
+            let half = self.held.len() / 2;
             self.expire();
             self.let_go(half);
         }
@@ -510,12 +463,11 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
 
     fn cached_bytes(&self) -> usize {
         let held = match self.rows {
-            Some(_) => self.held,
+            Some(_) => self.held.len(),
             None => {
                 // What has expired is only kept because there is room.
-                let oldest = self.oldest();
-                let expired = self.windows.range(..oldest);
-                expired.map(|(_, window)| window.len()).sum()
+                let last = self.oldest().checked_sub(1);
+                last.map_or(0, |last| self.held.count(i64::MIN, last))
             }
         };
         let dirty = self.dirty.len() + self.due.len();
@@ -542,8 +494,7 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
     }
 
     fn reset(&mut self) {
-        self.windows.clear();
-        self.held = 0;
+        self.held.clear();
         self.observed_ms = i64::MIN;
         self.sequence = 0;
         self.complete_from = self.complete_at_first();

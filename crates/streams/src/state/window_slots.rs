@@ -3,83 +3,62 @@
 //! Looked up by hash, because that is what happens for every record; in the order of keys only where all of a window
 //! is asked for, which sorts it then.
 //!
-//! There are as many of them as keys times windows, so that every word counts: keys stand in a row, each with its values
+//! There are as many of them as keys times windows, so that every word counts: keys stand in a row, each with its value
 //! and no spare room around it, and are found by a table of their places.
 
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-/// Slots by key bytes, and by a number that tells duplicates of a key apart.
+/// Slots by key bytes.
 pub(super) struct WindowSlots<S> {
     keys: Vec<OfKey<S>>,
     /// Where each key stands.
     places: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    count: usize,
 }
 
-/// Where the slots of a key stand, until a key is removed.
+/// Where the slot of a key stands, until a key is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SlotPlace(u32);
+pub(super) struct SlotPlace(pub(super) u32);
 
 struct OfKey<S> {
     key: Box<[u8]>,
-    slots: Numbered<S>,
-}
-
-/// Slots with their numbers, which ascend. Only stores of joins have more than one of a key.
-enum Numbered<S> {
-    One(u32, S),
-    Many(Vec<(u32, S)>),
+    slot: S,
 }
 
 impl<S> Default for WindowSlots<S> {
     fn default() -> Self {
-        Self {
-            keys: Vec::new(),
-            places: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
-            count: 0,
-        }
+        Self { keys: Vec::new(), places: HashTable::new(), hasher: DefaultHashBuilder::default() }
     }
 }
 
 impl<S> WindowSlots<S> {
-    /// Where the slots of a key stand.
+    /// Where the slot of a key stands.
     pub(super) fn find(&self, key: &[u8]) -> Option<SlotPlace> {
         let hash = self.hasher.hash_one(key);
         self.places.find(hash, |place| *self.at(*place).key == *key).copied().map(SlotPlace)
     }
 
-    pub(super) fn get(&self, key: &[u8], number: u32) -> Option<&S> {
+    pub(super) fn get(&self, key: &[u8]) -> Option<&S> {
         let SlotPlace(place) = self.find(key)?;
-        self.at(place).slots.get(number)
+        Some(&self.at(place).slot)
     }
 
-    /// The slot of a number at a place, with its key.
-    pub(super) fn get_at(
-        &mut self,
-        SlotPlace(place): SlotPlace,
-        number: u32,
-    ) -> Option<(&[u8], &mut S)> {
+    /// The slot at a place, with its key.
+    pub(super) fn get_at(&mut self, SlotPlace(place): SlotPlace) -> Option<(&[u8], &mut S)> {
         let of_key = self.keys.get_mut(place as usize)?;
-        Some((&of_key.key, of_key.slots.get_mut(number)?))
+        Some((&of_key.key, &mut of_key.slot))
     }
 
-    /// Sets a slot, in place of one of the same key and number.
-    pub(super) fn insert(&mut self, key: &[u8], number: u32, slot: S) -> SlotPlace {
+    /// Sets a slot, in place of one of the same key.
+    pub(super) fn insert(&mut self, key: &[u8], slot: S) -> SlotPlace {
         if let Some(place) = self.find(key) {
-            self.count += usize::from(self.keys[place.0 as usize].slots.insert(number, slot));
+            self.keys[place.0 as usize].slot = slot;
             return place;
         }
         let place = u32::try_from(self.keys.len()).expect("so many keys do not fit into memory");
-        if self.keys.is_empty() {
-            // In a store of a join it will be the only one.
-            self.keys.reserve_exact(1);
-        }
-        self.keys.push(OfKey { key: key.into(), slots: Numbered::One(number, slot) });
-        self.count += 1;
+        self.keys.push(OfKey { key: key.into(), slot });
         let Self { keys, hasher, .. } = self;
         let hash_of = |place: &u32| hasher.hash_one(&*keys[*place as usize].key);
         self.places.insert_unique(hasher.hash_one(key), place, hash_of);
@@ -87,21 +66,10 @@ impl<S> WindowSlots<S> {
     }
 
     /// Removes a slot. The places of other keys change.
-    pub(super) fn remove(&mut self, key: &[u8], number: u32) {
+    pub(super) fn remove(&mut self, key: &[u8]) {
         let Some(SlotPlace(place)) = self.find(key) else {
             return;
         };
-        match &mut self.keys[place as usize].slots {
-            Numbered::One(only, _) if *only == number => {}
-            Numbered::One(..) => return,
-            Numbered::Many(slots) => {
-                if let Ok(at) = slots.binary_search_by_key(&number, |(number, _)| *number) {
-                    slots.remove(at);
-                    self.count -= 1;
-                }
-                return;
-            }
-        }
         self.unlist(key, place);
         let last = (self.keys.len() - 1) as u32;
         if last != place {
@@ -111,7 +79,6 @@ impl<S> WindowSlots<S> {
             }
         }
         self.keys.swap_remove(place as usize);
-        self.count -= 1;
     }
 
     fn unlist(&mut self, key: &[u8], place: u32) {
@@ -121,13 +88,7 @@ impl<S> WindowSlots<S> {
         }
     }
 
-    /// The slots of a key by their numbers.
-    pub(super) fn of_key(&self, key: &[u8]) -> impl Iterator<Item = &S> {
-        let of_key = self.find(key).map(|SlotPlace(place)| self.at(place));
-        of_key.into_iter().flat_map(|of_key| of_key.slots.iter()).map(|(_, slot)| slot)
-    }
-
-    /// The slots of these keys with their keys, by key and number.
+    /// The slots of these keys with their keys, by key.
     pub(super) fn sorted(
         &self,
         wanted: impl Fn(&[u8]) -> bool,
@@ -135,12 +96,11 @@ impl<S> WindowSlots<S> {
         let mut keys: Vec<&OfKey<S>> =
             self.keys.iter().filter(|of_key| wanted(&of_key.key)).collect();
         keys.sort_unstable_by_key(|of_key| &of_key.key);
-        keys.into_iter()
-            .flat_map(|of_key| of_key.slots.iter().map(move |(_, slot)| (&*of_key.key, slot)))
+        keys.into_iter().map(|of_key| (&*of_key.key, &of_key.slot))
     }
 
     pub(super) fn len(&self) -> usize {
-        self.count
+        self.keys.len()
     }
 
     /// Gives back the room for more keys, because there will hardly be any. Returns whether there was any.
@@ -159,96 +119,35 @@ impl<S> WindowSlots<S> {
     }
 }
 
-impl<S> Numbered<S> {
-    fn get(&self, number: u32) -> Option<&S> {
-        match self {
-            Self::One(only, slot) => (*only == number).then_some(slot),
-            Self::Many(slots) => {
-                let at = slots.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-                Some(&slots[at].1)
-            }
-        }
-    }
-
-    fn get_mut(&mut self, number: u32) -> Option<&mut S> {
-        match self {
-            Self::One(only, slot) => (*only == number).then_some(slot),
-            Self::Many(slots) => {
-                let at = slots.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-                Some(&mut slots[at].1)
-            }
-        }
-    }
-
-    /// Sets the slot of a number. Returns whether there was none.
-    fn insert(&mut self, number: u32, slot: S) -> bool {
-        if let Some(old) = self.get_mut(number) {
-            *old = slot;
-            return false;
-        }
-        let mut slots = match std::mem::replace(self, Self::Many(Vec::new())) {
-            Self::One(only, old) => vec![(only, old)],
-            Self::Many(slots) => slots,
-        };
-        let at = slots.partition_point(|(other, _)| *other < number);
-        slots.insert(at, (number, slot));
-        *self = Self::Many(slots);
-        true
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (u32, &S)> {
-        let (one, many) = match self {
-            Self::One(number, slot) => (Some((*number, slot)), &[][..]),
-            Self::Many(slots) => (None, &slots[..]),
-        };
-        one.into_iter().chain(many.iter().map(|(number, slot)| (*number, slot)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The slot of a key and number.
-    fn at<'a, S>(slots: &'a mut WindowSlots<S>, key: &[u8], number: u32) -> Option<&'a mut S> {
+    /// The slot of a key.
+    fn at<'a, S>(slots: &'a mut WindowSlots<S>, key: &[u8]) -> Option<&'a mut S> {
         let place = slots.find(key)?;
-        let (found, slot) = slots.get_at(place, number)?;
+        let (found, slot) = slots.get_at(place)?;
         assert_eq!(found, key);
         Some(slot)
     }
 
     #[test]
-    fn slots_of_a_key_stand_by_number_and_keys_by_their_bytes() {
+    fn keys_stand_by_their_bytes_each_with_its_newest_value() {
         let mut slots = WindowSlots::default();
-        for (name, number, value) in
-            [("b", 3, "b3"), ("a", 0, "a0"), ("b", 1, "b1"), ("b", 2, "b2")]
-        {
-            slots.insert(name.as_bytes(), number, value);
+        for (name, value) in [("b", "b0"), ("a", "a0"), ("c", "c0"), ("b", "b1")] {
+            slots.insert(name.as_bytes(), value);
         }
         let all: Vec<&str> = slots.sorted(|_| true).map(|(_, slot)| *slot).collect();
-        assert_eq!(all, ["a0", "b1", "b2", "b3"]);
+        assert_eq!(all, ["a0", "b1", "c0"]);
         let before_b: Vec<&[u8]> =
             slots.sorted(|key| key < &b"b"[..]).map(|(key, _)| key).collect();
         assert_eq!(before_b, [b"a"]);
-        assert_eq!(slots.of_key(b"b").copied().collect::<Vec<_>>(), ["b1", "b2", "b3"]);
-        assert_eq!((slots.get(b"b", 2), slots.get(b"b", 4), slots.len()), (Some(&"b2"), None, 4));
-        *at(&mut slots, b"b", 2).expect("there") = "new";
-        assert_eq!(slots.get(b"b", 2), Some(&"new"));
-    }
-
-    #[test]
-    fn a_slot_is_replaced_and_removed_by_its_number() {
-        let mut slots = WindowSlots::default();
-        slots.insert(b"a", 0, 1);
-        slots.insert(b"a", 0, 2);
-        assert_eq!((slots.get(b"a", 0), slots.len()), (Some(&2), 1));
-        slots.insert(b"a", 5, 3);
-        slots.remove(b"a", 0);
-        slots.remove(b"a", 7);
-        assert_eq!((slots.get(b"a", 0), slots.get(b"a", 5), slots.len()), (None, Some(&3), 1));
-        slots.insert(b"b", 0, 4);
-        slots.remove(b"b", 0);
-        assert_eq!((slots.of_key(b"b").count(), slots.len()), (0, 1));
+        assert_eq!((slots.get(b"b"), slots.get(b"d"), slots.len()), (Some(&"b1"), None, 3));
+        *at(&mut slots, b"b").expect("there") = "new";
+        assert_eq!(slots.get(b"b"), Some(&"new"));
+        slots.remove(b"b");
+        slots.remove(b"d");
+        assert_eq!((slots.get(b"b"), slots.get(b"c"), slots.len()), (None, Some(&"c0"), 2));
     }
 
     #[test]
@@ -256,17 +155,17 @@ mod tests {
         let mut slots = WindowSlots::default();
         let key = |number: usize| format!("key-{number}").into_bytes();
         for number in 0..1_000 {
-            slots.insert(&key(number), 0, number);
+            slots.insert(&key(number), number);
         }
         for number in (0..1_000).step_by(3) {
-            slots.remove(&key(number), 0);
+            slots.remove(&key(number));
         }
         assert!(slots.shrink());
         assert!(!slots.shrink(), "there is no more");
-        slots.insert(&key(0), 0, 7);
+        slots.insert(&key(0), 7);
         for number in 0..1_000 {
             let expected = if number == 0 { Some(7) } else { (number % 3 > 0).then_some(number) };
-            assert_eq!(at(&mut slots, &key(number), 0).copied(), expected, "{number}");
+            assert_eq!(at(&mut slots, &key(number)).copied(), expected, "{number}");
         }
         assert_eq!(slots.len(), 1_000 - 334 + 1);
     }

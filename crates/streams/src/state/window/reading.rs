@@ -1,14 +1,13 @@
 //! What window stores are asked for: the windows of a key, or of all keys, within a span of time.
 
-use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
 
+use super::held::Held;
 use super::{Slot, WindowStore};
 use crate::record::{Headers, Windowed};
 use crate::state::timed::TimedRow;
-use crate::state::window_slots::WindowSlots;
 use crate::state::{Stamped, StoreError};
 
 /// Values with the windows they belong to.
@@ -31,14 +30,13 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
         let lacking_to = to_ms.min(self.complete_from.saturating_sub(1));
         if let Some(rows) = &mut self.rows {
             let rows = rows.of_key(&self.key, from_ms, lacking_to, self.observed_ms)?;
-            for row in rows.into_iter().filter(|row| !is_held(&self.windows, row)) {
+            for row in rows.into_iter().filter(|row| !has(&self.held, row)) {
                 found.push((row.time, self.stamped(row.timestamp, row.value)?));
             }
         }
         let on_disk = found.len();
-        for (start, window) in self.windows.range(from_ms..=to_ms) {
-            found.extend(window.of_key(&self.key).map(|slot| (*start, slot.value.clone())));
-        }
+        let held = self.held.of_key(&self.key, from_ms, to_ms);
+        found.extend(held.map(|(start, slot)| (start, slot.value.clone())));
         if on_disk > 0 && on_disk < found.len() {
             found.sort_by_key(|(start, _)| *start);
         }
@@ -89,20 +87,18 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
             None => Vec::new(),
         };
         let mut found = Vec::new();
-        for row in rows.into_iter().filter(|row| wanted(&row.key) && !is_held(&self.windows, row)) {
+        for row in rows.into_iter().filter(|row| wanted(&row.key) && !has(&self.held, row)) {
             let (topic, headers) = (&self.settings.topic, Headers::default());
             let key = self.settings.key.read(topic, &headers, Some(row.key.clone()))?;
             let key = Windowed { key, window: self.window(row.time) };
             found.push((row.key, (key, self.stamped(row.timestamp, row.value)?)));
         }
         let on_disk = found.len();
-        for (start, window) in self.windows.range(from_ms..=to_ms) {
-            for (bytes, slot) in window.sorted(&wanted) {
-                let key = Windowed { key: self.typed_key(bytes)?, window: self.window(*start) };
-                // Only compared with those on disk.
-                let bytes = if on_disk > 0 { Bytes::copy_from_slice(bytes) } else { Bytes::new() };
-                found.push((bytes, (key, slot.value.clone())));
-            }
+        for (start, bytes, slot) in self.held.sorted(from_ms, to_ms, wanted) {
+            let key = Windowed { key: self.typed_key(bytes)?, window: self.window(start) };
+            // Only compared with those on disk.
+            let bytes = if on_disk > 0 { Bytes::copy_from_slice(bytes) } else { Bytes::new() };
+            found.push((bytes, (key, slot.value.clone())));
         }
         if on_disk > 0 && on_disk < found.len() {
             found.sort_by(|(one, (this, _)), (other, (that, _))| {
@@ -114,7 +110,6 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
 }
 
 /// Whether memory has a row, perhaps in a newer form.
-fn is_held<V>(windows: &BTreeMap<i64, WindowSlots<Slot<V>>>, row: &TimedRow) -> bool {
-    let number = u32::try_from(row.mark).unwrap_or_default();
-    windows.get(&row.time).is_some_and(|window| window.get(&row.key, number).is_some())
+fn has<V>(held: &Held<Slot<V>>, row: &TimedRow) -> bool {
+    held.get(&row.key, row.time, u32::try_from(row.mark).unwrap_or_default()).is_some()
 }

@@ -18,6 +18,7 @@ fn store(retention_ms: i64, change: impl FnOnce(&mut Settings)) -> WindowStore<S
         size_ms: 1_000,
         retention_ms,
         duplicates: false,
+        by_key: false,
         logged: true,
         cached: false,
         on_close: false,
@@ -105,14 +106,76 @@ fn compare(retention_ms: i64, change: impl Fn(&mut Settings)) {
 
 #[test]
 fn windows_on_disk_are_those_in_memory() {
-    compare(90_000, |_| {});
-    compare(400_000, |settings| settings.logged = false);
-    compare(NEVER, |settings| settings.cached = true);
+    for by_key in [false, true] {
+        compare(90_000, |settings| settings.by_key = by_key);
+        compare(400_000, |settings| (settings.by_key, settings.logged) = (by_key, false));
+        compare(NEVER, |settings| (settings.by_key, settings.cached) = (by_key, true));
+    }
 }
 
 #[test]
 fn duplicates_on_disk_are_those_in_memory() {
     compare(150_000, |settings| settings.duplicates = true);
+}
+
+/// Random writes into a store by key and one by start, with caches that are shrunk and a task that begins anew now and
+/// then: both answer the same, in the same order.
+fn compare_orders(change: impl Fn(&mut Settings)) {
+    let mut stores = [false, true].map(|by_key| {
+        store(90_000, |settings| {
+            change(settings);
+            settings.by_key = by_key;
+        })
+    });
+    let (mut state, mut logged) = (7, Vec::new());
+    for number in 0..800 {
+        let start = number * 100 + random(&mut state, 60_000);
+        let key = ["a", "ab", "b", "b\0\0\0\0\0\0\0\0"][random(&mut state, 4) as usize];
+        let (from, to) = (start - random(&mut state, 90_000), start + random(&mut state, 90_000));
+        let mut told = stores.each_mut().map(|store| {
+            let kept = put(store, key, start, number);
+            let flushed = if number % 5 == 4 { flush(store) } else { Vec::new() };
+            let flushed: Vec<_> =
+                flushed.into_iter().map(|change| (change.old, change.new.value)).collect();
+            let log = store.take_changelog();
+            if number % 50 == 49 {
+                store.shrink_cache();
+            }
+            let of_key = store.fetch(&key.to_owned(), from, to).expect("a working store");
+            let sizes = (store.figures().entries, store.cached_bytes());
+            (kept, flushed, log, of_key, all(store, from, to), sizes)
+        });
+        assert_eq!(told[0], told[1], "after write {number}");
+        logged.append(&mut told[0].2);
+        if number % 200 == 199 {
+            for store in &mut stores {
+                store.reset();
+                for record in &logged {
+                    store.restore(record.clone()).expect("a working store");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_by_key_are_those_by_start() {
+    compare_orders(|_| {});
+    compare_orders(|settings| settings.cached = true);
+    compare_orders(|settings| settings.on_close = true);
+}
+
+#[test]
+fn an_event_meets_those_of_its_key_without_a_look_at_all_others() {
+    // If each fetch stepped over all starts, this would take billions of steps.
+    let mut events = store(NEVER, |settings| settings.duplicates = true);
+    for number in 0..60_000 {
+        let key = format!("key-{}", number / 2);
+        put(&mut events, &key, number, number);
+        events.take_changelog();
+        let found = events.fetch(&key, 0, number).expect("a working store");
+        assert_eq!(found.len() as i64, number % 2 + 1);
+    }
 }
 
 #[test]
@@ -134,15 +197,15 @@ fn memory_is_bounded_while_windows_on_disk_grow() {
             store.take_changelog();
         }
         let uncommitted = disk.backend().expect("a backend").uncommitted_bytes();
-        most = most.max(disk.held * size_of::<Slot<i64>>() + uncommitted);
+        most = most.max(disk.held.len() * size_of::<Slot<i64>>() + uncommitted);
         place.commit(&mut disk);
         if disk.cached_bytes() > BUDGET {
             disk.shrink_cache();
         }
         assert!(disk.cached_bytes() <= BUDGET, "{} bytes", disk.cached_bytes());
     }
-    assert_eq!((memory.held, in_memory), (20_000, 20_000));
-    assert!(most < memory.held * size_of::<Slot<i64>>() / 10, "{most} bytes");
+    assert_eq!((memory.held.len(), in_memory), (20_000, 20_000));
+    assert!(most < memory.held.len() * size_of::<Slot<i64>>() / 10, "{most} bytes");
     // All of it is there, and can be changed.
     let key = "key-7".to_owned();
     let found = disk.fetch(&key, i64::MIN, i64::MAX).expect("a working store");
