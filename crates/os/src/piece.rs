@@ -25,6 +25,8 @@ pub struct FileRange {
     file: Arc<dyn File>,
     position: u64,
     length: usize,
+    /// So many of the first bytes were found in memory.
+    cached: usize,
 }
 
 impl Piece {
@@ -67,7 +69,7 @@ impl From<Bytes> for Piece {
 impl FileRange {
     /// Names `length` bytes of `file` from `position` on, all of which must be there.
     pub fn new(file: Arc<dyn File>, position: u64, length: usize) -> Self {
-        Self { file, position, length }
+        Self { file, position, length, cached: 0 }
     }
 
     /// Returns the path of the file.
@@ -81,9 +83,13 @@ impl FileRange {
     }
 
     /// Guesses whether the first bytes, at most `most` of them, are to be had without waiting for the
-    /// disk.
-    pub fn is_cached(&self, most: usize) -> bool {
-        self.file.is_cached(self.position, self.length.min(most))
+    /// disk. Looks again only when half of what it has seen is gone: sockets take less at a time.
+    pub fn is_cached(&mut self, most: usize) -> bool {
+        let asked = self.length.min(most);
+        if self.cached <= asked / 2 {
+            self.cached = if self.file.is_cached(self.position, asked) { asked } else { 0 };
+        }
+        self.cached > 0
     }
 
     /// Reads the first bytes, at most `most` of them. A file that ends before is an error.
@@ -96,6 +102,7 @@ impl FileRange {
         assert!(count <= self.length, "{count} bytes of {}", self.length);
         self.position += count as u64;
         self.length -= count;
+        self.cached = self.cached.saturating_sub(count);
     }
 
     /// Has the system send the first bytes through a socket and returns how many it took, at most
@@ -196,5 +203,19 @@ mod tests {
         far.read_to_end(&mut received).expect("open");
         assert!((1..=4).contains(&sent), "{sent}");
         assert_eq!(received, b"34567"[..sent]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_was_found_in_memory_is_looked_for_again_once_half_of_it_is_gone() {
+        let (folder, file) = file_of(&[0; 1000]);
+        let mut range = FileRange::new(file, 0, 1000);
+        assert!(range.is_cached(100));
+        // There is nothing to be found any more.
+        std::fs::write(folder.path().join("file"), b"").expect("written");
+        range.advance(40);
+        assert!(range.is_cached(100), "60 of 100 have been seen");
+        range.advance(20);
+        assert!(!range.is_cached(100), "40 are too few");
     }
 }

@@ -603,8 +603,8 @@ where
                         Some(Poll::Pending) => return Ok(()),
                         Some(Poll::Ready(Err(error))) => return Err(CloseReason::Socket(error)),
                         Some(Poll::Ready(Ok(()))) => {
-                            let mut send = || stream.poll_send_file(context, range);
                             let is_quick = range.is_cached(SENT_AT_ONCE_MAX);
+                            let mut send = || stream.poll_send_file(context, range);
                             if is_quick { send() } else { in_place(send) }
                         }
                         None => None,
@@ -615,8 +615,8 @@ where
                         }
                         Some(polled) => polled,
                         None => {
-                            let read = || range.read(FILE_CHUNK_BYTES);
                             let is_quick = range.is_cached(FILE_CHUNK_BYTES);
+                            let read = || range.read(FILE_CHUNK_BYTES);
                             let chunk = if is_quick { read()? } else { in_place(read)? };
                             range.advance(chunk.len());
                             if range.is_empty() {
