@@ -19,6 +19,7 @@ mod backend;
 mod cache;
 pub(crate) mod disk;
 mod expiry;
+mod key_filter;
 mod kv;
 mod last_used;
 mod outer;

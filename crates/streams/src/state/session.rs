@@ -492,7 +492,8 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for SessionS
 
     fn move_to(&mut self, disk: DiskBackend) -> Result<Option<DiskBackend>, StoreError> {
         let by_time = self.settings.on_close;
-        let rows = self.rows.insert(TimedRows::new(disk, self.settings.retention_ms, by_time));
+        let rows =
+            self.rows.insert(TimedRows::new(disk, self.settings.retention_ms, by_time, true));
         let noted = rows.noted()?;
         self.complete_from = self.complete_at_first();
         if let Some(Noted { observed_ms, .. }) = noted {

@@ -12,12 +12,17 @@
 //! A segment is a span of time, as in Kafka Streams: a key's rows within it are neighbours, so that what a key has
 //! within a span of time is one range of each segment that the span touches; and a segment whose time is over goes as
 //! one range, most of it as whole files. Nobody is shown dead rows, so that they may be there a while longer.
+//!
+//! Where keys are asked for what they have, memory knows which keys a segment may have: of segments that began after the
+//! store was opened, because nobody else writes them. A key is then looked for only where it is.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::{Buf, BufMut, Bytes};
 
 use super::disk::DiskBackend;
+use super::key_filter::KeyFilter;
 use super::{Backend, StoreError};
 
 /// The rows of one store, on disk.
@@ -32,6 +37,15 @@ pub(super) struct TimedRows {
     dropped_before: Option<i64>,
     /// What was last written besides rows.
     noted: Option<Noted>,
+    keys: Option<Keys>,
+}
+
+/// The keys of the newest segments.
+#[derive(Default)]
+struct Keys {
+    /// The first segment of which all keys are known; none before it is clear what was there at first.
+    known_from: Option<i64>,
+    of_segments: BTreeMap<i64, KeyFilter>,
 }
 
 /// What a store knows besides its rows.
@@ -58,8 +72,9 @@ pub(super) fn oldest(observed_ms: i64, retention_ms: i64) -> i64 {
 }
 
 impl TimedRows {
-    /// The rows of a store that keeps them for so long.
-    pub(super) fn new(disk: DiskBackend, retention_ms: i64, by_time: bool) -> Self {
+    /// The rows of a store that keeps them for so long, with an index by time if it asks for all of a time, and with
+    /// the keys of segments in memory if it asks for all of a key.
+    pub(super) fn new(disk: DiskBackend, retention_ms: i64, by_time: bool, by_key: bool) -> Self {
         Self {
             disk,
             // As Kafka Streams cuts them.
@@ -68,18 +83,29 @@ impl TimedRows {
             live_from: i64::MIN,
             dropped_before: None,
             noted: None,
+            keys: by_key.then(Keys::default),
         }
     }
 
     /// What was noted when the rows were last committed, if there are any.
     pub(super) fn noted(&mut self) -> Result<Option<Noted>, StoreError> {
         let Some(mut bytes) = self.disk.get(&[NOTED])? else {
+            // What a crash has left without it is restored once more.
+            self.know_keys_from(i64::MIN);
             return Ok(None);
         };
         if bytes.len() == size_of::<i64>() + size_of::<u32>() {
-            self.noted = Some(Noted { observed_ms: bytes.get_i64(), sequence: bytes.get_u32() });
+            let noted = Noted { observed_ms: bytes.get_i64(), sequence: bytes.get_u32() };
+            self.noted = Some(noted);
+            self.know_keys_from(self.segment_of(noted.observed_ms).saturating_add(1));
         }
         Ok(self.noted)
+    }
+
+    fn know_keys_from(&mut self, segment: i64) {
+        if let Some(keys) = &mut self.keys {
+            *keys = Keys { known_from: Some(segment), of_segments: BTreeMap::new() };
+        }
     }
 
     /// Says what the next commit is to note.
@@ -99,6 +125,7 @@ impl TimedRows {
         self.live_from = i64::MIN;
         self.dropped_before = None;
         self.noted = None;
+        self.know_keys_from(i64::MIN);
     }
 
     /// Where the rows are.
@@ -108,7 +135,16 @@ impl TimedRows {
 
     /// Lets rows before this time be dead.
     pub(super) fn live_from(&mut self, time: i64) {
-        self.live_from = self.live_from.max(time);
+        if time <= self.live_from {
+            return;
+        }
+        self.live_from = time;
+        let live = self.segment_of(time);
+        if let Some(keys) = &mut self.keys {
+            while keys.of_segments.first_key_value().is_some_and(|(segment, _)| *segment < live) {
+                keys.of_segments.pop_first();
+            }
+        }
     }
 
     /// The timestamp and value of a row.
@@ -140,6 +176,9 @@ impl TimedRows {
             let mark_only = stored.as_ref().map(|_| Bytes::new());
             self.disk.put(Bytes::from(index_key(key, time, mark)), mark_only);
         }
+        if stored.is_some() {
+            self.note_key(key, time);
+        }
         self.disk.put(Bytes::from(self.row_key(key, time, mark)), stored);
     }
 
@@ -150,6 +189,9 @@ impl TimedRows {
         }
         if self.by_time {
             self.disk.restore(&index_key(key, time, mark), row.map(|_| [&[][..], &[]]));
+        }
+        if row.is_some() {
+            self.note_key(key, time);
         }
         let stamp = row.map(|(timestamp, _)| timestamp.to_be_bytes()).unwrap_or_default();
         let stored = row.map(|(_, value)| [&stamp[..], value]);
@@ -171,6 +213,9 @@ impl TimedRows {
         }
         let length = 1 + size_of::<i64>() + key.len() + SUFFIX;
         for segment in self.segment_of(from)..=self.segment_of(to) {
+            if !self.may_have(segment, key) {
+                continue;
+            }
             let first = row_key(segment, key, from, i64::MIN);
             let last = row_key(segment, key, to, i64::MAX);
             let found = self.disk.range(Bound::Included(&first), Bound::Included(&last))?;
@@ -246,6 +291,25 @@ impl TimedRows {
         }
         self.dropped_before = Some(live);
         Ok(())
+    }
+
+    fn note_key(&mut self, key: &[u8], time: i64) {
+        let segment = self.segment_of(time);
+        if let Some(keys) = &mut self.keys
+            && keys.known_from.is_some_and(|from| segment >= from)
+        {
+            keys.of_segments.entry(segment).or_insert_with(KeyFilter::new).insert(key);
+        }
+    }
+
+    /// Whether a segment may have rows of a key.
+    fn may_have(&self, segment: i64, key: &[u8]) -> bool {
+        match &self.keys {
+            Some(keys) if keys.known_from.is_some_and(|from| segment >= from) => {
+                keys.of_segments.get(&segment).is_some_and(|filter| filter.may_have(key))
+            }
+            _ => true,
+        }
     }
 
     fn segment_of(&self, time: i64) -> i64 {

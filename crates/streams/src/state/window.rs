@@ -96,9 +96,9 @@ pub(crate) struct FlushedWindow<K, V> {
 }
 
 impl<K: Clone + Send + 'static, V: Clone + Send + 'static> WindowStore<K, V> {
-    pub(crate) fn new(settings: WindowStoreSettings<K, V>) -> Self {
-        let by_key = settings.by_key || settings.duplicates;
-        let held = if by_key { Held::by_key() } else { Held::by_start(settings.size_ms) };
+    pub(crate) fn new(mut settings: WindowStoreSettings<K, V>) -> Self {
+        settings.by_key |= settings.duplicates;
+        let held = if settings.by_key { Held::by_key() } else { Held::by_start(settings.size_ms) };
         Self {
             settings,
             held,
@@ -476,8 +476,8 @@ impl<K: Clone + Send + 'static, V: Clone + Send + 'static> AnyStore for WindowSt
     }
 
     fn move_to(&mut self, disk: DiskBackend) -> Result<Option<DiskBackend>, StoreError> {
-        let by_time = self.settings.on_close;
-        let rows = self.rows.insert(TimedRows::new(disk, self.settings.retention_ms, by_time));
+        let WindowStoreSettings { retention_ms, on_close, by_key, .. } = self.settings;
+        let rows = self.rows.insert(TimedRows::new(disk, retention_ms, on_close, by_key));
         let noted = rows.noted()?;
         self.complete_from = self.complete_at_first();
         if let Some(Noted { observed_ms, sequence }) = noted {

@@ -1,6 +1,6 @@
 //! The state directory of an application: the database, who has which task, and what is tidied away.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use super::snapshot::{self, StateSnapshot};
 use crate::metrics::DiskMetrics;
 use crate::runtime::TaskId;
 use crate::state::{Backend, StoreError};
-use crate::topology::Plan;
+use crate::topology::{ChangelogKind, Plan, StoreSpec};
 
 /// The state directory of one application, open and locked.
 #[derive(Clone)]
@@ -32,6 +32,8 @@ struct Inner {
     memtable_bytes_max: u64,
     /// The subtopology of each store.
     owners: BTreeMap<String, u32>,
+    /// The stores of joins, which look for spans of a key's events.
+    of_joins: BTreeSet<String>,
     claims: Mutex<Claims>,
     released: Notify,
 }
@@ -77,6 +79,10 @@ impl StateDirectory {
         for part in plan.subtopologies() {
             owners.extend(part.stores.iter().map(|store| (store.clone(), part.id)));
         }
+        let is_of_join = |spec: &&StoreSpec| {
+            matches!(spec.changelog, ChangelogKind::Window { duplicates: true, .. })
+        };
+        let of_joins = plan.stores.values().filter(is_of_join).map(|spec| spec.name.clone());
         let claims =
             Claims { held: HashSet::new(), given_up: HashMap::new(), opened: Instant::now() };
         Ok(Self {
@@ -86,6 +92,7 @@ impl StateDirectory {
                 memtables: Arc::new(Memtables::new(database, half, dead)),
                 memtable_bytes_max: half / 2,
                 owners,
+                of_joins: of_joins.collect(),
                 claims: Mutex::new(claims),
                 released: Notify::new(),
             }),
@@ -195,9 +202,10 @@ impl StateDirectory {
 
     fn keyspace(&self, store: &str) -> Result<fjall::Keyspace, StoreError> {
         let memtable = self.inner.memtable_bytes_max;
+        let is_of_join = self.inner.of_joins.contains(store);
         let options = || {
             let strategy = Leveled::default()
-                .with_l0_threshold(TABLES_MERGED)
+                .with_l0_threshold(if is_of_join { EVENT_TABLES_MERGED } else { TABLES_MERGED })
                 .with_table_target_size(TABLE_BYTES);
             KeyspaceCreateOptions::default()
                 .max_memtable_size(memtable)
@@ -249,6 +257,8 @@ const WORKERS: usize = 1;
 /// So many new tables are merged at once: the more, the less often a row is written again, and the more tables a read
 /// may have to ask.
 const TABLES_MERGED: u8 = 8;
+/// The same for stores of joins, which have to search each table for every event that may have a partner.
+const EVENT_TABLES_MERGED: u8 = 4;
 /// The size of a merged table. While it is written, the blocks that its rows come from stay in memory.
 const TABLE_BYTES: u64 = 32 << 20;
 /// The least memory for either half.

@@ -118,6 +118,25 @@ fn duplicates_on_disk_are_those_in_memory() {
     compare(150_000, |settings| settings.duplicates = true);
 }
 
+#[test]
+fn what_was_restored_is_found_by_key() {
+    let of_joins = |settings: &mut Settings| settings.duplicates = true;
+    let (place, mut memory) = (Place::new(), store(150_000, of_joins));
+    let mut disk = place.keep(store(150_000, of_joins));
+    for number in 0..1_000 {
+        put(&mut memory, &format!("key-{}", number % 300), number * 200, number);
+    }
+    for record in memory.take_changelog() {
+        disk.restore(record).expect("a working store");
+    }
+    place.commit(&mut disk);
+    for number in 0..301 {
+        let key = format!("key-{number}");
+        let found = disk.fetch(&key, 0, NEVER).expect("a working store");
+        assert_eq!(found, memory.fetch(&key, 0, NEVER).expect("a working store"), "{key}");
+    }
+}
+
 /// Random writes into a store by key and one by start, with caches that are shrunk and a task that begins anew now and
 /// then: both answer the same, in the same order.
 fn compare_orders(change: impl Fn(&mut Settings)) {
