@@ -34,9 +34,6 @@ from report import STREAMS_BEGIN, STREAMS_END, figure, ratio_text, stream_proces
 PARTITIONS = 4
 RUN_SECONDS_MAX = 600
 HEAP = "512m"
-# Milliseconds after which mimalloc gives freed pages back, in place of the 1,000 that most of these runs do not even last.
-PURGE_DELAY = "50"
-ENVIRONMENT = {**os.environ, "MIMALLOC_PURGE_DELAY": PURGE_DELAY}
 SIDES = ("java", "rust")
 MIB = 1 << 20
 
@@ -171,7 +168,7 @@ class Bench:
         return figures
 
     def measured(self, command: list[str]) -> dict:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS_MAX, env=ENVIRONMENT)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS_MAX)
         lines = [line for line in ended.stdout.splitlines() if line.startswith("{")]
         if ended.returncode or not lines:
             raise Failed(f"{' '.join(command[:3])}... ended with {ended.returncode}: {ended.stderr[-1000:]}")
@@ -200,7 +197,7 @@ class Bench:
                 raise Failed("the watcher did not start")
             began = time.monotonic()
             with open(self.scratch / "errors", "w+") as errors:
-                process = subprocess.Popen(self.command(side, arguments, heap), stdout=subprocess.PIPE, stderr=errors, text=True, env=ENVIRONMENT)
+                process = subprocess.Popen(self.command(side, arguments, heap), stdout=subprocess.PIPE, stderr=errors, text=True)
                 watcher.stdout.readline()
                 first = time.monotonic() - began
                 if watcher.stdout.readline().strip() != "all":
@@ -291,7 +288,7 @@ def markdown(options: argparse.Namespace, results: dict, notes: list[str], scrat
         "## Stream processing",
         "",
         f"`fleuve-streams` beside Kafka Streams {KAFKA_VERSION} (heap of at most {HEAP}), in turn by `make bench-streams`, {datetime.now(timezone.utc):%Y-%m-%d};",
-        f"ours with `MIMALLOC_PURGE_DELAY={PURGE_DELAY}`; broker: {options.broker}. Records per second of processor time of the application's process, the second and last third of the",
+        f"broker: {options.broker}. Records per second of processor time of the application's process, the second and last third of the",
         "run, so that a JVM is warm. A ratio says how many times better ours is.",
         "",
         *(f"- {what}" for what in machine.describe(scratch)),

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 /// Both broker and clients allocate in one thread and free in another, which the system's
-/// allocator does slowly.
+/// allocator does slowly; jemalloc keeps little of what was freed.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     fleuve_cli::main()
