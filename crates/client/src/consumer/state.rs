@@ -191,6 +191,7 @@ impl State {
     pub(super) fn remove(&mut self, gone: &HashSet<TopicPartition>) {
         self.partitions.retain(|partition, _| !gone.contains(partition));
         self.ready.retain(|partition| !gone.contains(partition));
+        self.forget_missing_offsets(|partition| gone.contains(partition));
     }
 
     /// Moves a partition to `start`.
@@ -198,7 +199,15 @@ impl State {
         let version = self.new_version();
         self.assigned_mut(partition)?.go_to(start, version);
         self.ready.retain(|ready| ready != partition);
+        self.forget_missing_offsets(|sought| sought == partition);
         Ok(())
+    }
+
+    /// Forgets what was to be told about offsets of before: who answered it now would leave the place that was chosen since.
+    fn forget_missing_offsets(&mut self, of: impl Fn(&TopicPartition) -> bool) {
+        let is_old =
+            |error: &Error| matches!(error, Error::NoOffset { partition, .. } if of(partition));
+        self.errors.retain(|error| !is_old(error));
     }
 
     /// Reports whether there is something to join a group for.
@@ -478,6 +487,30 @@ mod tests {
         let (position, fetch, error) = after(Some(120), OffsetReset::None);
         assert_eq!((position, fetch), (Position::Known, 100), "from where the application is");
         assert!(error.is_none());
+    }
+
+    #[test]
+    fn a_missing_offset_is_not_told_of_a_partition_that_has_moved_since() {
+        type Change = fn(&mut State, &TopicPartition);
+        let seek: Change = |state, partition| {
+            state.seek(partition, Start::Offset(7)).expect("assigned");
+        };
+        let assign_anew: Change = |state, partition| {
+            state.remove(&HashSet::from([partition.clone()]));
+            state.add(partition.clone(), Start::Committed);
+        };
+        for change in [seek, assign_anew] {
+            let (mut state, partition) = unchecked();
+            let other = TopicPartition::new("t", 1);
+            state.add(other.clone(), Start::Committed);
+            for missing in [&partition, &other] {
+                let version = state.partitions[missing].version;
+                state.reset(missing, version, OffsetReset::None, "nothing was committed for it");
+            }
+            change(&mut state, &partition);
+            let told: Vec<_> = state.errors.iter().map(ToString::to_string).collect();
+            assert!(told.len() == 1 && told[0].contains("t-1"), "{told:?}");
+        }
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl Thread {
                 self.warming = warming;
             }
             Event::Lost(partitions) => {
+                self.losses_handled += 1;
                 self.close(&partitions);
                 if self.output.is_pending() {
                     self.begin_again("the group gave this member up").await?;

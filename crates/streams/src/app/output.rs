@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use fleuve_client::consumer::Committed;
+use fleuve_client::consumer::{Committed, GroupMetadata};
 use fleuve_client::producer::{Deliveries, Header};
 use fleuve_client::{Client, Consumer, Error, ErrorCode, Metric, Producer, ProducerConfig, Record};
 use fleuve_types::TopicPartition;
@@ -131,14 +131,16 @@ impl Output {
         Ok(())
     }
 
-    /// Makes everything sent so far durable together with `offsets`. An error is one that no repetition mends.
+    /// Makes everything sent so far durable together with `offsets`, those of a transaction in the name of `group`. An
+    /// error is one that no repetition mends.
     pub(super) async fn commit(
         &mut self,
         offsets: HashMap<TopicPartition, Committed>,
         consumer: &Consumer,
+        group: GroupMetadata,
     ) -> Result<Outcome, StreamsError> {
         let outcome = if self.is_transactional() {
-            self.commit_transaction(&offsets, consumer)
+            self.commit_transaction(&offsets, &group)
                 .await
                 .map(|()| Outcome::Done)
                 .map_err(Unsent::Client)
@@ -155,11 +157,10 @@ impl Output {
     async fn commit_transaction(
         &mut self,
         offsets: &HashMap<TopicPartition, Committed>,
-        consumer: &Consumer,
+        group: &GroupMetadata,
     ) -> Result<(), Error> {
         self.begin()?;
-        let group = consumer.group_metadata()?;
-        self.producer.send_offsets(offsets, &group).await?;
+        self.producer.send_offsets(offsets, group).await?;
         self.producer.commit_transaction().await?;
         self.in_transaction = false;
         self.production.forget();

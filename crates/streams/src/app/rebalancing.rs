@@ -1,6 +1,8 @@
 //! What the group tells a stream thread, as events between two of its steps.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fleuve_client::BoxFuture;
@@ -35,9 +37,21 @@ pub(super) struct Warming {
     pub(super) probe_after: Option<Duration>,
 }
 
+/// How often the group has given the member up: known before the member comes back under another id or generation, in
+/// which the group would take offsets of tasks that meanwhile are somebody else's.
+#[derive(Clone, Default)]
+pub(super) struct Losses(Arc<AtomicU64>);
+
+impl Losses {
+    pub(super) fn so_far(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// Passes on what a consumer hears of its group.
 pub(super) struct Listener {
     pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) losses: Losses,
     /// The thread's number, and who keeps state for it.
     pub(super) thread: usize,
     pub(super) standbys: Standbys,
@@ -60,6 +74,7 @@ impl RebalanceListener for Listener {
     }
 
     fn lost<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
+        self.losses.0.fetch_add(1, Ordering::Release);
         let _ = self.events.send(Event::Lost(partitions.to_vec()));
         Box::pin(std::future::ready(()))
     }

@@ -131,12 +131,16 @@ impl Tasks {
         }
     }
 
-    /// Begins a task or begins it again: its partitions wait while its state is read. Returns the number under which
-    /// the state is to be handed in.
+    /// Begins a task or begins it again: its partitions wait while its state is read, and are read from what was
+    /// committed, as its state is. Returns the number under which the state is to be handed in.
+    ///
+    /// Positions have to go back even if the partitions have just been assigned: while a commit is under way the thread
+    /// hears of no loss, and the task of before is given records of the assignment that follows it.
     pub(super) fn open(&mut self, id: TaskId, consumer: &Consumer) -> u64 {
         for partition in self.partitions(id) {
             // A partition that has gone already is told in a later event.
             let _ = consumer.pause(partition);
+            let _ = consumer.seek(partition, Start::Committed);
         }
         self.close(id);
         self.restorations += 1;

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleuve_client::config::{IsolationLevel, OffsetReset};
-use fleuve_client::consumer::{Committed, Start};
+use fleuve_client::consumer::{Committed, GroupMetadata};
 use fleuve_client::{Client, Consumer, ConsumerConfig, Error, ErrorCode};
 use fleuve_types::TopicPartition;
 use tokio::sync::{Notify, mpsc, watch};
@@ -28,7 +28,7 @@ use super::layout::{Layout, Layouts};
 use super::metadata;
 use super::output::{Outcome, Output, is_passing};
 use super::production::Unsent;
-use super::rebalancing::{Event, Listener, Warming};
+use super::rebalancing::{Event, Listener, Losses, Warming};
 use super::restore::Restorer;
 use super::standby::Standbys;
 use super::tasks::Tasks;
@@ -73,6 +73,9 @@ pub(super) struct Thread {
     pub(super) output: Output,
     pub(super) tasks: Tasks,
     events: mpsc::UnboundedReceiver<Event>,
+    losses: Losses,
+    /// How many of them the thread has dealt with.
+    pub(super) losses_handled: u64,
     restored: mpsc::UnboundedReceiver<Restored>,
     pub(super) restoring: mpsc::UnboundedSender<Restored>,
     stop: watch::Receiver<bool>,
@@ -175,7 +178,9 @@ impl Thread {
         )
         .await?;
         let (thread, standbys) = (setup.number, setup.standbys.clone());
-        consumer.set_rebalance_listener(Arc::new(Listener { events: told, thread, standbys }));
+        let losses = Losses::default();
+        let listener = Listener { events: told, losses: losses.clone(), thread, standbys };
+        consumer.set_rebalance_listener(Arc::new(listener));
         setup.subscribe(&consumer)?;
         let tasks = Tasks::new(layout.tasks.clone(), setup.ends.clone());
         let (restoring, restored) = mpsc::unbounded_channel();
@@ -190,6 +195,8 @@ impl Thread {
             output,
             tasks,
             events,
+            losses,
+            losses_handled: 0,
             restored,
             restoring,
             stop,
@@ -404,9 +411,6 @@ impl Thread {
         }
         for id in self.tasks.ready_ids() {
             self.open(id);
-            for partition in self.tasks.partitions(id) {
-                let _ = self.consumer.seek(partition, Start::Committed);
-            }
         }
         Ok(())
     }
@@ -519,8 +523,7 @@ impl Thread {
     /// that is finished first, in later turns. Where tasks may go `ahead`, they process records meanwhile.
     async fn commit(&mut self, ahead: bool) -> Result<(), StreamsError> {
         self.last_commit = Instant::now();
-        // The group may be a generation ahead, and would refuse.
-        if self.consumer.is_joining() {
+        if self.membership()?.is_none() {
             return Ok(());
         }
         // Caches first, part by part: what they send is on its way before it leaves the processor's cache.
@@ -559,7 +562,11 @@ impl Thread {
         if offsets.is_empty() && !self.output.is_pending() {
             return self.keep();
         }
-        let commit = self.output.commit(offsets, &self.consumer);
+        // Sending may have taken long.
+        let Some(group) = self.membership()? else {
+            return Ok(());
+        };
+        let commit = self.output.commit(offsets, &self.consumer, group);
         if !ahead {
             let outcome = self.desk.meanwhile(&mut self.tasks, commit).await?;
             return match outcome {
@@ -598,6 +605,19 @@ impl Thread {
             Some(error) => self.take_reading_error(error).await,
             None => Ok(()),
         }
+    }
+
+    /// Who the thread is in its group, as long as what it has there are its tasks. Otherwise nothing can be committed
+    /// until the thread has heard of the change.
+    fn membership(&self) -> Result<Option<GroupMetadata>, StreamsError> {
+        // The group may be a generation ahead, and would refuse.
+        if self.consumer.is_joining() {
+            return Ok(None);
+        }
+        let group = self.consumer.group_metadata()?;
+        // In this order, since a loss is told before another generation is. Without one the group would refuse nothing.
+        let is_member = group.generation >= 0 && self.losses.so_far() == self.losses_handled;
+        Ok(is_member.then_some(group))
     }
 
     /// Notes that a commit stands, and where its records are.
