@@ -396,6 +396,10 @@ impl Fetcher {
             // A replica may lag behind; the leader says whether the offset exists.
             ErrorCode::OffsetOutOfRange if from_follower => {}
             ErrorCode::OffsetOutOfRange => {
+                // A broker that leads no more says nothing about what the next one has given.
+                if !state.partitions.get(&partition).is_some_and(|p| p.awaits(version, asked)) {
+                    return;
+                }
                 let policy = self.shared.config.offset_reset;
                 let reason = format!("offset {asked} is out of range");
                 state.reset(&partition, version, policy, &reason);

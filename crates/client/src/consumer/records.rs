@@ -162,6 +162,11 @@ impl Records {
         &self.partition
     }
 
+    /// Returns the offset that was asked for.
+    pub(super) fn fetch_offset(&self) -> i64 {
+        self.first_offset
+    }
+
     /// Returns the offset of the first record that comes after these.
     pub fn next_offset(&self) -> i64 {
         self.next_offset

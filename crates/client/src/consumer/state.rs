@@ -254,10 +254,10 @@ impl State {
         Ok(())
     }
 
-    /// Keeps a fetched answer, unless the partition has moved since it was asked for.
+    /// Keeps a fetched answer, unless the partition has moved since it was asked for, or another broker has answered.
     pub(super) fn store(&mut self, records: Records, version: u64) -> bool {
         let Some(state) = self.partitions.get_mut(records.partition()) else { return false };
-        if state.version != version || state.position != Position::Known {
+        if !state.awaits(version, records.fetch_offset()) {
             return false;
         }
         state.fetch = Place { offset: records.next_offset(), epoch: records.last_epoch() };
@@ -413,6 +413,13 @@ impl Partition {
         self.buffered_bytes
     }
 
+    /// Reports whether an answer from this offset on is still waited for. When the leader changes, two brokers are asked for
+    /// the same.
+    pub(super) fn awaits(&self, version: u64, fetch_offset: i64) -> bool {
+        let is_there = self.version == version && self.position == Position::Known;
+        is_there && self.fetch.offset == fetch_offset
+    }
+
     /// Reports whether another answer may be fetched ahead.
     pub(super) fn has_room(&self, bytes_max: usize) -> bool {
         self.buffered_bytes < bytes_max && self.buffered.len() < ANSWERS_AHEAD_MAX
@@ -449,7 +456,11 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {
+    use fleuve_protocol::records::{BatchBuilder, BatchOptions, Decompressor, NewRecord};
+    use fleuve_types::Offset;
+
     use super::*;
+    use crate::consumer::records::Fetched;
 
     /// A partition with records up to 100 given out and up to 150 fetched, all of epoch 3, while a
     /// new leader is asked.
@@ -487,6 +498,36 @@ mod tests {
         let (position, fetch, error) = after(Some(120), OffsetReset::None);
         assert_eq!((position, fetch), (Position::Known, 100), "from where the application is");
         assert!(error.is_none());
+    }
+
+    #[test]
+    fn of_two_brokers_that_were_asked_for_the_same_one_is_heard() {
+        let options = BatchOptions { base_offset: Offset(150), ..BatchOptions::default() };
+        let mut builder = BatchBuilder::new(options);
+        for value in [b"a", b"b"] {
+            builder
+                .append(&NewRecord { value: Some(value), ..NewRecord::default() })
+                .expect("room");
+        }
+        let bytes = builder.finish();
+        let (mut state, partition) = unchecked();
+        let version = state.partitions[&partition].version;
+        state.assigned_mut(&partition).expect("added").position = Position::Known;
+        let mut answer = || {
+            let fetched = Fetched {
+                partition: partition.clone(),
+                fetch_offset: 150,
+                high_watermark: 152,
+                aborted: None,
+            };
+            let decompressor = &mut Decompressor::new(1 << 20);
+            let records = Records::decode(fetched, vec![bytes.clone()], decompressor);
+            state.store(records.expect("sound"), version)
+        };
+        assert!(answer());
+        assert!(!answer(), "the records are there already");
+        assert_eq!(state.take_ready().map(|records| records.count()), Some(2));
+        assert!(state.take_ready().is_none());
     }
 
     #[test]
