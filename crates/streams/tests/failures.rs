@@ -360,3 +360,50 @@ async fn an_application_waits_for_its_asynchronous_calls_before_it_commits() {
     running.close().await.expect("a clean end");
     broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_kept_goes_on_after_its_calls_have_held_up_a_rebalance() {
+    let broker = Embedded::builder().set("group.initial.rebalance.delay.ms", "0").start().await;
+    let broker = broker.expect("a broker");
+    create(&broker, &[("in", 2), ("out", 1)]).await;
+    let calls = Arc::new(AtomicU32::new(0));
+    let app = || {
+        let (app, calls) = (Topology::new("app"), calls.clone());
+        // The first call for each partition never ends.
+        app.stream::<String, String>("in")
+            .map_async(10, AsyncOrder::Overall, move |_, value: String| {
+                let is_stuck = calls.fetch_add(1, Ordering::Relaxed) < 2;
+                async move {
+                    if is_stuck {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok::<_, String>(value + "!")
+                }
+            })
+            .to("out");
+        app
+    };
+    // A commit would wait for the first call before the second is made.
+    let commit_interval = Some(Duration::from_secs(300));
+    let settings = Settings { commit_interval, ..Settings::default() };
+    let first =
+        Streams::start(&app(), broker.client(), settings.clone()).await.expect("an application");
+    let producer = Producer::new(broker.client(), ProducerConfig::default()).expect("a producer");
+    for (partition, value) in [b"a", b"b"].into_iter().enumerate() {
+        let record = Record::new("in").partition(partition as i32).key("k").value(value);
+        producer.send_and_wait(record).await.expect("written");
+    }
+    producer.close().await.expect("all delivered");
+    while calls.load(Ordering::Relaxed) < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // It is to have one of the two tasks.
+    let second =
+        Streams::start(&app(), broker.client(), settings.clone()).await.expect("an application");
+    let mut values = consume(&broker, "out", 2).await;
+    values.sort();
+    assert_eq!(values, [b"a!", b"b!"]);
+    first.close().await.expect("a clean end");
+    second.close().await.expect("a clean end");
+    broker.shutdown().await;
+}

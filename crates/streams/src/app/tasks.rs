@@ -318,14 +318,9 @@ impl Tasks {
         Ok(settled)
     }
 
-    /// Gives up tasks with records under way, which are processed again.
-    pub(super) fn give_up_unsettled(&mut self) {
-        let open: Vec<TaskId> =
-            self.ready().filter(|task| !task.is_settled()).map(Task::id).collect();
-        for id in open {
-            tracing::warn!(task = %id, "given up with records under way; they are processed again");
-            self.close(id);
-        }
+    /// The tasks with records under way.
+    pub(super) fn unsettled_ids(&self) -> Vec<TaskId> {
+        self.ready().filter(|task| !task.is_settled()).map(Task::id).collect()
     }
 
     /// Whether some task has a record that it may process.

@@ -508,7 +508,10 @@ impl Thread {
                     // One transaction holds the output of all tasks.
                     return self.begin_again("records are still under way").await;
                 }
-                self.tasks.give_up_unsettled();
+                for id in self.tasks.unsettled_ids() {
+                    tracing::warn!(task = %id, "records under way are given up, and processed again");
+                    self.open(id);
+                }
                 return Ok(());
             }
             tokio::select! {
