@@ -66,7 +66,7 @@ foreign: build
 	python3 tests/foreign/walkthrough.py
 	python3 tests/foreign/streams.py --broker $(BROKER)
 
-# Handed over between ours and Kafka Streams; 3 kills of instances and brokers of three nodes, and every demo on these;
+# Handed over between ours and Kafka Streams; 4 kills of instances and brokers of three nodes, and every demo on these;
 # LONG=1 for 100 kills with either group protocol, and demos in two instances.
 # The program is the one that `unit` has built: another profile or choice of crates would build everything once more.
 applications: build

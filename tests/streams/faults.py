@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Two instances of an application that counts exactly once, killed at random together with the brokers they run on.
+"""Two instances of an application that counts exactly once, killed and stopped at random together with the brokers they
+run on.
 
     tests/streams/faults.py [--broker fleuve|kafka|cluster] [--kills N | --long] [--protocol P] [--demos] [--seed N] [--keep]
 
 Each kill is a SIGKILL of an instance or of a broker (with `cluster`, of one of three nodes of Apache Kafka), which
-comes back a moment later. The broker shares out the tasks where it can (KIP-1071); `--protocol classic` leaves that to
+comes back a moment later, or a SIGSTOP of an instance until its group has given it up, which then goes on. The broker shares out the tasks where it can (KIP-1071); `--protocol classic` leaves that to
 the instances. Either keeps the state of each task in the other instance, too. Every record that a reader of committed records gets is held against the one before it of its
 key: each change of each count has to be there once and in order. `--long` kills 100 times. `--demos` runs every demo on
 the brokers that were killed.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -26,7 +28,7 @@ from counting import Failed, Instance, Lines, ours, use_environment  # noqa: E40
 from demos.run import run_each_once  # noqa: E402
 from harness.broker import BrokerFailed, Cluster, Workspace, add_broker_argument  # noqa: E402
 
-KILLS, KILLS_LONG = 3, 100
+KILLS, KILLS_LONG = 4, 100
 LINES_PER_KILL = 300
 # Members that were killed are missed soon, whichever protocol the group speaks.
 SETTINGS = {
@@ -36,6 +38,8 @@ SETTINGS = {
     "group.streams.min.session.timeout.ms": "1000", "group.streams.session.timeout.ms": "3000", "group.streams.num.standby.replicas": "1",
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "200",
 }  # fmt: skip
+# Longer than the session, and now and then than the transaction.
+STOPPED_SECONDS = (3.5, 8.0)
 INSTANCE = [
     "processing.guarantee=exactly_once_v2", "session.timeout.ms=3000", "transaction.timeout.ms=5000",
     "num.stream.threads=2", "num.standby.replicas=1",
@@ -67,9 +71,18 @@ class Scene:
                 instance.check_alive()
 
     def kill(self) -> str:
-        # Of any three in a row one is a broker.
-        self.victims = self.victims or self.random.sample(["instance", "instance", "broker"], 3)
+        # Of any four in a row one is a broker, and one an instance that is only stopped.
+        kinds = ["instance", "instance", "broker", "stopped"]
+        self.victims = self.victims or self.random.sample(kinds, len(kinds))
         victim = self.victims.pop()
+        if victim == "stopped":
+            instance = self.random.choice(self.instances)
+            instance.process.send_signal(signal.SIGSTOP)
+            try:
+                self.go_on(self.random.uniform(*STOPPED_SECONDS))
+            finally:
+                instance.process.send_signal(signal.SIGCONT)
+            return f"{instance.name}, stopped for a while"
         away = self.random.uniform(0.2, 2.0)
         if victim == "instance":
             place = self.random.randrange(len(self.instances))
