@@ -297,6 +297,8 @@ class ClusterNode(Kafka):
             "broker.session.timeout.ms": "3000",
             "broker.heartbeat.interval.ms": "500",
             "controlled.shutdown.enable": "false",
+            # The usual 128 MiB are half of the heap, and once in hundreds of restarts there was not so much.
+            "log.cleaner.dedupe.buffer.size": str(16 << 20),
             **self.settings,
         }
         self.properties = self.data.with_name(self.data.name + ".properties")
