@@ -5,10 +5,11 @@ run on.
     tests/streams/faults.py [--broker fleuve|kafka|cluster] [--kills N | --long] [--protocol P] [--demos] [--seed N] [--keep]
 
 Each kill is a SIGKILL of an instance or of a broker (with `cluster`, of one of three nodes of Apache Kafka), which
-comes back a moment later, or a SIGSTOP of an instance until its group has given it up, which then goes on. The broker shares out the tasks where it can (KIP-1071); `--protocol classic` leaves that to
-the instances. Either keeps the state of each task in the other instance, too. Every record that a reader of committed records gets is held against the one before it of its
-key: each change of each count has to be there once and in order. `--long` kills 100 times. `--demos` runs every demo on
-the brokers that were killed.
+comes back a moment later, or a SIGSTOP of an instance, which goes on when its group has given it up. The broker shares
+out the tasks where it can (KIP-1071); `--protocol classic` leaves that to the instances. Either keeps the state of each
+task in the other instance, too. Every record that a reader of committed records gets is held against the one before it
+of its key: each change of each count has to be there once and in order. `--long` does so 100 times. `--demos` runs every
+demo on the brokers that were killed.
 
 What a kill costs is mostly waiting, which the settings keep short: for the session of who died, and for its transaction,
 behind which readers of committed records see nothing.

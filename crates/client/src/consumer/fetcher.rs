@@ -403,16 +403,13 @@ impl Fetcher {
                 let policy = self.shared.config.offset_reset;
                 let reason = format!("offset {asked} is out of range");
                 state.reset(&partition, version, policy, &reason);
-                if let Ok(assigned) = state.assigned_mut(&partition)
-                    && assigned.version == version
-                {
+                if policy == OffsetReset::None {
+                    // It waits for a seek, and the application is to hear why.
+                    drop(state);
+                    self.shared.ready.notify_one();
+                } else if let Ok(assigned) = state.assigned_mut(&partition) {
                     // A leader that finds no offset within its log would be asked without end.
                     assigned.not_before = Some(retry_at);
-                }
-                let failed = policy == OffsetReset::None;
-                drop(state);
-                if failed {
-                    self.shared.ready.notify_one();
                 }
             }
             code => {

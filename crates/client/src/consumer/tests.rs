@@ -208,6 +208,8 @@ async fn a_position_out_of_range_is_reset_as_configured() {
     let reading = consumer(&broker, none, Start::Offset(3)).await;
     let error = reading.poll(Duration::from_secs(5)).await.expect_err("no reset");
     assert!(matches!(error, Error::NoOffset { .. }), "{error}");
+    let next = reading.poll(Duration::from_secs(5)).await;
+    assert!(next.expect("told once").is_none(), "the application has to seek");
     reading.seek(&partition(), Start::Offset(END - 1)).expect("assigned");
     assert_eq!(read(&reading).await, [END - 1]);
 }
