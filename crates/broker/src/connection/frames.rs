@@ -6,14 +6,20 @@
 //!
 //! A sender may declare any length, so memory follows the bytes that really arrived: the buffer
 //! at most doubles, or grows at once to the size that this connection's previous frame had.
+//!
+//! Of what follows a large frame only the beginning is read along with it: the rest would have to
+//! be moved once more to make room for what follows that.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::buf::Limit;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 const LENGTH_BYTES: usize = 4;
 /// What a connection that has shown nothing yet may reserve for a read.
 const FIRST_READ_BYTES: usize = 4 * 1024;
 /// The largest size that an earlier frame entitles a connection to reserve at once.
 const EARNED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// From here on what is missing of a frame is read without much behind it.
+const LARGE_BYTES: usize = 64 * 1024;
 
 /// A frame that cannot be accepted; the connection has lost its framing and must end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,17 +61,19 @@ impl FrameBuffer {
     }
 
     /// The buffer to read into, with room for as much as the sender has earned.
-    pub(crate) fn space(&mut self) -> &mut BytesMut {
+    pub(crate) fn space(&mut self) -> Limit<&mut BytesMut> {
         let have = self.bytes.len();
-        let missing = match self.declared() {
-            Ok(Some(length)) => (LENGTH_BYTES + length).saturating_sub(have),
-            _ => FIRST_READ_BYTES,
-        };
-        let room = missing.min(have.max(self.earned)).max(FIRST_READ_BYTES);
-        if self.bytes.capacity() - have < room {
-            self.bytes.reserve(room);
+        let missing = self.missing();
+        let wanted = missing + if missing < LARGE_BYTES { 0 } else { FIRST_READ_BYTES };
+        let room = wanted.min(have.max(self.earned)).max(FIRST_READ_BYTES);
+        if !self.bytes.try_reclaim(room) {
+            // To grow in place would also keep what earlier frames have left in front.
+            let mut larger = BytesMut::with_capacity(have + room);
+            larger.extend_from_slice(&self.bytes);
+            self.bytes = larger;
         }
-        &mut self.bytes
+        let most = if missing < LARGE_BYTES { usize::MAX } else { room };
+        (&mut self.bytes).limit(most)
     }
 
     /// The size of the frame that is arriving, if it is known.
@@ -103,8 +111,13 @@ impl FrameBuffer {
 mod tests {
     use super::*;
 
-    fn feed(frames: &mut FrameBuffer, bytes: &[u8]) {
-        frames.space().extend_from_slice(bytes);
+    fn feed(frames: &mut FrameBuffer, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let mut space = frames.space();
+            let count = bytes.len().min(space.remaining_mut());
+            space.put_slice(&bytes[..count]);
+            bytes = &bytes[count..];
+        }
     }
 
     #[test]
@@ -156,7 +169,34 @@ mod tests {
         feed(&mut frames, &vec![1; length]);
         assert_eq!(frames.next_frame().expect("fits").expect("whole").len(), length);
         feed(&mut frames, &(length as i32).to_be_bytes());
-        let space = frames.space();
+        let space = frames.space().into_inner();
         assert!(space.capacity() - space.len() >= length);
+    }
+
+    #[test]
+    fn behind_a_large_frame_only_the_beginning_of_the_next_is_read() {
+        let length = 300_000;
+        let mut stream = (length as i32).to_be_bytes().to_vec();
+        stream.resize(LENGTH_BYTES + length, 1);
+        let stream = stream.repeat(4);
+        let mut frames = FrameBuffer::new(1 << 20);
+        let mut unread = &stream[..];
+        let mut reads = Vec::new();
+        for _ in 0..4 {
+            let mut count = 0;
+            while frames.missing() > 0 || frames.is_empty() {
+                // As a socket fills it that has all of them.
+                let mut space = frames.space();
+                let taken = space.chunk_mut().len().min(unread.len());
+                space.put_slice(&unread[..taken]);
+                unread = &unread[taken..];
+                count += 1;
+            }
+            reads.push(count);
+            frames.next_frame().expect("fits").expect("whole");
+            assert!(frames.len() <= FIRST_READ_BYTES, "{} bytes would be moved", frames.len());
+        }
+        assert!(frames.is_empty());
+        assert_eq!(reads[1..], [1; 3]);
     }
 }

@@ -684,7 +684,7 @@ where
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, CloseReason> {
-        let read = pin!(self.stream.read_buf(self.frames.space())).poll(context);
+        let read = pin!(self.stream.read_buf(&mut self.frames.space())).poll(context);
         if let Poll::Ready(Ok(count)) = read {
             self.is_brisk = count >= BRISK_READ_BYTES;
         }
