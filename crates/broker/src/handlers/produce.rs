@@ -115,7 +115,11 @@ fn produce(
             None => find_permitted(context, &topic_data),
         };
         let mut topic_response = TopicProduceResponse {
-            name: topic_data.name,
+            // The client's own text would keep the whole request in memory until it is answered.
+            name: match &topic {
+                Ok(topic) if context.version < TOPIC_IDS_FROM => topic.name.clone(),
+                _ => topic_data.name.detach(),
+            },
             topic_id: topic_data.topic_id,
             partition_responses: Vec::with_capacity(topic_data.partition_data.len()),
         };

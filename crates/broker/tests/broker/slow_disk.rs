@@ -2,10 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use fleuve_broker::{Broker, Components};
 use fleuve_protocol::messages::metadata_request::MetadataRequest;
 use fleuve_protocol::messages::produce_request::ProduceRequest;
+use fleuve_protocol::{Str, frame};
 use fleuve_sim::SimDisk;
 
 use crate::support::{TestClient, batch, produce_request, settings};
@@ -43,6 +46,32 @@ async fn a_sync_that_does_not_end_holds_up_its_own_records_alone() {
     let partition = &answer.responses[0].partition_responses[0];
     assert_eq!((partition.error_code, partition.base_offset), (0, 1));
     while other.fetch("words", 0, 0).await != ["early", "held", "unflushed"] {}
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_waits_for_a_sync_does_not_keep_the_request_in_memory() {
+    let disk = SimDisk::new();
+    let (broker, _, mut other) = start(&disk).await;
+    other.create_topic("words", 1).await;
+    let held = disk.hold_syncs("words-0/");
+    let mut connection = broker.connect_in_process();
+    // Smaller batches are kept for consumers at the tail.
+    let request = produce_request("words", 0, -1, batch(&[&"x".repeat(300_000)]));
+    let segments =
+        frame::encode_request(1, Some(&Str::from("large")), &request, 9).expect("encodes");
+    let sent = Bytes::from(segments.concat());
+    connection.requests.send(vec![sent.clone()]).await.expect("the broker listens");
+    held.wait_for(1);
+    let freed = async {
+        while !sent.is_unique() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), freed).await.expect("the request is let go of");
+    assert!(connection.responses.try_recv().is_err(), "nothing is durable yet");
+    drop(held);
+    connection.responses.recv().await.expect("an answer");
     broker.shutdown().await;
 }
 
