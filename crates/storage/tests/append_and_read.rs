@@ -6,7 +6,8 @@ use common::{Machine, Spec, append, batches_from, put, records_from, request};
 use fleuve_os::Disk;
 use fleuve_os::Piece;
 use fleuve_protocol::records::{Batch, Batches, Codec, Compression, TimestampType, layout};
-use fleuve_storage::{Append, AppendError, CleanupPolicy, LogConfig, LogError, ReadRequest};
+use fleuve_sim::{Effect, Fault, Operation};
+use fleuve_storage::{Append, AppendError, CleanupPolicy, Log, LogConfig, LogError, ReadRequest};
 use fleuve_types::{LeaderEpoch, Offset, TimestampMs};
 
 fn small_segments() -> LogConfig {
@@ -467,4 +468,53 @@ fn a_disk_without_space_ahead_still_takes_records() {
     put(&mut log, &half_megabyte);
     assert_eq!(machine.disk.allocated_ahead(&machine.path("00000000000000000000.log")), 0);
     assert_eq!(records_from(&mut log, 0).len(), 17);
+}
+
+#[test]
+fn a_reader_goes_on_without_a_search_in_the_index() {
+    let mut machine = Machine::new(LogConfig { index_interval_bytes: 100, ..LogConfig::default() });
+    let mut log = machine.open();
+    for _ in 0..20 {
+        put(&mut log, &Spec::sized(4, 50));
+    }
+    log.close().unwrap();
+    drop(log);
+    machine.restart();
+    let mut log = machine.open_clean();
+    let batch_bytes = batches_from(&mut log, 0)[0].header.size();
+    let next = |log: &mut Log, offset| {
+        let wanted = ReadRequest { max_bytes: 2 * batch_bytes, ..request(offset, i64::MAX) };
+        log.read(wanted).map(|records| records.len() / batch_bytes)
+    };
+    // Each of two readers has asked the index once.
+    assert_eq!((next(&mut log, 8).unwrap(), next(&mut log, 40).unwrap()), (2, 2));
+    let gone = Fault::on(Operation::Read, Effect::InputOutputError).path(".index");
+    machine.disk.inject(gone.times(u64::MAX));
+    assert!(next(&mut log, 4).is_err(), "a third one would have to ask it");
+    for round in 1..5 {
+        assert_eq!(next(&mut log, 8 + 8 * round).unwrap(), 2);
+        assert_eq!(next(&mut log, 40 + 8 * round).unwrap(), 2);
+    }
+}
+
+#[test]
+fn a_reader_that_was_overtaken_by_a_truncation_gets_what_is_there_now() {
+    let machine = Machine::new(LogConfig::default());
+    let mut log = machine.open();
+    for _ in 0..3 {
+        put(&mut log, &Spec::values(&["old", "old"]));
+    }
+    let sizes: Vec<usize> = batches_from(&mut log, 0).iter().map(|it| it.header.size()).collect();
+    let overtaken = ReadRequest { max_bytes: sizes[0] + sizes[1], ..request(0, i64::MAX) };
+    let late = log.plan_read(overtaken).unwrap();
+    log.read(overtaken).unwrap();
+    log.truncate_to(Offset(2)).unwrap();
+    // A batch reaches over where the reader would go on, and another begins at the old place.
+    let long = Spec::values(&["new"; 5]);
+    put(&mut log, &long);
+    put(&mut log, &Spec::values(&["last"]));
+    assert_eq!(late.run().unwrap().len(), sizes[0], "what has been replaced is not whole");
+    let found = records_from(&mut log, 4);
+    assert_eq!(found.first(), Some(&(4, b"new".to_vec())));
+    assert_eq!(found.last(), Some(&(7, b"last".to_vec())));
 }

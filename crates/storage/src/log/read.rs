@@ -11,6 +11,7 @@ use fleuve_types::{LeaderEpoch, Offset, TimestampMs};
 use super::partition_log::Log;
 use crate::error::LogError;
 use crate::scan::Found;
+use crate::segment::Steps;
 use crate::tail_cache::TailRead;
 
 /// Less than this is read and not left in the file: sending from a file has a price of its own.
@@ -97,7 +98,37 @@ pub struct ReadPlan {
 #[derive(Debug)]
 enum Source {
     Memory(Records),
-    File { file: Arc<dyn File>, position: u64, length: usize },
+    File(Stretch),
+}
+
+/// Batches in a file.
+#[derive(Debug)]
+struct Stretch {
+    file: Arc<dyn File>,
+    position: u64,
+    length: usize,
+    /// The first of them.
+    first: BatchHeader,
+    /// The offset that was asked for.
+    offset: i64,
+    /// Takes note of where the next read begins.
+    steps: Arc<Steps>,
+}
+
+impl Stretch {
+    fn damaged(&self, error: &BatchError) -> LogError {
+        LogError::Damaged {
+            path: self.file.path().to_owned(),
+            position: self.position,
+            reason: error.to_string(),
+        }
+    }
+
+    fn note(&self, walk: &Walk) {
+        if let Some(next) = walk.next_offset {
+            self.steps.note(self.offset, next.0, self.position + walk.end as u64);
+        }
+    }
 }
 
 impl ReadPlan {
@@ -114,7 +145,7 @@ impl ReadPlan {
     pub fn max_len(&self) -> usize {
         match &self.source {
             Source::Memory(records) => records.len(),
-            Source::File { length, .. } => *length,
+            Source::File(stretch) => stretch.length,
         }
     }
 
@@ -127,17 +158,19 @@ impl ReadPlan {
     pub fn is_cached(&self) -> bool {
         match &self.source {
             Source::Memory(_) => true,
-            Source::File { file, position, length } => file.is_cached(*position, *length),
+            Source::File(Stretch { file, position, length, .. }) => {
+                file.is_cached(*position, *length)
+            }
         }
     }
 
     /// Fetches the bytes and cuts them behind the last whole batch before the limit.
     pub fn run(self) -> Result<Records, LogError> {
-        let (file, position, length) = match self.source {
+        let stretch = match self.source {
             Source::Memory(records) => return Ok(records),
-            Source::File { file, position, length } => (file, position, length),
+            Source::File(stretch) => stretch,
         };
-        let bytes = file.read_bytes_at(position, length)?;
+        let bytes = stretch.file.read_bytes_at(stretch.position, stretch.length)?;
         let mut walk = Walk::new(bytes.len(), self.limit_offset);
         while walk.room() > 0 {
             match BatchHeader::parse(&bytes[walk.end..]) {
@@ -145,9 +178,10 @@ impl ReadPlan {
                 Ok(_) | Err(BatchError::Incomplete { .. }) => break,
                 // A truncation overtook us: what stands before it is still right.
                 Err(_) if walk.end > 0 => break,
-                Err(error) => return Err(damaged(file.as_ref(), position, &error)),
+                Err(error) => return Err(stretch.damaged(&error)),
             }
         }
+        stretch.note(&walk);
         let parts = if walk.end == 0 { Vec::new() } else { vec![bytes.slice(..walk.end)] };
         Ok(Records::new(parts))
     }
@@ -156,8 +190,8 @@ impl ReadPlan {
     /// only.
     pub fn locate(self) -> Result<LocatedRecords, LogError> {
         let in_file = match &self.source {
-            Source::File { file, position, length } if *length >= LOCATED_BYTES_MIN => {
-                walk_headers(file, *position, *length, self.limit_offset)?
+            Source::File(stretch) if stretch.length >= LOCATED_BYTES_MIN => {
+                walk_headers(stretch, self.limit_offset)?
             }
             _ => None,
         };
@@ -206,13 +240,12 @@ impl Walk {
 }
 
 /// Reads header after header; `None` if batches are so small that reading them is cheaper.
-fn walk_headers(
-    file: &Arc<dyn File>,
-    position: u64,
-    length: usize,
-    limit_offset: i64,
-) -> Result<Option<LocatedRecords>, LogError> {
-    let mut walk = Walk::new(length, limit_offset);
+fn walk_headers(stretch: &Stretch, limit_offset: i64) -> Result<Option<LocatedRecords>, LogError> {
+    let Stretch { file, position, .. } = stretch;
+    let mut walk = Walk::new(stretch.length, limit_offset);
+    if !walk.passes(&stretch.first) {
+        return Ok(None);
+    }
     let mut buffer = [0; HEADER_SIZE];
     while walk.room() >= HEADER_SIZE {
         if walk.has_small_batches() {
@@ -221,22 +254,18 @@ fn walk_headers(
         let read = file.read_at(&mut buffer, position + walk.end as u64)?;
         match BatchHeader::parse(&buffer[..read]) {
             Ok(header) if walk.passes(&header) => {}
-            Ok(_) | Err(BatchError::Incomplete { .. }) => break,
-            Err(_) if walk.end > 0 => break,
-            Err(error) => return Err(damaged(file.as_ref(), position, &error)),
+            // A truncation may have overtaken us: what stands before it is still right.
+            Ok(_) | Err(_) => break,
         }
     }
-    // What the header promises need not be there any more when a truncation overtook us.
+    // What the headers promise need not be there any more then.
     let is_whole = file.len()? >= position + walk.end as u64;
-    if walk.end == 0 || !is_whole {
+    if !is_whole {
         return Ok(None);
     }
-    let range = FileRange::new(Arc::clone(file), position, walk.end);
+    stretch.note(&walk);
+    let range = FileRange::new(Arc::clone(file), *position, walk.end);
     Ok(Some(LocatedRecords { pieces: vec![Piece::File(range)], next_offset: walk.next_offset }))
-}
-
-fn damaged(file: &dyn File, position: u64, error: &BatchError) -> LogError {
-    LogError::Damaged { path: file.path().to_owned(), position, reason: error.to_string() }
 }
 
 /// A record found by its time.
@@ -290,9 +319,15 @@ impl Log {
             if !fits {
                 return Ok(ReadPlan::empty());
             }
-            let file = segment.file(environment)?;
-            let source = Source::File { file, position: first.position, length };
-            return Ok(ReadPlan { source, limit_offset });
+            let stretch = Stretch {
+                file: segment.file(environment)?,
+                position: first.position,
+                length,
+                first: first.header,
+                offset,
+                steps: segment.steps(),
+            };
+            return Ok(ReadPlan { source: Source::File(stretch), limit_offset });
         }
         Ok(ReadPlan::empty())
     }

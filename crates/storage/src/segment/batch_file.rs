@@ -19,6 +19,7 @@ use crate::names::{self, FileKind};
 use crate::scan::{Found, LOOKUP_WINDOW, Scan, ScanError};
 use crate::tail_cache::PlacedBatch;
 
+use super::steps::Steps;
 use super::transaction_index::{AbortedTransaction, TransactionIndex};
 
 /// The timestamp of an empty segment, or of records without one.
@@ -56,6 +57,8 @@ pub(crate) struct Segment {
     pub(super) first_timestamp: Option<i64>,
     /// What `segment.jitter.ms` drew for this segment.
     pub(crate) roll_jitter_ms: i64,
+    /// Where its readers go on, once there have been some.
+    pub(super) steps: Option<Arc<Steps>>,
 }
 
 /// The largest timestamp of a segment and the last offset of the first batch that has it.
@@ -126,6 +129,7 @@ impl Segment {
             created_ms: environment.clock.wall_ms(),
             first_timestamp: None,
             roll_jitter_ms: 0,
+            steps: None,
         }
     }
 
@@ -149,6 +153,11 @@ impl Segment {
     /// Opens the file of batches.
     pub(crate) fn file(&mut self, environment: &Environment) -> DiskResult<Arc<dyn File>> {
         self.log.open(environment)
+    }
+
+    /// Where reads note their ends.
+    pub(crate) fn steps(&mut self) -> Arc<Steps> {
+        Arc::clone(self.steps.get_or_insert_default())
     }
 
     /// Reports whether offsets up to `last_offset` can be expressed relative to the base.
@@ -333,6 +342,7 @@ impl Segment {
         self.size = Some(position);
         self.has_torn_tail = false;
         self.reserved = 0;
+        self.steps = None;
         if position == 0 {
             self.created_ms = environment.clock.wall_ms();
             self.first_timestamp = None;

@@ -4,6 +4,11 @@
 //! at; if they disagree, both indexes are rebuilt from the log. So a damaged index costs time, never
 //! a wrong answer.
 
+use std::sync::Arc;
+
+use fleuve_os::File;
+use fleuve_protocol::records::layout;
+
 use super::batch_file::{Newest, Segment, facts};
 use crate::environment::Environment;
 use crate::error::LogError;
@@ -22,6 +27,9 @@ impl Segment {
     ) -> Result<Option<Found>, LogError> {
         let file = self.log.open(environment)?;
         let end = self.size(environment)?;
+        if let Some(found) = self.step_on(&file, end, offset)? {
+            return Ok(Some(found));
+        }
         let begin = self.position_before(environment, offset)?;
         let mut scan = Scan::new(&file, begin, end, LOOKUP_WINDOW);
         while let Some(found) = scan.next().map_err(|error| error.in_file(&file))? {
@@ -30,6 +38,22 @@ impl Segment {
             }
         }
         Ok(None)
+    }
+
+    /// Finds the batch that begins at `offset` where a reader has noted it.
+    fn step_on(
+        &self,
+        file: &Arc<dyn File>,
+        end: u64,
+        offset: i64,
+    ) -> Result<Option<Found>, LogError> {
+        let noted = self.steps.as_ref().and_then(|steps| steps.position(offset));
+        let Some(position) = noted else { return Ok(None) };
+        match Scan::new(file, position, end, layout::HEADER_SIZE).next() {
+            Ok(found) => Ok(found.filter(|found| found.header.base_offset.0 == offset)),
+            Err(ScanError::NoBatch { .. }) => Ok(None),
+            Err(error) => Err(error.in_file(file)),
+        }
     }
 
     /// Finds the first batch from `offset` on that has a record of `timestamp` or later, as far as
