@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use fleuve_client::Admin;
 use fleuve_client::admin::UpgradeType;
+use fleuve_types::Uuid;
 use serde_json::json;
 
 use crate::args::{Common, Format};
@@ -41,6 +42,24 @@ pub(crate) enum Cluster {
     },
     /// Show the metadata quorum.
     Quorum,
+    /// Give a controller a vote in the metadata quorum.
+    #[command(
+        after_help = "Example:\n  fleuve cluster add-controller 2 \\\n    --directory-id QPnX5vWKSruQpQzSg-Yhog --endpoint CONTROLLER://host:9093\n\n\
+                      The id of its directory is `directory.id` in the file meta.properties there, and\n\
+                      `fleuve cluster quorum` shows it of one that already follows the log."
+    )]
+    AddController {
+        #[command(flatten)]
+        voter: Voter,
+        /// Where other controllers reach it: listener, host and port; may be repeated.
+        #[arg(long, required = true, value_name = "LISTENER://HOST:PORT")]
+        endpoint: Vec<String>,
+    },
+    /// Take a controller's vote in the metadata quorum away.
+    RemoveController {
+        #[command(flatten)]
+        voter: Voter,
+    },
     /// Forget a broker that will not come back.
     Unregister {
         /// Its id.
@@ -53,6 +72,19 @@ pub(crate) enum Cluster {
     Id,
     /// Show which requests each broker takes, in which versions.
     Versions,
+}
+
+/// A member of the metadata quorum.
+#[derive(Debug, Args)]
+pub(crate) struct Voter {
+    /// The controller's node id.
+    id: i32,
+    /// The id of the directory with its metadata log.
+    #[arg(long, value_name = "UUID")]
+    directory_id: Uuid,
+    /// Only say what would happen.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Describe features, or give them other levels.
@@ -178,6 +210,31 @@ pub(crate) async fn run(command: Cluster, common: &Common) -> Result<(), Failure
             });
             print(common.output, &value, &["node", "role", "directory", "log end", "lag"], rows)
         }
+        Cluster::AddController { voter, endpoint } => {
+            let endpoints: Vec<_> =
+                endpoint.iter().map(|text| parse_endpoint(text)).collect::<Result<_, _>>()?;
+            let Voter { id, directory_id, dry_run } = voter;
+            if !dry_run {
+                admin.add_raft_voter(id, directory_id, &endpoints).await?;
+            }
+            let verb = if dry_run { "would add" } else { "added" };
+            let mut outcomes = Outcomes::new(common.output, dry_run);
+            let value = json!({
+                "controller": id, "directory": directory_id.to_string(), "endpoints": endpoint,
+            });
+            outcomes.done("add", value, format!("{verb} controller {id} to the quorum"))?;
+            outcomes.end()
+        }
+        Cluster::RemoveController { voter: Voter { id, directory_id, dry_run } } => {
+            if !dry_run {
+                admin.remove_raft_voter(id, directory_id).await?;
+            }
+            let verb = if dry_run { "would remove" } else { "removed" };
+            let mut outcomes = Outcomes::new(common.output, dry_run);
+            let value = json!({ "controller": id, "directory": directory_id.to_string() });
+            outcomes.done("remove", value, format!("{verb} controller {id} from the quorum"))?;
+            outcomes.end()
+        }
         Cluster::Unregister { id, dry_run } => {
             let mut outcomes = Outcomes::new(common.output, dry_run);
             let sentence = if dry_run {
@@ -279,4 +336,15 @@ pub(crate) fn parse_levels(levels: &[String]) -> Result<Vec<(String, i16)>, Fail
             parse(text).ok_or_else(|| Failure::new(format!("{text}: expected FEATURE=LEVEL")))
         })
         .collect()
+}
+
+/// Reads `LISTENER://HOST:PORT`, where an IPv6 address stands in brackets.
+pub(crate) fn parse_endpoint(text: &str) -> Result<(String, String, u16), Failure> {
+    let parse = || {
+        let (name, address) = text.split_once("://")?;
+        let (host, port) = address.rsplit_once(':')?;
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        Some((name.to_owned(), inner.unwrap_or(host).to_owned(), port.parse().ok()?))
+    };
+    parse().ok_or_else(|| Failure::new(format!("endpoint {text}: expected LISTENER://HOST:PORT")))
 }

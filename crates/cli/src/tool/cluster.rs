@@ -10,6 +10,7 @@ use fleuve_types::Uuid;
 use serde_json::json;
 
 use super::{Connect, ConnectEither};
+use crate::commands::cluster::parse_endpoint;
 use crate::failure::{Failure, explain};
 use crate::output::line;
 use crate::quantities::now_ms;
@@ -241,13 +242,7 @@ pub(super) async fn quorum(options: Quorum) -> Result<(), Failure> {
             endpoint,
             dry_run,
         } => {
-            let parsed = endpoint.split_once("://").and_then(|(name, address)| {
-                let (host, port) = address.rsplit_once(':')?;
-                Some((name.to_owned(), host.to_owned(), port.parse().ok()?))
-            });
-            let endpoint = parsed.ok_or_else(|| {
-                Failure::new(format!("--endpoint {endpoint}: expected LISTENER://HOST:PORT"))
-            })?;
+            let endpoint = parse_endpoint(&endpoint)?;
             let what =
                 format!("controller {controller_id} with directory id {controller_directory_id}");
             if dry_run {

@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use crate::broker::Broker;
 
+const DIRECTORY: &str = "QPnX5vWKSruQpQzSg-Yhog";
+
 /// The only entry of what a command tells.
 fn only(mut told: Value) -> Value {
     let entries = told.as_array_mut().expect("a list");
@@ -77,6 +79,26 @@ fn whatever_changes_something_tells_programs_what() {
             &["cluster", "unregister", "7", "--dry-run"],
             json!({ "action": "unregister", "broker": 7, "dry_run": true }),
         ),
+        (
+            &[
+                "cluster",
+                "add-controller",
+                "2",
+                "--directory-id",
+                DIRECTORY,
+                "--endpoint",
+                "CONTROLLER://[::1]:9093",
+                "--dry-run",
+            ],
+            json!({
+                "action": "add", "controller": 2, "directory": DIRECTORY,
+                "endpoints": ["CONTROLLER://[::1]:9093"], "dry_run": true,
+            }),
+        ),
+        (
+            &["cluster", "remove-controller", "2", "--directory-id", DIRECTORY, "--dry-run"],
+            json!({ "action": "remove", "controller": 2, "directory": DIRECTORY, "dry_run": true }),
+        ),
         (&["group", "delete", "g"], json!({ "action": "delete", "group": "g" })),
     ] {
         let entry = told(arguments);
@@ -93,6 +115,20 @@ fn whatever_changes_something_tells_programs_what() {
     assert!(!output.status.success());
     let entry = only(serde_json::from_slice(&output.stdout).expect("JSON"));
     assert!(entry["error"].as_str().is_some_and(|why| why.contains("UNKNOWN_TOPIC")), "{entry}");
+}
+
+#[test]
+fn a_quorum_that_cannot_change_says_so() {
+    let broker = Broker::start();
+    let voter = ["--directory-id", DIRECTORY];
+    let add = ["cluster", "add-controller", "2", voter[0], voter[1], "--endpoint"];
+    let error = broker.fail(&[&add[..], &["host:9093"]].concat());
+    assert!(error.contains("host:9093: expected LISTENER://HOST:PORT"), "{error}");
+    let error = broker.fail(&[&add[..], &["CONTROLLER://host:9093"]].concat());
+    assert!(error.contains("stays the only voter"), "{error}");
+    let remove = ["cluster", "remove-controller", "2", voter[0], voter[1]];
+    let error = broker.fail(&remove);
+    assert!(error.contains("Cannot remove voter"), "{error}");
 }
 
 #[test]
