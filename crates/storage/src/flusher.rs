@@ -212,8 +212,18 @@ impl Shared {
                 Arc::clone(&target).finish_flush(job, outcome);
             }
             if target.flush_mark().done() {
-                self.push(target);
+                self.push_again(target, lane);
             }
+        }
+    }
+
+    /// Queues what was marked while a worker of `lane` flushed it. That worker asks for the next one
+    /// now, so that no other need be woken for it.
+    fn push_again(&self, target: Arc<dyn FlushTarget>, lane: usize) {
+        if target.flush_lane() % self.lanes.len() == lane {
+            self.lanes[lane].queue.lock().targets.push_back(target);
+        } else {
+            self.push(target);
         }
     }
 }
