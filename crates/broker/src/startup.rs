@@ -50,11 +50,6 @@ const UNWRITTEN_BYTES_PER_CONNECTION_MAX: usize = 4 << 20;
 /// Connections that the system keeps for us until we accept them, unless the operator says
 /// otherwise; Linux cuts it down to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
-/// The send buffer towards peers on this machine, unless the operator says otherwise; Linux doubles
-/// it. With Kafka's 100 KiB a connection sleeps and wakes twice as often for an answer; from 200 KiB on
-/// it may never sleep at all, and wakes its consumer for every 64 KiB instead. Measured with
-/// librdkafka: 0.26 s of CPU for a GB with 100 KiB, 0.23 with this, 0.19 to 0.48 with more.
-const LOOPBACK_SEND_BYTES: usize = 160 << 10;
 /// Descriptors for what is neither a connection nor kept open by a log: listeners, files in use for
 /// the length of a call, pages of metrics.
 const DESCRIPTORS_BESIDES: usize = 64;
@@ -71,12 +66,10 @@ pub(crate) async fn bind(
     let network = &settings.network;
     // Kafka's default buffers of 100 KiB are below what Linux sizes by itself for a way through a
     // network, and a fixed size switches that off; its default backlog of 50 makes a burst of clients
-    // wait for their second SYN. So only what the operator asks for is taken from there, but for the
-    // send buffer towards peers on this machine.
+    // wait for their second SYN. So only what the operator asks for is taken from there.
     let is_set = |key: &str| settings.statics.get(key).is_some();
     let options = SocketOptions {
         send_bytes: network.send_buffer_bytes.filter(|_| is_set("socket.send.buffer.bytes")),
-        loopback_send_bytes: (!is_set("socket.send.buffer.bytes")).then_some(LOOPBACK_SEND_BYTES),
         receive_bytes: network
             .receive_buffer_bytes
             .filter(|_| is_set("socket.receive.buffer.bytes")),

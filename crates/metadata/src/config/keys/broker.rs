@@ -373,7 +373,7 @@ pub static BROKER_KEYS: &[Key] = &[
     key("socket.listen.backlog.size", Int, Some("50"), AtLeast(1)).served("Connections that the kernel queues before they are accepted."),
     key("socket.receive.buffer.bytes", Int, Some("102400"), Any).served("Receive buffer of connections; -1 leaves it to the operating system, as it is unless set."),
     key("socket.request.max.bytes", Int, Some("104857600"), AtLeast(1)).served("Largest request; a larger one closes its connection."),
-    key("socket.send.buffer.bytes", Int, Some("102400"), Any).served("Send buffer of connections; -1 leaves it to the operating system, as it is unless set, but for clients on this machine."),
+    key("socket.send.buffer.bytes", Int, Some("102400"), Any).served("Send buffer of connections; -1 leaves it to the operating system, as it is unless set."),
     key("ssl.allow.dn.changes", Boolean, Some("false"), Any).served("Whether a certificate that is read again while the broker runs may be another subject's."),
     key("ssl.allow.san.changes", Boolean, Some("false"), Any).served("Whether a certificate that is read again while the broker runs may lack alternative names of the one before."),
     key("ssl.cipher.suites", List, Some(""), Distinct { of: &[], may_be_empty: true }).per_broker().served("The only cipher suites that are spoken, by their IANA names; all that are safe unless it is set."),
