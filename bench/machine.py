@@ -90,8 +90,9 @@ def describe(scratch: Path) -> list[str]:
             return "unknown"
         return (ended.stdout or ended.stderr).strip().splitlines()[0] if ended.returncode == 0 else "unknown"
 
+    congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     filesystem = output("stat", "-f", "-c", "%T", str(scratch))
     return [
-        f"{os.cpu_count()} × {model}, {memory:.0f} GiB memory, {filesystem}, Linux {platform.release()}",
+        f"{os.cpu_count()} × {model}, {memory:.0f} GiB memory, {filesystem}, Linux {platform.release()}, TCP with {congestion}",
         f"{output('java', '-version')}; {output('rustc', '--version')}; Fleuve at {output('git', 'rev-parse', '--short', 'HEAD')}",
     ]

@@ -211,7 +211,7 @@ def markdown(run: Run, results: dict[str, list], scratch: Path) -> str:
         f"  send heartbeats every {measure.groups.HEARTBEAT_SECONDS * 1000:.0f} ms, and do at once what they are told, share {measure.groups.PARTITIONS} partitions. Both over raw",
         "  sockets in one thread (`bench/dialogue.py`), so that no client library sets the pace.",
         f"- Every run had a new data directory and {plan.warmup_seconds} s of warm-up load before its figures; produce and consume ran about",
-        f"  {plan.load_seconds} s each, at most {measure.LOAD_BYTES_MAX >> 30} GiB, of which the page cache had been filled before, so that",
+        f"  {plan.load_seconds} s each; at most {measure.LOAD_BYTES_MAX >> 30} GiB were produced, and consumed again until the time was over. The page cache had been filled before, so that",
         f"  neither side pays for the host giving memory to this machine; latency {plan.latency_seconds} s. Kafka's storage was formatted before its clock started.",
         "- CPU is user and system time of the broker process from /proc; idle memory is taken",
         f"  {measure.IDLE_SECONDS} s after the first record, peak memory (VmHWM) after all loads.",
