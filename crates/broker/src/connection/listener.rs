@@ -204,6 +204,7 @@ mod tests {
         assert!(connected.is_ok());
         assert_eq!(gate.open(), 1);
     }
+
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn only_peers_on_this_machine_are_sent_to_without_its_congestion_control() {
