@@ -40,6 +40,11 @@ fn main() {
     rate("validate_records", records, "records", || {
         black_box(validate_records(&plain.header, black_box(&payload))).expect("ours");
     });
+    let varied = batch(Compression::None, &varied_values());
+    let varied_payload = varied.payload();
+    rate("validate_records, varied sizes", varied.header.count as usize, "records", || {
+        black_box(validate_records(&varied.header, black_box(&varied_payload))).expect("ours");
+    });
     rate("RecordIter", records, "records", || {
         for record in RecordIter::new(&plain.header, black_box(&payload)) {
             black_box(record).expect("ours");
@@ -83,7 +88,7 @@ fn rate(name: &str, amount: usize, unit: &str, mut work: impl FnMut()) {
             best = best.min(elapsed.as_secs_f64() / f64::from(runs));
         }
     }
-    println!("{name:<28} {:>10.1} M{unit}/s  {:>10.2} µs", amount as f64 / best / 1e6, best * 1e6);
+    println!("{name:<30} {:>10.1} M{unit}/s  {:>10.2} µs", amount as f64 / best / 1e6, best * 1e6);
 }
 
 fn batch(codec: Compression, values: &[Bytes]) -> Batch {
@@ -103,6 +108,15 @@ fn fill(builder: &mut BatchBuilder, values: &[Bytes]) {
             })
             .expect("a mebibyte fits");
     }
+}
+
+/// The same values, each cut to a length of its own.
+fn varied_values() -> Vec<Bytes> {
+    let mut values = values();
+    for (index, value) in values.iter_mut().enumerate() {
+        value.truncate(RECORD_SIZE - index * 7919 % 16);
+    }
+    values
 }
 
 /// Text-like values, as many as make one batch of about a mebibyte.

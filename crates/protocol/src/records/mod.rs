@@ -4,6 +4,7 @@
 
 pub mod layout;
 
+mod alike;
 mod batches;
 mod error;
 mod header;

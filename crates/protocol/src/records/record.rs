@@ -16,6 +16,7 @@ use std::borrow::Cow;
 
 use fleuve_types::{Offset, TimestampMs};
 
+use super::alike::take_alike;
 use super::outline::Outline;
 use super::varint::{take_i32, take_i64};
 use super::{BatchError, BatchHeader, RecordFault, TimestampType};
@@ -222,8 +223,12 @@ pub fn validate_records(
     let mut offset_delta_of_max = 0;
     let mut keyless = 0;
     let mut offsets_are_dense = true;
-    for index in 0..header.count {
-        let outline = match Outline::take_plain(&mut input) {
+    let mut index = 0;
+    let mut last_size = 0;
+    while index < header.count {
+        let begin = input;
+        let plain = Outline::take_plain(&mut input);
+        let outline = match plain {
             Some(outline) => outline,
             None => Outline::take(&mut input)
                 .map_err(|fault| BatchError::MalformedRecord { index, fault })?,
@@ -235,6 +240,16 @@ pub fn validate_records(
         }
         keyless += i32::from(outline.is_keyless);
         offsets_are_dense &= outline.offset_delta == index;
+        index += 1;
+        let size = begin.len() - input.len();
+        // Where sizes differ, the next record is hardly ever alike.
+        if size == last_size && plain.is_some() && outline.is_keyless {
+            let left = usize::try_from(header.count - index).unwrap_or(0);
+            let alike = take_alike(&mut input, &begin[..size], left) as i32;
+            keyless += alike;
+            index += alike;
+        }
+        last_size = size;
     }
     if !input.is_empty() {
         return Err(BatchError::TrailingBytes { size: input.len() });
@@ -313,6 +328,9 @@ fn take_bytes<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, RecordFault>
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::varint::{VARLONG_SIZE_MAX, put_i64};
     use super::super::{BatchBuilder, BatchOptions};
     use super::*;
 
@@ -372,6 +390,108 @@ mod tests {
         // A header without a key.
         let keyless = [16, 0, 0, 0, 1, 1, 2, 1, 1];
         assert_eq!(read(1, &keyless), malformed(0, RecordFault::NegativeLength));
+    }
+
+    /// How a record differs from the one before it, besides the next offset.
+    #[derive(Debug, Clone, Copy)]
+    enum Change {
+        None,
+        LaterBy(i64),
+        OffsetBy(i32),
+        ValueOf(usize),
+        Keyed,
+        Keyless,
+        WithHeader,
+        /// A byte that is another one at a place.
+        Damage(usize, u8),
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        prop_oneof![
+            20 => Just(Change::None),
+            1 => (-2_i64..200).prop_map(Change::LaterBy),
+            1 => (-3_i32..300).prop_map(Change::OffsetBy),
+            1 => (0_usize..20).prop_map(Change::ValueOf),
+            1 => Just(Change::Keyed),
+            1 => Just(Change::Keyless),
+            1 => Just(Change::WithHeader),
+        ]
+    }
+
+    fn integer(value: i64) -> Vec<u8> {
+        let mut bytes = [0; VARLONG_SIZE_MAX];
+        let size = put_i64(value, &mut bytes);
+        bytes[..size].to_vec()
+    }
+
+    /// Records that mostly go on as they began.
+    fn records(first_offset: i32, changes: &[Change]) -> Vec<u8> {
+        let (mut timestamp, mut offset, mut value, mut key) = (0, first_offset, 12, None);
+        let mut records = Vec::new();
+        for change in changes {
+            let (mut headers, mut damage) = (vec![0], None);
+            match *change {
+                Change::None => {}
+                Change::LaterBy(delta) => timestamp += delta,
+                Change::OffsetBy(delta) => offset += delta,
+                Change::ValueOf(size) => value = size,
+                Change::Keyed => key = Some(b"key"),
+                Change::Keyless => key = None,
+                // It ends like a record without one.
+                Change::WithHeader => headers = vec![2, 0, 2, 0],
+                Change::Damage(at, byte) => damage = Some((at, byte)),
+            }
+            let key = key.map_or(integer(-1), |key| [&[6], &key[..]].concat());
+            let value = [integer(value as i64), vec![7; value]].concat();
+            let body =
+                [vec![0], integer(timestamp), integer(offset.into()), key, value, headers].concat();
+            let mut record = [integer(body.len() as i64), body].concat();
+            if let Some((at, byte)) = damage {
+                let at = at % record.len();
+                record[at] = byte;
+            }
+            records.extend(record);
+            offset = offset.wrapping_add(1);
+        }
+        records
+    }
+
+    proptest! {
+        #[test]
+        fn records_that_go_on_as_they_began_are_checked_like_any_others(
+            first_offset in prop_oneof![Just(0), -70_i32..70, 8_100_i32..8_200],
+            changes in prop::collection::vec(change(), 1..200),
+            damage in prop::option::of((any::<prop::sample::Index>(), 0_usize..32, any::<u8>())),
+            cut in prop::option::weighted(0.1, any::<prop::sample::Index>()),
+            other_count in prop::option::weighted(0.1, 0_i32..200),
+        ) {
+            let mut changes = changes;
+            if let Some((index, at, byte)) = damage {
+                *index.get_mut(&mut changes) = Change::Damage(at, byte);
+            }
+            let mut bytes = records(first_offset, &changes);
+            if let Some(end) = cut {
+                bytes.truncate(end.index(bytes.len()));
+            }
+            let empty = BatchBuilder::new(BatchOptions::default()).finish();
+            let mut header = BatchHeader::parse(&empty).unwrap();
+            header.count = other_count.unwrap_or(changes.len() as i32);
+            let all: Result<Vec<_>, _> = RecordIter::new(&header, &bytes).collect();
+            let expected = all.map(|all| {
+                let latest = all.iter().map(|record| record.timestamp).max();
+                let of_latest = all.iter().find(|record| Some(record.timestamp) == latest);
+                RecordsSummary {
+                    min_timestamp: all.iter().map(|record| record.timestamp).min(),
+                    max_timestamp: latest,
+                    offset_of_max_timestamp: of_latest.map_or(header.base_offset, |it| it.offset),
+                    keyless: all.iter().filter(|record| record.key.is_none()).count() as i32,
+                    offsets_are_dense: (header.base_offset.0..)
+                        .zip(&all)
+                        .all(|(offset, record)| record.offset.0 == offset),
+                }
+            });
+            prop_assert_eq!(validate_records(&header, &bytes), expected);
+        }
     }
 
     #[test]
