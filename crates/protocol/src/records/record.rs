@@ -227,11 +227,14 @@ pub fn validate_records(
     let mut last_size = 0;
     while index < header.count {
         let begin = input;
-        let plain = Outline::take_plain(&mut input);
-        let outline = match plain {
+        let outline = match Outline::take_plain(&mut input) {
             Some(outline) => outline,
-            None => Outline::take(&mut input)
-                .map_err(|fault| BatchError::MalformedRecord { index, fault })?,
+            None => {
+                // Nothing is compared with one that is not plain.
+                last_size = 0;
+                Outline::take(&mut input)
+                    .map_err(|fault| BatchError::MalformedRecord { index, fault })?
+            }
         };
         min_delta = min_delta.min(outline.timestamp_delta);
         if outline.timestamp_delta > max_delta {
@@ -243,7 +246,7 @@ pub fn validate_records(
         index += 1;
         let size = begin.len() - input.len();
         // Where sizes differ, the next record is hardly ever alike.
-        if size == last_size && plain.is_some() && outline.is_keyless {
+        if size == last_size && outline.is_keyless {
             let left = usize::try_from(header.count - index).unwrap_or(0);
             let alike = take_alike(&mut input, &begin[..size], left) as i32;
             keyless += alike;
