@@ -25,6 +25,9 @@ PYTHON = str(CACHE / "venv" / "bin" / "python")
 ENCRYPTED = str(Path(__file__).with_name("encrypted.py"))
 PERFORMANCE = str(CACHE / "librdkafka" / "examples" / "rdkafka_performance")
 LATENCY = str(CACHE / "bin" / "latency")
+FLOOR = str(CACHE / "bin" / "floor")
+# Encoded batches of records of so many bytes, and what the figures of them are called by.
+SATURATION_LABELS = {1024: "", 100: "_100"}
 PARTITIONS = 4
 SIZES = (100, 1024)
 LATENCY_BYTES = 1024
@@ -238,7 +241,7 @@ def measure_saturation(broker: Broker, plan: Plan) -> Figures:
     # The record that create_topic writes into the last partition would shift its offsets.
     lanes = PARTITIONS - 1
     given = Tally()
-    for record_bytes, label in ((1024, ""), (100, "_100")):
+    for record_bytes, label in SATURATION_LABELS.items():
         taken = Tally()
         for round_number in range(1 + SATURATION_ROUNDS):
             topic = f"saturate{label}-{round_number}"
@@ -260,6 +263,29 @@ def measure_saturation(broker: Broker, plan: Plan) -> Figures:
         figures.values[f"saturated_produce{label}_mb"], figures.values[f"saturated_produce{label}_cpu"] = taken.rates()
     figures.values["saturated_consume_mb"], figures.values["saturated_consume_cpu"] = given.rates()
     # The generator's threads are no strangers, but no children that could be told from them either.
+    return figures
+
+
+def measure_floor(folder: Path, mode: str) -> Figures:
+    """CPU seconds a GB of `floor.c`, which only receives and writes what `measure_saturation` produces."""
+    figures = Figures()
+    floor = subprocess.Popen([FLOOR, str(folder), mode], stdout=subprocess.PIPE, text=True)
+    try:
+        port = int(floor.stdout.readline())
+        for record_bytes, label in SATURATION_LABELS.items():
+            taken = Tally()
+            for round_number in range(1 + SATURATION_ROUNDS):
+                watch = Stopwatch(floor.pid)
+                sizes, seconds = saturate.produce(port, "floor", PARTITIONS - 1, SATURATION_BYTES, record_bytes)
+                spent = watch.stop().broker_seconds
+                if round_number:
+                    taken.add(sum(sizes), seconds, spent)
+                for path in folder.glob("floor-*"):
+                    path.unlink()
+            _, figures.values[f"floor{label}_cpu"] = taken.rates()
+    finally:
+        floor.kill()
+        floor.wait()
     return figures
 
 

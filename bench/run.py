@@ -81,6 +81,7 @@ class Run:
                     self.take(values, measure.measure_throughput(broker, self.plan, self.rows))
                 if "saturate" in self.rows:
                     self.take(values, measure.measure_saturation(broker, self.plan))
+                    values |= {f"floor{label}_cpu": values[f"saturated_produce{label}_cpu"] for label in measure.SATURATION_LABELS.values()}
                 if "latency" in self.rows:
                     if mode not in self.latency_rates:
                         self.latency_rates[mode] = max(measure.peak_rate(broker, self.plan) // 2, 1)
@@ -92,6 +93,8 @@ class Run:
                 if "groups" in self.rows:
                     self.take(values, measure.measure_groups(broker, self.plan))
             broker.stop()
+            if "saturate" in self.rows and side == "fleuve":
+                self.take(values, measure.measure_floor(workspace.path, mode))
         if "start" not in self.rows:
             values.pop("start_ms", None)
         if "memory" not in self.rows:
@@ -210,6 +213,10 @@ def markdown(run: Run, results: dict[str, list], scratch: Path) -> str:
         f"- Transactions: {measure.transactions.PRODUCERS} producers, each AddPartitionsToTxn, Produce and EndTxn by turns, with 20 ms before it tries again. Groups: {measure.groups.MEMBERS} members that",
         f"  send heartbeats every {measure.groups.HEARTBEAT_SECONDS * 1000:.0f} ms, and do at once what they are told, share {measure.groups.PARTITIONS} partitions. Both over raw",
         "  sockets in one thread (`bench/dialogue.py`), so that no client library sets the pace.",
+        "- Saturation: `bench/saturate.py` sends the same encoded batch of 512 KiB again and again, without the pacing of the machine's",
+        "  congestion control, whose timers would be charged to whichever process they interrupt. In the rows of `bench/floor.c`",
+        "  Fleuve's column has what that program takes for the same load: it receives requests, writes them to a file (and flushes",
+        "  it), and looks at none. That is what the kernel costs; no broker that works like this can be expected below it.",
         f"- Every run had a new data directory and {plan.warmup_seconds} s of warm-up load before its figures; produce and consume ran about",
         f"  {plan.load_seconds} s each; at most {measure.LOAD_BYTES_MAX >> 30} GiB were produced, and consumed again until the time was over. The page cache had been filled before, so that",
         f"  neither side pays for the host giving memory to this machine; latency {plan.latency_seconds} s. Kafka's storage was formatted before its clock started.",
