@@ -17,9 +17,9 @@ use fleuve_protocol::{EncodeError, Message, Writer, frame};
 
 use crate::request::IntoFrame;
 
-/// Bytes nobody reads or writes: they lend placeholders their length. The system hands out zeroed
-/// pages untouched, so they take up addresses and no memory; a static array would take up the same
-/// room in the binary.
+/// Bytes nobody reads or writes: they lend placeholders their length, and where one begins in them
+/// tells which it is. The system hands out zeroed pages untouched, so they take up addresses and no
+/// memory; a static array would take up the same room in the binary.
 static NOTHING: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![0; PLACEHOLDER_BYTES_MAX]));
 /// Records beyond this are joined; more than any partition gives under the default limits.
 const PLACEHOLDER_BYTES_MAX: usize = 64 << 20;
@@ -28,7 +28,7 @@ const PLACEHOLDER_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct FetchReply<M = FetchResponse> {
     response: M,
-    /// What stands for each placeholder, in the order of the response.
+    /// What each placeholder stands for, by its number.
     pieces: Vec<Vec<Piece>>,
 }
 
@@ -43,7 +43,8 @@ impl<M> FetchReply<M> {
         &mut self.response
     }
 
-    /// Takes in the records of the next partition and returns what stands for them in the message.
+    /// Takes in the records of a partition and returns what stands for them in the message, wherever
+    /// in it the partition is put.
     ///
     /// # Errors
     ///
@@ -51,12 +52,13 @@ impl<M> FetchReply<M> {
     /// that may fail.
     pub(crate) fn place(&mut self, mut records: Vec<Piece>) -> DiskResult<Bytes> {
         let length: usize = records.iter().map(Piece::len).sum();
+        let number = self.pieces.len();
         match records.as_mut_slice() {
             [] => Ok(Bytes::new()),
             [Piece::Memory(bytes)] => Ok(std::mem::take(bytes)),
-            _ if (Writer::SHARED_BYTES_MIN..=PLACEHOLDER_BYTES_MAX).contains(&length) => {
+            _ if length >= Writer::SHARED_BYTES_MIN && number + length <= PLACEHOLDER_BYTES_MAX => {
                 self.pieces.push(records);
-                Ok(NOTHING.slice(..length))
+                Ok(NOTHING.slice(number..number + length))
             }
             _ => {
                 let mut joined = Vec::with_capacity(length);
@@ -66,6 +68,12 @@ impl<M> FetchReply<M> {
                 Ok(Bytes::from(joined))
             }
         }
+    }
+
+    /// Which placeholder a segment of the message is, if it is one.
+    fn number_of(&self, segment: &Bytes) -> Option<usize> {
+        let number = segment.as_ptr().addr().checked_sub(NOTHING.as_ptr().addr())?;
+        (number < self.pieces.len()).then_some(number)
     }
 }
 
@@ -79,23 +87,20 @@ impl<M: Message + Send + 'static> IntoFrame for FetchReply<M> {
     }
 
     fn into_frame(
-        self,
+        mut self,
         key: ApiKey,
         correlation_id: i32,
         version: i16,
     ) -> Result<Vec<Piece>, EncodeError> {
         let segments = frame::encode_response(key, correlation_id, &self.response, version)?;
-        let mut pieces = self.pieces.into_iter();
-        let mut spliced = Vec::with_capacity(segments.len() + 2 * pieces.len());
+        let mut spliced = Vec::with_capacity(segments.len() + 2 * self.pieces.len());
         for segment in segments {
-            if segment.as_ptr() == NOTHING.as_ptr() {
-                let records = pieces.next().expect("each placeholder has its pieces");
-                spliced.extend(records);
-            } else {
-                spliced.push(Piece::Memory(segment));
+            match self.number_of(&segment) {
+                Some(number) => spliced.append(&mut self.pieces[number]),
+                None => spliced.push(Piece::Memory(segment)),
             }
         }
-        debug_assert!(pieces.next().is_none(), "a placeholder was copied");
+        debug_assert!(self.pieces.iter().all(Vec::is_empty), "a placeholder was copied");
         Ok(spliced)
     }
 }
@@ -135,6 +140,39 @@ mod tests {
             let (expected, actual) = (expected.expect("valid"), actual.expect("valid"));
             assert_eq!(bytes_of(actual), expected.concat(), "version {version}");
         }
+    }
+
+    #[test]
+    fn pieces_find_their_place_in_whatever_order_they_are_placed() {
+        // Partitions of two topics by turns, as a share session asks for them.
+        let records = |fill: u8| {
+            [Bytes::from(vec![fill; 3000]), Bytes::from(vec![fill; 2000 + usize::from(fill)])]
+        };
+        let mut reply: FetchReply = FetchReply::default();
+        let placed = [1, 2, 3].map(|fill| {
+            let records = records(fill).into_iter().map(Piece::Memory).collect();
+            reply.place(records).expect("in memory")
+        });
+        let mut joined = FetchResponse::default();
+        for topic in [&[1, 3][..], &[2]] {
+            for (response, is_joined) in [(&mut joined, true), (reply.response(), false)] {
+                let partition = |fill: &u8| PartitionData {
+                    records: Some(if is_joined {
+                        Bytes::from(records(*fill).concat())
+                    } else {
+                        placed[usize::from(*fill) - 1].clone()
+                    }),
+                    ..Default::default()
+                };
+                response.responses.push(FetchableTopicResponse {
+                    partitions: topic.iter().map(partition).collect(),
+                    ..Default::default()
+                });
+            }
+        }
+        let expected = frame::encode_response(ApiKey::Fetch, 7, &joined, 12).expect("valid");
+        let actual = reply.into_frame(ApiKey::Fetch, 7, 12).expect("valid");
+        assert_eq!(bytes_of(actual), expected.concat());
     }
 
     fn bytes_of(pieces: Vec<Piece>) -> Vec<u8> {
