@@ -12,3 +12,5 @@ class Results:
     passed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    # Failures that no second try takes back.
+    certain: set[str] = field(default_factory=set)
