@@ -216,7 +216,7 @@ def markdown(run: Run, results: dict[str, list], scratch: Path) -> str:
         "- Saturation: `bench/saturate.py` sends the same encoded batch of 512 KiB again and again, without the pacing of the machine's",
         "  congestion control, whose timers would be charged to whichever process they interrupt. In the rows of `bench/floor.c`",
         "  Fleuve's column has what that program takes for the same load: it receives requests, writes them to a file (and flushes",
-        "  it), and looks at none. That is what the kernel costs; no broker that works like this can be expected below it.",
+        "  it), and looks at none. That is what the kernel costs; a broker gets below it only by flushing several requests at once.",
         f"- Every run had a new data directory and {plan.warmup_seconds} s of warm-up load before its figures; produce and consume ran about",
         f"  {plan.load_seconds} s each; at most {measure.LOAD_BYTES_MAX >> 30} GiB were produced, and consumed again until the time was over. The page cache had been filled before, so that",
         f"  neither side pays for the host giving memory to this machine; latency {plan.latency_seconds} s. Kafka's storage was formatted before its clock started.",
