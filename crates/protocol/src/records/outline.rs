@@ -146,19 +146,13 @@ fn take_short(input: &mut &[u8]) -> Option<u64> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::varint::{VARLONG_SIZE_MAX, put_i64};
+    use super::super::varint::encoded;
     use super::*;
-
-    fn integer(value: i64) -> Vec<u8> {
-        let mut bytes = [0; VARLONG_SIZE_MAX];
-        let size = put_i64(value, &mut bytes);
-        bytes[..size].to_vec()
-    }
 
     fn sized(bytes: &Option<Vec<u8>>) -> Vec<u8> {
         match bytes {
-            Some(bytes) => [integer(bytes.len() as i64), bytes.clone()].concat(),
-            None => integer(-1),
+            Some(bytes) => [encoded(bytes.len() as i64), bytes.clone()].concat(),
+            None => encoded(-1),
         }
     }
 
@@ -178,18 +172,18 @@ mod tests {
             rest in prop::collection::vec(any::<u8>(), 0..20),
         ) -> (Vec<u8>, usize) {
             let headers = headers.map_or(vec![0], |count| {
-                [integer(count as i64), [2, b'h', 1].repeat(count)].concat()
+                [encoded(count as i64), [2, b'h', 1].repeat(count)].concat()
             });
             let body = [
                 vec![0],
-                integer(timestamp),
-                integer(offset.into()),
+                encoded(timestamp),
+                encoded(offset.into()),
                 sized(&key.map(|size| vec![1; size])),
                 sized(&value.map(|size| vec![0; size])),
                 headers,
             ]
             .concat();
-            let record = [integer(body.len() as i64), body].concat();
+            let record = [encoded(body.len() as i64), body].concat();
             let size = record.len();
             ([record, rest].concat(), size)
         }
@@ -229,9 +223,9 @@ mod tests {
             let key = (!is_keyless).then(|| b"key".to_vec());
             let value = sized(&Some(vec![9; value]));
             let body =
-                [vec![0, 20], integer(offset_delta.into()), sized(&key), value, vec![0]].concat();
+                [vec![0, 20], encoded(offset_delta.into()), sized(&key), value, vec![0]].concat();
             // More is read at once than a small record has.
-            let bytes = [integer(body.len() as i64), body, vec![0; HEAD_BYTES]].concat();
+            let bytes = [encoded(body.len() as i64), body, vec![0; HEAD_BYTES]].concat();
             let mut input = &bytes[..];
             let outline = Outline { timestamp_delta: 10, offset_delta, is_keyless };
             assert_eq!(Outline::take_plain(&mut input), Some(outline));

@@ -333,7 +333,7 @@ fn take_bytes<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, RecordFault>
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::varint::{VARLONG_SIZE_MAX, put_i64};
+    use super::super::varint::encoded;
     use super::super::{BatchBuilder, BatchOptions};
     use super::*;
 
@@ -421,12 +421,6 @@ mod tests {
         ]
     }
 
-    fn integer(value: i64) -> Vec<u8> {
-        let mut bytes = [0; VARLONG_SIZE_MAX];
-        let size = put_i64(value, &mut bytes);
-        bytes[..size].to_vec()
-    }
-
     /// Records that mostly go on as they began.
     fn records(first_offset: i32, changes: &[Change]) -> Vec<u8> {
         let (mut timestamp, mut offset, mut value, mut key) = (0, first_offset, 12, None);
@@ -444,11 +438,11 @@ mod tests {
                 Change::WithHeader => headers = vec![2, 0, 2, 0],
                 Change::Damage(at, byte) => damage = Some((at, byte)),
             }
-            let key = key.map_or(integer(-1), |key| [&[6], &key[..]].concat());
-            let value = [integer(value as i64), vec![7; value]].concat();
+            let key = key.map_or(encoded(-1), |key| [&[6], &key[..]].concat());
+            let value = [encoded(value as i64), vec![7; value]].concat();
             let body =
-                [vec![0], integer(timestamp), integer(offset.into()), key, value, headers].concat();
-            let mut record = [integer(body.len() as i64), body].concat();
+                [vec![0], encoded(timestamp), encoded(offset.into()), key, value, headers].concat();
+            let mut record = [encoded(body.len() as i64), body].concat();
             if let Some((at, byte)) = damage {
                 let at = at % record.len();
                 record[at] = byte;

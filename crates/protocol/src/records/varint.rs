@@ -120,6 +120,14 @@ pub(super) fn zigzag_i64(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
+/// The bytes of an integer, for tests that write records by hand.
+#[cfg(test)]
+pub(super) fn encoded(value: i64) -> Vec<u8> {
+    let mut bytes = [0; VARLONG_SIZE_MAX];
+    let size = put_i64(value, &mut bytes);
+    bytes[..size].to_vec()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
