@@ -2,8 +2,9 @@
  *
  *   floor FOLDER flush|page-cache
  *
- * Prints the port that it listens on. It looks at nothing but a request's length, writes the whole request, waits for the
- * disk if asked to, and answers with zeros, which saturate.py takes for "no error". What it costs is the kernel's part.
+ * Prints the port that it listens on. It looks at nothing but a request's length, writes the whole request, and
+ * answers with zeros, which saturate.py takes for "no error". If asked to, it waits for the disk before: a second thread
+ * flushes all that has been written during its last flush. What it costs is the kernel's part.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -12,6 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,37 +32,89 @@ static void die(const char *what) {
         exit(1);
 }
 
+/* One connection, its file, and how many of its requests are in the file and on the disk. */
+struct lane {
+        int peer, file;
+        pthread_mutex_t lock;
+        pthread_cond_t wake;
+        unsigned written, durable;
+        bool has_ended;
+};
+
 /* Whether all of them came before the peer closed. */
 static bool receive(int peer, void *bytes, size_t count) {
         return recv(peer, bytes, count, MSG_WAITALL) == (ssize_t)count;
 }
 
+static bool answer(const struct lane *lane) {
+        uint32_t zeros[1 + ANSWER_BYTES / 4] = {htonl(ANSWER_BYTES)};
+        return send(lane->peer, zeros, sizeof(zeros), MSG_NOSIGNAL) == (ssize_t)sizeof(zeros);
+}
+
+/* Flushes what has been written meanwhile in one go, and answers all of it. */
+static void *flush(void *argument) {
+        struct lane *lane = argument;
+        pthread_mutex_lock(&lane->lock);
+        for (;;) {
+                while (lane->written == lane->durable && !lane->has_ended)
+                        pthread_cond_wait(&lane->wake, &lane->lock);
+                unsigned count = lane->written - lane->durable;
+                if (!count)
+                        break;
+                pthread_mutex_unlock(&lane->lock);
+                if (fdatasync(lane->file))
+                        die("fdatasync");
+                for (unsigned number = 0; number < count && answer(lane); number++) {
+                }
+                pthread_mutex_lock(&lane->lock);
+                lane->durable += count;
+        }
+        pthread_mutex_unlock(&lane->lock);
+        return NULL;
+}
+
+static void written(struct lane *lane) {
+        pthread_mutex_lock(&lane->lock);
+        lane->written++;
+        pthread_cond_signal(&lane->wake);
+        pthread_mutex_unlock(&lane->lock);
+}
+
 static void *serve(void *argument) {
-        int peer = (int)(intptr_t)argument;
+        struct lane lane = {.peer = (int)(intptr_t)argument, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
         char path[4096];
         snprintf(path, sizeof(path), "%s/floor-%d", folder, atomic_fetch_add(&files, 1));
-        int file = open(path, O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0600);
+        lane.file = open(path, O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0600);
         char *request = malloc(REQUEST_BYTES_MAX);
-        if (file < 0 || !request)
+        pthread_t flusher;
+        if (lane.file < 0 || !request || (flushes && pthread_create(&flusher, NULL, flush, &lane)))
                 die(path);
-        uint32_t answer[1 + ANSWER_BYTES / 4] = {htonl(ANSWER_BYTES)};
         uint32_t length;
-        while (receive(peer, &length, sizeof(length))) {
+        while (receive(lane.peer, &length, sizeof(length))) {
                 length = ntohl(length);
                 if (length > REQUEST_BYTES_MAX) {
                         fprintf(stderr, "floor: a request of %u bytes\n", length);
                         exit(1);
                 }
-                if (!receive(peer, request, length))
+                if (!receive(lane.peer, request, length))
                         break;
-                if (write(file, request, length) != (ssize_t)length || (flushes && fdatasync(file)))
+                if (write(lane.file, request, length) != (ssize_t)length)
                         die(path);
-                if (send(peer, answer, sizeof(answer), 0) != (ssize_t)sizeof(answer))
+                if (flushes)
+                        written(&lane);
+                else if (!answer(&lane))
                         break;
         }
+        if (flushes) {
+                pthread_mutex_lock(&lane.lock);
+                lane.has_ended = true;
+                pthread_cond_signal(&lane.wake);
+                pthread_mutex_unlock(&lane.lock);
+                pthread_join(flusher, NULL);
+        }
         free(request);
-        close(file);
-        close(peer);
+        close(lane.file);
+        close(lane.peer);
         return NULL;
 }
 

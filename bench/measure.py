@@ -271,7 +271,10 @@ def measure_floor(folder: Path, mode: str) -> Figures:
     figures = Figures()
     floor = subprocess.Popen([FLOOR, str(folder), mode], stdout=subprocess.PIPE, text=True)
     try:
-        port = int(floor.stdout.readline())
+        line = floor.stdout.readline()
+        if not line:
+            raise GeneratorFailed("bench/floor.c ended before it listened")
+        port = int(line)
         for record_bytes, label in SATURATION_LABELS.items():
             taken = Tally()
             for round_number in range(1 + SATURATION_ROUNDS):

@@ -81,7 +81,8 @@ class Run:
                     self.take(values, measure.measure_throughput(broker, self.plan, self.rows))
                 if "saturate" in self.rows:
                     self.take(values, measure.measure_saturation(broker, self.plan))
-                    values |= {f"floor{label}_cpu": values[f"saturated_produce{label}_cpu"] for label in measure.SATURATION_LABELS.values()}
+                    if side == "kafka":
+                        values |= {f"floor{label}_cpu": values[f"saturated_produce{label}_cpu"] for label in measure.SATURATION_LABELS.values()}
                 if "latency" in self.rows:
                     if mode not in self.latency_rates:
                         self.latency_rates[mode] = max(measure.peak_rate(broker, self.plan) // 2, 1)
@@ -216,7 +217,7 @@ def markdown(run: Run, results: dict[str, list], scratch: Path) -> str:
         "- Saturation: `bench/saturate.py` sends the same encoded batch of 512 KiB again and again, without the pacing of the machine's",
         "  congestion control, whose timers would be charged to whichever process they interrupt. In the rows of `bench/floor.c`",
         "  Fleuve's column has what that program takes for the same load: it receives requests, writes them to a file (and flushes",
-        "  it), and looks at none. That is what the kernel costs; a broker gets below it only by flushing several requests at once.",
+        "  what came during its last flush), and looks at none. That is what the kernel costs.",
         f"- Every run had a new data directory and {plan.warmup_seconds} s of warm-up load before its figures; produce and consume ran about",
         f"  {plan.load_seconds} s each; at most {measure.LOAD_BYTES_MAX >> 30} GiB were produced, and consumed again until the time was over. The page cache had been filled before, so that",
         f"  neither side pays for the host giving memory to this machine; latency {plan.latency_seconds} s. Kafka's storage was formatted before its clock started.",
