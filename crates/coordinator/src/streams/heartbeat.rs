@@ -168,8 +168,9 @@ impl GroupCoordinator {
         before: Vec<Record>,
     ) -> Result<Decision, GroupError> {
         let member_id = &request.member_id;
-        let is_member = group.members().contains_key(member_id);
-        if group.members().len() >= settings.max_size && !is_member {
+        let is_joining =
+            request.member_epoch == JOINING && !group.members().contains_key(member_id);
+        if is_joining && group.members().len() >= settings.max_size {
             return Err(GroupError::GroupMaxSizeReached);
         }
         let owned = owned(&request.owned);
