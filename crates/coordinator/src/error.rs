@@ -81,6 +81,9 @@ pub enum GroupError {
     /// There is no such topic or partition: `UNKNOWN_TOPIC_OR_PARTITION`.
     #[error("the topic or partition does not exist")]
     UnknownTopicOrPartition,
+    /// The share group has no states of the topic: `UNKNOWN_TOPIC_OR_PARTITION`.
+    #[error("there is no offset information to delete")]
+    NoOffsetsToDelete,
     /// The log will never take this record, as it is too large: `UNKNOWN_SERVER_ERROR`.
     #[error("the record is too large for the offsets topic")]
     RecordTooLarge,
@@ -120,7 +123,7 @@ impl GroupError {
             Self::InvalidRequest(_) => "INVALID_REQUEST",
             Self::StreamsInvalidTopology(_) => "STREAMS_INVALID_TOPOLOGY",
             Self::UnsupportedVersion => "UNSUPPORTED_VERSION",
-            Self::UnknownTopicOrPartition => "UNKNOWN_TOPIC_OR_PARTITION",
+            Self::UnknownTopicOrPartition | Self::NoOffsetsToDelete => "UNKNOWN_TOPIC_OR_PARTITION",
             Self::RecordTooLarge => "UNKNOWN_SERVER_ERROR",
             Self::InvalidProducerEpoch => "INVALID_PRODUCER_EPOCH",
             Self::NotInTransaction => "INVALID_TXN_STATE",

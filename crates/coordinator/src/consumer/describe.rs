@@ -18,7 +18,7 @@ impl GroupCoordinator {
         &self,
         group_id: &str,
     ) -> Result<ConsumerDescription, GroupError> {
-        self.check_serving()?;
+        self.check_serving_group(group_id)?;
         let (Some((id, Group::Consumer(companion))), Some(group)) =
             (self.groups.get_key_value(group_id), self.ledger().consumer_group(group_id))
         else {

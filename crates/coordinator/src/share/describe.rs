@@ -9,7 +9,7 @@ use crate::error::GroupError;
 impl GroupCoordinator {
     /// Describes a share group.
     pub fn describe_share_group(&self, group_id: &str) -> Result<ShareDescription, GroupError> {
-        self.check_serving()?;
+        self.check_serving_group(group_id)?;
         let (Some((id, Group::Share(companion))), Some(group)) =
             (self.groups.get_key_value(group_id), self.ledger().share_group(group_id))
         else {

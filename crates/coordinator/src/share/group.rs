@@ -156,14 +156,6 @@ impl ShareGroup {
         self.states.deleting.keys().copied().collect()
     }
 
-    /// Every partition that has a state, or is to have one.
-    pub(crate) fn state_partitions(&self) -> impl Iterator<Item = (Uuid, &Str, i32)> {
-        let topics = self.states.initialized.iter().chain(&self.states.initializing);
-        topics.flat_map(|(id, topic)| {
-            topic.partitions.iter().map(move |partition| (*id, &topic.name, *partition))
-        })
-    }
-
     pub(crate) fn epoch(&self) -> i32 {
         self.epoch
     }

@@ -23,6 +23,9 @@ use crate::record::Record;
 use crate::step::{Effect, Now, Response, Step, Then, Token};
 use crate::timers::Purpose;
 
+/// Characters that a member's id has at most.
+const MEMBER_ID_LENGTH_MAX: usize = 36;
+
 /// How soon members come back while share-partitions they want are given their states.
 const SOON_MS: i32 = 200;
 
@@ -181,7 +184,7 @@ impl GroupCoordinator {
         let timing = self.share_timing(&request.group_id);
         let may_assign = timing.allows_assignment(group.target_timestamp, now.wall.0);
         let (target_epoch, target) = if group.target_epoch >= epoch || !may_assign {
-            (group.target_epoch, group.targets.get(id).cloned().unwrap_or_default())
+            (group.target_epoch, self.wanted_still(group.targets.get(id), &member))
         } else {
             let (target, is_empty) = self.new_share_targets(group, id, &member, &mut records);
             // The first partitions that come need not wait for the next assignment's turn.
@@ -209,6 +212,15 @@ impl GroupCoordinator {
             }),
         };
         Ok(Decision { records: records.list, reply, cause, old_epoch: group.epoch, looked_at })
+    }
+
+    /// What an earlier target still gives a member: no topic that it has left, and none that is gone.
+    fn wanted_still(&self, target: Option<&Target>, member: &ShareMember) -> Target {
+        let mut target = target.cloned().unwrap_or_default();
+        target.retain(|topic, _| {
+            self.topics().by_id(*topic).is_some_and(|topic| member.topics.contains(&*topic.name))
+        });
+        target
     }
 
     /// Partitions of these topics that have no state and of which none is under way.
@@ -286,6 +298,12 @@ impl GroupCoordinator {
     }
 }
 
+/// Whether a share group takes members by this id: as Kafka, at most as long as a UUID's text.
+pub fn is_member_id(id: &str) -> bool {
+    // Kafka counts as Java does.
+    !id.is_empty() && id.encode_utf16().count() <= MEMBER_ID_LENGTH_MAX
+}
+
 /// Refuses what no group could make sense of.
 fn check_request(request: &ShareHeartbeatRequest) -> Result<(), GroupError> {
     let require = |holds: bool, text: &'static str| {
@@ -293,6 +311,7 @@ fn check_request(request: &ShareHeartbeatRequest) -> Result<(), GroupError> {
     };
     let is_blank = |text: &Option<Str>| text.as_ref().is_some_and(|text| text.trim().is_empty());
     require(!request.member_id.trim().is_empty(), "MemberId can't be empty.")?;
+    require(is_member_id(&request.member_id), "MemberId must not be longer than 36 characters.")?;
     require(!request.group_id.trim().is_empty(), "GroupId can't be empty.")?;
     require(!is_blank(&request.rack_id), "RackId can't be empty.")?;
     require(request.member_epoch >= LEAVING, "MemberEpoch is invalid.")?;

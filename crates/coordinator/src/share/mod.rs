@@ -32,6 +32,7 @@ pub use api::{
     ShareHeartbeatReply, ShareHeartbeatRequest, ShareMemberDescription, ShareOffsetsDeletion,
 };
 pub use group::ShareGroupState;
+pub use heartbeat::is_member_id;
 pub use record::ShareRecord;
 
 pub(crate) use group::{PROTOCOL_TYPE, ShareGroup};

@@ -11,6 +11,7 @@ use fleuve_types::Uuid;
 use super::api::{
     ShareAlteration, ShareAlterationTopic, ShareGroupPartition, ShareOffsetsDeletion,
 };
+use super::group::StateTopic;
 use super::write::Records;
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
@@ -104,10 +105,18 @@ impl GroupCoordinator {
     pub fn share_partitions(&self, group_id: &str) -> Result<Vec<ShareGroupPartition>, GroupError> {
         self.check_serving()?;
         let group = self.share_group(group_id)?;
-        let partitions = group.state_partitions().map(|(topic_id, topic, partition)| {
-            ShareGroupPartition { topic_id, topic: topic.clone(), partition }
-        });
-        Ok(partitions.collect())
+        let states = group.states.initialized.iter().chain(&group.states.initializing);
+        Ok(listed(states))
+    }
+
+    /// The share-partitions that a group has states of: none, if there is no such group.
+    pub fn begun_share_partitions(
+        &self,
+        group_id: &str,
+    ) -> Result<Vec<ShareGroupPartition>, GroupError> {
+        self.check_serving()?;
+        let group = self.share_group(group_id);
+        Ok(group.map_or(Vec::new(), |group| listed(group.states.initialized.iter())))
     }
 
     /// Whether the log says that the share-partition has a state, and which epoch the group is in.
@@ -198,7 +207,6 @@ impl GroupCoordinator {
         let known: BTreeMap<Str, Uuid> = states
             .initialized
             .iter()
-            .chain(&states.initializing)
             .map(|(id, topic)| (topic.name.clone(), *id))
             .chain(states.deleting.iter().map(|(id, name)| (name.clone(), *id)))
             .collect();
@@ -206,22 +214,17 @@ impl GroupCoordinator {
         for name in topics {
             let Some(id) = known.get(name).copied() else {
                 let error = match self.topics().by_name(name) {
-                    Some(_) => {
-                        GroupError::InvalidRequest("There is no offset information to delete.")
-                    }
+                    Some(_) => GroupError::NoOffsetsToDelete,
                     None => GroupError::UnknownTopicOrPartition,
                 };
                 outcomes.push((name.clone(), Uuid::ZERO, Err(error)));
                 continue;
             };
-            let all = [states.initialized.remove(&id), states.initializing.remove(&id)];
-            let mut partitions: Vec<i32> =
-                all.into_iter().flatten().flat_map(|topic| topic.partitions).collect();
-            if partitions.is_empty() {
+            let partitions = match states.initialized.remove(&id) {
+                Some(topic) => topic.partitions.into_iter().collect(),
                 // A deletion that was not finished may be asked for again.
-                let count = self.topics().by_id(id).map_or(0, |topic| topic.partitions);
-                partitions.extend(0..count);
-            }
+                None => (0..self.topics().by_id(id).map_or(0, |topic| topic.partitions)).collect(),
+            };
             states.deleting.insert(id, name.detach());
             outcomes.push((name.clone(), id, Ok(partitions)));
         }
@@ -236,4 +239,17 @@ impl GroupCoordinator {
     pub fn is_share_group(&self, group_id: &str) -> bool {
         matches!(self.groups.get(group_id), Some(Group::Share(_)))
     }
+}
+
+fn listed<'a>(
+    topics: impl Iterator<Item = (&'a Uuid, &'a StateTopic)>,
+) -> Vec<ShareGroupPartition> {
+    let each = topics.flat_map(|(topic_id, topic)| {
+        topic.partitions.iter().map(|partition| ShareGroupPartition {
+            topic_id: *topic_id,
+            topic: topic.name.clone(),
+            partition: *partition,
+        })
+    });
+    each.collect()
 }

@@ -16,7 +16,7 @@ use crate::error::GroupError;
 impl GroupCoordinator {
     /// Describes a streams group.
     pub fn describe_streams_group(&self, group_id: &str) -> Result<StreamsDescription, GroupError> {
-        self.check_serving()?;
+        self.check_serving_group(group_id)?;
         let (Some((id, Group::Streams(companion))), Some(group)) =
             (self.groups.get_key_value(group_id), self.ledger().streams_group(group_id))
         else {

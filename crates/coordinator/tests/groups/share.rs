@@ -128,6 +128,26 @@ fn members_share_partitions_and_new_ones_are_found() {
 }
 
 #[test]
+fn a_topic_that_is_left_goes_at_once() {
+    let mut driver = Driver::new(GroupSettings::default());
+    driver.change_topics(|topics| {
+        topics.put("t", 1);
+        topics.put("u", 1);
+    });
+    beat(&mut driver, &request("m", 0, Some(&["t", "u"]))).expect("the member may join");
+    serve_shares(&mut driver);
+    let second = beat(&mut driver, &request("m", 1, None));
+    assert_eq!(partitions(&second).len(), 2);
+    // The next assignment is not due yet.
+    let left = beat(&mut driver, &request("m", 2, Some(&["u"])));
+    assert_eq!(partitions(&left), BTreeSet::from([("u".to_owned(), 0)]));
+    driver.change_topics(|topics| topics.remove("u"));
+    let deleted = beat(&mut driver, &request("m", 2, None));
+    assert_eq!(partitions(&deleted), BTreeSet::new());
+    check_replay(&driver);
+}
+
+#[test]
 fn who_is_silent_or_leaves_is_gone_and_the_driver_is_told() {
     let mut driver = Driver::new(GroupSettings::default());
     driver.change_topics(|topics| topics.put("t", 1));
@@ -157,6 +177,9 @@ fn refusals_name_what_is_wrong() {
     driver.change_topics(|topics| topics.put("t", 1));
     let unknown = beat(&mut driver, &request("a", 3, None));
     assert_eq!(unknown, Err(GroupError::GroupIdNotFound));
+    let long = "m".repeat(37);
+    let long = beat(&mut driver, &request(&long, 0, Some(&["t"])));
+    assert!(matches!(long, Err(GroupError::InvalidRequest(_))));
     let without_topics = beat(&mut driver, &request("a", 0, None));
     assert!(matches!(without_topics, Err(GroupError::InvalidRequest(_))));
     beat(&mut driver, &request("a", 0, Some(&["t"]))).expect("the member may join");
@@ -172,7 +195,11 @@ fn refusals_name_what_is_wrong() {
 #[test]
 fn offsets_are_set_and_deleted_only_of_groups_without_members() {
     let mut driver = Driver::new(GroupSettings::default());
-    driver.change_topics(|topics| topics.put("t", 2));
+    driver.change_topics(|topics| {
+        topics.put("t", 2);
+        topics.put("idle", 1);
+        topics.put("late", 1);
+    });
     beat(&mut driver, &request("a", 0, Some(&["t"]))).expect("the member may join");
     serve_shares(&mut driver);
     let alter = |driver: &mut Driver| {
@@ -184,7 +211,7 @@ fn offsets_are_set_and_deleted_only_of_groups_without_members() {
         }
     };
     let delete = |driver: &mut Driver| {
-        let topics = [Str::from("t"), Str::from("x")];
+        let topics = ["t", "x", "idle", "late"].map(Str::from);
         driver.request(|shard, _, token| {
             shard.handle_share_offsets_delete(token, &GROUP.into(), &topics)
         });
@@ -195,6 +222,8 @@ fn offsets_are_set_and_deleted_only_of_groups_without_members() {
     };
     assert_eq!(alter(&mut driver), Err(GroupError::NonEmptyGroup));
     assert_eq!(delete(&mut driver), Err(GroupError::NonEmptyGroup));
+    // Nobody carries out that the states of this topic begin.
+    beat(&mut driver, &request("a", 0, Some(&["t", "late"]))).expect("the member lives");
     beat(&mut driver, &request("a", -1, None)).expect("the member may leave");
     let epoch = driver.shard.describe_share_group(GROUP).expect("the group exists").epoch;
     let altered = alter(&mut driver).expect("the group is empty");
@@ -205,13 +234,21 @@ fn offsets_are_set_and_deleted_only_of_groups_without_members() {
     let deleted = delete(&mut driver).expect("the group is empty");
     assert_eq!(deleted.topics[0].2, Ok(vec![0, 1]));
     assert_eq!(deleted.topics[1].2, Err(GroupError::UnknownTopicOrPartition));
+    assert_eq!(deleted.topics[2].2, Err(GroupError::NoOffsetsToDelete));
+    assert_eq!(deleted.topics[3].2, Err(GroupError::NoOffsetsToDelete));
+    // What is yet to begin is the group's, but nobody has begun to read there.
+    let left = driver.shard.share_partitions(GROUP).expect("the group exists");
+    assert!(matches!(&left[..], [partition] if partition.topic == "late"));
+    assert_eq!(driver.shard.begun_share_partitions(GROUP), Ok(Vec::new()));
+    assert_eq!(driver.shard.begun_share_partitions("nobody's"), Ok(Vec::new()));
     // Nobody has finished it, so a restarted broker is asked to.
     assert_eq!(serve_shares(&mut driver), ["a"]);
     driver.reload();
     assert!(matches!(&driver.share_effects[..], [Effect::DeleteShares { topics, .. }]
         if topics.len() == 1));
     serve_shares(&mut driver);
-    assert_eq!(driver.shard.share_partitions(GROUP), Ok(Vec::new()));
+    let begun = driver.shard.begun_share_partitions(GROUP).expect("the group exists");
+    assert!(matches!(&begun[..], [partition] if partition.topic == "late"));
     check_replay(&driver);
     driver.request(|shard, _, token| shard.handle_delete_groups(token, &[GROUP.into()]));
     assert!(!driver.shard.is_share_group(GROUP));
