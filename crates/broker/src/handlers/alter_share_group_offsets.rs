@@ -28,6 +28,10 @@ pub(crate) fn handle(
     request: AlterShareGroupOffsetsRequest,
 ) -> Outcome<AlterShareGroupOffsetsResponse> {
     let group = request.group_id.detach();
+    if !errors::has_share_protocol(context) {
+        let code = ErrorCode::UnsupportedVersion;
+        return Outcome::Now(refusal(code, Some(Str::from(code.message()))));
+    }
     if let Err(code) = permission::group(context, AclOperation::Read, &group) {
         return Outcome::Now(refusal(code, Some(Str::from(code.message()))));
     }

@@ -24,12 +24,11 @@ pub(crate) fn handle(
     request: DeleteShareGroupOffsetsRequest,
 ) -> Outcome<DeleteShareGroupOffsetsResponse> {
     let group = request.group_id.detach();
+    if !errors::has_share_protocol(context) {
+        return Outcome::Now(refuse(ErrorCode::UnsupportedVersion));
+    }
     if let Err(code) = permission::group(context, AclOperation::Delete, &group) {
-        return Outcome::Now(DeleteShareGroupOffsetsResponse {
-            error_code: code.code(),
-            error_message: Some(Str::from(code.message())),
-            ..Default::default()
-        });
+        return Outcome::Now(refuse(code));
     }
     let mut topics: Vec<Str> = request.topics.into_iter().map(|topic| topic.topic_name).collect();
     let mut refused = Vec::new();
@@ -59,6 +58,14 @@ pub(crate) fn handle(
             Ok(other) => unreachable!("a deletion is not answered with {other:?}"),
         }
     })
+}
+
+fn refuse(code: ErrorCode) -> DeleteShareGroupOffsetsResponse {
+    DeleteShareGroupOffsetsResponse {
+        error_code: code.code(),
+        error_message: Some(Str::from(code.message())),
+        ..Default::default()
+    }
 }
 
 fn refuse_topic(topic: &Str, code: ErrorCode) -> DeleteShareGroupOffsetsResponseTopic {

@@ -12,7 +12,6 @@ use fleuve_protocol::messages::describe_share_group_offsets_response::{
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::Uuid;
 
-use super::share_acknowledgements::live_error;
 use super::{errors, permission};
 use crate::request::{Context, Outcome};
 
@@ -34,13 +33,17 @@ fn describe(
     request: DescribeShareGroupOffsetsRequestGroup,
 ) -> DescribeShareGroupOffsetsResponseGroup {
     let group_id = request.group_id;
+    let refuse = |group_id, code: ErrorCode| DescribeShareGroupOffsetsResponseGroup {
+        group_id,
+        error_code: code.code(),
+        error_message: Some(Str::from(code.message())),
+        ..Default::default()
+    };
+    if !errors::has_share_protocol(context) {
+        return refuse(group_id, ErrorCode::UnsupportedVersion);
+    }
     if let Err(code) = permission::group(context, AclOperation::Describe, &group_id) {
-        return DescribeShareGroupOffsetsResponseGroup {
-            group_id,
-            error_code: code.code(),
-            error_message: Some(Str::from(code.message())),
-            ..Default::default()
-        };
+        return refuse(group_id, code);
     }
     let mut denied = Vec::new();
     let asked = request.topics.map(|topics| {
@@ -55,29 +58,10 @@ fn describe(
         });
         permitted.collect::<Vec<_>>()
     });
-    if asked.as_ref().is_some_and(Vec::is_empty) && !denied.is_empty() {
-        return DescribeShareGroupOffsetsResponseGroup {
-            group_id,
-            topics: denied,
-            ..Default::default()
-        };
-    }
-    let shard = context.node.groups.shard_of(&group_id);
-    let known = shard.and_then(|shard| shard.read(|machine| machine.share_partitions(&group_id)));
-    let known = match known {
-        Ok(known) => known,
-        Err(error) => {
-            return DescribeShareGroupOffsetsResponseGroup {
-                error_code: errors::group(error).code(),
-                error_message: Some(Str::from(format!("Group {group_id}: {error}."))),
-                group_id,
-                ..Default::default()
-            };
-        }
-    };
     let mut response = DescribeShareGroupOffsetsResponseGroup { group_id, ..Default::default() };
     match asked {
         Some(topics) => {
+            // Nobody is asked whether there is such a group: one that is not has no offsets.
             for topic in topics {
                 let found = context.node.topics.by_name(&topic.topic_name);
                 let topic_id = found.map_or(Uuid::ZERO, |found| found.id);
@@ -92,7 +76,20 @@ fn describe(
             }
         }
         None => {
-            for partition in known {
+            let shard = context.node.groups.shard_of(&response.group_id);
+            let begun = shard.and_then(|shard| {
+                shard.read(|machine| machine.begun_share_partitions(&response.group_id))
+            });
+            let begun = match begun {
+                Ok(begun) => begun,
+                Err(error) => {
+                    let message = format!("Group {}: {error}.", response.group_id);
+                    response.error_code = errors::group(error).code();
+                    response.error_message = Some(Str::from(message));
+                    return response;
+                }
+            };
+            for partition in begun {
                 let is_visible =
                     context.may(AclOperation::Describe, AclResourceType::Topic, &partition.topic);
                 if !is_visible {
@@ -153,28 +150,20 @@ fn describe_partition(
         lag: UNKNOWN,
         ..Default::default()
     };
+    // A partition that does not exist is one without offsets, not an error.
     let topic = context.node.topics.by_id(&topic_id);
     let Some(partition) = topic.as_ref().and_then(|topic| topic.partition(index)) else {
-        described.error_code = ErrorCode::UnknownTopicOrPartition.code();
         return described;
     };
     let key = ShareKey { group: group.clone(), topic_id, partition: index };
-    match context.node.shares.states.summary(&key) {
-        // A group without a state for the partition has yet to begin there.
-        Ok(None) => {}
-        Ok(Some(summary)) => {
-            described.leader_epoch = summary.leader_epoch;
-            described.start_offset = summary.start_offset;
-            if summary.start_offset >= 0 && summary.delivery_complete_count >= 0 {
-                let ahead = partition.high_watermark() - summary.start_offset;
-                let lag = ahead - i64::from(summary.delivery_complete_count);
-                described.lag = lag.max(0);
-            }
-        }
-        Err(error) => {
-            let (code, message) = live_error(&error.into());
-            described.error_code = code.code();
-            described.error_message = message;
+    // Neither is a state that cannot be had, nor one that has yet to begin.
+    if let Ok(Some(summary)) = context.node.shares.states.summary(&key) {
+        described.leader_epoch = summary.leader_epoch;
+        described.start_offset = summary.start_offset;
+        if summary.start_offset >= 0 && summary.delivery_complete_count >= 0 {
+            let ahead = partition.high_watermark() - summary.start_offset;
+            let lag = ahead - i64::from(summary.delivery_complete_count);
+            described.lag = lag.max(0);
         }
     }
     described

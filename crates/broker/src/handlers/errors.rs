@@ -80,6 +80,11 @@ pub(crate) fn has_streams_protocol(context: &Context) -> bool {
     context.node.settings().groups.has_streams_protocol && has_feature(context, "streams.version")
 }
 
+/// The same for share groups (KIP-932), which only the feature gates.
+pub(crate) fn has_share_protocol(context: &Context) -> bool {
+    has_feature(context, "share.version")
+}
+
 /// The code for an outcome of the group coordinator, zero for success.
 pub(crate) fn group_outcome<T>(outcome: &Result<T, GroupError>) -> i16 {
     match outcome {

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::share_acknowledge_request::ShareAcknowledgeRequest;
 use fleuve_protocol::messages::share_acknowledge_response::{
     PartitionData, ShareAcknowledgeResponse, ShareAcknowledgeTopicResponse,
 };
 
-use super::permission;
 use super::share_acknowledgements::{RENEW_FROM, Sender, Sent, check_sender, session_error};
 use crate::request::{Context, Outcome};
 use crate::share::ShareTerms;
@@ -18,13 +16,10 @@ pub(crate) fn handle(
     context: &Context,
     request: ShareAcknowledgeRequest,
 ) -> Outcome<ShareAcknowledgeResponse> {
-    let (group, member) = match check_sender(request.group_id, request.member_id) {
+    let (group, member) = match check_sender(context, request.group_id, request.member_id) {
         Ok(sender) => sender,
         Err(code) => return Outcome::Now(refusal(code)),
     };
-    if let Err(code) = permission::group(context, AclOperation::Read, &group) {
-        return Outcome::Now(refusal(code));
-    }
     let node = Arc::clone(&context.node);
     let session = node.shares.sessions.acknowledge((&group, &member), request.share_session_epoch);
     let is_final = match session {

@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
+use fleuve_coordinator::share::is_member_id;
 use fleuve_coordinator::share_partition::{Acknowledge, AcknowledgeError, AcknowledgementBatch};
 use fleuve_coordinator::share_state::ShareKey;
 use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::Uuid;
 
-use super::permission;
+use super::{errors, permission};
 use crate::node::Node;
 use crate::request::Context;
 use crate::share::{LiveError, SessionError, ShareTerms, StateError, Stored};
@@ -59,10 +60,10 @@ impl Sender<'_> {
     }
 
     fn acknowledge_partition(&self, sent: &Sent) -> Result<Option<Stored>, Refusal> {
-        if let Some(topic) = self.node.topics.by_id(&sent.topic_id) {
-            permission::topic(self.context, AclOperation::Read, &topic.name)
-                .map_err(|code| (code, Some(Str::from(code.message()))))?;
-        }
+        let topic = self.node.topics.by_id(&sent.topic_id);
+        let topic = topic.ok_or((ErrorCode::UnknownTopicId, None))?;
+        permission::topic(self.context, AclOperation::Read, &topic.name)
+            .map_err(|code| (code, Some(Str::from(code.message()))))?;
         let batches = read(&sent.batches, self.may_renew)?;
         let shares = &self.node.shares;
         let key = ShareKey {
@@ -128,7 +129,7 @@ pub(super) fn live_error(error: &LiveError) -> Refusal {
         LiveError::Uninitialized => ErrorCode::UnknownServerError,
         LiveError::Fenced => ErrorCode::NotLeaderOrFollower,
         LiveError::State(_) => ErrorCode::CoordinatorNotAvailable,
-        LiveError::Log(error) => super::errors::read(error),
+        LiveError::Log(error) => errors::read(error),
         LiveError::Refused(AcknowledgeError::InvalidRequest(_)) => ErrorCode::InvalidRequest,
         LiveError::Refused(AcknowledgeError::InvalidRecordState(_)) => {
             ErrorCode::InvalidRecordState
@@ -147,13 +148,20 @@ pub(super) fn session_error(error: SessionError) -> ErrorCode {
     }
 }
 
-/// Checks who sends a request.
+/// Checks who sends a request, and whether it is served at all.
 pub(super) fn check_sender(
+    context: &Context,
     group: Option<Str>,
     member: Option<Str>,
 ) -> Result<(Str, Str), ErrorCode> {
-    let is_there = |text: &Str| !text.is_empty();
-    let group = group.filter(is_there).ok_or(ErrorCode::InvalidGroupId)?;
-    let member = member.filter(is_there).ok_or(ErrorCode::InvalidRequest)?;
+    if !errors::has_share_protocol(context) {
+        return Err(ErrorCode::UnsupportedVersion);
+    }
+    let group = group.ok_or(ErrorCode::InvalidRequest)?;
+    permission::group(context, AclOperation::Read, &group)?;
+    if group.is_empty() {
+        return Err(ErrorCode::InvalidGroupId);
+    }
+    let member = member.filter(|id| is_member_id(id)).ok_or(ErrorCode::InvalidRequest)?;
     Ok((group, member))
 }

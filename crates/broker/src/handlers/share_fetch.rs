@@ -20,7 +20,7 @@ use fleuve_protocol::messages::share_fetch_response::{
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_storage::LogError;
 use fleuve_types::Uuid;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::fetch_reply::FetchReply;
 use super::permission;
@@ -31,7 +31,7 @@ use crate::node::Node;
 use crate::purgatory::{FetchWait, Place};
 use crate::quotas::Client;
 use crate::request::{Context, Outcome};
-use crate::share::{Acquisition, Cut, Live, Session, ShareTerms};
+use crate::share::{Acquisition, Cut, Live, Session, SessionError, ShareTerms};
 use crate::topics::Topic;
 
 type Reply = FetchReply<ShareFetchResponse>;
@@ -41,14 +41,11 @@ type Reply = FetchReply<ShareFetchResponse>;
 const READ_BYTES_MAX: usize = 1 << 20;
 
 pub(crate) fn handle(context: &Context, mut request: ShareFetchRequest) -> Outcome<Reply> {
-    let sender = check_sender(request.group_id.take(), request.member_id.take());
+    let sender = check_sender(context, request.group_id.take(), request.member_id.take());
     let (group, member) = match sender {
         Ok(sender) => sender,
         Err(code) => return Outcome::Now(refusal(code)),
     };
-    if let Err(code) = permission::group(context, AclOperation::Read, &group) {
-        return Outcome::Now(refusal(code));
-    }
     let may_renew = context.version >= RENEW_FROM && request.is_renew_ack;
     let asks_for_records = request.max_bytes > 0
         || request.min_bytes > 0
@@ -68,8 +65,16 @@ pub(crate) fn handle(context: &Context, mut request: ShareFetchRequest) -> Outco
         !sent.is_empty(),
         &context.peer,
     );
+    let wait_max = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let session = match session {
         Ok(session) => session,
+        // Members try again at once; so this one is told as late as if it had waited for records.
+        Err(error @ SessionError::LimitReached) => {
+            return Outcome::later(async move {
+                sleep(wait_max).await;
+                refusal(session_error(error))
+            });
+        }
         Err(error) => return Outcome::Now(refusal(session_error(error))),
     };
     let terms = ShareTerms::of(&node, &group);
@@ -101,9 +106,7 @@ pub(crate) fn handle(context: &Context, mut request: ShareFetchRequest) -> Outco
         bytes_max,
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max),
     };
-    let deadline =
-        Instant::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
-    Outcome::later(work.run(acknowledged, deadline))
+    Outcome::later(work.run(acknowledged, Instant::now() + wait_max))
 }
 
 /// Partitions by their topics' ids.
@@ -224,7 +227,7 @@ impl Work {
     /// Waits for records, at most up to the deadline, and acquires them.
     async fn fetch(&self, deadline: Instant) -> Vec<Part> {
         let mut parts: Vec<Part> = self.targets.iter().map(|_| Part::default()).collect();
-        if self.records_max == 0 || self.targets.is_empty() {
+        if self.records_max == 0 || self.bytes_max == 0 || self.targets.is_empty() {
             return self.with_errors(parts);
         }
         if self.try_acquire(&mut parts, false) {
@@ -258,14 +261,16 @@ impl Work {
     fn try_acquire(&self, parts: &mut [Part], is_late: bool) -> bool {
         let mut reads: Vec<Option<Read>> = Vec::with_capacity(parts.len());
         let mut bytes = 0;
-        let mut has_failed = false;
+        // A partition that is not to be had is named when there is something to answer anyway, unless
+        // no other is asked for: a member that goes on asking for it would be answered at once each time.
+        let mut has_failed = self.targets.iter().all(|target| target.found.is_err());
         for (target, part) in self.targets.iter().zip(parts.iter_mut()) {
-            part.error = None;
-            let read = match &target.found {
-                Err(refusal) => Err(refusal.clone()),
-                Ok((_, live)) => self.read(live, bytes),
+            part.error = target.found.as_ref().err().cloned();
+            let Ok((_, live)) = &target.found else {
+                reads.push(None);
+                continue;
             };
-            match read {
+            match self.read(live, bytes) {
                 Ok(read) => {
                     bytes += read.as_ref().map_or(0, |read| read.cut.len());
                     reads.push(read);

@@ -17,7 +17,12 @@ pub(crate) fn handle(
     context: &Context,
     request: ShareGroupDescribeRequest,
 ) -> Outcome<ShareGroupDescribeResponse> {
+    let is_served = errors::has_share_protocol(context);
     let groups = request.group_ids.into_iter().map(|group_id| {
+        if !is_served {
+            let error_code = ErrorCode::UnsupportedVersion.code();
+            return DescribedGroup { group_id, error_code, ..Default::default() };
+        }
         if let Err(code) = permission::group(context, AclOperation::Describe, &group_id) {
             let error_code = code.code();
             return DescribedGroup { group_id, error_code, ..Default::default() };

@@ -3,11 +3,11 @@
 use fleuve_coordinator::share::ShareHeartbeatRequest;
 use fleuve_coordinator::{GroupError, Response};
 use fleuve_metadata::image::AclOperation;
-use fleuve_protocol::Str;
 use fleuve_protocol::messages::share_group_heartbeat_request::ShareGroupHeartbeatRequest;
 use fleuve_protocol::messages::share_group_heartbeat_response::{
     Assignment, ShareGroupHeartbeatResponse, TopicPartitions,
 };
+use fleuve_protocol::{ErrorCode, Str};
 
 use super::{errors, permission};
 use crate::request::{Context, Outcome};
@@ -16,15 +16,14 @@ pub(crate) fn handle(
     context: &Context,
     request: ShareGroupHeartbeatRequest,
 ) -> Outcome<ShareGroupHeartbeatResponse> {
+    if !errors::has_share_protocol(context) {
+        return Outcome::Now(refuse(ErrorCode::UnsupportedVersion));
+    }
     let names = request.subscribed_topic_names.as_deref().unwrap_or_default();
     let permitted = permission::group(context, AclOperation::Read, &request.group_id)
         .and_then(|()| permission::all_topics(context, AclOperation::Describe, names));
     if let Err(code) = permitted {
-        return Outcome::Now(ShareGroupHeartbeatResponse {
-            error_code: code.code(),
-            error_message: Some(Str::from(code.message())),
-            ..Default::default()
-        });
+        return Outcome::Now(refuse(code));
     }
     let heartbeat = ShareHeartbeatRequest {
         group_id: request.group_id,
@@ -56,6 +55,14 @@ pub(crate) fn handle(
             Ok(other) => unreachable!("a heartbeat is not answered with {other:?}"),
         }
     })
+}
+
+fn refuse(code: ErrorCode) -> ShareGroupHeartbeatResponse {
+    ShareGroupHeartbeatResponse {
+        error_code: code.code(),
+        error_message: Some(Str::from(code.message())),
+        ..Default::default()
+    }
 }
 
 fn refusal(error: GroupError) -> ShareGroupHeartbeatResponse {
