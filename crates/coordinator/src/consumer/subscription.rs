@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use fleuve_protocol::Str;
 use fleuve_types::Uuid;
-use regex::{Regex, RegexBuilder};
+use regex::bytes::{Regex, RegexBuilder};
 
 use super::api::VisibleTopics;
 use super::member::Member;
@@ -14,16 +14,17 @@ use crate::modern::topics_hash;
 use crate::topics::{TopicInfo, TopicView};
 
 /// Most memory that a compiled regular expression may take.
-const COMPILED_BYTES_MAX: usize = 1 << 20;
+const COMPILED_BYTES_MAX: usize = 4 << 20;
 
-/// Most bytes of a regular expression.
-const REGEX_BYTES_MAX: usize = 4_096;
+/// Most bytes of a regular expression: room for an alternation of some hundred names.
+const REGEX_BYTES_MAX: usize = 32 << 10;
 
 /// A regular expression that matches whole names of topics.
 ///
 /// Kafka uses RE2/J. Rust's `regex` is of the same family: no look-around, no back references, and
 /// time linear in the name, so that no client can keep the coordinator busy with a pattern. What
-/// RE2 has and it has not, text quoted by `\Q` and `\E`, is rewritten.
+/// RE2 has and it has not, text quoted by `\Q` and `\E`, is rewritten. As in RE2, `\w`, `\d` and `\s`
+/// are ASCII, as names of topics are; with Unicode's classes a repetition of them would not fit.
 pub(super) struct Pattern(Regex);
 
 impl Pattern {
@@ -34,7 +35,10 @@ impl Pattern {
         }
         let regex = unquoted(regex);
         let compile = |regex: &str| {
-            let built = RegexBuilder::new(regex).size_limit(COMPILED_BYTES_MAX).build();
+            let mut builder = RegexBuilder::new(regex);
+            let built = builder.size_limit(COMPILED_BYTES_MAX).unicode(false).build();
+            // Classes like `\pL` only exist with Unicode.
+            let built = built.or_else(|_| builder.unicode(true).build());
             built.map_err(|_| GroupError::InvalidRegularExpression)
         };
         // By itself first: with something around it, a stray parenthesis might find its match.
@@ -44,7 +48,7 @@ impl Pattern {
 
     /// Whether all of the name matches.
     pub(super) fn matches(&self, name: &str) -> bool {
-        self.0.is_match(name)
+        self.0.is_match(name.as_bytes())
     }
 }
 
@@ -179,6 +183,11 @@ mod tests {
         assert!(matches(r"\Qa.b\E.*", "a.b-c"));
         assert!(!matches(r"\Qa.b\E.*", "axb-c"));
         assert!(matches(r"\\Q", r"\Q"));
+        assert!(matches(r"orders-\w{1,1000}", "orders-today"));
+        assert!(matches(r"orders\pP\pL+", "orders-today"));
+        assert!(!matches(r"orders[é\s].*", "orders-today"));
+        let names: Vec<String> = (0..1_500).map(|number| format!("orders-{number}")).collect();
+        assert!(matches(&names.join("|"), "orders-1234"));
     }
 
     #[test]
