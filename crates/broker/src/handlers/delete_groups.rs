@@ -1,6 +1,6 @@
 //! DeleteGroups, versions 0–2: groups without members go, with their offsets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fleuve_coordinator::{GroupError, Response};
@@ -25,7 +25,11 @@ pub(crate) fn handle(
     let shards = groups.shards();
     let mut response = DeleteGroupsResponse::default();
     let mut permitted = Vec::new();
+    let mut named = BTreeSet::new();
     for group_id in request.groups_names {
+        if !named.insert(group_id.clone()) {
+            continue;
+        }
         match permission::group(context, AclOperation::Delete, &group_id) {
             Ok(()) => permitted.push(group_id),
             Err(code) => response.results.push(refuse(group_id, code)),

@@ -103,6 +103,10 @@ async fn fetch(
     match look_up(context, &request).await {
         Err(error) => {
             response.error_code = errors::group(error).code();
+            if context.version >= MANY_GROUPS_FROM {
+                // Partitions beside the error would look as if nothing were committed for them.
+                return response;
+            }
             let failed = request.topics.into_iter().flatten();
             response.topics.extend(failed.map(|topic| OffsetFetchResponseTopics {
                 name: topic.name,
@@ -176,7 +180,12 @@ async fn look_up(context: &Context, request: &FetchRequest) -> Result<FetchedOff
     let shard = groups.shard_of(&request.group_id)?;
     let offsets = shard.read(|machine| machine.fetch_offsets(request))?;
     if let Some(after) = offsets.after {
-        groups.wait_until_durable(&shard, after.0).await?;
+        // As Kafka does: consumers before 3.9 do not try again after a coordinator that is not
+        // available.
+        groups.wait_until_durable(&shard, after.0).await.map_err(|error| match error {
+            GroupError::NotAvailable => GroupError::NotCoordinator,
+            error => error,
+        })?;
     }
     Ok(offsets)
 }

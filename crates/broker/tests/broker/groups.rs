@@ -1,5 +1,6 @@
 //! Classic groups against a real broker.
 
+use fleuve_protocol::messages::delete_groups_request::DeleteGroupsRequest;
 use fleuve_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
 use fleuve_protocol::messages::heartbeat_request::HeartbeatRequest;
 use fleuve_protocol::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
@@ -267,5 +268,17 @@ async fn repeated_partitions_in_a_request_are_refused() {
     for partition in &response.topics[0].partitions {
         assert_eq!(partition.error_code, ErrorCode::InvalidRequest.code());
     }
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_named_twice_is_deleted_once() {
+    let broker = TestBroker::start(FEW).await;
+    let mut client = broker.connect().await;
+    find_coordinator(&mut client).await;
+    let delete = DeleteGroupsRequest { groups_names: vec![GROUP, GROUP] };
+    let results = client.call(&delete, 2).await.results;
+    let told: Vec<_> = results.iter().map(|result| result.error_code).collect();
+    assert_eq!(told, [ErrorCode::GroupIdNotFound.code()]);
     broker.stop().await;
 }
