@@ -665,12 +665,12 @@ impl GroupCoordinator {
             && let Some(group) = self.ledger.streams_group(&request.group_id)
         {
             if !group.members().is_empty() {
-                return Err(refuse(GroupError::InconsistentGroupProtocol));
+                return Err(JoinRefusal::without_id(GroupError::InconsistentGroupProtocol));
             }
             records = streams::group_tombstones(&request.group_id);
         }
         if let Some(Group::Share(_)) = self.groups.get(&request.group_id) {
-            return Err(refuse(GroupError::InconsistentGroupProtocol));
+            return Err(JoinRefusal::without_id(GroupError::InconsistentGroupProtocol));
         }
         let (groups, mut cx) = self.split(now, step);
         if let Some(Group::Classic(group)) = groups.get_mut(&request.group_id) {

@@ -18,7 +18,7 @@ use fleuve_protocol::messages::offset_commit_request::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use fleuve_protocol::messages::offset_fetch_request::{
-    OffsetFetchRequest, OffsetFetchRequestGroup,
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
 use fleuve_protocol::messages::streams_group_describe_request::StreamsGroupDescribeRequest;
 use fleuve_protocol::{ErrorCode, Str};
@@ -124,14 +124,14 @@ async fn members_share_a_topic_and_see_it_grow() {
     let topic = client.create_topic("words", 4).await;
     find_coordinator(client).await;
     let mut first = Member::join(client, "first", topic).await;
-    assert_eq!((first.epoch, &first.has[..]), (1, &[0, 1, 2, 3][..]));
+    assert_eq!((first.epoch, &first.has[..]), (2, &[0, 1, 2, 3][..]));
     let mut second = Member::join(client, "second", topic).await;
-    assert_eq!((second.epoch, &second.has[..]), (2, &[][..]));
+    assert_eq!((second.epoch, &second.has[..]), (3, &[][..]));
     first.beat(client).await;
-    assert_eq!((first.epoch, &first.has[..]), (1, &[0, 1][..]));
+    assert_eq!((first.epoch, &first.has[..]), (2, &[0, 1][..]));
     first.beat(client).await;
     second.beat(client).await;
-    assert_eq!((first.epoch, second.epoch, &second.has[..]), (2, 2, &[2, 3][..]));
+    assert_eq!((first.epoch, second.epoch, &second.has[..]), (3, 3, &[2, 3][..]));
 
     let more = CreatePartitionsRequest {
         topics: vec![CreatePartitionsTopic {
@@ -145,14 +145,14 @@ async fn members_share_a_topic_and_see_it_grow() {
     assert_eq!(client.call(&more, 3).await.results[0].error_code, 0);
     first.beat(client).await;
     second.beat(client).await;
-    assert_eq!((first.has.len(), second.has.len(), first.epoch), (3, 3, 3));
+    assert_eq!((first.has.len(), second.has.len(), first.epoch), (3, 3, 4));
 
     for version in 0..=1 {
         let describe =
             ConsumerGroupDescribeRequest { group_ids: vec![GROUP], ..Default::default() };
         let group = client.call(&describe, version).await.groups.remove(0);
         assert_eq!((group.error_code, &*group.group_state), (0, "Stable"));
-        assert_eq!((group.group_epoch, group.assignment_epoch), (3, 3));
+        assert_eq!((group.group_epoch, group.assignment_epoch), (4, 4));
         assert_eq!(group.members.len(), 2);
         for member in group.members {
             assert_eq!(member.assignment, member.target_assignment);
@@ -176,30 +176,40 @@ async fn members_go_on_after_a_restart() {
     let topic = client.create_topic("words", 2).await;
     find_coordinator(&mut client).await;
     let mut member = Member::join(&mut client, "only", topic).await;
-    assert_eq!(commit_code(&mut client, &member.commit(1, 0)).await, 0);
+    assert_eq!(commit_code(&mut client, &member.commit(2, 0)).await, 0);
 
     let directory = broker.stop().await;
     let broker = TestBroker::start_in(directory, FEW).await;
     let mut client = broker.connect().await;
     member.beat(&mut client).await;
-    assert_eq!((member.epoch, &member.has[..]), (1, &[0, 1][..]));
+    assert_eq!((member.epoch, &member.has[..]), (2, &[0, 1][..]));
 
     let stale = ErrorCode::StaleMemberEpoch.code();
-    assert_eq!(commit_code(&mut client, &member.commit(2, 0)).await, stale);
-    assert_eq!(commit_code(&mut client, &member.commit(0, 0)).await, stale);
+    assert_eq!(commit_code(&mut client, &member.commit(3, 0)).await, stale);
+    assert_eq!(commit_code(&mut client, &member.commit(1, 0)).await, stale);
     let mut fetch = OffsetFetchRequest {
         groups: vec![OffsetFetchRequestGroup {
             group_id: GROUP,
             member_id: Some(member.id.clone()),
-            member_epoch: 1,
+            member_epoch: 2,
             topics: None,
         }],
         ..Default::default()
     };
     let fetched = client.call(&fetch, 9).await.groups.remove(0);
     assert_eq!(fetched.topics[0].partitions[0].committed_offset, 7);
-    fetch.groups[0].member_epoch = 2;
-    assert_eq!(client.call(&fetch, 9).await.groups[0].error_code, stale);
+    fetch.groups[0].member_epoch = 3;
+    fetch.groups[0].topics = Some(vec![OffsetFetchRequestTopics {
+        name: Str::from("words"),
+        partition_indexes: vec![0],
+        ..Default::default()
+    }]);
+    let refused = client.call(&fetch, 9).await.groups.remove(0);
+    assert_eq!(
+        (refused.error_code, refused.topics.len()),
+        (stale, 0),
+        "no partition looks fetched"
+    );
 
     let fenced = call(&mut client, &heartbeat(member.id.clone(), 9)).await;
     assert_eq!(fenced.error_code, ErrorCode::FencedMemberEpoch.code());
@@ -230,7 +240,7 @@ async fn the_feature_is_advertised() {
     let refused = call(client, &join).await;
     assert_eq!(refused.error_code, ErrorCode::InvalidRequest.code());
     let joined = client.call(&join, 0).await;
-    assert_eq!((joined.error_code, joined.member_epoch), (0, 1));
+    assert_eq!((joined.error_code, joined.member_epoch), (0, 2));
     assert!(joined.member_id.is_some_and(|id| !id.is_empty()));
     broker.stop().await;
 }
@@ -304,9 +314,9 @@ async fn why_a_group_rebalanced_is_told_over_http() {
         (row["ended_epoch"].as_i64(), row["cause"].as_str(), row["member"].as_str())
     };
     assert_eq!(rows.len(), 3);
-    assert_eq!(row(0), (Some(0), Some("a new member joined"), Some("first")));
-    assert_eq!(row(1), (Some(1), Some("a new member joined"), Some("second")));
-    assert_eq!(row(2), (Some(2), Some("members left"), Some("second")));
+    assert_eq!(row(0), (Some(1), Some("a new member joined"), Some("first")));
+    assert_eq!(row(1), (Some(2), Some("a new member joined"), Some("second")));
+    assert_eq!(row(2), (Some(3), Some("members left"), Some("second")));
     let unknown = broker.get("/groups/nobody/rebalances").await;
     assert!(unknown.starts_with("HTTP/1.1 404"), "{unknown}");
     broker.stop().await;

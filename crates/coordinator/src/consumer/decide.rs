@@ -26,7 +26,7 @@ use super::write::Records;
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
 use crate::history::RebalanceCause;
-use crate::modern::{LookedAt, MemberState};
+use crate::modern::{FIRST_EPOCH, LookedAt, MemberState};
 use crate::record::Record;
 use crate::step::Now;
 
@@ -125,7 +125,9 @@ impl GroupCoordinator {
             &mut looked_at,
         )?;
 
-        let must_rise = names_changed || regex_changed || matches_changed || group.epoch == 0;
+        // A group begins with the record of its epoch, even if its first member wants no topic.
+        let begins = group.members().is_empty() && group.epoch == FIRST_EPOCH;
+        let must_rise = names_changed || regex_changed || matches_changed || begins;
         let mut epoch = group.epoch;
         let mut topics_changed = false;
         if must_rise || companion_checked != Some(version) {

@@ -14,7 +14,7 @@ use fleuve_types::Uuid;
 
 use super::member::{Assigned, Member, Target};
 use super::record::ConsumerRecord;
-use crate::modern::{LEAVING, MemberState, NO_TARGET};
+use crate::modern::{FIRST_EPOCH, LEAVING, MemberState, NO_TARGET};
 
 /// What consumers are, wherever groups of all protocols stand side by side.
 pub(crate) const PROTOCOL_TYPE: &str = "consumer";
@@ -72,10 +72,10 @@ pub(crate) struct ConsumerGroup {
 impl Default for ConsumerGroup {
     fn default() -> Self {
         Self {
-            epoch: 0,
+            epoch: FIRST_EPOCH,
             metadata_hash: 0,
             has_topics_record: false,
-            target_epoch: NO_TARGET,
+            target_epoch: FIRST_EPOCH,
             target_timestamp: 0,
             targets: BTreeMap::new(),
             resolved: BTreeMap::new(),

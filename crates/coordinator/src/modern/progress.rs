@@ -1,6 +1,10 @@
 //! How far a member is on its way to its target assignment, and the epochs that mean more than a
 //! number.
 
+/// The epoch of a group, and of its target, before anything happened, as Kafka counts. With its first
+/// member it is one more.
+pub(crate) const FIRST_EPOCH: i32 = 1;
+
 /// The epoch with which a member leaves; also that of a member about to be forgotten.
 pub(crate) const LEAVING: i32 = -1;
 /// The epoch of a static member that left for a while.

@@ -26,41 +26,41 @@ impl GroupCoordinator {
             step.reply(token, Response::OffsetCommit(Err(error)));
             return step;
         }
-        let rule = match self.commit_rule(request) {
-            Ok(rule) => rule,
-            Err(error) => {
-                step.reply(token, Response::OffsetCommit(Err(error)));
-                return step;
+        let committed =
+            self.commit_rule(request).and_then(|rule| self.commit_topics(now, &rule, request));
+        match committed {
+            Err(error) => step.reply(token, Response::OffsetCommit(Err(error))),
+            Ok((topics, records)) => {
+                self.counters.offset_commits += records.len() as u64;
+                step.write_then_reply(records, token, Response::OffsetCommit(Ok(topics)));
             }
-        };
-        let mut records = Vec::new();
-        let topics = self.commit_topics(now, &rule, request, &mut records);
-        self.counters.offset_commits += records.len() as u64;
-        step.write_then_reply(records, token, Response::OffsetCommit(Ok(topics)));
+        }
         step
     }
 
-    /// Collects the records of a commit, and says of each partition whether it has one.
+    /// Collects the records of a commit, and says of each partition whether it has one. A partition
+    /// that the member may not commit any more refuses all of them: what it commits belongs together.
     pub(super) fn commit_topics(
         &self,
         now: Now,
         rule: &Rule<'_>,
         request: &CommitRequest,
-        records: &mut Vec<Record>,
-    ) -> Vec<TopicOutcomes> {
-        let mut commit = |topic: &CommitTopic, partition: &CommitPartition| {
-            let outcome = self
-                .check_partition(rule, topic, partition)
-                .and_then(|()| self.commit_record(now, request, topic, partition))
-                .map(|record| records.push(record));
-            (partition.partition, outcome)
-        };
-        let topics = request.topics.iter().map(|topic| TopicOutcomes {
-            name: topic.name.clone(),
-            topic_id: topic.topic_id,
-            partitions: topic.partitions.iter().map(|p| commit(topic, p)).collect(),
-        });
-        topics.collect()
+    ) -> Result<(Vec<TopicOutcomes>, Vec<Record>), GroupError> {
+        let mut topics = Vec::with_capacity(request.topics.len());
+        let mut records = Vec::new();
+        for topic in &request.topics {
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for partition in &topic.partitions {
+                let record = self.commit_record(now, request, topic, partition);
+                if record.is_ok() {
+                    self.check_partition(rule, topic, partition)?;
+                }
+                partitions.push((partition.partition, record.map(|record| records.push(record))));
+            }
+            let (name, topic_id) = (topic.name.clone(), topic.topic_id);
+            topics.push(TopicOutcomes { name, topic_id, partitions });
+        }
+        Ok((topics, records))
     }
 
     /// Whether the sender may commit for the group. A commit also counts as a heartbeat.

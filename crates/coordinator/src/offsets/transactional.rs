@@ -1,14 +1,16 @@
 //! TxnOffsetCommit: offsets that hold once the transaction is committed.
 
-use super::api::{CommitRequest, TopicOutcomes};
+use super::api::CommitRequest;
 use super::commit::Rule;
 use crate::classic::State;
-
 use crate::consumer::CommitRule;
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
 use crate::step::{Now, Response, Step, Token};
 use crate::transaction::Producer;
+
+/// What producers send that do not say which member they commit for.
+const NO_GENERATION: i32 = -1;
 
 /// TxnOffsetCommit.
 #[derive(Clone, Debug)]
@@ -30,18 +32,13 @@ impl GroupCoordinator {
     ) -> Step {
         let mut step = Step::default();
         let TransactionalCommitRequest { producer, commit } = request;
-        let mut records = Vec::new();
-        let outcome = self.transactional_rule(commit).map(|rule| {
-            let mut topics = self.commit_topics(now, &rule, commit, &mut records);
-            let outcomes = topics.iter_mut().flat_map(|topic: &mut TopicOutcomes| {
-                topic.partitions.iter_mut().map(|(_, outcome)| outcome)
-            });
-            outcomes.for_each(|outcome| *outcome = outcome.map_err(as_generation));
-            topics
-        });
-        match outcome {
+        let committed = self
+            .transactional_rule(commit)
+            .and_then(|rule| self.commit_topics(now, &rule, commit))
+            .map_err(as_generation);
+        match committed {
             Err(error) => step.reply(token, Response::OffsetCommit(Err(error))),
-            Ok(topics) => {
+            Ok((topics, records)) => {
                 self.counters.offset_commits += records.len() as u64;
                 let response = Response::OffsetCommit(Ok(topics));
                 step.write_in_transaction(*producer, records, token, response);
@@ -74,7 +71,13 @@ impl GroupCoordinator {
                 Ok(Rule::Consumer(CommitRule::Any))
             }
             Some(Group::Consumer(_) | Group::Streams(_)) => {
-                self.commit_rule(request).map_err(as_generation)
+                let names_no_member = request.generation == NO_GENERATION
+                    && request.member_id.is_empty()
+                    && request.group_instance_id.is_none();
+                if names_no_member {
+                    return Ok(Rule::Consumer(CommitRule::Any));
+                }
+                self.commit_rule(request)
             }
             // Share groups have no committed offsets.
             Some(Group::Share(_)) => Err(GroupError::GroupIdNotFound),

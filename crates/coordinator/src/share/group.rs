@@ -13,7 +13,7 @@ use fleuve_protocol::messages::share_group_state_partition_metadata_value::{
 use fleuve_types::Uuid;
 
 use super::record::ShareRecord;
-use crate::modern::LEAVING;
+use crate::modern::{FIRST_EPOCH, LEAVING, NO_TARGET};
 
 /// What share consumers are, wherever groups of all protocols stand side by side.
 pub(crate) const PROTOCOL_TYPE: &str = "share";
@@ -68,7 +68,7 @@ pub(crate) struct StatePartitions {
 }
 
 /// The persistent state of a share group.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ShareGroup {
     pub(super) epoch: i32,
     pub(super) metadata_hash: i64,
@@ -77,6 +77,20 @@ pub(crate) struct ShareGroup {
     pub(super) targets: BTreeMap<Str, Target>,
     pub(super) members: BTreeMap<Str, ShareMember>,
     pub(super) states: StatePartitions,
+}
+
+impl Default for ShareGroup {
+    fn default() -> Self {
+        Self {
+            epoch: FIRST_EPOCH,
+            metadata_hash: 0,
+            target_epoch: FIRST_EPOCH,
+            target_timestamp: 0,
+            targets: BTreeMap::new(),
+            members: BTreeMap::new(),
+            states: StatePartitions::default(),
+        }
+    }
 }
 
 impl ShareGroup {
@@ -95,7 +109,8 @@ impl ShareGroup {
                 self.members.remove(member);
             }
             ShareRecord::TargetEpoch(value) => {
-                self.target_epoch = value.as_ref().map_or(0, |value| value.assignment_epoch);
+                self.target_epoch =
+                    value.as_ref().map_or(NO_TARGET, |value| value.assignment_epoch);
                 self.target_timestamp =
                     value.as_ref().map_or(0, |value| value.assignment_timestamp);
             }

@@ -153,7 +153,7 @@ impl GroupCoordinator {
         let mut epoch = group.epoch;
         let mut cause = None;
         let mut is_waiting = !group.states.initializing.is_empty();
-        if names_changed || known.is_none() || checked != Some(version) || group.epoch == 0 {
+        if names_changed || known.is_none() || checked != Some(version) {
             looked_at.checked = Some(version);
             let names = subscribed_names(group, id, &member);
             let hash = topics_hash(names.iter().copied(), self.topics());
@@ -168,7 +168,7 @@ impl GroupCoordinator {
                 records.states(&states);
                 is_waiting = true;
             }
-            let must_rise = names_changed || known.is_none() || group.epoch == 0;
+            let must_rise = names_changed || known.is_none();
             let topics_changed = hash != group.metadata_hash || has_unassigned(group, &names, self);
             if must_rise || topics_changed {
                 epoch = epoch.saturating_add(1);

@@ -15,6 +15,7 @@ use super::group::StateTopic;
 use super::write::Records;
 use crate::coordinator::{Group, GroupCoordinator};
 use crate::error::GroupError;
+use crate::modern::FIRST_EPOCH;
 use crate::offsets::DeletedTopic;
 use crate::record::Record;
 use crate::step::{Response, Step, Then, Token};
@@ -166,7 +167,7 @@ impl GroupCoordinator {
             (group.epoch, group.metadata_hash)
         } else {
             self.check_serving_group(group_id)?;
-            (0, 0)
+            (FIRST_EPOCH, 0)
         };
         let state_epoch = epoch.saturating_add(1);
         let mut is_any_set = false;

@@ -13,13 +13,10 @@ use super::member::Member;
 use super::record::StreamsRecord;
 use super::tasks::{Assigned, Roles, Target, Tasks};
 use super::topology::{Topology, sources};
-use crate::modern::{LEAVING, MemberState, NO_TARGET};
+use crate::modern::{FIRST_EPOCH, LEAVING, MemberState, NO_TARGET};
 
 /// What members of streams groups are, wherever groups of all protocols stand side by side.
 pub(crate) const PROTOCOL_TYPE: &str = "streams";
-
-/// The epoch of a group, and of its target, before anything happened; its first one is the next.
-const FIRST_EPOCH: i32 = 1;
 
 /// The epoch of the topology that was validated, while none is.
 pub(crate) const NOT_VALIDATED: i32 = -1;

@@ -80,18 +80,18 @@ fn a_member_reads_what_has_a_state() {
     driver.change_topics(|topics| topics.put("t", 2));
     let joined = beat(&mut driver, &request("m", 0, Some(&["t"])));
     let reply = joined.clone().expect("the member may join");
-    assert_eq!((reply.member_epoch, partitions(&joined).len()), (1, 0));
+    assert_eq!((reply.member_epoch, partitions(&joined).len()), (2, 0));
     assert!(reply.heartbeat_interval_ms < 1_000, "it is to come back soon");
     serve_shares(&mut driver);
-    let second = beat(&mut driver, &request("m", 1, None));
+    let second = beat(&mut driver, &request("m", 2, None));
     assert_eq!(partitions(&second).len(), 2);
     let reply = second.expect("the member lives");
-    assert_eq!((reply.member_epoch, reply.heartbeat_interval_ms), (2, 5_000));
-    let settled = beat(&mut driver, &request("m", 2, None)).expect("the member lives");
-    assert_eq!((settled.member_epoch, settled.assignment), (2, None));
+    assert_eq!((reply.member_epoch, reply.heartbeat_interval_ms), (3, 5_000));
+    let settled = beat(&mut driver, &request("m", 3, None)).expect("the member lives");
+    assert_eq!((settled.member_epoch, settled.assignment), (3, None));
     let described = driver.shard.describe_share_group(GROUP).expect("the group exists");
     assert_eq!(described.state, ShareGroupState::Stable);
-    assert_eq!((described.epoch, described.assignment_epoch), (2, 2));
+    assert_eq!((described.epoch, described.assignment_epoch), (3, 3));
     let listed = driver.shard.list_groups(&ListFilter::default()).expect("the shard serves");
     assert_eq!((listed[0].group_type, &*listed[0].protocol_type), ("share", "share"));
     check_replay(&driver);
@@ -136,13 +136,13 @@ fn a_topic_that_is_left_goes_at_once() {
     });
     beat(&mut driver, &request("m", 0, Some(&["t", "u"]))).expect("the member may join");
     serve_shares(&mut driver);
-    let second = beat(&mut driver, &request("m", 1, None));
+    let second = beat(&mut driver, &request("m", 2, None));
     assert_eq!(partitions(&second).len(), 2);
     // The next assignment is not due yet.
-    let left = beat(&mut driver, &request("m", 2, Some(&["u"])));
+    let left = beat(&mut driver, &request("m", 3, Some(&["u"])));
     assert_eq!(partitions(&left), BTreeSet::from([("u".to_owned(), 0)]));
     driver.change_topics(|topics| topics.remove("u"));
-    let deleted = beat(&mut driver, &request("m", 2, None));
+    let deleted = beat(&mut driver, &request("m", 3, None));
     assert_eq!(partitions(&deleted), BTreeSet::new());
     check_replay(&driver);
 }
@@ -264,7 +264,7 @@ fn a_group_without_members_may_be_given_offsets_first() {
     let id = driver.topics.id("t");
     let step = driver.shard.handle_shares_initialized(&GROUP.into(), &[(id, vec![0])]);
     driver.carry_out(step);
-    assert_eq!(driver.shard.share_state_epoch(GROUP, id, 0), Some(1));
+    assert_eq!(driver.shard.share_state_epoch(GROUP, id, 0), Some(2));
     let joined = beat(&mut driver, &request("a", 0, Some(&["t"])));
     assert_eq!(partitions(&joined).len(), 1, "there is nothing to wait for");
     check_replay(&driver);
