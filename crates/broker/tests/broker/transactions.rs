@@ -336,7 +336,11 @@ async fn committed(client: &mut TestClient) -> (i16, i64) {
     let request =
         OffsetFetchRequest { groups: vec![group], require_stable: true, ..Default::default() };
     let response = client.call(&request, 8).await;
-    let partition = &response.groups[0].topics[0].partitions[0];
+    let group = &response.groups[0];
+    if group.error_code != 0 {
+        return (group.error_code, -1);
+    }
+    let partition = &group.topics[0].partitions[0];
     (partition.error_code, partition.committed_offset)
 }
 
