@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use fleuve_metadata::config::{BrokerSettings, ConfigMap, Value};
-use fleuve_metadata::controller::DirectoryAssignment;
+use fleuve_metadata::controller::{DirectoryAssignment, METADATA_TOPIC};
 use fleuve_metadata::image::{Image, directory};
 use fleuve_os::Disk;
 use fleuve_protocol::Str;
@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use crate::broker::Components;
 use crate::log_config::log_config_of;
-use crate::metadata_log::{METADATA_TOPIC, MetadataReplayError};
+use crate::metadata_log::MetadataReplayError;
 use crate::metadata_store::{self, FoundMetadata, MetadataStoreError};
 use crate::partition::{Partition, Surroundings};
 

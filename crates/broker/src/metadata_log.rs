@@ -31,9 +31,6 @@ use crate::partition::Partition;
 use crate::purgatory::{AckWait, Purgatory};
 use crate::replay::ReplayError;
 
-/// The topic of the metadata log.
-pub(crate) const METADATA_TOPIC: &str = "__cluster_metadata";
-
 /// Why a change of metadata was not made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MetadataError {

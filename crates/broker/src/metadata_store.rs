@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fleuve_metadata::checkpoint::{self, BOOTSTRAP_FILE, CheckpointError, CheckpointId};
 use fleuve_metadata::config::MetadataLogSettings;
+use fleuve_metadata::controller::METADATA_TOPIC;
 use fleuve_metadata::record::Record;
 use fleuve_os::{Disk, DiskError, OpenMode};
 use fleuve_protocol::records::BatchHeader;
@@ -21,7 +22,7 @@ use fleuve_storage::{
 };
 use fleuve_types::{Offset, TopicPartition};
 
-use crate::metadata_log::{METADATA_TOPIC, MetadataReplayError, decode};
+use crate::metadata_log::{MetadataReplayError, decode};
 use crate::replay;
 
 /// What the name of an unfinished checkpoint ends with.

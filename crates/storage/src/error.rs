@@ -50,6 +50,12 @@ pub enum LogError {
         /// The partition without a place.
         partition: TopicPartition,
     },
+    /// The log's directory would be the one of the metadata log, which the controller has open.
+    #[error("partition {partition} would lie in the directory of the controller's own log")]
+    Reserved {
+        /// The partition.
+        partition: TopicPartition,
+    },
     /// The disk is full, and what little is left of it is not for clients' records. It is worth
     /// trying again.
     #[error("no space is left for records in `{}`", directory.display())]

@@ -301,10 +301,15 @@ impl LogManager {
         config: Arc<LogConfig>,
         preferred: Option<&Path>,
     ) -> Result<Log, LogError> {
+        let name = names::log_directory_name(&partition);
+        // The controller refuses such topics; opened twice, a log loses records.
+        if name == METADATA_LOG {
+            return Err(LogError::Reserved { partition });
+        }
         let managed = self
             .choose_directory(preferred)
             .ok_or_else(|| LogError::NoDirectory { partition: partition.clone() })?;
-        let directory = managed.path.join(names::log_directory_name(&partition));
+        let directory = managed.path.join(name);
         let options = OpenOptions {
             topic_id: Some(topic_id),
             ..OpenOptions::new(partition, directory, config)

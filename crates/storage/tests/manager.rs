@@ -9,7 +9,9 @@ use std::time::Duration;
 use common::{Machine, Spec, put, records_from};
 use fleuve_os::{Disk, OpenMode};
 use fleuve_sim::{Crash, Effect, Fault, Operation};
-use fleuve_storage::{DirectoryError, Log, LogConfig, LogManager, ManagerOptions, Opened};
+use fleuve_storage::{
+    DirectoryError, Log, LogConfig, LogError, LogManager, ManagerOptions, Opened,
+};
 use fleuve_types::{Offset, TopicPartition, Uuid};
 use parking_lot::Mutex;
 
@@ -88,6 +90,20 @@ fn logs_are_found_again_and_trusted_after_a_clean_shutdown() {
     }
     let marker = Path::new("/data/a/.kafka_cleanshutdown");
     assert!(!machine.disk.exists(marker).unwrap(), "this process has yet to end well");
+}
+
+/// The controller has it open, and two writers of one log destroy each other's records.
+#[test]
+fn the_metadata_log_is_not_made_as_a_partition() {
+    let machine = Machine::new(LogConfig::default());
+    let opened = open(&machine, &["/data/a"], 1);
+    let config = Arc::new(machine.config.clone());
+    let partition = TopicPartition::new("__cluster_metadata", 0);
+    let refused = opened.manager.create(partition, ID, config, None);
+    assert!(matches!(refused, Err(LogError::Reserved { .. })), "{refused:?}");
+    assert_eq!(shut_down(opened), 0);
+    let marker = Path::new("/data/a/.kafka_cleanshutdown");
+    assert!(machine.disk.exists(marker).unwrap(), "it does not count as a log");
 }
 
 #[test]

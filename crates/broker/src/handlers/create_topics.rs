@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use fleuve_metadata::config::describe_topic;
-use fleuve_metadata::controller::{CreateTopicError, CreatedTopic, NewTopic, ReplicaAssignment};
+use fleuve_metadata::controller::{
+    CreateTopicError, CreatedTopic, METADATA_TOPIC, NewTopic, ReplicaAssignment,
+};
 use fleuve_metadata::image::{AclOperation, AclResourceType};
 use fleuve_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use fleuve_protocol::messages::create_topics_response::{
@@ -29,9 +31,11 @@ pub(crate) fn handle(
     if !permission::cluster_quietly(context, AclOperation::Create) {
         let times = counts(&wanted);
         wanted.retain(|topic| {
-            // That a topic is named twice is told before anything else.
+            // That a topic is named twice, or as none can be, is told before anything else.
             let permitted = match times.get(&topic.name) {
-                Some(1) => permission::topic(context, AclOperation::Create, &topic.name),
+                Some(1) if topic.name.as_str() != METADATA_TOPIC => {
+                    permission::topic(context, AclOperation::Create, &topic.name)
+                }
                 _ => Ok(()),
             };
             if let Err(code) = permitted {

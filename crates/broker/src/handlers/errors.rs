@@ -39,7 +39,8 @@ pub(crate) fn read(error: &LogError) -> ErrorCode {
         LogError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         LogError::Damaged { .. } => ErrorCode::CorruptMessage,
         LogError::NameTooLong { .. } => ErrorCode::InvalidTopicException,
-        LogError::Disk(_)
+        LogError::Reserved { .. }
+        | LogError::Disk(_)
         | LogError::Failed { .. }
         | LogError::NoDirectory { .. }
         | LogError::NoSpace { .. }
@@ -112,9 +113,9 @@ pub(crate) fn metadata(error: &MetadataError) -> ErrorCode {
 /// The code for a topic that was not created.
 pub(crate) fn create_topic(error: &CreateTopicError) -> ErrorCode {
     match error {
-        CreateTopicError::Duplicate | CreateTopicError::CountBesideAssignment(_) => {
-            ErrorCode::InvalidRequest
-        }
+        CreateTopicError::Duplicate
+        | CreateTopicError::Reserved
+        | CreateTopicError::CountBesideAssignment(_) => ErrorCode::InvalidRequest,
         CreateTopicError::InvalidName(_) => ErrorCode::InvalidTopicException,
         CreateTopicError::Exists(_) => ErrorCode::TopicAlreadyExists,
         CreateTopicError::InvalidPartitions => ErrorCode::InvalidPartitions,

@@ -7,6 +7,7 @@
 //! once, because a quorum of several is not served yet.
 
 use fleuve_metadata::config::Role;
+use fleuve_metadata::controller::METADATA_TOPIC;
 use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::add_raft_voter_request::AddRaftVoterRequest;
 use fleuve_protocol::messages::add_raft_voter_response::AddRaftVoterResponse;
@@ -20,7 +21,6 @@ use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::Uuid;
 
 use super::permission;
-use crate::metadata_log::METADATA_TOPIC;
 use crate::request::{Context, Outcome};
 
 /// The first version that tells directories and addresses of voters.

@@ -104,6 +104,8 @@ async fn new_partitions_take_records_and_old_ones_keep_theirs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_created_is_refused_with_a_reason() {
+    // A topic of this name would be a second way into the controller's own log.
+    const RESERVED: &str = "__cluster_metadata";
     let broker = TestBroker::start(&[]).await;
     let mut client = broker.connect().await;
     client.create_topic("words", 1).await;
@@ -124,6 +126,7 @@ async fn what_cannot_be_created_is_refused_with_a_reason() {
     let cases = [
         (topic("words", 1, 1, None), ErrorCode::TopicAlreadyExists),
         (topic("a/b", 1, 1, None), ErrorCode::InvalidTopicException),
+        (topic(RESERVED, 1, 1, None), ErrorCode::InvalidRequest),
         (topic("none", 0, 1, None), ErrorCode::InvalidPartitions),
         (topic("many", 1, 3, None), ErrorCode::InvalidReplicationFactor),
         (topic("odd", 1, 1, Some("retention.msec")), ErrorCode::InvalidConfig),
@@ -136,6 +139,10 @@ async fn what_cannot_be_created_is_refused_with_a_reason() {
         assert_eq!(result.error_code, expected.code(), "{result:?}");
         assert!(result.error_message.is_some());
     }
+    let asked = metadata(&mut client, RESERVED, true).await;
+    assert_eq!(asked.topics[0].error_code, ErrorCode::UnknownTopicOrPartition.code());
+    let produced = client.produce(RESERVED, 0, &["x"]).await;
+    assert_eq!(produced.error_code, ErrorCode::UnknownTopicOrPartition.code());
     let only_asking = CreateTopicsRequest {
         topics: vec![topic("maybe", 2, 1, None)],
         validate_only: true,

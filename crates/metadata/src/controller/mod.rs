@@ -46,6 +46,6 @@ pub use releases::{
 pub use scram::{AlterScramError, NewScramCredential, ScramAlteration};
 pub use tokens::{CreatedToken, NewToken, TokenError, TokenSettings, token_hmac};
 pub use topics::{
-    CreateTopicError, CreatedTopic, DeleteTopicError, DeletedTopic, NewTopic, ReplicaAssignment,
-    TopicSelector,
+    CreateTopicError, CreatedTopic, DeleteTopicError, DeletedTopic, METADATA_TOPIC, NewTopic,
+    ReplicaAssignment, TopicSelector,
 };

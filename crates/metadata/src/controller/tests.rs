@@ -183,6 +183,10 @@ fn invalid_topics_are_refused_with_the_reason() {
             topic("no/slash", 1),
             "Topic name is invalid: 'no/slash' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'",
         ),
+        (
+            topic("__cluster_metadata", i32::MAX),
+            "Creation of internal topic __cluster_metadata is prohibited.",
+        ),
         (topic("new", 0), "Number of partitions was set to an invalid non-positive value."),
         (topic("new", -2), "Number of partitions was set to an invalid non-positive value."),
         (

@@ -17,6 +17,10 @@ use crate::config::{ConfigMap, check_topic_overrides};
 use crate::image::{Partition, ResourceKind, Topic, merged_name};
 use crate::record::Record;
 
+/// The topic of the metadata log. If it could be created, whoever may create topics would share the
+/// controller's directory with it: read credentials, and append records of metadata.
+pub const METADATA_TOPIC: &str = "__cluster_metadata";
+
 /// A topic that somebody wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTopic {
@@ -62,6 +66,9 @@ pub enum CreateTopicError {
     /// The request names the topic more than once.
     #[error("Duplicate topic name.")]
     Duplicate,
+    /// The name is that of the controller's own log.
+    #[error("Creation of internal topic {METADATA_TOPIC} is prohibited.")]
+    Reserved,
     /// No topic may have this name.
     #[error(transparent)]
     InvalidName(#[from] InvalidName),
@@ -143,6 +150,9 @@ impl Controller {
         let mut decide = |topic: &NewTopic| {
             if requested[topic.name.as_str()] > 1 {
                 return Err(CreateTopicError::Duplicate);
+            }
+            if topic.name.as_str() == METADATA_TOPIC {
+                return Err(CreateTopicError::Reserved);
             }
             if is_too_large {
                 return Err(CreateTopicError::TooManyPartitions(most));
