@@ -238,9 +238,10 @@ fn row(
     }
 }
 
-/// Reports whether somebody owns a token or may renew it.
+/// Reports whether somebody owns a token, has asked for it on the owner's behalf (KIP-373), or may
+/// renew it.
 fn belongs_to(token: &DelegationToken, principal: &Str) -> bool {
-    token.owner == *principal || token.renewers.contains(principal)
+    token.owner == *principal || token.requester == *principal || token.renewers.contains(principal)
 }
 
 fn allowed(context: &Context) -> Result<Allowed, ErrorCode> {

@@ -77,8 +77,13 @@ async fn tokens_are_for_their_owners_and_those_who_may() {
     assert_eq!(refused.codes, [ErrorCode::DelegationTokenAuthorizationFailed.code()]);
     let (user, user_kind) = ("User:ada", AclResourceType::User);
     allow(admin, AclOperation::CreateTokens, user_kind, user).await;
-    let made = bob.call(&ask(creation(Some("ada")), 3)).await.expect("an answer");
+    let theirs = CreateDelegationTokenRequest { renewers: Vec::new(), ..creation(Some("ada")) };
+    let made = bob.call(&ask(theirs, 3)).await.expect("an answer");
     assert!(made.codes.is_empty(), "{made:?}");
+    let made = field(&made, "token_id").to_owned();
+    let seen = bob.call(&describe()).await.expect("an answer");
+    assert!(seen.text.contains(&made), "who asked for it may see it: {seen:?}");
+    assert!(!seen.text.contains(&second), "{seen:?}");
     allow(admin, AclOperation::DescribeTokens, user_kind, user).await;
     let seen = bob.call(&describe()).await.expect("an answer");
     assert!(seen.text.contains(&second), "{seen:?}");
