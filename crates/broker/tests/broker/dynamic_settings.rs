@@ -461,6 +461,50 @@ async fn a_topic_is_left_to_lie_for_the_least_lag_of_compaction() {
     scene.broker.stop().await;
 }
 
+/// The same location may be another file by now, and it may be one that cannot be used.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keystore_that_is_set_again_is_looked_at_again() {
+    const STORE: &str =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../client/testdata/stores/client.p12");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("store.p12");
+    std::fs::copy(STORE, &path).expect("the store is there");
+    let path = path.to_str().expect("a path of letters");
+    let broker = TestBroker::start(&[
+        ("listeners", "PLAINTEXT://127.0.0.1:0,SSL://127.0.0.1:0"),
+        ("ssl.keystore.type", "PKCS12"),
+        ("ssl.keystore.location", path),
+        ("ssl.keystore.password", "changeit"),
+    ])
+    .await;
+    let mut client = broker.connect().await;
+    let request = incremental::IncrementalAlterConfigsRequest {
+        resources: vec![incremental::AlterConfigsResource {
+            resource_type: 4,
+            resource_name: Str::from("1"),
+            configs: vec![incremental::AlterableConfig {
+                name: Str::from("listener.name.ssl.ssl.keystore.location"),
+                config_operation: 0,
+                value: Some(Str::copy_from(path)),
+            }],
+        }],
+        validate_only: false,
+    };
+    for _ in 0..2 {
+        let taken = client.call(&request, 1).await;
+        assert_eq!(taken.responses[0].error_code, 0, "{taken:?}");
+    }
+    std::fs::write(path, "no store").expect("it can be written");
+    for validate_only in [true, false] {
+        let request =
+            incremental::IncrementalAlterConfigsRequest { validate_only, ..request.clone() };
+        let refused = client.call(&request, 1).await;
+        let code = ErrorCode::InvalidConfig.code();
+        assert_eq!(refused.responses[0].error_code, code, "{refused:?}");
+    }
+    broker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn producers_are_remembered_for_as_long_as_is_set_now() {
     let keys = [("producer.id.expiration.check.interval.ms", "10")];

@@ -117,7 +117,7 @@ impl Controller {
                 update.operations.iter().map(|operation| operation.name.as_str()).collect();
             check_overrides(scope, &after, &touched, layers)?;
             controller.check_min_isr(scope, &before, &after)?;
-            Ok(difference(&update.resource, &before, &after))
+            Ok(difference(&update.resource, &before, &after, &touched))
         })
     }
 
@@ -145,7 +145,7 @@ impl Controller {
             let touched: Vec<&str> = after.keys().map(|name| &**name).collect();
             check_overrides(scope, &after, &touched, layers)?;
             controller.check_min_isr(scope, &before, &after)?;
-            Ok(difference(&replacement.resource, &before, &after))
+            Ok(difference(&replacement.resource, &before, &after, &touched))
         })
     }
 
@@ -265,21 +265,28 @@ fn check_distinct<'a>(names: impl Iterator<Item = &'a Str>) -> Result<(), AlterC
 }
 
 /// Makes the records that turn one map into the other.
-fn difference(resource: &Resource, before: &ConfigMap, after: &ConfigMap) -> Vec<Record> {
-    let record = |name: &str, value: Option<&str>| {
+///
+/// Of brokers everything that the request has `touched` is written, changed or not: what follows from
+/// the records is that files are read again which the values name (KAFKA-14136).
+fn difference(
+    resource: &Resource,
+    before: &ConfigMap,
+    after: &ConfigMap,
+    touched: &[&str],
+) -> Vec<Record> {
+    let is_brokers = resource.kind == ResourceKind::Broker;
+    let touched: BTreeSet<&str> = touched.iter().copied().filter(|_| is_brokers).collect();
+    let names: BTreeSet<&str> = before.keys().chain(after.keys()).map(|name| &**name).collect();
+    let record = |name: &str| {
         ConfigRecord {
             resource_type: resource.kind.wire_id(),
             resource_name: Str::copy_from(&resource.name),
             name: Str::copy_from(name),
-            value: value.map(Str::copy_from),
+            value: after.get(name).map(|value| Str::copy_from(value)),
         }
         .into()
     };
-    let set = after
-        .iter()
-        .filter(|(name, value)| before.get(*name) != Some(*value))
-        .map(|(name, value)| record(name, Some(value)));
-    let deleted =
-        before.keys().filter(|name| !after.contains_key(*name)).map(|name| record(name, None));
-    set.chain(deleted).collect()
+    let is_written =
+        |name: &&&str| before.get(**name) != after.get(**name) || touched.contains(**name);
+    names.union(&touched).filter(is_written).map(|name| record(name)).collect()
 }

@@ -467,6 +467,32 @@ fn broker_configs_obey_how_they_may_change() {
     );
 }
 
+/// What a broker's keys name may have changed: a certificate has to be read again (KAFKA-14136).
+#[test]
+fn what_is_set_on_brokers_is_written_down_even_if_it_is_the_same() {
+    let mut cluster = Cluster::started(&[]);
+    cluster.create_named("a", 1);
+    let (key, value) = ("listener.name.external.ssl.keystore.location", "/k");
+    let brokers = Resource::new(ResourceKind::Broker, "1");
+    let cases = [(brokers, key, value, 1), (Resource::topic("a"), "segment.ms", "9", 0)];
+    for (resource, key, value, records) in cases {
+        assert_eq!(cluster.set(resource.clone(), key, value), Ok(()));
+        let before = cluster.log.len();
+        assert_eq!(cluster.set(resource.clone(), key, value), Ok(()));
+        assert_eq!(cluster.log.len() - before, records, "{resource:?}");
+        let configs = vec![(Str::copy_from(key), Some(Str::copy_from(value)))];
+        let replacement = ConfigReplacement { resource: resource.clone(), configs };
+        let decision = cluster.controller.alter_configs(&[replacement], false);
+        assert_eq!(decision.records.len(), records, "{resource:?}");
+        assert_eq!(cluster.alter(resource.clone(), &[(key, AlterOperation::Delete, None)]), Ok(()));
+        let before = cluster.log.len();
+        assert_eq!(cluster.alter(resource.clone(), &[(key, AlterOperation::Delete, None)]), Ok(()));
+        assert_eq!(cluster.log.len() - before, records, "{resource:?}");
+    }
+    let image = cluster.controller.image();
+    assert!(image.broker_configs(NodeId(1)).is_empty());
+}
+
 #[test]
 fn group_configs_stay_within_the_brokers_bounds() {
     let mut cluster = Cluster::started(&[]);
