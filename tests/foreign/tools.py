@@ -209,6 +209,9 @@ LOOKS = [
     ("describe features", "kafka-features", "describe", plain),
     ("upgrade all features", "kafka-features", "upgrade --release-version 4.3 --dry-run", plain),
     ("map a release to its features", "kafka-features", "version-mapping --release-version 4.1", plain),
+    ("refuse to delete a quota of a misspelt name", "kafka-configs", "--alter --entity-type users --entity-name ann --delete-config producer_byte_rte", plain),
+    ("refuse to delete a quota that is not set", "kafka-configs", "--alter --entity-type users --entity-name ann --delete-config producer_byte_rate", plain),
+    ("refuse a password with a quota", "kafka-configs", "--alter --entity-type users --entity-name ann --add-config SCRAM-SHA-256=[password=a],producer_byte_rate=1", plain),
     ("print a partition", "kafka-console-consumer", "--topic words --partition 1 --offset earliest --timeout-ms 4000 --formatter-property print.key=true", plain),
 ]
 
@@ -233,6 +236,7 @@ SHORT = {
     "export plans of two groups", "list groups of consumers", "offsets of partitions by range",
     "the controller tells of the quorum", "the controller tells who the controllers are",
     "describe a transaction", "plan a reset of an application", "describe producers", "find transactions that hang", "upgrade all features",
+    "refuse to delete a quota of a misspelt name",
 }
 
 
