@@ -13,6 +13,21 @@ use super::suggest::nearest;
 use super::topic::effective;
 use super::value::{Value, parse_list};
 
+/// Keys of TLS that are set for one listener while the broker runs, and for all of them only in the
+/// broker's file.
+const PER_LISTENER_KEYS: [&str; 10] = [
+    "ssl.key.password",
+    "ssl.keystore.certificate.chain",
+    "ssl.keystore.key",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
+    "ssl.keystore.type",
+    "ssl.truststore.certificates",
+    "ssl.truststore.location",
+    "ssl.truststore.password",
+    "ssl.truststore.type",
+];
+
 /// What to do with the value of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlterOperation {
@@ -172,6 +187,12 @@ fn check_broker_key(scope: Scope, name: &str, all: &ConfigMap) -> Result<(), Alt
         (UpdateMode::ReadOnly, _) => {
             return Err(AlterError::NotAllowed(format!(
                 "Cannot update these configs dynamically: [{name}]"
+            )));
+        }
+        _ if PER_LISTENER_KEYS.contains(&name) => {
+            return Err(AlterError::NotAllowed(format!(
+                "These security configs can be dynamically updated only per-listener using the \
+                 listener prefix: [{name}]"
             )));
         }
         (UpdateMode::PerBroker, Scope::Cluster) => {

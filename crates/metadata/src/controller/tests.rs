@@ -435,12 +435,20 @@ fn broker_configs_obey_how_they_may_change() {
         refused("Cannot update these configs dynamically: [num.partitions]")
     );
     assert_eq!(
-        cluster.set(broker(""), "ssl.keystore.type", "PEM"),
+        cluster.set(broker(""), "ssl.protocol", "TLSv1.3"),
         refused(
             "Cannot update these configs at default cluster level, broker id must be specified: \
-             [ssl.keystore.type]"
+             [ssl.protocol]"
         )
     );
+    for (resource, key) in [("1", "ssl.keystore.location"), ("", "ssl.key.password")] {
+        let why = "These security configs can be dynamically updated only per-listener using the \
+                   listener prefix";
+        assert_eq!(cluster.set(broker(resource), key, "x"), refused(&format!("{why}: [{key}]")));
+        // One that an earlier release has taken can be deleted.
+        let deleted = cluster.alter(broker(resource), &[(key, AlterOperation::Delete, None)]);
+        assert_eq!(deleted, Ok(()));
+    }
     let own = "listener.name.external.ssl.keystore.location";
     assert_eq!(cluster.set(broker("1"), own, "/k"), Ok(()));
     let refusal = format!("`{own}` is for one broker, and its listener's name in lower case");
