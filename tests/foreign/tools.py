@@ -212,6 +212,7 @@ LOOKS = [
     ("refuse to delete a quota of a misspelt name", "kafka-configs", "--alter --entity-type users --entity-name ann --delete-config producer_byte_rte", plain),
     ("refuse to delete a quota that is not set", "kafka-configs", "--alter --entity-type users --entity-name ann --delete-config producer_byte_rate", plain),
     ("refuse a password with a quota", "kafka-configs", "--alter --entity-type users --entity-name ann --add-config SCRAM-SHA-256=[password=a],producer_byte_rate=1", plain),
+    ("set a password with a comma", "kafka-configs", "--alter --entity-type users --entity-name bob --add-config SCRAM-SHA-256=[iterations=-1,password=a,b]", plain),
     ("print a partition", "kafka-console-consumer", "--topic words --partition 1 --offset earliest --timeout-ms 4000 --formatter-property print.key=true", plain),
 ]
 

@@ -85,8 +85,10 @@ pub(super) async fn alter(admin: &Admin, parts: &[Part], change: Change) -> Resu
             for mechanism in deleted {
                 admin.delete_scram_credential(&user, mechanism).await?;
             }
-            for (mechanism, text) in set {
-                set_password(admin, &user, mechanism, &text).await?;
+            for (mechanism, Credential { iterations, password }) in set {
+                let mut salt = [0; SALT_BYTES];
+                OsRandom.fill(&mut salt);
+                admin.set_scram_password(&user, mechanism, iterations, &salt, &password).await?;
             }
         }
     }
@@ -105,7 +107,11 @@ enum Plan {
     /// Quotas with what they are set to, `None` to remove them.
     Quotas(Vec<(String, Option<f64>)>),
     /// Credentials of a user.
-    Credentials { user: String, deleted: Vec<ScramMechanism>, set: Vec<(ScramMechanism, String)> },
+    Credentials {
+        user: String,
+        deleted: Vec<ScramMechanism>,
+        set: Vec<(ScramMechanism, Credential)>,
+    },
 }
 
 /// What Kafka limits for users and clients.
@@ -157,9 +163,12 @@ fn plan(entity: &QuotaEntity, change: Change) -> Result<Plan, Failure> {
                  using --bootstrap-server.",
             ));
         }
-        let set = change.set.into_iter().filter_map(|(key, text)| Some((mechanism(&key)?, text)));
-        let deleted = deleted.iter().filter_map(|key| mechanism(key));
-        let (deleted, set) = (deleted.collect(), set.collect());
+        let read = |(key, text): &(String, String)| {
+            let mechanism = mechanism(key)?;
+            Some(Credential::parse(mechanism, text).map(|credential| (mechanism, credential)))
+        };
+        let set = change.set.iter().filter_map(read).collect::<Result<_, _>>()?;
+        let deleted = deleted.iter().filter_map(|key| mechanism(key)).collect();
         return Ok(Plan::Credentials { user: user.clone(), deleted, set });
     }
     let mut operations = Vec::new();
@@ -193,39 +202,53 @@ async fn check_removals(
     }
 }
 
-/// Sets a password given as `iterations=8192,password=secret`.
-async fn set_password(
-    admin: &Admin,
-    user: &str,
-    mechanism: ScramMechanism,
-    text: &str,
-) -> Result<(), Failure> {
-    /// As many as Kafka's tool takes unless it is told.
-    const ITERATIONS: u32 = 4096;
-    let mut iterations = ITERATIONS;
-    let mut password = None;
-    for item in text.split(',') {
-        match item.split_once('=') {
-            Some(("iterations", number)) => {
-                iterations = number.parse().map_err(|_| {
-                    Failure::new(format!("iterations={number}: expected 4096 to 16384"))
-                })?;
+/// What a credential is made of.
+#[derive(Debug, PartialEq)]
+struct Credential {
+    iterations: u32,
+    password: String,
+}
+
+impl Credential {
+    /// Reads `iterations=8192,password=secret`; all behind the second `=` is the password, commas
+    /// included.
+    fn parse(mechanism: ScramMechanism, text: &str) -> Result<Self, Failure> {
+        /// As many as Kafka's tool takes unless it is told.
+        const ITERATIONS: i32 = 4096;
+        /// As few as Kafka takes.
+        const ITERATIONS_MIN: i32 = 4096;
+        /// Means the default, in Kafka's tool.
+        const UNSET: i32 = -1;
+        let mechanism = mechanism.name();
+        // What is said of a mistake must not show the password.
+        let wrong = || {
+            Failure::new(format!(
+                "Invalid credential property {mechanism}: expected \
+                 [iterations=NUMBER,password=PASSWORD]"
+            ))
+        };
+        let text = text.trim();
+        let (iterations, rest) = match text.strip_prefix("iterations=") {
+            Some(rest) => {
+                let (number, rest) = rest.split_once(',').ok_or_else(wrong)?;
+                (number.parse().map_err(|_| wrong())?, rest)
             }
-            Some(("password", given)) => password = Some(given),
-            _ => {
-                return Err(Failure::new(format!(
-                    "{}=[{text}]: expected [iterations=NUMBER,password=PASSWORD]",
-                    mechanism.name()
-                )));
-            }
+            None => (UNSET, text),
+        };
+        let password = rest.strip_prefix("password=").ok_or_else(wrong)?;
+        if password.is_empty() {
+            return Err(Failure::new(format!("{mechanism}: Password must not be empty")));
         }
+        let iterations = if iterations == UNSET { ITERATIONS } else { iterations };
+        let enough = u32::try_from(iterations).ok().filter(|_| iterations >= ITERATIONS_MIN);
+        let iterations = enough.ok_or_else(|| {
+            Failure::new(format!(
+                "Iterations {iterations} is less than the minimum {ITERATIONS_MIN} required for \
+                 {mechanism}"
+            ))
+        })?;
+        Ok(Self { iterations, password: password.to_owned() })
     }
-    let password = password.ok_or_else(|| {
-        Failure::new(format!("{}=[{text}]: the password is missing", mechanism.name()))
-    })?;
-    let mut salt = [0; SALT_BYTES];
-    OsRandom.fill(&mut salt);
-    Ok(admin.set_scram_password(user, mechanism, iterations, &salt, password).await?)
 }
 
 #[cfg(test)]
@@ -305,9 +328,36 @@ mod tests {
         let operations = operations.map(|(key, value)| (key.to_owned(), value)).to_vec();
         assert_eq!(plan, Ok(Plan::Quotas(operations)));
         let plan = planned(&[ANN], &["SCRAM-SHA-512=password=a", "SCRAM-SHA-256"]);
-        let set = vec![(ScramMechanism::Sha512, "password=a".to_owned())];
+        let credential = Credential { iterations: 4096, password: "a".to_owned() };
+        let set = vec![(ScramMechanism::Sha512, credential)];
         let (user, deleted) = ("ann".to_owned(), vec![ScramMechanism::Sha256]);
         assert_eq!(plan, Ok(Plan::Credentials { user, deleted, set }));
         assert!(planned(&[ANN], &["request_percentage=many"]).is_err());
+    }
+
+    #[test]
+    fn a_password_may_have_commas_and_iterations_may_be_the_default() {
+        let parse = |text: &str| {
+            let read = Credential::parse(ScramMechanism::Sha256, text);
+            read.map(|it| (it.iterations, it.password)).map_err(|error| error.to_string())
+        };
+        for (text, iterations, password) in [
+            ("password=geheim", 4096, "geheim"),
+            ("iterations=8192,password=geheim,iterations=1", 8192, "geheim,iterations=1"),
+            ("iterations=-1,password=a=b", 4096, "a=b"),
+        ] {
+            assert_eq!(parse(text), Ok((iterations, password.to_owned())));
+        }
+        for (text, expected) in [
+            ("geheim", "Invalid credential property SCRAM-SHA-256"),
+            ("iterations=8192", "Invalid credential property SCRAM-SHA-256"),
+            ("iterations=,password=geheim", "Invalid credential property SCRAM-SHA-256"),
+            ("iterations=4095,password=geheim", "Iterations 4095 is less than the minimum 4096"),
+            ("iterations=-2,password=geheim", "Iterations -2 is less than the minimum 4096"),
+            ("iterations=8192,password=", "SCRAM-SHA-256: Password must not be empty"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.starts_with(expected) && !error.contains("geheim"), "{error}");
+        }
     }
 }
