@@ -2,6 +2,7 @@
 
 use fleuve_coordinator::GroupError;
 use fleuve_coordinator::transaction::TransactionError;
+use fleuve_metadata::config::Role;
 use fleuve_metadata::controller::{
     AlterConfigsError, CreatePartitionsError, CreateTopicError, DeleteTopicError, PlacementError,
 };
@@ -166,6 +167,7 @@ pub(crate) fn create_partitions(error: &CreatePartitionsError) -> ErrorCode {
 /// What went wrong with each resource whose configs were to change, by its position in the
 /// request.
 pub(crate) fn alter_configs(
+    context: &Context,
     outcome: Result<Vec<Result<(), AlterConfigsError>>, MetadataError>,
     positions: Vec<usize>,
 ) -> Vec<(usize, (ErrorCode, String))> {
@@ -175,7 +177,7 @@ pub(crate) fn alter_configs(
             .zip(results)
             .filter_map(|(position, result)| {
                 let error = result.err()?;
-                Some((position, (alter_config(&error), error.to_string())))
+                Some((position, (alter_config(context.peer.asks, &error), error.to_string())))
             })
             .collect(),
         Err(error) => {
@@ -185,8 +187,11 @@ pub(crate) fn alter_configs(
     }
 }
 
-fn alter_config(error: &AlterConfigsError) -> ErrorCode {
+fn alter_config(asks: Role, error: &AlterConfigsError) -> ErrorCode {
     match error {
+        // Kafka's brokers look at this before they forward the request, with a code of their own.
+        AlterConfigsError::MissingValue(_) if asks == Role::Broker => ErrorCode::InvalidRequest,
+        AlterConfigsError::InvalidTopic(_) => ErrorCode::InvalidTopicException,
         AlterConfigsError::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
         AlterConfigsError::MissingValue(_) | AlterConfigsError::InvalidConfig(_) => {
             ErrorCode::InvalidConfig

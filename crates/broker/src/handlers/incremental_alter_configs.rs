@@ -51,7 +51,7 @@ pub(crate) fn handle(
             response.responses.push(row);
         }
         let outcome = context.node.incremental_alter_configs(updates, request.validate_only).await;
-        for (position, failure) in errors::alter_configs(outcome, positions) {
+        for (position, failure) in errors::alter_configs(&context, outcome, positions) {
             let row = &mut response.responses[position];
             row.error_code = failure.0.code();
             row.error_message = Some(Str::from(failure.1));

@@ -1,5 +1,6 @@
 //! Topics coming, growing, changing and going.
 
+use fleuve_protocol::messages::alter_configs_request as alter;
 use fleuve_protocol::messages::create_partitions_request::{
     CreatePartitionsRequest, CreatePartitionsTopic,
 };
@@ -10,6 +11,7 @@ use fleuve_protocol::messages::delete_topics_request::DeleteTopicsRequest;
 use fleuve_protocol::messages::describe_topic_partitions_request::{
     DescribeTopicPartitionsRequest, TopicRequest,
 };
+use fleuve_protocol::messages::incremental_alter_configs_request as incremental;
 use fleuve_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use fleuve_protocol::messages::metadata_response::MetadataResponse;
 use fleuve_protocol::{ErrorCode, Str};
@@ -152,6 +154,62 @@ async fn what_cannot_be_created_is_refused_with_a_reason() {
     assert_eq!((response.topics[0].error_code, response.topics[0].num_partitions), (0, 2));
     let asked = metadata(&mut client, "maybe", false).await;
     assert_eq!(asked.topics[0].error_code, ErrorCode::UnknownTopicOrPartition.code());
+    broker.stop().await;
+}
+
+/// Kafka's brokers answer some of these with other codes than its controllers.
+#[tokio::test(flavor = "multi_thread")]
+async fn configs_that_cannot_be_set_are_refused_by_kafkas_codes() {
+    const TOPIC: i8 = 2;
+    const CLIENT_METRICS: i8 = 16;
+    const OF_CONTROLLER: usize = 1;
+    let broker = TestBroker::start(&[
+        ("listeners", "PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:0"),
+        ("controller.listener.names", "CONTROLLER"),
+    ])
+    .await;
+    broker.connect().await.create_topic("words", 1).await;
+    let (invalid, wrong) = (ErrorCode::InvalidRequest, ErrorCode::InvalidConfig);
+    let cases = [
+        ((TOPIC, "words", "segment.ms", None), [invalid, wrong]),
+        ((TOPIC, "words", "segment.ms", Some("x")), [wrong, wrong]),
+        ((TOPIC, "", "segment.ms", Some("9")), [invalid, invalid]),
+        ((TOPIC, "bad name!", "segment.ms", Some("9")), [ErrorCode::InvalidTopicException; 2]),
+        ((TOPIC, "none", "segment.ms", Some("9")), [ErrorCode::UnknownTopicOrPartition; 2]),
+        ((CLIENT_METRICS, "m", "interval.ms", Some("abc")), [wrong, wrong]),
+        ((CLIENT_METRICS, "m", "interval.ms", Some("3000000000")), [wrong, wrong]),
+        ((CLIENT_METRICS, "m", "interval.ms", Some("1")), [invalid, invalid]),
+        ((CLIENT_METRICS, "m", "metrics", Some("a,a")), [wrong, wrong]),
+        ((CLIENT_METRICS, "m", "match", Some("a")), [wrong, wrong]),
+        ((CLIENT_METRICS, "m", "unknown", Some("a")), [invalid, invalid]),
+    ];
+    for listener in [0, OF_CONTROLLER] {
+        let mut client = broker.connect_to(listener).await;
+        for ((resource_type, name, key, value), expected) in cases {
+            let resource_name = Str::from(name);
+            let value = value.map(Str::from);
+            let configs = vec![incremental::AlterableConfig {
+                name: Str::from(key),
+                config_operation: 0,
+                value: value.clone(),
+            }];
+            let resource =
+                incremental::AlterConfigsResource { resource_type, resource_name, configs };
+            let request = incremental::IncrementalAlterConfigsRequest {
+                resources: vec![resource],
+                ..Default::default()
+            };
+            let answer = client.call(&request, 1).await.responses.remove(0);
+            assert_eq!(answer.error_code, expected[listener].code(), "{listener}: {answer:?}");
+            let configs = vec![alter::AlterableConfig { name: Str::from(key), value }];
+            let resource_name = Str::from(name);
+            let resource = alter::AlterConfigsResource { resource_type, resource_name, configs };
+            let request =
+                alter::AlterConfigsRequest { resources: vec![resource], ..Default::default() };
+            let answer = client.call(&request, 2).await.responses.remove(0);
+            assert_eq!(answer.error_code, expected[listener].code(), "{listener}: {answer:?}");
+        }
+    }
     broker.stop().await;
 }
 

@@ -3,7 +3,7 @@
 use super::client_match::{ClientMatch, MATCH};
 use super::groups::group_limit;
 use super::judge::served_listener_key;
-use super::key::{Key, Status, UpdateMode, ValueType};
+use super::key::{Key, Rule, Status, UpdateMode, ValueType};
 use super::keys::{
     BROKER_KEYS, CLIENT_METRICS_KEYS, GROUP_KEYS, REMOVED_BROKER_KEYS, TOPIC_KEYS, find,
     remedy_for_removed,
@@ -257,7 +257,12 @@ fn check_client_metrics(all: &ConfigMap) -> Result<(), AlterError> {
                 "Unknown client metrics configuration: {name}"
             )));
         };
-        let value = checked(key, text).map_err(AlterError::forbid)?;
+        let value = checked(key, text).map_err(|error| match key.rule {
+            // Kafka looks at the range by itself, and has another code for it than for what is no
+            // number of this size at all.
+            Rule::Between(..) if text.trim().parse::<i32>().is_ok() => error.forbid(),
+            _ => error,
+        })?;
         if let (MATCH, Value::List(patterns)) = (key.name, value) {
             ClientMatch::parse(&patterns)
                 .map_err(|error| AlterError::Invalid(error.to_string()))?;

@@ -8,6 +8,7 @@ use fleuve_protocol::messages::config_record::ConfigRecord;
 use fleuve_types::NodeId;
 
 use super::machine::{Controller, Decision};
+use super::name::{self, InvalidName};
 use crate::config::{
     AlterError, AlterOperation, ConfigMap, Layers, Scope, TopicSettings, apply_operation,
     check_overrides,
@@ -61,10 +62,13 @@ pub enum AlterConfigsError {
     /// There is no such topic.
     #[error("This server does not host this topic-partition.")]
     UnknownTopic,
+    /// No topic may have this name.
+    #[error(transparent)]
+    InvalidTopic(#[from] InvalidName),
     /// A broker's name is not the number of a registered broker.
     #[error("{0}")]
     UnknownBroker(String),
-    /// A group or subscription has no name.
+    /// A topic, group or subscription has no name.
     #[error("Default {0} resources are not allowed.")]
     EmptyName(&'static str),
     /// The value is wrong.
@@ -223,8 +227,12 @@ impl Controller {
     fn check_resource(&self, resource: &Resource) -> Result<Scope, AlterConfigsError> {
         let name = &*resource.name;
         match resource.kind {
+            ResourceKind::Topic if name.is_empty() => Err(AlterConfigsError::EmptyName("topic")),
             ResourceKind::Topic if self.image.topics().by_name(name).is_some() => Ok(Scope::Topic),
-            ResourceKind::Topic => Err(AlterConfigsError::UnknownTopic),
+            ResourceKind::Topic => {
+                name::check(name)?;
+                Err(AlterConfigsError::UnknownTopic)
+            }
             ResourceKind::Broker if name.is_empty() => Ok(Scope::Cluster),
             ResourceKind::Broker => match name.parse().map(NodeId) {
                 // `+1` and `01` would parse too, and be stored beside `1`.

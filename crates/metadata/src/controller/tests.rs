@@ -417,6 +417,14 @@ fn config_operations_set_delete_append_and_subtract() {
         cluster.set(Resource::topic("b"), "segment.ms", "1"),
         refused("This server does not host this topic-partition.")
     );
+    assert_eq!(
+        cluster.set(Resource::topic(""), "segment.ms", "1"),
+        refused("Default topic resources are not allowed.")
+    );
+    assert!(matches!(
+        cluster.set(Resource::topic("bad name!"), "segment.ms", "1"),
+        Err(message) if message.starts_with("Topic name is invalid: 'bad name!' contains")
+    ));
 }
 
 #[test]
