@@ -193,9 +193,9 @@ fn alter_config(asks: Role, error: &AlterConfigsError) -> ErrorCode {
         AlterConfigsError::MissingValue(_) if asks == Role::Broker => ErrorCode::InvalidRequest,
         AlterConfigsError::InvalidTopic(_) => ErrorCode::InvalidTopicException,
         AlterConfigsError::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
-        AlterConfigsError::MissingValue(_) | AlterConfigsError::InvalidConfig(_) => {
-            ErrorCode::InvalidConfig
-        }
+        AlterConfigsError::MissingValue(_)
+        | AlterConfigsError::TooLarge
+        | AlterConfigsError::InvalidConfig(_) => ErrorCode::InvalidConfig,
         AlterConfigsError::DuplicateResource
         | AlterConfigsError::DuplicateKey(_)
         | AlterConfigsError::UnknownBroker(_)

@@ -18,6 +18,9 @@ use crate::record::Record;
 
 const MIN_ISR: &str = "min.insync.replicas";
 
+/// The longest string that a record can hold.
+const VALUE_BYTES_MAX: usize = i16::MAX as usize;
+
 /// Operations on the configs of one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigUpdate {
@@ -71,6 +74,11 @@ pub enum AlterConfigsError {
     /// A topic, group or subscription has no name.
     #[error("Default {0} resources are not allowed.")]
     EmptyName(&'static str),
+    /// The value is longer than any can be.
+    #[error(
+        "The configuration value cannot be added because it exceeds the maximum value size of {VALUE_BYTES_MAX} bytes."
+    )]
+    TooLarge,
     /// The value is wrong.
     #[error("{0}")]
     InvalidConfig(String),
@@ -119,6 +127,7 @@ impl Controller {
             }
             let touched: Vec<&str> =
                 update.operations.iter().map(|operation| operation.name.as_str()).collect();
+            check_sizes(&after, &touched)?;
             check_overrides(scope, &after, &touched, layers)?;
             controller.check_min_isr(scope, &before, &after)?;
             Ok(difference(&update.resource, &before, &after, &touched))
@@ -147,6 +156,7 @@ impl Controller {
                 after.insert(Arc::from(name.as_str()), Arc::from(value.as_str()));
             }
             let touched: Vec<&str> = after.keys().map(|name| &**name).collect();
+            check_sizes(&after, &touched)?;
             check_overrides(scope, &after, &touched, layers)?;
             controller.check_min_isr(scope, &before, &after)?;
             Ok(difference(&replacement.resource, &before, &after, &touched))
@@ -270,6 +280,15 @@ fn check_distinct<'a>(names: impl Iterator<Item = &'a Str>) -> Result<(), AlterC
         }
     }
     Ok(())
+}
+
+/// Appending can make of values that each fit into a request one that does not fit into a record.
+fn check_sizes(configs: &ConfigMap, touched: &[&str]) -> Result<(), AlterConfigsError> {
+    let mut values = touched.iter().filter_map(|name| configs.get(*name));
+    match values.any(|value| value.len() > VALUE_BYTES_MAX) {
+        true => Err(AlterConfigsError::TooLarge),
+        false => Ok(()),
+    }
 }
 
 /// Makes the records that turn one map into the other.

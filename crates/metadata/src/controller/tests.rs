@@ -428,6 +428,49 @@ fn config_operations_set_delete_append_and_subtract() {
 }
 
 #[test]
+fn values_that_no_record_could_hold_are_refused_by_themselves() {
+    let mut cluster = Cluster::started(&[]);
+    cluster.create_named("a", 1);
+    cluster.create_named("b", 1);
+    let key = "leader.replication.throttled.replicas";
+    // Each fits into a request, and the two together into no record.
+    let half = |from: i32| {
+        let pairs: Vec<String> = (from..from + 2500).map(|n| format!("{n}:{n}")).collect();
+        pairs.join(",")
+    };
+    let (first, second) = (half(10_000), half(20_000));
+    assert_eq!(
+        cluster.alter(Resource::topic("a"), &[(key, AlterOperation::Append, Some(&first))]),
+        Ok(())
+    );
+    let update = |topic: &str, operation, value: &str| ConfigUpdate {
+        resource: Resource::topic(topic),
+        operations: vec![ConfigOperation {
+            name: Str::copy_from(key),
+            operation,
+            value: Some(Str::copy_from(value)),
+        }],
+    };
+    let updates =
+        [update("a", AlterOperation::Append, &second), update("b", AlterOperation::Set, "0:1")];
+    let message = "The configuration value cannot be added because it exceeds the maximum value \
+                   size of 32767 bytes.";
+    for validate_only in [true, false] {
+        let decision = cluster.controller.incremental_alter_configs(&updates, validate_only);
+        let told: Vec<Result<(), String>> =
+            decision.reply.into_iter().map(|it| it.map_err(|error| error.to_string())).collect();
+        assert_eq!(told, [Err(message.to_owned()), Ok(())]);
+        assert_eq!(decision.records.len(), usize::from(!validate_only));
+    }
+    let replacement = ConfigReplacement {
+        resource: Resource::topic("a"),
+        configs: vec![(Str::copy_from(key), Some(Str::from(format!("{first},{second}"))))],
+    };
+    let decision = cluster.controller.alter_configs(&[replacement], false);
+    assert_eq!(decision.reply[0].clone().map_err(|error| error.to_string()), Err(message.into()));
+}
+
+#[test]
 fn broker_configs_obey_how_they_may_change() {
     let mut cluster = Cluster::started(&[]);
     let broker = |name: &str| Resource::new(ResourceKind::Broker, name);
