@@ -48,6 +48,7 @@ CLASSES = {
     "kafka-cluster": "ClusterTool",
     "kafka-reassign-partitions": "reassign.ReassignPartitionsCommand",
     "kafka-configs": "kafka.admin.ConfigCommand",
+    "kafka-client-metrics": "ClientMetricsCommand",
 }
 FLEUVE = ""
 AT_ONCE = 2
@@ -213,6 +214,16 @@ LOOKS = [
     ("refuse to delete a quota that is not set", "kafka-configs", "--alter --entity-type users --entity-name ann --delete-config producer_byte_rate", plain),
     ("refuse a password with a quota", "kafka-configs", "--alter --entity-type users --entity-name ann --add-config SCRAM-SHA-256=[password=a],producer_byte_rate=1", plain),
     ("set a password with a comma", "kafka-configs", "--alter --entity-type users --entity-name bob --add-config SCRAM-SHA-256=[iterations=-1,password=a,b]", plain),
+    ("describe settings of a topic that is not there", "kafka-configs", "--describe --entity-type topics --entity-name nothing", plain),
+    ("describe settings of a broker that is not there", "kafka-configs", "--describe --entity-type brokers --entity-name 9", plain),
+    ("describe settings of loggers of a broker that is not there", "kafka-configs", "--describe --entity-type broker-loggers --entity-name 9", plain),
+    ("describe settings of a group that is not there", "kafka-configs", "--describe --entity-type groups --entity-name nothing", plain),
+    ("describe settings of client metrics that are not there", "kafka-configs", "--describe --entity-type client-metrics --entity-name nothing", plain),
+    ("describe settings of a topic of a bad name", "kafka-configs", "--describe --entity-type topics --entity-name bad!name", plain),
+    ("describe settings of a group without any", "kafka-configs", "--describe --entity-type groups --entity-name first", plain),
+    ("describe settings of a broker that is no number", "kafka-configs", "--describe --entity-type brokers --entity-name one", plain),
+    ("describe a subscription that is not there", "kafka-client-metrics", "--describe --name nothing", plain),
+    ("set a subscription", "kafka-configs", "--alter --entity-type client-metrics --entity-name sub --add-config interval.ms=60000", plain),
     ("print a partition", "kafka-console-consumer", "--topic words --partition 1 --offset earliest --timeout-ms 4000 --formatter-property print.key=true", plain),
 ]
 
@@ -237,7 +248,7 @@ SHORT = {
     "export plans of two groups", "list groups of consumers", "offsets of partitions by range",
     "the controller tells of the quorum", "the controller tells who the controllers are",
     "describe a transaction", "plan a reset of an application", "describe producers", "find transactions that hang", "upgrade all features",
-    "refuse to delete a quota of a misspelt name",
+    "refuse to delete a quota of a misspelt name", "describe settings of a topic that is not there",
 }
 
 

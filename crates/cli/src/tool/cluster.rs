@@ -307,9 +307,15 @@ pub(super) async fn client_metrics(options: ClientMetrics) -> Result<(), Failure
         return admin.list_client_metrics().await?.into_iter().try_for_each(line);
     }
     if options.describe {
+        let known = admin.list_client_metrics().await?;
         let names = match &options.name {
+            Some(name) if !known.contains(name) => {
+                return line(format!(
+                    "The client metric resource {name} doesn't exist and doesn't have dynamic config."
+                ));
+            }
             Some(name) => vec![name.clone()],
-            None => admin.list_client_metrics().await?,
+            None => known,
         };
         for name in names {
             let mut entries =

@@ -5,8 +5,8 @@ mod clients;
 use std::path::PathBuf;
 
 use clap::{ArgAction, ArgGroup, Parser};
-use fleuve_client::Admin;
 use fleuve_client::admin::{Alteration, ConfigSource, Resource};
+use fleuve_client::{Admin, Error, ErrorCode};
 
 use self::clients::Part;
 use super::ConnectEither;
@@ -91,6 +91,12 @@ pub(super) async fn run(options: Configs) -> Result<(), Failure> {
     let admin = options.connect.admin().await?;
     let change = gather(&options)?;
     if let Targets::Resource(resource) = &targets {
+        if options.describe && !options.all && !is_there(&admin, resource).await? {
+            let (word, name) = (word(resource), resource.name());
+            return line(format!(
+                "The {word} '{name}' doesn't exist and doesn't have dynamic config."
+            ));
+        }
         check_broker(&admin, resource).await?;
     }
     match targets {
@@ -101,7 +107,7 @@ pub(super) async fn run(options: Configs) -> Result<(), Failure> {
             let deleted = change.deleted.into_iter().map(Alteration::Delete);
             let alterations: Vec<_> = set.chain(deleted).collect();
             admin.alter_configs(&resource, &alterations, false).await?;
-            let (kind, name) = (resource.kind(), resource.name());
+            let (kind, name) = (word(&resource), resource.name());
             match name {
                 "" => {
                     line(format!("Completed updating default config for {kind}s in the cluster."))
@@ -147,7 +153,7 @@ fn gather(options: &Configs) -> Result<Change, Failure> {
 }
 
 async fn describe(admin: &Admin, resource: &Resource, all: bool) -> Result<(), Failure> {
-    let (kind, name) = (resource.kind(), resource.name());
+    let (kind, name) = (word(resource), resource.name());
     let what = if all { "All" } else { "Dynamic" };
     match name {
         "" => line(format!("Default configs for {kind}s in the cluster are:"))?,
@@ -179,6 +185,52 @@ async fn describe(admin: &Admin, resource: &Resource, all: bool) -> Result<(), F
         ))?;
     }
     Ok(())
+}
+
+/// Names what is of a kind as Kafka's tool does: by the name of its type without the last letter.
+fn word(resource: &Resource) -> &'static str {
+    match resource {
+        Resource::ClientMetrics(_) => "client-metric",
+        resource => resource.kind(),
+    }
+}
+
+/// Whether there is such a thing, or a configuration of it.
+async fn is_there(admin: &Admin, resource: &Resource) -> Result<bool, Failure> {
+    match resource {
+        // Kafka's tool looks through the list of topics, which controllers do not give, and in which
+        // a topic that one may not see is as one that does not exist.
+        Resource::Topic(_) => match admin.describe_configs(resource, false).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => Ok(false),
+            Err(error) => Err(error.into()),
+        },
+        Resource::Broker(id) | Resource::BrokerLogger(id) => {
+            if id.is_empty() {
+                return Ok(true);
+            }
+            let brokers = admin.describe_cluster().await?.brokers;
+            Ok(brokers.iter().any(|broker| broker.id.to_string() == *id))
+        }
+        Resource::ClientMetrics(name) => Ok(admin.list_client_metrics().await?.contains(name)),
+        Resource::Group(name) => match configured_groups(admin).await? {
+            Some(names) if !names.contains(name) => {
+                Ok(admin.list_groups().await?.iter().any(|group| group.id == *name))
+            }
+            _ => Ok(true),
+        },
+    }
+}
+
+/// Lists the groups that have configurations; `None` if the broker does not tell: because it is
+/// older than Kafka 4.1, or because the user lacks the right.
+async fn configured_groups(admin: &Admin) -> Result<Option<Vec<String>>, Failure> {
+    match admin.list_configured_groups().await {
+        Ok(names) => Ok(Some(names)),
+        Err(Error::Unsupported { .. }) => Ok(None),
+        Err(error) if error.code() == Some(ErrorCode::ClusterAuthorizationFailed) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Lists everything of a kind.
@@ -236,7 +288,7 @@ fn targets(options: &Configs) -> Result<Targets, Failure> {
         _ => None,
     };
     if let Some(resource) = resource {
-        return Ok(Targets::Resource(resource));
+        return Ok(Targets::Resource(checked(resource)?));
     }
     // Names and defaults are given to the types in their order, names first.
     let mut names = options.entity_name.iter().cloned();
@@ -264,12 +316,27 @@ fn targets(options: &Configs) -> Result<Targets, Failure> {
                 )));
             }
         };
-        return Ok(Targets::Resource(resource));
+        return Ok(Targets::Resource(checked(resource)?));
     }
     if parts.is_empty() {
         return Err(Failure::new("whose? pass --entity-type TYPE --entity-name NAME"));
     }
     Ok(Targets::Quotas(parts))
+}
+
+/// Refuses names of brokers that no broker can have: it is not that they are not there.
+fn checked(resource: Resource) -> Result<Resource, Failure> {
+    match &resource {
+        Resource::Broker(id) | Resource::BrokerLogger(id)
+            if !id.is_empty() && id.parse::<i32>().is_err() =>
+        {
+            Err(Failure::new(format!(
+                "The entity name for {}s must be a valid integer broker id, but it is: {id}",
+                resource.kind()
+            )))
+        }
+        _ => Ok(resource),
+    }
 }
 
 /// Splits `a=1,b=[2,3]`: brackets keep commas together.
@@ -311,5 +378,25 @@ mod tests {
         assert_eq!(entries, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
         assert!(split_configs("").expect("nothing").is_empty());
         assert!(split_configs("novalue").is_err());
+    }
+
+    #[test]
+    fn brokers_are_named_by_numbers() {
+        let parse = |arguments: &[&str]| {
+            let arguments = [&["kafka-configs.sh", "--describe"], arguments].concat();
+            targets(&Configs::try_parse_from(arguments).expect("known options"))
+        };
+        assert!(parse(&["--broker", "9"]).is_ok());
+        assert!(parse(&["--broker-defaults"]).is_ok());
+        assert!(parse(&["--topic", "one"]).is_ok());
+        for arguments in
+            [&["--broker-logger", "one"][..], &["--entity-type", "brokers", "--entity-name", "one"]]
+        {
+            let error = parse(arguments).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(
+                error.ends_with("must be a valid integer broker id, but it is: one"),
+                "{error}"
+            );
+        }
     }
 }
