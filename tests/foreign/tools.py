@@ -214,6 +214,7 @@ LOOKS = [
     ("refuse to delete a quota that is not set", "kafka-configs", "--alter --entity-type users --entity-name ann --delete-config producer_byte_rate", plain),
     ("refuse a password with a quota", "kafka-configs", "--alter --entity-type users --entity-name ann --add-config SCRAM-SHA-256=[password=a],producer_byte_rate=1", plain),
     ("set a password with a comma", "kafka-configs", "--alter --entity-type users --entity-name bob --add-config SCRAM-SHA-256=[iterations=-1,password=a,b]", plain),
+    ("describe settings of all groups", "kafka-configs", "--describe --entity-type groups", plain),
     ("describe settings of a topic that is not there", "kafka-configs", "--describe --entity-type topics --entity-name nothing", plain),
     ("describe settings of a broker that is not there", "kafka-configs", "--describe --entity-type brokers --entity-name 9", plain),
     ("describe settings of loggers of a broker that is not there", "kafka-configs", "--describe --entity-type broker-loggers --entity-name 9", plain),

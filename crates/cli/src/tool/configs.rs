@@ -2,6 +2,7 @@
 
 mod clients;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{ArgAction, ArgGroup, Parser};
@@ -246,7 +247,9 @@ async fn every(admin: &Admin, kind: &str) -> Result<Vec<Resource>, Failure> {
             brokers.chain([Resource::Broker(String::new())]).collect()
         }
         "groups" => {
-            let names = admin.list_configured_groups().await?;
+            let known = admin.list_groups().await?.into_iter().map(|group| group.id);
+            let configured = configured_groups(admin).await?.unwrap_or_default();
+            let names: BTreeSet<String> = known.chain(configured).collect();
             names.into_iter().map(Resource::Group).collect()
         }
         _ => {
