@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 
 use fleuve_metadata::image::{AclOperation, AclResourceType, Partition, Topic};
-use fleuve_protocol::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
+use fleuve_protocol::messages::describe_topic_partitions_request::{
+    self as request, DescribeTopicPartitionsRequest, TopicRequest,
+};
 use fleuve_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
     DescribeTopicPartitionsResponseTopic,
@@ -14,9 +16,9 @@ use fleuve_protocol::messages::describe_topic_partitions_response::{
 use fleuve_protocol::{ErrorCode, Str};
 
 use super::{operations, permission};
-use crate::connection::CloseReason;
 use crate::metadata_log::is_valid_topic_name;
 use crate::request::{Context, Outcome};
+use crate::topics::is_internal;
 
 const NO_LEADER: i32 = -1;
 
@@ -26,9 +28,8 @@ pub(crate) fn handle(
 ) -> Outcome<DescribeTopicPartitionsResponse> {
     let image = context.node.image();
     let (first_topic, first_partition) = match &request.cursor {
-        Some(cursor) if cursor.partition_index < 0 => {
-            let reason = "the cursor points below partition 0".to_owned();
-            return Outcome::Close(CloseReason::Malformed(reason));
+        Some(cursor) if points_nowhere(cursor, &request.topics) => {
+            return Outcome::Now(refuse(request.topics));
         }
         Some(cursor) => (cursor.topic_name.clone(), cursor.partition_index),
         None => (Str::EMPTY, 0),
@@ -58,6 +59,10 @@ pub(crate) fn handle(
             });
             continue;
         }
+        if room == 0 {
+            response.next_cursor = Some(Cursor { topic_name: name, partition_index: 0 });
+            break;
+        }
         let Some(topic) = image.topics().by_name(&name) else {
             let code = if is_valid_topic_name(&name) {
                 ErrorCode::UnknownTopicOrPartition
@@ -66,6 +71,8 @@ pub(crate) fn handle(
             };
             response.topics.push(DescribeTopicPartitionsResponseTopic {
                 error_code: code.code(),
+                is_internal: is_internal(&name),
+                topic_authorized_operations: operations::on_topic(context, &name),
                 name: Some(name),
                 ..Default::default()
             });
@@ -74,10 +81,6 @@ pub(crate) fn handle(
         let begin = if name == first_topic { first_partition } else { 0 };
         let remaining: Vec<_> = topic.partitions().iter().filter(|p| p.index >= begin).collect();
         let fits = remaining.len().min(room);
-        if fits == 0 && !remaining.is_empty() {
-            response.next_cursor = Some(Cursor { topic_name: name, partition_index: begin });
-            break;
-        }
         room -= fits;
         response.topics.push(describe(context, topic, &remaining[..fits]));
         if let Some(next) = remaining.get(fits) {
@@ -87,6 +90,26 @@ pub(crate) fn handle(
     }
     response.topics.extend(refused);
     Outcome::Now(response)
+}
+
+/// Reports whether a cursor was made up: ours name a partition of a topic that was asked for.
+fn points_nowhere(cursor: &request::Cursor, topics: &[TopicRequest]) -> bool {
+    let is_asked_for =
+        topics.is_empty() || topics.iter().any(|topic| topic.name == cursor.topic_name);
+    !is_asked_for || cursor.partition_index < 0
+}
+
+/// The answer to a request whose cursor points nowhere; it has no place for an error of its own.
+fn refuse(topics: Vec<TopicRequest>) -> DescribeTopicPartitionsResponse {
+    let row = |topic: TopicRequest| DescribeTopicPartitionsResponseTopic {
+        error_code: ErrorCode::InvalidRequest.code(),
+        name: Some(topic.name),
+        ..Default::default()
+    };
+    DescribeTopicPartitionsResponse {
+        topics: topics.into_iter().map(row).collect(),
+        ..Default::default()
+    }
 }
 
 fn describe(

@@ -22,12 +22,14 @@ use super::{errors, operations, permission};
 use crate::metadata_log::is_valid_topic_name;
 use crate::quotas::Mutations;
 use crate::request::{Context, Outcome};
+use crate::topics::is_internal;
 
 /// Before this version an empty list, from it on no list, asks for all topics.
 const NULL_MEANS_ALL_FROM: i16 = 1;
 /// From here on topics can be asked for by id, and names can be null.
 const TOPIC_IDS_FROM: i16 = 12;
 const NO_LEADER: i32 = -1;
+const DENIED: ErrorCode = ErrorCode::TopicAuthorizationFailed;
 
 /// What is asked about.
 enum Asked {
@@ -178,6 +180,7 @@ fn respond(
                         };
                         MetadataResponseTopic {
                             error_code: code.code(),
+                            is_internal: code != DENIED && is_internal(&name),
                             name: Some(name),
                             ..Default::default()
                         }
@@ -187,9 +190,11 @@ fn respond(
         }
     }
     if request.include_topic_authorized_operations {
-        for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
-            let name = topic.name.clone().unwrap_or_default();
-            topic.topic_authorized_operations = operations::on_topic(context, &name);
+        // Also for topics that are not there: who may not know of them has been refused.
+        for topic in topics.iter_mut().filter(|topic| topic.error_code != DENIED.code()) {
+            if let Some(name) = &topic.name {
+                topic.topic_authorized_operations = operations::on_topic(context, name);
+            }
         }
     }
     let mut response = MetadataResponse {

@@ -9,7 +9,7 @@ use fleuve_protocol::messages::create_topics_request::{
 };
 use fleuve_protocol::messages::delete_topics_request::DeleteTopicsRequest;
 use fleuve_protocol::messages::describe_topic_partitions_request::{
-    DescribeTopicPartitionsRequest, TopicRequest,
+    Cursor, DescribeTopicPartitionsRequest, TopicRequest,
 };
 use fleuve_protocol::messages::incremental_alter_configs_request as incremental;
 use fleuve_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
@@ -236,11 +236,10 @@ async fn topics_can_be_described_page_by_page() {
         pages.push(page.join(" "));
         match response.next_cursor {
             Some(cursor) => {
-                request.cursor =
-                    Some(fleuve_protocol::messages::describe_topic_partitions_request::Cursor {
-                        topic_name: cursor.topic_name,
-                        partition_index: cursor.partition_index,
-                    });
+                request.cursor = Some(Cursor {
+                    topic_name: cursor.topic_name,
+                    partition_index: cursor.partition_index,
+                });
             }
             None => break,
         }
@@ -253,6 +252,80 @@ async fn topics_can_be_described_page_by_page() {
     let response = client.call(&named, 0).await;
     let code = ErrorCode::UnknownTopicOrPartition.code();
     assert_eq!(response.topics[0].error_code, code);
+    // A full page ends before whatever comes next, there or not.
+    let full = DescribeTopicPartitionsRequest {
+        topics: ["a", "zzz"].map(|name| TopicRequest { name: Str::from(name) }).into(),
+        response_partition_limit: 3,
+        cursor: None,
+    };
+    let response = client.call(&full, 0).await;
+    assert_eq!(response.topics.len(), 1);
+    let next = response.next_cursor.expect("there is more");
+    assert_eq!((next.topic_name.as_str(), next.partition_index), ("zzz", 0));
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cursors_that_point_nowhere_are_refused_topic_by_topic() {
+    let broker = TestBroker::start(&[]).await;
+    let mut client = broker.connect().await;
+    client.create_topic("b", 1).await;
+    let cases: [(&[&str], (&str, i32), &[&str]); 5] = [
+        (&["b", "a"], ("b", -1), &["b", "a"]),
+        (&["b"], ("a", 0), &["b"]),
+        (&["a"], ("b", 0), &["a"]),
+        (&[], ("b", -1), &[]),
+        (&[], ("a", 0), &["b"]),
+    ];
+    for (topics, (topic_name, partition_index), expected) in cases {
+        let request = DescribeTopicPartitionsRequest {
+            topics: topics.iter().map(|name| TopicRequest { name: Str::from(*name) }).collect(),
+            response_partition_limit: 10,
+            cursor: Some(Cursor { topic_name: Str::from(topic_name), partition_index }),
+        };
+        let response = client.call(&request, 0).await;
+        let names: Vec<&str> =
+            response.topics.iter().filter_map(|topic| topic.name.as_deref()).collect();
+        assert_eq!(names, expected);
+        let code = if topics.is_empty() { 0 } else { ErrorCode::InvalidRequest.code() };
+        assert!(response.topics.iter().all(|topic| topic.error_code == code), "{response:?}");
+    }
+    broker.stop().await;
+}
+
+/// They may be made at any moment, by whoever has the right to.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_topics_that_are_not_there_it_is_told_who_may_do_what() {
+    const NOT_TOLD: i32 = i32::MIN;
+    let broker = TestBroker::start(&[]).await;
+    let mut client = broker.connect().await;
+    for (name, is_internal) in [("none", false), ("__consumer_offsets", true)] {
+        let request = DescribeTopicPartitionsRequest {
+            topics: vec![TopicRequest { name: Str::from(name) }],
+            response_partition_limit: 10,
+            cursor: None,
+        };
+        let described = client.call(&request, 0).await.topics.remove(0);
+        assert_eq!(described.error_code, ErrorCode::UnknownTopicOrPartition.code());
+        assert_eq!(described.is_internal, is_internal);
+        assert_ne!(described.topic_authorized_operations, NOT_TOLD);
+        for include_topic_authorized_operations in [true, false] {
+            let request = MetadataRequest {
+                topics: Some(vec![MetadataRequestTopic {
+                    name: Some(Str::from(name)),
+                    ..Default::default()
+                }]),
+                allow_auto_topic_creation: false,
+                include_topic_authorized_operations,
+                ..Default::default()
+            };
+            let described = client.call(&request, 12).await.topics.remove(0);
+            assert_eq!(described.error_code, ErrorCode::UnknownTopicOrPartition.code());
+            assert_eq!(described.is_internal, is_internal);
+            let is_told = described.topic_authorized_operations != NOT_TOLD;
+            assert_eq!(is_told, include_topic_authorized_operations);
+        }
+    }
     broker.stop().await;
 }
 
