@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::judge::served_listener_key;
 use super::key::Key;
 use super::keys::{BROKER_KEYS, CLIENT_METRICS_KEYS, GROUP_KEYS, TOPIC_KEYS, find};
-use super::layers::{ConfigMap, Layers};
+use super::layers::{ConfigMap, Layers, default_value};
 use super::topic::effective;
+use super::value::Value;
 use super::{UpdateMode, ValueType};
 
 /// Where a value comes from.
@@ -148,9 +149,20 @@ pub fn describe_group(overrides: &ConfigMap, layers: &Layers<'_>) -> Vec<Descrip
         .collect()
 }
 
-/// Describes what is set on a client metrics subscription.
+/// Describes all keys of a client metrics subscription.
 pub fn describe_client_metrics(overrides: &ConfigMap) -> Vec<Description> {
-    describe_set(CLIENT_METRICS_KEYS, overrides, Source::ClientMetrics)
+    CLIENT_METRICS_KEYS
+        .iter()
+        .map(|key| {
+            let set = overrides.get(key.name).and_then(|text| Value::parse(key, text).ok());
+            // Kafka shows nothing behind what is set, although the default is there.
+            let synonyms =
+                set.iter().map(|value| synonym(key, value.to_string(), Source::ClientMetrics));
+            let synonyms = synonyms.collect();
+            let value = set.or_else(|| default_value(key)).map(|value| value.to_string());
+            describe(key, value, synonyms, false)
+        })
+        .collect()
 }
 
 fn visible<'a>(
@@ -290,6 +302,22 @@ mod tests {
             chain(&described),
             "StaticBroker:log.retention.hours=2 Default:log.retention.hours=168"
         );
+    }
+
+    #[test]
+    fn a_subscription_shows_its_defaults_and_nothing_behind_what_is_set() {
+        let described = describe_client_metrics(&map(&[("interval.ms", " 1000 ")]));
+        let told: Vec<(&str, Option<&str>, Source, String)> = described
+            .iter()
+            .map(|row| (row.name.as_str(), row.value.as_deref(), row.source, chain(row)))
+            .collect();
+        let set = "ClientMetrics:interval.ms=1000".to_owned();
+        let expected = [
+            ("interval.ms", Some("1000"), Source::ClientMetrics, set),
+            ("match", Some(""), Source::Default, String::new()),
+            ("metrics", Some(""), Source::Default, String::new()),
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]
