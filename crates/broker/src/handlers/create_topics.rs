@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use fleuve_metadata::config::describe_topic;
+use fleuve_metadata::config::describe_new_topic;
 use fleuve_metadata::controller::{
     CreateTopicError, CreatedTopic, METADATA_TOPIC, NewTopic, ReplicaAssignment,
 };
@@ -148,7 +148,7 @@ fn describe(context: &Context, created: CreatedTopic, validate_only: bool) -> Cr
     let node_configs = image.broker_configs(NodeId(context.node.id));
     let cluster_configs = image.cluster_configs();
     let layers = settings.layers(&node_configs, &cluster_configs);
-    let configs = describe_topic(&created.configs, &layers).into_iter().map(|description| {
+    let configs = describe_new_topic(&created.configs, &layers).into_iter().map(|description| {
         CreatableTopicConfigs {
             name: Str::from(description.name),
             value: description.value.map(Str::from),

@@ -90,17 +90,34 @@ pub fn describe_topic(overrides: &ConfigMap, layers: &Layers<'_>) -> Vec<Descrip
         .map(|key| {
             let value = effective(key, overrides, layers).map(|value| value.to_string());
             let mut synonyms = own(key, overrides, Source::DynamicTopic);
-            synonyms.extend(broker_synonyms(key.broker_synonyms, layers));
+            if let [(first, _), ..] = key.broker_synonyms {
+                synonyms.extend(synonyms_from(first, key.broker_synonyms, layers));
+            }
             describe(key, value, synonyms, false)
         })
         .collect()
 }
 
-/// Keys of brokers with those that hold in their absence, in coarser units.
-const FINER_KEYS: [&[(&str, i64)]; 3] = [
+/// Describes all keys of a topic as the answer to its creation does.
+///
+/// It says that a value comes from where it is set in a coarser unit, of which
+/// [`describe_topic`] does not speak.
+pub fn describe_new_topic(overrides: &ConfigMap, layers: &Layers<'_>) -> Vec<Description> {
+    let mut rows = describe_topic(overrides, layers);
+    for row in rows.iter_mut().filter(|row| row.source == Source::Default) {
+        let names = find(TOPIC_KEYS, &row.name).map_or(&[][..], |key| key.broker_synonyms);
+        let first = broker_synonyms(names, layers).into_iter().next();
+        row.source = first.map_or(Source::Default, |first| first.source);
+    }
+    rows
+}
+
+/// Keys of brokers with those that hold in their absence, mostly in coarser units.
+const FINER_KEYS: [&[(&str, i64)]; 4] = [
     &[("log.retention.ms", 1), ("log.retention.minutes", 1), ("log.retention.hours", 1)],
     &[("log.roll.ms", 1), ("log.roll.hours", 1)],
     &[("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", 1)],
+    &[("log.flush.interval.ms", 1), ("log.flush.scheduler.interval.ms", 1)],
 ];
 
 /// Describes all keys of this broker.
@@ -117,9 +134,10 @@ pub fn describe_broker(layers: &Layers<'_>) -> Vec<Description> {
         .filter(|key| !key.internal || layers.is_set(key.name))
         .map(|key| {
             let value = layers.value(key.name).map(|value| value.to_string());
-            let same = FINER_KEYS.iter().find(|keys| keys[0].0 == key.name);
-            let synonyms = match same {
-                Some(keys) => broker_synonyms(keys, layers),
+            let mut families = FINER_KEYS.iter();
+            let family = families.find(|keys| keys.iter().any(|(name, _)| *name == key.name));
+            let synonyms = match family {
+                Some(keys) => synonyms_from(key.name, keys, layers),
                 None => broker_synonyms(&[(key.name, 1)], layers),
             };
             let mut described = describe(key, value, synonyms, key.update == UpdateMode::ReadOnly);
@@ -143,7 +161,12 @@ pub fn describe_group(overrides: &ConfigMap, layers: &Layers<'_>) -> Vec<Descrip
         .map(|key| {
             let value = effective(key, overrides, layers).map(|value| value.to_string());
             let mut synonyms = own(key, overrides, Source::Group);
-            synonyms.extend(broker_synonyms(key.broker_synonyms, layers));
+            match (key.broker_synonyms, key.default) {
+                ([], Some(default)) => {
+                    synonyms.push(synonym(key, default.to_owned(), Source::Default));
+                }
+                (names, _) => synonyms.extend(broker_synonyms(names, layers)),
+            }
             describe(key, value, synonyms, false)
         })
         .collect()
@@ -219,6 +242,13 @@ fn own(key: &Key, overrides: &ConfigMap, source: Source) -> Vec<Synonym> {
     value.map(|value| synonym(key, value.to_string(), source)).into_iter().collect()
 }
 
+/// Lists what broker keys contribute, from where `name` itself does: as in Kafka, a key that is set
+/// nowhere has no source, whatever holds in its place.
+fn synonyms_from(name: &str, names: &[(&'static str, i64)], layers: &Layers<'_>) -> Vec<Synonym> {
+    let all = broker_synonyms(names, layers).into_iter();
+    all.skip_while(|synonym| synonym.name != name).collect()
+}
+
 /// Lists what broker keys contribute, layer by layer; within a layer the finer unit comes first.
 fn broker_synonyms(names: &[(&'static str, i64)], layers: &Layers<'_>) -> Vec<Synonym> {
     let keys = || names.iter().filter_map(|(name, _)| find(BROKER_KEYS, name));
@@ -291,16 +321,71 @@ mod tests {
         );
     }
 
+    /// `retention.ms` is `log.retention.ms` for brokers, and only from there on come other units:
+    /// what is set in hours alone is in force and named nowhere.
     #[test]
-    fn retention_in_hours_is_named_as_the_source_in_milliseconds() {
-        let statics = statics("log.retention.hours", "2");
-        let layers = Layers::of_statics(&statics);
+    fn coarser_units_are_named_only_behind_the_finest() {
+        let hours = statics("log.retention.hours", "2");
+        let layers = Layers::of_statics(&hours);
+        for described in [
+            pick(describe_topic(&map(&[]), &layers), "retention.ms"),
+            pick(describe_broker(&layers), "log.retention.ms"),
+        ] {
+            assert_eq!((described.source, chain(&described)), (Source::Default, String::new()));
+        }
         let described = pick(describe_topic(&map(&[]), &layers), "retention.ms");
         assert_eq!(described.value.as_deref(), Some("7200000"));
-        assert_eq!(described.source, Source::StaticBroker);
+        let described = pick(describe_broker(&layers), "log.retention.hours");
         assert_eq!(
             chain(&described),
             "StaticBroker:log.retention.hours=2 Default:log.retention.hours=168"
+        );
+
+        let cluster = map(&[("log.retention.ms", "5")]);
+        let layers = Layers { statics: &hours, node: &NONE, cluster: &cluster };
+        let described =
+            pick(describe_topic(&map(&[("retention.ms", "3")]), &layers), "retention.ms");
+        assert_eq!(
+            chain(&described),
+            "DynamicTopic:retention.ms=3 DynamicDefaultBroker:log.retention.ms=5 \
+             StaticBroker:log.retention.hours=2 Default:log.retention.hours=168"
+        );
+
+        let minutes = statics("log.retention.minutes", "3");
+        let described =
+            pick(describe_broker(&Layers::of_statics(&minutes)), "log.retention.minutes");
+        assert_eq!(
+            chain(&described),
+            "StaticBroker:log.retention.minutes=3 Default:log.retention.hours=168"
+        );
+        let flush = statics("log.flush.interval.ms", "7");
+        let described = pick(describe_broker(&Layers::of_statics(&flush)), "log.flush.interval.ms");
+        assert_eq!(
+            chain(&described),
+            "StaticBroker:log.flush.interval.ms=7 \
+             Default:log.flush.scheduler.interval.ms=9223372036854775807"
+        );
+    }
+
+    /// The answer to CreateTopics tells where a value comes from by other rules.
+    #[test]
+    fn a_new_topic_is_told_what_is_set_in_hours() {
+        let hours = statics("log.retention.hours", "2");
+        let layers = Layers::of_statics(&hours);
+        let sources = |name| pick(describe_new_topic(&map(&[]), &layers), name).source;
+        assert_eq!(sources("retention.ms"), Source::StaticBroker);
+        assert_eq!(sources("segment.ms"), Source::Default);
+    }
+
+    #[test]
+    fn keys_that_only_groups_have_show_their_defaults() {
+        let empty = crate::config::StaticConfig::default();
+        let layers = Layers::of_statics(&empty);
+        let set = map(&[("share.auto.offset.reset", "earliest")]);
+        let described = pick(describe_group(&set, &layers), "share.auto.offset.reset");
+        assert_eq!(
+            chain(&described),
+            "Group:share.auto.offset.reset=earliest Default:share.auto.offset.reset=latest"
         );
     }
 

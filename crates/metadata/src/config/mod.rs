@@ -37,7 +37,7 @@ pub use alter::{AlterError, AlterOperation, Scope, apply_operation, check_overri
 pub use client_match::{ClientMatch, ClientTrait, IllegalPattern};
 pub use describe::{
     Description, Source, Synonym, describe_broker, describe_client_metrics,
-    describe_cluster_defaults, describe_group, describe_topic,
+    describe_cluster_defaults, describe_group, describe_new_topic, describe_topic,
 };
 pub use groups::{GroupOverrides, OffsetReset};
 pub use judge::why_without_effect;
