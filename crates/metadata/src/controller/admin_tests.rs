@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fleuve_protocol::Str;
+use fleuve_protocol::messages::feature_level_record::FeatureLevelRecord;
 use fleuve_protocol::messages::partition_record::PartitionRecord;
 use fleuve_protocol::messages::register_broker_record::{BrokerFeature, RegisterBrokerRecord};
 use fleuve_protocol::messages::topic_record::TopicRecord;
@@ -13,7 +14,7 @@ use fleuve_types::{NodeId, Uuid};
 
 use super::*;
 use crate::config::{AlterOperation, BrokerSettings};
-use crate::image::{QuotaEntity, Resource, ResourceKind, ScramMechanism};
+use crate::image::{METADATA_VERSION, QuotaEntity, Resource, ResourceKind, ScramMechanism};
 use crate::record::Record;
 
 fn controller() -> Controller {
@@ -428,6 +429,41 @@ fn eligible_leaders_make_the_cluster_agree_on_replicas_in_sync() {
     );
     let raised = controller.incremental_alter_configs(&change("", set, "2"), false);
     assert_eq!(apply(&mut controller, raised), [Ok(())]);
+}
+
+/// A cluster that has just been brought here by an older release.
+#[test]
+fn features_need_levels_of_others() {
+    let mut controller = controller();
+    let level = |name: &str, feature_level| FeatureLevelRecord {
+        name: Str::copy_from(name),
+        feature_level,
+    };
+    let feature = "eligible.leader.replicas.version";
+    controller.apply(&level(METADATA_VERSION, 22).into()).expect("it fits");
+    controller.apply(&level(feature, 0).into()).expect("it fits");
+    let update = |name: &str, level| FeatureUpdate {
+        name: Str::copy_from(name),
+        level,
+        upgrade_type: Some(UpgradeType::Upgrade),
+    };
+    let refused = controller.update_features(&[update(feature, 1)], true).reply;
+    assert_eq!(
+        refused.expect_err("refused").to_string(),
+        "Invalid update version 1 for feature eligible.leader.replicas.version. \
+         eligible.leader.replicas.version could not be set to 1 because it depends on \
+         metadata.version level 23"
+    );
+    // What else the request asks for counts, wherever in it that stands.
+    let both = [update(feature, 1), update(METADATA_VERSION, 23)];
+    let decision = controller.update_features(&both, false);
+    assert_eq!(apply(&mut controller, decision), Ok(()));
+    let off =
+        [FeatureUpdate { upgrade_type: Some(UpgradeType::SafeDowngrade), ..update(feature, 0) }];
+    let decision = controller.update_features(&off, false);
+    assert_eq!(apply(&mut controller, decision), Ok(()));
+    let decision = controller.update_features(&[update(feature, 1)], false);
+    assert_eq!(apply(&mut controller, decision), Ok(()));
 }
 
 /// A cluster of three brokers of which only the first, where the controller is, still runs.

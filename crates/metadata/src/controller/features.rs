@@ -4,7 +4,7 @@ use fleuve_protocol::Str;
 use fleuve_protocol::messages::feature_level_record::FeatureLevelRecord;
 
 use super::machine::{Controller, Decision, SUPPORTED_FEATURES};
-use super::releases::METADATA_VERSIONS;
+use super::releases::{LevelNeeds, METADATA_VERSIONS, level_needs};
 use crate::image::{ELIGIBLE_LEADERS, FeatureRange, METADATA_VERSION};
 use crate::record::Record;
 
@@ -63,9 +63,13 @@ impl Controller {
         updates: &[FeatureUpdate],
         validate_only: bool,
     ) -> Decision<Result<(), UpdateFeatureError>> {
+        let mut proposed = self.image.features().clone();
+        proposed.extend(updates.iter().map(|update| (update.name.detach(), update.level)));
+        let level_of = |name: &str| proposed.get(name).copied().unwrap_or(0);
         let mut records: Vec<Record> = Vec::new();
         for update in updates {
-            if let Err(message) = self.check_feature(update) {
+            let checked = self.check_feature(update).and_then(|()| check_needs(update, level_of));
+            if let Err(message) = checked {
                 let error = UpdateFeatureError { feature: update.name.clone(), message };
                 return Decision { records: Vec::new(), reply: Err(error) };
             }
@@ -140,6 +144,19 @@ impl Controller {
             ));
         }
         Ok(())
+    }
+}
+
+/// Checks that the other features will have the levels that this one rests on.
+fn check_needs(update: &FeatureUpdate, level_of: impl Fn(&str) -> i16) -> Result<(), String> {
+    let FeatureUpdate { name, level, .. } = update;
+    let LevelNeeds::Features(needs) = level_needs(name, *level) else { return Ok(()) };
+    match needs.iter().find(|(feature, least)| level_of(feature) < *least) {
+        None => Ok(()),
+        Some((feature, least)) => Err(format!(
+            "Invalid update version {level} for feature {name}. {name} could not be set to {level} \
+             because it depends on {feature} level {least}"
+        )),
     }
 }
 
