@@ -58,18 +58,31 @@ impl LeaderEpochs {
         after.checked_sub(1).map(|index| self.entries[index].0)
     }
 
-    /// Returns where `epoch` ended in a log that ends at `log_end`; `None` when the log does not
-    /// know it, being newer than all or older than the first.
-    pub(crate) fn end_of(&self, epoch: i32, log_end: i64) -> Option<EpochEnd> {
-        let latest = self.latest().filter(|_| epoch >= 0)?;
+    /// Returns where `epoch` ended in a log that ends at `log_end` and whose leader is in the epoch
+    /// `current`; `None` when the epoch is unknown, being newer than all.
+    ///
+    /// The current epoch need not have an entry: it gets one with its first batch. Until then it
+    /// begins where the log ends, and Kafka, which enters it at the election, answers the same.
+    pub(crate) fn end_of(&self, epoch: i32, current: i32, log_end: i64) -> Option<EpochEnd> {
         let end =
             |epoch, offset| EpochEnd { epoch: LeaderEpoch(epoch), end_offset: Offset(offset) };
-        if epoch == latest {
+        if epoch < 0 {
+            return None;
+        }
+        if epoch == current || Some(epoch) == self.latest() {
             return Some(end(epoch, log_end));
         }
         let after = self.entries.partition_point(|(begun, _)| *begun <= epoch);
-        let (_, next_begin) = *self.entries.get(after)?;
-        Some(match after.checked_sub(1) {
+        let (not_above, next_begin) = match self.entries.get(after) {
+            Some((_, begin)) => (after, *begin),
+            // An epoch that has lost all its records to deletion begins where the log ends, too,
+            // and would have given way to the current one's entry.
+            None if epoch < current => {
+                (self.entries.partition_point(|(_, begin)| *begin < log_end), log_end)
+            }
+            None => return None,
+        };
+        Some(match not_above.checked_sub(1) {
             Some(index) => end(self.entries[index].0, next_begin),
             // Older than all we know: Kafka answers with the epoch asked for, and the first offset.
             None => end(epoch, next_begin),
@@ -107,9 +120,13 @@ mod tests {
         LeaderEpochs::from_entries([(1, 0), (3, 10), (4, 20)])
     }
 
+    fn found(end: Option<EpochEnd>) -> Option<(i32, i64)> {
+        end.map(|end| (end.epoch.0, end.end_offset.0))
+    }
+
     #[test]
     fn an_epoch_ends_where_the_next_begins() {
-        let end = |epoch| epochs().end_of(epoch, 30).map(|end| (end.epoch.0, end.end_offset.0));
+        let end = |epoch| found(epochs().end_of(epoch, 4, 30));
         assert_eq!(end(-1), None);
         assert_eq!(end(0), Some((0, 0)), "older than the log");
         assert_eq!(end(1), Some((1, 10)));
@@ -117,7 +134,31 @@ mod tests {
         assert_eq!(end(3), Some((3, 20)));
         assert_eq!(end(4), Some((4, 30)));
         assert_eq!(end(5), None, "newer than the log");
-        assert_eq!(LeaderEpochs::default().end_of(0, 0), None);
+        assert_eq!(LeaderEpochs::default().end_of(1, 0, 0), None);
+    }
+
+    #[test]
+    fn an_epoch_that_has_written_nothing_yet_begins_where_the_log_ends() {
+        let end = |epoch| found(epochs().end_of(epoch, 7, 30));
+        assert_eq!(end(-1), None);
+        assert_eq!(end(3), Some((3, 20)));
+        assert_eq!(end(4), Some((4, 30)));
+        assert_eq!(end(5), Some((4, 30)), "an epoch before it that wrote nothing");
+        assert_eq!(end(7), Some((7, 30)));
+        assert_eq!(end(8), None);
+
+        let empty = LeaderEpochs::default();
+        assert_eq!(found(empty.end_of(1, 2, 0)), Some((1, 0)));
+        assert_eq!(found(empty.end_of(2, 2, 0)), Some((2, 0)));
+        assert_eq!(found(empty.end_of(3, 2, 0)), None);
+
+        let mut deleted = epochs();
+        deleted.truncate_start(30);
+        assert_eq!(deleted.entries(), [(4, 30)]);
+        for epoch in [3, 4, 5, 7] {
+            let ended = found(deleted.end_of(epoch, 7, 30));
+            assert_eq!(ended, Some((epoch, 30)), "nothing is left of an earlier one");
+        }
     }
 
     #[test]

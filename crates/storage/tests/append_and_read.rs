@@ -28,7 +28,7 @@ fn records_come_back_with_offsets_and_epoch() {
     let batches = batches_from(&mut log, 0);
     assert!(batches.iter().all(|batch| batch.header.leader_epoch == LeaderEpoch(1)));
     assert_eq!(log.latest_epoch(), Some(LeaderEpoch(1)));
-    assert_eq!(log.end_offset_for(LeaderEpoch(1)).unwrap().end_offset, Offset(3));
+    assert_eq!(log.end_offset_for(LeaderEpoch(1), LeaderEpoch(1)).unwrap().end_offset, Offset(3));
 }
 
 #[test]
@@ -386,7 +386,7 @@ fn followers_keep_offsets_and_epochs() {
     let behind = log.append(Append::from_leader(batch(21, 5).build())).unwrap_err();
     assert!(matches!(behind, AppendError::OffsetsOutOfOrder { .. }));
     assert_eq!(log.log_end_offset(), Offset(22));
-    assert_eq!(log.end_offset_for(LeaderEpoch(3)).unwrap().end_offset, Offset(20));
+    assert_eq!(log.end_offset_for(LeaderEpoch(3), LeaderEpoch(5)).unwrap().end_offset, Offset(20));
     let offsets: Vec<i64> = records_from(&mut log, 0).iter().map(|(offset, _)| *offset).collect();
     assert_eq!(offsets, [10, 11, 20, 21]);
     assert_eq!(records_from(&mut log, 12).len(), 2, "a read in a gap goes on behind it");

@@ -485,7 +485,8 @@ fn leader_epochs_survive_crashes_and_damage() {
     let mut machine = Machine::new(config());
     let mut log = machine.open();
     let epochs = |log: &Log| {
-        [1, 4, 6].map(|epoch| log.end_offset_for(LeaderEpoch(epoch)).map(|end| end.end_offset.0))
+        let end = |epoch| log.end_offset_for(LeaderEpoch(epoch), LeaderEpoch(6));
+        [1, 4, 6].map(|epoch| end(epoch).map(|end| end.end_offset.0))
     };
     for epoch in [1, 4, 6] {
         for _ in 0..10 {

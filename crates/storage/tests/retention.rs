@@ -81,7 +81,7 @@ fn deleted_records_free_whole_segments_whatever_the_policy() {
     log.delete_records_to(Offset(10)).unwrap();
     assert_eq!(log.enforce_retention(Offset(10)).unwrap(), 2, "the active segment stays");
     assert!(records_from(&mut log, 10).is_empty());
-    assert_eq!(log.end_offset_for(LeaderEpoch(1)).unwrap().end_offset, Offset(10));
+    assert_eq!(log.end_offset_for(LeaderEpoch(1), LeaderEpoch(1)).unwrap().end_offset, Offset(10));
 }
 
 #[test]

@@ -83,23 +83,24 @@ impl Partition {
         })
     }
 
-    /// Where `epoch` ended, and the epoch itself or the last one before it; `None` if the log
-    /// knows neither.
+    /// Where `epoch` ended, and the epoch itself or the last one before it; `None` if neither is
+    /// known.
     pub(crate) fn end_of_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
         let state = self.state.lock();
-        let log = state.log.as_ref()?;
-        if epoch == self.leader_epoch() {
-            return Some((epoch, log.log_end_offset().0));
-        }
-        let end = log.end_offset_for(LeaderEpoch(epoch))?;
+        let current = LeaderEpoch(self.leader_epoch());
+        let end = state.log.as_ref()?.end_offset_for(LeaderEpoch(epoch), current)?;
         Some((end.epoch.0, end.end_offset.0))
     }
 
-    /// The epoch in which the record at `offset` was written, or -1.
+    /// The epoch in which the record at `offset` was written, or would be at the end of the log;
+    /// -1 if unknown.
     pub(crate) fn epoch_at(&self, offset: i64) -> i32 {
         let state = self.state.lock();
-        let epoch = state.log.as_ref().and_then(|log| log.epoch_at(Offset(offset)));
-        epoch.map_or(-1, |epoch| epoch.0)
+        let Some(log) = &state.log else { return -1 };
+        if offset == log.log_end_offset().0 {
+            return self.leader_epoch();
+        }
+        log.epoch_at(Offset(offset)).map_or(-1, |epoch| epoch.0)
     }
 
     /// The first record that is not older than `timestamp`.

@@ -12,6 +12,7 @@ mod every_version;
 mod groups;
 mod http_door;
 mod idempotence_and_sessions;
+mod leader_epochs;
 mod lifecycle;
 mod limits;
 mod loggers;

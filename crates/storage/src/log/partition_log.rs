@@ -230,9 +230,10 @@ impl Log {
         self.epochs.latest().map(LeaderEpoch)
     }
 
-    /// Returns where `epoch` ended; `None` when the log does not know the epoch.
-    pub fn end_offset_for(&self, epoch: LeaderEpoch) -> Option<EpochEnd> {
-        self.epochs.end_of(epoch.0, self.next_offset)
+    /// Returns where `epoch` ended when the leader's is `current`, written in or not; `None` when
+    /// the epoch is unknown.
+    pub fn end_offset_for(&self, epoch: LeaderEpoch, current: LeaderEpoch) -> Option<EpochEnd> {
+        self.epochs.end_of(epoch.0, current.0, self.next_offset)
     }
 
     /// Returns the epoch in which the record at `offset` was written.
