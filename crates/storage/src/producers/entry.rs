@@ -72,7 +72,8 @@ pub(crate) enum EpochRule {
     NotBelow,
     /// It is above: version 2 of the protocol raises the epoch with each transaction, so that a
     /// late marker cannot end the next one. Only a marker of a transaction that has ended already
-    /// may be repeated.
+    /// may be repeated, and a transaction in the largest epoch, which should not have been begun,
+    /// may be ended in it, because it could never be otherwise.
     Above,
 }
 
@@ -195,6 +196,7 @@ impl ProducerEntry {
             self.check_epoch(batch.producer_id, batch.epoch)?;
             let is_late = rule == EpochRule::Above
                 && batch.epoch == self.epoch
+                && batch.epoch != i16::MAX
                 && self.transaction_begin.is_some();
             if is_late {
                 return Err(self.invalid_epoch(batch.producer_id, batch.epoch));
@@ -380,5 +382,16 @@ mod tests {
         assert!(matches!(late, Err(AppendError::InvalidProducerEpoch { .. })), "{late:?}");
         assert_eq!(entry.transaction_begin, Some(13));
         assert!(end(&mut entry, 1, EpochRule::NotBelow).unwrap().is_some(), "as version 0 does");
+    }
+
+    #[test]
+    fn a_transaction_in_the_largest_epoch_can_be_ended() {
+        let mut entry = ProducerEntry::default();
+        let open = ProducerBatch { is_transactional: true, ..batch(i16::MAX, 0, 2, 10) };
+        add(&mut entry, open).unwrap();
+        let marker = EndTransactionMarker { committed: false, coordinator_epoch: 5 };
+        let end = batch(i16::MAX, -1, 1, 12);
+        let ended = entry.end_transaction(&end, marker, EpochRule::Above, Strictness::Epoch);
+        assert!(ended.unwrap().is_some());
     }
 }
