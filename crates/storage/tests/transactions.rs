@@ -103,6 +103,11 @@ fn a_transaction_begins_only_with_the_guard_of_its_verification() {
     end(&mut log, 1, 0, false).unwrap();
     let late = try_append(&mut log, &first, Some(guard)).unwrap_err();
     assert!(matches!(late, AppendError::NotInTransaction { .. }), "{late}");
+    // A marker of version 2 fences the batch, which its producer can recover from.
+    let guard = log.begin_verification(ProducerId(2), ProducerEpoch(0), 0, false);
+    end(&mut log, 2, 1, false).unwrap();
+    let fenced = try_append(&mut log, &data(2, 0, 0, &["a"]), guard).unwrap_err();
+    assert!(matches!(fenced, AppendError::InvalidProducerEpoch { .. }), "{fenced}");
 
     let guard = begin(&mut log, 0, 1);
     let gap = try_append(&mut log, &data(1, 0, 1, &["b"]), guard).unwrap_err();

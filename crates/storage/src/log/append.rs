@@ -260,6 +260,9 @@ impl Log {
         let Self { producers, verifications, .. } = self;
         if batch.is_transactional && !producers.has_open_transaction(batch.producer_id, batch.epoch)
         {
+            // A marker that fences the producer takes the guard away, too. The epoch comes first:
+            // a producer recovers from being fenced, and not from having no transaction.
+            producers.check_epoch(batch)?;
             verifications.check(batch, guard)?;
         }
         if append.origin == Origin::Client {

@@ -226,7 +226,8 @@ impl ProducerEntry {
         }
     }
 
-    fn check_epoch(&self, producer_id: i64, epoch: i16) -> Result<(), AppendError> {
+    /// Checks that no later epoch of the producer is known.
+    pub(crate) fn check_epoch(&self, producer_id: i64, epoch: i16) -> Result<(), AppendError> {
         if epoch >= self.epoch { Ok(()) } else { Err(self.invalid_epoch(producer_id, epoch)) }
     }
 

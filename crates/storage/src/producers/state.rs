@@ -118,6 +118,12 @@ impl ProducerState {
         self.commit(staged).pop()
     }
 
+    /// Checks that no later epoch of a batch's producer is known.
+    pub(crate) fn check_epoch(&self, batch: &ProducerBatch) -> Result<(), AppendError> {
+        let known = self.producers.get(&batch.producer_id);
+        known.map_or(Ok(()), |known| known.check_epoch(batch.producer_id, batch.epoch))
+    }
+
     /// Reports whether a producer has a transaction open in this epoch.
     pub(crate) fn has_open_transaction(&self, producer_id: i64, epoch: i16) -> bool {
         let known = self.producers.get(&producer_id);
