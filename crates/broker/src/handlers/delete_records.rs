@@ -48,6 +48,9 @@ fn delete(topic: &Topic, index: i32, offset: i64) -> Result<i64, ErrorCode> {
         return Err(ErrorCode::InvalidTopicException);
     }
     let partition = topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    if partition.is_offline() {
+        return Err(ErrorCode::KafkaStorageError);
+    }
     if !partition.may_delete_records() {
         return Err(ErrorCode::PolicyViolation);
     }

@@ -1,5 +1,7 @@
 //! DescribeProducers, version 0: who writes to partitions, and since when in a transaction.
 
+use std::sync::Arc;
+
 use fleuve_metadata::image::AclOperation;
 use fleuve_protocol::messages::describe_producers_request::DescribeProducersRequest;
 use fleuve_protocol::messages::describe_producers_response::{
@@ -9,6 +11,7 @@ use fleuve_protocol::{ErrorCode, Str};
 
 use super::permission;
 use crate::request::{Context, Outcome};
+use crate::topics::Topic;
 
 const NO_TRANSACTION: i64 = -1;
 
@@ -18,18 +21,18 @@ pub(crate) fn handle(
 ) -> Outcome<DescribeProducersResponse> {
     let mut response = DescribeProducersResponse::default();
     for topic in request.topics {
-        let permitted = permission::topic(context, AclOperation::Read, &topic.name);
-        let found = context.node.topics.by_name(&topic.name).filter(|_| permitted.is_ok());
-        let missing = permitted.err().unwrap_or(ErrorCode::UnknownTopicOrPartition);
+        let found = find(context, &topic.name);
         let partitions = topic.partition_indexes.iter().map(|index| {
-            let partition = found.as_ref().and_then(|topic| topic.partition(*index));
-            let Some(partition) = partition else {
-                return PartitionResponse {
-                    partition_index: *index,
-                    error_code: missing.code(),
-                    error_message: Some(Str::from(missing.message())),
-                    ..Default::default()
-                };
+            let partition = match &found {
+                Ok(topic) => topic.partition(*index).ok_or(ErrorCode::UnknownTopicOrPartition),
+                Err(code) => Err(*code),
+            };
+            let partition = match partition {
+                Ok(partition) if partition.is_offline() => {
+                    return failure(*index, ErrorCode::KafkaStorageError);
+                }
+                Ok(partition) => partition,
+                Err(code) => return failure(*index, code),
             };
             let mut producers = partition.producers();
             producers.sort_unstable_by_key(|producer| producer.producer_id);
@@ -53,4 +56,18 @@ pub(crate) fn handle(
         response.topics.push(TopicResponse { name: topic.name, partitions });
     }
     Outcome::Now(response)
+}
+
+fn find(context: &Context, name: &Str) -> Result<Arc<Topic>, ErrorCode> {
+    permission::topic(context, AclOperation::Read, name)?;
+    context.node.topics.by_name(name).ok_or(ErrorCode::UnknownTopicOrPartition)
+}
+
+fn failure(partition_index: i32, code: ErrorCode) -> PartitionResponse {
+    PartitionResponse {
+        partition_index,
+        error_code: code.code(),
+        error_message: Some(Str::from(code.message())),
+        ..Default::default()
+    }
 }

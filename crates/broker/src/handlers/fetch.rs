@@ -205,6 +205,12 @@ impl Work {
         room: i32,
         whole_first: bool,
     ) -> Part {
+        if partition.is_gone() {
+            return failure(wanted.partition, ErrorCode::UnknownTopicOrPartition);
+        }
+        if partition.is_offline() {
+            return failure(wanted.partition, ErrorCode::KafkaStorageError);
+        }
         if let Some(code) = errors::epoch(wanted.leader_epoch, partition.leader_epoch()) {
             return failure(wanted.partition, code);
         }

@@ -57,6 +57,9 @@ fn look_up(
     partition: &Partition,
     wanted: &OffsetForLeaderPartition,
 ) -> Result<(i32, i64), ErrorCode> {
+    if partition.is_offline() {
+        return Err(ErrorCode::KafkaStorageError);
+    }
     match errors::epoch(wanted.current_leader_epoch, partition.leader_epoch()) {
         Some(code) => Err(code),
         None => Ok(partition.end_of_epoch(wanted.leader_epoch).unwrap_or((UNDEFINED, -1))),

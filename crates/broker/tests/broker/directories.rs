@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use fleuve_broker::{Broker, Components};
 use fleuve_protocol::messages::alter_replica_log_dirs_request as alter;
+use fleuve_protocol::messages::delete_records_request as deletion;
 use fleuve_protocol::messages::describe_log_dirs_request::DescribeLogDirsRequest;
 use fleuve_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult,
 };
+use fleuve_protocol::messages::describe_producers_request as producers;
 use fleuve_protocol::messages::list_offsets_request as offsets;
 use fleuve_protocol::messages::metadata_request::MetadataRequest;
+use fleuve_protocol::messages::offset_for_leader_epoch_request as epochs;
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_sim::{Effect, Fault, Operation, SimDisk};
 
@@ -169,6 +172,33 @@ async fn start_on(disk: &SimDisk) -> (Broker, TestClient) {
     (broker, client)
 }
 
+/// What is answered about a partition by those who look into its log for other things than records.
+async fn answers_about(client: &mut TestClient, partition: i32) -> [i16; 4] {
+    let name = Str::from("words");
+    let wanted = epochs::OffsetForLeaderPartition {
+        partition,
+        current_leader_epoch: -1,
+        ..Default::default()
+    };
+    let topic = epochs::OffsetForLeaderTopic { topic: name.clone(), partitions: vec![wanted] };
+    let request = epochs::OffsetForLeaderEpochRequest { topics: vec![topic], ..Default::default() };
+    let ended = client.call(&request, 4).await.topics[0].partitions[0].error_code;
+
+    let mut request = fetch_request("words", partition, 1);
+    request.topics[0].partitions[0].last_fetched_epoch = 0;
+    let fetched = client.call(&request, 12).await.responses[0].partitions[0].error_code;
+
+    let wanted = deletion::DeleteRecordsPartition { partition_index: partition, offset: 1 };
+    let topic = deletion::DeleteRecordsTopic { name: name.clone(), partitions: vec![wanted] };
+    let request = deletion::DeleteRecordsRequest { topics: vec![topic], ..Default::default() };
+    let deleted = client.call(&request, 2).await.topics[0].partitions[0].error_code;
+
+    let topic = producers::TopicRequest { name, partition_indexes: vec![partition] };
+    let request = producers::DescribeProducersRequest { topics: vec![topic] };
+    let described = client.call(&request, 0).await.topics[0].partitions[0].error_code;
+    [ended, fetched, deleted, described]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_directory_takes_its_partitions_offline_and_no_others() {
     let disk = SimDisk::new();
@@ -205,6 +235,7 @@ async fn a_failed_directory_takes_its_partitions_offline_and_no_others() {
         }
         let fetched = client.call(&fetch_request("words", lost, 1), 12).await;
         assert_eq!(fetched.responses[0].partitions[0].error_code, failed);
+        assert_eq!(answers_about(&mut client, lost).await, [failed; 4]);
         let request = offsets::ListOffsetsRequest {
             topics: vec![offsets::ListOffsetsTopic {
                 name: Str::from("words"),
