@@ -227,6 +227,10 @@ impl Work {
         if wanted.last_fetched_epoch >= 0 {
             match partition.end_of_epoch(wanted.last_fetched_epoch) {
                 None => return failure(wanted.partition, ErrorCode::OffsetOutOfRange),
+                // Below the start of the log nobody finds the way back to where epochs part.
+                Some(_) if wanted.fetch_offset < data.log_start_offset => {
+                    return failure(wanted.partition, ErrorCode::OffsetOutOfRange);
+                }
                 Some((epoch, end))
                     if epoch < wanted.last_fetched_epoch || end < wanted.fetch_offset =>
                 {

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fleuve_broker::{Broker, Components};
-use fleuve_protocol::Str;
 use fleuve_protocol::messages::delete_records_request::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
@@ -15,6 +14,7 @@ use fleuve_protocol::messages::list_offsets_request::{
 use fleuve_protocol::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
+use fleuve_protocol::{ErrorCode, Str};
 use fleuve_sim::{Crash, SimDisk};
 
 use crate::support::{TestClient, fetch_request, settings};
@@ -123,5 +123,24 @@ async fn an_epoch_in_which_nothing_was_written_ends_where_the_log_does() {
     }
     assert_eq!(end_of(&mut client, "words", 1, 2).await, (0, 2));
     assert_eq!(end_of(&mut client, "cut", 1, 2).await, (1, 2));
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_below_the_log_start_is_out_of_range_whatever_its_epoch() {
+    let disk = SimDisk::new();
+    let (mut broker, mut client) = start(&disk).await;
+    client.create_topic("words", 1).await;
+    assert_eq!(client.produce("words", 0, &["a", "b", "c"]).await.error_code, 0);
+    for _ in 0..2 {
+        (broker, client) = crash(&disk, broker).await;
+    }
+    assert_eq!(client.produce("words", 0, &["d"]).await.error_code, 0);
+    delete_records(&mut client, "words", 2).await;
+    let diverging = fetch(&mut client, "words", 2, 1).await;
+    assert_eq!((diverging.error_code, diverging.diverging_epoch.end_offset), (0, 3));
+    let below = fetch(&mut client, "words", 1, 1).await;
+    assert_eq!(below.error_code, ErrorCode::OffsetOutOfRange.code(), "{below:?}");
+    assert_eq!(below.diverging_epoch.end_offset, -1);
     broker.shutdown().await;
 }
