@@ -33,6 +33,8 @@ use crate::quotas::Client;
 use crate::request::{Context, Outcome};
 use crate::topics::Topic;
 
+/// From here on clients know `KAFKA_STORAGE_ERROR`.
+const STORAGE_ERRORS_FROM: i16 = 6;
 const TOPIC_IDS_FROM: i16 = 13;
 const LEADER_HINTS_FROM: i16 = 16;
 const READ_COMMITTED: i8 = 1;
@@ -308,6 +310,12 @@ impl Work {
                     tracing::error!(%error, "read failed");
                     data = failure(wanted.partition, ErrorCode::KafkaStorageError).data;
                 }
+            }
+            if self.version < STORAGE_ERRORS_FROM
+                && data.error_code == ErrorCode::KafkaStorageError.code()
+            {
+                // Clients that do not know the code would give up; with this one they try again.
+                data.error_code = ErrorCode::NotLeaderOrFollower.code();
             }
             let response = reply.response();
             if self.version >= LEADER_HINTS_FROM {
