@@ -41,21 +41,34 @@ const ACKS_ALL: i16 = -1;
 const ACKS_LEADER: i16 = 1;
 const ACKS_NONE: i16 = 0;
 
+const UNKNOWN: i64 = -1;
+
 /// Why a partition's batch was not appended.
 struct Refusal {
     code: ErrorCode,
     message: String,
     /// Single records that are to blame, by their position in the batch.
     records: Vec<(i32, String)>,
+    /// Where the partition begins, which is told if its log found fault with the batch.
+    log_start_offset: i64,
 }
 
 impl Refusal {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), records: Vec::new() }
+        let (records, log_start_offset) = (Vec::new(), UNKNOWN);
+        Self { code, message: message.into(), records, log_start_offset }
     }
 
-    fn of(error: AppendError) -> Self {
-        let refusal = Self::new(errors::append(&error), error.to_string());
+    fn of(error: AppendError, partition: &Partition) -> Self {
+        let code = errors::append(&error);
+        let log_start_offset = match code {
+            ErrorCode::CorruptMessage
+            | ErrorCode::KafkaStorageError
+            | ErrorCode::MessageTooLarge
+            | ErrorCode::RecordListTooLarge => UNKNOWN,
+            _ => partition.log_start_offset(),
+        };
+        let refusal = Self { log_start_offset, ..Self::new(code, error.to_string()) };
         match error {
             AppendError::InvalidRecords(found) => Self { records: found.faults, ..refusal },
             _ => refusal,
@@ -251,7 +264,7 @@ fn append(
                 if let AppendError::Batch(BatchError::DecompressedTooLarge { .. }) = &error {
                     context.node.bombs.add(1);
                 }
-                Refusal::of(error)
+                Refusal::of(error, partition)
             })?;
         if appended.is_duplicate {
             return Ok((Arc::clone(partition), appended));
@@ -323,7 +336,8 @@ fn refuse(index: i32, refusal: Refusal) -> PartitionProduceResponse {
     PartitionProduceResponse {
         index,
         error_code: refusal.code.code(),
-        base_offset: -1,
+        base_offset: UNKNOWN,
+        log_start_offset: refusal.log_start_offset,
         record_errors: refusal.records.into_iter().map(describe_record).collect(),
         error_message: Some(Str::from(refusal.message)),
         ..Default::default()

@@ -113,7 +113,8 @@ async fn damaged_and_missing_things_get_their_codes() {
     ];
     for (records, code) in cases {
         let response = client.call(&produce_request("words", 0, -1, records.into()), 9).await;
-        assert_eq!(response.responses[0].partition_responses[0].error_code, code.code());
+        let refused = &response.responses[0].partition_responses[0];
+        assert_eq!((refused.error_code, refused.log_start_offset), (code.code(), -1));
     }
     for (topic, partition) in [("missing", 0), ("words", 7), ("words", -1)] {
         let code = ErrorCode::UnknownTopicOrPartition.code();
@@ -141,5 +142,6 @@ async fn records_that_break_a_rule_are_named() {
     let explained = refused.record_errors[0].batch_index_error_message.as_deref();
     assert!(explained.is_some_and(|text| text.contains("key")), "{explained:?}");
     assert!(refused.error_message.is_some());
+    assert_eq!(refused.log_start_offset, 0, "the log itself was asked");
     broker.stop().await;
 }
