@@ -10,6 +10,7 @@ use fleuve_protocol::messages::describe_producers_response::{
 use fleuve_protocol::{ErrorCode, Str};
 
 use super::permission;
+use crate::metadata_log::is_valid_topic_name;
 use crate::request::{Context, Outcome};
 use crate::topics::Topic;
 
@@ -59,6 +60,10 @@ pub(crate) fn handle(
 }
 
 fn find(context: &Context, name: &Str) -> Result<Arc<Topic>, ErrorCode> {
+    // What a topic cannot be called is no secret, so that nobody is asked for permission.
+    if !is_valid_topic_name(name) {
+        return Err(ErrorCode::InvalidTopicException);
+    }
     permission::topic(context, AclOperation::Read, name)?;
     context.node.topics.by_name(name).ok_or(ErrorCode::UnknownTopicOrPartition)
 }

@@ -455,6 +455,22 @@ async fn a_transaction_left_open_is_aborted_in_time_and_markers_end_what_hangs()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn producers_of_a_topic_that_cannot_be_are_not_described() {
+    let broker = TestBroker::start(&[]).await;
+    let client = &mut broker.connect().await;
+    for (name, code) in [
+        ("a b", ErrorCode::InvalidTopicException),
+        ("", ErrorCode::InvalidTopicException),
+        ("missing", ErrorCode::UnknownTopicOrPartition),
+    ] {
+        let topics = vec![TopicRequest { name: Str::from(name), partition_indexes: vec![0] }];
+        let described = client.call(&DescribeProducersRequest { topics }, 0).await;
+        assert_eq!(described.topics[0].partitions[0].error_code, code.code(), "{name:?}");
+    }
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_versions_are_answered() {
     let broker = TestBroker::start(&[]).await;
     let client = &mut broker.connect().await;
