@@ -1,9 +1,10 @@
 //! WriteTxnMarkers, versions 1–2: ends transactions in partitions, for other brokers and for
 //! administrators who end one that hangs.
 
+use std::collections::BTreeMap;
+
 use fleuve_coordinator::transaction::Producer;
 use fleuve_metadata::image::AclOperation;
-use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::write_txn_markers_request::{
     WritableTxnMarker, WriteTxnMarkersRequest,
 };
@@ -12,6 +13,7 @@ use fleuve_protocol::messages::write_txn_markers_response::{
     WriteTxnMarkersResponse,
 };
 use fleuve_protocol::records::EndTransactionMarker;
+use fleuve_protocol::{ErrorCode, Str};
 use fleuve_types::{ProducerEpoch, ProducerId, TopicPartition};
 
 use super::{errors, permission};
@@ -32,33 +34,55 @@ pub(crate) fn handle(
     }
     let context = context.clone();
     Outcome::later(async move {
-        let mut response = WriteTxnMarkersResponse::default();
+        let mut results = Results::default();
         for marker in request.markers {
-            response.markers.push(write(&context, marker).await);
+            write(&context, marker, &mut results).await;
         }
-        response
+        results.into_response()
     })
 }
 
 fn refuse(request: WriteTxnMarkersRequest, code: ErrorCode) -> WriteTxnMarkersResponse {
-    let markers = request.markers.into_iter().map(|marker| {
-        let topics = marker.topics.into_iter().map(|topic| WritableTxnMarkerTopicResult {
-            name: topic.name,
-            partitions: {
-                let indexes = topic.partition_indexes.into_iter();
-                let partition = |partition_index| WritableTxnMarkerPartitionResult {
-                    partition_index,
-                    error_code: code.code(),
-                };
-                indexes.map(partition).collect()
-            },
-        });
-        WritableTxnMarkerResult { producer_id: marker.producer_id, topics: topics.collect() }
-    });
-    WriteTxnMarkersResponse { markers: markers.collect() }
+    let mut results = Results::default();
+    for marker in request.markers {
+        for topic in marker.topics {
+            for index in topic.partition_indexes {
+                results.enter(marker.producer_id, &topic.name, index, code);
+            }
+        }
+    }
+    results.into_response()
 }
 
-async fn write(context: &Context, request: WritableTxnMarker) -> WritableTxnMarkerResult {
+/// What became of each marker, by producer, topic and partition: coordinators look a producer up
+/// once, however many of the markers were its. Where two are for the same partition, the later
+/// counts.
+#[derive(Debug, Default)]
+struct Results(BTreeMap<i64, BTreeMap<Str, BTreeMap<i32, ErrorCode>>>);
+
+impl Results {
+    fn enter(&mut self, producer_id: i64, topic: &Str, partition_index: i32, code: ErrorCode) {
+        let topics = self.0.entry(producer_id).or_default();
+        topics.entry(topic.clone()).or_default().insert(partition_index, code);
+    }
+
+    fn into_response(self) -> WriteTxnMarkersResponse {
+        let partition = |(partition_index, code): (i32, ErrorCode)| {
+            WritableTxnMarkerPartitionResult { partition_index, error_code: code.code() }
+        };
+        let topic = |(name, partitions): (Str, BTreeMap<i32, ErrorCode>)| {
+            let partitions = partitions.into_iter().map(partition).collect();
+            WritableTxnMarkerTopicResult { name, partitions }
+        };
+        let marker = |(producer_id, topics): (i64, BTreeMap<_, _>)| {
+            let topics = topics.into_iter().map(topic).collect();
+            WritableTxnMarkerResult { producer_id, topics }
+        };
+        WriteTxnMarkersResponse { markers: self.0.into_iter().map(marker).collect() }
+    }
+}
+
+async fn write(context: &Context, request: WritableTxnMarker, results: &mut Results) {
     let node = &context.node;
     let marker = Marker {
         producer: Producer {
@@ -71,30 +95,26 @@ async fn write(context: &Context, request: WritableTxnMarker) -> WritableTxnMark
         },
         raises_epoch: request.transaction_version >= RAISES_EPOCH_FROM,
     };
-    let mut topics = Vec::with_capacity(request.topics.len());
+    let producer_id = request.producer_id;
     let mut appended = Vec::new();
-    for (topic_index, topic) in request.topics.into_iter().enumerate() {
-        let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
-        for (index, partition_index) in topic.partition_indexes.into_iter().enumerate() {
-            let name = TopicPartition::new(topic.name.as_str(), partition_index);
-            let error_code = match markers::append(node, &name, marker) {
+    for topic in request.topics {
+        for index in topic.partition_indexes {
+            let name = TopicPartition::new(topic.name.as_str(), index);
+            match markers::append(node, &name, marker) {
                 Ok((partition, next_offset)) => {
-                    appended.push((topic_index, index, partition, next_offset));
-                    0
+                    appended.push((topic.name.clone(), index, partition, next_offset));
                 }
-                Err(error) => code_of(&error).code(),
-            };
-            partitions.push(WritableTxnMarkerPartitionResult { partition_index, error_code });
-        }
-        topics.push(WritableTxnMarkerTopicResult { name: topic.name, partitions });
-    }
-    for (topic_index, index, partition, next_offset) in appended {
-        if !markers::wait_for(node, &partition, next_offset).await {
-            let code = ErrorCode::KafkaStorageError;
-            topics[topic_index].partitions[index].error_code = code.code();
+                Err(error) => results.enter(producer_id, &topic.name, index, code_of(&error)),
+            }
         }
     }
-    WritableTxnMarkerResult { producer_id: request.producer_id, topics }
+    for (topic, index, partition, next_offset) in appended {
+        let code = match markers::wait_for(node, &partition, next_offset).await {
+            true => ErrorCode::None,
+            false => ErrorCode::KafkaStorageError,
+        };
+        results.enter(producer_id, &topic, index, code);
+    }
 }
 
 fn code_of(error: &MarkerError) -> ErrorCode {

@@ -455,6 +455,29 @@ async fn a_transaction_left_open_is_aborted_in_time_and_markers_end_what_hangs()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn markers_of_one_producer_are_answered_together() {
+    let broker = TestBroker::start(&[]).await;
+    let client = &mut broker.connect().await;
+    start(client).await;
+    let marker = |producer_id, partition_indexes| WritableTxnMarker {
+        producer_id,
+        topics: vec![WritableTxnMarkerTopic { name: NAME, partition_indexes }],
+        ..Default::default()
+    };
+    let markers = vec![marker(9, vec![0]), marker(8, vec![0]), marker(9, vec![7])];
+    let written = client.call(&WriteTxnMarkersRequest { markers }, 1).await.markers;
+    let codes_of = |producer_id| {
+        let found: Vec<_> = written.iter().filter(|it| it.producer_id == producer_id).collect();
+        assert_eq!((found.len(), found[0].topics.len()), (1, 1), "{written:?}");
+        let partitions = found[0].topics[0].partitions.iter();
+        partitions.map(|it| (it.partition_index, it.error_code)).collect::<Vec<_>>()
+    };
+    assert_eq!(codes_of(8), [(0, 0)]);
+    assert_eq!(codes_of(9), [(0, 0), (7, ErrorCode::UnknownTopicOrPartition.code())]);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn producers_of_a_topic_that_cannot_be_are_not_described() {
     let broker = TestBroker::start(&[]).await;
     let client = &mut broker.connect().await;
