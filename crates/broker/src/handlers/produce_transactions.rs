@@ -77,6 +77,7 @@ pub(super) fn admit(context: &Context, request: &ProduceRequest) -> Admission {
     let client = Client::of_produce(context.version);
     let is_required = verification::is_wanted(&context.node, client);
     let checks = Checks { is_required, ..Checks::default() };
+    let mut is_authorized = false;
     let mut producer: Option<Producer> = None;
     let mut partitions = Vec::new();
     for (topic_index, topic_data) in request.topic_data.iter().enumerate() {
@@ -84,7 +85,16 @@ pub(super) fn admit(context: &Context, request: &ProduceRequest) -> Admission {
             let records = data.records.as_deref().unwrap_or_default();
             // Whatever else is wrong with it is found when it is appended.
             let Ok(header) = BatchHeader::parse(records) else { continue };
-            if !header.attributes.is_transactional() || !header.has_producer() {
+            if !header.attributes.is_transactional() {
+                continue;
+            }
+            if !is_authorized {
+                if let Err(code) = authorize(context, request) {
+                    return Admission::Refused(code);
+                }
+                is_authorized = true;
+            }
+            if !header.has_producer() {
                 continue;
             }
             let found = Producer { id: header.producer_id, epoch: header.producer_epoch };
@@ -111,19 +121,22 @@ pub(super) fn admit(context: &Context, request: &ProduceRequest) -> Admission {
             }
         }
     }
-    if producer.is_some()
-        && let Some(id) = &request.transactional_id
-        && let Err(code) = permission::transactional_id(context, AclOperation::Write, id)
-    {
-        return Admission::Refused(code);
-    }
     match (producer, &request.transactional_id) {
-        // Kafka's word for a transaction without a transactional id.
-        (Some(_), None) => Admission::Refused(ErrorCode::TransactionalIdAuthorizationFailed),
         (Some(producer), Some(id)) if !partitions.is_empty() => {
             Admission::Ask(Question { client, transactional_id: id.clone(), producer, partitions })
         }
         _ => Admission::Ready(checks),
+    }
+}
+
+/// Checks that the client may write in the name of the request's transactional id, which every
+/// batch of a transaction needs, be it of a producer or not. That comes before anything is begun on
+/// behalf of the batch.
+fn authorize(context: &Context, request: &ProduceRequest) -> Result<(), ErrorCode> {
+    match &request.transactional_id {
+        Some(id) => permission::transactional_id(context, AclOperation::Write, id),
+        // Kafka's word for a transaction without a transactional id.
+        None => Err(ErrorCode::TransactionalIdAuthorizationFailed),
     }
 }
 

@@ -23,6 +23,7 @@ use fleuve_protocol::messages::list_transactions_request::ListTransactionsReques
 use fleuve_protocol::messages::offset_fetch_request::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
+use fleuve_protocol::messages::produce_request::PartitionProduceData;
 use fleuve_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequest, TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
@@ -489,6 +490,39 @@ async fn producers_of_a_topic_that_cannot_be_are_not_described() {
         let topics = vec![TopicRequest { name: Str::from(name), partition_indexes: vec![0] }];
         let described = client.call(&DescribeProducersRequest { topics }, 0).await;
         assert_eq!(described.topics[0].partitions[0].error_code, code.code(), "{name:?}");
+    }
+    broker.stop().await;
+}
+
+/// Whatever else is wrong with a batch of a transaction, only those may send one who may use the
+/// transactional id.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_batch_of_a_transaction_goes_without_a_transactional_id() {
+    let broker = TestBroker::start(&[]).await;
+    let client = &mut broker.connect().await;
+    start(client).await;
+    let records = |producer_id: Option<i64>| {
+        let producer = producer_id.map(|id| BatchProducer {
+            id: ProducerId(id),
+            epoch: ProducerEpoch(0),
+            base_sequence: 0,
+        });
+        batch_with(BatchOptions { producer, transactional: true, ..Default::default() }, &["a"])
+    };
+    let without_producer = produce_request("words", 0, -1, records(None));
+    let mut of_two = produce_request("words", 0, -1, records(Some(1)));
+    let second = PartitionProduceData { index: 0, records: Some(records(Some(2))) };
+    of_two.topic_data[0].partition_data.push(second);
+    let denied = ErrorCode::TransactionalIdAuthorizationFailed;
+    for (mut request, code) in [
+        (without_producer, ErrorCode::InvalidRecord),
+        (of_two, ErrorCode::InvalidProducerIdMapping),
+    ] {
+        for (id, code) in [(None, denied), (Some(ID), code)] {
+            request.transactional_id = id;
+            let response = client.call(&request, 12).await;
+            assert_eq!(response.responses[0].partition_responses[0].error_code, code.code());
+        }
     }
     broker.stop().await;
 }
