@@ -1,9 +1,10 @@
 //! Produce, versions 3–13: appending record batches.
 //!
 //! Clients are told of versions from 0 on, see the table in `dispatch`. Departs from Kafka in that
-//! a transaction cannot begin with a request that wants no acknowledgement, and that a batch
-//! cannot be of a transaction without being of a producer. Hints at another leader (KIP-951) are
-//! never given, because every partition is led here.
+//! a transaction cannot begin with a request that wants no acknowledgement, that a batch cannot be of
+//! a transaction without being of a producer, and in what becomes of batches whose records do not
+//! count up from their base offset (see `examine.rs` in `storage`). Hints at another leader (KIP-951)
+//! are never given, because every partition is led here.
 //!
 //! Appends happen here and now, in the order of the requests. What may come later is the answer
 //! to `acks=all`: it waits in the purgatory until the high watermark has passed the batches.

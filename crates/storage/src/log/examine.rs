@@ -5,6 +5,12 @@
 //! batches are decompressed when the topic is compacted, as every record must have a key then,
 //! stored under another codec than they came in, or when their headers leave open whether all
 //! records have a time that the topic allows.
+//!
+//! Departs from Kafka on purpose where the records of a batch do not count up from its base offset by
+//! ones although its header says so. Kafka stores such a batch as it came if it is not compressed,
+//! so that consumers may find an offset twice or miss one, and makes it anew if it is compressed.
+//! Here it is refused wherever its records are looked at. A compressed one that is not looked at is
+//! stored as it came: to find it out, every batch would have to be decompressed.
 
 use fleuve_protocol::records::{
     Batch, BatchHeader, Batches, Compression, Decompressor, RecordIter, RecordsSummary,
