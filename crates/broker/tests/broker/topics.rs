@@ -270,14 +270,13 @@ async fn cursors_that_point_nowhere_are_refused_topic_by_topic() {
     let broker = TestBroker::start(&[]).await;
     let mut client = broker.connect().await;
     client.create_topic("b", 1).await;
-    let cases: [(&[&str], (&str, i32), &[&str]); 5] = [
-        (&["b", "a"], ("b", -1), &["b", "a"]),
+    for (topics, (topic_name, partition_index), expected) in [
+        (&["b", "a"][..], ("b", -1), &["b", "a"][..]),
         (&["b"], ("a", 0), &["b"]),
         (&["a"], ("b", 0), &["a"]),
         (&[], ("b", -1), &[]),
         (&[], ("a", 0), &["b"]),
-    ];
-    for (topics, (topic_name, partition_index), expected) in cases {
+    ] {
         let request = DescribeTopicPartitionsRequest {
             topics: topics.iter().map(|name| TopicRequest { name: Str::from(*name) }).collect(),
             response_partition_limit: 10,
