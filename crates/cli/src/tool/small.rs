@@ -117,21 +117,7 @@ pub(super) async fn delete_records(options: DeleteRecords) -> Result<(), Failure
     let path = options.offset_json_file.display();
     let bad = |reason: String| Failure::new(format!("{path}: {reason}"));
     let text = std::fs::read(&options.offset_json_file).map_err(|error| bad(error.to_string()))?;
-    let value: Value = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
-    let mut before = HashMap::new();
-    for entry in value["partitions"].as_array().into_iter().flatten() {
-        let topic = entry["topic"].as_str();
-        let partition = entry["partition"].as_i64().and_then(|index| i32::try_from(index).ok());
-        let (Some(topic), Some(partition), Some(offset)) =
-            (topic, partition, entry["offset"].as_i64())
-        else {
-            return Err(bad(format!("{entry} lacks topic, partition or offset")));
-        };
-        before.insert(TopicPartition::new(topic, partition), offset);
-    }
-    if before.is_empty() {
-        return Err(bad("it names no partitions".to_owned()));
-    }
+    let before = offsets(&text).map_err(bad)?;
     let admin = options.connect.context()?.admin().await?;
     line("Executing records delete operation")?;
     let mut results: Vec<_> = admin.delete_records(&before).await?.into_iter().collect();
@@ -144,6 +130,35 @@ pub(super) async fn delete_records(options: DeleteRecords) -> Result<(), Failure
         }
     }
     Ok(())
+}
+
+/// Reads where partitions are to begin. What is deleted does not come back, so nothing that could
+/// mean two things is guessed.
+fn offsets(text: &[u8]) -> Result<HashMap<TopicPartition, i64>, String> {
+    let value: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if let Some(version) = value.get("version").filter(|version| version.as_i64() != Some(1)) {
+        return Err(format!("Not supported version field value {version}"));
+    }
+    let mut before = HashMap::new();
+    for entry in value["partitions"].as_array().into_iter().flatten() {
+        let topic = entry["topic"].as_str();
+        let partition = entry["partition"].as_i64().and_then(|index| i32::try_from(index).ok());
+        let (Some(topic), Some(partition), Some(offset)) =
+            (topic, partition, entry["offset"].as_i64())
+        else {
+            return Err(format!("{entry} lacks topic, partition or offset"));
+        };
+        let partition = TopicPartition::new(topic, partition);
+        if before.insert(partition.clone(), offset).is_some() {
+            return Err(format!(
+                "Offset json file contains duplicate topic partitions: {partition}"
+            ));
+        }
+    }
+    if before.is_empty() {
+        return Err("it names no partitions".to_owned());
+    }
+    Ok(before)
 }
 
 /// Show which requests brokers take.
@@ -241,4 +256,26 @@ pub(super) fn dump_log(options: DumpLog) -> Result<(), Failure> {
         bytes_max: options.max_bytes,
     };
     run_dump(&dump, Format::Table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_deleted_only_before_offsets_that_are_beyond_doubt() {
+        let entry = r#"{"topic": "t", "partition": 0, "offset": 1}"#;
+        let found = offsets(format!(r#"{{"partitions": [{entry}]}}"#).as_bytes());
+        assert_eq!(found, Ok(HashMap::from([(TopicPartition::new("t", 0), 1)])));
+        for (text, why) in [
+            (format!(r#"{{"partitions": [{entry}, {entry}], "version": 1}}"#), "duplicate"),
+            (format!(r#"{{"partitions": [{entry}], "version": 2}}"#), "version"),
+            (format!(r#"{{"partitions": [{entry}], "version": "1"}}"#), "version"),
+            (r#"{"partitions": [{"topic": "t", "partition": 0}]}"#.to_owned(), "lacks"),
+            ("{}".to_owned(), "no partitions"),
+        ] {
+            let refused = offsets(text.as_bytes()).expect_err(&text);
+            assert!(refused.contains(why), "{refused}");
+        }
+    }
 }
