@@ -10,7 +10,8 @@ use crate::failure::Failure;
 
 /// A pattern for names of topics: a regular expression that must match a whole name.
 ///
-/// A comma separates alternatives, as in Kafka's tools; plain names are patterns too.
+/// A comma separates alternatives and blanks mean nothing, as in Kafka's tools; plain names are
+/// patterns too.
 #[derive(Clone, Debug)]
 pub(crate) struct TopicPattern {
     regex: Regex,
@@ -20,7 +21,7 @@ pub(crate) struct TopicPattern {
 impl TopicPattern {
     /// Reads a pattern.
     pub(crate) fn new(text: &str) -> Result<Self, Failure> {
-        let alternatives = text.trim().replace(',', "|");
+        let alternatives = text.trim().replace(',', "|").replace(' ', "");
         let alternatives = alternatives.trim_matches(['"', '\'']);
         let regex = Regex::new(&format!("^(?:{alternatives})$")).map_err(|error| {
             let reason = error.to_string();
@@ -123,6 +124,8 @@ mod tests {
         assert!(pattern.fits("words") && pattern.fits("other"));
         assert!(!pattern.fits("swords") && !pattern.fits("others"));
         assert!(!pattern.is_plain() && TopicPattern::new("a-b.c_1").expect("valid").is_plain());
+        let spaced = TopicPattern::new(" a, b").expect("valid");
+        assert!(spaced.fits("a") && spaced.fits("b") && !spaced.fits(" b"));
         let wrong = TopicPattern::new("a(").expect_err("unclosed").to_string();
         assert!(wrong.contains("`a(`") && !wrong.contains('\n'), "{wrong}");
     }

@@ -87,6 +87,14 @@ pub(super) struct Topics {
     partition_size_limit_per_response: Option<i32>,
 }
 
+impl Topics {
+    /// The id, which counts only where a topic is described: what is deleted or altered is what
+    /// --topic names.
+    fn id_to_describe(&self) -> Option<&str> {
+        self.topic_id.as_deref().filter(|_| self.describe)
+    }
+}
+
 pub(super) async fn run(topics: Topics) -> Result<(), Failure> {
     if !topics.delete_config.is_empty() {
         note(
@@ -110,13 +118,16 @@ async fn act(topics: &Topics) -> Result<(), Failure> {
     if topics.create {
         return create(topics, &admin).await;
     }
+    if topics.delete || topics.alter {
+        name(topics)?;
+    }
     let names = matching(topics, &admin).await?;
     if topics.list {
         return names.iter().try_for_each(line);
     }
-    let is_id = topics.topic_id.is_some();
-    if names.is_empty() && (topics.topic.is_some() || is_id) && !topics.if_exists {
-        let (what, wanted) = match (&topics.topic_id, &topics.topic) {
+    let id = topics.id_to_describe();
+    if names.is_empty() && (topics.topic.is_some() || id.is_some()) && !topics.if_exists {
+        let (what, wanted) = match (id, topics.topic.as_deref()) {
             (Some(id), _) => ("TopicId", id),
             (None, Some(name)) => ("Topic", name),
             (None, None) => return Ok(()),
@@ -133,7 +144,6 @@ async fn act(topics: &Topics) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    name(topics)?;
     if names.is_empty() {
         return Ok(());
     }
@@ -167,8 +177,8 @@ async fn alter(topics: &Topics, admin: &Admin, names: &[&str]) -> Result<(), Fai
 /// The names of the topics that the options mean, sorted.
 async fn matching(topics: &Topics, admin: &Admin) -> Result<Vec<String>, Failure> {
     let pattern = topics.topic.as_deref().map(TopicPattern::new).transpose()?;
-    let fits = |topic: &fleuve_client::TopicInfo| match &topics.topic_id {
-        Some(id) => topic.id.to_string() == *id,
+    let fits = |topic: &fleuve_client::TopicInfo| match topics.id_to_describe() {
+        Some(id) => topic.id.to_string() == id,
         None => {
             pattern.as_ref().is_none_or(|pattern| pattern.fits(&topic.name))
                 && !(topics.exclude_internal && topic.is_internal)
@@ -314,6 +324,19 @@ fn parse_replicas(text: &str) -> Result<Vec<Vec<i32>>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_only_says_what_is_described() {
+        let id = |action: &str| {
+            let arguments = ["t", "--bootstrap-server", "a:1", "--topic", "a", "--topic-id", "b"];
+            let topics = Topics::try_parse_from(arguments.iter().chain([&action])).expect("valid");
+            topics.id_to_describe().map(str::to_owned)
+        };
+        assert_eq!(id("--describe").as_deref(), Some("b"));
+        for action in ["--delete", "--alter", "--list", "--create"] {
+            assert_eq!(id(action), None, "{action}");
+        }
+    }
 
     #[test]
     fn assignments_are_lists_of_brokers_of_one_length_and_without_doubles() {
