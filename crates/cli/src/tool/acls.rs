@@ -94,23 +94,40 @@ const GROUP: i8 = 3;
 const CLUSTER: i8 = 4;
 const TRANSACTIONAL_ID: i8 = 5;
 const IDEMPOTENT_WRITE: i8 = 12;
+const DELEGATION_TOKEN: i8 = 6;
+const USER: i8 = 7;
 const ALL: i8 = 2;
+const LITERAL: i8 = 3;
+const PREFIXED: i8 = 4;
+
+/// What entries are about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Subject {
+    resource_type: i8,
+    name: String,
+    pattern_type: i8,
+}
 
 pub(super) async fn run(options: Acls) -> Result<(), Failure> {
     let pattern = acl_number(ACL_PATTERN_TYPES, &options.resource_pattern_type)
         .ok_or_else(|| Failure::new("--resource-pattern-type: expected literal or prefixed"))?;
     check(&options)?;
-    let resources = resources(&options);
+    if options.add && !matches!(pattern, LITERAL | PREFIXED) {
+        return Err(Failure::new(
+            "--resource-pattern-type: entries are added as literal or prefixed",
+        ));
+    }
+    let subjects = subjects(&options, pattern);
     let admin = options.connect.admin().await?;
     if options.list {
-        return list(&admin, &options, &resources, pattern).await;
+        return list(&admin, &options, &subjects).await;
     }
-    if resources.is_empty() {
+    if subjects.is_empty() {
         return Err(Failure::new("on what? pass --topic, --group, --cluster or another"));
     }
-    let entries = entries(&options, &resources, pattern)?;
+    let entries = entries(&options, &subjects)?;
     if options.remove {
-        return remove(&admin, &options, &resources, pattern, &entries).await;
+        return remove(&admin, &options, &subjects, &entries).await;
     }
     if entries.is_empty() {
         return Err(Failure::new("who? pass --allow-principal or --deny-principal"));
@@ -142,18 +159,17 @@ fn check(options: &Acls) -> Result<(), Failure> {
 async fn remove(
     admin: &Admin,
     options: &Acls,
-    resources: &[(i8, String)],
-    pattern: i8,
+    subjects: &[Subject],
     entries: &[Acl],
 ) -> Result<(), Failure> {
     if entries.is_empty() {
-        for resource in resources {
-            let name = pattern_text(resource.0, &resource.1, pattern);
+        for subject in subjects {
+            let name = pattern_text(subject.resource_type, &subject.name, subject.pattern_type);
             let question = format!(
                 "Are you sure you want to delete all ACLs for resource filter `{name}`? (y/n)"
             );
             if confirm(options, &question)? {
-                admin.delete_acls(&[filter(resource, pattern)]).await?;
+                admin.delete_acls(&[filter(subject)]).await?;
             }
         }
         return Ok(());
@@ -199,42 +215,55 @@ fn confirm(options: &Acls, question: &str) -> Result<bool, Failure> {
     Ok(answer.trim().eq_ignore_ascii_case("y"))
 }
 
-/// Lists the resources that are named: kind and name.
-fn resources(options: &Acls) -> Vec<(i8, String)> {
+/// Lists what the command is about. With --producer or --consumer that is only what such a client
+/// needs, whatever else is named; and there is one cluster, so its name is literal.
+fn subjects(options: &Acls, pattern: i8) -> Vec<Subject> {
     let named = [
         (TOPIC, &options.topic),
         (GROUP, &options.group),
         (TRANSACTIONAL_ID, &options.transactional_id),
-        (6, &options.delegation_token),
-        (7, &options.user_principal),
+        (DELEGATION_TOKEN, &options.delegation_token),
+        (USER, &options.user_principal),
     ];
-    let mut resources: Vec<_> = named
+    let roles = Roles { producer: options.producer, consumer: options.consumer };
+    let subject = |(resource_type, name): (i8, &String)| Subject {
+        resource_type,
+        name: name.clone(),
+        pattern_type: pattern,
+    };
+    let mut subjects: Vec<_> = named
         .into_iter()
-        .flat_map(|(kind, names)| names.iter().map(move |name| (kind, name.clone())))
+        .filter(|(kind, _)| options.list || !roles.is_any() || !roles.needs(*kind).is_empty())
+        .flat_map(|(kind, names)| names.iter().map(move |name| (kind, name)))
+        .map(subject)
         .collect();
-    if options.cluster || options.idempotent {
-        resources.push((CLUSTER, "kafka-cluster".to_owned()));
+    if options.idempotent || (options.cluster && !roles.is_any() && pattern == LITERAL) {
+        subjects.push(Subject {
+            resource_type: CLUSTER,
+            name: "kafka-cluster".to_owned(),
+            pattern_type: LITERAL,
+        });
     }
-    resources
+    subjects
 }
 
-fn entries(options: &Acls, resources: &[(i8, String)], pattern: i8) -> Result<Vec<Acl>, Failure> {
+fn entries(options: &Acls, subjects: &[Subject]) -> Result<Vec<Acl>, Failure> {
     let mut entries = Vec::new();
     let sides = [
         (&options.allow_principal, &options.allow_host, 3),
         (&options.deny_principal, &options.deny_host, 2),
     ];
     let any_host = vec!["*".to_owned()];
-    for (resource_type, resource_name) in resources {
-        let operations = operations(options, *resource_type)?;
+    for subject in subjects {
+        let operations = operations(options, subject.resource_type)?;
         for (principals, hosts, permission_type) in sides {
             let hosts = if hosts.is_empty() { &any_host } else { hosts };
             for principal in principals {
                 for host in hosts {
                     entries.extend(operations.iter().map(|operation| Acl {
-                        resource_type: *resource_type,
-                        resource_name: resource_name.clone(),
-                        pattern_type: pattern,
+                        resource_type: subject.resource_type,
+                        resource_name: subject.name.clone(),
+                        pattern_type: subject.pattern_type,
                         principal: principal.clone(),
                         host: host.clone(),
                         operation: *operation,
@@ -265,27 +294,65 @@ fn operations(options: &Acls, resource_type: i8) -> Result<Vec<i8>, Failure> {
     if operations.is_empty() {
         operations.push(ALL);
     }
+    let takes_part = !options.allow_principal.is_empty() || !options.deny_principal.is_empty();
+    let known = known_operations(resource_type);
+    if takes_part && operations.iter().any(|it| *it != ALL && !known.contains(it)) {
+        let names = known.iter().chain([&ALL]).map(|known| acl_name(ACL_OPERATIONS, *known));
+        return Err(Failure::new(format!(
+            "ResourceType {} only supports operations [{}]",
+            acl_name(ACL_RESOURCE_TYPES, resource_type),
+            names.collect::<Vec<_>>().join(", ")
+        )));
+    }
     Ok(operations)
 }
 
-fn filter((resource_type, name): &(i8, String), pattern: i8) -> AclFilter {
+/// What can be done with a kind of resource: an entry about anything else would never count.
+fn known_operations(resource_type: i8) -> &'static [i8] {
+    const READ: i8 = 3;
+    const WRITE: i8 = 4;
+    const CREATE: i8 = 5;
+    const DELETE: i8 = 6;
+    const ALTER: i8 = 7;
+    const DESCRIBE: i8 = 8;
+    const CLUSTER_ACTION: i8 = 9;
+    const DESCRIBE_CONFIGS: i8 = 10;
+    const ALTER_CONFIGS: i8 = 11;
+    const CREATE_TOKENS: i8 = 13;
+    const DESCRIBE_TOKENS: i8 = 14;
+    const TWO_PHASE_COMMIT: i8 = 15;
+    match resource_type {
+        TOPIC => &[READ, WRITE, CREATE, DESCRIBE, DELETE, ALTER, DESCRIBE_CONFIGS, ALTER_CONFIGS],
+        GROUP => &[READ, DESCRIBE, DELETE, DESCRIBE_CONFIGS, ALTER_CONFIGS],
+        CLUSTER => &[
+            CREATE,
+            CLUSTER_ACTION,
+            DESCRIBE_CONFIGS,
+            ALTER_CONFIGS,
+            IDEMPOTENT_WRITE,
+            ALTER,
+            DESCRIBE,
+        ],
+        TRANSACTIONAL_ID => &[DESCRIBE, WRITE, TWO_PHASE_COMMIT],
+        DELEGATION_TOKEN => &[DESCRIBE],
+        USER => &[CREATE_TOKENS, DESCRIBE_TOKENS],
+        _ => &[],
+    }
+}
+
+fn filter(subject: &Subject) -> AclFilter {
     AclFilter {
-        resource_type: *resource_type,
-        resource_name: Some(name.clone()),
-        pattern_type: pattern,
+        resource_type: subject.resource_type,
+        resource_name: Some(subject.name.clone()),
+        pattern_type: subject.pattern_type,
         ..AclFilter::ANY
     }
 }
 
-async fn list(
-    admin: &Admin,
-    options: &Acls,
-    resources: &[(i8, String)],
-    pattern: i8,
-) -> Result<(), Failure> {
-    let filters: Vec<_> = match resources {
+async fn list(admin: &Admin, options: &Acls, subjects: &[Subject]) -> Result<(), Failure> {
+    let filters: Vec<_> = match subjects {
         [] => vec![AclFilter::ANY],
-        named => named.iter().map(|resource| filter(resource, pattern)).collect(),
+        named => named.iter().map(filter).collect(),
     };
     let mut found = Vec::new();
     for filter in filters {
@@ -341,10 +408,58 @@ fn row(acl: &Acl) -> String {
 mod tests {
     use super::*;
 
-    fn parsed(arguments: &str) -> Result<(), String> {
+    fn options(arguments: &str) -> Result<Acls, String> {
         let arguments = std::iter::once("kafka-acls.sh").chain(arguments.split(' '));
-        let options = Acls::try_parse_from(arguments).map_err(|error| error.to_string())?;
-        check(&options).map_err(|error| error.to_string())
+        Acls::try_parse_from(arguments).map_err(|error| error.to_string())
+    }
+
+    fn parsed(arguments: &str) -> Result<(), String> {
+        check(&options(arguments)?).map_err(|error| error.to_string())
+    }
+
+    fn about(arguments: &str, pattern: i8) -> Vec<(i8, String, i8)> {
+        let subjects = subjects(&options(arguments).expect("valid"), pattern).into_iter();
+        subjects.map(|it| (it.resource_type, it.name, it.pattern_type)).collect()
+    }
+
+    #[test]
+    fn clients_touch_nothing_but_what_they_need() {
+        let topic = |pattern| (TOPIC, "t".to_owned(), pattern);
+        let group = (GROUP, "g".to_owned(), LITERAL);
+        let cluster = (CLUSTER, "kafka-cluster".to_owned(), LITERAL);
+        let remove = "--remove --force --topic t --group g --cluster";
+        assert_eq!(about(&format!("{remove} --producer"), LITERAL), [topic(LITERAL)]);
+        assert_eq!(
+            about("--remove --consumer --topic t --group g --delegation-token d", LITERAL),
+            [topic(LITERAL), group.clone()]
+        );
+        assert_eq!(about(remove, LITERAL), [topic(LITERAL), group, cluster.clone()]);
+        // The cluster has one name: it is neither a prefix nor looked for.
+        for pattern in [1, 2, PREFIXED] {
+            assert_eq!(about("--remove --topic t --cluster", pattern), [topic(pattern)]);
+        }
+        assert_eq!(
+            about("--add --producer --idempotent --topic t", PREFIXED),
+            [topic(PREFIXED), cluster]
+        );
+    }
+
+    #[test]
+    fn an_operation_must_be_one_that_the_resource_knows() {
+        let entries = |arguments: &str| {
+            let options = options(arguments).expect("valid");
+            entries(&options, &subjects(&options, LITERAL)).map_err(|error| error.to_string())
+        };
+        let refused = entries("--add --allow-principal User:ann --operation Write --group g")
+            .expect_err("nobody writes to groups");
+        assert!(refused.starts_with("ResourceType GROUP only supports operations ["), "{refused}");
+        for arguments in [
+            "--add --allow-principal User:ann --operation Write --topic t",
+            "--add --allow-principal User:ann --operation all --group g",
+            "--add --allow-principal User:ann --producer --idempotent --topic t",
+        ] {
+            assert!(!entries(arguments).expect(arguments).is_empty(), "{arguments}");
+        }
     }
 
     #[test]
