@@ -25,8 +25,8 @@ pub(super) struct Elect {
     /// A topic.
     #[arg(long, requires = "partition")]
     topic: Option<String>,
-    /// A partition of it.
-    #[arg(long)]
+    /// A partition of it. Beside the other options it would look as if only this one were meant.
+    #[arg(long, conflicts_with_all = ["all_topic_partitions", "path_to_json_file"])]
     partition: Option<i32>,
     /// Every partition there is.
     #[arg(long)]
@@ -113,4 +113,21 @@ pub(super) fn read_plan(path: &Path) -> Result<Plan, Failure> {
         return Err(bad("it names no partitions".to_owned()));
     }
     Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_and_a_partition_come_together() {
+        let parses = |which: &str| {
+            let arguments = "t --bootstrap-server a:1 --election-type unclean";
+            Elect::try_parse_from(arguments.split(' ').chain(which.split(' '))).is_ok()
+        };
+        assert!(parses("--topic t --partition 0") && parses("--all-topic-partitions"));
+        for which in ["--topic t", "--partition 0", "--all-topic-partitions --partition 0"] {
+            assert!(!parses(which), "{which}");
+        }
+    }
 }
