@@ -1,7 +1,7 @@
 //! `kafka-reassign-partitions`: moving partitions between brokers, and between the data directories
 //! of a broker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Parser};
@@ -49,38 +49,57 @@ pub(super) struct Reassign {
     #[arg(long)]
     list: bool,
     /// {"topics": [{"topic": "t"}], "version": 1}
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["execute", "verify", "cancel", "list"])]
     topics_to_move_json_file: Option<PathBuf>,
     /// {"partitions": [{"topic": "t", "partition": 0, "replicas": [1], "log_dirs": ["any"]}], "version": 1}
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["generate", "list"])]
     reassignment_json_file: Option<PathBuf>,
     /// Brokers to move to, separated by commas.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        conflicts_with_all = ["execute", "verify", "cancel", "list"]
+    )]
     broker_list: Vec<i32>,
     /// Accepted: racks do not count.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["execute", "verify", "cancel", "list"])]
     disable_rack_aware: bool,
     /// Refuse to change how many replicas there are.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["generate", "verify", "cancel", "list"])]
     disallow_replication_factor_change: bool,
     /// Accepted: a plan is carried out beside others.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["generate", "verify", "cancel", "list"])]
     additional: bool,
     /// Bytes per second that brokers may send each other for the plan.
-    #[arg(long, default_value_t = -1)]
+    #[arg(
+        long,
+        default_value_t = -1,
+        conflicts_with_all = ["generate", "verify", "cancel", "list"]
+    )]
     throttle: i64,
     /// Bytes per second that may be copied between data directories.
-    #[arg(long, default_value_t = -1)]
+    #[arg(
+        long,
+        default_value_t = -1,
+        conflicts_with_all = ["generate", "verify", "cancel", "list"]
+    )]
     replica_alter_log_dirs_throttle: i64,
     /// Accepted: nothing is waited for.
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, conflicts_with_all = ["generate", "verify", "list"])]
     timeout: i64,
     /// Leave limits in force that were set for a plan.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["generate", "execute", "list"])]
     preserve_throttles: bool,
 }
 
 pub(super) async fn reassign(options: Reassign) -> Result<(), Failure> {
+    // What is wrong with a plan is said before anything is asked for or set.
+    let path = options.reassignment_json_file.as_deref();
+    let (moves, plan) = match path {
+        Some(path) => (log_moves::read(path)?, read_plan(path)?),
+        None => (Vec::new(), Vec::new()),
+    };
+    check(&plan, options.execute)?;
     let admin = options.connect.admin().await?;
     if options.list {
         let ongoing = admin.list_reassignments(None).await?;
@@ -103,9 +122,6 @@ pub(super) async fn reassign(options: Reassign) -> Result<(), Failure> {
         let path = options.topics_to_move_json_file.unwrap_or_default();
         return generate(&admin, &path, &options.broker_list).await;
     }
-    let path = options.reassignment_json_file.clone().unwrap_or_default();
-    let moves = log_moves::read(&path)?;
-    let plan: Targets = read_plan(&path)?;
     match (options.verify, options.cancel) {
         (true, _) => verify(&admin, &options, &plan, &moves).await,
         (_, true) => cancel(&admin, &options, &plan, &moves).await,
@@ -115,6 +131,38 @@ pub(super) async fn reassign(options: Reassign) -> Result<(), Failure> {
 
 /// Partitions, with the replicas they are to have.
 type Targets = Vec<(TopicPartition, Option<Vec<i32>>)>;
+
+/// Looks whether a plan says where every partition is to be; one that is to be carried out must say
+/// so once. A partition without replicas would be sent as one whose move is taken back.
+fn check(plan: &Targets, execute: bool) -> Result<(), Failure> {
+    let mut seen = BTreeSet::new();
+    for (partition, target) in plan {
+        let replicas = target
+            .as_deref()
+            .ok_or_else(|| Failure::new(format!("{partition} lacks replicas in the plan")))?;
+        if !execute {
+            continue;
+        }
+        if replicas.is_empty() {
+            return Err(Failure::new(format!(
+                "Partition replica list cannot be empty: that of {partition} is"
+            )));
+        }
+        if !seen.insert(partition) {
+            return Err(Failure::new(format!(
+                "Partition reassignment contains duplicate topic partitions: {partition}"
+            )));
+        }
+        let mut brokers = BTreeSet::new();
+        if let Some(twice) = replicas.iter().find(|broker| !brokers.insert(**broker)) {
+            return Err(Failure::new(format!(
+                "Partition replica lists may not contain duplicate entries: {partition} contains \
+                 multiple entries for {twice}"
+            )));
+        }
+    }
+    Ok(())
+}
 
 fn names(plan: &Targets) -> Vec<TopicPartition> {
     plan.iter().map(|(partition, _)| partition.clone()).collect()
@@ -194,12 +242,19 @@ async fn execute(
     plan: &Targets,
     moves: &[Move],
 ) -> Result<(), Failure> {
+    let known: BTreeSet<i32> =
+        admin.describe_cluster().await?.brokers.iter().map(|broker| broker.id).collect();
+    let mut wanted = plan.iter().filter_map(|(_, target)| target.as_deref()).flatten();
+    if let Some(unknown) = wanted.find(|broker| !known.contains(broker)) {
+        return Err(Failure::new(format!("Unknown broker id {unknown}")));
+    }
     let partitions = names(plan);
-    let before = current(admin, &partitions).await?;
-    let before: Vec<_> = partitions
-        .iter()
-        .map(|partition| (partition.clone(), before.get(partition).cloned().unwrap_or_default()))
-        .collect();
+    let mut replicas = current(admin, &partitions).await?;
+    let before = partitions.into_iter().map(|partition| match replicas.remove(&partition) {
+        Some(replicas) => Ok((partition, replicas)),
+        None => Err(Failure::new(format!("there is no partition {partition}"))),
+    });
+    let before: Vec<_> = before.collect::<Result<_, _>>()?;
     let places = log_moves::places_of(admin, &before).await?;
     line("Current partition replica assignment\n")?;
     line(plan_json(&before, &places).to_string())?;
@@ -392,4 +447,53 @@ fn plan_json(plan: &[(TopicPartition, Vec<i32>)], places: &[Vec<Place>]) -> Valu
 
 fn numbers(ids: &[i32]) -> String {
     ids.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_carried_out_only_if_it_says_where_everything_goes() {
+        let target = |index, replicas: Option<&[i32]>| {
+            (TopicPartition::new("t", index), replicas.map(<[i32]>::to_vec))
+        };
+        check(&vec![target(0, Some(&[1, 2])), target(1, Some(&[2]))], true).expect("a plan");
+        for (plan, why) in [
+            (vec![target(0, None)], "lacks replicas"),
+            (vec![target(0, Some(&[]))], "cannot be empty"),
+            (vec![target(0, Some(&[1])), target(0, Some(&[2]))], "duplicate topic partitions: t-0"),
+            (vec![target(0, Some(&[1, 2, 1]))], "multiple entries for 1"),
+        ] {
+            let refused = check(&plan, true).expect_err(why).to_string();
+            assert!(refused.contains(why), "{refused}");
+            assert_eq!(check(&plan, false).is_err(), why == "lacks replicas");
+        }
+    }
+
+    #[test]
+    fn each_action_has_its_own_options() {
+        let parses = |rest: &str| {
+            let arguments = "t --bootstrap-server a:1".split(' ').chain(rest.split(' '));
+            Reassign::try_parse_from(arguments).is_ok()
+        };
+        for rest in [
+            "--execute --reassignment-json-file f --throttle 1 --timeout 5 --additional",
+            "--verify --reassignment-json-file f --preserve-throttles",
+            "--cancel --reassignment-json-file f --preserve-throttles --timeout 5",
+            "--generate --topics-to-move-json-file f --broker-list 1,2 --disable-rack-aware",
+            "--list",
+        ] {
+            assert!(parses(rest), "{rest}");
+        }
+        for rest in [
+            "--execute --reassignment-json-file f --preserve-throttles",
+            "--verify --reassignment-json-file f --throttle 1",
+            "--verify --reassignment-json-file f --additional",
+            "--cancel --reassignment-json-file f --replica-alter-log-dirs-throttle 1",
+            "--list --reassignment-json-file f",
+        ] {
+            assert!(!parses(rest), "{rest}");
+        }
+    }
 }
