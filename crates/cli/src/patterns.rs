@@ -107,6 +107,12 @@ impl PartitionPattern {
         Ok(Self { topic, first, end })
     }
 
+    /// All partitions of the topics whose names fit, as `--topic` means it: a colon belongs to the
+    /// name's pattern.
+    pub(crate) fn of_topic(text: &str) -> Result<Self, Failure> {
+        Ok(Self { topic: Some(TopicPattern::new(text)?), first: 0, end: i32::MAX })
+    }
+
     /// Reports whether a partition fits.
     pub(crate) fn fits(&self, partition: &TopicPartition) -> bool {
         self.topic.as_ref().is_none_or(|topic| topic.fits(&partition.topic))
@@ -145,5 +151,9 @@ mod tests {
             assert_eq!(found.collect::<Vec<_>>(), fitting, "{text}");
         }
         assert!(PartitionPattern::new("t:x").is_err());
+        let topic = PartitionPattern::of_topic("(?:t|u)").expect("valid");
+        assert!(topic.fits(&TopicPartition::new("t", 3)));
+        let no_topic = PartitionPattern::of_topic("t:0").expect("valid");
+        assert!(!no_topic.fits(&TopicPartition::new("t", 0)));
     }
 }

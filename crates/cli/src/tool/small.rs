@@ -14,8 +14,8 @@ use super::Connect;
 use crate::args::Format;
 use crate::commands::log::{Dump, run_dump, verify_indexes};
 use crate::decode::Decoder;
-use crate::failure::Failure;
-use crate::output::line;
+use crate::failure::{Failure, own_words};
+use crate::output::{line, note};
 use crate::patterns::PartitionPattern;
 
 /// Show the offsets of partitions.
@@ -57,7 +57,7 @@ pub(super) async fn get_offsets(options: GetOffsets) -> Result<(), Failure> {
         (Some(patterns), _) => {
             patterns.split(',').map(PartitionPattern::new).collect::<Result<_, _>>()?
         }
-        (None, Some(topic)) => vec![PartitionPattern::new(topic)?],
+        (None, Some(topic)) => vec![PartitionPattern::of_topic(topic)?],
         (None, None) => vec![PartitionPattern::new("")?],
     };
     let only: Option<Vec<i32>> = match &options.partitions {
@@ -93,10 +93,17 @@ pub(super) async fn get_offsets(options: GetOffsets) -> Result<(), Failure> {
     let mut found = admin.list_offsets(&asked, IsolationLevel::ReadUncommitted).await?;
     for partition in partitions {
         if let Some(result) = found.remove(&partition) {
-            let offset = result?.offset;
-            // Where there is no such record, Kafka's tool says nothing.
-            if offset >= 0 {
-                line(format!("{}:{}:{offset}", partition.topic, partition.partition))?;
+            // One partition without a leader hides nothing of the others.
+            match result {
+                // Where there is no such record, Kafka's tool says nothing.
+                Ok(found) if found.offset < 0 => {}
+                Ok(found) => {
+                    line(format!("{}:{}:{}", partition.topic, partition.partition, found.offset))?;
+                }
+                Err(error) => note(format!(
+                    "Skip getting offsets for topic-partition {partition} due to error: {}",
+                    own_words(&error)
+                )),
             }
         }
     }
