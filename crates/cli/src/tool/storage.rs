@@ -226,6 +226,14 @@ fn format(
     ignore_formatted: bool,
     first: &bootstrap::First,
 ) -> Result<(), Failure> {
+    // A directory of another cluster or node is a mistake in the configuration, which is not to be
+    // made worse by giving the others their ids.
+    for directory in &node.directories {
+        let file = directory.join(FILE);
+        if file.exists() {
+            check_owner(&file, &properties(&file)?, &ids.cluster_id, &node.id)?;
+        }
+    }
     let mut missing = Vec::new();
     for (index, directory) in node.directories.iter().enumerate() {
         if !directory.join(FILE).exists() {
@@ -267,6 +275,27 @@ fn format(
     Ok(())
 }
 
+/// Looks whether a directory that has an id belongs to this cluster and node.
+fn check_owner(
+    file: &Path,
+    found: &BTreeMap<String, String>,
+    cluster_id: &str,
+    node_id: &str,
+) -> Result<(), Failure> {
+    let file = file.display();
+    if let Some(other) = found.get("cluster.id").filter(|found| found.trim() != cluster_id) {
+        return Err(Failure::new(format!(
+            "Invalid cluster.id in: {file}. Expected {cluster_id}, but read {other}"
+        )));
+    }
+    if let Some(other) = found.get("node.id").filter(|found| found.trim() != node_id) {
+        return Err(Failure::new(format!(
+            "Stored node id {other} doesn't match previous node id {node_id} in {file}"
+        )));
+    }
+    Ok(())
+}
+
 /// Writes a file aside first, so that a crash leaves no half of it.
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let aside = path.with_extension("tmp");
@@ -284,6 +313,20 @@ fn new_id() -> Uuid {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_of_others_are_not_ignored() {
+        let check = |cluster_id: &str, node_id: &str| {
+            let found = [("version", "1"), ("cluster.id", "mine"), ("node.id", "1")];
+            let found = found.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            check_owner(Path::new("d/meta.properties"), &found, cluster_id, node_id)
+        };
+        check("mine", "1").expect("the same");
+        let other = check("theirs", "1").expect_err("another cluster").to_string();
+        let why = "Invalid cluster.id in: d/meta.properties. Expected theirs, but read mine";
+        assert_eq!(other, why);
+        assert!(check("mine", "2").is_err());
+    }
 
     #[test]
     fn a_node_that_is_its_own_quorum_is_named_alone() {
