@@ -31,6 +31,11 @@ impl Context {
         Self { properties }
     }
 
+    /// Returns what a property is set to.
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.properties.get(key)
+    }
+
     /// Sets a property, over what the file says.
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<(), Failure> {
         Ok(self.properties.set(key, value)?)

@@ -64,6 +64,9 @@ pub(crate) struct Consume {
     /// Say nothing when done.
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    /// Where a group begins if `from` does not say it all, which only the drop-in scripts can ask for.
+    #[arg(skip)]
+    pub(crate) reset: Option<OffsetReset>,
     /// Further topics, which only the drop-in scripts can ask for.
     #[arg(skip)]
     pub(crate) more_topics: Vec<String>,
@@ -234,9 +237,10 @@ fn begin(
         return Err(Failure::new("--partition and --group exclude each other: a group divides"));
     }
     config.group_id = Some(group.clone());
-    config.offset_reset = match start {
-        Start::Beginning => OffsetReset::Earliest,
-        Start::End => OffsetReset::Latest,
+    config.offset_reset = match (consume.reset, start) {
+        (Some(reset), _) => reset,
+        (None, Start::Beginning) => OffsetReset::Earliest,
+        (None, Start::End) => OffsetReset::Latest,
         _ => {
             return Err(Failure::new(
                 "--from OFFSET or TIME with --group: use `fleuve group reset-offsets` first",

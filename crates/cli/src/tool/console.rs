@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Parser};
+use fleuve_client::config::OffsetReset;
 
 use super::Connect;
 use super::files::properties;
@@ -15,6 +16,7 @@ use crate::failure::Failure;
 use crate::output::{line, note};
 use crate::patterns::{TopicPattern, pick};
 use crate::printing::{Form, Parts, Style};
+use crate::quantities::now_ms;
 
 /// Read lines from stdin and send them.
 #[derive(Debug, Parser)]
@@ -146,16 +148,16 @@ pub(super) struct ConsoleConsumer {
     #[arg(long, visible_alias = "whitelist")]
     include: Option<String>,
     /// Begin with the oldest record.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "offset")]
     from_beginning: bool,
     /// The partition.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "include")]
     partition: Option<i32>,
     /// An offset, earliest or latest.
     #[arg(long, requires = "partition")]
     offset: Option<String>,
     /// The consumer group.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "partition")]
     group: Option<String>,
     /// Stop after so many records.
     #[arg(long)]
@@ -205,22 +207,18 @@ pub(super) struct FormatOptions {
 
 pub(super) async fn consume(options: ConsoleConsumer) -> Result<(), Failure> {
     let mut context = options.connect.context()?;
+    let of_file = context.get("group.id").map(str::to_owned);
     let mut properties = parse_assignments(&options.consumer_property)?;
     // It hides the system's topics from patterns, and ours are asked for by name.
     properties.remove("exclude.internal.topics");
-    let group = options.group.clone().or_else(|| properties.remove("group.id"));
-    let reset = properties.remove("auto.offset.reset");
+    let group = one_group([options.group.clone(), of_file, properties.remove("group.id")])?;
     for (key, value) in &properties {
         context.set(key, value)?;
     }
     if let Some(level) = &options.isolation_level {
         context.set("isolation.level", level)?;
     }
-    let from = match (&options.offset, options.from_beginning, reset.as_deref()) {
-        (Some(offset), ..) => offset.clone(),
-        (None, true, _) | (None, _, Some("earliest")) => "beginning".to_owned(),
-        _ => "end".to_owned(),
-    };
+    let beginning = Beginning::of(&options, context.get("auto.offset.reset"), group.is_some())?;
     let mut topics = match (&options.topic, &options.include) {
         (Some(topic), _) => vec![topic.clone()],
         (None, include) => {
@@ -238,7 +236,8 @@ pub(super) async fn consume(options: ConsoleConsumer) -> Result<(), Failure> {
     let consume = Consume {
         topic: topics.remove(0),
         more_topics: topics,
-        from,
+        from: beginning.from,
+        reset: beginning.reset,
         max_messages: options.max_messages,
         group,
         follow: true,
@@ -249,6 +248,62 @@ pub(super) async fn consume(options: ConsoleConsumer) -> Result<(), Failure> {
     let (records, _, _) = consume_in(consume, context, style).await?;
     note(format!("Processed a total of {records} messages"));
     if options.enable_systest_events { line("shutdown_complete") } else { Ok(()) }
+}
+
+/// The group that is named on the command line, in the file, or as a property: one at most.
+fn one_group(named: [Option<String>; 3]) -> Result<Option<String>, Failure> {
+    let mut named = named.into_iter().flatten();
+    let group = named.next();
+    match named.find(|other| Some(other) != group.as_ref()) {
+        Some(other) => Err(Failure::new(format!(
+            "the group is {} here and {other} there: leave out one of --group, group.id on the \
+             command line and group.id in the file",
+            group.unwrap_or_default()
+        ))),
+        None => Ok(group),
+    }
+}
+
+/// Where reading begins.
+#[derive(Debug, PartialEq, Eq)]
+struct Beginning {
+    /// As `fleuve consume --from` takes it.
+    from: String,
+    /// What a group does that has committed nothing.
+    reset: Option<OffsetReset>,
+}
+
+impl Beginning {
+    fn of(
+        options: &ConsoleConsumer,
+        reset: Option<&str>,
+        has_group: bool,
+    ) -> Result<Self, Failure> {
+        if let Some(reset) = reset.filter(|reset| options.from_beginning && *reset != "earliest") {
+            return Err(Failure::new(format!(
+                "--from-beginning contradicts auto.offset.reset={reset}: leave one of them out"
+            )));
+        }
+        let reset: Option<OffsetReset> = reset.map(str::parse).transpose()?;
+        let end = if options.from_beginning { "beginning" } else { "end" };
+        // Of a partition the reader knows itself where it begins.
+        let from = match (&options.offset, options.partition, reset) {
+            (Some(offset), ..) => offset.to_lowercase(),
+            (None, Some(_), _) | (None, _, None) => end.to_owned(),
+            (None, None, Some(OffsetReset::Earliest)) => "beginning".to_owned(),
+            (None, None, Some(OffsetReset::ByDuration(age))) => {
+                let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+                format!("@{}", now_ms().saturating_sub(age_ms).max(0))
+            }
+            (None, None, Some(OffsetReset::None)) if !has_group => {
+                return Err(Failure::new(
+                    "auto.offset.reset=none: only a group can have an offset, so pass --group",
+                ));
+            }
+            (None, None, Some(OffsetReset::Latest | OffsetReset::None)) => "end".to_owned(),
+        };
+        Ok(Self { from, reset })
+    }
 }
 
 impl FormatOptions {
@@ -310,4 +365,57 @@ fn parts(properties: &BTreeMap<String, String>) -> Result<Parts, Failure> {
         value_form: form("value.deserializer")?,
         header_form: form("headers.deserializer")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn consumer(arguments: &str) -> Result<ConsoleConsumer, String> {
+        let arguments = std::iter::once("t").chain(arguments.split(' '));
+        ConsoleConsumer::try_parse_from(arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_group_is_named_once_or_alike() {
+        let named = |names: [Option<&str>; 3]| one_group(names.map(|name| name.map(str::to_owned)));
+        assert_eq!(named([None, None, None]).expect("none"), None);
+        assert_eq!(named([None, Some("g"), None]).expect("one").as_deref(), Some("g"));
+        assert_eq!(named([Some("g"), None, Some("g")]).expect("one").as_deref(), Some("g"));
+        assert!(named([Some("g"), Some("h"), None]).is_err());
+        for arguments in [
+            "--topic t --group g --partition 0",
+            "--include t --partition 0",
+            "--topic t --partition 0 --offset 1 --from-beginning",
+        ] {
+            assert!(consumer(arguments).is_err(), "{arguments}");
+        }
+    }
+
+    #[test]
+    fn a_beginning_is_what_options_and_properties_agree_on() {
+        let from = |arguments: &str, reset: Option<&str>, has_group| {
+            let options = consumer(arguments).expect("valid");
+            Beginning::of(&options, reset, has_group).map_err(|error| error.to_string())
+        };
+        for (arguments, reset, expected) in [
+            ("--topic t", None, "end"),
+            ("--topic t", Some("latest"), "end"),
+            ("--topic t", Some("earliest"), "beginning"),
+            ("--topic t --from-beginning", None, "beginning"),
+            ("--topic t --from-beginning", Some("earliest"), "beginning"),
+            ("--topic t --partition 0", Some("earliest"), "end"),
+            ("--topic t --partition 0 --offset Earliest", None, "earliest"),
+        ] {
+            assert_eq!(from(arguments, reset, false).expect(arguments).from, expected);
+        }
+        let hour = from("--topic t", Some("by_duration:PT1H"), false).expect("a duration").from;
+        let at: i64 = hour.strip_prefix('@').and_then(|ms| ms.parse().ok()).expect("a time");
+        assert!((3_590_000..3_610_000).contains(&(now_ms() - at)), "{hour}");
+        let none = from("--topic t", Some("none"), true).expect("a group knows");
+        assert_eq!(none.reset, Some(OffsetReset::None));
+        assert!(from("--topic t", Some("none"), false).is_err());
+        assert!(from("--topic t", Some("soonest"), false).is_err());
+        assert!(from("--topic t --from-beginning", Some("latest"), false).is_err());
+    }
 }
