@@ -1,5 +1,5 @@
-//! What the tools about groups have in common where offsets are reset: where to, whether really, and
-//! how the plan is shown.
+//! What the tools about groups have in common, mostly where offsets are reset: where to, whether
+//! really, and how the plan is shown.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,6 +17,23 @@ use crate::reset::{Plan, Target, from_csv, to_csv, within_logs};
 /// Where to, and whether really.
 #[derive(Debug, Args)]
 pub(super) struct Reset {
+    #[command(flatten)]
+    to: To,
+    /// Print the plan as lines for --from-file.
+    #[arg(long)]
+    export: bool,
+    /// Do it.
+    #[arg(long)]
+    pub(super) execute: bool,
+    /// Only show it, which is the default.
+    #[arg(long, conflicts_with = "execute")]
+    pub(super) dry_run: bool,
+}
+
+/// Where to: one of these.
+#[derive(Debug, Args)]
+#[group(required = false, multiple = false)]
+struct To {
     /// To the oldest records.
     #[arg(long)]
     to_earliest: bool,
@@ -41,21 +58,12 @@ pub(super) struct Reset {
     /// To what a file says that --export has written.
     #[arg(long)]
     from_file: Option<PathBuf>,
-    /// Print the plan as lines for --from-file.
-    #[arg(long)]
-    export: bool,
-    /// Do it.
-    #[arg(long)]
-    pub(super) execute: bool,
-    /// Only show it, which is the default.
-    #[arg(long, conflicts_with = "execute")]
-    pub(super) dry_run: bool,
 }
 
 impl Reset {
     /// Reports whether the plan stands in a file.
     pub(super) fn is_from_file(&self) -> bool {
-        self.from_file.is_some()
+        self.to.from_file.is_some()
     }
 
     /// Reads the plans of groups from the file, if there is one.
@@ -64,7 +72,7 @@ impl Reset {
         admin: &Admin,
         names: &[String],
     ) -> Result<Option<BTreeMap<String, Plan>>, Failure> {
-        let Some(path) = &self.from_file else { return Ok(None) };
+        let Some(path) = &self.to.from_file else { return Ok(None) };
         let text = std::fs::read_to_string(path).map_err(|error| {
             Failure::new(format!("cannot read {}: {error}: check --from-file", path.display()))
         })?;
@@ -77,27 +85,28 @@ impl Reset {
 
     /// Where to.
     pub(super) fn target(&self) -> Result<Target, Failure> {
-        if self.to_earliest {
+        let to = &self.to;
+        if to.to_earliest {
             return Ok(Target::Beginning);
         }
-        if self.to_latest {
+        if to.to_latest {
             return Ok(Target::End);
         }
-        if self.to_current {
+        if to.to_current {
             return Ok(Target::Current);
         }
-        if let Some(offset) = self.to_offset {
+        if let Some(offset) = to.to_offset {
             return Ok(Target::Offset(offset));
         }
-        if let Some(by) = self.shift_by {
+        if let Some(by) = to.shift_by {
             return Ok(Target::Shift(by));
         }
-        if let Some(text) = &self.to_datetime {
+        if let Some(text) = &to.to_datetime {
             return parse_time(text).map(Target::Time).ok_or_else(|| {
                 Failure::new(format!("--to-datetime {text}: expected 2026-11-21T10:00:00.000"))
             });
         }
-        if let Some(text) = &self.by_duration {
+        if let Some(text) = &to.by_duration {
             return parse_duration(text).map(|ms| Target::Time(now_ms() - ms)).ok_or_else(|| {
                 Failure::new(format!("--by-duration {text}: expected P1DT2H30M, or PT90S"))
             });
@@ -130,6 +139,11 @@ impl Reset {
     }
 }
 
+/// Refuses options among which something is missing, and says what.
+pub(super) fn needs(is_there: bool, what: &str) -> Result<(), Failure> {
+    if is_there { Ok(()) } else { Err(Failure::new(what)) }
+}
+
 /// Makes a group forget partitions, and tells of each.
 pub(super) async fn forget(
     admin: &Admin,
@@ -160,4 +174,36 @@ pub(super) async fn forget(
     }
     grid.print()?;
     if failed { Err(Failure::Said) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Tool {
+        #[command(flatten)]
+        reset: Reset,
+    }
+
+    #[test]
+    fn there_is_one_target() {
+        let target = |arguments: &str| {
+            let tool = Tool::try_parse_from(arguments.split(' ')).ok()?;
+            tool.reset.target().ok()
+        };
+        assert_eq!(target("tool --to-earliest --execute"), Some(Target::Beginning));
+        assert_eq!(target("tool --shift-by -5 --export"), Some(Target::Shift(-5)));
+        for arguments in [
+            "tool --execute",
+            "tool --to-earliest --to-offset 500",
+            "tool --to-current --shift-by -1",
+            "tool --to-latest --from-file plan.csv",
+            "tool --to-latest --execute --dry-run",
+        ] {
+            assert_eq!(target(arguments), None, "{arguments}");
+        }
+    }
 }
