@@ -12,7 +12,7 @@ use fleuve_protocol::ErrorCode;
 
 use super::Connect;
 use super::grid::{Grid, assignment, coordinator};
-use super::resets::{Reset, forget};
+use super::resets::{Reset, forget, needs};
 use crate::commands::group::{Lag, lags};
 use crate::failure::{Failure, explain};
 use crate::output::{line, note};
@@ -22,29 +22,30 @@ use crate::reset::{Plan, expand, plan};
 /// List, describe, delete consumer groups, or reset their offsets.
 #[derive(Debug, Parser)]
 #[command(group = ArgGroup::new("action").required(true).args(["list", "describe", "delete", "reset_offsets", "delete_offsets", "validate_regex"]))]
+#[command(group = ArgGroup::new("aspect").args(["members", "offsets", "state"]))]
 pub(super) struct Groups {
     #[command(flatten)]
     connect: Connect,
     /// List groups.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["group", "topic", "members", "offsets", "verbose"])]
     list: bool,
     /// Describe groups.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["topic", "kind"])]
     describe: bool,
     /// Delete groups.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["topic", "members", "offsets", "state", "verbose", "kind"])]
     delete: bool,
     /// Reset committed offsets.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["members", "offsets", "state", "verbose", "kind"])]
     reset_offsets: bool,
     /// Delete committed offsets of topics.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["members", "offsets", "state", "verbose", "kind"])]
     delete_offsets: bool,
     /// Check a regular expression for subscriptions.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["members", "offsets", "state", "verbose", "kind"])]
     validate_regex: Option<String>,
     /// A group.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "all_groups")]
     group: Vec<String>,
     /// All groups.
     #[arg(long)]
@@ -77,7 +78,33 @@ pub(super) struct Groups {
     timeout: Option<u64>,
 }
 
+impl Groups {
+    /// Refuses actions without what they need, which the parser would not name.
+    fn check(&self) -> Result<(), Failure> {
+        if self.describe || self.delete || self.reset_offsets {
+            needs(
+                self.all_groups || !self.group.is_empty(),
+                "no group: pass --group NAME or --all-groups",
+            )?;
+        }
+        if self.describe {
+            needs(
+                self.state.as_ref().is_none_or(String::is_empty),
+                "--describe takes --state without a value",
+            )?;
+        }
+        if self.delete_offsets {
+            needs(
+                self.group.len() == 1 && !self.topic.is_empty(),
+                "--delete-offsets takes one group and its topics: pass --group NAME --topic NAME",
+            )?;
+        }
+        Ok(())
+    }
+}
+
 pub(super) async fn run(groups: Groups) -> Result<(), Failure> {
+    groups.check()?;
     if let Some(regex) = &groups.validate_regex {
         return match TopicPattern::new(regex) {
             Ok(_) => line(format!("The regular expression `{regex}` is valid.")),
@@ -97,9 +124,6 @@ pub(super) async fn run(groups: Groups) -> Result<(), Failure> {
     } else {
         groups.group.clone()
     };
-    if names.is_empty() && !groups.to.is_from_file() {
-        return Err(Failure::new("no group: pass --group NAME or --all-groups"));
-    }
     if groups.describe {
         let mut failed = false;
         for name in &names {
@@ -110,10 +134,7 @@ pub(super) async fn run(groups: Groups) -> Result<(), Failure> {
     if groups.reset_offsets {
         reset(&groups, &admin, &names).await
     } else if groups.delete_offsets {
-        let [name] = names.as_slice() else {
-            return Err(Failure::new("--delete-offsets takes one group: pass --group once"));
-        };
-        forget(&admin, name, &expand(&admin, &groups.topic).await?).await
+        forget(&admin, &names[0], &expand(&admin, &groups.topic).await?).await
     } else {
         delete(&admin, &names).await
     }
@@ -393,13 +414,13 @@ pub(super) struct AllGroups {
     #[arg(long, required = true)]
     list: bool,
     /// Only groups of consumers: of both protocols, and those that only hold offsets.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["share", "streams", "group_type", "protocol"])]
     consumer: bool,
     /// Only share groups.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["streams", "group_type", "protocol"])]
     share: bool,
     /// Only streams groups.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["group_type", "protocol"])]
     streams: bool,
     /// Only groups of this type: classic, consumer, share or streams.
     #[arg(long)]
@@ -442,6 +463,81 @@ pub(super) async fn list_all(options: AllGroups) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn taken(arguments: &str) -> Result<(), String> {
+        let arguments = std::iter::once("kafka-consumer-groups.sh").chain(arguments.split(' '));
+        let groups = Groups::try_parse_from(arguments).map_err(|error| error.to_string())?;
+        groups.check().map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn what_an_action_needs_is_taken() {
+        for arguments in [
+            "--list",
+            "--list --state --type",
+            "--list --state stable,empty --type consumer",
+            "--describe --group g",
+            "--describe --all-groups --offsets --verbose",
+            "--describe --group g --state --verbose",
+            "--describe --state --group g",
+            "--delete --group g --group h",
+            "--delete --all-groups",
+            "--reset-offsets --group g --topic t:0 --topic u --to-earliest",
+            "--reset-offsets --all-groups --all-topics --shift-by -1 --execute",
+            "--reset-offsets --group g --from-file plan.csv --dry-run",
+            "--delete-offsets --group g --topic t --topic u",
+            "--validate-regex a.*",
+        ] {
+            assert_eq!(taken(arguments), Ok(()), "{arguments}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for arguments in [
+            "--delete --group g --topic t",
+            "--delete --group g --all-groups",
+            "--delete --group g --members",
+            "--delete --all-groups --describe",
+            "--describe --group g --topic t",
+            "--describe --group g --members --offsets",
+            "--describe --group g --members --state",
+            "--describe --group g --state stable",
+            "--describe --group g --type",
+            "--list --group g",
+            "--list --topic t",
+            "--list --members",
+            "--list --verbose",
+            "--reset-offsets --group g --all-groups --all-topics --to-earliest",
+            "--reset-offsets --group g --all-topics --to-earliest --to-offset 500",
+            "--delete-offsets --group g --all-groups --topic t",
+        ] {
+            assert!(taken(arguments).is_err(), "{arguments}");
+        }
+        let mixed = "kafka-groups.sh --list --consumer --share".split(' ');
+        assert!(AllGroups::try_parse_from(mixed).is_err());
+        let by_type = "kafka-groups.sh --list --streams --group-type share".split(' ');
+        assert!(AllGroups::try_parse_from(by_type).is_err());
+        let both = "kafka-groups.sh --list --group-type classic --protocol connect".split(' ');
+        assert!(AllGroups::try_parse_from(both).is_ok());
+    }
+
+    #[test]
+    fn actions_without_what_they_need_are_refused() {
+        for arguments in ["--describe", "--delete", "--reset-offsets --from-file plan.csv"] {
+            let wrong = taken(arguments).expect_err(arguments);
+            assert_eq!(wrong, "no group: pass --group NAME or --all-groups");
+        }
+        for arguments in [
+            "--delete-offsets --group g",
+            "--delete-offsets --topic t",
+            "--delete-offsets --all-groups --topic t",
+            "--delete-offsets --group g --group h --topic t",
+        ] {
+            let wrong = taken(arguments).expect_err(arguments);
+            assert!(wrong.starts_with("--delete-offsets takes one group"), "{wrong}");
+        }
+    }
 
     #[test]
     fn groups_of_other_protocol_types_are_no_consumers() {
