@@ -11,6 +11,7 @@ use fleuve_client::admin::{GroupDescription, GroupListing};
 
 use super::Connect;
 use super::grid::{Grid, assignment, coordinator, or_dash};
+use super::resets::needs;
 use crate::commands::share::starts;
 use crate::failure::{Failure, explain};
 use crate::output::{line, note};
@@ -20,26 +21,28 @@ use crate::reset::{Target, expand, plan};
 /// List, describe, delete share groups, or reset and delete their offsets.
 #[derive(Debug, Parser)]
 #[command(group = ArgGroup::new("action").required(true).args(["list", "describe", "delete", "reset_offsets", "delete_offsets"]))]
+#[command(group = ArgGroup::new("aspect").args(["members", "offsets", "state"]))]
+#[command(group = ArgGroup::new("target").args(["to_earliest", "to_latest", "to_datetime"]))]
 pub(super) struct Shares {
     #[command(flatten)]
     connect: Connect,
     /// List groups.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["group", "topic", "members", "offsets", "verbose"])]
     list: bool,
     /// Describe groups.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "topic")]
     describe: bool,
     /// Delete groups.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["topic", "members", "offsets", "state", "verbose"])]
     delete: bool,
     /// Reset start offsets.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["members", "offsets", "state", "verbose"])]
     reset_offsets: bool,
     /// Delete offsets of topics.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["members", "offsets", "state", "verbose"])]
     delete_offsets: bool,
     /// A group.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "all_groups")]
     group: Vec<String>,
     /// All groups.
     #[arg(long)]
@@ -74,7 +77,7 @@ pub(super) struct Shares {
     /// Do it.
     #[arg(long)]
     execute: bool,
-    /// Only show it, which is the default.
+    /// Only show it.
     #[arg(long, conflicts_with = "execute")]
     dry_run: bool,
     /// How long an answer may take, in ms.
@@ -82,7 +85,44 @@ pub(super) struct Shares {
     timeout: Option<u64>,
 }
 
+impl Shares {
+    /// Refuses actions without what they need, which the parser would not name.
+    fn check(&self) -> Result<(), Failure> {
+        if self.describe || self.delete {
+            needs(
+                self.all_groups || !self.group.is_empty(),
+                "no group: pass --group NAME or --all-groups",
+            )?;
+        }
+        if self.describe {
+            needs(
+                self.state.as_ref().is_none_or(String::is_empty),
+                "--describe takes --state without a value",
+            )?;
+        }
+        if self.reset_offsets || self.delete_offsets {
+            needs(self.group.len() == 1, "this is done to one group: pass --group NAME once")?;
+            needs(
+                self.all_topics || !self.topic.is_empty(),
+                "no topic: pass --topic NAME or --all-topics",
+            )?;
+        }
+        if self.reset_offsets {
+            needs(
+                self.to_earliest || self.to_latest || self.to_datetime.is_some(),
+                "no target: pass --to-earliest, --to-latest or --to-datetime TIME",
+            )?;
+            needs(
+                self.execute || self.dry_run,
+                "really? pass --execute to do it, or --dry-run to see what would be done",
+            )?;
+        }
+        Ok(())
+    }
+}
+
 pub(super) async fn run(shares: Shares) -> Result<(), Failure> {
+    shares.check()?;
     let admin = shares.connect.admin_within(shares.timeout).await?;
     let listed = admin.list_groups().await?.into_iter();
     let listed: Vec<_> = listed.filter(|group| group.kind.eq_ignore_ascii_case("share")).collect();
@@ -93,9 +133,6 @@ pub(super) async fn run(shares: Shares) -> Result<(), Failure> {
         true => listed.iter().map(|group| group.id.clone()).collect(),
         false => shares.group.clone(),
     };
-    if names.is_empty() && !shares.all_groups {
-        return Err(Failure::new("no group: pass --group NAME or --all-groups"));
-    }
     if shares.delete {
         return delete(&admin, &listed, &names).await;
     }
@@ -246,12 +283,7 @@ async fn reset(shares: &Shares, admin: &Admin, name: &str) -> Result<(), Failure
                 .ok_or_else(|| Failure::new(format!("--to-datetime {time} is not a time")))?,
         ),
         None if shares.to_earliest => Target::Beginning,
-        None if shares.to_latest => Target::End,
-        None => {
-            return Err(Failure::new(
-                "no target: pass --to-earliest, --to-latest or --to-datetime TIME",
-            ));
-        }
+        None => Target::End,
     };
     let current = match admin.is_share_group(name).await? {
         true if admin.describe_share_group(name).await?.state != "Empty" => {
@@ -260,9 +292,6 @@ async fn reset(shares: &Shares, admin: &Admin, name: &str) -> Result<(), Failure
         true => starts(admin, name).await?,
         false => HashMap::new(),
     };
-    if shares.topic.is_empty() && !shares.all_topics {
-        return Err(Failure::new("no topic: pass --topic NAME or --all-topics"));
-    }
     let topics = match shares.all_topics {
         true => {
             let topics: BTreeSet<_> =
@@ -301,9 +330,6 @@ async fn forget(shares: &Shares, admin: &Admin, name: &str) -> Result<(), Failur
         }
         false => shares.topic.iter().cloned().collect(),
     };
-    if topics.is_empty() && !shares.all_topics {
-        return Err(Failure::new("no topic: pass --topic NAME"));
-    }
     let topics: Vec<String> = topics.into_iter().collect();
     let mut grid = Grid::new(&[("TOPIC", 15, true), ("STATUS", 0, false)]);
     let mut failed = false;
@@ -317,4 +343,56 @@ async fn forget(shares: &Shares, admin: &Admin, name: &str) -> Result<(), Failur
     }
     grid.print()?;
     if failed { Err(Failure::Said) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(arguments: &str) -> Result<(), String> {
+        let arguments = std::iter::once("kafka-share-groups.sh").chain(arguments.split(' '));
+        let shares = Shares::try_parse_from(arguments).map_err(|error| error.to_string())?;
+        shares.check().map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn what_an_action_needs_is_taken() {
+        for arguments in [
+            "--list --state",
+            "--list --state stable",
+            "--describe --group g --group h --members --verbose",
+            "--describe --all-groups --state",
+            "--delete --all-groups",
+            "--reset-offsets --group g --topic t:0 --to-earliest --dry-run",
+            "--reset-offsets --group g --all-topics --to-datetime 2026-11-21T10:00:00.000 --execute",
+            "--delete-offsets --group g --topic t",
+            "--delete-offsets --group g --all-topics",
+        ] {
+            assert_eq!(taken(arguments), Ok(()), "{arguments}");
+        }
+    }
+
+    #[test]
+    fn contradictions_and_gaps_are_refused() {
+        for arguments in [
+            "--list --group g",
+            "--describe",
+            "--describe --group g --state stable",
+            "--describe --group g --members --offsets",
+            "--describe --group g --topic t",
+            "--delete",
+            "--delete --group g --topic t",
+            "--delete --group g --all-groups",
+            "--delete-offsets --all-groups --topic t",
+            "--delete-offsets --group g",
+            "--delete-offsets --group g --group h --topic t",
+            "--reset-offsets --all-groups --topic t --to-earliest --execute",
+            "--reset-offsets --group g --topic t --to-earliest",
+            "--reset-offsets --group g --topic t --execute",
+            "--reset-offsets --group g --to-earliest --execute",
+            "--reset-offsets --group g --topic t --to-earliest --to-latest --execute",
+        ] {
+            assert!(taken(arguments).is_err(), "{arguments}");
+        }
+    }
 }
