@@ -14,7 +14,7 @@ use fleuve_types::TopicPartition;
 
 use super::Connect;
 use super::grid::{coordinator, or_dash};
-use super::resets::{Reset, forget};
+use super::resets::{Reset, forget, needs};
 use crate::commands::topic::log_ends;
 use crate::failure::{Failure, explain};
 use crate::output::{line, note};
@@ -26,26 +26,32 @@ const STREAMS: &str = "streams";
 /// List, describe, delete streams groups, or reset and delete their offsets.
 #[derive(Debug, Parser)]
 #[command(group = ArgGroup::new("action").required(true).args(["list", "describe", "delete", "reset_offsets", "delete_offsets"]))]
+#[command(group = ArgGroup::new("aspect").args(["members", "offsets", "state"]))]
+#[command(group = ArgGroup::new("really").args(["execute", "dry_run"]))]
 pub(super) struct StreamsGroups {
     #[command(flatten)]
     connect: Connect,
     /// List groups.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["group", "input_topic", "members", "offsets", "verbose"])]
+    #[arg(conflicts_with_all = ["really", "delete_internal_topic", "delete_all_internal_topics"])]
     list: bool,
     /// Describe groups.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "input_topic")]
+    #[arg(conflicts_with_all = ["really", "delete_internal_topic", "delete_all_internal_topics"])]
     describe: bool,
     /// Delete groups that have no members.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["members", "offsets", "state", "verbose"])]
+    #[arg(conflicts_with_all = ["really", "delete_internal_topic", "input_topic", "all_input_topics"])]
     delete: bool,
     /// Reset committed offsets of input topics.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["members", "offsets", "state", "verbose"])]
     reset_offsets: bool,
     /// Delete committed offsets of input topics.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["members", "offsets", "state", "verbose"])]
+    #[arg(conflicts_with_all = ["really", "delete_internal_topic", "delete_all_internal_topics"])]
     delete_offsets: bool,
     /// A group.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "all_groups")]
     group: Vec<String>,
     /// All groups.
     #[arg(long)]
@@ -70,7 +76,7 @@ pub(super) struct StreamsGroups {
     all_input_topics: bool,
     #[command(flatten)]
     to: Reset,
-    /// Delete these internal topics, too.
+    /// With --reset-offsets --execute, delete these internal topics, too.
     #[arg(long, conflicts_with = "delete_all_internal_topics")]
     delete_internal_topic: Vec<String>,
     /// Delete all internal topics of the groups, too; with --reset-offsets when it is executed.
@@ -81,7 +87,47 @@ pub(super) struct StreamsGroups {
     timeout: Option<u64>,
 }
 
+impl StreamsGroups {
+    /// Refuses actions without what they need, which the parser would not name.
+    fn check(&self) -> Result<(), Failure> {
+        if self.describe || self.delete || self.reset_offsets {
+            needs(
+                self.all_groups || !self.group.is_empty(),
+                "no group: pass --group NAME or --all-groups",
+            )?;
+        }
+        if self.describe {
+            needs(
+                self.state.as_ref().is_none_or(String::is_empty),
+                "--describe takes --state without a value",
+            )?;
+        }
+        if self.delete_offsets {
+            needs(self.group.len() == 1, "--delete-offsets takes one group: pass --group once")?;
+        }
+        if self.delete_offsets || (self.reset_offsets && !self.to.is_from_file()) {
+            needs(
+                self.all_input_topics || !self.input_topic.is_empty(),
+                "no topic: pass --input-topic NAME or --all-input-topics",
+            )?;
+        }
+        if self.reset_offsets {
+            needs(
+                self.to.execute || self.to.dry_run,
+                "really? pass --execute to do it, or --dry-run to see what would be done",
+            )?;
+            let deletes = self.delete_all_internal_topics || !self.delete_internal_topic.is_empty();
+            needs(
+                self.to.execute || !deletes,
+                "internal topics are only deleted with --execute: pass it, too",
+            )?;
+        }
+        Ok(())
+    }
+}
+
 pub(super) async fn run(groups: StreamsGroups) -> Result<(), Failure> {
+    groups.check()?;
     let admin = groups.connect.admin_within(groups.timeout).await?;
     if groups.list {
         let wanted = groups.state.as_deref().unwrap_or_default().to_lowercase();
@@ -103,9 +149,6 @@ pub(super) async fn run(groups: StreamsGroups) -> Result<(), Failure> {
     } else {
         groups.group.clone()
     };
-    if names.is_empty() && !groups.all_groups && !groups.to.is_from_file() {
-        return Err(Failure::new("no group: pass --group NAME or --all-groups"));
-    }
     if groups.describe {
         for name in &names {
             describe(&groups, &admin, name).await?;
@@ -115,9 +158,7 @@ pub(super) async fn run(groups: StreamsGroups) -> Result<(), Failure> {
     if groups.reset_offsets {
         reset(&groups, &admin, &names).await
     } else if groups.delete_offsets {
-        let [name] = names.as_slice() else {
-            return Err(Failure::new("--delete-offsets takes one group: pass --group once"));
-        };
+        let name = &names[0];
         let committed = admin.group_offsets(name).await?;
         let partitions = scope(&groups, &admin, name, &committed).await?;
         if partitions.is_empty() && !groups.all_input_topics {
@@ -153,9 +194,6 @@ async fn scope(
         let known: BTreeSet<TopicPartition> = known.cloned().collect();
         return Ok(known.into_iter().collect());
     }
-    if groups.input_topic.is_empty() {
-        return Err(Failure::new("no topic: pass --input-topic NAME or --all-input-topics"));
-    }
     let partitions = expand(admin, &groups.input_topic).await?;
     if !partitions.iter().all(|partition| committed.contains_key(partition)) {
         line(format!("\nError: One or more topics are not part of the group '{name}'."))?;
@@ -165,10 +203,6 @@ async fn scope(
 }
 
 async fn reset(groups: &StreamsGroups, admin: &Admin, names: &[String]) -> Result<(), Failure> {
-    let deletes = groups.delete_all_internal_topics || !groups.delete_internal_topic.is_empty();
-    if deletes && !groups.to.execute {
-        return Err(Failure::new("internal topics are only deleted with --execute: pass it, too"));
-    }
     let mut plans: BTreeMap<String, Plan> = BTreeMap::new();
     let mut failed = false;
     if let Some(read) = groups.to.read(admin, names).await? {
@@ -202,9 +236,6 @@ async fn reset(groups: &StreamsGroups, admin: &Admin, names: &[String]) -> Resul
             }
             delete_topics(admin, &internal).await?;
         }
-    }
-    if !groups.to.execute && !groups.to.dry_run {
-        note("WARN: nothing is changed without --execute; --dry-run says that this is meant.");
     }
     groups.to.show(&plans)?;
     if failed { Err(Failure::Said) } else { Ok(()) }
@@ -443,4 +474,67 @@ fn read_by_members(group: &StreamsGroupDescription) -> Vec<TopicPartition> {
         }
     }
     partitions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(arguments: &str) -> Result<(), String> {
+        let arguments = std::iter::once("kafka-streams-groups.sh").chain(arguments.split(' '));
+        let groups = StreamsGroups::try_parse_from(arguments).map_err(|error| error.to_string())?;
+        groups.check().map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn what_an_action_needs_is_taken() {
+        for arguments in [
+            "--list --state",
+            "--describe --group g --offsets --verbose",
+            "--describe --all-groups --state",
+            "--delete --group g --group h",
+            "--delete --all-groups --delete-all-internal-topics",
+            "--delete-offsets --group g --input-topic t:0",
+            "--delete-offsets --group g --all-input-topics",
+            "--reset-offsets --group g --input-topic t --shift-by -3 --dry-run",
+            "--reset-offsets --all-groups --all-input-topics --to-latest --execute",
+            "--reset-offsets --group g --from-file plan.csv --execute",
+            "--reset-offsets --group g --all-input-topics --to-latest --execute \
+             --delete-internal-topic g-a-changelog --delete-internal-topic g-b-changelog",
+        ] {
+            assert_eq!(taken(arguments), Ok(()), "{arguments}");
+        }
+    }
+
+    #[test]
+    fn contradictions_and_gaps_are_refused() {
+        for arguments in [
+            "--list --group g",
+            "--list --members",
+            "--describe",
+            "--describe --group g --state stable",
+            "--describe --group g --members --state",
+            "--describe --group g --delete-all-internal-topics",
+            "--delete",
+            "--delete --group g --all-groups",
+            "--delete --group g --input-topic t",
+            "--delete --group g --all-input-topics",
+            "--delete --group g --dry-run",
+            "--delete --group g --execute",
+            "--delete --group g --delete-internal-topic t",
+            "--delete-offsets --group g",
+            "--delete-offsets --all-groups --input-topic t",
+            "--delete-offsets --group g --group h --input-topic t",
+            "--delete-offsets --group g --input-topic t --dry-run",
+            "--delete-offsets --group g --input-topic t --delete-internal-topic u",
+            "--reset-offsets --group g --all-input-topics --to-latest",
+            "--reset-offsets --group g --to-latest --dry-run",
+            "--reset-offsets --all-input-topics --to-latest --dry-run",
+            "--reset-offsets --group g --all-input-topics --to-latest --to-offset 5 --dry-run",
+            "--reset-offsets --group g --all-input-topics --to-latest --dry-run \
+             --delete-all-internal-topics",
+        ] {
+            assert!(taken(arguments).is_err(), "{arguments}");
+        }
+    }
 }
