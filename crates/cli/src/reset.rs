@@ -154,12 +154,23 @@ pub(crate) fn from_csv(text: &str, groups: &[String]) -> Result<BTreeMap<String,
     Ok(plans)
 }
 
-/// Writes plans as lines that [`from_csv`] reads; one group is not named.
-pub(crate) fn to_csv(plans: &BTreeMap<String, Plan>) -> String {
+/// Picks the plans of groups, empty ones for those that are not there.
+pub(crate) fn of_groups(
+    plans: BTreeMap<String, Plan>,
+    groups: &[String],
+) -> BTreeMap<String, Plan> {
+    let mut plans = plans;
+    let pick = |group: &String| (group.clone(), plans.remove(group).unwrap_or_default());
+    groups.iter().map(pick).collect()
+}
+
+/// Writes plans as lines that [`from_csv`] reads. Whoever reads them for one group that is named
+/// needs no names in them.
+pub(crate) fn to_csv(plans: &BTreeMap<String, Plan>, with_groups: bool) -> String {
     let mut text = String::new();
     for (group, plan) in plans {
         for (partition, offset) in plan {
-            if plans.len() > 1 {
+            if with_groups {
                 text.push_str(group);
                 text.push(',');
             }
@@ -180,12 +191,21 @@ mod tests {
     #[test]
     fn plans_survive_a_file() {
         let one = BTreeMap::from([("g".to_owned(), plan(7))]);
-        assert_eq!(to_csv(&one), "t,2,7\n");
+        assert_eq!(to_csv(&one, false), "t,2,7\n");
+        assert_eq!(to_csv(&one, true), "g,t,2,7\n");
         assert_eq!(from_csv("t,2,7\n\n", &["g".to_owned()]).expect("valid"), one);
         let two = BTreeMap::from([("g".to_owned(), plan(7)), ("h".to_owned(), plan(8))]);
-        assert_eq!(to_csv(&two), "g,t,2,7\nh,t,2,8\n");
-        assert_eq!(from_csv(&to_csv(&two), &[]).expect("valid"), two);
+        assert_eq!(to_csv(&two, true), "g,t,2,7\nh,t,2,8\n");
+        assert_eq!(from_csv(&to_csv(&two, true), &[]).expect("valid"), two);
         assert_eq!(from_csv("\"g\",\"t\",2,7", &[]).expect("quoted").len(), 1);
+    }
+
+    #[test]
+    fn only_groups_that_are_meant_are_picked() {
+        let plans = BTreeMap::from([("g".to_owned(), plan(7)), ("h".to_owned(), plan(8))]);
+        let picked = of_groups(plans, &["g".to_owned(), "i".to_owned()]);
+        let expected = BTreeMap::from([("g".to_owned(), plan(7)), ("i".to_owned(), Plan::new())]);
+        assert_eq!(picked, expected);
     }
 
     #[test]

@@ -165,7 +165,7 @@ pub(crate) async fn run(command: Group, common: &Common) -> Result<(), Failure> 
             let plan = make_plan(&admin, &name, &scope, &to, &committed).await?;
             if export {
                 let plans = BTreeMap::from([(name.clone(), plan.clone())]);
-                out(to_csv(&plans))?;
+                out(to_csv(&plans, false))?;
             } else {
                 show_plan(&plan, &committed, common.output)?;
             }

@@ -336,7 +336,8 @@ fn describe_offsets(name: &str, lags: &[Lag], verbose: bool) -> Result<(), Failu
 async fn reset(groups: &Groups, admin: &Admin, names: &[String]) -> Result<(), Failure> {
     let mut plans: BTreeMap<String, Plan> = BTreeMap::new();
     let mut failed = false;
-    if let Some(read) = groups.to.read(admin, names).await? {
+    if let Some(read) = groups.to.read(admin, &groups.group, names).await? {
+        failed = read.values().any(Plan::is_empty);
         plans = read;
     } else {
         let target = groups.to.target()?;
@@ -364,7 +365,7 @@ async fn reset(groups: &Groups, admin: &Admin, names: &[String]) -> Result<(), F
                 "\nError: Assignments can only be reset if the group '{name}' is inactive, but the \
                  current state is {state}."
             ))?;
-        } else if groups.to.execute {
+        } else if groups.to.execute && !plan.is_empty() {
             let offsets = plan.iter().map(|(partition, offset)| (partition.clone(), *offset));
             admin.alter_group_offsets(name, &offsets.collect()).await?;
         }
@@ -372,7 +373,7 @@ async fn reset(groups: &Groups, admin: &Admin, names: &[String]) -> Result<(), F
     if !groups.to.execute && !groups.to.dry_run {
         note("WARN: nothing is changed without --execute; --dry-run says that this is meant.");
     }
-    groups.to.show(&plans)?;
+    groups.to.show(&plans, &groups.group)?;
     if failed { Err(Failure::Said) } else { Ok(()) }
 }
 

@@ -12,7 +12,7 @@ use super::grid::Grid;
 use crate::failure::{Failure, explain};
 use crate::output::line;
 use crate::quantities::{now_ms, parse_duration, parse_time};
-use crate::reset::{Plan, Target, from_csv, to_csv, within_logs};
+use crate::reset::{Plan, Target, from_csv, of_groups, to_csv, within_logs};
 
 /// Where to, and whether really.
 #[derive(Debug, Args)]
@@ -66,18 +66,23 @@ impl Reset {
         self.to.from_file.is_some()
     }
 
-    /// Reads the plans of groups from the file, if there is one.
+    /// Reads the plans of groups from the file, if there is one, and tells of those it lacks, whose
+    /// plans are empty. Lines may leave the group out if `named` is one.
     pub(super) async fn read(
         &self,
         admin: &Admin,
-        names: &[String],
+        named: &[String],
+        groups: &[String],
     ) -> Result<Option<BTreeMap<String, Plan>>, Failure> {
         let Some(path) = &self.to.from_file else { return Ok(None) };
         let text = std::fs::read_to_string(path).map_err(|error| {
             Failure::new(format!("cannot read {}: {error}: check --from-file", path.display()))
         })?;
         let mut plans = BTreeMap::new();
-        for (name, plan) in from_csv(&text, names)? {
+        for (name, plan) in of_groups(from_csv(&text, named)?, groups) {
+            if plan.is_empty() {
+                line(format!("\nError: No reset plan for group {name} found"))?;
+            }
             plans.insert(name, within_logs(admin, plan).await?);
         }
         Ok(Some(plans))
@@ -117,10 +122,15 @@ impl Reset {
         ))
     }
 
-    /// Shows plans, as a table or as lines for a file.
-    pub(super) fn show(&self, plans: &BTreeMap<String, Plan>) -> Result<(), Failure> {
+    /// Shows plans, as a table or as lines for a file, in which one group that is `named` is left
+    /// out.
+    pub(super) fn show(
+        &self,
+        plans: &BTreeMap<String, Plan>,
+        named: &[String],
+    ) -> Result<(), Failure> {
         if self.export {
-            return line(to_csv(plans));
+            return line(to_csv(plans, named.len() != 1));
         }
         let columns = [
             ("GROUP", 15, true),

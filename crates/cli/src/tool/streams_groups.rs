@@ -205,7 +205,8 @@ async fn scope(
 async fn reset(groups: &StreamsGroups, admin: &Admin, names: &[String]) -> Result<(), Failure> {
     let mut plans: BTreeMap<String, Plan> = BTreeMap::new();
     let mut failed = false;
-    if let Some(read) = groups.to.read(admin, names).await? {
+    if let Some(read) = groups.to.read(admin, &groups.group, names).await? {
+        failed = read.values().any(Plan::is_empty);
         plans = read;
     } else {
         let target = groups.to.target()?;
@@ -237,7 +238,7 @@ async fn reset(groups: &StreamsGroups, admin: &Admin, names: &[String]) -> Resul
             delete_topics(admin, &internal).await?;
         }
     }
-    groups.to.show(&plans)?;
+    groups.to.show(&plans, &groups.group)?;
     if failed { Err(Failure::Said) } else { Ok(()) }
 }
 
