@@ -67,15 +67,10 @@ pub(crate) struct Consume {
     /// Where a group begins if `from` does not say it all, which only the drop-in scripts can ask for.
     #[arg(skip)]
     pub(crate) reset: Option<OffsetReset>,
-    /// Further topics, which only the drop-in scripts can ask for.
+    /// In place of the topic a regular expression for topics, also for those that are created
+    /// later; it takes a group, and only the drop-in scripts can ask for it.
     #[arg(skip)]
-    pub(crate) more_topics: Vec<String>,
-}
-
-impl Consume {
-    fn topics(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(&self.topic).chain(&self.more_topics).map(String::as_str)
-    }
+    pub(crate) pattern: Option<String>,
 }
 
 /// How long one wait for records lasts, before looking whether to stop.
@@ -116,9 +111,9 @@ pub(crate) async fn run_in(
     let start = parse_start(&consume.from)?;
     let client = context.client().await?;
     let mut partitions = Vec::new();
-    for name in consume.topics() {
-        let topic = client.topic(name, false).await?;
-        partitions.extend(choose_partitions(&consume, name, topic.partitions.len())?);
+    if consume.pattern.is_none() {
+        let topic = client.topic(&consume.topic, false).await?;
+        partitions = choose_partitions(&consume, &consume.topic, topic.partitions.len())?;
     }
     // Taken before reading: whoever does not follow ends here.
     let mut ends = HashMap::new();
@@ -248,7 +243,10 @@ fn begin(
         }
     };
     let consumer = Consumer::new(client, config)?;
-    consumer.subscribe(&consume.topics().collect::<Vec<_>>())?;
+    match &consume.pattern {
+        Some(pattern) => consumer.subscribe_pattern(pattern)?,
+        None => consumer.subscribe(&[&consume.topic])?,
+    }
     Ok(consumer)
 }
 

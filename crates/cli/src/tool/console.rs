@@ -8,13 +8,13 @@ use fleuve_client::config::OffsetReset;
 
 use super::Connect;
 use super::files::properties;
+use super::storage::new_id;
 use crate::commands::consume::{Consume, run_in as consume_in};
 use crate::commands::produce::{LineHeaders, Produce, run_in as produce_in, unescape};
 use crate::commands::topic::parse_assignments;
 use crate::decode::Decoder;
 use crate::failure::Failure;
 use crate::output::{line, note};
-use crate::patterns::{TopicPattern, pick};
 use crate::printing::{Form, Parts, Style};
 use crate::quantities::now_ms;
 
@@ -209,8 +209,6 @@ pub(super) async fn consume(options: ConsoleConsumer) -> Result<(), Failure> {
     let mut context = options.connect.context()?;
     let of_file = context.get("group.id").map(str::to_owned);
     let mut properties = parse_assignments(&options.consumer_property)?;
-    // It hides the system's topics from patterns, and ours are asked for by name.
-    properties.remove("exclude.internal.topics");
     let group = one_group([options.group.clone(), of_file, properties.remove("group.id")])?;
     for (key, value) in &properties {
         context.set(key, value)?;
@@ -219,23 +217,18 @@ pub(super) async fn consume(options: ConsoleConsumer) -> Result<(), Failure> {
         context.set("isolation.level", level)?;
     }
     let beginning = Beginning::of(&options, context.get("auto.offset.reset"), group.is_some())?;
-    let mut topics = match (&options.topic, &options.include) {
-        (Some(topic), _) => vec![topic.clone()],
-        (None, include) => {
-            let listed = context.admin().await?.list_topics().await?;
-            let pattern = TopicPattern::new(include.as_deref().unwrap_or_default())?;
-            let picked = pick(&listed, &[pattern])?;
-            let picked = picked.into_iter().filter(|topic| !topic.is_internal);
-            picked.map(|topic| topic.name.to_string()).collect()
-        }
-    };
-    if topics.is_empty() {
-        return Err(Failure::new("no topic fits --include: see kafka-topics.sh --list"));
-    }
     let style = options.format.style()?;
+    // A pattern takes a group; one that nobody has named is not used again and commits nothing.
+    let group = match group {
+        None if options.include.is_some() => {
+            context.set_default("enable.auto.commit", "false")?;
+            Some(format!("console-consumer-{}", new_id()))
+        }
+        group => group,
+    };
     let consume = Consume {
-        topic: topics.remove(0),
-        more_topics: topics,
+        topic: options.topic.unwrap_or_default(),
+        pattern: options.include,
         from: beginning.from,
         reset: beginning.reset,
         max_messages: options.max_messages,

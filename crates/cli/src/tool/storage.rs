@@ -304,7 +304,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&aside, path)
 }
 
-fn new_id() -> Uuid {
+pub(super) fn new_id() -> Uuid {
     let mut bytes = [0; 16];
     OsRandom.fill(&mut bytes);
     Uuid::from_random_bytes(bytes)
