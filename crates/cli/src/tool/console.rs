@@ -98,7 +98,7 @@ pub(super) async fn produce(options: ConsoleProducer) -> Result<(), Failure> {
         context.set(&key, &value)?;
     }
     let reader = with_file(options.reader_config, &options.reader_property)?;
-    let is_set = |name: &str| reader.get(name).is_some_and(|value| value == "true");
+    let is_set = |name: &str| reader.get(name).is_some_and(|value| is_true(value));
     let text =
         |name: &str, default: &str| unescape(reader.get(name).map_or(default, String::as_str));
     let produce = Produce {
@@ -118,6 +118,11 @@ pub(super) async fn produce(options: ConsoleProducer) -> Result<(), Failure> {
         ..Produce::default()
     };
     produce_in(produce, context).await
+}
+
+/// Whether a property is switched on, however that is written.
+fn is_true(value: &str) -> bool {
+    value.trim().eq_ignore_ascii_case("true")
 }
 
 /// Reads a file of properties and puts those of the command line over them.
@@ -336,7 +341,7 @@ impl FormatOptions {
 }
 
 fn parts(properties: &BTreeMap<String, String>) -> Result<Parts, Failure> {
-    let asked = |name: &str, default| properties.get(name).map_or(default, |value| value == "true");
+    let asked = |name: &str, default| properties.get(name).map_or(default, |value| is_true(value));
     let text =
         |name: &str, default: &str| unescape(properties.get(name).map_or(default, String::as_str));
     let form =
@@ -367,6 +372,12 @@ mod tests {
     fn consumer(arguments: &str) -> Result<ConsoleConsumer, String> {
         let arguments = std::iter::once("t").chain(arguments.split(' '));
         ConsoleConsumer::try_parse_from(arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn switches_are_read_as_people_write_them() {
+        assert!(is_true("true") && is_true("True") && is_true(" TRUE "));
+        assert!(!is_true("yes") && !is_true(""));
     }
 
     #[test]
