@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use fleuve_client::producer::{Delivery, Header};
-use fleuve_client::{Producer, Record};
+use fleuve_client::{Error, ErrorCode, Producer, Record};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Common;
@@ -65,7 +65,7 @@ pub(crate) struct Produce {
 }
 
 /// Names and values of the headers that stand on a line.
-type OwnHeaders<'a> = Vec<(String, &'a [u8])>;
+type OwnHeaders<'a> = Vec<(String, Option<&'a [u8]>)>;
 
 /// Headers at the beginning of a line: `name:value,name:value`, then the delimiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,21 +79,55 @@ pub(crate) struct LineHeaders {
 }
 
 impl LineHeaders {
-    /// Takes the headers off a line.
-    fn split<'a>(&self, line: &'a [u8]) -> Option<(OwnHeaders<'a>, &'a [u8])> {
-        let (texts, rest) = split(line, &self.delimiter)?;
+    /// Takes the headers off a line. What reads like `null` is none: all headers, or the value of
+    /// one; a name cannot be. What lacks a separator is taken for a header without a value, or for
+    /// a line without headers, where errors are ignored.
+    fn split<'a>(
+        &self,
+        line: &'a [u8],
+        null: Option<&[u8]>,
+        ignore_errors: bool,
+    ) -> Option<(OwnHeaders<'a>, &'a [u8])> {
+        let Some((mut texts, rest)) = split(line, &self.delimiter) else {
+            return ignore_errors.then_some((Vec::new(), line));
+        };
         let mut headers = Vec::new();
-        let mut texts = texts?;
+        if null == Some(texts) {
+            return Some((headers, rest));
+        }
         while !texts.is_empty() {
-            let (header, others) = match split(texts, &self.separator) {
-                Some((header, others)) => (header?, others),
-                None => (texts, &b""[..]),
+            let (header, others) = split(texts, &self.separator).unwrap_or((texts, b""));
+            let (name, value) = match split(header, &self.name_separator) {
+                Some((name, _)) if null == Some(name) => return None,
+                Some((name, value)) => (name, Some(value).filter(|value| null != Some(*value))),
+                None if ignore_errors => (header, None),
+                None => return None,
             };
-            let (name, value) = split(header, &self.name_separator)?;
-            headers.push((String::from_utf8_lossy(name?).into_owned(), value));
+            headers.push((String::from_utf8_lossy(name).into_owned(), value));
             texts = others;
         }
         Some((headers, rest))
+    }
+
+    /// Looks whether headers can be told from each other, and from what stands for nothing.
+    pub(crate) fn check(&self, null: Option<&str>) -> Result<(), Failure> {
+        let named = [
+            ("headers.delimiter", Some(self.delimiter.as_str())),
+            ("headers.separator", Some(self.separator.as_str())),
+            ("headers.key.separator", Some(self.name_separator.as_str())),
+            ("null.marker", null),
+        ];
+        for (index, (name, text)) in named.into_iter().enumerate() {
+            let Some(text) = text else { continue };
+            if text.is_empty() && name != "null.marker" {
+                return Err(Failure::new(format!("{name}: it cannot be empty")));
+            }
+            if let Some((other, _)) = named[..index].iter().find(|(_, other)| *other == Some(text))
+            {
+                return Err(Failure::new(format!("{other} and {name} may not be equal")));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -118,6 +152,9 @@ pub(crate) async fn run_in(produce: Produce, mut context: Context) -> Result<(),
         context.set(&key, &value)?;
     }
     let separator = produce.key_separator.as_deref().map(unescape);
+    if separator.as_deref() == Some("") {
+        return Err(Failure::new("--key-separator (key.separator): it cannot be empty"));
+    }
     let headers = super::topic::parse_assignments(&produce.header)?;
     let headers: Vec<Header<'_>> =
         headers.iter().map(|(key, value)| Header::new(key, Some(value.as_bytes()))).collect();
@@ -125,10 +162,39 @@ pub(crate) async fn run_in(produce: Produce, mut context: Context) -> Result<(),
     let mut work = Work::new(producer);
 
     let began = Instant::now();
-    let mut failure = None;
+    let read = send_lines(&produce, separator.as_deref(), &headers, &mut work).await;
+    // Whatever ended the reading, the lines before it are good.
+    let sent = work.finish().await.map_err(|error| {
+        Failure::new(format!(
+            "{} ({} records sent, {} batches of them and {} other records failed)",
+            explain(&error),
+            work.records,
+            work.failed_batches,
+            work.refused
+        ))
+    });
+    if let (Err(_), Err(failed)) = (&read, &sent) {
+        note(format!("error: {failed}"));
+    }
+    read.and(sent)?;
+    if !produce.quiet {
+        note(summary("produced", work.records, work.bytes, began.elapsed()));
+    }
+    Ok(())
+}
+
+/// Sends lines until they end, or one of them or what is under way says that it makes no sense.
+async fn send_lines(
+    produce: &Produce,
+    separator: Option<&str>,
+    headers: &[Header<'_>],
+    work: &mut Work,
+) -> Result<(), Failure> {
+    let null = produce.null_value.as_deref().map(str::as_bytes);
+    let null_everywhere = null.filter(|_| produce.null_everywhere);
     for mut input in open(&produce.file)? {
         let mut text = Vec::new();
-        loop {
+        for number in 1_u64.. {
             text.clear();
             // Blocking is fine here: the client's tasks run on other threads.
             if input.reader.read_until(b'\n', &mut text)? == 0 {
@@ -138,63 +204,46 @@ pub(crate) async fn run_in(produce: Produce, mut context: Context) -> Result<(),
             let text = trim_line_end(&text);
             let wrong = |what: &str, option: &str| {
                 Failure::new(format!(
-                    "line {} of {} has no {what}: check {option}",
-                    work.records + 1,
+                    "line {number} of {} has no {what}: check {option}",
                     input.name
                 ))
             };
             let (line_headers, rest) = match &produce.line_headers {
                 None => (Vec::new(), text),
-                Some(format) => match format.split(text) {
-                    Some(parts) => parts,
-                    None if produce.ignore_errors => (Vec::new(), text),
-                    None => return Err(wrong("headers", "headers.delimiter and its siblings")),
-                },
+                Some(format) => format
+                    .split(text, null_everywhere, produce.ignore_errors)
+                    .ok_or_else(|| wrong("headers", "headers.delimiter and its siblings"))?,
             };
-            let (key, value) = match &separator {
+            let (key, value) = match separator {
                 None => (None, rest),
                 Some(separator) => match split(rest, separator) {
-                    Some(parts) => parts,
+                    Some((key, value)) => (Some(key), value),
                     None if produce.ignore_errors => (None, rest),
                     None => return Err(wrong("key separator", "--key-separator")),
                 },
             };
-            let is_null = |part: &[u8]| {
-                produce.null_value.as_deref().is_some_and(|null| null.as_bytes() == part)
-            };
-            let is_null_too = |part: &[u8]| produce.null_everywhere && is_null(part);
-            let own_headers: Vec<Header<'_>> = line_headers
-                .iter()
-                .map(|(name, value)| Header::new(name, (!is_null_too(value)).then_some(*value)))
-                .collect();
+            let own_headers: Vec<Header<'_>> =
+                line_headers.iter().map(|(name, value)| Header::new(name, *value)).collect();
             let record = Record {
                 partition: produce.partition,
-                key: key.filter(|key| !is_null_too(key)),
-                value: (!is_null(value)).then_some(value),
-                headers: if own_headers.is_empty() { &headers } else { &own_headers },
+                key: key.filter(|key| null_everywhere != Some(*key)),
+                value: Some(value).filter(|value| null != Some(*value)),
+                headers: if own_headers.is_empty() { headers } else { &own_headers },
                 ..Record::new(&produce.topic)
             };
-            if let Err(error) = work.send(record).await {
-                failure = Some(error);
-                break;
+            if !work.send(record).await {
+                return Ok(());
             }
         }
         input.progress.finish_and_clear();
     }
-    let finished = work.finish().await;
-    match failure.map_or(finished, Err) {
-        Ok(()) if produce.quiet => Ok(()),
-        Ok(()) => {
-            note(summary("produced", work.records, work.bytes, began.elapsed()));
-            Ok(())
-        }
-        Err(error) => Err(Failure::new(format!(
-            "{} ({} records sent, {} batches of them failed)",
-            explain(&error),
-            work.records,
-            work.failed_batches
-        ))),
-    }
+    Ok(())
+}
+
+/// Whether an error is about one record, and says nothing of others.
+fn is_of_one_record(error: &Error) -> bool {
+    matches!(error, Error::RecordTooLarge { .. })
+        || matches!(error.code(), Some(ErrorCode::MessageTooLarge | ErrorCode::InvalidRecord))
 }
 
 /// Sends records and watches their deliveries.
@@ -205,7 +254,9 @@ struct Work {
     records: u64,
     bytes: u64,
     failed_batches: u64,
-    first_error: Option<fleuve_client::Error>,
+    /// Records that were not taken at all.
+    refused: u64,
+    first_error: Option<Error>,
 }
 
 impl Work {
@@ -216,25 +267,30 @@ impl Work {
             records: 0,
             bytes: 0,
             failed_batches: 0,
+            refused: 0,
             first_error: None,
         }
     }
 
-    async fn send(&mut self, record: Record<'_>) -> fleuve_client::Result<()> {
-        self.bytes +=
-            (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
-        let delivery = self.producer.send(record).await?;
+    /// Sends a record and reports whether it makes sense to send more.
+    async fn send(&mut self, record: Record<'_>) -> bool {
+        let size = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        let delivery = match self.producer.send(record).await {
+            Ok(delivery) => delivery,
+            Err(error) => {
+                self.refused += 1;
+                return self.remember(error);
+            }
+        };
         self.records += 1;
+        self.bytes += size as u64;
         if self.deliveries.back().is_none_or(|last| !last.shares_batch_with(&delivery)) {
             self.deliveries.push_back(delivery);
         }
         if self.deliveries.len() > DELIVERIES_AHEAD_MAX {
-            self.await_oldest().await;
-            if let Some(error) = &self.first_error {
-                return Err(error.clone());
-            }
+            return self.await_oldest().await;
         }
-        Ok(())
+        true
     }
 
     async fn finish(&mut self) -> fleuve_client::Result<()> {
@@ -245,13 +301,22 @@ impl Work {
         self.first_error.clone().map_or(closed, Err)
     }
 
-    async fn await_oldest(&mut self) {
-        if let Some(delivery) = self.deliveries.pop_front()
-            && let Err(error) = delivery.await
-        {
-            self.failed_batches += 1;
-            self.first_error.get_or_insert(error);
+    /// Waits for a batch and reports whether it makes sense to send more.
+    async fn await_oldest(&mut self) -> bool {
+        let Some(delivery) = self.deliveries.pop_front() else { return true };
+        match delivery.await {
+            Ok(_) => true,
+            Err(error) => {
+                self.failed_batches += 1;
+                self.remember(error)
+            }
         }
+    }
+
+    fn remember(&mut self, error: Error) -> bool {
+        let goes_on = is_of_one_record(&error);
+        self.first_error.get_or_insert(error);
+        goes_on
     }
 }
 
@@ -307,10 +372,11 @@ fn trim_line_end(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-fn split<'a>(line: &'a [u8], separator: &str) -> Option<(Option<&'a [u8]>, &'a [u8])> {
+/// Cuts a line at the first separator, which is not empty.
+fn split<'a>(line: &'a [u8], separator: &str) -> Option<(&'a [u8], &'a [u8])> {
     let separator = separator.as_bytes();
     let at = line.windows(separator.len()).position(|window| window == separator)?;
-    Some((Some(&line[..at]), &line[at + separator.len()..]))
+    Some((&line[..at], &line[at + separator.len()..]))
 }
 
 /// Reads `\t` and `\n` as shells leave them.
@@ -324,23 +390,55 @@ mod tests {
 
     #[test]
     fn headers_stand_before_key_and_value() {
-        let format = LineHeaders {
+        let format = line_headers();
+        let cut = |line| format.split(line, None, false);
+        let (headers, rest) = cut(b"a:1,b:\tk\tv").expect("well formed");
+        assert_eq!(headers, [("a".to_owned(), Some(&b"1"[..])), ("b".to_owned(), Some(&b""[..]))]);
+        assert_eq!(rest, b"k\tv");
+        assert_eq!(cut(b"\tv").expect("none"), (vec![], &b"v"[..]));
+        assert_eq!(cut(b"a\tv"), None, "a header without a value");
+        assert_eq!(cut(b"v"), None, "no delimiter");
+    }
+
+    #[test]
+    fn headers_that_are_nothing_or_odd_are_taken_as_apaches_reader_takes_them() {
+        let format = line_headers();
+        let cut = |line| format.split(line, Some(b"NULL"), true);
+        let odd = cut(b"h1,b:2\tv").expect("ignored");
+        assert_eq!(odd.0, [("h1".to_owned(), None), ("b".to_owned(), Some(&b"2"[..]))]);
+        assert_eq!(odd.1, b"v");
+        assert_eq!(cut(b"v").expect("ignored"), (vec![], &b"v"[..]));
+        assert_eq!(cut(b"NULL\tv").expect("no headers"), (vec![], &b"v"[..]));
+        assert_eq!(cut(b"a:NULL\tv").expect("no value").0, [("a".to_owned(), None)]);
+        assert_eq!(cut(b"NULL:a\tv"), None, "a name must be something");
+    }
+
+    #[test]
+    fn separators_must_differ_and_be_there() {
+        let check = |separator: &str, null: Option<&str>| {
+            let format = LineHeaders { separator: separator.to_owned(), ..line_headers() };
+            format.check(null).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(",", Some("NULL")), Ok(()));
+        assert_eq!(check("", None), Err("headers.separator: it cannot be empty".to_owned()));
+        let equal = |names: &str| Err(format!("{names} may not be equal"));
+        assert_eq!(check("\t", None), equal("headers.delimiter and headers.separator"));
+        assert_eq!(check(":", None), equal("headers.separator and headers.key.separator"));
+        assert_eq!(check(",", Some(":")), equal("headers.key.separator and null.marker"));
+    }
+
+    fn line_headers() -> LineHeaders {
+        LineHeaders {
             delimiter: "\t".to_owned(),
             separator: ",".to_owned(),
             name_separator: ":".to_owned(),
-        };
-        let (headers, rest) = format.split(b"a:1,b:\tk\tv").expect("well formed");
-        assert_eq!(headers, [("a".to_owned(), &b"1"[..]), ("b".to_owned(), &b""[..])]);
-        assert_eq!(rest, b"k\tv");
-        assert_eq!(format.split(b"\tv").expect("none"), (vec![], &b"v"[..]));
-        assert_eq!(format.split(b"a\tv"), None, "a header without a value");
-        assert_eq!(format.split(b"v"), None, "no delimiter");
+        }
     }
 
     #[test]
     fn lines_are_cut_at_the_first_separator() {
-        assert_eq!(split(b"k:v:w", ":"), Some((Some(&b"k"[..]), &b"v:w"[..])));
-        assert_eq!(split(b"k=>v", "=>"), Some((Some(&b"k"[..]), &b"v"[..])));
+        assert_eq!(split(b"k:v:w", ":"), Some((&b"k"[..], &b"v:w"[..])));
+        assert_eq!(split(b"k=>v", "=>"), Some((&b"k"[..], &b"v"[..])));
         assert_eq!(split(b"none", ":"), None);
         assert_eq!(trim_line_end(b"a\r\n"), b"a");
         assert_eq!(trim_line_end(b"a"), b"a");

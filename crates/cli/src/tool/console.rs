@@ -101,14 +101,21 @@ pub(super) async fn produce(options: ConsoleProducer) -> Result<(), Failure> {
     let is_set = |name: &str| reader.get(name).is_some_and(|value| is_true(value));
     let text =
         |name: &str, default: &str| unescape(reader.get(name).map_or(default, String::as_str));
+    let line_headers = LineHeaders {
+        delimiter: text("headers.delimiter", "\t"),
+        separator: text("headers.separator", ","),
+        name_separator: text("headers.key.separator", ":"),
+    };
+    let null = reader.get("null.marker").map(String::as_str);
+    line_headers.check(null)?;
+    let key_separator = text("key.separator", "\t");
+    if null == Some(&key_separator) {
+        return Err(Failure::new("null.marker and key.separator may not be equal"));
+    }
     let produce = Produce {
         topic: options.topic,
-        key_separator: is_set("parse.key").then(|| text("key.separator", "\t")),
-        line_headers: is_set("parse.headers").then(|| LineHeaders {
-            delimiter: text("headers.delimiter", "\t"),
-            separator: text("headers.separator", ","),
-            name_separator: text("headers.key.separator", ":"),
-        }),
+        key_separator: is_set("parse.key").then_some(key_separator),
+        line_headers: is_set("parse.headers").then_some(line_headers),
         ignore_errors: is_set("ignore.error"),
         null_value: reader.get("null.marker").cloned(),
         null_everywhere: true,
