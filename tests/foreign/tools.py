@@ -294,7 +294,7 @@ def change(server: str, report: Report, long: bool) -> None:
     left = lasting(ours("kafka-transactions", *b, "find-hanging", "--topic", "orders", "--max-transaction-timeout", "0"))
     report.check([row[:3] for row in left[1:]] == [["orders", "3", "4711"]], "both abort a transaction that hangs", "", left)
     tool = apaches if long else ours
-    tool("kafka-transactions", *b, "force-terminate", "--transactional-id", "shop")
+    tool("kafka-transactions", *b, "forceTerminateTransaction", "--transactionalId", "shop")
     state = lasting(ours("kafka-transactions", *b, "list", "--transactional-id-pattern", "shop"))
     report.check(len(state) == 2 and state[1][-1] != "Ongoing", "shuts a producer out", "", state)
 

@@ -77,9 +77,10 @@ enum Action {
         which: Which,
     },
     /// Abort whatever a transactional id has open.
+    #[command(name = "forceTerminateTransaction", visible_alias = "force-terminate")]
     ForceTerminate {
         /// The transactional id.
-        #[arg(long, visible_alias = "transactionalId")]
+        #[arg(long = "transactionalId", visible_alias = "transactional-id")]
         transactional_id: String,
     },
 }
@@ -222,4 +223,23 @@ fn table(headers: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
         print(&mut row.iter().map(String::as_str))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_are_ended_by_apaches_name_and_by_ours() {
+        for arguments in [
+            "forceTerminateTransaction --transactionalId shop",
+            "force-terminate --transactional-id shop",
+        ] {
+            let arguments = "t --bootstrap-server a:1".split(' ').chain(arguments.split(' '));
+            let action = Transactions::try_parse_from(arguments).expect("valid").action;
+            assert!(
+                matches!(action, Action::ForceTerminate { transactional_id } if transactional_id == "shop")
+            );
+        }
+    }
 }
