@@ -168,6 +168,13 @@ pub(super) async fn run(transactions: Transactions) -> Result<(), Failure> {
                 topic.as_ref().is_none_or(|topic| **topic == *found.topic)
                     && partition.is_none_or(|index| index == found.partition)
             });
+            // An empty table would say that all is well with a topic that is only misspelt.
+            if let Some(topic) = topic.filter(|_| partitions.is_empty()) {
+                return Err(Failure::new(match partition {
+                    Some(index) => format!("there is no partition {topic}-{index}"),
+                    None => format!("there is no topic {topic}"),
+                }));
+            }
             let max_age_ms = max_transaction_timeout.saturating_mul(60_000);
             let rows =
                 find_hanging(&admin, &partitions, max_age_ms).await?.into_iter().map(|open| {
