@@ -15,6 +15,7 @@ use fleuve_types::TopicPartition;
 use super::Connect;
 use super::grid::{coordinator, or_dash};
 use super::resets::{Reset, forget, needs};
+use super::streams_reset::is_internal_of;
 use crate::commands::topic::log_ends;
 use crate::failure::{Failure, explain};
 use crate::output::{line, note};
@@ -218,11 +219,11 @@ async fn reset(groups: &StreamsGroups, admin: &Admin, names: &[String]) -> Resul
     }
     for (name, plan) in &mut plans {
         let state = match admin.describe_streams_group(name).await {
-            Ok(group) => group.state,
-            Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => "Dead".to_owned(),
+            Ok(group) => Some(group.state),
+            Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => None,
             Err(error) => return Err(error.into()),
         };
-        if !matches!(state.as_str(), "Empty" | "Dead") {
+        if let Some(state) = state.as_ref().filter(|it| !matches!(it.as_str(), "Empty" | "Dead")) {
             failed = true;
             plan.clear();
             line(format!(
@@ -230,7 +231,11 @@ async fn reset(groups: &StreamsGroups, admin: &Admin, names: &[String]) -> Resul
                  current state is {state}."
             ))?;
         } else if groups.to.execute {
-            let internal = internal_topics(groups, admin, name).await?;
+            let internal = match state {
+                Some(_) => internal_topics(groups, admin, name).await?,
+                // Whose would they be?
+                None => Vec::new(),
+            };
             let offsets = plan.iter().map(|(partition, offset)| (partition.clone(), *offset));
             if !plan.is_empty() {
                 admin.alter_group_offsets(name, &offsets.collect()).await?;
@@ -247,15 +252,21 @@ async fn internal_topics(
     groups: &StreamsGroups,
     admin: &Admin,
     name: &str,
-) -> fleuve_client::Result<Vec<String>> {
+) -> Result<Vec<String>, Failure> {
     if !groups.delete_all_internal_topics {
         return Ok(groups.delete_internal_topic.clone());
     }
-    match admin.describe_streams_group(name).await {
-        Ok(group) => Ok(group.internal_topics()),
-        Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => Ok(Vec::new()),
-        Err(error) => Err(error),
+    let topics = admin.describe_streams_group(name).await?.internal_topics();
+    // An application may say of any topic that it is its own: what is not named so stays.
+    let (internal, others): (Vec<_>, Vec<_>) =
+        topics.into_iter().partition(|topic| is_internal_of(name, topic));
+    for topic in others {
+        line(format!(
+            "\nError: The internal topic '{topic}' is not inferred as internal and thus will not be \
+             deleted with the group '{name}'."
+        ))?;
     }
+    Ok(internal)
 }
 
 async fn delete_topics(admin: &Admin, topics: &[String]) -> fleuve_client::Result<()> {
@@ -280,7 +291,7 @@ async fn delete(groups: &StreamsGroups, admin: &Admin, names: &[String]) -> Resu
             Some((_, state)) if state != "Empty" => {
                 Some(format!("Streams group '{name}' is not EMPTY."))
             }
-            Some(_) => delete_one(groups, admin, name).await.err().map(|error| explain(&error)),
+            Some(_) => delete_one(groups, admin, name).await.err().map(|error| error.to_string()),
         };
         match reason {
             None => deleted.push(format!("'{name}'")),
@@ -301,15 +312,11 @@ async fn delete(groups: &StreamsGroups, admin: &Admin, names: &[String]) -> Resu
     Err(Failure::Said)
 }
 
-async fn delete_one(
-    groups: &StreamsGroups,
-    admin: &Admin,
-    name: &str,
-) -> fleuve_client::Result<()> {
+async fn delete_one(groups: &StreamsGroups, admin: &Admin, name: &str) -> Result<(), Failure> {
     // Asked before the group is gone, which knows them.
     let internal = internal_topics(groups, admin, name).await?;
     admin.delete_group(name).await?;
-    delete_topics(admin, &internal).await
+    Ok(delete_topics(admin, &internal).await?)
 }
 
 async fn describe(groups: &StreamsGroups, admin: &Admin, name: &str) -> Result<(), Failure> {

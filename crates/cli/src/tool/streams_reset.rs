@@ -262,8 +262,7 @@ async fn delete_internal(
     let own = |topic: &&String| {
         !options.input_topics.contains(topic)
             && !options.intermediate_topics.contains(topic)
-            && topic.strip_prefix(&options.application_id).is_some_and(|rest| rest.starts_with('-'))
-            && is_internal(topic)
+            && is_internal_of(&options.application_id, topic)
     };
     let inferred: Vec<&String> = topics.iter().filter(own).collect();
     let wanted: Vec<&str> = match options.internal_topics.as_slice() {
@@ -292,7 +291,11 @@ async fn delete_internal(
     line("Done.")
 }
 
-/// Whether a topic is named like those that applications make for themselves.
+/// Whether a topic is named like those that an application makes for itself.
+pub(super) fn is_internal_of(application: &str, topic: &str) -> bool {
+    topic.strip_prefix(application).is_some_and(|rest| rest.starts_with('-')) && is_internal(topic)
+}
+
 fn is_internal(topic: &str) -> bool {
     const ENDS: [&str; 4] = [
         "-changelog",
@@ -333,5 +336,7 @@ mod tests {
         {
             assert!(!is_internal(topic), "{topic}");
         }
+        assert!(is_internal_of("app", "app-counts-changelog"));
+        assert!(!is_internal_of("app", "apple-x-changelog"));
     }
 }

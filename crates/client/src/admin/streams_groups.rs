@@ -1,6 +1,8 @@
 //! Streams groups (KIP-1071): what an application is made of, and which of its threads has which
 //! tasks.
 
+use std::collections::BTreeSet;
+
 use fleuve_protocol::ErrorCode;
 use fleuve_protocol::messages::streams_group_describe_request::StreamsGroupDescribeRequest;
 use fleuve_protocol::messages::streams_group_describe_response::{
@@ -80,13 +82,17 @@ pub struct StreamsTasks {
 }
 
 impl StreamsGroupDescription {
-    /// Topics that the broker keeps for the application.
+    /// Topics that the broker keeps for the application, each once. A source topic is none of them,
+    /// though it may serve as the changelog of the table that is read from it.
     pub fn internal_topics(&self) -> Vec<String> {
+        let sources: BTreeSet<&String> =
+            self.subtopologies.iter().flat_map(|subtopology| &subtopology.source_topics).collect();
         let of = |subtopology: &StreamsSubtopology| {
             let topics = subtopology.repartition_topics.iter().chain(&subtopology.changelog_topics);
             topics.cloned().collect::<Vec<_>>()
         };
-        self.subtopologies.iter().flat_map(of).collect()
+        let topics: BTreeSet<String> = self.subtopologies.iter().flat_map(of).collect();
+        topics.into_iter().filter(|topic| !sources.contains(topic)).collect()
     }
 
     /// Topics that the application reads, repartition topics among them.
@@ -166,5 +172,37 @@ fn tasks(assignment: Assignment) -> StreamsTasks {
         active: list(assignment.active_tasks),
         standby: list(assignment.standby_tasks),
         warmup: list(assignment.warmup_tasks),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_is_read_is_not_internal() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let subtopology = |id: &str, sources: &[&str], between: &[&str], changelogs: &[&str]| {
+            StreamsSubtopology {
+                id: id.to_owned(),
+                source_topics: names(sources),
+                repartition_topics: names(between),
+                changelog_topics: names(changelogs),
+            }
+        };
+        let group = StreamsGroupDescription {
+            id: "app".to_owned(),
+            state: "Empty".to_owned(),
+            epoch: 1,
+            assignment_epoch: 1,
+            topology_epoch: 0,
+            coordinator: 0,
+            subtopologies: vec![
+                subtopology("0", &["lines"], &[], &["table"]),
+                subtopology("1", &["table"], &["app-a-repartition"], &["app-a-changelog"]),
+            ],
+            members: Vec::new(),
+        };
+        assert_eq!(group.internal_topics(), ["app-a-changelog", "app-a-repartition"]);
     }
 }
