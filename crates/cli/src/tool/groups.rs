@@ -9,6 +9,7 @@ use clap::{ArgGroup, Parser};
 use fleuve_client::Admin;
 use fleuve_client::admin::{GroupDescription, GroupListing};
 use fleuve_protocol::ErrorCode;
+use regex::bytes::RegexBuilder;
 
 use super::Connect;
 use super::grid::{Grid, assignment, coordinator};
@@ -16,7 +17,6 @@ use super::resets::{Reset, forget, needs};
 use crate::commands::group::{Lag, lags};
 use crate::failure::{Failure, explain};
 use crate::output::{line, note};
-use crate::patterns::TopicPattern;
 use crate::reset::{Plan, expand, plan};
 
 /// List, describe, delete consumer groups, or reset their offsets.
@@ -106,10 +106,10 @@ impl Groups {
 pub(super) async fn run(groups: Groups) -> Result<(), Failure> {
     groups.check()?;
     if let Some(regex) = &groups.validate_regex {
-        return match TopicPattern::new(regex) {
-            Ok(_) => line(format!("The regular expression `{regex}` is valid.")),
-            Err(error) => {
-                line(format!("The regular expression `{regex}` is invalid: {error}"))?;
+        return match compile(regex) {
+            Ok(()) => line(format!("The regular expression `{regex}` is valid.")),
+            Err(reason) => {
+                line(format!("The regular expression `{regex}` is invalid: {reason}."))?;
                 Err(Failure::Said)
             }
         };
@@ -139,6 +139,42 @@ pub(super) async fn run(groups: Groups) -> Result<(), Failure> {
         delete(&admin, &names).await
     }
 }
+
+/// Tries an expression as the coordinator does, and says what is wrong with it.
+fn compile(regex: &str) -> Result<(), String> {
+    // What RE2 has and we have not. Any letter does for the text, because it is not matched.
+    let mut unquoted = String::new();
+    let mut rest = regex;
+    while let Some(at) = rest.find('\\') {
+        let (before, from) = rest.split_at(at);
+        unquoted.push_str(before);
+        rest = match from.strip_prefix(r"\Q") {
+            Some(quoted) => {
+                let (text, after) = quoted.split_once(r"\E").unwrap_or((quoted, ""));
+                unquoted.extend(text.chars().map(|_| 'q'));
+                after
+            }
+            None => {
+                let escaped = from.chars().nth(1).map_or(1, |next| 1 + next.len_utf8());
+                unquoted.push_str(&from[..escaped]);
+                &from[escaped..]
+            }
+        };
+    }
+    unquoted.push_str(rest);
+    let mut builder = RegexBuilder::new(&unquoted);
+    let built = builder.size_limit(COMPILED_BYTES_MAX).unicode(false).build();
+    // Classes like `\pL` only exist with Unicode.
+    let built = built.or_else(|_| builder.unicode(true).build());
+    built.map(drop).map_err(|error| {
+        let reason = error.to_string();
+        let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        reason.trim_end_matches('.').to_owned()
+    })
+}
+
+/// Most memory that an expression may take, as in the coordinator.
+const COMPILED_BYTES_MAX: usize = 4 << 20;
 
 /// Groups that Kafka counts among consumer groups: of both protocols, and those of offsets alone.
 fn is_of_consumers(group: &GroupListing) -> bool {
@@ -537,6 +573,18 @@ mod tests {
         ] {
             let wrong = taken(arguments).expect_err(arguments);
             assert!(wrong.starts_with("--delete-offsets takes one group"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn expressions_are_tried_as_they_are() {
+        for regex in ["t[0-9]{1,3}", r"\Qa(b\E+", r"\\Q", r"orders-\w{1,1000}", r"\pL+", "a,b"] {
+            assert_eq!(compile(regex), Ok(()), "{regex}");
+        }
+        assert_eq!(compile("a("), Err("unclosed group".to_owned()));
+        for regex in ["*", "'a)'", r"(?=x)", r"(a)\1", r"\", "a{1000}{1000}"] {
+            let reason = compile(regex).expect_err(regex);
+            assert!(!reason.contains('\n'), "{reason}");
         }
     }
 
