@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use fleuve_protocol::json::{Json, show};
 use fleuve_protocol::messages::*;
+use fleuve_protocol::records::{ControlRecordType, EndTransactionMarker, Record};
 use fleuve_protocol::{Message, Reader};
 use serde_json::{Value, json};
 
@@ -195,9 +196,67 @@ fn metadata(value: &[u8]) -> Option<Value> {
     }
 }
 
+/// What a control record says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Control {
+    /// Its type.
+    pub(crate) name: &'static str,
+    /// All of it, as Kafka's tool writes it.
+    pub(crate) text: String,
+    /// What it holds.
+    pub(crate) data: Value,
+}
+
+/// Reads a control record.
+pub(crate) fn control(record: &Record<'_>) -> Result<Control, String> {
+    let marker = EndTransactionMarker::of(record).map_err(|error| error.to_string())?;
+    if let Some(EndTransactionMarker { committed, coordinator_epoch }) = marker {
+        let name = if committed { "COMMIT" } else { "ABORT" };
+        let text = format!("endTxnMarker: {name} coordinatorEpoch: {coordinator_epoch}");
+        return Ok(Control { name, text, data: json!({ "coordinatorEpoch": coordinator_epoch }) });
+    }
+    let value = record.value.unwrap_or_default();
+    let kind = ControlRecordType::of(record).map_err(|error| error.to_string())?;
+    let (name, label, data) = match kind {
+        ControlRecordType::LeaderChange => {
+            ("LEADER_CHANGE", "LeaderChange:", versioned::<LeaderChangeMessage>(value))
+        }
+        ControlRecordType::SnapshotHeader => {
+            ("SNAPSHOT_HEADER", "SnapshotHeader", versioned::<SnapshotHeaderRecord>(value))
+        }
+        ControlRecordType::SnapshotFooter => {
+            ("SNAPSHOT_FOOTER", "SnapshotFooter", versioned::<SnapshotFooterRecord>(value))
+        }
+        ControlRecordType::KraftVersion => {
+            ("KRAFT_VERSION", "KRaftVersion", versioned::<KRaftVersionRecord>(value))
+        }
+        ControlRecordType::KraftVoters => {
+            ("KRAFT_VOTERS", "KRaftVoters", versioned::<VotersRecord>(value))
+        }
+        ControlRecordType::Abort | ControlRecordType::Commit | ControlRecordType::Unknown(_) => {
+            let text = format!("controlType: UNKNOWN({})", kind.id());
+            return Ok(Control { name: "UNKNOWN", text, data: Value::Null });
+        }
+    };
+    let data = data.ok_or_else(|| format!("{label} cannot be read"))?;
+    Ok(Control { name, text: format!("{label} {data}"), data })
+}
+
+/// Reads a message that begins with the version it is written in.
+fn versioned<M: Message + Json>(value: &[u8]) -> Option<Value> {
+    let version = i16::from_be_bytes(*value.first_chunk()?);
+    if !M::VALID_VERSIONS.contains(version) {
+        return None;
+    }
+    let message = M::decode(&mut Reader::new(Bytes::copy_from_slice(value)), version).ok()?;
+    Some(show(&message, version))
+}
+
 #[cfg(test)]
 mod tests {
     use fleuve_protocol::Writer;
+    use fleuve_protocol::records::Headers;
+    use fleuve_types::{Offset, TimestampMs};
 
     use super::*;
 
@@ -221,6 +280,41 @@ mod tests {
         assert_eq!(Decoder::Groups.decode(Some(&key), Some(&value)), None);
         let tombstone = Decoder::Offsets.decode(Some(&key), None).expect("a tombstone");
         assert_eq!(tombstone["value"], Value::Null);
+    }
+
+    #[test]
+    fn control_records_are_called_what_they_are() {
+        let said = |kind: ControlRecordType, value: &[u8]| {
+            control(&Record {
+                offset: Offset(0),
+                timestamp: TimestampMs(0),
+                key: Some(&kind.key()),
+                value: Some(value),
+                headers: Headers::default(),
+            })
+        };
+        let text = |kind, value: &[u8]| said(kind, value).expect("well formed").text;
+        assert_eq!(
+            text(ControlRecordType::Commit, &[0, 0, 0, 0, 0, 7]),
+            "endTxnMarker: COMMIT coordinatorEpoch: 7"
+        );
+        let mut writer = Writer::new();
+        let header = SnapshotHeaderRecord { version: 0, last_contained_log_timestamp: 5 };
+        header.encode(&mut writer, 0).expect("valid");
+        assert_eq!(
+            text(ControlRecordType::SnapshotHeader, &writer.into_bytes()),
+            r#"SnapshotHeader {"version":0,"lastContainedLogTimestamp":5}"#
+        );
+        let mut writer = Writer::new();
+        LeaderChangeMessage { leader_id: 1, ..Default::default() }
+            .encode(&mut writer, 0)
+            .expect("valid");
+        let change = said(ControlRecordType::LeaderChange, &writer.into_bytes()).expect("valid");
+        assert_eq!((change.name, &change.data["leaderId"]), ("LEADER_CHANGE", &json!(1)));
+        assert!(change.text.starts_with("LeaderChange: {\"version\":0,"), "{}", change.text);
+        assert_eq!(text(ControlRecordType::Unknown(9), b""), "controlType: UNKNOWN(9)");
+        assert!(said(ControlRecordType::Commit, b"").is_err());
+        assert!(said(ControlRecordType::KraftVoters, b"\0\x63").is_err());
     }
 
     #[test]

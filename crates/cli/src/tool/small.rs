@@ -235,34 +235,41 @@ pub(super) struct DumpLog {
     /// Accepted: memory follows what a batch holds.
     #[arg(long)]
     max_message_size: Option<u64>,
-    /// Accepted: keys are shown as text.
+    /// Show keys and values; as text, whatever class it is.
     #[arg(long, num_args = 0..=1, default_missing_value = "")]
     key_decoder_class: Option<String>,
-    /// Accepted: values are shown as text.
+    /// Show keys and values; as text, whatever class it is.
     #[arg(long, num_args = 0..=1, default_missing_value = "")]
     value_decoder_class: Option<String>,
 }
 
 pub(super) fn dump_log(options: DumpLog) -> Result<(), Failure> {
-    if options.index_sanity_check || options.verify_index_only {
-        return verify_indexes(&options.files, Format::Table);
-    }
     let decoders = [
         (options.offsets_decoder, Decoder::Coordinator),
         (options.transaction_log_decoder, Decoder::Transactions),
         (options.share_group_state_decoder, Decoder::Shares),
         (options.cluster_metadata_decoder, Decoder::Metadata),
     ];
+    // Files that are no indexes are dumped all the same.
+    let (checked, dumped): (Vec<_>, Vec<_>) = options.files.into_iter().partition(|path| {
+        let is_index = path.extension().is_some_and(|it| it == "index" || it == "timeindex");
+        (options.index_sanity_check || options.verify_index_only) && (is_index || path.is_dir())
+    });
+    let has_class = options.key_decoder_class.is_some() || options.value_decoder_class.is_some();
     let dump = Dump {
-        paths: options.files,
+        paths: dumped,
         records: options.deep_iteration,
-        data: options.print_data_log,
+        data: options.print_data_log || has_class,
         raw: true,
         decoder: decoders.into_iter().find_map(|(asked, decoder)| asked.then_some(decoder)),
         skip_metadata: options.skip_record_metadata,
         bytes_max: options.max_bytes,
     };
-    run_dump(&dump, Format::Table)
+    let verified = match checked.is_empty() {
+        true => Ok(()),
+        false => verify_indexes(&checked, Format::Table),
+    };
+    run_dump(&dump, Format::Table).and(verified)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use fleuve_metadata::checkpoint::BOOTSTRAP_FILE;
 use fleuve_protocol::records::{Batch, BatchHeader, layout};
 
 use crate::decode::Decoder;
@@ -45,13 +46,14 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
-        let is_text = name.ends_with("checkpoint")
+        // Those of the metadata log, in contrast, hold batches: NAME.checkpoint.
+        let is_text = name.ends_with("-checkpoint")
             || matches!(name, "partition.metadata" | "meta.properties" | ".kafka_cleanshutdown");
         if is_text {
             return Some(Self::Text);
         }
         match path.extension()?.to_str()? {
-            "log" => Some(Self::Log),
+            "log" | "checkpoint" => Some(Self::Log),
             "index" => Some(Self::OffsetIndex),
             "timeindex" => Some(Self::TimeIndex),
             "txnindex" => Some(Self::TransactionIndex),
@@ -63,6 +65,10 @@ impl Kind {
 
 /// How the records of a topic are read, told by the name of the directory that its log lies in.
 pub(super) fn decoder_of(path: &Path) -> Option<Decoder> {
+    // That of a new cluster lies beside the directories of partitions.
+    if path.file_name()? == BOOTSTRAP_FILE {
+        return Some(Decoder::Metadata);
+    }
     let absolute = std::fs::canonicalize(path).ok()?;
     let directory = absolute.parent()?.file_name()?.to_str()?;
     match directory.rsplit_once('-')?.0 {
@@ -115,4 +121,18 @@ pub(super) fn first<const SIZE: usize>(entry: &[u8], at: usize) -> [u8; SIZE] {
     let mut bytes = [0; SIZE];
     bytes.copy_from_slice(&entry[at..at + SIZE]);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_of_metadata_are_logs_and_others_text() {
+        let is = |name: &str, kind| Kind::of(Path::new(name)) == Some(kind);
+        assert!(is("00000000000000001234-0000000003.checkpoint", Kind::Log));
+        assert!(is("bootstrap.checkpoint", Kind::Log));
+        assert!(is("replication-offset-checkpoint", Kind::Text));
+        assert!(is("leader-epoch-checkpoint", Kind::Text));
+    }
 }

@@ -4,18 +4,20 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use fleuve_metadata::checkpoint::{BOOTSTRAP_FILE, CheckpointId};
 use fleuve_protocol::records::{
-    Batch, BatchHeader, ControlRecordType, Decompressor, Record, RecordIter, TimestampType, layout,
-    sequence_plus,
+    Batch, BatchHeader, Decompressor, Record, RecordIter, TimestampType, layout, sequence_plus,
 };
 use serde_json::json;
 
 use super::Dump;
 use super::files::{Kind, base_offset, decoder_of, fields, first, read_batch, rising};
 use crate::args::Format;
-use crate::decode::Decoder;
+use crate::decode::{Decoder, control};
 use crate::failure::Failure;
 use crate::output::yaml;
+
+const HEADER_BYTES: u64 = layout::HEADER_SIZE as u64;
 
 /// No batch may grow larger than this when decompressed.
 const DECOMPRESSED_BYTES_MAX: usize = 1 << 30;
@@ -141,12 +143,12 @@ impl Printer {
         let file = File::open(path).map_err(unreadable)?;
         let size = file.metadata().map_err(unreadable)?.len();
         if self.format == Format::Table {
-            writeln!(self.out, "Log starting offset: {}", base_offset(path))?;
+            writeln!(self.out, "{}", beginning(path))?;
         }
         let mut decompressor = Decompressor::new(DECOMPRESSED_BYTES_MAX);
         let mut position = 0;
         let mut whole = true;
-        while position < size.min(self.bytes_max) {
+        while position < size && self.bytes_max.saturating_sub(position) >= HEADER_BYTES {
             let batch = match read_batch(&file, position, size) {
                 Ok(batch) => batch,
                 Err(reason) => {
@@ -159,6 +161,10 @@ impl Printer {
                     return Ok(false);
                 }
             };
+            // A batch that the limit cuts is not shown, no more than by Apache's tool.
+            if position + batch.header.size() as u64 > self.bytes_max {
+                break;
+            }
             let valid = batch.verify_crc().is_ok();
             whole &= valid;
             self.batch_line(&batch.header, position, valid)?;
@@ -261,10 +267,7 @@ impl Printer {
         };
         let names: Vec<_> = record.headers.map(|header| header.key_text().into_owned()).collect();
         let is_control = header.attributes.is_control();
-        let control = is_control.then(|| match ControlRecordType::of(record) {
-            Ok(kind) => format!("{kind:?}").to_uppercase(),
-            Err(error) => error.to_string(),
-        });
+        let control = is_control.then(|| control(record));
         if is_control && self.skip_metadata {
             return Ok(());
         }
@@ -299,8 +302,10 @@ impl Printer {
                     line.push_str(&format!(" payload: {}", payload_of(value)));
                     return line;
                 }
-                if let Some(kind) = &control {
-                    line.push_str(&format!(" endTxnMarker: {kind}"));
+                match &control {
+                    Some(Ok(control)) => line.push_str(&format!(" {}", control.text)),
+                    Some(Err(problem)) => line.push_str(&format!(" {problem}")),
+                    None => {}
                 }
                 if data && let Some(key) = text(record.key) {
                     line.push_str(&format!(" key: {key}"));
@@ -316,8 +321,13 @@ impl Printer {
                     "keySize": size(record.key), "valueSize": size(record.value),
                     "sequence": sequence, "headerKeys": names,
                 });
-                if let Some(kind) = &control {
-                    value["control"] = kind.as_str().into();
+                match &control {
+                    Some(Ok(control)) => {
+                        value["control"] = control.name.into();
+                        value["value"] = control.data.clone();
+                    }
+                    Some(Err(problem)) => value["control"] = problem.as_str().into(),
+                    None => {}
                 }
                 if let Some((key, decoded)) = &decoded {
                     value["key"] = key.clone();
@@ -395,9 +405,35 @@ impl Printer {
     }
 }
 
+/// What a file of batches says by its name.
+fn beginning(path: &Path) -> String {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    match CheckpointId::from_file_name(name) {
+        _ if name == BOOTSTRAP_FILE => "KRaft bootstrap snapshot".to_owned(),
+        Some(id) => format!("Snapshot end offset: {}, epoch: {}", id.end_offset.0, id.epoch.0),
+        None => format!("Log starting offset: {}", base_offset(path)),
+    }
+}
+
 fn time_name(header: &BatchHeader) -> &'static str {
     match header.attributes.timestamp_type() {
         TimestampType::CreateTime => "CreateTime",
         TimestampType::LogAppendTime => "LogAppendTime",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_where_a_file_begins() {
+        for (name, said) in [
+            ("00000000000000000042.log", "Log starting offset: 42"),
+            ("00000000000000001234-0000000003.checkpoint", "Snapshot end offset: 1234, epoch: 3"),
+            ("bootstrap.checkpoint", "KRaft bootstrap snapshot"),
+        ] {
+            assert_eq!(beginning(&Path::new("d").join(name)), said);
+        }
     }
 }
