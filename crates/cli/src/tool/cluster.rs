@@ -130,7 +130,7 @@ enum QuorumAction {
     /// Show the quorum.
     Describe {
         /// A short report.
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["replication", "human_readable"])]
         status: bool,
         /// The members with their lag.
         #[arg(long)]
@@ -428,4 +428,19 @@ pub(super) async fn log_dirs(options: LogDirs) -> Result<(), Failure> {
     let list: Vec<String> = brokers.iter().map(i32::to_string).collect();
     line(format!("Received log directory information from brokers {}", list.join(",")))?;
     line(json!({ "brokers": described, "version": 1 }).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quorum_is_described_in_one_way() {
+        let parses = |how: &str| {
+            let arguments = "t --bootstrap-server a:1 describe".split(' ');
+            Quorum::try_parse_from(arguments.chain(how.split(' '))).is_ok()
+        };
+        assert!(parses("--status") && parses("--replication --human-readable"));
+        assert!(!parses("--status --replication") && !parses("--status --human-readable"));
+    }
 }

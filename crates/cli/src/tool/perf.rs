@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use fleuve_client::metrics::Metric;
 use fleuve_client::producer::Delivery;
 use fleuve_client::{Producer, Properties, Record};
@@ -23,6 +23,8 @@ use crate::output::line;
 
 /// Measure a producer.
 #[derive(Debug, Parser)]
+#[command(group = ArgGroup::new("payload").required(true)
+    .args(["record_size", "payload_file", "payload_monotonic"]))]
 pub(super) struct ProducerPerformance {
     /// The topic.
     #[arg(long)]
@@ -31,7 +33,7 @@ pub(super) struct ProducerPerformance {
     #[arg(long)]
     num_records: u64,
     /// Bytes of each record.
-    #[arg(long, conflicts_with = "payload_file")]
+    #[arg(long)]
     record_size: Option<usize>,
     /// Records to send, one per line, in turn.
     #[arg(long)]
@@ -40,10 +42,10 @@ pub(super) struct ProducerPerformance {
     #[arg(long, default_value = "\\n")]
     payload_delimiter: String,
     /// Send rising numbers.
-    #[arg(long, conflicts_with_all = ["record_size", "payload_file"])]
+    #[arg(long)]
     payload_monotonic: bool,
     /// Records a second; -1 for as many as possible.
-    #[arg(long, default_value_t = -1.0, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true)]
     throughput: f64,
     /// Producer properties.
     #[arg(long = "producer-props", visible_alias = "command-property", num_args = 1..)]
@@ -184,7 +186,7 @@ fn transaction(
 /// What is sent in turn.
 fn values(options: &ProducerPerformance) -> Result<Vec<Vec<u8>>, Failure> {
     let Some(path) = &options.payload_file else {
-        return Ok(vec![payload(options.record_size.unwrap_or(100))]);
+        return Ok(vec![payload(options.record_size.unwrap_or(0))]);
     };
     let failed =
         |reason: &str| Failure::new(format!("--payload-file {}: {reason}", path.display()));
@@ -309,4 +311,23 @@ pub(super) fn print_metrics(metrics: Vec<Metric>) -> Result<(), Failure> {
 
 fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_measured_is_said() {
+        let parses = |more: &str| {
+            let arguments = "t --topic p --num-records 5".split(' ');
+            ProducerPerformance::try_parse_from(arguments.chain(more.split(' '))).is_ok()
+        };
+        for payload in ["--record-size 100", "--payload-file f", "--payload-monotonic"] {
+            assert!(parses(&format!("{payload} --throughput -1")), "{payload}");
+            assert!(!parses(payload), "{payload}");
+        }
+        assert!(!parses("--throughput -1"));
+        assert!(!parses("--throughput -1 --record-size 100 --payload-monotonic"));
+    }
 }
