@@ -48,60 +48,136 @@ pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
-/// Reads a time: `2026-11-21`, `2026-11-21T10:00:00[.123][Z|+02:00]`, or `@MILLISECONDS`.
+/// Reads a time: `2026-11-21`, `2026-11-21T10:00:00[.123][Z|+02|+02:00]`, or `@MILLISECONDS`.
 ///
-/// A time without a zone is taken as UTC, so that a command means the same everywhere.
+/// A time without a zone is taken as UTC, so that a command means the same everywhere. A day that
+/// its month does not have is no time.
 pub(crate) fn parse_time(text: &str) -> Option<i64> {
     if let Some(ms) = text.strip_prefix('@') {
         return ms.parse().ok();
     }
     let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00:00"));
     let mut fields = date.splitn(3, '-');
-    let year: i64 = fields.next().filter(|year| year.len() == 4)?.parse().ok()?;
-    let month: i64 = fields.next()?.parse().ok().filter(|month| (1..=12).contains(month))?;
-    let day: i64 = fields.next()?.parse().ok().filter(|day| (1..=31).contains(day))?;
+    let year = fields.next().filter(|year| year.len() == 4).and_then(whole)?;
+    let month = fields.next().and_then(whole).filter(|month| (1..=12).contains(month))?;
+    let day = fields.next().and_then(whole).filter(|day| (1..=31).contains(day))?;
+    let days = days_since_1970(year, month, day);
+    if date_of(days) != (year, month, day) {
+        return None;
+    }
     let zone_at = time.find(['Z', '+', '-']).unwrap_or(time.len());
     let (clock, zone) = time.split_at(zone_at);
     let mut fields = clock.splitn(3, ':');
-    let hour: i64 = fields.next()?.parse().ok().filter(|hour| (0..24).contains(hour))?;
-    let minute: i64 = fields.next()?.parse().ok().filter(|minute| (0..60).contains(minute))?;
-    let second: f64 = match fields.next() {
-        Some(second) => second.parse().ok().filter(|second| (0.0..60.0).contains(second))?,
-        None => 0.0,
+    let hour = fields.next().and_then(whole).filter(|hour| *hour < 24)?;
+    let minute = fields.next().and_then(whole).filter(|minute| *minute < 60)?;
+    let second_ms = match fields.next() {
+        Some(second) => decimal_ms(second).filter(|ms| *ms < 60_000)?,
+        None => 0,
     };
     let zone_minutes = match zone.as_bytes().first() {
-        None | Some(b'Z') => 0,
+        None => 0,
+        Some(b'Z') if zone.len() == 1 => 0,
+        Some(b'Z') => return None,
         Some(sign) => {
-            let digits: String = zone[1..].chars().filter(|&c| c != ':').collect();
-            let number: i64 = digits.parse().ok().filter(|_| digits.len() == 4)?;
-            let minutes = number / 100 * 60 + number % 100;
+            let digits = zone[1..].replacen(':', "", 1);
+            let number = whole(&digits)?;
+            let (hours, minutes) = match digits.len() {
+                2 => (number, 0),
+                4 => (number / 100, number % 100),
+                _ => return None,
+            };
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            let minutes = hours * 60 + minutes;
             if *sign == b'-' { -minutes } else { minutes }
         }
     };
-    let minutes = (days_since_1970(year, month, day) * 24 + hour) * 60 + minute - zone_minutes;
-    Some(minutes * 60_000 + (second * 1000.0).round() as i64)
+    let minutes = (days * 24 + hour) * 60 + minute - zone_minutes;
+    Some(minutes * 60_000 + second_ms)
 }
 
 /// Reads a duration into milliseconds: ISO 8601 as Kafka's tools take it (`P1DT2H`, `PT30M`,
 /// `PT1.5S`), or short (`1d2h`, `30m`, `90s`, `500ms`).
+///
+/// Months have no length of their own, so `P1M` is none; a minute is `PT1M`.
 pub(crate) fn parse_duration(text: &str) -> Option<i64> {
-    let upper = text.trim().to_ascii_uppercase();
-    let body = upper.strip_prefix('P').unwrap_or(&upper);
-    if body.is_empty() {
+    let text = text.trim().to_ascii_uppercase();
+    let (sign, body) = match text.strip_prefix('-') {
+        Some(body) => (-1, body),
+        None => (1, text.strip_prefix('+').unwrap_or(&text)),
+    };
+    if let Some(body) = body.strip_prefix('P') {
+        return Some(sign * iso_duration(body)?);
+    }
+    let units = [("MS", 1), ("D", DAY_MS), ("H", HOUR_MS), ("M", MINUTE_MS), ("S", SECOND_MS)];
+    let mut rest = text.as_str();
+    if rest.is_empty() {
         return None;
     }
-    let mut total_ms = 0.0;
-    let mut rest = body.replace('T', "");
+    let mut total_ms: i64 = 0;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        let units =
-            [("MS", 1.0), ("D", 86_400_000.0), ("H", 3_600_000.0), ("M", 60_000.0), ("S", 1000.0)];
+        let thousandths = decimal_ms(&rest[..digits])?;
         let (unit, ms) = units.into_iter().find(|(unit, _)| rest[digits..].starts_with(unit))?;
-        total_ms += number * ms;
-        rest = rest[digits + unit.len()..].to_owned();
+        total_ms = total_ms.checked_add(thousandths.checked_mul(ms)? / 1000)?;
+        rest = &rest[digits + unit.len()..];
     }
-    Some(total_ms.round() as i64)
+    Some(total_ms)
+}
+
+const SECOND_MS: i64 = 1000;
+const MINUTE_MS: i64 = 60 * SECOND_MS;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// Reads what stands behind the `P`: days, and behind a `T` hours, minutes and seconds, each at most
+/// once and in this order. Amounts may have signs, and seconds a fraction, as Java has it.
+fn iso_duration(body: &str) -> Option<i64> {
+    let (days, clock) = match body.split_once('T') {
+        Some((days, clock)) if !clock.is_empty() => (days, clock),
+        None if !body.is_empty() => (body, ""),
+        _ => return None,
+    };
+    let mut total_ms: i64 = 0;
+    for (part, units) in [
+        (days, &[('D', DAY_MS)][..]),
+        (clock, &[('H', HOUR_MS), ('M', MINUTE_MS), ('S', SECOND_MS)][..]),
+    ] {
+        let mut rest = part;
+        for (unit, ms) in units {
+            let Some((amount, after)) = rest.split_once(*unit) else { continue };
+            let (sign, digits) = match amount.strip_prefix('-') {
+                Some(digits) => (-1, digits),
+                None => (1, amount.strip_prefix('+').unwrap_or(amount)),
+            };
+            let amount_ms = match unit {
+                'S' => decimal_ms(&digits.replacen(',', ".", 1))?,
+                _ => whole(digits)?.checked_mul(*ms)?,
+            };
+            total_ms = total_ms.checked_add(sign * amount_ms)?;
+            rest = after;
+        }
+        if !rest.is_empty() {
+            return None;
+        }
+    }
+    Some(total_ms)
+}
+
+/// Reads digits and nothing else.
+fn whole(text: &str) -> Option<i64> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+/// Reads digits with or without a fraction, as thousandths; what is smaller is cut off.
+fn decimal_ms(text: &str) -> Option<i64> {
+    let (integer, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let thousandths: String = fraction.chars().chain("000".chars()).take(3).collect();
+    whole(integer)?.checked_mul(1000)?.checked_add(whole(&thousandths)?)
 }
 
 /// Writes a time as `2026-11-21T10:00:00.123Z`.
@@ -146,11 +222,30 @@ mod tests {
             ("1970-01-01", 0),
             ("2000-02-29T12:30:00Z", 951_827_400_000),
             ("2026-11-21T10:00:00.250+02:00", 1_795_248_000_250),
+            ("2026-11-21T10:00:00.250+0200", 1_795_248_000_250),
+            ("2026-11-21T10:00:00.250+02", 1_795_248_000_250),
             ("@1700000000123", 1_700_000_000_123),
         ] {
             assert_eq!(parse_time(text), Some(ms), "{text}");
         }
-        for text in ["", "12", "2026-13-01", "2026-01-01T25:00:00", "yesterday", "@x"] {
+        for text in [
+            "",
+            "12",
+            "2026-13-01",
+            "2026-00-01",
+            "2026-02-31T00:00:00.000",
+            "2026-02-29",
+            "2026-04-00",
+            "2026-9223372036854775807-01",
+            "+026-01-01",
+            "2026-01-01T25:00:00",
+            "2026-01-01T10:00:1e1",
+            "2026-01-01T10:00:00+02:60",
+            "2026-01-01T10:00:00+2",
+            "2026-01-01T10:00:00Zulu",
+            "yesterday",
+            "@x",
+        ] {
             assert_eq!(parse_time(text), None, "{text}");
         }
         assert_eq!(format_time(951_827_400_000), "2000-02-29T12:30:00.000Z");
@@ -165,13 +260,38 @@ mod tests {
             ("PT1H", 3_600_000),
             ("P1DT2H3M4.5S", 93_784_500),
             ("P2D", 172_800_000),
+            ("pt1m", 60_000),
+            ("-PT1H", -3_600_000),
+            ("P1DT-1H", 82_800_000),
+            ("PT0,25S", 250),
             ("90s", 90_000),
             ("1h30m", 5_400_000),
             ("500ms", 500),
+            ("1.5h", 5_400_000),
         ] {
             assert_eq!(parse_duration(text), Some(ms), "{text}");
         }
-        for text in ["", "P", "1", "x", "PT1", "1y"] {
+        for text in [
+            "",
+            "P",
+            "PT",
+            "P1DT",
+            "1",
+            "x",
+            "PT1",
+            "1y",
+            "P1M",
+            "P1W",
+            "P1H",
+            "PT1D",
+            "PT1S1M",
+            "PT1M2M",
+            "PT1.5H",
+            "PT.S",
+            "-1h",
+            "P9999999999999999D",
+            "9999999999999999d",
+        ] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
     }

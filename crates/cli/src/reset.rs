@@ -27,7 +27,29 @@ pub(crate) enum Target {
     Shift(i64),
 }
 
-/// Finds the new offset of each partition, within what its log holds.
+impl Target {
+    /// The new offset of a partition whose log holds what is from `first` to before `next`; nothing
+    /// if it is to be shifted from where nobody stands.
+    fn of(self, current: Option<i64>, at_time: Option<i64>, first: i64, next: i64) -> Option<i64> {
+        let offset = match self {
+            Self::Beginning => first,
+            Self::End => next,
+            // Stays even outside of the log: where a reader then begins is its own setting.
+            Self::Current => return Some(current.unwrap_or(next)),
+            Self::Offset(offset) => offset,
+            Self::Shift(by) => current?.saturating_add(by),
+            Self::Time(_) => at_time.filter(|offset| *offset >= 0).unwrap_or(next),
+        };
+        Some(within(offset, first, next))
+    }
+}
+
+/// Holds an offset to a log. Not `clamp`, which panics should a log have become shorter while its ends were asked for.
+pub(crate) fn within(offset: i64, first: i64, next: i64) -> i64 {
+    offset.min(next).max(first)
+}
+
+/// Finds the new offset of each partition, within what its log holds unless it stays.
 pub(crate) async fn plan(
     admin: &Admin,
     target: Target,
@@ -44,25 +66,14 @@ pub(crate) async fn plan(
     for partition in partitions {
         let Some(&(first, next)) = ends.get(partition) else { continue };
         let current = committed.get(partition).map(|committed| committed.offset);
-        let offset = match target {
-            Target::Beginning => first,
-            Target::End => next,
-            Target::Current => current.unwrap_or(next),
-            Target::Offset(offset) => offset,
-            Target::Shift(by) => current
-                .ok_or_else(|| {
-                    Failure::new(format!(
-                        "cannot shift {partition}: the group has committed nothing for it; pass \
-                         --to beginning or end"
-                    ))
-                })?
-                .saturating_add(by),
-            Target::Time(_) => match at_time.remove(partition) {
-                Some(found) => Some(found?.offset).filter(|&offset| offset >= 0).unwrap_or(next),
-                None => next,
-            },
-        };
-        plan.insert(partition.clone(), offset.clamp(first, next));
+        let at_time = at_time.remove(partition).transpose()?.map(|found| found.offset);
+        let offset = target.of(current, at_time, first, next).ok_or_else(|| {
+            Failure::new(format!(
+                "cannot shift {partition}: the group has committed nothing for it; pass \
+                 --to beginning or end"
+            ))
+        })?;
+        plan.insert(partition.clone(), offset);
     }
     Ok(plan)
 }
@@ -73,7 +84,7 @@ pub(crate) async fn within_logs(admin: &Admin, plan: Plan) -> Result<Plan, Failu
     let ends = log_ends(admin, &partitions).await?;
     let clamp = |(partition, offset): (TopicPartition, i64)| {
         let (first, next) = ends.get(&partition).copied().unwrap_or((offset, offset));
-        (partition, offset.clamp(first, next))
+        (partition, within(offset, first, next))
     };
     Ok(plan.into_iter().map(clamp).collect())
 }
@@ -186,6 +197,20 @@ mod tests {
 
     fn plan(offset: i64) -> Plan {
         Plan::from([(TopicPartition::new("t", 2), offset)])
+    }
+
+    #[test]
+    fn new_offsets_are_within_the_log_unless_they_stay() {
+        let of = |target: Target, current| target.of(current, None, 10, 20);
+        assert_eq!(of(Target::Beginning, None), Some(10));
+        assert_eq!(of(Target::Offset(500), None), Some(20));
+        assert_eq!(of(Target::Shift(-5), Some(12)), Some(10));
+        assert_eq!(of(Target::Shift(-5), None), None);
+        assert_eq!(of(Target::Current, Some(3)), Some(3));
+        assert_eq!(of(Target::Current, Some(25)), Some(25));
+        assert_eq!(of(Target::Current, None), Some(20));
+        assert_eq!(Target::Time(1).of(None, Some(13), 10, 20), Some(13));
+        assert_eq!(Target::Time(1).of(None, Some(-1), 10, 20), Some(20));
     }
 
     #[test]

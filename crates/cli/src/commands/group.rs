@@ -393,8 +393,14 @@ pub(crate) struct Lag {
 }
 
 impl Lag {
+    /// How many records there are still to read.
     pub(crate) fn lag(&self) -> Option<i64> {
-        Some((self.end? - self.committed?).max(0))
+        Some(self.ahead()?.max(0))
+    }
+
+    /// How far the end is ahead; negative if the log was cut below what was committed.
+    pub(crate) fn ahead(&self) -> Option<i64> {
+        Some(self.end? - self.committed?)
     }
 }
 
@@ -548,9 +554,11 @@ fn parse_target(to: &To) -> Result<Target, Failure> {
         return Ok(Target::Shift(shift));
     }
     if let Some(text) = &to.by_duration {
-        return parse_duration(text).map(|ms| Target::Time(now_ms() - ms)).ok_or_else(|| {
-            Failure::new(format!("--by-duration {text}: expected 2h, 1d12h or PT90S"))
-        });
+        return parse_duration(text)
+            .map(|ms| Target::Time(now_ms().saturating_sub(ms)))
+            .ok_or_else(|| {
+                Failure::new(format!("--by-duration {text}: expected 2h, 1d12h or PT90S"))
+            });
     }
     let text = to.to.as_deref().unwrap_or_default();
     match text {
@@ -601,6 +609,21 @@ fn show_plan(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_that_was_cut_has_nothing_to_read() {
+        let lag = |committed, end| Lag {
+            partition: TopicPartition::new("t", 0),
+            committed,
+            leader_epoch: None,
+            end,
+            reader: None,
+        };
+        let told = |committed, end| (lag(committed, end).lag(), lag(committed, end).ahead());
+        assert_eq!(told(Some(5), Some(8)), (Some(3), Some(3)));
+        assert_eq!(told(Some(8), Some(5)), (Some(0), Some(-3)));
+        assert_eq!(told(None, Some(5)), (None, None));
+    }
 
     #[test]
     fn targets_are_words_offsets_of_any_size_and_times() {

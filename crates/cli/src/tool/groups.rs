@@ -359,7 +359,7 @@ fn describe_offsets(name: &str, lags: &[Lag], verbose: bool) -> Result<(), Failu
         row.extend([
             number(lag.committed),
             number(lag.end),
-            number(lag.lag()),
+            number(lag.ahead()),
             member,
             host,
             client,

@@ -112,9 +112,11 @@ impl Reset {
             });
         }
         if let Some(text) = &to.by_duration {
-            return parse_duration(text).map(|ms| Target::Time(now_ms() - ms)).ok_or_else(|| {
-                Failure::new(format!("--by-duration {text}: expected P1DT2H30M, or PT90S"))
-            });
+            return parse_duration(text)
+                .map(|ms| Target::Time(now_ms().saturating_sub(ms)))
+                .ok_or_else(|| {
+                    Failure::new(format!("--by-duration {text}: expected P1DT2H30M, or PT90S"))
+                });
         }
         Err(Failure::new(
             "where to? pass --to-earliest, --to-latest, --to-current, --to-offset N, \

@@ -15,7 +15,7 @@ use crate::commands::topic::log_ends;
 use crate::failure::{Failure, explain};
 use crate::output::line;
 use crate::quantities::{now_ms, parse_duration, parse_time};
-use crate::reset::{Plan, Target, expand, from_csv, plan};
+use crate::reset::{Plan, Target, expand, from_csv, plan, within};
 
 /// Reset the offsets of an application's input topics and delete its internal topics. Local state
 /// stays: delete the application's state directory too.
@@ -200,7 +200,8 @@ async fn input_plan(
         )
     } else if let Some(text) = &options.by_duration {
         let span = parse_duration(text);
-        Target::Time(now_ms() - span.ok_or_else(|| bad("by-duration", text, "duration as P7D"))?)
+        let span = span.ok_or_else(|| bad("by-duration", text, "duration as P7D"))?;
+        Target::Time(now_ms().saturating_sub(span))
     } else if options.to_latest {
         Target::End
     } else if let Some(by) = options.shift_by {
@@ -245,7 +246,7 @@ async fn plan_of_file(
         let offset =
             named.remove(partition).ok_or_else(|| failed(&format!("it lacks {partition}")))?;
         let (first, next) = ends.get(partition).copied().unwrap_or((offset, offset));
-        new.insert(partition.clone(), offset.clamp(first, next));
+        new.insert(partition.clone(), within(offset, first, next));
     }
     match named.keys().next() {
         Some(partition) => Err(failed(&format!("{partition} is of no input topic"))),
