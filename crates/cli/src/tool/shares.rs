@@ -11,6 +11,7 @@ use fleuve_client::admin::{GroupDescription, GroupListing};
 
 use super::Connect;
 use super::grid::{Grid, assignment, coordinator, or_dash};
+use super::groups::Choice;
 use super::resets::needs;
 use crate::commands::share::starts;
 use crate::failure::{Failure, explain};
@@ -152,13 +153,10 @@ fn list(groups: Vec<GroupListing>, states: Option<&str>) -> Result<(), Failure> 
     let Some(states) = states else {
         return groups.into_iter().try_for_each(|group| line(group.id));
     };
-    let wanted = |state: &str| {
-        states.is_empty()
-            || states.split(',').any(|wanted| wanted.trim().eq_ignore_ascii_case(state))
-    };
+    let states = Choice::new("state", Some(states), &["Stable", "Dead", "Empty"])?;
     let width = groups.iter().map(|group| group.id.len()).max().unwrap_or(0).max(15);
     line(format!("{:<width$} STATE", "GROUP"))?;
-    let mut shown = groups.into_iter().filter(|group| wanted(&group.state));
+    let mut shown = groups.into_iter().filter(|group| states.allows(&group.state));
     shown.try_for_each(|group| line(format!("{:<width$} {}", group.id, group.state)))
 }
 

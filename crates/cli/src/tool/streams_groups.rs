@@ -14,6 +14,7 @@ use fleuve_types::TopicPartition;
 
 use super::Connect;
 use super::grid::{coordinator, or_dash};
+use super::groups::Choice;
 use super::resets::{Reset, forget, needs};
 use super::streams_reset::is_internal_of;
 use crate::commands::topic::log_ends;
@@ -23,6 +24,9 @@ use crate::reset::{Plan, expand, plan};
 
 /// The type of these groups in lists.
 const STREAMS: &str = "streams";
+
+/// States that these groups have.
+const STATES: [&str; 6] = ["Stable", "Dead", "Empty", "Assigning", "Reconciling", "NotReady"];
 
 /// List, describe, delete streams groups, or reset and delete their offsets.
 #[derive(Debug, Parser)]
@@ -131,18 +135,14 @@ pub(super) async fn run(groups: StreamsGroups) -> Result<(), Failure> {
     groups.check()?;
     let admin = groups.connect.admin_within(groups.timeout).await?;
     if groups.list {
-        let wanted = groups.state.as_deref().unwrap_or_default().to_lowercase();
-        let wanted: Vec<&str> =
-            wanted.split(',').map(str::trim).filter(|s| !s.is_empty()).collect();
+        let states = Choice::new("state", groups.state.as_deref(), &STATES)?;
         let listed = streams_groups(&admin).await?;
         if groups.state.is_none() {
             return listed.into_iter().try_for_each(|(id, _)| line(id));
         }
         let width = listed.iter().map(|(id, _)| id.len()).max().unwrap_or(0).max(15);
         line(format!("{:<width$} STATE", "GROUP"))?;
-        let is_wanted =
-            |state: &str| wanted.is_empty() || wanted.contains(&state.to_lowercase().as_str());
-        let mut shown = listed.into_iter().filter(|(_, state)| is_wanted(state));
+        let mut shown = listed.into_iter().filter(|(_, state)| states.allows(state));
         return shown.try_for_each(|(id, state)| line(format!("{id:<width$} {state}")));
     }
     let names = if groups.all_groups {
