@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 
-use fleuve_client::consumer::Record;
+use fleuve_client::consumer::{Record, TimestampType};
 use fleuve_types::TopicPartition;
 
 use crate::decode::Decoder;
@@ -118,6 +118,15 @@ impl Form {
     }
 }
 
+/// What is known of a record beside what stands in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct About {
+    /// What its timestamp means.
+    pub(crate) timestamp_type: TimestampType,
+    /// How often it was delivered.
+    pub(crate) delivery: Option<i16>,
+}
+
 /// Writes records to stdout.
 pub(crate) struct Printer {
     out: BufWriter<StdoutLock<'static>>,
@@ -129,15 +138,15 @@ impl Printer {
         Self { out: BufWriter::with_capacity(WRITE_BYTES, io::stdout().lock()), style }
     }
 
-    /// Writes a record, and how often it was delivered if that is known.
+    /// Writes a record.
     pub(crate) fn print(
         &mut self,
         partition: &TopicPartition,
         record: &Record<'_>,
-        delivery: Option<i16>,
+        about: About,
     ) -> io::Result<()> {
         match &self.style {
-            Style::Parts(parts) => write_parts(&mut self.out, parts, partition, record, delivery)?,
+            Style::Parts(parts) => write_parts(&mut self.out, parts, partition, record, about)?,
             Style::Json => write_json(&mut self.out, partition, record)?,
             Style::Yaml => {
                 let item = [record_value(partition, record)].into_iter().collect();
@@ -165,7 +174,7 @@ fn write_parts(
     parts: &Parts,
     partition: &TopicPartition,
     record: &Record<'_>,
-    delivery: Option<i16>,
+    about: About,
 ) -> io::Result<()> {
     let separator = parts.separator.as_bytes();
     let wanted = [
@@ -184,7 +193,11 @@ fn write_parts(
         if rest > 0 { out.write_all(separator) } else { Ok(()) }
     };
     if parts.timestamp {
-        write!(out, "CreateTime:{}", record.timestamp.0)?;
+        let meaning = match about.timestamp_type {
+            TimestampType::CreateTime => "CreateTime",
+            TimestampType::LogAppendTime => "LogAppendTime",
+        };
+        write!(out, "{meaning}:{}", record.timestamp.0)?;
         end_part(out)?;
     }
     if parts.partition {
@@ -196,7 +209,7 @@ fn write_parts(
         end_part(out)?;
     }
     if parts.delivery {
-        match delivery {
+        match about.delivery {
             Some(count) => write!(out, "Delivery:{count}")?,
             None => out.write_all(b"Delivery:NOT_PRESENT")?,
         }
@@ -343,6 +356,28 @@ mod tests {
         let item = yaml(&[value].into_iter().collect());
         assert!(item.starts_with("- topic: t\n  partition: 2\n  offset: 7\n"), "{item}");
         assert!(item.contains("\n  key: null\n  value: \"a: b\"\n  headers: []\n"), "{item}");
+    }
+
+    #[test]
+    fn a_timestamp_is_called_what_it_is() {
+        let record = Record {
+            offset: Offset(7),
+            timestamp: TimestampMs(1),
+            key: None,
+            value: Some(b"v"),
+            headers: Headers::default(),
+        };
+        let parts = Parts { timestamp: true, ..Parts::default() };
+        for (timestamp_type, shown) in [
+            (TimestampType::CreateTime, "CreateTime:1\tv"),
+            (TimestampType::LogAppendTime, "LogAppendTime:1\tv"),
+        ] {
+            let mut out = Vec::new();
+            let about = About { timestamp_type, delivery: None };
+            write_parts(&mut out, &parts, &TopicPartition::new("t", 2), &record, about)
+                .expect("memory");
+            assert_eq!(String::from_utf8(out).expect("text"), shown);
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::args::{Common, Format};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::note;
-use crate::printing::{Parts, Printer, Style};
+use crate::printing::{About, Parts, Printer, Style};
 use crate::quantities::{parse_time, summary};
 
 /// Read records.
@@ -189,12 +189,14 @@ impl Reading {
 
     fn print(&mut self, records: &Records, limit: u64, end: Option<i64>) -> Result<(), Failure> {
         let partition = records.partition();
-        for record in records {
+        let mut iter = records.iter();
+        while let Some(record) = iter.next() {
             if self.records >= limit || end.is_some_and(|end| record.offset.0 >= end) {
                 self.left_over = Some((partition.clone(), record.offset.0));
                 break;
             }
-            self.printer.print(partition, &record, None)?;
+            let about = About { timestamp_type: iter.timestamp_type(), delivery: None };
+            self.printer.print(partition, &record, about)?;
             self.records += 1;
             self.bytes +=
                 (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;

@@ -18,7 +18,7 @@ use crate::commands::topic::parse_assignments;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{line, note};
-use crate::printing::Printer;
+use crate::printing::{About, Printer};
 use crate::quantities::now_ms;
 
 /// How long one poll waits at most.
@@ -98,11 +98,16 @@ pub(super) async fn consume(options: ConsoleShareConsumer) -> Result<(), Failure
             }
             continue;
         };
-        for record in &records {
+        let mut iter = records.iter();
+        while let Some(record) = iter.next() {
             // What is not printed is given back at once, for others to have.
             let said = if count < limit { verdict } else { Acknowledge::Release };
             if count < limit {
-                printer.print(records.partition(), &record, Some(record.delivery_count))?;
+                let about = About {
+                    timestamp_type: iter.timestamp_type(),
+                    delivery: Some(record.delivery_count),
+                };
+                printer.print(records.partition(), &record, about)?;
                 count += 1;
             }
             consumer.acknowledge(records.partition(), record.offset.0, said)?;

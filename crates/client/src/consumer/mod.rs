@@ -58,7 +58,7 @@ pub use assignor::{
 };
 pub use offsets::{Committed, EARLIEST, LATEST, LogOffset, MAX_TIMESTAMP};
 pub(crate) use protocol::{decode_assignment, decode_subscription};
-pub use records::{Headers, Iter, OwnedRecord, Record, Records};
+pub use records::{Headers, Iter, OwnedRecord, Record, Records, TimestampType};
 pub use state::Start;
 pub use stream::RecordStream;
 pub use streams::{

@@ -13,7 +13,7 @@ use fleuve_types::TopicPartition;
 
 use crate::error::{Error, Result};
 
-pub use fleuve_protocol::records::{Headers, Record};
+pub use fleuve_protocol::records::{Headers, Record, TimestampType};
 
 /// Records of one partition, in order.
 ///
@@ -199,7 +199,12 @@ impl Records {
 
     /// Iterates over the records.
     pub fn iter(&self) -> Iter<'_> {
-        Iter { batches: self.batches.iter(), current: None, first_offset: self.first_offset }
+        Iter {
+            batches: self.batches.iter(),
+            timestamp_type: TimestampType::default(),
+            current: None,
+            first_offset: self.first_offset,
+        }
     }
 
     /// Gives the records one by one, each keeping its bytes: slices of what was fetched, not copies.
@@ -300,8 +305,17 @@ impl<'a> IntoIterator for &'a Records {
 /// Iterator over fetched records.
 pub struct Iter<'a> {
     batches: std::slice::Iter<'a, Decoded>,
+    /// That of the present batch.
+    timestamp_type: TimestampType,
     current: Option<RecordIter<'a>>,
     first_offset: i64,
+}
+
+impl Iter<'_> {
+    /// Returns what the timestamp of the record given last means.
+    pub fn timestamp_type(&self) -> TimestampType {
+        self.timestamp_type
+    }
 }
 
 const VALIDATED: &str = "the structure of the records was checked when they were fetched";
@@ -320,6 +334,7 @@ impl<'a> Iterator for Iter<'a> {
                 }
             }
             let batch = self.batches.next()?;
+            self.timestamp_type = batch.header.attributes.timestamp_type();
             self.current = Some(RecordIter::new(&batch.header, &batch.records));
         }
     }
@@ -388,7 +403,7 @@ mod tests {
     use fleuve_protocol::records::{
         BatchBuilder, BatchOptions, BatchProducer, Codec, Compression, NewRecord, control_batch,
     };
-    use fleuve_types::{Offset, ProducerEpoch, ProducerId};
+    use fleuve_types::{Offset, ProducerEpoch, ProducerId, TimestampMs};
 
     use super::*;
 
@@ -431,6 +446,22 @@ mod tests {
         let owned = records.take_batch().expect("first batch");
         assert_eq!(owned.len(), 1);
         assert_eq!((owned[0].offset, owned[0].value.as_deref()), (12, Some(&b"c"[..])));
+    }
+
+    #[test]
+    fn what_a_timestamp_means_is_known_of_each_record() {
+        let by_broker =
+            BatchOptions { log_append_time: Some(TimestampMs(7)), ..BatchOptions::default() };
+        let created = batch(0, &[b"a", b"b"], BatchOptions::default());
+        let appended = batch(2, &[b"c"], by_broker);
+        let records = decode([created, appended].concat(), 0, None).expect("valid");
+        let mut iter = records.iter();
+        let mut seen = Vec::new();
+        while let Some(record) = iter.next() {
+            seen.push((record.offset.0, iter.timestamp_type()));
+        }
+        let (created, appended) = (TimestampType::CreateTime, TimestampType::LogAppendTime);
+        assert_eq!(seen, [(0, created), (1, created), (2, appended)]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fleuve_protocol::records::Decompressor;
 use fleuve_types::TopicPartition;
 
-use crate::consumer::{Iter, Record, Records};
+use crate::consumer::{Iter, Record, Records, TimestampType};
 use crate::error::Result;
 
 /// Acquired records of one partition, in order.
@@ -101,6 +101,13 @@ pub struct ShareIter<'a> {
     records: Iter<'a>,
     /// The ranges not behind us yet.
     acquired: &'a [(i64, i64, i16)],
+}
+
+impl ShareIter<'_> {
+    /// Returns what the timestamp of the record given last means.
+    pub fn timestamp_type(&self) -> TimestampType {
+        self.records.timestamp_type()
+    }
 }
 
 impl<'a> Iterator for ShareIter<'a> {
