@@ -25,7 +25,7 @@ pub(super) struct Reset {
     /// Do it.
     #[arg(long)]
     pub(super) execute: bool,
-    /// Only show it, which is the default.
+    /// Only show it.
     #[arg(long, conflicts_with = "execute")]
     pub(super) dry_run: bool,
 }
