@@ -235,7 +235,6 @@ async fn send_lines(
                 return Ok(());
             }
         }
-        input.progress.finish_and_clear();
     }
     Ok(())
 }
@@ -324,6 +323,13 @@ struct Input {
     name: String,
     reader: Box<dyn BufRead + Send>,
     progress: ProgressBar,
+}
+
+impl Drop for Input {
+    /// However the reading ends, no bar is left on the terminal.
+    fn drop(&mut self) {
+        self.progress.finish_and_clear();
+    }
 }
 
 const READ_BYTES: usize = 256 << 10;
@@ -433,6 +439,13 @@ mod tests {
             separator: ",".to_owned(),
             name_separator: ":".to_owned(),
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_record_says_nothing_of_others() {
+        let error = |code| Error::Broker { subject: "t-0".to_owned(), code, message: None };
+        assert!(is_of_one_record(&error(ErrorCode::MessageTooLarge)));
+        assert!(!is_of_one_record(&error(ErrorCode::TopicAuthorizationFailed)));
     }
 
     #[test]
