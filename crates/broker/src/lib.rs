@@ -60,6 +60,7 @@ mod verification;
 
 pub use broker::{BoundListener, Broker, Components, StartError};
 pub use connection::InProcessConnection;
+pub use fleuve_coordinator::consumer::check_pattern;
 pub use fleuve_metadata::config::BrokerSettings;
 pub use log_levels::{LevelChange, LogLevel, LogLevels, ROOT_LOGGER};
 pub use logs::LogsError;

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use clap::{ArgGroup, Parser};
+use fleuve_broker::check_pattern;
 use fleuve_client::Admin;
 use fleuve_client::admin::{GroupDescription, GroupListing};
 use fleuve_protocol::ErrorCode;
-use regex::bytes::RegexBuilder;
 
 use super::Connect;
 use super::grid::{Grid, assignment, coordinator};
@@ -93,6 +93,11 @@ impl Groups {
                 "--describe takes --state without a value",
             )?;
         }
+        // Apache's tool deletes all the same.
+        needs(
+            self.reset_offsets || !self.to.dry_run,
+            "only --reset-offsets can be tried with --dry-run; nothing was done",
+        )?;
         if self.delete_offsets {
             needs(
                 self.group.len() == 1 && !self.topic.is_empty(),
@@ -106,7 +111,7 @@ impl Groups {
 pub(super) async fn run(groups: Groups) -> Result<(), Failure> {
     groups.check()?;
     if let Some(regex) = &groups.validate_regex {
-        return match compile(regex) {
+        return match check_pattern(regex) {
             Ok(()) => line(format!("The regular expression `{regex}` is valid.")),
             Err(reason) => {
                 line(format!("The regular expression `{regex}` is invalid: {reason}."))?;
@@ -139,42 +144,6 @@ pub(super) async fn run(groups: Groups) -> Result<(), Failure> {
         delete(&admin, &names).await
     }
 }
-
-/// Tries an expression as the coordinator does, and says what is wrong with it.
-fn compile(regex: &str) -> Result<(), String> {
-    // What RE2 has and we have not. Any letter does for the text, because it is not matched.
-    let mut unquoted = String::new();
-    let mut rest = regex;
-    while let Some(at) = rest.find('\\') {
-        let (before, from) = rest.split_at(at);
-        unquoted.push_str(before);
-        rest = match from.strip_prefix(r"\Q") {
-            Some(quoted) => {
-                let (text, after) = quoted.split_once(r"\E").unwrap_or((quoted, ""));
-                unquoted.extend(text.chars().map(|_| 'q'));
-                after
-            }
-            None => {
-                let escaped = from.chars().nth(1).map_or(1, |next| 1 + next.len_utf8());
-                unquoted.push_str(&from[..escaped]);
-                &from[escaped..]
-            }
-        };
-    }
-    unquoted.push_str(rest);
-    let mut builder = RegexBuilder::new(&unquoted);
-    let built = builder.size_limit(COMPILED_BYTES_MAX).unicode(false).build();
-    // Classes like `\pL` only exist with Unicode.
-    let built = built.or_else(|_| builder.unicode(true).build());
-    built.map(drop).map_err(|error| {
-        let reason = error.to_string();
-        let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        reason.trim_end_matches('.').to_owned()
-    })
-}
-
-/// Most memory that an expression may take, as in the coordinator.
-const COMPILED_BYTES_MAX: usize = 4 << 20;
 
 /// Groups that Kafka counts among consumer groups: of both protocols, and those of offsets alone.
 fn is_of_consumers(group: &GroupListing) -> bool {
@@ -577,6 +546,8 @@ mod tests {
             "--delete --group g --topic t",
             "--delete --group g --all-groups",
             "--delete --group g --members",
+            "--delete --group g --dry-run",
+            "--delete-offsets --group g --topic t --dry-run",
             "--delete --all-groups --describe",
             "--describe --group g --topic t",
             "--describe --group g --members --offsets",
@@ -632,18 +603,6 @@ mod tests {
         let wrong = kinds.expect_err("of another tool").to_string();
         assert_eq!(wrong, "Invalid types list 'classic,share'. Valid types are: Classic, Consumer");
         assert!(states(Some("stable,,empty")).is_err());
-    }
-
-    #[test]
-    fn expressions_are_tried_as_they_are() {
-        for regex in ["t[0-9]{1,3}", r"\Qa(b\E+", r"\\Q", r"orders-\w{1,1000}", r"\pL+", "a,b"] {
-            assert_eq!(compile(regex), Ok(()), "{regex}");
-        }
-        assert_eq!(compile("a("), Err("unclosed group".to_owned()));
-        for regex in ["*", "'a)'", r"(?=x)", r"(a)\1", r"\", "a{1000}{1000}"] {
-            let reason = compile(regex).expect_err(regex);
-            assert!(!reason.contains('\n'), "{reason}");
-        }
     }
 
     #[test]

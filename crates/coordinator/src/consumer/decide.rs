@@ -240,7 +240,7 @@ impl GroupCoordinator {
             }
             if let Some(regex) = new.regex() {
                 if !wanted.contains(regex) {
-                    Pattern::new(regex)?;
+                    Pattern::new(regex).map_err(|_| GroupError::InvalidRegularExpression)?;
                 }
                 wanted.insert(regex.clone());
             }

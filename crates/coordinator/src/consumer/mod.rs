@@ -41,6 +41,7 @@ pub use api::{
 pub use assignor::Assignor;
 pub use group::ConsumerState;
 pub use record::ConsumerRecord;
+pub use subscription::check_pattern;
 
 pub(crate) use classic::Joining;
 pub(crate) use commit::CommitRule;

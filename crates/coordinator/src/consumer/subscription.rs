@@ -9,7 +9,6 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use super::api::VisibleTopics;
 use super::member::Member;
-use crate::error::GroupError;
 use crate::modern::topics_hash;
 use crate::topics::{TopicInfo, TopicView};
 
@@ -28,18 +27,17 @@ const REGEX_BYTES_MAX: usize = 32 << 10;
 pub(super) struct Pattern(Regex);
 
 impl Pattern {
-    /// Compiles a client's expression.
-    pub(super) fn new(regex: &str) -> Result<Self, GroupError> {
+    /// Compiles a client's expression, or says what is wrong with it.
+    pub(super) fn new(regex: &str) -> Result<Self, String> {
         if regex.len() > REGEX_BYTES_MAX {
-            return Err(GroupError::InvalidRegularExpression);
+            return Err(format!("it is longer than {REGEX_BYTES_MAX} bytes"));
         }
         let regex = unquoted(regex);
         let compile = |regex: &str| {
             let mut builder = RegexBuilder::new(regex);
             let built = builder.size_limit(COMPILED_BYTES_MAX).unicode(false).build();
             // Classes like `\pL` only exist with Unicode.
-            let built = built.or_else(|_| builder.unicode(true).build());
-            built.map_err(|_| GroupError::InvalidRegularExpression)
+            built.or_else(|_| builder.unicode(true).build()).map_err(|error| reason(&error))
         };
         // By itself first: with something around it, a stray parenthesis might find its match.
         compile(&regex)?;
@@ -50,6 +48,18 @@ impl Pattern {
     pub(super) fn matches(&self, name: &str) -> bool {
         self.0.is_match(name.as_bytes())
     }
+}
+
+/// The last line of an error, which says what is wrong; the others draw where.
+fn reason(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+    reason.trim_end_matches('.').to_owned()
+}
+
+/// Tries the regular expression of a subscription, and says what is wrong with it.
+pub fn check_pattern(regex: &str) -> Result<(), String> {
+    Pattern::new(regex).map(drop)
 }
 
 /// Finds the topics that each of the expressions matches.
@@ -193,7 +203,8 @@ mod tests {
     #[test]
     fn expressions_that_are_wrong_or_large_are_refused() {
         for regex in ["(", "a)(?:b", r"(?=x)", r"(a)\1", r"\", r"a{1000}{1000}"] {
-            assert!(Pattern::new(regex).is_err(), "{regex}");
+            let reason = check_pattern(regex).expect_err(regex);
+            assert!(!reason.contains('\n'), "{reason}");
         }
         assert!(Pattern::new(&"a".repeat(REGEX_BYTES_MAX + 1)).is_err());
     }
