@@ -160,6 +160,9 @@ pub trait File: Send + Sync + fmt::Debug {
         Ok(self.len()? == 0)
     }
 
+    /// Returns when the file was last written or its length changed, in milliseconds since 1970.
+    fn modified_ms(&self) -> DiskResult<i64>;
+
     /// Asks for disk space from `position` on without changing the length; a hint that file
     /// systems without the ability ignore.
     fn allocate(&self, position: u64, length: u64) -> DiskResult<()>;

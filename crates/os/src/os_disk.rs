@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
@@ -232,6 +233,13 @@ impl File for OsFile {
 
     fn len(&self) -> DiskResult<u64> {
         self.named("measure", self.file.metadata().map(|metadata| metadata.len()))
+    }
+
+    fn modified_ms(&self) -> DiskResult<i64> {
+        let modified = self.file.metadata().and_then(|metadata| metadata.modified());
+        let since_1970 = self.named("look up the time of", modified)?.duration_since(UNIX_EPOCH);
+        // Before 1970 is as good as then.
+        Ok(since_1970.map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX)))
     }
 
     fn allocate(&self, position: u64, length: u64) -> DiskResult<()> {

@@ -5,6 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Machine, NOW_MS, Spec, append, put, records_from};
+use fleuve_os::{Disk, OpenMode};
 use fleuve_protocol::records::EndTransactionMarker;
 use fleuve_sim::{Effect, Fault, Operation};
 use fleuve_storage::{Append, AppendError, CleanupPolicy, Log, LogConfig};
@@ -53,6 +54,43 @@ fn segments_go_by_age() {
     machine.clock.advance(Duration::from_secs(61));
     machine.environment.remove_deleted_files().unwrap();
     assert!(machine.files(".deleted").is_empty());
+}
+
+#[test]
+fn records_without_timestamps_have_the_age_of_their_file() {
+    let config = LogConfig { retention_ms: Some(HOUR_MS), ..LogConfig::default() };
+    let machine = Machine::new(config);
+    let mut log = machine.open();
+    machine.disk.set_time_ms(NOW_MS);
+    put(&mut log, &Spec::values(&["a"]).at(-1));
+    log.roll().unwrap();
+    put(&mut log, &Spec::values(&["b"]).at(NOW_MS - 2 * HOUR_MS));
+    log.roll().unwrap();
+    assert_eq!(start(&mut log, 2), 0, "written now");
+    machine.clock.advance(Duration::from_secs(3601));
+    assert_eq!(start(&mut log, 2), 2, "and so old that it holds up nothing behind it");
+}
+
+/// Kafka's cleaner leaves them.
+#[test]
+fn an_empty_segment_holds_up_nothing_behind_it() {
+    for by_age in [true, false] {
+        let mut machine = Machine::new(LogConfig::default());
+        let mut log = five_segments(&machine);
+        log.close().unwrap();
+        drop(log);
+        machine.disk.set_time_ms(NOW_MS - 10 * HOUR_MS);
+        let second = machine.path("00000000000000000002.log");
+        machine.disk.open(&second, OpenMode::Write).unwrap().set_len(0).unwrap();
+        machine.config = match by_age {
+            true => LogConfig { retention_ms: Some(2 * HOUR_MS), ..LogConfig::default() },
+            false => LogConfig { retention_bytes: Some(1_000), ..LogConfig::default() },
+        };
+        machine.restart();
+        let mut log = machine.open_clean();
+        log.enforce_retention(Offset(10)).unwrap();
+        assert!(log.log_start_offset().0 >= 4, "by age: {by_age}, {:?}", log.segment_offsets());
+    }
 }
 
 #[test]

@@ -49,6 +49,8 @@ struct State {
     changes_until_power_failure: Option<u64>,
     changes: u64,
     syncs: u64,
+    /// The time at which files are changed.
+    now_ms: i64,
 }
 
 /// Syncs that do not end; see [`SimDisk::hold_syncs`].
@@ -103,6 +105,7 @@ impl SimDisk {
                 changes_until_power_failure: None,
                 changes: 0,
                 syncs: 0,
+                now_ms: i64::MAX,
             })),
         }
     }
@@ -179,8 +182,15 @@ impl SimDisk {
                 changes_until_power_failure: None,
                 changes: 0,
                 syncs: 0,
+                now_ms: state.now_ms,
             })),
         }
+    }
+
+    /// Says what time it is for files that change from now on; until it is told, each is as young as
+    /// can be.
+    pub fn set_time_ms(&self, now_ms: i64) {
+        self.state.lock().now_ms = now_ms;
     }
 
     /// Damages a file behind everybody's back, in the cache and on the medium.
@@ -284,7 +294,8 @@ impl Disk for SimDisk {
                 }
                 (None, OpenMode::Create | OpenMode::CreateNew) => {
                     state.count_change()?;
-                    let node = state.tree.add(Node::File(FileNode::default()));
+                    let file = FileNode { modified_ms: state.now_ms, ..FileNode::default() };
+                    let node = state.tree.add(Node::File(file));
                     state.tree.dir(parent)?.change(DirChange::Link { name, node });
                     node
                 }
@@ -512,7 +523,9 @@ impl File for SimFile {
             }
             if !bytes.is_empty() {
                 let position = position as usize;
-                state.tree.file(self.node)?.change(FileChange::Write { position, bytes });
+                let change = FileChange::Write { position, bytes };
+                let now_ms = state.now_ms;
+                state.tree.file(self.node)?.change(change, now_ms);
             }
             outcome
         })
@@ -529,8 +542,9 @@ impl File for SimFile {
     fn set_len(&self, length: u64) -> DiskResult<()> {
         self.with_writable("set the length of", |state| {
             state.permit_change(Operation::SetLen, &self.path)?;
+            let now_ms = state.now_ms;
             let file = state.tree.file(self.node)?;
-            file.change(FileChange::SetLen(length as usize));
+            file.change(FileChange::SetLen(length as usize), now_ms);
             file.allocated = 0;
             Ok(())
         })
@@ -538,6 +552,10 @@ impl File for SimFile {
 
     fn len(&self) -> DiskResult<u64> {
         self.with("measure", |state| Ok(state.tree.file(self.node)?.content.len() as u64))
+    }
+
+    fn modified_ms(&self) -> DiskResult<i64> {
+        self.with("look up the time of", |state| Ok(state.tree.file(self.node)?.modified_ms))
     }
 
     fn allocate(&self, position: u64, length: u64) -> DiskResult<()> {

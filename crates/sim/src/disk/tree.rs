@@ -52,6 +52,8 @@ pub(super) struct FileNode {
     pub(super) pending: Vec<FileChange>,
     /// Up to where space has been asked for.
     pub(super) allocated: u64,
+    /// When it was changed last.
+    pub(super) modified_ms: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -82,7 +84,8 @@ pub(super) struct Tree {
 }
 
 impl FileNode {
-    pub(super) fn change(&mut self, change: FileChange) {
+    pub(super) fn change(&mut self, change: FileChange, now_ms: i64) {
+        self.modified_ms = now_ms;
         apply_file_change(&mut self.content, &change);
         self.pending.push(change);
     }

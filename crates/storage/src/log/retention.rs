@@ -40,10 +40,8 @@ impl Log {
         let environment = self.environment.clone();
         let config = self.config.clone();
         let total = self.size()?;
-        let mut surplus = match config.retention_bytes {
-            Some(limit) if config.cleanup.delete => total.saturating_sub(limit),
-            _ => 0,
-        };
+        let limit = config.retention_bytes.filter(|_| config.cleanup.delete);
+        let mut surplus = limit.and_then(|limit| total.checked_sub(limit));
         let mut count = 0;
         while count < self.segments.len() {
             let end = match self.segments.get(count + 1) {
@@ -59,18 +57,17 @@ impl Log {
             let is_below_start = !is_last && end <= self.log_start;
             let is_too_old = match config.retention_ms {
                 Some(limit_ms) if config.cleanup.delete && !is_below_start => {
-                    // Records without timestamps have no age; Kafka takes the file's, we keep them.
-                    let newest = segment.newest(&environment)?.timestamp;
-                    newest >= 0 && now_ms.saturating_sub(newest) > limit_ms
+                    now_ms.saturating_sub(segment.newest_ms(&environment)?) > limit_ms
                 }
                 _ => false,
             };
-            // By size a segment goes only if what remains is still no less than allowed.
-            let is_surplus = size > 0 && surplus >= size;
+            // By size a segment goes only if what remains is still no less than allowed. Empty ones,
+            // which compaction may leave, go with those before them.
+            let is_surplus = surplus.is_some_and(|surplus| surplus >= size);
             if !(is_below_start || is_too_old || is_surplus) {
                 break;
             }
-            surplus = surplus.saturating_sub(size);
+            surplus = surplus.map(|surplus| surplus.saturating_sub(size));
             count += 1;
         }
         Ok(count)

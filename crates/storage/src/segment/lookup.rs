@@ -87,6 +87,16 @@ impl Segment {
         Ok(newest)
     }
 
+    /// Returns from when on the segment's age counts: its largest timestamp, or when its file was
+    /// written last if no record has one.
+    pub(crate) fn newest_ms(&mut self, environment: &Environment) -> Result<i64, LogError> {
+        let timestamp = self.newest(environment)?.timestamp;
+        if timestamp >= 0 {
+            return Ok(timestamp);
+        }
+        Ok(self.log.open(environment)?.modified_ms()?)
+    }
+
     /// Returns the offset that follows the last batch.
     pub(crate) fn next_offset(&mut self, environment: &Environment) -> Result<i64, LogError> {
         let begin = self.position_before(environment, i64::MAX)?;
