@@ -7,7 +7,7 @@ use std::path::Path;
 use common::{Machine, NOW_MS, Spec, append, batches_from, put, records_from};
 use fleuve_os::{Disk, OpenMode, Random};
 use fleuve_sim::{Crash, Effect, Fault, Operation, SimDisk, SimRandom};
-use fleuve_storage::{AppendError, Log, LogConfig, LogError};
+use fleuve_storage::{AppendError, Log, LogConfig, LogError, OpenOptions};
 use fleuve_types::{LeaderEpoch, Offset, TimestampMs};
 
 const LOG: &str = "/data/orders-0/00000000000000000000.log";
@@ -543,6 +543,40 @@ fn a_lost_end_of_a_segment_takes_the_later_segments_along() {
     assert_eq!(log.log_end_offset(), Offset(segments[2].0 - 1), "cut where the hole begins");
     assert_eq!(log.segment_offsets(), segments[..2]);
     assert_eq!(put(&mut log, &Spec::values(&["x"])), segments[2].0 - 1);
+}
+
+/// Kafka's cleaner drops the ends of segments, and the topic need not be compacted any more.
+#[test]
+fn a_log_that_was_compacted_once_may_have_gaps_between_segments() {
+    let mut machine = Machine::on(SimDisk::new(), config());
+    let mut log = machine.open();
+    for _ in 0..30 {
+        put(&mut log, &Spec::sized(1, 500));
+    }
+    let (segments, end) = (log.segment_offsets(), log.log_end_offset());
+    for segment in [1, 3] {
+        let last = batches_from(&mut log, segments[segment].0)[0].bytes.len();
+        let path = machine.path(&format!("{:020}.log", segments[segment].0));
+        machine.disk.damage(&path, |bytes| bytes.truncate(bytes.len() - last));
+    }
+    machine.restart();
+    let options = OpenOptions { first_dirty: Some(segments[2]), ..machine.options() };
+    let (log, _) = Log::open(&machine.environment, options).unwrap();
+    assert_eq!(log.segment_offsets(), segments[..4], "only where nothing was compacted is a hole");
+    assert_eq!(log.log_end_offset(), Offset(segments[4].0 - 1));
+
+    let mut machine = Machine::on(SimDisk::new(), config());
+    let mut log = machine.open();
+    for _ in 0..30 {
+        put(&mut log, &Spec::sized(1, 500));
+    }
+    let last = batches_from(&mut log, segments[1].0)[0].bytes.len();
+    let path = machine.path(&format!("{:020}.log", segments[1].0));
+    machine.disk.damage(&path, |bytes| bytes.truncate(bytes.len() - last));
+    machine.restart();
+    let options = OpenOptions { first_dirty: Some(end), ..machine.options() };
+    let (log, recovery) = Log::open(&machine.environment, options).unwrap();
+    assert_eq!((log.log_end_offset(), recovery.cut_bytes), (end, 0));
 }
 
 #[test]

@@ -287,9 +287,11 @@ impl Log {
         let mut kept = first_index;
         while kept < self.segments.len() {
             let base_offset = self.segments[kept].base_offset();
+            // Kafka's cleaner may drop the last batches of a segment, be it long ago.
+            let may_be_sparse = self.config.cleanup.compact
+                || self.first_dirty.is_some_and(|first_dirty| base_offset <= first_dirty);
             let is_hole = kept > first_index
-                && (base_offset < next_offset
-                    || (base_offset > next_offset && !self.config.cleanup.compact));
+                && (base_offset < next_offset || (base_offset > next_offset && !may_be_sparse));
             if is_hole {
                 break;
             }
