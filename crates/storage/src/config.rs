@@ -69,6 +69,12 @@ pub struct CleanupPolicy {
 }
 
 impl LogConfig {
+    /// Returns what a batch may decompress to unless another limit is set.
+    pub(crate) fn usual_decompressed_bytes(&self) -> usize {
+        const FLOOR: usize = 64 << 20;
+        FLOOR.max(self.max_message_bytes as usize * 64)
+    }
+
     /// Returns the time after which a segment is rolled: what is in the active segment cannot be
     /// compacted, so `max.compaction.lag.ms` bounds its age as well.
     pub(crate) fn roll_ms(&self) -> i64 {

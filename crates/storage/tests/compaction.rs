@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -292,6 +293,32 @@ mod what_stays {
                 summary(&mut log),
                 [entry(1, "b", Some("b")), entry(2, "a", Some("second"))]
             );
+        }
+    }
+
+    /// They may have come when the limit was another, or nobody looked into them.
+    #[test]
+    fn batches_beyond_the_usual_size_are_compacted_where_the_setting_allows() {
+        let huge = "x".repeat(65 << 20);
+        let records = [("a", Some(huge.as_str())), ("a", Some("second"))];
+        for (limit, allowed) in [(None, false), (Some(66 << 20), true)] {
+            let stored = LogConfig {
+                cleanup: CleanupPolicy { delete: true, compact: false },
+                ..LogConfig::default()
+            };
+            let machine = Machine::new(stored);
+            let mut log = machine.open();
+            put(&mut log, &Draft { codec: Compression::Zstd, ..draft(&records) });
+            log.roll().unwrap();
+            log.flush().unwrap();
+            log.set_config(Arc::new(LogConfig { decompressed_bytes_max: limit, ..compacted() }));
+            match clean(&machine, &mut log) {
+                Ok(_) => assert_eq!(summary(&mut log), [entry(1, "a", Some("second"))]),
+                Err(error) => {
+                    assert!(!allowed, "{error}");
+                    assert!(error.to_string().contains("fleuve.decompressed.bytes.max"), "{error}");
+                }
+            }
         }
     }
 
@@ -765,6 +792,20 @@ mod meanwhile {
         log.truncate_to(Offset(3)).unwrap();
         let outcome = log.finish_clean(job, Err(CleanError::Overtaken));
         assert!(matches!(outcome, Err(CleanError::Overtaken)));
+    }
+
+    #[test]
+    fn a_topic_that_is_no_longer_compacted_ends_it() {
+        let machine = Machine::new(compacted());
+        let mut log = two_segments(&machine);
+        let before = summary(&mut log);
+        let outcome = clean_while(&machine, &mut log, |log| {
+            let cleanup = CleanupPolicy { delete: true, compact: false };
+            log.set_config(Arc::new(LogConfig { cleanup, ..compacted() }));
+        });
+        assert!(matches!(outcome, Err(CleanError::Overtaken)));
+        assert_eq!(summary(&mut log), before);
+        assert!(machine.files(".cleaned").is_empty());
     }
 
     #[test]

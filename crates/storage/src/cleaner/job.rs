@@ -21,10 +21,6 @@ use crate::names::{self, CLEANED_SUFFIX, FileKind};
 use crate::segment::{BatchFacts, Segment};
 use crate::tail_cache::PlacedBatch;
 
-/// A batch may decompress to this many times `max.message.bytes`, and always to the floor.
-const DECOMPRESSED_RATIO_MAX: usize = 64;
-const DECOMPRESSED_FLOOR: usize = 64 << 20;
-
 /// The limits of compaction.
 #[derive(Clone, Copy, Debug)]
 pub struct CleanerOptions {
@@ -220,8 +216,9 @@ impl Cleaner {
         let first = job.sources.partition_point(|source| source.base_offset <= job.first_dirty);
         let dirty = &job.sources[first.saturating_sub(1)..];
         let survey = DirtySurvey::take(disk, dirty, &job.followers, job.first_dirty, pace)?;
-        let limit_bytes =
-            DECOMPRESSED_FLOOR.max(job.config.max_message_bytes as usize * DECOMPRESSED_RATIO_MAX);
+        // A limit that was lowered is for what is still to come.
+        let usual_bytes = job.config.usual_decompressed_bytes();
+        let limit_bytes = job.config.decompressed_bytes_max.unwrap_or(0).max(usual_bytes);
         let mut mapping = Mapping {
             map: OffsetMap::new(
                 survey.records,

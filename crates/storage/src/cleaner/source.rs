@@ -67,7 +67,14 @@ impl BatchReader {
     /// Blames the batch returned last.
     pub(super) fn blame(&self, batch: &Batch, error: &BatchError) -> CleanError {
         let position = self.position - batch.bytes.len() as u64;
-        let (path, reason) = (self.file.path().to_owned(), error.to_string());
+        let path = self.file.path().to_owned();
+        let reason = match error {
+            // It may have been taken when nobody had to look into it.
+            BatchError::DecompressedTooLarge { .. } => {
+                format!("{error}: set fleuve.decompressed.bytes.max to more and start again")
+            }
+            error => error.to_string(),
+        };
         LogError::Damaged { path, position, reason }.into()
     }
 

@@ -36,7 +36,8 @@ const INDEXES: [FileKind; 3] =
 
 impl Log {
     /// Puts a group in place of the segments it was made of. If these are not as they were when the
-    /// job was planned, the group is dropped and nothing changes.
+    /// job was planned, or the topic is not compacted any more, the group is dropped and nothing
+    /// changes.
     pub fn swap_in(&mut self, job: &CleanJob, group: CleanedGroup) -> Result<(), CleanError> {
         let environment = self.environment.clone();
         let located = self
@@ -84,9 +85,10 @@ impl Log {
         }
     }
 
-    /// Returns the index of the group's first segment, if all are as they were.
+    /// Returns the index of the group's first segment, if all are as they were, and records may
+    /// still be dropped.
     fn locate(&self, job: &CleanJob, group: &CleanedGroup) -> Option<usize> {
-        if self.durability.truncations != job.truncations {
+        if self.durability.truncations != job.truncations || !self.config.cleanup.compact {
             return None;
         }
         let first =

@@ -23,11 +23,6 @@ use crate::config::LogConfig;
 use crate::error::{AppendError, RecordFaults};
 use crate::segment::NO_TIMESTAMP;
 
-/// Unless told otherwise, a batch may decompress to this many times `max.message.bytes`, and always
-/// to the floor.
-const DECOMPRESSED_RATIO_MAX: usize = 64;
-const DECOMPRESSED_FLOOR: usize = 64 << 20;
-
 /// Cuts `append` into batches and examines each by the rules for where it comes from.
 pub(super) fn examine(
     append: &Append,
@@ -100,8 +95,8 @@ fn check_records(batch: Batch, config: &LogConfig, now_ms: i64) -> Result<Batch,
     }
     let codec = header.compression()?;
     let is_control = header.attributes.is_control();
-    let usual = DECOMPRESSED_FLOOR.max(config.max_message_bytes as usize * DECOMPRESSED_RATIO_MAX);
-    let mut decompressor = Decompressor::new(config.decompressed_bytes_max.unwrap_or(usual));
+    let limit_bytes = config.decompressed_bytes_max.unwrap_or(config.usual_decompressed_bytes());
+    let mut decompressor = Decompressor::new(limit_bytes);
     let wanted = config.compression.filter(|wanted| wanted.compression() != codec && !is_control);
     let times = Times::allowed(config, now_ms);
     let must_look = codec == Compression::None
