@@ -291,9 +291,12 @@ impl Logs {
         if let Some(mut log) = found {
             match log.topic_id() {
                 Some(other) if other != topic_id => {
-                    // The deletion of an earlier topic of this name did not reach the disk.
-                    tracing::warn!(partition = %name, topic = %other, "removing a deleted topic's log");
-                    self.manager.delete(log)?;
+                    // An earlier topic of this name, or a later one that the metadata has lost.
+                    let directory = self.manager.set_aside(log)?;
+                    tracing::warn!(
+                        partition = %name, topic = %other, directory = %directory.display(),
+                        "setting aside the log of another topic of this name; delete it by hand"
+                    );
                 }
                 known => {
                     if known.is_none() {
@@ -330,16 +333,34 @@ impl Logs {
         })
     }
 
-    /// Removes the logs found at the start that belong to no topic any more; blocks.
-    pub(crate) fn remove_strays(&self) {
-        for (name, log) in std::mem::take(&mut *self.found.lock()) {
-            tracing::warn!(partition = %name, "removing a log whose topic is deleted");
-            if let Err(error) = self.manager.delete(log) {
-                tracing::error!(partition = %name, %error, "a log cannot be removed");
+    /// Sets the logs aside that were found at the start and belong to no topic; blocks.
+    ///
+    /// Like Kafka it deletes none of them: metadata restored from a backup knows none of the topics
+    /// created since. What a crash keeps of a topic deleted just before is set aside as well.
+    pub(crate) fn set_strays_aside(&self, image: &Image) {
+        let logs = std::mem::take(&mut *self.found.lock());
+        let mut copies = std::mem::take(&mut *self.futures.lock());
+        copies.retain(|name, copy| {
+            let topic = image.topics().by_name(&name.topic);
+            let is_known = topic.is_some_and(|topic| {
+                copy.topic_id() == Some(topic.id) && topic.partition(name.partition).is_some()
+            });
+            if is_known {
+                // The next start may find both.
+                tracing::warn!(partition = %name, "leaving alone a copy whose original is offline");
             }
-        }
-        for (name, _) in std::mem::take(&mut *self.futures.lock()) {
-            tracing::warn!(partition = %name, "leaving alone a copy whose original is not here");
+            !is_known
+        });
+        for (name, log) in logs.into_iter().chain(copies) {
+            match self.manager.set_aside(log) {
+                Ok(directory) => tracing::warn!(
+                    partition = %name, directory = %directory.display(),
+                    "setting aside a log that no topic claims; delete it by hand"
+                ),
+                Err(error) => {
+                    tracing::error!(partition = %name, %error, "a stray log cannot be set aside");
+                }
+            }
         }
     }
 

@@ -336,9 +336,36 @@ impl LogManager {
     /// Deletes a log: renamed at once, so that the partition may be made again, and removed after
     /// `file.delete.delay.ms` by [`Environment::remove_deleted_files`].
     ///
-    /// After a power failure the directory may be back under its old name; its topic id tells that
-    /// it belongs to a topic that is gone.
-    pub fn delete(&self, mut log: Log) -> Result<(), LogError> {
+    /// After a power failure the directory may be back under its old name, unless
+    /// [`LogManager::sync`] was called since.
+    pub fn delete(&self, log: Log) -> Result<(), LogError> {
+        let name = names::deleted_directory_name(log.partition(), self.random_id());
+        let due_ms = self.environment.clock.wall_ms() + log.config().file_delete_delay_ms;
+        let doomed = self.rename(log, &name)?;
+        self.environment.deletions.add(due_ms, Doomed::Directory(doomed));
+        Ok(())
+    }
+
+    /// Puts a log aside that no topic claims, for good, and returns where it lies now.
+    ///
+    /// The metadata may be wrong about it, having been restored from a backup: what is here may be
+    /// all that is left of the records, so only the operator deletes it.
+    pub fn set_aside(&self, log: Log) -> Result<PathBuf, LogError> {
+        let name = names::stray_directory_name(log.partition(), self.random_id());
+        let aside = self.rename(log, &name)?;
+        let root = aside.parent().unwrap_or(Path::new(""));
+        self.environment.disk.sync_dir(root)?;
+        Ok(aside)
+    }
+
+    /// Makes it durable that logs were renamed or made.
+    pub fn sync(&self) -> Result<(), LogError> {
+        let disk = &*self.environment.disk;
+        self.in_each(|directory| Ok(disk.sync_dir(&directory.path)?))
+    }
+
+    /// Takes a log out of use and gives its directory another name.
+    fn rename(&self, mut log: Log, name: &str) -> Result<PathBuf, LogError> {
         let from = log.directory().to_owned();
         let Some(managed) = self.directory_of(&from) else {
             return Err(LogError::Malformed {
@@ -346,7 +373,6 @@ impl LogManager {
                 reason: "it is in none of the data directories".to_owned(),
             });
         };
-        let name = names::deleted_directory_name(log.partition(), self.random_id());
         let to = managed.path.join(name);
         if let (Some(_), Some(directory)) = (log.first_dirty_offset(), managed.usable()) {
             directory.forget_first_dirty(&*self.environment.disk, log.partition())?;
@@ -355,10 +381,8 @@ impl LogManager {
         if !names::is_future_directory(&from) {
             managed.logs.fetch_sub(1, Ordering::Relaxed);
         }
-        let due_ms = self.environment.clock.wall_ms() + log.config().file_delete_delay_ms;
-        self.environment.deletions.add(due_ms, Doomed::Directory(to));
         log.release();
-        Ok(())
+        Ok(to)
     }
 
     /// Stores where all logs stand, so that recovery after a crash begins there. Called every
@@ -461,13 +485,16 @@ fn find_logs(
             environment.deletions.add(0, Doomed::Directory(path));
             continue;
         }
-        let is_set_aside = entry.name.ends_with(names::STRAY_DIRECTORY_SUFFIX);
+        if entry.name.ends_with(names::STRAY_DIRECTORY_SUFFIX) {
+            tracing::warn!(path = %path.display(), "a log that no topic claims is still set aside");
+            continue;
+        }
         let is_future = names::is_future_directory(&path);
         let partition = match is_future {
             true => names::parse_future_directory_name(&entry.name),
             false => names::parse_log_directory_name(&entry.name),
         };
-        let Some(partition) = partition.filter(|_| !is_set_aside) else {
+        let Some(partition) = partition else {
             tracing::warn!(path = %path.display(), "leaving alone what is not the directory of a log");
             continue;
         };

@@ -4,6 +4,7 @@
 //! <topic>-<partition>/                     one log
 //! <topic>-<partition>.<32 hex>-delete/     a log on its way out
 //! <topic>-<partition>.<32 hex>-future/     a log that will take the place of another
+//! <topic>-<partition>.<32 hex>-stray/      a log that no topic claims, left to the operator
 //! <20-digit offset>.log .index .timeindex .txnindex .snapshot
 //! <20-digit offset>.<kind>.deleted         a file on its way out
 //! <20-digit offset>.<kind>.cleaned         a file that compaction writes
@@ -105,10 +106,19 @@ pub(crate) fn parse_log_directory_name(name: &str) -> Option<TopicPartition> {
 
 /// Returns the name under which the directory of a partition waits for its deletion.
 ///
-/// `id` makes it unique: a topic can be deleted, created and deleted again within the delay. Kafka
-/// cuts the topic so that the name stays within the 255 bytes a file name may have.
+/// `id` makes it unique: a topic can be deleted, created and deleted again within the delay.
 pub(crate) fn deleted_directory_name(partition: &TopicPartition, id: u128) -> String {
-    let suffix = format!("-{}.{id:032x}{DELETE_DIRECTORY_SUFFIX}", partition.partition);
+    cut_directory_name(partition, id, DELETE_DIRECTORY_SUFFIX)
+}
+
+/// Returns the name under which the directory of a partition is kept that no topic claims.
+pub(crate) fn stray_directory_name(partition: &TopicPartition, id: u128) -> String {
+    cut_directory_name(partition, id, STRAY_DIRECTORY_SUFFIX)
+}
+
+/// Kafka cuts the topic so that the name stays within the 255 bytes a file name may have.
+fn cut_directory_name(partition: &TopicPartition, id: u128, suffix: &str) -> String {
+    let suffix = format!("-{}.{id:032x}{suffix}", partition.partition);
     // Topic names are ASCII, so every byte is a boundary; `get` guards against one that is not.
     let kept = partition.topic.len().min(NAME_MAX - suffix.len());
     format!("{}{suffix}", partition.topic.get(..kept).unwrap_or_default())

@@ -171,13 +171,39 @@ fn deleted_logs_go_after_a_delay_and_can_be_made_again() {
 
     // What a process leaves half deleted goes at the next start.
     opened.manager.delete(again).unwrap();
+    opened.manager.sync().unwrap();
     drop(opened);
+    machine.disk.crash(Crash::LoseUnsynced);
     machine.restart();
     let opened = open(&machine, &["/data/a"], 1);
     assert!(opened.logs.is_empty());
     machine.environment.remove_deleted_files().unwrap();
     let entries = machine.disk.list(Path::new("/data/a")).unwrap();
     assert!(entries.iter().all(|entry| !entry.name.contains("orders")), "{entries:?}");
+}
+
+#[test]
+fn logs_that_no_topic_claims_are_set_aside_for_good() {
+    let mut machine = Machine::new(LogConfig::default());
+    let opened = open(&machine, &["/data/a"], 1);
+    let mut log = create(&opened.manager, &machine, &"o".repeat(249), 0);
+    put(&mut log, &Spec::values(&["x"]));
+    log.flush().unwrap();
+    let aside = opened.manager.set_aside(log).unwrap();
+    let name = aside.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with("ooo") && name.ends_with("-stray"), "{name}");
+    assert_eq!(name.len(), 255, "cut like Kafka's");
+    drop(opened);
+    machine.disk.crash(Crash::LoseUnsynced);
+    for _ in 0..2 {
+        machine.restart();
+        let opened = open(&machine, &["/data/a"], 1);
+        assert!(opened.logs.is_empty() && opened.futures.is_empty() && opened.failed.is_empty());
+        machine.clock.advance(Duration::from_secs(1_000_000));
+        machine.environment.remove_deleted_files().unwrap();
+        let segment = aside.join("00000000000000000000.log");
+        assert!(!machine.disk.read_file(&segment).unwrap().is_empty());
+    }
 }
 
 #[test]

@@ -26,9 +26,9 @@ impl Node {
     /// Opens the logs of every topic in the image and returns the groups to load.
     pub(crate) fn open_all_topics(&self) -> Vec<Unread> {
         self.show_topics_to_groups();
-        let shards =
-            self.image().topics().iter().flat_map(|topic| self.open_topic(topic)).collect();
-        self.logs.remove_strays();
+        let image = self.image();
+        let shards = image.topics().iter().flat_map(|topic| self.open_topic(topic)).collect();
+        self.logs.set_strays_aside(&image);
         shards
     }
 
@@ -79,6 +79,7 @@ impl Node {
         if changes.iter().any(concerns_groups) {
             self.show_topics_to_groups();
         }
+        let removes_topics = changes.iter().any(|it| matches!(it, Change::TopicRemoved(_)));
         for change in changes {
             match change {
                 Change::TopicCreated(id) | Change::PartitionCreated(id, _) => {
@@ -98,6 +99,10 @@ impl Node {
                 | Change::TokenChanged(_)
                 | Change::Nothing => {}
             }
+        }
+        if removes_topics && let Err(error) = self.logs.manager().sync() {
+            // After a power failure the next start would set aside logs that belong to nobody.
+            tracing::warn!(%error, "the deletion of topics may not be durable");
         }
         for id in grown {
             if let Some(topic) = image.topics().by_id(id) {

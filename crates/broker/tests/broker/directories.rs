@@ -1,11 +1,12 @@
 //! A broker with several data directories: partitions move between them, and one may fail.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fleuve_broker::{Broker, Components};
 use fleuve_protocol::messages::alter_replica_log_dirs_request as alter;
 use fleuve_protocol::messages::delete_records_request as deletion;
+use fleuve_protocol::messages::delete_topics_request::DeleteTopicsRequest;
 use fleuve_protocol::messages::describe_log_dirs_request::DescribeLogDirsRequest;
 use fleuve_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult,
@@ -16,6 +17,7 @@ use fleuve_protocol::messages::metadata_request::MetadataRequest;
 use fleuve_protocol::messages::offset_for_leader_epoch_request as epochs;
 use fleuve_protocol::{ErrorCode, Str};
 use fleuve_sim::{Effect, Fault, Operation, SimDisk};
+use tempfile::TempDir;
 
 use crate::support::{TestBroker, TestClient, fetch_request, settings};
 
@@ -161,6 +163,82 @@ async fn cordoned_directories_take_no_new_partitions() {
         assert_eq!(directory.topics.is_empty(), is_first);
     }
     broker.stop().await;
+}
+
+/// The directories in `root` whose names begin so.
+fn directories_of(root: &Path, beginning: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root).expect("it is a directory");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(beginning)))
+        .collect()
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("it can be made");
+    for entry in std::fs::read_dir(from).expect("it is a directory") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("it is a file");
+    }
+}
+
+/// Starts and stops a broker twice, and returns what is left of partition 0 of "words".
+async fn strays_after_two_starts(root: &Arc<TempDir>) -> Vec<PathBuf> {
+    for _ in 0..2 {
+        TestBroker::start_in(Arc::clone(root), &[]).await.stop().await;
+    }
+    let mut left = directories_of(root.path(), "words-0.");
+    left.retain(|path| {
+        path.join("00000000000000000000.log").metadata().is_ok_and(|it| it.len() > 0)
+    });
+    left
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_restored_metadata_does_not_know_is_set_aside() {
+    let root = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+    let metadata = root.path().join("__cluster_metadata-0");
+    let backup = tempfile::tempdir().expect("a temporary directory");
+    TestBroker::start_in(Arc::clone(&root), &[]).await.stop().await;
+    copy_directory(&metadata, backup.path());
+    let broker = TestBroker::start_in(Arc::clone(&root), &[]).await;
+    let mut client = broker.connect().await;
+    client.create_topic("words", 1).await;
+    assert_eq!(client.produce("words", 0, &["precious"]).await.error_code, 0);
+    drop(client);
+    broker.stop().await;
+    std::fs::remove_dir_all(&metadata).expect("it is there");
+    copy_directory(backup.path(), &metadata);
+    let strays = strays_after_two_starts(&root).await;
+    assert!(strays.len() == 1 && strays[0].to_string_lossy().ends_with("-stray"), "{strays:?}");
+    assert!(!root.path().join("words-0").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_another_topic_of_the_same_name_is_set_aside() {
+    let root = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+    let metadata = root.path().join("__cluster_metadata-0");
+    let backup = tempfile::tempdir().expect("a temporary directory");
+    let broker = TestBroker::start_in(Arc::clone(&root), &[]).await;
+    let mut client = broker.connect().await;
+    client.create_topic("words", 1).await;
+    drop(client);
+    broker.stop().await;
+    copy_directory(&metadata, backup.path());
+    let broker = TestBroker::start_in(Arc::clone(&root), &[]).await;
+    let mut client = broker.connect().await;
+    let name = Str::from("words");
+    let request = DeleteTopicsRequest { topic_names: vec![name], ..Default::default() };
+    assert_eq!(client.call(&request, 5).await.responses[0].error_code, 0);
+    client.create_topic("words", 1).await;
+    assert_eq!(client.produce("words", 0, &["precious"]).await.error_code, 0);
+    drop(client);
+    broker.stop().await;
+    std::fs::remove_dir_all(&metadata).expect("it is there");
+    copy_directory(backup.path(), &metadata);
+    let strays = strays_after_two_starts(&root).await;
+    assert!(strays.len() == 1 && strays[0].to_string_lossy().ends_with("-stray"), "{strays:?}");
+    assert!(root.path().join("words-0").is_dir(), "the topic begins anew");
 }
 
 async fn start_on(disk: &SimDisk) -> (Broker, TestClient) {
