@@ -74,9 +74,7 @@ impl Partition {
         let mut future = self.future.lock();
         let mut state = self.state.lock();
         let log = self.usable(&mut state.log)?;
-        let first_offset = log.batch_offset(log.log_start_offset())?;
-        let (id, config) = (log.topic_id(), Arc::clone(log.config()));
-        *future = Some(manager.create_future(self.name(), id, config, target, first_offset)?);
+        *future = Some(manager.create_future(log, target)?);
         Ok(())
     }
 

@@ -18,9 +18,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fleuve_types::{Offset, TopicPartition, Uuid};
+use fleuve_types::{Offset, TopicPartition};
 
-use crate::config::LogConfig;
 use crate::environment::Doomed;
 use crate::error::LogError;
 use crate::log::{Log, OpenOptions};
@@ -28,61 +27,43 @@ use crate::manager::LogManager;
 use crate::names;
 
 impl LogManager {
-    /// Makes an empty log in the data directory `target` that begins at `first_offset` and will take
-    /// the place of the partition's log. A batch of that log must begin there.
-    pub fn create_future(
-        &self,
-        partition: &TopicPartition,
-        topic_id: Option<Uuid>,
-        config: Arc<LogConfig>,
-        target: &Path,
-        first_offset: Offset,
-    ) -> Result<Log, LogError> {
+    /// Makes an empty log in the data directory `target` that will take the place of `current` and
+    /// begins with the same batch.
+    pub fn create_future(&self, current: &mut Log, target: &Path) -> Result<Log, LogError> {
+        let partition = current.partition().clone();
         if self.directory_id(target).is_none() {
-            return Err(LogError::NoDirectory { partition: partition.clone() });
+            return Err(LogError::NoDirectory { partition });
         }
-        let name = names::future_directory_name(partition, self.random_id())
+        let name = names::future_directory_name(&partition, self.random_id())
             .ok_or_else(|| LogError::NameTooLong { topic: Arc::clone(&partition.topic) })?;
         let options = OpenOptions {
-            topic_id,
-            log_start: first_offset,
-            ..OpenOptions::new(partition.clone(), target.join(name), config)
+            topic_id: current.topic_id(),
+            log_start: current.batch_offset(current.log_start_offset())?,
+            first_dirty: current.first_dirty_offset(),
+            ..OpenOptions::new(partition, target.join(name), Arc::clone(current.config()))
         };
         let (log, _) = Log::open(&self.environment, options)?;
         Ok(log)
     }
 
-    /// Puts `future`, which must hold the same records, in the place of `current`. On an error both
-    /// are as they were, except that the partition must be opened anew if the disk failed half way;
-    /// the start of the broker then knows what to do.
+    /// Puts `future`, which must hold the same records, in the place of `current`. If that fails,
+    /// `current` goes on where it is and `future` is deleted, unless only the removal of the original
+    /// failed; the start of the broker then knows what to do.
     pub fn replace_by_future(&self, current: &mut Log, future: Log) -> Result<(), LogError> {
-        let mut future = future;
         debug_assert_eq!(current.log_end_offset(), future.log_end_offset());
-        let log_start = current.log_start_offset();
-        future.delete_records_to(log_start)?;
-        future.close()?;
-        let disk = &*self.environment.disk;
         let partition = current.partition().clone();
         let (from, old) = (future.directory().to_owned(), current.directory().to_owned());
         let root = from.parent().unwrap_or(Path::new(""));
         let to = root.join(names::log_directory_name(&partition));
-        let options = OpenOptions {
-            topic_id: current.topic_id(),
-            recovery_point: future.log_end_offset(),
-            log_start,
-            first_dirty: current.first_dirty_offset(),
-            had_clean_shutdown: true,
-            ..OpenOptions::new(partition.clone(), to.clone(), Arc::clone(current.config()))
-        };
-        future.release();
-        disk.rename(&from, &to)?;
-        disk.sync_dir(root)?;
-        let (moved, _) = Log::open(&self.environment, options)?;
+        let moved = self.rename_future(current, future, &to).inspect_err(|_| {
+            self.discard(&partition, &from, &to);
+        })?;
         if let Some(managed) = self.directory_of(&to) {
             managed.logs.fetch_add(1, Ordering::Relaxed);
         }
         let mut old_log = std::mem::replace(current, moved);
         old_log.release();
+        let disk = &*self.environment.disk;
         let old_root = old.parent().unwrap_or(Path::new(""));
         let doomed = old_root.join(names::deleted_directory_name(&partition, self.random_id()));
         disk.rename(&old, &doomed)?;
@@ -97,6 +78,53 @@ impl LogManager {
         self.environment.deletions.add(due_ms, Doomed::Directory(doomed));
         tracing::info!(%partition, from = %old.display(), to = %to.display(), "moved a partition");
         Ok(())
+    }
+
+    /// Gives `future` the plain name `to` and opens it.
+    fn rename_future(&self, current: &Log, mut future: Log, to: &Path) -> Result<Log, LogError> {
+        let log_start = current.log_start_offset();
+        future.delete_records_to(log_start)?;
+        future.close()?;
+        // A compaction that was under way when the move began has gone on since, and what it has
+        // removed was copied before: it has to be compacted again.
+        let first_dirty = future.first_dirty.min(current.first_dirty).map(Offset);
+        let options = OpenOptions {
+            topic_id: current.topic_id(),
+            recovery_point: future.log_end_offset(),
+            log_start,
+            first_dirty,
+            had_clean_shutdown: true,
+            ..OpenOptions::new(
+                current.partition().clone(),
+                to.to_owned(),
+                Arc::clone(current.config()),
+            )
+        };
+        let disk = &*self.environment.disk;
+        future.release();
+        disk.rename(future.directory(), to)?;
+        disk.sync_dir(to.parent().unwrap_or(Path::new("")))?;
+        let (moved, _) = Log::open(&self.environment, options)?;
+        Ok(moved)
+    }
+
+    /// Deletes a copy that cannot take the place of its original; it lies at `from` still, or at `to`
+    /// already. The next start would go on with it, though nobody may want it by then and the original
+    /// has been compacted.
+    fn discard(&self, partition: &TopicPartition, from: &Path, to: &Path) {
+        let disk = &*self.environment.disk;
+        let place = if disk.exists(from).unwrap_or(true) { from } else { to };
+        let root = place.parent().unwrap_or(Path::new(""));
+        let doomed = root.join(names::deleted_directory_name(partition, self.random_id()));
+        match disk.rename(place, &doomed) {
+            Ok(()) => {
+                let now_ms = self.environment.clock.wall_ms();
+                self.environment.deletions.add(now_ms, Doomed::Directory(doomed));
+            }
+            Err(error) => {
+                tracing::warn!(directory = %place.display(), %error, "a copy stays behind");
+            }
+        }
     }
 
     /// Keeps one of several logs of the same partition, which a crash in the last steps of a move

@@ -10,7 +10,8 @@ use common::{Machine, Spec, put, records_from};
 use fleuve_os::Disk;
 use fleuve_sim::{Crash, Effect, Fault, Operation};
 use fleuve_storage::{
-    Append, DirectoryError, Log, LogConfig, LogError, LogManager, ManagerOptions, Opened,
+    Append, CleanJob, Cleaner, CleanerOptions, CleanupPolicy, DirectoryError, Log, LogConfig,
+    LogError, LogManager, ManagerOptions, Opened,
 };
 use fleuve_types::{Offset, TopicPartition, Uuid};
 
@@ -44,9 +45,7 @@ fn create(opened: &Opened, machine: &Machine, place: Option<&str>) -> Result<Log
 }
 
 fn begin_move(opened: &Opened, log: &mut Log) -> Result<Log, LogError> {
-    let config = Arc::clone(log.config());
-    let start = log.batch_offset(log.log_start_offset())?;
-    opened.manager.create_future(&orders(), Some(ID), config, Path::new(TO), start)
+    opened.manager.create_future(log, Path::new(TO))
 }
 
 /// Copies what `future` lacks.
@@ -107,6 +106,98 @@ fn a_moved_log_is_the_same_log_elsewhere() {
     let opened = open(&machine);
     assert_eq!((opened.logs.len(), opened.futures.len()), (1, 0));
     assert_eq!(opened.logs[0].log_end_offset().0, first + 2);
+}
+
+fn compacted() -> LogConfig {
+    let cleanup = CleanupPolicy { delete: false, compact: true };
+    LogConfig { cleanup, min_cleanable_dirty_ratio: 0.0, ..LogConfig::default() }
+}
+
+/// Appends another value of the one key, in a segment of its own.
+fn put_value(log: &mut Log, value: &str) {
+    put(log, &Spec::values(&[value]));
+    log.roll().unwrap();
+    log.flush().unwrap();
+}
+
+/// What is to be compacted now, if anything is.
+fn begin_clean(log: &mut Log) -> Option<CleanJob> {
+    log.begin_clean(log.log_end_offset()).unwrap()
+}
+
+fn finish_clean(machine: &Machine, log: &mut Log, job: CleanJob) {
+    let cleaner = Cleaner::new(&machine.environment, CleanerOptions::default());
+    let mut pace = |_: usize| Ok(());
+    let outcome = cleaner.run(&job, &mut pace, &mut |job, group| log.swap_in(job, group));
+    log.finish_clean(job, outcome).unwrap();
+}
+
+fn values(log: &mut Log) -> Vec<String> {
+    let records = records_from(log, 0).into_iter();
+    records.map(|(_, value)| String::from_utf8(value).unwrap()).collect()
+}
+
+/// What was copied before a compaction has to be compacted again: a tombstone that went there, its
+/// time being over, is still needed here.
+#[test]
+fn a_moved_log_is_compacted_from_where_it_was_compacted_to_when_the_move_began() {
+    for was_compacted in [false, true] {
+        let machine = Machine::new(compacted());
+        let opened = open(&machine);
+        let mut log = create(&opened, &machine, Some(FROM)).unwrap();
+        put_value(&mut log, "first");
+        if was_compacted {
+            let job = begin_clean(&mut log).unwrap();
+            finish_clean(&machine, &mut log, job);
+        }
+        let before = log.first_dirty_offset();
+        put_value(&mut log, "second");
+        let job = begin_clean(&mut log).unwrap();
+        let mut future = begin_move(&opened, &mut log).unwrap();
+        catch_up(&mut log, &mut future);
+        finish_clean(&machine, &mut log, job);
+        assert_eq!(values(&mut log), ["second"]);
+        opened.manager.replace_by_future(&mut log, future).unwrap();
+        assert_eq!(values(&mut log), ["first", "second"]);
+        assert_eq!(log.first_dirty_offset(), before);
+        log.roll().unwrap();
+        let job = begin_clean(&mut log).expect("there is something to compact");
+        finish_clean(&machine, &mut log, job);
+        assert_eq!(values(&mut log), ["second"]);
+    }
+}
+
+#[test]
+fn a_move_that_fails_at_the_end_leaves_no_copy_to_go_on_with() {
+    let faults = [
+        ("writing", Fault::on(Operation::Write, Effect::OutOfSpace).path("-future/")),
+        ("syncing", Fault::on(Operation::Sync, Effect::InputOutputError).path("-future/00")),
+        ("renaming", Fault::on(Operation::Rename, Effect::InputOutputError).path("-future")),
+        ("opening", Fault::on(Operation::Open, Effect::InputOutputError).path("b/orders-0/")),
+    ];
+    for (what, fault) in faults {
+        let mut machine = Machine::new(LogConfig::default());
+        let opened = open(&machine);
+        let mut log = create(&opened, &machine, Some(FROM)).unwrap();
+        put(&mut log, &Spec::values(&["x"]));
+        log.flush().unwrap();
+        let mut future = begin_move(&opened, &mut log).unwrap();
+        catch_up(&mut log, &mut future);
+        machine.disk.inject(fault);
+        assert!(opened.manager.replace_by_future(&mut log, future).is_err(), "{what}");
+        machine.disk.clear_faults();
+        assert!(log.directory().starts_with(FROM), "{what}");
+        put(&mut log, &Spec::values(&["y"]));
+        drop((log, opened));
+        machine.restart();
+        let opened = open(&machine);
+        assert_eq!((opened.logs.len(), opened.futures.len()), (1, 0), "{what}");
+        assert!(opened.logs[0].directory().starts_with(FROM), "{what}");
+        assert_eq!(opened.logs[0].log_end_offset(), Offset(2), "{what}");
+        let left = machine.disk.list(Path::new(TO)).unwrap();
+        machine.environment.remove_deleted_files().unwrap();
+        assert!(left.iter().filter(|it| it.name.contains("orders")).count() <= 1, "{left:?}");
+    }
 }
 
 #[test]
