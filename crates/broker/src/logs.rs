@@ -274,9 +274,14 @@ impl Logs {
         }
     }
 
-    /// Takes the copy of a partition's log that was found at the start.
-    pub(crate) fn take_future(&self, name: &TopicPartition) -> Option<Log> {
-        self.futures.lock().remove(name)
+    /// Takes the copy of a partition's log that was found at the start; blocks.
+    pub(crate) fn take_future(&self, name: &TopicPartition, topic_id: Uuid) -> Option<Log> {
+        let copy = self.futures.lock().remove(name)?;
+        if copy.topic_id().is_some_and(|other| other != topic_id) {
+            self.set_aside(name, copy);
+            return None;
+        }
+        Some(copy)
     }
 
     /// Reports whether the last process left everything in good order.
@@ -352,14 +357,18 @@ impl Logs {
             !is_known
         });
         for (name, log) in logs.into_iter().chain(copies) {
-            match self.manager.set_aside(log) {
-                Ok(directory) => tracing::warn!(
-                    partition = %name, directory = %directory.display(),
-                    "setting aside a log that no topic claims; delete it by hand"
-                ),
-                Err(error) => {
-                    tracing::error!(partition = %name, %error, "a stray log cannot be set aside");
-                }
+            self.set_aside(&name, log);
+        }
+    }
+
+    fn set_aside(&self, name: &TopicPartition, log: Log) {
+        match self.manager.set_aside(log) {
+            Ok(directory) => tracing::warn!(
+                partition = %name, directory = %directory.display(),
+                "setting aside a log that no topic claims; delete it by hand"
+            ),
+            Err(error) => {
+                tracing::error!(partition = %name, %error, "a stray log cannot be set aside");
             }
         }
     }

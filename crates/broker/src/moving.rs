@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fleuve_storage::{Append, AppendError, Log, LogError, LogManager, ReadRequest};
-use fleuve_types::{TopicPartition, Uuid};
+use fleuve_types::{LeaderEpoch, TopicPartition, Uuid};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -86,9 +86,13 @@ impl Partition {
         }
     }
 
-    /// Takes up a copy that the last process began.
-    pub(crate) fn resume_move(&self, future: Log) {
-        *self.future.lock() = Some(future);
+    /// Takes up a copy that an earlier process began; blocks.
+    pub(crate) fn resume_move(&self, manager: &LogManager, future: Log) -> Result<(), LogError> {
+        let mut slot = self.future.lock();
+        let mut state = self.state.lock();
+        let log = self.usable(&mut state.log)?;
+        *slot = Some(manager.resume_future(log, future, LeaderEpoch(self.leader_epoch()))?);
+        Ok(())
     }
 
     fn step(&self, manager: &LogManager) -> Result<Step, AppendError> {
@@ -98,10 +102,6 @@ impl Partition {
         let plan = {
             let mut state = self.state.lock();
             let Ok(log) = self.usable(&mut state.log) else { return Ok(Step::Gone) };
-            if future.log_end_offset() > log.log_end_offset() {
-                // A crash took records from the log that the copy had already; begin anew.
-                future.truncate_fully_and_start_at(log.batch_offset(log.log_start_offset())?)?;
-            }
             let is_close = log.size()? < future.size()? + LAST_STEP_BYTES;
             let missing = next_batches(log, future, step_bytes)?;
             match (is_close, missing) {

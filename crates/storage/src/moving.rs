@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fleuve_types::{Offset, TopicPartition};
+use fleuve_types::{LeaderEpoch, Offset, TopicPartition};
 
 use crate::environment::Doomed;
 use crate::error::LogError;
@@ -28,7 +28,7 @@ use crate::names;
 
 impl LogManager {
     /// Makes an empty log in the data directory `target` that will take the place of `current` and
-    /// begins with the same batch.
+    /// begins where it does, or with the batch that holds its first record.
     pub fn create_future(&self, current: &mut Log, target: &Path) -> Result<Log, LogError> {
         let partition = current.partition().clone();
         if self.directory_id(target).is_none() {
@@ -36,14 +36,40 @@ impl LogManager {
         }
         let name = names::future_directory_name(&partition, self.random_id())
             .ok_or_else(|| LogError::NameTooLong { topic: Arc::clone(&partition.topic) })?;
+        // Compaction may have taken the first records: the copy begins before them all the same.
+        let log_start = current.log_start_offset();
+        let log_start = current.batch_offset(log_start)?.min(log_start);
         let options = OpenOptions {
             topic_id: current.topic_id(),
-            log_start: current.batch_offset(current.log_start_offset())?,
+            log_start,
             first_dirty: current.first_dirty_offset(),
             ..OpenOptions::new(partition, target.join(name), Arc::clone(current.config()))
         };
         let (log, _) = Log::open(&self.environment, options)?;
         Ok(log)
+    }
+
+    /// Prepares to go on with a copy that an earlier process began. `epoch` is the leader's now.
+    ///
+    /// The copy may have records that `current` has lost in a power failure, having been flushed
+    /// earlier, and others may stand in their place since: it is cut to where both agree, by the rules
+    /// of a follower. The copy of a log that is or was compacted is begun anew: the tombstones of what
+    /// it holds may be gone from the log.
+    pub fn resume_future(
+        &self,
+        current: &mut Log,
+        mut future: Log,
+        epoch: LeaderEpoch,
+    ) -> Result<Log, LogError> {
+        let is_compacted = current.config().cleanup.compact || current.first_dirty.is_some();
+        let is_same = future.topic_id() == current.topic_id();
+        if is_same && !is_compacted && cut_to_common(current, &mut future, epoch)? {
+            return Ok(future);
+        }
+        let directory = future.directory().to_owned();
+        tracing::info!(directory = %directory.display(), "beginning this copy anew");
+        self.delete(future)?;
+        self.create_future(current, directory.parent().unwrap_or(Path::new("")))
     }
 
     /// Puts `future`, which must hold the same records, in the place of `current`. If that fails,
@@ -156,4 +182,37 @@ impl LogManager {
         let random = &self.environment.random;
         u128::from(random.next_u64()) << 64 | u128::from(random.next_u64())
     }
+}
+
+/// Cuts off the copy what the log does not have; false if they have nothing in common.
+fn cut_to_common(
+    current: &mut Log,
+    future: &mut Log,
+    epoch: LeaderEpoch,
+) -> Result<bool, LogError> {
+    cut(current, future, current.log_end_offset())?;
+    while let Some(latest) = future.latest_epoch() {
+        let Some(end) = current.end_offset_for(latest, epoch) else { return Ok(false) };
+        if end.epoch == latest {
+            cut(current, future, end.end_offset)?;
+            break;
+        }
+        // The log has nothing of that epoch: what the copy has from there on is not in it either.
+        let Some(known) = future.end_offset_for(end.epoch, latest) else { return Ok(false) };
+        cut(current, future, end.end_offset.min(known.end_offset))?;
+    }
+    Ok(true)
+}
+
+/// Cuts the copy at `offset`, or before it where neither log has a batch across the cut.
+fn cut(current: &mut Log, future: &mut Log, offset: Offset) -> Result<(), LogError> {
+    let mut offset = offset;
+    while offset < future.log_end_offset() {
+        let begins = future.batch_offset(offset)?.min(current.batch_offset(offset)?);
+        if begins >= offset {
+            return future.truncate_to(offset);
+        }
+        offset = begins;
+    }
+    Ok(())
 }

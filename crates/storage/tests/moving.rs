@@ -13,7 +13,7 @@ use fleuve_storage::{
     Append, CleanJob, Cleaner, CleanerOptions, CleanupPolicy, DirectoryError, Log, LogConfig,
     LogError, LogManager, ManagerOptions, Opened,
 };
-use fleuve_types::{Offset, TopicPartition, Uuid};
+use fleuve_types::{LeaderEpoch, Offset, TopicPartition, Uuid};
 
 const ID: Uuid = Uuid([9; 16]);
 const FROM: &str = "/data/a";
@@ -165,6 +165,78 @@ fn a_moved_log_is_compacted_from_where_it_was_compacted_to_when_the_move_began()
         finish_clean(&machine, &mut log, job);
         assert_eq!(values(&mut log), ["second"]);
     }
+}
+
+fn put_in_epoch(log: &mut Log, epoch: i32, values: &[&str]) {
+    let append = Append::from_client(Spec::values(values).build(), LeaderEpoch(epoch));
+    log.append(append).unwrap();
+}
+
+/// A copy may reach the disk earlier than the log, and outlive a power failure that takes records
+/// from the log; others take their offsets.
+#[test]
+fn a_copy_is_cut_to_what_the_log_has_before_it_goes_on() {
+    let old: [&[&[&str]]; 4] = [&[], &[&["d"]], &[&["d", "e", "f", "g"]], &[&["d"], &["e", "f"]]];
+    let new: [&[&[&str]]; 4] = [&[], &[&["D", "E"]], &[&["D"], &["E", "F", "G", "H"]], &[&["D"]]];
+    let cases = old.iter().flat_map(|old| new.map(|new| (*old, new)));
+    for ((lost, written), is_late) in cases.flat_map(|case| [(case, false), (case, true)]) {
+        let mut machine = Machine::new(LogConfig::default());
+        let opened = open(&machine);
+        let mut log = create(&opened, &machine, Some(FROM)).unwrap();
+        put_in_epoch(&mut log, 1, &["a"]);
+        put_in_epoch(&mut log, 2, &["b", "c"]);
+        log.flush().unwrap();
+        for values in lost {
+            // Epoch 3 is lost as a whole.
+            put_in_epoch(&mut log, if is_late { 3 } else { 2 }, values);
+        }
+        let mut future = begin_move(&opened, &mut log).unwrap();
+        catch_up(&mut log, &mut future);
+        future.flush().unwrap();
+        drop((log, future, opened));
+        machine.disk.crash(Crash::LoseUnsynced);
+        machine.restart();
+        let mut opened = open(&machine);
+        let mut log = opened.logs.pop().unwrap();
+        assert_eq!(log.log_end_offset(), Offset(3));
+        for values in written {
+            put_in_epoch(&mut log, 4, values);
+        }
+        let future = opened.futures.pop().unwrap();
+        let manager = &opened.manager;
+        let mut future = manager.resume_future(&mut log, future, LeaderEpoch(4)).unwrap();
+        assert_eq!(future.log_end_offset(), Offset(3), "{lost:?} {written:?}");
+        catch_up(&mut log, &mut future);
+        let before = values(&mut log);
+        manager.replace_by_future(&mut log, future).unwrap();
+        assert!(log.directory().starts_with(TO));
+        assert_eq!(values(&mut log), before, "{lost:?} {written:?}");
+    }
+}
+
+#[test]
+fn the_copy_of_a_compacted_log_is_begun_anew_by_the_next_process() {
+    let mut machine = Machine::new(compacted());
+    let opened = open(&machine);
+    let mut log = create(&opened, &machine, Some(FROM)).unwrap();
+    put_value(&mut log, "first");
+    let mut future = begin_move(&opened, &mut log).unwrap();
+    catch_up(&mut log, &mut future);
+    future.flush().unwrap();
+    // Nobody goes on with it, and so the log is compacted.
+    drop(future);
+    put_value(&mut log, "second");
+    let job = begin_clean(&mut log).unwrap();
+    finish_clean(&machine, &mut log, job);
+    drop((log, opened));
+    machine.restart();
+    let mut opened = open(&machine);
+    let (mut log, future) = (opened.logs.pop().unwrap(), opened.futures.pop().unwrap());
+    let mut future = opened.manager.resume_future(&mut log, future, LeaderEpoch(1)).unwrap();
+    assert!(future.directory().starts_with(TO));
+    catch_up(&mut log, &mut future);
+    opened.manager.replace_by_future(&mut log, future).unwrap();
+    assert_eq!(values(&mut log), ["second"]);
 }
 
 #[test]

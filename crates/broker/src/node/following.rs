@@ -216,8 +216,11 @@ impl Node {
             };
             let needs_flush = log.needs_flush();
             let opened = Arc::new(Partition::new(log, leader_epoch, &self.surroundings));
-            if let Some(future) = self.logs.take_future(&name) {
-                opened.resume_move(future);
+            if let Some(future) = self.logs.take_future(&name, image_topic.id) {
+                // Before anybody writes to the log, who might write what the copy had from before.
+                if let Err(error) = opened.resume_move(self.logs.manager(), future) {
+                    tracing::warn!(partition = %name, %error, "cannot go on with its copy");
+                }
                 self.logs.moves_asked.notify_one();
             }
             if needs_flush {
