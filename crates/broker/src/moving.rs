@@ -325,3 +325,7 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "moving_tests.rs"]
+mod tests;

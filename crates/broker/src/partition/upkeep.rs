@@ -74,16 +74,30 @@ impl Partition {
         self.state.lock().log.as_ref().map(Log::points)
     }
 
-    /// Compacts the log while appends and reads go on; blocks.
+    /// Compacts the log while appends and reads go on, and until it is to be moved; blocks.
     pub(crate) fn compact(
         &self,
         cleaner: &Cleaner,
         pace: &mut dyn Pace,
     ) -> Result<Option<CleanOutcome>, CleanError> {
         let high_watermark = Offset(self.high_watermark());
-        let job = self.usable(&mut self.state.lock().log)?.begin_clean(high_watermark)?;
+        let job = {
+            // A move begins under this lock, and may have since somebody saw the dirt.
+            let future = self.future.lock();
+            if future.is_some() {
+                return Ok(None);
+            }
+            self.usable(&mut self.state.lock().log)?.begin_clean(high_watermark)?
+        };
         let Some(job) = job else { return Ok(None) };
-        let outcome = cleaner.run(&job, pace, &mut |job, group| {
+        let mut pace = |bytes: usize| {
+            if self.is_moving() {
+                // Its last step waits for us, and what we do would be done again elsewhere.
+                return Err(CleanError::Stopped);
+            }
+            pace.spend(bytes)
+        };
+        let outcome = cleaner.run(&job, &mut pace, &mut |job, group| {
             self.usable(&mut self.state.lock().log)?.swap_in(job, group)
         });
         let mut guard = self.state.lock();
