@@ -257,6 +257,8 @@ pub(crate) enum MoveRefusal {
     UnknownDirectory,
     /// The directory, or the one that the partition lies in, has failed.
     Offline,
+    /// The directory takes no more partitions.
+    Cordoned,
     /// There is no such partition yet; once it is created, the directory is remembered.
     NoReplica,
     /// The topic's name leaves no room for the name of a copy.
@@ -276,6 +278,9 @@ impl Node {
         }
         if manager.directory_id(target).is_none() {
             return Err(MoveRefusal::Offline);
+        }
+        if manager.is_cordoned(target) {
+            return Err(MoveRefusal::Cordoned);
         }
         let topic = self.topics.by_name(&name.topic);
         let Some(partition) = topic.as_ref().and_then(|topic| topic.partition(name.partition))

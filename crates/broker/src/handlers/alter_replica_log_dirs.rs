@@ -60,6 +60,7 @@ fn code(refusal: MoveRefusal) -> ErrorCode {
     match refusal {
         MoveRefusal::UnknownDirectory => ErrorCode::LogDirNotFound,
         MoveRefusal::Offline => ErrorCode::KafkaStorageError,
+        MoveRefusal::Cordoned => ErrorCode::InvalidReplicaAssignment,
         MoveRefusal::NoReplica => ErrorCode::ReplicaNotAvailable,
         MoveRefusal::NameTooLong => ErrorCode::InvalidTopicException,
     }

@@ -156,7 +156,10 @@ async fn cordoned_directories_take_no_new_partitions() {
     let keys = [("log.dirs", listed.as_str()), ("cordoned.log.dirs", directories[0].as_str())];
     let broker = TestBroker::start_in(root, &keys).await;
     let mut client = broker.connect().await;
+    let cordoned = ErrorCode::InvalidReplicaAssignment.code();
+    assert_eq!(move_to(&mut client, &directories[0]).await, cordoned);
     client.create_topic("words", 3).await;
+    assert_eq!(move_to(&mut client, &directories[0]).await, cordoned);
     for directory in describe(&mut client).await {
         let is_first = *directory.log_dir == *directories[0];
         assert_eq!(directory.is_cordoned, is_first);
