@@ -259,7 +259,9 @@ pub(crate) enum MoveRefusal {
     Offline,
     /// The directory takes no more partitions.
     Cordoned,
-    /// There is no such partition yet; once it is created, the directory is remembered.
+    /// There is no such partition; should it be created, the directory is remembered.
+    UnknownPartition,
+    /// The same, but the partition is about to be made here.
     NoReplica,
     /// The topic's name leaves no room for the name of a copy.
     NameTooLong,
@@ -273,6 +275,9 @@ impl Node {
         target: &Path,
     ) -> Result<(), MoveRefusal> {
         let manager = self.logs.manager();
+        if !manager.can_move(&name) {
+            return Err(MoveRefusal::NameTooLong);
+        }
         if manager.directories().all(|directory| directory.path != target) {
             return Err(MoveRefusal::UnknownDirectory);
         }
@@ -285,18 +290,21 @@ impl Node {
         let topic = self.topics.by_name(&name.topic);
         let Some(partition) = topic.as_ref().and_then(|topic| topic.partition(name.partition))
         else {
+            let image = self.image();
+            let known = image.topics().by_name(&name.topic);
+            let is_known = known.is_some_and(|known| known.partition(name.partition).is_some());
             self.logs.prefer_directory(name, target);
-            return Err(MoveRefusal::NoReplica);
+            return Err(match is_known {
+                true => MoveRefusal::NoReplica,
+                false => MoveRefusal::UnknownPartition,
+            });
         };
         if partition.is_offline() {
             return Err(MoveRefusal::Offline);
         }
         let refused = |error: LogError| {
             tracing::warn!(partition = %partition.name(), %error, "cannot move the partition");
-            match error {
-                LogError::NameTooLong { .. } => MoveRefusal::NameTooLong,
-                _ => MoveRefusal::Offline,
-            }
+            MoveRefusal::Offline
         };
         if partition.copy_state().is_some_and(|copy| copy.directory == target) {
             return Ok(());

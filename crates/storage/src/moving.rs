@@ -27,6 +27,11 @@ use crate::manager::LogManager;
 use crate::names;
 
 impl LogManager {
+    /// Reports whether the topic's name leaves room for the name of a copy.
+    pub fn can_move(&self, partition: &TopicPartition) -> bool {
+        names::future_directory_name(partition, 0).is_some()
+    }
+
     /// Makes an empty log in the data directory `target` that will take the place of `current` and
     /// begins where it does, or with the batch that holds its first record.
     pub fn create_future(&self, current: &mut Log, target: &Path) -> Result<Log, LogError> {

@@ -61,6 +61,7 @@ fn code(refusal: MoveRefusal) -> ErrorCode {
         MoveRefusal::UnknownDirectory => ErrorCode::LogDirNotFound,
         MoveRefusal::Offline => ErrorCode::KafkaStorageError,
         MoveRefusal::Cordoned => ErrorCode::InvalidReplicaAssignment,
+        MoveRefusal::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
         MoveRefusal::NoReplica => ErrorCode::ReplicaNotAvailable,
         MoveRefusal::NameTooLong => ErrorCode::InvalidTopicException,
     }

@@ -38,11 +38,15 @@ async fn places(client: &mut TestClient) -> Vec<(String, DescribeLogDirsPartitio
 }
 
 async fn move_to(client: &mut TestClient, directory: &str) -> i16 {
+    move_topic_to(client, "words", directory).await
+}
+
+async fn move_topic_to(client: &mut TestClient, topic: &str, directory: &str) -> i16 {
     let request = alter::AlterReplicaLogDirsRequest {
         dirs: vec![alter::AlterReplicaLogDir {
             path: Str::copy_from(directory),
             topics: vec![alter::AlterReplicaLogDirTopic {
-                name: Str::from("words"),
+                name: Str::copy_from(topic),
                 partitions: vec![0],
             }],
         }],
@@ -84,7 +88,10 @@ async fn a_partition_moves_while_it_is_written_and_read() {
     let keys = [("log.dirs", listed.as_str()), ("log.segment.bytes", "1048576")];
     let broker = TestBroker::start_in(Arc::clone(&root), &keys).await;
     let mut client = broker.connect().await;
-    assert_eq!(move_to(&mut client, &directories[1]).await, ErrorCode::ReplicaNotAvailable.code());
+    let unknown = ErrorCode::UnknownTopicOrPartition.code();
+    assert_eq!(move_to(&mut client, &directories[1]).await, unknown);
+    let refused = move_topic_to(&mut client, &"w".repeat(249), "/nowhere").await;
+    assert_eq!(refused, ErrorCode::InvalidTopicException.code(), "before all else");
     client.create_topic("words", 2).await;
     let found = places(&mut client).await;
     assert_eq!(found[0].0, directories[1], "what was asked for before it was created");
