@@ -293,7 +293,7 @@ impl LogManager {
     }
 
     /// Makes a log, in the data directory `preferred` if it is in use, or else in the one that has
-    /// the fewest.
+    /// the fewest; in a cordoned one only if all are.
     pub fn create(
         &self,
         partition: TopicPartition,
@@ -327,7 +327,9 @@ impl LogManager {
         let wanted = usable().find(|managed| Some(managed.path.as_path()) == preferred);
         let chosen = wanted.or_else(|| {
             let open = usable().filter(|managed| !cordoned.contains(&managed.path));
-            open.min_by_key(|managed| managed.logs.load(Ordering::Relaxed))
+            let emptiest = open.min_by_key(|managed| managed.logs.load(Ordering::Relaxed));
+            // All were cordoned after somebody had decided that the log is to be here.
+            emptiest.or_else(|| usable().next())
         })?;
         chosen.logs.fetch_add(1, Ordering::Relaxed);
         Some(chosen)
