@@ -61,11 +61,16 @@ pub(crate) fn handle(
             if repeated.contains(&(topic.name.clone(), index)) {
                 return failure(index, ErrorCode::InvalidRequest);
             }
+            if wanted.timestamp < 0
+                && first_version_of(wanted.timestamp).is_none_or(|first| context.version < first)
+            {
+                return failure(index, ErrorCode::UnsupportedVersion);
+            }
             let partition = found.as_ref().and_then(|topic| topic.partition(index));
             let Some(partition) = partition else {
                 return failure(index, ErrorCode::UnknownTopicOrPartition);
             };
-            match look_up(partition, wanted, context.version, read_committed) {
+            match look_up(partition, wanted, read_committed) {
                 Ok(found) => ListOffsetsPartitionResponse {
                     partition_index: index,
                     timestamp: found.timestamp,
@@ -85,16 +90,10 @@ pub(crate) fn handle(
 fn look_up(
     partition: &Partition,
     wanted: &ListOffsetsPartition,
-    version: i16,
     read_committed: bool,
 ) -> Result<TimedOffset, ErrorCode> {
     if let Some(code) = errors::epoch(wanted.current_leader_epoch, partition.leader_epoch()) {
         return Err(code);
-    }
-    if wanted.timestamp < 0
-        && first_version_of(wanted.timestamp).is_none_or(|first| version < first)
-    {
-        return Err(ErrorCode::UnsupportedVersion);
     }
     if partition.is_offline() {
         return Err(ErrorCode::KafkaStorageError);

@@ -74,6 +74,24 @@ async fn earliest(client: &mut TestClient, topic: &'static str) -> (i64, i32) {
     (found.offset, found.leader_epoch)
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_special_time_that_the_version_lacks_is_refused_before_the_topic_is_looked_for() {
+    const MAX_TIMESTAMP: i64 = -3;
+    let (broker, mut client) = start(&SimDisk::new()).await;
+    client.create_topic("words", 1).await;
+    for (timestamp, version) in [(MAX_TIMESTAMP, 6), (-100, 11)] {
+        for (topic, current_leader_epoch) in [("words", 100), ("none", -1)] {
+            let wanted =
+                ListOffsetsPartition { timestamp, current_leader_epoch, ..Default::default() };
+            let topic = ListOffsetsTopic { name: Str::from(topic), partitions: vec![wanted] };
+            let request = ListOffsetsRequest { topics: vec![topic], ..Default::default() };
+            let code = client.call(&request, version).await.topics[0].partitions[0].error_code;
+            assert_eq!(code, ErrorCode::UnsupportedVersion.code());
+        }
+    }
+    broker.shutdown().await;
+}
+
 async fn delete_records(client: &mut TestClient, topic: &'static str, offset: i64) {
     let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset }];
     let topics = vec![DeleteRecordsTopic { name: Str::from(topic), partitions }];
