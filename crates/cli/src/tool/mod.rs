@@ -5,6 +5,7 @@
 
 mod acls;
 mod bootstrap;
+mod choice;
 mod cluster;
 mod configs;
 mod console;

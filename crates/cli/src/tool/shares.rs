@@ -10,8 +10,8 @@ use fleuve_client::Admin;
 use fleuve_client::admin::{GroupDescription, GroupListing};
 
 use super::Connect;
+use super::choice::Choice;
 use super::grid::{Grid, assignment, coordinator, or_dash};
-use super::groups::Choice;
 use super::resets::needs;
 use crate::commands::share::starts;
 use crate::failure::{Failure, explain};

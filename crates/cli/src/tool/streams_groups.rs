@@ -13,8 +13,8 @@ use fleuve_protocol::ErrorCode;
 use fleuve_types::TopicPartition;
 
 use super::Connect;
+use super::choice::Choice;
 use super::grid::{coordinator, or_dash};
-use super::groups::Choice;
 use super::resets::{Reset, forget, needs};
 use super::streams_reset::is_internal_of;
 use crate::commands::topic::log_ends;
