@@ -534,7 +534,7 @@ mod tests {
         };
         let marker = |offset, id, kind: ControlRecordType| {
             let options = BatchOptions { base_offset: Offset(offset), ..of(id) };
-            control_batch(options, kind, &[0; 6], fleuve_types::TimestampMs(0))
+            control_batch(options, kind, &[0; 6], TimestampMs(0))
         };
         let bytes = [
             batch(0, &[b"aborted"], of(1)),
