@@ -84,6 +84,9 @@ impl Log {
         let header = BatchHeader::parse(bytes).map_err(|_| ErrorCode::CorruptMessage)?;
         header.verify_crc(bytes).map_err(|_| ErrorCode::CorruptMessage)?;
         let (producer, epoch) = (header.producer_id.0, header.producer_epoch.0);
+        // Who is not known yet may begin anywhere, unless a transaction was verified for it.
+        let begins_anywhere =
+            !header.attributes.is_transactional() && !self.epochs.contains_key(&producer);
         let newest = self.epochs.entry(producer).or_insert(epoch);
         if *newest > epoch {
             return Err(ErrorCode::InvalidProducerEpoch);
@@ -97,7 +100,7 @@ impl Log {
             return Ok(*offset);
         }
         let expected = numbers.last().map_or(0, |(first, count, _)| sequence_plus(*first, *count));
-        if header.base_sequence != expected {
+        if header.base_sequence != expected && !begins_anywhere {
             return Err(ErrorCode::OutOfOrderSequenceNumber);
         }
         let offset = self.end;

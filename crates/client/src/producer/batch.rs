@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
-use fleuve_protocol::records::{BatchBuilder, BatchHeader, BatchProducer, layout, sequence_plus};
+use fleuve_protocol::records::{BatchBuilder, BatchHeader, BatchProducer, layout};
 use fleuve_types::{ProducerEpoch, ProducerId, TopicPartition};
 use tokio::time::Instant;
 
@@ -251,15 +251,6 @@ impl Batch {
         self.producer = Some(BatchProducer { id, epoch, base_sequence });
     }
 
-    /// Moves the batch `count` numbers back, because that many records before it were refused.
-    pub(super) fn number_back(&mut self, count: i32) {
-        if let Some(producer) = &mut self.producer {
-            // Numbers wrap at 2^31, so going back is going forward by the rest.
-            let rest = (i32::MAX - count).wrapping_add(1) & i32::MAX;
-            producer.base_sequence = sequence_plus(producer.base_sequence, rest);
-        }
-    }
-
     /// Returns the memory of a batch that is done, if nobody else looks at it any more.
     pub(super) fn into_buffer(self) -> Option<BytesMut> {
         match self.contents {
@@ -350,17 +341,6 @@ mod tests {
         let whole = fleuve_protocol::records::Batch::parse(again.into_batch()).expect("whole");
         whole.verify_crc().expect("right checksum");
         assert_eq!(whole.header.count, 1);
-    }
-
-    #[test]
-    fn numbers_go_back_across_the_wrap() {
-        let mut batch = batch();
-        let identity = Identity { id: ProducerId(7), epoch: ProducerEpoch(0) };
-        for (from, by, to) in [(10, 3, 7), (1, 3, i32::MAX - 1), (0, 1, i32::MAX)] {
-            batch.number(identity, from);
-            batch.number_back(by);
-            assert_eq!(batch.producer.expect("numbered").base_sequence, to);
-        }
     }
 
     #[tokio::test]

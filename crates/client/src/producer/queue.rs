@@ -5,9 +5,10 @@
 //! - Batches are sent in order over one connection, and the leader takes them in order.
 //! - After one of them fails and may succeed later, nothing is sent until everything in flight has
 //!   come back; what failed is then sent again, oldest first, before anything new.
-//! - A numbered batch that was certainly refused leaves no gap: what follows moves back.
-//! - A numbered batch whose fate is unknown and that is given up leaves a gap that nothing can
-//!   close. What follows is numbered anew under another identity.
+//! - A number is never given to a second batch: a leader that has seen it would call that one a
+//!   duplicate, and it would be acknowledged without being written. A numbered batch that is given
+//!   up therefore leaves a gap, and what follows is numbered anew under another identity.
+//! - What may be in the log goes out under its old number until the leader has told.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -51,8 +52,8 @@ pub(super) struct Queue {
     next_sequence: i32,
     /// The numbering has a gap; the next identity starts over.
     broken: bool,
-    /// Serials of refused batches with their record counts, for those behind them in flight.
-    refused: Vec<(u64, i32)>,
+    /// The serial of the newest batch that was written.
+    last_written: Option<u64>,
 }
 
 /// What became of a batch that was in flight.
@@ -61,10 +62,8 @@ pub(super) enum Verdict {
     Written,
     /// It may be sent again, after a pause.
     Retry(Duration),
-    /// It is given up and certainly not in the log.
-    Refused,
-    /// It is given up, and may be in the log.
-    Lost,
+    /// It is given up.
+    GivenUp,
 }
 
 impl Queue {
@@ -85,7 +84,7 @@ impl Queue {
             identity: None,
             next_sequence: 0,
             broken: false,
-            refused: Vec::new(),
+            last_written: None,
         }
     }
 
@@ -118,15 +117,16 @@ impl Queue {
         available.then(|| self.closed.len() + self.retry.len())
     }
 
-    /// Reports whether something failed, and not everything sent with it has come back.
-    pub(super) fn is_recovering(&self) -> bool {
-        self.recovering
+    /// Reports whether `batch` can go out again although the leader refused its number: one before
+    /// it failed, and none behind it was written.
+    pub(super) fn is_behind_a_failure(&self, batch: &Batch) -> bool {
+        (self.recovering || self.broken) && !self.is_overtaken(batch)
     }
 
-    /// Reports whether the partition must be numbered under a new identity.
-    #[cfg(test)]
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken
+    /// Reports whether a batch behind this one was written, which happens at a leader that knows
+    /// nothing of the producer.
+    fn is_overtaken(&self, batch: &Batch) -> bool {
+        self.last_written.is_some_and(|serial| serial > batch.serial)
     }
 
     /// Returns the outcomes of everything that is not done.
@@ -177,17 +177,16 @@ impl Queue {
         if !matches!(self.readiness(now, linger), Readiness::Ready) {
             return None;
         }
-        if self.recovering {
-            self.recovering = false;
-            self.refused.clear();
-        }
-        if self.identity != identity {
-            if !self.adopt(identity) {
+        self.recovering = false;
+        if !self.keeps_numbers(identity) {
+            if self.identity != identity {
+                if !self.adopt(identity) {
+                    return None;
+                }
+            } else if self.broken {
+                // The next identity is on its way.
                 return None;
             }
-        } else if self.broken {
-            // The next identity is on its way.
-            return None;
         }
         self.retry_not_before = None;
         let mut batch = match self.retry.pop_front() {
@@ -214,31 +213,25 @@ impl Queue {
     /// given back.
     pub(super) fn settle(
         &mut self,
-        mut batch: Batch,
+        batch: Batch,
         verdict: &Verdict,
         now: Instant,
     ) -> Option<Batch> {
         self.in_flight.retain(|(serial, _)| *serial != batch.serial);
         match verdict {
-            Verdict::Written => Some(batch),
+            Verdict::Written => {
+                self.last_written = self.last_written.max(Some(batch.serial));
+                Some(batch)
+            }
             Verdict::Retry(pause) => {
-                for (serial, count) in &self.refused {
-                    if batch.serial > *serial {
-                        batch.number_back(*count);
-                    }
-                }
                 let at = self.retry.partition_point(|other| other.serial < batch.serial);
                 self.retry.insert(at, batch);
                 self.recovering = true;
                 self.retry_not_before = Some(now + *pause);
                 None
             }
-            Verdict::Refused => {
-                self.give_up(&batch, false);
-                Some(batch)
-            }
-            Verdict::Lost => {
-                self.give_up(&batch, true);
+            Verdict::GivenUp => {
+                self.broken |= batch.producer.is_some();
                 Some(batch)
             }
         }
@@ -248,11 +241,9 @@ impl Queue {
     pub(super) fn expire(&mut self, now: Instant, timeout: Duration) -> Vec<Batch> {
         let is_over = |batch: &Batch| now.duration_since(batch.created) >= timeout;
         let mut expired = Vec::new();
-        // What was numbered may be in the log even if its last attempt said otherwise: an earlier
-        // one may have been written without an answer.
         while self.in_flight.is_empty() && self.retry.front().is_some_and(is_over) {
             let batch = self.retry.pop_front().expect("it has a front");
-            self.give_up(&batch, batch.maybe_written);
+            self.broken |= batch.producer.is_some();
             expired.push(batch);
         }
         if self.open.as_ref().is_some_and(|open| now.duration_since(open.created) >= timeout) {
@@ -280,14 +271,21 @@ impl Queue {
         oldest.chain(open).min().map(|created| created + timeout)
     }
 
-    /// Begins numbering under `identity`, if nothing numbered otherwise could be mixed up with it.
+    /// Reports whether the next batch goes out again under the number it has.
+    fn keeps_numbers(&self, identity: Option<Identity>) -> bool {
+        if !self.broken {
+            return self.identity == identity || !self.retry.is_empty();
+        }
+        // A batch that may be in the log would stand there twice under another number, and one that
+        // was overtaken would stand behind its successor. With a gap before it the leader refuses
+        // its old number if it does not have it.
+        self.retry.iter().any(|batch| batch.maybe_written || self.is_overtaken(batch))
+    }
+
+    /// Begins numbering under `identity`, once everything numbered otherwise has come back.
     fn adopt(&mut self, identity: Option<Identity>) -> bool {
         if !self.in_flight.is_empty() {
             return false;
-        }
-        if !self.retry.is_empty() && !self.broken {
-            // These may be in the log already. Only under their old numbers can the leader tell.
-            return true;
         }
         self.identity = identity;
         self.broken = false;
@@ -299,30 +297,6 @@ impl Queue {
             }
         }
         true
-    }
-
-    fn give_up(&mut self, batch: &Batch, maybe_written: bool) {
-        if batch.producer.is_none() {
-            return;
-        }
-        if maybe_written {
-            self.broken = true;
-            return;
-        }
-        for later in &mut self.retry {
-            if later.serial > batch.serial {
-                later.number_back(batch.count);
-            }
-        }
-        if !self.in_flight.is_empty() {
-            // Those behind it will be refused for the gap, and come back to be numbered anew.
-            self.refused.push((batch.serial, batch.count));
-            self.recovering = true;
-        }
-        self.next_sequence = {
-            let rest = (i32::MAX - batch.count).wrapping_add(1) & i32::MAX;
-            sequence_plus(self.next_sequence, rest)
-        };
     }
 }
 
@@ -395,32 +369,53 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_batch_leaves_no_gap() {
+    fn a_batch_that_is_given_up_makes_the_rest_start_over_under_a_new_identity() {
         let mut queue = queue(4);
         let now = Instant::now();
-        let sent = take_all(&mut queue, FIRST);
-        let verdicts = [Verdict::Written, Verdict::Refused]
-            .into_iter()
-            .chain(std::iter::repeat_with(|| Verdict::Retry(Duration::ZERO)));
-        for (batch, verdict) in sent.into_iter().zip(verdicts) {
-            queue.settle(batch, &verdict, now);
-        }
-        assert_eq!(numbers(&take_all(&mut queue, FIRST)), [(1, 2, 10), (1, 3, 20)]);
-        assert_eq!(queue.next_sequence, 30);
+        let mut sent = take_all(&mut queue, FIRST).into_iter();
+        queue.settle(sent.next().expect("1"), &Verdict::Written, now);
+        queue.settle(sent.next().expect("2"), &Verdict::GivenUp, now);
+        queue.settle(sent.next().expect("3"), &Verdict::Retry(Duration::ZERO), now);
+        assert!(take_all(&mut queue, SECOND).is_empty(), "the fourth is in flight");
+        queue.settle(sent.next().expect("4"), &Verdict::Retry(Duration::ZERO), now);
+        assert!(take_all(&mut queue, FIRST).is_empty(), "no number is left under the old one");
+        assert_eq!(numbers(&take_all(&mut queue, SECOND)), [(2, 2, 0), (2, 3, 10)]);
+        assert!(!queue.broken);
     }
 
     #[test]
-    fn a_lost_batch_makes_the_rest_start_over_under_a_new_identity() {
+    fn behind_a_gap_the_leader_is_asked_first_for_what_may_be_in_the_log() {
+        let mut queue = queue(5);
+        let now = Instant::now();
+        let mut sent = take_all(&mut queue, FIRST).into_iter();
+        queue.settle(sent.next().expect("1"), &Verdict::GivenUp, now);
+        for mut batch in sent {
+            batch.maybe_written = batch.serial == 2;
+            queue.settle(batch, &Verdict::Retry(Duration::ZERO), now);
+        }
+        let asked = take_all(&mut queue, SECOND);
+        assert_eq!(numbers(&asked), [(1, 1, 10), (1, 2, 20)], "in their order");
+        for mut batch in asked {
+            assert!(queue.is_behind_a_failure(&batch));
+            batch.maybe_written = false;
+            queue.settle(batch, &Verdict::Retry(Duration::ZERO), now);
+        }
+        let numbers = numbers(&take_all(&mut queue, SECOND));
+        assert_eq!(numbers, [(2, 1, 0), (2, 2, 10), (2, 3, 20), (2, 4, 30)]);
+    }
+
+    #[test]
+    fn what_was_overtaken_is_not_written_behind_its_successor() {
         let mut queue = queue(3);
         let now = Instant::now();
         let mut sent = take_all(&mut queue, FIRST).into_iter();
-        queue.settle(sent.next().expect("1"), &Verdict::Lost, now);
-        assert!(queue.is_broken());
-        for batch in sent {
-            queue.settle(batch, &Verdict::Retry(Duration::ZERO), now);
+        let verdicts = [Verdict::Retry(Duration::ZERO), Verdict::GivenUp, Verdict::Written];
+        for verdict in verdicts {
+            queue.settle(sent.next().expect("one of three"), &verdict, now);
         }
-        assert_eq!(numbers(&take_all(&mut queue, SECOND)), [(2, 1, 0), (2, 2, 10)]);
-        assert!(!queue.is_broken());
+        let again = take_all(&mut queue, SECOND).pop().expect("the first");
+        assert_eq!(again.producer.expect("numbered").id.0, 1);
+        assert!(!queue.is_behind_a_failure(&again), "the leader's refusal is final");
     }
 
     #[test]
@@ -471,6 +466,6 @@ mod tests {
         assert!(queue.take(now, Duration::ZERO, FIRST).is_none(), "the pause is not over");
         let later = now + Duration::from_secs(120);
         assert_eq!(queue.expire(later, Duration::from_secs(120)).len(), 2);
-        assert!(queue.is_broken() && queue.is_idle());
+        assert!(queue.broken && queue.is_idle());
     }
 }

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::scripted::{Reply, ScriptedBroker, TOPIC_ID, body, send};
 
-/// The batches a broker has seen: producer id, base sequence and count.
-type Seen = Arc<Mutex<Vec<(i64, i32, i32)>>>;
+/// The batches a broker has seen: producer id and epoch, base sequence and count.
+type Seen = Arc<Mutex<Vec<(i64, i16, i32, i32)>>>;
 
 /// A broker whose script decides about each batch in turn; it gives out producer ids from 1.
 fn broker(
@@ -35,7 +35,8 @@ fn broker(
             let header = header(&request);
             let mut book = book.lock().expect("no panic");
             let verdict = script(book.len(), &header);
-            book.push((header.producer_id.0, header.base_sequence, header.count));
+            let (id, epoch) = (header.producer_id.0, header.producer_epoch.0);
+            book.push((id, epoch, header.base_sequence, header.count));
             match verdict {
                 Some(code) => send(&request, &response(code, i64::from(header.base_sequence))),
                 None => Reply::HangUp,
@@ -85,15 +86,14 @@ async fn many_records_share_the_deliveries_of_their_batches() {
         producer.send_all(&three, &mut deliveries).await.expect("sent");
         assert!(!deliveries.is_empty());
         match deliveries.done().await {
-            // The broker answers with the batch's first sequence number for its offset.
-            Ok(ends) if round != 1 => {
-                assert_eq!(ends.into_values().collect::<Vec<_>>(), [6 * (round / 2 + 1)])
-            }
+            // The broker answers with the batch's first sequence number for its offset, and after a
+            // refused batch numbers start over.
+            Ok(ends) if round != 1 => assert_eq!(ends.into_values().collect::<Vec<_>>(), [6]),
             done => assert_eq!(done.err().and_then(|error| error.code()), Some(refused)),
         }
         assert!(deliveries.is_empty());
     }
-    let counts: Vec<i32> = seen.lock().expect("no panic").iter().map(|batch| batch.2).collect();
+    let counts: Vec<i32> = seen.lock().expect("no panic").iter().map(|batch| batch.3).collect();
     assert_eq!(counts, [6, 6, 6]);
 }
 
@@ -109,7 +109,7 @@ async fn records_that_linger_share_a_batch_and_know_their_offsets() {
         assert_eq!(delivery.await.expect("written").offset, Some(offset as i64));
     }
     producer.close().await.expect("closed");
-    assert_eq!(*seen.lock().expect("no panic"), [(1, 0, 3)]);
+    assert_eq!(*seen.lock().expect("no panic"), [(1, 0, 0, 3)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,7 +119,7 @@ async fn a_batch_whose_leader_moved_goes_out_again_under_its_number() {
     });
     let producer = producer(&broker, ProducerConfig::default());
     producer.send_and_wait(Record::new("t").value(b"v")).await.expect("written");
-    assert_eq!(*seen.lock().expect("no panic"), [(1, 0, 1), (1, 0, 1)]);
+    assert_eq!(*seen.lock().expect("no panic"), [(1, 0, 0, 1), (1, 0, 0, 1)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,7 +128,7 @@ async fn a_batch_that_was_in_flight_when_the_connection_broke_is_no_duplicate() 
         broker(|index, _| (index > 0).then_some(ErrorCode::DuplicateSequenceNumber));
     let producer = producer(&broker, ProducerConfig::default());
     producer.send_and_wait(Record::new("t").value(b"v")).await.expect("a duplicate is written");
-    assert_eq!(*seen.lock().expect("no panic"), [(1, 0, 1), (1, 0, 1)]);
+    assert_eq!(*seen.lock().expect("no panic"), [(1, 0, 0, 1), (1, 0, 0, 1)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,7 +159,10 @@ async fn order_and_numbers_survive_failures_with_many_batches_in_flight() {
     // The script answers with sequences as offsets, so these are the numbers records went out by.
     assert_eq!(offsets, (0..100).collect::<Vec<_>>());
     let seen = seen.lock().expect("no panic");
-    assert!(seen.iter().all(|(id, _, _)| *id == 1), "the identity stays: {seen:?}");
+    assert!(
+        seen.iter().all(|(id, epoch, _, _)| (*id, *epoch) == (1, 0)),
+        "the identity stays: {seen:?}"
+    );
     assert!(seen.len() > 20, "batches went out again: {seen:?}");
 }
 
@@ -172,7 +175,49 @@ async fn a_refused_batch_fails_alone() {
     let error = producer.send_and_wait(Record::new("t").value(b"v")).await.expect_err("refused");
     assert_eq!(error.code(), Some(ErrorCode::MessageTooLarge));
     producer.send_and_wait(Record::new("t").value(b"v")).await.expect("written");
-    assert_eq!(*seen.lock().expect("no panic"), [(1, 0, 1), (1, 0, 1)], "no number is skipped");
+    assert_eq!(*seen.lock().expect("no panic"), [(1, 0, 0, 1), (1, 1, 0, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbers_of_a_refused_batch_are_not_given_to_another() {
+    // A leader that does not know the producer takes any first number, and what it has seen once it
+    // calls written.
+    let mut first_refused = false;
+    let mut logged: Vec<(i16, i32)> = Vec::new();
+    let (broker, seen) = broker(move |_, header| {
+        let mine = (header.producer_epoch.0, header.base_sequence);
+        if !std::mem::replace(&mut first_refused, true) {
+            return Some(ErrorCode::MessageTooLarge);
+        }
+        let expected = match logged.last() {
+            None => mine.1,
+            Some((epoch, last)) if *epoch == mine.0 => last + 1,
+            Some(_) => 0,
+        };
+        if !logged.contains(&mine) && mine.1 != expected {
+            return Some(ErrorCode::OutOfOrderSequenceNumber);
+        }
+        logged.push(mine);
+        Some(ErrorCode::None)
+    });
+    let config =
+        ProducerConfig { batch_size: 1, linger: Duration::ZERO, ..ProducerConfig::default() };
+    let producer = producer(&broker, config);
+    let mut deliveries = Vec::new();
+    for _ in 0..8 {
+        deliveries.push(producer.send(Record::new("t").value(b"v")).await.expect("sent"));
+    }
+    let mut refused = 0;
+    for delivery in deliveries {
+        refused += u32::from(delivery.await.is_err());
+    }
+    assert_eq!(refused, 1);
+    let seen = seen.lock().expect("no panic");
+    let mut numbers: Vec<_> = seen.iter().map(|batch| (batch.0, batch.1, batch.2)).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), seen.len(), "a number went out twice: {seen:?}");
+    assert!(seen.iter().all(|batch| batch.0 == 1), "the epoch is enough: {seen:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,9 +230,9 @@ async fn a_record_that_is_given_up_says_whether_it_may_be_written() {
     let producer = producer(&broker, config);
     let error = producer.send_and_wait(Record::new("t").value(b"v")).await.expect_err("hung up");
     assert!(matches!(error, Error::DeliveryTimeout { maybe_written: true, .. }), "{error}");
-    // Its number is gone for good, so the next record begins under a new identity.
+    // Its number is gone for good, so the next record begins under a new epoch.
     producer.send_and_wait(Record::new("t").value(b"w")).await.expect("written");
-    assert_eq!(seen.lock().expect("no panic").last(), Some(&(2, 0, 1)));
+    assert_eq!(seen.lock().expect("no panic").last(), Some(&(1, 1, 0, 1)));
 }
 
 #[tokio::test(start_paused = true)]

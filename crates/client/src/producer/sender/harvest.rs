@@ -10,9 +10,8 @@ use tokio::time::Instant;
 use super::{IdentityState, Sender, Sent, earliest};
 use crate::connection::Connection;
 use crate::producer::accumulator::QueueId;
-use crate::producer::batch::Batch;
+use crate::producer::batch::{Batch, Identity};
 use crate::producer::queue::Readiness;
-use crate::producer::transactions::Transactions;
 
 /// What one look over the queues found.
 #[derive(Default)]
@@ -37,12 +36,7 @@ impl Sender {
         let shared = self.shared.clone();
         let config = &shared.config;
         let transactions = shared.transactions.as_ref();
-        let identity = match self.identity {
-            _ if transactions.is_some() => transactions.and_then(Transactions::identity).map(Some),
-            IdentityState::NotNeeded => Some(None),
-            IdentityState::Known(identity) => Some(Some(identity)),
-            IdentityState::Needed { .. } | IdentityState::Asked => None,
-        };
+        let mut identity = self.identity();
         let hurry = shared.memory_waiters.load(Ordering::Relaxed) > 0;
         let cluster = shared.client.cluster();
         let mut harvest = Harvest::default();
@@ -60,9 +54,13 @@ impl Sender {
             let expires_at = queue.expires_at(config.delivery_timeout);
             harvest.look_again = earliest(harvest.look_again, expires_at);
             for batch in expired {
-                if transactions.is_none() && batch.producer.is_some() && batch.maybe_written {
-                    // The gap this leaves can only be closed under a new identity.
-                    self.identity = IdentityState::Needed { not_before: now };
+                if let Some(producer) = batch.producer {
+                    self.leave_epoch_of(producer, None, now);
+                    identity = self.identity();
+                    if identity.is_none() {
+                        // Another one is asked for before the queues are looked at.
+                        harvest.look_again = Some(now);
+                    }
                 }
                 state.release(&batch);
                 harvest.expired.push(batch);
@@ -169,5 +167,17 @@ impl Sender {
         state.sender_looks_at = harvest.look_again;
         state.sender_is_ready = identity.is_some();
         harvest
+    }
+
+    /// Returns what batches are numbered under, if at all, once that is known.
+    fn identity(&self) -> Option<Option<Identity>> {
+        if let Some(transactions) = &self.shared.transactions {
+            return transactions.identity().map(Some);
+        }
+        match self.identity {
+            IdentityState::NotNeeded => Some(None),
+            IdentityState::Known(identity) => Some(Some(identity)),
+            IdentityState::Needed { .. } | IdentityState::Asked => None,
+        }
     }
 }

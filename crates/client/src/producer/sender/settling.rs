@@ -6,12 +6,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use fleuve_protocol::ErrorCode;
+use fleuve_protocol::records::BatchProducer;
+use fleuve_types::ProducerEpoch;
 use tokio::time::Instant;
 
 use super::{Answered, Broker, IdentityState, InFlight, Sender, Sent};
 use crate::error::{Error, Result};
 use crate::producer::answers::{Answers, Failure, Fate, needs_refresh};
-use crate::producer::batch::{Batch, Written};
+use crate::producer::batch::{Batch, Identity, Written};
 use crate::producer::queue::Verdict;
 
 impl Sender {
@@ -50,7 +52,7 @@ impl Sender {
             let (verdict, result) = match result_of(&sent) {
                 Ok(written) => (Verdict::Written, Ok(written)),
                 Err(failure) => {
-                    let behind = state.queue(id).is_recovering();
+                    let behind = state.queue(id).is_behind_a_failure(&sent.batch);
                     self.judge(&mut sent.batch, failure, behind, now)
                 }
             };
@@ -59,12 +61,8 @@ impl Sender {
             {
                 transactions.fail(error);
             }
-            if matches!(verdict, Verdict::Lost)
-                && shared.config.idempotence
-                && shared.transactions.is_none()
-            {
-                // The gap this leaves can only be closed under a new identity.
-                self.identity = IdentityState::Needed { not_before: now };
+            if let (Verdict::GivenUp, Some(producer)) = (&verdict, sent.batch.producer) {
+                self.leave_epoch_of(producer, result.as_ref().err(), now);
             }
             if let Some(batch) = state.queue(id).settle(sent.batch, &verdict, now) {
                 state.release(&batch);
@@ -112,24 +110,39 @@ impl Sender {
         let over = now.duration_since(batch.created) >= config.delivery_timeout;
         let may_retry = match error.code() {
             // Behind a failed batch, the leader refuses the next ones for their numbers.
-            Some(ErrorCode::OutOfOrderSequenceNumber) => behind_a_failure,
+            Some(ErrorCode::OutOfOrderSequenceNumber) => {
+                // It would know the number of a batch that it has, whatever came of earlier attempts.
+                batch.maybe_written = false;
+                behind_a_failure
+            }
             _ => error.is_retriable(),
         };
         if may_retry && !over && batch.attempts <= config.retries {
             return (Verdict::Retry(self.shared.client.config().retry_backoff), Err(error));
         }
         let error = if over && may_retry { self.delivery_timeout(batch) } else { error };
-        let lost = batch.maybe_written
-            || matches!(
-                error.code(),
-                Some(
-                    ErrorCode::OutOfOrderSequenceNumber
-                        | ErrorCode::UnknownProducerId
-                        | ErrorCode::InvalidProducerEpoch
-                )
-            );
-        let verdict = if lost { Verdict::Lost } else { Verdict::Refused };
-        (verdict, Err(error))
+        (Verdict::GivenUp, Err(error))
+    }
+
+    /// Goes on under the next epoch, because a batch that was given up leaves a gap in the numbers of
+    /// this one. Transactions get a new epoch when they are aborted.
+    pub(super) fn leave_epoch_of(
+        &mut self,
+        producer: BatchProducer,
+        error: Option<&Error>,
+        now: Instant,
+    ) {
+        let IdentityState::Known(Identity { id, epoch }) = self.identity else { return };
+        if (producer.id, producer.epoch) != (id, epoch) {
+            // It was left before.
+            return;
+        }
+        // A leader that knows a later epoch knows of somebody else with our id.
+        let is_alone = error.and_then(Error::code) != Some(ErrorCode::InvalidProducerEpoch);
+        self.identity = match epoch.0.checked_add(1).filter(|_| is_alone) {
+            Some(next) => IdentityState::Known(Identity { id, epoch: ProducerEpoch(next) }),
+            None => IdentityState::Needed { not_before: now },
+        };
     }
 
     pub(super) fn delivery_timeout(&self, batch: &Batch) -> Error {
