@@ -93,7 +93,10 @@ fn explain(subject: String, code: ErrorCode, answer: &PartitionProduceResponse) 
 
 fn fate_of(code: ErrorCode) -> Fate {
     match code {
-        ErrorCode::RequestTimedOut
+        // The next two come also when leadership or the topic goes away while followers are waited for.
+        ErrorCode::NotLeaderOrFollower
+        | ErrorCode::UnknownTopicOrPartition
+        | ErrorCode::RequestTimedOut
         | ErrorCode::NotEnoughReplicasAfterAppend
         | ErrorCode::UnknownServerError
         | ErrorCode::KafkaStorageError => Fate::Unknown,

@@ -236,6 +236,22 @@ async fn a_record_that_is_given_up_says_whether_it_may_be_written() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_that_a_deposed_leader_took_may_be_written() {
+    // With acks=all these come also when leadership moves after the batch was appended.
+    for code in [ErrorCode::NotLeaderOrFollower, ErrorCode::UnknownTopicOrPartition] {
+        let (broker, _) = broker(move |_, _| Some(code));
+        let config = ProducerConfig {
+            delivery_timeout: Duration::from_millis(500),
+            ..ProducerConfig::default()
+        };
+        let producer = producer(&broker, config);
+        let error = producer.send_and_wait(Record::new("t")).await.expect_err("nobody leads");
+        let unknown = matches!(error, Error::DeliveryTimeout { maybe_written: true, .. });
+        assert!(unknown, "{code:?}: {error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_memory_makes_send_wait_and_then_fail() {
     let (broker, _) = broker(|_, _| None);
     let config = ProducerConfig {
