@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fleuve_protocol::frame::RequestFrame;
+use fleuve_protocol::messages::find_coordinator_response::{Coordinator, FindCoordinatorResponse};
 use fleuve_protocol::messages::init_producer_id_response::InitProducerIdResponse;
 use fleuve_protocol::messages::produce_request::ProduceRequest;
 use fleuve_protocol::messages::produce_response::{
@@ -326,4 +327,47 @@ async fn impossible_records_are_refused_before_they_are_buffered() {
     producer.close().await.expect("closed");
     let error = producer.send(Record::new("t")).await.err().expect("closed");
     assert_eq!(error.advice(), crate::Advice::Stop);
+}
+
+/// Begins a transaction at a broker that never answers Produce.
+pub(super) async fn in_transaction(config: ProducerConfig) -> Producer {
+    let broker = ScriptedBroker::new(1, |request| match request.key {
+        ApiKey::FindCoordinator => {
+            let coordinator = Coordinator {
+                key: "x".into(),
+                node_id: 1,
+                host: "broker".into(),
+                port: 9092,
+                ..Coordinator::default()
+            };
+            let coordinators = vec![coordinator];
+            send(&request, &FindCoordinatorResponse { coordinators, ..Default::default() })
+        }
+        ApiKey::InitProducerId => send(&request, &InitProducerIdResponse::default()),
+        _ => Reply::Nothing,
+    });
+    let config = ProducerConfig { transactional_id: Some("x".to_owned()), ..config };
+    let producer = producer(&broker, config);
+    producer.init_transactions().await.expect("an honest coordinator");
+    let shared = &producer.handle.shared;
+    shared.accumulator.learn_topic(&shared.client.topic("t", true).await.expect("it exists"));
+    producer.begin_transaction().expect("ready");
+    producer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_fails_when_a_commit_begins_is_not_committed_without() {
+    let producer = in_transaction(ProducerConfig::default()).await;
+    let shared = producer.handle.shared.clone();
+    let transactions = shared.transactions.as_ref().expect("with an id");
+    let commit = {
+        // The sender books a failed batch under this lock, which the commit waits for.
+        let _state = shared.accumulator.lock();
+        let commit = tokio::spawn(async move { producer.commit_transaction().await });
+        std::thread::sleep(Duration::from_millis(100));
+        transactions.fail(&Error::broker_said("t-0", ErrorCode::MessageTooLarge, None));
+        commit
+    };
+    let error = commit.await.expect("no panic").expect_err("a record is missing");
+    assert_eq!(error.advice(), crate::Advice::Abort, "{error}");
 }

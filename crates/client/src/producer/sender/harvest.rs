@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{IdentityState, Sender, Sent, earliest};
 use crate::connection::Connection;
+use crate::error::Error;
 use crate::producer::accumulator::QueueId;
 use crate::producer::batch::{Batch, Identity};
 use crate::producer::queue::Readiness;
@@ -26,8 +27,8 @@ pub(super) struct Harvest {
     pub(super) leaderless: bool,
     /// Partitions that the transaction's coordinator has to know of first.
     pub(super) announce: Vec<TopicPartition>,
-    /// Batches that have waited too long.
-    pub(super) expired: Vec<Batch>,
+    /// Batches that have waited too long, and what is said of each.
+    pub(super) expired: Vec<(Batch, Error)>,
 }
 
 impl Sender {
@@ -62,8 +63,14 @@ impl Sender {
                         harvest.look_again = Some(now);
                     }
                 }
+                let error = self.delivery_timeout(&batch);
+                if let Some(transactions) = transactions {
+                    // Under the lock by which a commit learns what is not done yet: it finds the
+                    // batch or the failure.
+                    transactions.fail(&error);
+                }
                 state.release(&batch);
-                harvest.expired.push(batch);
+                harvest.expired.push((batch, error));
             }
             let queue = state.queue(id);
             if queue.is_idle() {
@@ -179,5 +186,28 @@ impl Sender {
             IdentityState::Known(identity) => Some(Some(identity)),
             IdentityState::Needed { .. } | IdentityState::Asked => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ProducerConfig;
+    use crate::producer::tests::in_transaction;
+    use crate::producer::{Appended, Record};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expired_batch_spoils_its_transaction_before_it_is_out_of_the_queue() {
+        let producer = in_transaction(ProducerConfig::default()).await;
+        let shared = producer.handle.shared.clone();
+        let appended = shared.accumulator.append(&Record::new("t"), 0).expect("a small one");
+        assert!(matches!(appended, Appended::Done { .. }));
+        let later = Instant::now() + 2 * shared.config.delivery_timeout;
+        // A commit may come between this and whatever is done about it.
+        let harvest = Sender::new(shared.clone()).harvest(later);
+        assert_eq!(harvest.expired.len(), 1);
+        let transactions = shared.transactions.as_ref().expect("with an id");
+        let error = transactions.check_open().expect_err("a record is missing");
+        assert_eq!(error.advice(), crate::Advice::Abort);
     }
 }

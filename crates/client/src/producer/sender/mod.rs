@@ -178,14 +178,10 @@ impl Sender {
         let mut look_again = self.prepare(now);
         loop {
             let harvest = self.harvest(now);
-            for batch in &harvest.expired {
-                let error = self.delivery_timeout(batch);
-                if let Some(transactions) = &self.shared.transactions {
-                    transactions.fail(&error);
-                }
-                self.shared.conclude(batch, Err(error));
-            }
             if !harvest.expired.is_empty() {
+                for (batch, error) in harvest.expired {
+                    self.shared.conclude(&batch, Err(error));
+                }
                 self.tell_memory();
             }
             for broker in harvest.connect {

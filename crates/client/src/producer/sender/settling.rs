@@ -59,6 +59,7 @@ impl Sender {
             if let (Some(transactions), Err(error)) = (&shared.transactions, &result)
                 && !matches!(verdict, Verdict::Retry(_))
             {
+                // Before the batch is gone, so that a commit finds one of the two.
                 transactions.fail(error);
             }
             if let (Verdict::GivenUp, Some(producer)) = (&verdict, sent.batch.producer) {

@@ -19,6 +19,11 @@
 //! Errors come in the classes of KIP-1050: what may pass is retried here; what spoils the
 //! transaction is [`Error::Abortable`]; anything else ends the producer and is
 //! [`Error::TransactionFatal`].
+//!
+//! The lock of this state is taken under that of the accumulator, never the other way round. A
+//! failed batch spoils the transaction before it leaves its queue, under the accumulator's lock; a
+//! commit first changes the phase and then takes that lock to see which batches it has to wait for.
+//! So it waits for the batch, or is told of the failure, or its phase is overwritten by it.
 
 mod coordinator;
 
@@ -133,6 +138,36 @@ impl Transactions {
         }
     }
 
+    /// Begins to end the transaction, or goes on with that. Looking at the phase and changing it is
+    /// one step, so that no failure is overwritten.
+    fn begin_to_end(&self, committing: bool) -> Result<()> {
+        let mut state = self.lock();
+        match &state.phase {
+            Phase::InTransaction => {}
+            Phase::Ending { committing: before } if *before == committing => {}
+            Phase::Abortable(_) if !committing => {}
+            Phase::Abortable(error) | Phase::Fatal(error) => return Err(error.clone()),
+            // Whether it stands nobody knows, so that aborting might say something untrue.
+            Phase::Ending { committing: true } => {
+                return Err(Error::state("abort_transaction after commit_transaction"));
+            }
+            _ if committing => {
+                return Err(Error::state("commit_transaction outside a transaction"));
+            }
+            _ => return Err(Error::state("abort_transaction outside a transaction")),
+        }
+        state.phase = Phase::Ending { committing };
+        Ok(())
+    }
+
+    /// Makes ready for the next transaction, unless something went wrong that it has to hear of.
+    fn make_ready(&self) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Ending { .. }) {
+            state.phase = Phase::Ready;
+        }
+    }
+
     /// Spoils the transaction, or ends the producer, as `error` demands.
     pub(super) fn fail(&self, error: &Error) {
         let mut state = self.lock();
@@ -223,13 +258,8 @@ impl Shared {
 
     pub(super) async fn commit_transaction(&self) -> Result<()> {
         let transactions = self.transactions()?;
-        match transactions.lock().phase.clone() {
-            Phase::InTransaction | Phase::Ending { committing: true } => {}
-            Phase::Abortable(error) | Phase::Fatal(error) => return Err(error),
-            _ => return Err(Error::state("commit_transaction outside a transaction")),
-        }
+        transactions.begin_to_end(true)?;
         let pending = self.accumulator.close_open_batches();
-        transactions.lock().phase = Phase::Ending { committing: true };
         self.work.notify_one();
         for batch in pending {
             // A failure has spoiled the transaction, which the phase tells.
@@ -240,7 +270,7 @@ impl Shared {
         }
         match transactions.end(&self.client, true).await {
             Ok(()) => {
-                transactions.lock().phase = Phase::Ready;
+                transactions.make_ready();
                 Ok(())
             }
             // Nobody knows what became of it; the same call may be made again.
@@ -251,16 +281,7 @@ impl Shared {
 
     pub(super) async fn abort_transaction(&self) -> Result<()> {
         let transactions = self.transactions()?;
-        match transactions.lock().phase.clone() {
-            Phase::InTransaction | Phase::Abortable(_) | Phase::Ending { committing: false } => {}
-            // Whether it stands nobody knows, so that aborting might say something untrue.
-            Phase::Ending { committing: true } => {
-                return Err(Error::state("abort_transaction after commit_transaction"));
-            }
-            Phase::Fatal(error) => return Err(error),
-            _ => return Err(Error::state("abort_transaction outside a transaction")),
-        }
-        transactions.lock().phase = Phase::Ending { committing: false };
+        transactions.begin_to_end(false)?;
         let pending = self.accumulator.close_open_batches();
         self.work.notify_one();
         for batch in pending {
@@ -269,7 +290,7 @@ impl Shared {
         }
         match transactions.end(&self.client, false).await {
             Ok(()) => {
-                transactions.lock().phase = Phase::Ready;
+                transactions.make_ready();
                 Ok(())
             }
             Err(error) => {
