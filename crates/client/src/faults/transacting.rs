@@ -297,6 +297,55 @@ async fn lost_late_and_missing_answers_leave_transactions_whole() {
     }
 }
 
+/// A broker that breaks the connection behind the first answer to EndTxn, and takes no other one for a minute.
+fn broker_that_goes_away_after_a_commit(model: Arc<Mutex<Model>>) -> ScriptedBroker {
+    /// Answers a request that nobody made, which the client takes for the end.
+    const STRAY: &[u8] = &[0, 0, 0, 4, 0x7f, 0xff, 0xff, 0xff];
+    let mut away_until = None;
+    ScriptedBroker::raw(move |request| {
+        if away_until.is_some_and(|until| Instant::now() < until) {
+            return Reply::HangUp;
+        }
+        let reply = model.lock().expect("no panic").answer(&request, None);
+        match reply {
+            Reply::Send(mut segments) if request.key == ApiKey::EndTxn && away_until.is_none() => {
+                away_until = Some(Instant::now() + Duration::from_secs(60));
+                segments.push(Bytes::from_static(STRAY));
+                Reply::Send(segments)
+            }
+            reply => reply,
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_is_done_is_not_asked_for_under_the_next_epoch() {
+    // The application waits for the commit, or gives it up before the client does.
+    for patience in [Duration::from_secs(200), Duration::from_secs(3)] {
+        let model = Arc::new(Mutex::new(Model::default()));
+        model.lock().expect("no panic").coordinator.version_2 = true;
+        let broker = broker_that_goes_away_after_a_commit(model.clone());
+        let client = Client::with_transport(client_config(), Arc::new(broker));
+        let producer = producer(&client).await.expect("an honest coordinator");
+        for value in ["1", "2"] {
+            producer.begin_transaction().expect("ready");
+            let record = Record::new("t").partition(0).value(value);
+            producer.send_and_wait(record).await.expect("written");
+            match tokio::time::timeout(patience, producer.commit_transaction()).await {
+                Ok(committed) => committed.expect("it stands"),
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_secs(60)).await;
+                    producer.commit_transaction().await.expect("it still stands");
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        let model = model.lock().expect("no panic");
+        let committed = |t: Option<u64>| t.is_some_and(|t| model.coordinator.is_committed(t));
+        assert_eq!(model.values_of(committed).len(), 2, "{patience:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn random_storms_leave_transactions_whole() {
     for seed in 0..200 {

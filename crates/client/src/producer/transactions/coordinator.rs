@@ -217,23 +217,27 @@ impl Transactions {
                     |response| response.error_code,
                 )
                 .await?;
+            // All at once and before anything else is waited for: whoever gives up waiting and asks
+            // again must not ask for the end of this transaction under the epoch of the next.
+            let mut state = self.lock();
             if version_2 && response.producer_id >= 0 {
-                self.lock().identity = Some(Identity {
+                state.identity = Some(Identity {
                     id: ProducerId(response.producer_id),
                     epoch: ProducerEpoch(response.producer_epoch),
                 });
             }
+            state.announced.clear();
+            state.begun_at_broker = false;
         }
         if !committing && !version_2 {
             // Dropped batches left gaps in the numbers; a new epoch starts them over.
-            self.get_identity(client).await?;
+            return self.get_identity(client).await;
         }
-        // A cluster may have been upgraded meanwhile.
-        let version_2 = self.learn_version(client).await?;
-        let mut state = self.lock();
-        state.version_2 = version_2;
-        state.announced.clear();
-        state.begun_at_broker = false;
+        // A cluster may have been upgraded meanwhile. The transaction has ended all the same.
+        match self.learn_version(client).await {
+            Ok(version_2) => self.lock().version_2 = version_2,
+            Err(error) => tracing::debug!(%error, "transaction.version is not known anew"),
+        }
         Ok(())
     }
 }
