@@ -454,6 +454,29 @@ async fn random_storms_of_faults_lose_and_double_nothing() {
     }
 }
 
+/// Batches that are refused for good stand between others that may be in the log.
+#[tokio::test(start_paused = true)]
+async fn refused_batches_among_failing_ones_lose_and_double_nothing() {
+    for seed in 0..200 {
+        let mut dice = Dice(seed + 2000);
+        let mut left = 20;
+        let chooser: Chooser = Box::new(move |asked| {
+            if asked != ApiKey::Produce || left == 0 || dice.draw(2) > 0 {
+                return Fault::None;
+            }
+            left -= 1;
+            match dice.draw(6) {
+                0 => Fault::LostBefore,
+                1 => Fault::LostAfter,
+                2 => Fault::Refused(ErrorCode::NotEnoughReplicas),
+                3 => Fault::DoneAndRefused(ErrorCode::NotLeaderOrFollower),
+                _ => Fault::Refused(ErrorCode::MessageTooLarge),
+            }
+        });
+        run(GroupProtocol::Classic, chooser).await.check(&format!("seed {seed}"));
+    }
+}
+
 /// Against lies nothing can be promised but that the client lives, ends and stays within memory.
 #[tokio::test(start_paused = true)]
 async fn lying_brokers_are_outlived() {
