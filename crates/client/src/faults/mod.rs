@@ -457,7 +457,7 @@ async fn random_storms_of_faults_lose_and_double_nothing() {
 /// Batches that are refused for good stand between others that may be in the log.
 #[tokio::test(start_paused = true)]
 async fn refused_batches_among_failing_ones_lose_and_double_nothing() {
-    for seed in 0..200 {
+    for seed in 0..700 {
         let mut dice = Dice(seed + 2000);
         let mut left = 20;
         let chooser: Chooser = Box::new(move |asked| {

@@ -52,7 +52,7 @@ pub(super) struct Queue {
     next_sequence: i32,
     /// The numbering has a gap; the next identity starts over.
     broken: bool,
-    /// The serial of the newest batch that was written.
+    /// The serial of the newest batch that was written, or given up and may be.
     last_written: Option<u64>,
 }
 
@@ -123,8 +123,8 @@ impl Queue {
         (self.recovering || self.broken) && !self.is_overtaken(batch)
     }
 
-    /// Reports whether a batch behind this one was written, which happens at a leader that knows
-    /// nothing of the producer.
+    /// Reports whether a batch behind this one was written, or may be, which happens at a leader that
+    /// knows nothing of the producer.
     fn is_overtaken(&self, batch: &Batch) -> bool {
         self.last_written.is_some_and(|serial| serial > batch.serial)
     }
@@ -232,6 +232,9 @@ impl Queue {
             }
             Verdict::GivenUp => {
                 self.broken |= batch.producer.is_some();
+                if batch.maybe_written {
+                    self.last_written = self.last_written.max(Some(batch.serial));
+                }
                 Some(batch)
             }
         }
