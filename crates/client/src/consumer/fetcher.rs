@@ -166,7 +166,7 @@ impl Fetcher {
                     });
                     continue;
                 }
-                if assigned.paused || all_full {
+                if assigned.paused || assigned.withheld || all_full {
                     left_out.extend(leader.map(|(leader, _)| leader));
                     continue;
                 }

@@ -51,9 +51,7 @@ impl Membership {
                 let moving: HashSet<_> = owned.difference(&assigned).cloned().collect();
                 let rejoin = !moving.is_empty();
                 if rejoin {
-                    self.wait_for_application().await;
-                    self.commit_if_automatic().await;
-                    self.give_up(moving, false).await;
+                    self.revoke(moving).await;
                 }
                 let new = assignment.iter().filter(|partition| !owned.contains(partition));
                 let new = new.cloned().collect();
@@ -73,11 +71,7 @@ impl Membership {
         let subscription = self.shared.lock().subscription_version;
         match self.keep_alive(subscription).await {
             End::Rebalance if cooperative => {}
-            End::Rebalance => {
-                self.wait_for_application().await;
-                self.commit_if_automatic().await;
-                self.give_up_all(false).await;
-            }
+            End::Rebalance => self.revoke_all().await,
             End::Lost => self.give_up_all(true).await,
             End::Idle => self.step_out().await,
             End::Closing => return ControlFlow::Break(()),
@@ -102,9 +96,7 @@ impl Membership {
             owned.filter(|partition| !topics.contains(&partition.topic)).cloned().collect()
         };
         if !unwanted.is_empty() {
-            self.wait_for_application().await;
-            self.commit_if_automatic().await;
-            self.give_up(unwanted, false).await;
+            self.revoke(unwanted).await;
         }
     }
 

@@ -11,8 +11,8 @@
 //! What is said to the group is in `joining` for the classic protocol and in `reconciling` for
 //! KIP-848; here is what both have in common. Heartbeats go out whatever the application does,
 //! also while it is told about a rebalance. Partitions are taken away only when the application
-//! comes back to poll, up to `max.poll.interval.ms`; an application that does not come back at all
-//! loses its membership, as in Java.
+//! comes back to poll, up to `max.poll.interval.ms`, and from then until they are gone it is given
+//! nothing of them. An application that does not come back at all loses its membership, as in Java.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -127,9 +127,7 @@ impl Membership {
                 return true;
             }
             if !self.shared.lock().member.id.is_empty() {
-                self.wait_for_application().await;
-                self.commit_if_automatic().await;
-                self.give_up_all(false).await;
+                self.revoke_all().await;
                 self.leave_group().await;
             }
             if self.shared.matches_topics() {
@@ -249,6 +247,20 @@ impl Membership {
         self.shared.fetch_work.notify_one();
     }
 
+    /// Takes all partitions away once the application is done with what it has of them.
+    pub(super) async fn revoke_all(&mut self) {
+        self.divided = None;
+        let owned = self.shared.lock().partitions.keys().cloned().collect();
+        self.revoke(owned).await;
+    }
+
+    /// Takes partitions away once the application is done with what it has of them.
+    pub(super) async fn revoke(&mut self, leaving: HashSet<TopicPartition>) {
+        self.wait_for_application(&leaving).await;
+        self.commit_if_automatic().await;
+        self.give_up(leaving, false).await;
+    }
+
     /// Takes all partitions away, after telling the application.
     pub(super) async fn give_up_all(&mut self, lost: bool) {
         self.divided = None;
@@ -261,6 +273,7 @@ impl Membership {
         if gone.is_empty() {
             return;
         }
+        self.shared.lock().withhold(&gone);
         if let Some(listener) = self.shared.listener() {
             let mut gone: Vec<_> = gone.iter().cloned().collect();
             gone.sort_unstable();
@@ -294,20 +307,28 @@ impl Membership {
         }
     }
 
-    /// Waits until the application is done with what the last poll gave it.
-    pub(super) async fn wait_for_application(&mut self) {
+    /// Waits until the application is done with what it has of these partitions, and gives it
+    /// nothing more of them: who is slower than fetching would never be done. They are to be given
+    /// up afterwards.
+    pub(super) async fn wait_for_application(&mut self, leaving: &HashSet<TopicPartition>) {
         let shared = self.shared.clone();
+        let give_up_at = {
+            let mut state = shared.lock();
+            state.withhold(leaving);
+            // The group does not wait longer either, whatever the application does meanwhile.
+            state.last_poll + shared.config.max_poll_interval
+        };
         let done = async move {
             loop {
-                let give_up_at = {
+                let work = shared.group_work.notified();
+                {
                     let mut state = shared.lock();
-                    if !state.lent || state.closing {
+                    let busy = state.lent.as_ref().is_some_and(|lent| leaving.contains(lent));
+                    if !busy || state.closing {
                         return;
                     }
                     state.poll_awaited = true;
-                    state.last_poll + shared.config.max_poll_interval
-                };
-                let work = shared.group_work.notified();
+                }
                 if tokio::time::timeout_at(give_up_at, work).await.is_err() {
                     return;
                 }

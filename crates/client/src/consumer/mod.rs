@@ -69,7 +69,8 @@ pub use streams::{
 /// Is told when partitions come and go.
 ///
 /// Partitions are not taken away while the application works on records of theirs: a rebalance
-/// waits for the next poll, up to `max.poll.interval.ms`.
+/// waits for the next poll, up to `max.poll.interval.ms`. From then on polls give no records of
+/// them, also while the listener is called; those that stay are read on.
 pub trait RebalanceListener: Send + Sync + 'static {
     /// Is called after partitions were given to this consumer.
     fn assigned<'a>(&'a self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, ()> {
@@ -353,7 +354,7 @@ impl Consumer {
             state.mark_processed();
             state.last_poll = Instant::now();
             state.polling = true;
-            state.lent = false;
+            state.lent = None;
             if std::mem::take(&mut state.poll_awaited) {
                 shared.group_work.notify_one();
             }
@@ -371,7 +372,7 @@ impl Consumer {
                     return Err(error);
                 }
                 let records = state.take_ready();
-                state.lent = records.is_some();
+                state.lent = records.as_ref().map(|records| records.partition().clone());
                 (records, std::mem::take(&mut state.room_awaited))
             };
             // There is room, too, if nothing is left to be taken.

@@ -151,7 +151,7 @@ impl Membership {
             let span = self.rebalance_span();
             span.record("revoked", gone.len());
             let giving_up = async {
-                self.wait_for_application().await;
+                self.wait_for_application(&gone).await;
                 self.commit_if_automatic().await;
                 if self.reconciliation.end.is_none() {
                     self.give_up(gone, false).await;

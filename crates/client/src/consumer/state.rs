@@ -89,6 +89,8 @@ pub(super) struct Partition {
     /// When a broker last answered what there is from where this consumer is.
     pub(super) answered: Option<Instant>,
     pub(super) paused: bool,
+    /// It is being taken away: nothing of it is given out any more.
+    pub(super) withheld: bool,
     buffered: VecDeque<Records>,
     buffered_bytes: usize,
 }
@@ -114,8 +116,8 @@ pub(super) struct State {
     pub(super) subscription_version: u64,
     pub(super) assigned_by_hand: bool,
     pub(super) closing: bool,
-    /// Whether the application holds records that the last poll gave it.
-    pub(super) lent: bool,
+    /// The partition whose records the application holds, from the last poll.
+    pub(super) lent: Option<TopicPartition>,
     pub(super) last_poll: Instant,
     /// Whether the application waits inside a poll.
     pub(super) polling: bool,
@@ -154,7 +156,7 @@ impl State {
             subscription_version: 0,
             assigned_by_hand: false,
             closing: false,
-            lent: false,
+            lent: None,
             last_poll: Instant::now(),
             polling: false,
             poll_awaited: false,
@@ -180,6 +182,7 @@ impl State {
             high_watermark: None,
             answered: None,
             paused: false,
+            withheld: false,
             buffered: VecDeque::new(),
             buffered_bytes: 0,
         };
@@ -192,6 +195,15 @@ impl State {
         self.partitions.retain(|partition, _| !gone.contains(partition));
         self.ready.retain(|partition| !gone.contains(partition));
         self.forget_missing_offsets(|partition| gone.contains(partition));
+    }
+
+    /// Gives out nothing more of partitions that are about to be removed.
+    pub(super) fn withhold(&mut self, leaving: &HashSet<TopicPartition>) {
+        for partition in leaving {
+            if let Some(state) = self.partitions.get_mut(partition) {
+                state.withheld = true;
+            }
+        }
     }
 
     /// Moves a partition to `start`.
@@ -277,7 +289,7 @@ impl State {
     pub(super) fn take_ready(&mut self) -> Option<Records> {
         while let Some(partition) = self.ready.pop_front() {
             let Some(state) = self.partitions.get_mut(&partition) else { continue };
-            if state.paused {
+            if state.paused || state.withheld {
                 continue;
             }
             let Some(records) = state.buffered.pop_front() else { continue };

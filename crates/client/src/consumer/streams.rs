@@ -161,7 +161,7 @@ impl Membership {
         };
         if left != self.streams.owned {
             if !gone.is_empty() {
-                self.wait_for_application().await;
+                self.wait_for_application(&gone).await;
                 if self.has_ended() {
                     return true;
                 }

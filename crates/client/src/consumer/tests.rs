@@ -1,6 +1,8 @@
 //! A consumer against a scripted log.
 
-use std::collections::VecDeque;
+mod grouping;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -79,37 +81,37 @@ fn broker(errors: &[ErrorCode]) -> (ScriptedBroker, Arc<Mutex<Asked>>) {
                 }
             }
             ApiKey::ListOffsets => list_offsets(&request),
-            ApiKey::FindCoordinator => {
-                let coordinator = Coordinator {
-                    node_id: 1,
-                    host: "broker".into(),
-                    port: 9092,
-                    ..Coordinator::default()
-                };
-                let coordinators = vec![coordinator];
-                send(&request, &FindCoordinatorResponse { coordinators, ..Default::default() })
-            }
+            ApiKey::FindCoordinator => send(&request, &coordinator()),
             ApiKey::OffsetCommit => {
                 let commit: OffsetCommitRequest = body(&request);
                 book.commits.push(commit.topics[0].partitions[0].committed_offset);
-                let topics = commit.topics.into_iter().map(|topic| {
-                    let partitions = topic.partitions.iter().map(|partition| {
-                        let partition_index = partition.partition_index;
-                        OffsetCommitResponsePartition { partition_index, error_code: 0 }
-                    });
-                    OffsetCommitResponseTopic {
-                        name: topic.name,
-                        partitions: partitions.collect(),
-                        ..Default::default()
-                    }
-                });
-                let topics = topics.collect();
-                send(&request, &OffsetCommitResponse { topics, ..Default::default() })
+                send(&request, &all_committed(commit))
             }
             other => panic!("{other:?} was not expected"),
         }
     });
     (broker, asked)
+}
+
+fn coordinator() -> FindCoordinatorResponse {
+    let coordinator =
+        Coordinator { node_id: 1, host: "broker".into(), port: 9092, ..Coordinator::default() };
+    FindCoordinatorResponse { coordinators: vec![coordinator], ..Default::default() }
+}
+
+fn all_committed(commit: OffsetCommitRequest) -> OffsetCommitResponse {
+    let topics = commit.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            let partition_index = partition.partition_index;
+            OffsetCommitResponsePartition { partition_index, error_code: 0 }
+        });
+        OffsetCommitResponseTopic {
+            name: topic.name,
+            partitions: partitions.collect(),
+            ..Default::default()
+        }
+    });
+    OffsetCommitResponse { topics: topics.collect(), ..Default::default() }
 }
 
 fn fetched(code: ErrorCode, records: Option<Bytes>) -> FetchResponse {
@@ -129,13 +131,17 @@ fn fetched(code: ErrorCode, records: Option<Bytes>) -> FetchResponse {
 
 fn list_offsets(request: &RequestFrame) -> Reply {
     let asked: ListOffsetsRequest = body(request);
-    let offset = match asked.topics[0].partitions[0].timestamp {
-        EARLIEST => FIRST,
-        LATEST => END,
-        _ => -1,
-    };
-    let partition = ListOffsetsPartitionResponse { offset, ..Default::default() };
-    let topic = ListOffsetsTopicResponse { name: "t".into(), partitions: vec![partition] };
+    let partitions = asked.topics[0].partitions.iter().map(|partition| {
+        let offset = match partition.timestamp {
+            EARLIEST => FIRST,
+            LATEST => END,
+            _ => -1,
+        };
+        let partition_index = partition.partition_index;
+        ListOffsetsPartitionResponse { partition_index, offset, ..Default::default() }
+    });
+    let partitions = partitions.collect();
+    let topic = ListOffsetsTopicResponse { name: "t".into(), partitions };
     send(request, &ListOffsetsResponse { topics: vec![topic], ..Default::default() })
 }
 
