@@ -4,19 +4,22 @@ use std::collections::HashMap;
 
 use fleuve_protocol::ErrorCode;
 use fleuve_types::TopicPartition;
+use futures_util::FutureExt;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::offsets::{self, Committed};
-use super::{Consumer, Shared, state};
+use super::{Consumer, Shared};
+use crate::BoxFuture;
 use crate::error::Result;
 
 impl Consumer {
     /// Commits the positions after everything that was given out, and waits for it.
     pub async fn commit(&self) -> Result<()> {
         self.mark_given();
-        let offsets = self.shared.lock().uncommitted();
-        self.shared.commit(offsets).await
+        let (offsets, turn) = self.shared.begin_commit();
+        self.shared.commit_these(offsets, turn).await
     }
 
     /// Commits as [`Consumer::commit`] does, but in the background; `done` is told how it went.
@@ -24,18 +27,16 @@ impl Consumer {
     /// Commits take effect in the order they were asked for.
     pub fn commit_async(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
         self.mark_given();
-        let offsets = self.shared.lock().uncommitted();
-        let offsets = offsets.into_iter().map(|(partition, place)| (partition, place.into()));
-        let offsets = offsets.collect();
+        let (offsets, turn) = self.shared.begin_commit();
         let shared = self.shared.clone();
-        tokio::spawn(async move { done(shared.commit_these(offsets).await) });
+        tokio::spawn(async move { done(shared.commit_these(offsets, turn).await) });
     }
 
     /// Commits these offsets: for each partition the next one to be read.
     pub async fn commit_offsets(&self, offsets: HashMap<TopicPartition, i64>) -> Result<()> {
         let offsets = offsets.into_iter();
         let offsets = offsets.map(|(partition, offset)| (partition, Committed::at(offset)));
-        self.shared.commit_these(offsets.collect()).await
+        self.commit_with_metadata(offsets.collect()).await
     }
 
     /// Commits these offsets with their leader epochs and texts.
@@ -43,7 +44,8 @@ impl Consumer {
         &self,
         offsets: HashMap<TopicPartition, Committed>,
     ) -> Result<()> {
-        self.shared.commit_these(offsets).await
+        let turn = self.shared.line_up();
+        self.shared.commit_these(offsets, turn).await
     }
 
     /// Returns what the application has been given and not committed: for each partition the next
@@ -79,18 +81,34 @@ impl Consumer {
     }
 }
 
+/// A place in the line of commits.
+pub(super) type Turn = BoxFuture<'static, OwnedMutexGuard<()>>;
+
 impl Shared {
-    pub(super) async fn commit(
-        &self,
-        offsets: HashMap<TopicPartition, state::Place>,
-    ) -> Result<()> {
-        let offsets = offsets.into_iter().map(|(partition, place)| (partition, place.into()));
-        self.commit_these(offsets.collect()).await
+    /// Takes a place in the line of commits, at once and not when it is first waited for.
+    fn line_up(&self) -> Turn {
+        // A task out of budget would be sent away before it has its place.
+        let turn = tokio::task::unconstrained(self.committing.clone().lock_owned());
+        let mut turn: Turn = Box::pin(turn);
+        match turn.as_mut().now_or_never() {
+            Some(guard) => Box::pin(std::future::ready(guard)),
+            None => turn,
+        }
+    }
+
+    /// Returns what is to be committed, with its place in the line: no commit of older positions
+    /// can come behind it.
+    pub(super) fn begin_commit(&self) -> (HashMap<TopicPartition, Committed>, Turn) {
+        let state = self.lock();
+        let offsets = state.uncommitted().into_iter();
+        let offsets = offsets.map(|(partition, place)| (partition, place.into())).collect();
+        (offsets, self.line_up())
     }
 
     pub(super) async fn commit_these(
         &self,
         offsets: HashMap<TopicPartition, Committed>,
+        turn: Turn,
     ) -> Result<()> {
         let span = tracing::debug_span!(
             "commit",
@@ -98,15 +116,19 @@ impl Shared {
             partitions = offsets.len(),
             error = tracing::field::Empty
         );
-        let done = self.commit_in_turn(offsets).instrument(span.clone()).await;
+        let done = self.commit_in_turn(offsets, turn).instrument(span.clone()).await;
         if let Err(error) = &done {
             span.record("error", tracing::field::display(error));
         }
         done
     }
 
-    async fn commit_in_turn(&self, offsets: HashMap<TopicPartition, Committed>) -> Result<()> {
-        let _turn = self.committing.lock().await;
+    async fn commit_in_turn(
+        &self,
+        offsets: HashMap<TopicPartition, Committed>,
+        turn: Turn,
+    ) -> Result<()> {
+        let _turn = turn.await;
         let began = Instant::now();
         let instance = self.config.group_instance_id.as_deref();
         let mut retrying = self.client.retrying("OffsetCommit");

@@ -415,13 +415,13 @@ impl Membership {
         if !config.auto_commit || config.group_id.is_none() {
             return;
         }
-        let offsets = self.shared.lock().uncommitted();
+        let (offsets, turn) = self.shared.begin_commit();
         if offsets.is_empty() {
             return;
         }
         // A heartbeat must not wait for a coordinator that is slow to take commits.
         let shared = self.shared.clone();
-        let commit = async move { shared.commit(offsets).await };
+        let commit = async move { shared.commit_these(offsets, turn).await };
         if let Err(error) = self.while_alive(commit).await {
             tracing::warn!(group = self.group, %error, "automatic commit failed");
         }

@@ -159,7 +159,7 @@ struct Shared {
     group_work: Notify,
     counters: metrics::Counters,
     /// Held during a commit, so that commits take effect in the order they were asked for.
-    committing: tokio::sync::Mutex<()>,
+    committing: Arc<tokio::sync::Mutex<()>>,
     /// Becomes true when the membership task has ended.
     left: tokio::sync::watch::Sender<bool>,
 }
@@ -219,7 +219,7 @@ impl Consumer {
             ready: Notify::new(),
             group_work: Notify::new(),
             counters: metrics::Counters::default(),
-            committing: tokio::sync::Mutex::default(),
+            committing: Arc::default(),
             left: tokio::sync::watch::Sender::new(false),
         });
         tokio::spawn(fetcher::Fetcher::new(shared.clone()).run());

@@ -302,3 +302,24 @@ async fn a_listener_may_poll_and_commit() {
         assert_eq!(consumer.assignment(), []);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn commits_take_effect_in_the_order_they_were_asked_for() {
+    let (broker, group) = group(&[0]);
+    let consumer = member(&broker, GroupProtocol::Classic);
+    work(&consumer, Duration::from_secs(1)).await;
+    // The first of them is still under way when the others are asked for.
+    group.lock().expect("no panic").commit_takes = WORK;
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        consumer.poll(WORK).await.expect("readable").expect("records");
+        asked.push(consumer.positions_to_commit()[&partition()].offset);
+        consumer.commit_async(|result| result.expect("committed"));
+    }
+    consumer.poll(WORK).await.expect("readable").expect("records");
+    asked.push(consumer.positions_to_commit()[&partition()].offset);
+    consumer.commit().await.expect("committed");
+    let group = group.lock().expect("no panic");
+    let committed: Vec<_> = group.commits.iter().map(|(_, offset)| *offset).collect();
+    assert_eq!(committed, asked);
+}
