@@ -73,10 +73,11 @@ impl Consumer {
         state.mark_processed();
         // Whoever holds the lock is waiting in a poll, and then nothing is held back.
         if let Ok(singly) = self.singly.try_lock()
-            && let Some((partition, place)) = &singly.given
-            && let Ok(assigned) = state.assigned_mut(partition)
+            && let (Some(records), Some(place)) = (&singly.records, singly.given)
+            && state.is_current(records)
+            && let Ok(assigned) = state.assigned_mut(records.partition())
         {
-            assigned.processed = Some(*place);
+            assigned.processed = Some(place);
         }
     }
 }

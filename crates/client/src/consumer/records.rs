@@ -29,6 +29,8 @@ pub struct Records {
     batches: Vec<Decoded>,
     bytes: usize,
     count: usize,
+    /// The consumer's word for when it was sent to where this was read; see `state`.
+    pub(super) sent: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +93,7 @@ impl Records {
             batches: Vec::new(),
             bytes: 0,
             count: 0,
+            sent: 0,
         };
         for batch in batches(pieces) {
             let corrupt = |offset: i64, error: BatchError| Error::CorruptRecords {

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use fleuve_types::TopicPartition;
 use tokio::time::Instant;
 
 use super::records::{OwnedRecord, Records};
@@ -15,15 +14,17 @@ use crate::error::Result;
 pub(super) struct Singly {
     pub(super) records: Option<Records>,
     pub(super) batch: VecDeque<OwnedRecord>,
-    /// The record given last.
-    pub(super) given: Option<(TopicPartition, state::Place)>,
+    /// The place behind the record of `records` that was given last.
+    pub(super) given: Option<state::Place>,
 }
 
 impl Consumer {
     /// Waits up to `timeout` for the next record; `None` if none came.
     ///
     /// [`Consumer::commit`] commits up to the record given last; automatic commits go by whole polls,
-    /// and never by a record that was not given. A convenience that costs an allocation per batch; [`Consumer::poll`] costs none per record.
+    /// and never by a record that was not given. What is left of a poll is dropped when its
+    /// partition is sought or taken away. A convenience that costs an allocation per batch;
+    /// [`Consumer::poll`] costs none per record.
     pub async fn next(&self, timeout: Duration) -> Result<Option<OwnedRecord>> {
         let mut singly = self.singly.lock().await;
         loop {
@@ -41,13 +42,18 @@ impl Consumer {
     /// Takes the next of the records that a poll has brought, if any is left of a partition that
     /// is still ours.
     pub(super) fn take_single(&self, singly: &mut Singly) -> Option<OwnedRecord> {
+        let mut state = self.shared.lock();
+        if !state.is_current(singly.records.as_ref()?) {
+            // It was sought, or somebody else may have read on meanwhile.
+            *singly = Singly::default();
+            return None;
+        }
         loop {
             if let Some(record) = singly.batch.pop_front() {
-                let partition = TopicPartition::new(record.topic.clone(), record.partition);
                 let place = state::Place { offset: record.offset + 1, epoch: record.leader_epoch };
-                singly.given = Some((partition, place));
+                singly.given = Some(place);
                 // Asking for the next record shows that the application is alive.
-                self.shared.lock().last_poll = Instant::now();
+                state.last_poll = Instant::now();
                 return Some(record);
             }
             singly.batch = singly.records.as_mut().and_then(Records::take_batch)?;

@@ -71,6 +71,9 @@ impl Place {
 /// One assigned partition.
 pub(super) struct Partition {
     pub(super) version: u64,
+    /// The version when it was assigned or sought last. Records of before are of no use any more;
+    /// those that a poll gave before the log was truncated are.
+    pub(super) sent: u64,
     pub(super) position: Position,
     /// Not to be asked about before this time, after a failure.
     pub(super) not_before: Option<Instant>,
@@ -171,6 +174,7 @@ impl State {
         let version = self.new_version();
         let mut added = Partition {
             version,
+            sent: version,
             position: Position::Committed,
             not_before: None,
             fetch: Place::at(0),
@@ -209,7 +213,9 @@ impl State {
     /// Moves a partition to `start`.
     pub(super) fn seek(&mut self, partition: &TopicPartition, start: Start) -> Result<()> {
         let version = self.new_version();
-        self.assigned_mut(partition)?.go_to(start, version);
+        let state = self.assigned_mut(partition)?;
+        state.go_to(start, version);
+        state.sent = version;
         self.ready.retain(|ready| ready != partition);
         self.forget_missing_offsets(|sought| sought == partition);
         Ok(())
@@ -267,7 +273,7 @@ impl State {
     }
 
     /// Keeps a fetched answer, unless the partition has moved since it was asked for, or another broker has answered.
-    pub(super) fn store(&mut self, records: Records, version: u64) -> bool {
+    pub(super) fn store(&mut self, mut records: Records, version: u64) -> bool {
         let Some(state) = self.partitions.get_mut(records.partition()) else { return false };
         if !state.awaits(version, records.fetch_offset()) {
             return false;
@@ -275,6 +281,7 @@ impl State {
         state.fetch = Place { offset: records.next_offset(), epoch: records.last_epoch() };
         state.high_watermark = Some(records.high_watermark());
         state.buffered_bytes += records.bytes();
+        records.sent = state.sent;
         self.ready.push_back(records.partition().clone());
         state.buffered.push_back(records);
         true
@@ -301,6 +308,12 @@ impl State {
             }
         }
         None
+    }
+
+    /// Reports whether the partition of these records has been read on from there ever since.
+    pub(super) fn is_current(&self, records: &Records) -> bool {
+        let state = self.partitions.get(records.partition());
+        state.is_some_and(|state| state.sent == records.sent)
     }
 
     /// Counts everything that was given out as worked on.

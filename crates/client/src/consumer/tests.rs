@@ -245,6 +245,28 @@ async fn a_seek_drops_what_was_fetched_ahead() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_seek_drops_what_is_left_of_a_poll() {
+    let (broker, asked) = broker(&[]);
+    let config = ConsumerConfig {
+        group_id: Some("g".to_owned()),
+        auto_commit: false,
+        ..ConsumerConfig::default()
+    };
+    let consumer = consumer(&broker, config, Start::Beginning).await;
+    let next = async || {
+        // Longer than the request that waits at the end of the log.
+        let record = consumer.next(Duration::from_secs(60)).await.expect("readable");
+        record.expect("a record").offset
+    };
+    assert_eq!([next().await, next().await], [FIRST, FIRST + 1]);
+    consumer.seek(&partition(), Start::Offset(145)).expect("assigned");
+    consumer.commit().await.expect("committed");
+    assert_eq!([next().await, next().await], [145, 146]);
+    consumer.commit().await.expect("committed");
+    assert_eq!(asked.lock().expect("no panic").commits, [145, 147]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_paused_partition_gives_nothing_until_it_is_resumed() {
     let (broker, _) = broker(&[]);
     let consumer = consumer(&broker, ConsumerConfig::default(), Start::Beginning).await;

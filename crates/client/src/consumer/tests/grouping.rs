@@ -323,3 +323,27 @@ async fn commits_take_effect_in_the_order_they_were_asked_for() {
     let committed: Vec<_> = group.commits.iter().map(|(_, offset)| *offset).collect();
     assert_eq!(committed, asked);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_poll_ends_with_the_assignment() {
+    let (broker, group) = group(&[0]);
+    let consumer = member(&broker, GroupProtocol::Consumer);
+    let next = async || {
+        let record = consumer.next(Duration::from_secs(5)).await.expect("readable");
+        record.expect("a record").offset
+    };
+    assert_eq!(next().await, FIRST);
+    // The application is away for so long that the partition goes to somebody else, who reads on.
+    group.lock().expect("no panic").target = vec![];
+    tokio::time::sleep(consumer.shared.config.max_poll_interval).await;
+    while !consumer.assignment().is_empty() {
+        tokio::time::sleep(WORK).await;
+    }
+    {
+        let mut group = group.lock().expect("no panic");
+        group.committed.insert(0, 500);
+        group.target = vec![0];
+    }
+    assert_eq!(next().await, 500);
+    assert_eq!(consumer.positions_to_commit()[&partition()].offset, 501);
+}
