@@ -10,14 +10,21 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::offsets::{self, Committed};
+use super::state::Member;
 use super::{Consumer, Shared};
 use crate::BoxFuture;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 impl Consumer {
     /// Commits the positions after everything that was given out, and waits for it.
+    ///
+    /// A consumer that has subscribed commits as a member of its group. Outside of it every commit
+    /// fails with UNKNOWN_MEMBER_ID or ILLEGAL_GENERATION, and so does this one if the group has
+    /// given the member up since the last poll, with records that were not committed: others read
+    /// them again. The next poll is in the group again.
     pub async fn commit(&self) -> Result<()> {
         self.mark_given();
+        self.shared.check_forfeited()?;
         let (offsets, turn) = self.shared.begin_commit();
         self.shared.commit_these(offsets, turn).await
     }
@@ -27,9 +34,15 @@ impl Consumer {
     /// Commits take effect in the order they were asked for.
     pub fn commit_async(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
         self.mark_given();
+        let forfeited = self.shared.check_forfeited();
         let (offsets, turn) = self.shared.begin_commit();
         let shared = self.shared.clone();
-        tokio::spawn(async move { done(shared.commit_these(offsets, turn).await) });
+        tokio::spawn(async move {
+            done(match forfeited {
+                Ok(()) => shared.commit_these(offsets, turn).await,
+                Err(error) => Err(error),
+            });
+        });
     }
 
     /// Commits these offsets: for each partition the next one to be read.
@@ -86,6 +99,34 @@ impl Consumer {
 pub(super) type Turn = BoxFuture<'static, OwnedMutexGuard<()>>;
 
 impl Shared {
+    /// Returns in whose name to commit. Nobody's is good enough for partitions that no group gives.
+    fn committing_member(&self, offsets: &HashMap<TopicPartition, Committed>) -> Result<Member> {
+        let state = self.lock();
+        let member = state.member.clone();
+        let is_outside = member.id.is_empty() || member.generation < 0;
+        // A group without members takes commits of nobody: those of one that it has given up, too.
+        if is_outside && state.reads_for_group() && !offsets.is_empty() {
+            return Err(self.outside(&member));
+        }
+        Ok(member)
+    }
+
+    /// Fails if records that were given out went to others before they were committed.
+    fn check_forfeited(&self) -> Result<()> {
+        if self.lock().forfeited { Err(self.outside(&Member::default())) } else { Ok(()) }
+    }
+
+    /// What the group would answer if it could tell.
+    fn outside(&self, member: &Member) -> Error {
+        let code = match member.id.is_empty() {
+            true => ErrorCode::UnknownMemberId,
+            false => ErrorCode::IllegalGeneration,
+        };
+        let subject = format!("group {}", self.config.group_id.as_deref().unwrap_or_default());
+        let words = "nothing was committed: the consumer was not a member all the time since its last poll, and others may have its partitions";
+        Error::broker_said(subject, code, Some(words))
+    }
+
     /// Takes a place in the line of commits, at once and not when it is first waited for.
     fn line_up(&self) -> Turn {
         // A task out of budget would be sent away before it has its place.
@@ -134,7 +175,7 @@ impl Shared {
         let instance = self.config.group_instance_id.as_deref();
         let mut retrying = self.client.retrying("OffsetCommit");
         loop {
-            let member = self.lock().member.clone();
+            let member = self.committing_member(&offsets)?;
             let committed =
                 offsets::commit(&self.client, self.group()?, &member, instance, &offsets).await;
             match committed {

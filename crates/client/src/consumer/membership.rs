@@ -273,7 +273,13 @@ impl Membership {
         if gone.is_empty() {
             return;
         }
-        self.shared.lock().withhold(&gone);
+        {
+            let mut state = self.shared.lock();
+            state.withhold(&gone);
+            if lost {
+                state.forfeit(&gone);
+            }
+        }
         if let Some(listener) = self.shared.listener() {
             let mut gone: Vec<_> = gone.iter().cloned().collect();
             gone.sort_unstable();

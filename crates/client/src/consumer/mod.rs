@@ -355,6 +355,7 @@ impl Consumer {
             state.last_poll = Instant::now();
             state.polling = true;
             state.lent = None;
+            state.forfeited = false;
             if std::mem::take(&mut state.poll_awaited) {
                 shared.group_work.notify_one();
             }

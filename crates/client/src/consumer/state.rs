@@ -88,6 +88,8 @@ pub(super) struct Partition {
     /// Everything before it has been worked on: what a commit says.
     pub(super) processed: Option<Place>,
     pub(super) committed: Option<i64>,
+    /// Whether records of it were given out.
+    given: bool,
     pub(super) high_watermark: Option<i64>,
     /// When a broker last answered what there is from where this consumer is.
     pub(super) answered: Option<Instant>,
@@ -130,6 +132,9 @@ pub(super) struct State {
     /// Whether the fetcher asks for nothing more until the application has taken something.
     pub(super) room_awaited: bool,
     pub(super) member: Member,
+    /// Whether the group gave partitions to others since the last poll, with records that were
+    /// given out and not committed.
+    pub(super) forfeited: bool,
     /// Whether a JoinGroup is under way, whose answer brings another generation.
     pub(super) joining: bool,
 }
@@ -165,6 +170,7 @@ impl State {
             poll_awaited: false,
             room_awaited: false,
             joining: false,
+            forfeited: false,
             member: Member::default(),
         }
     }
@@ -183,6 +189,7 @@ impl State {
             consumed: Place::at(0),
             processed: None,
             committed: None,
+            given: false,
             high_watermark: None,
             answered: None,
             paused: false,
@@ -210,6 +217,14 @@ impl State {
         }
     }
 
+    /// Notes what the application cannot commit any more of partitions that are lost.
+    pub(super) fn forfeit(&mut self, lost: &HashSet<TopicPartition>) {
+        let mut states = lost.iter().filter_map(|partition| self.partitions.get(partition));
+        let forfeits =
+            |state: &Partition| state.given && state.committed != Some(state.consumed.offset);
+        self.forfeited |= states.any(forfeits);
+    }
+
     /// Moves a partition to `start`.
     pub(super) fn seek(&mut self, partition: &TopicPartition, start: Start) -> Result<()> {
         let version = self.new_version();
@@ -231,6 +246,12 @@ impl State {
     /// Reports whether there is something to join a group for.
     pub(super) fn is_subscribed(&self) -> bool {
         !self.subscription.is_empty() || self.pattern.is_some()
+    }
+
+    /// Reports whether a group gives the partitions, which it may do for a moment longer than the
+    /// subscription.
+    pub(super) fn reads_for_group(&self) -> bool {
+        self.is_subscribed() || !self.assigned_by_hand && !self.partitions.is_empty()
     }
 
     /// Subscribes to the topics in `names` that the pattern matches, if they are not the same as
@@ -304,6 +325,7 @@ impl State {
             state.consumed = Place { offset: records.next_offset(), epoch: records.last_epoch() };
             // Control records move the position and are of no use to the application.
             if records.bytes() > 0 {
+                state.given = true;
                 return Some(records);
             }
         }

@@ -347,3 +347,32 @@ async fn what_is_left_of_a_poll_ends_with_the_assignment() {
     assert_eq!(next().await, 500);
     assert_eq!(consumer.positions_to_commit()[&partition()].offset, 501);
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_committed_outside_the_group() {
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        let (broker, group) = group(&[0]);
+        let consumer = member(&broker, protocol);
+        let by_hand = || consumer.commit_offsets(HashMap::from([(partition(), 900)]));
+        let code = |result: Result<()>| result.expect_err("nothing is committed").code();
+        assert_eq!(code(by_hand().await), Some(ErrorCode::UnknownMemberId), "not a member yet");
+        consumer.commit().await.expect("there is nothing to commit");
+        work(&consumer, Duration::from_secs(1)).await;
+        consumer.poll(WORK).await.expect("readable").expect("records");
+        // The application works for so long that it leaves the group.
+        tokio::time::sleep(consumer.shared.config.max_poll_interval + WORK).await;
+        assert_eq!(consumer.assignment(), []);
+        assert_eq!(code(consumer.commit().await), Some(ErrorCode::UnknownMemberId));
+        assert_eq!(code(by_hand().await), Some(ErrorCode::UnknownMemberId));
+        let (done, told) = tokio::sync::oneshot::channel();
+        consumer.commit_async(|result| drop(done.send(result)));
+        assert_eq!(code(told.await.expect("called")), Some(ErrorCode::UnknownMemberId));
+
+        work(&consumer, Duration::from_secs(1)).await;
+        consumer.commit().await.expect("a member again");
+        by_hand().await.expect("a member again");
+        let group = group.lock().expect("no panic");
+        let mut generations = group.commits.iter().map(|(generation, _)| *generation);
+        assert!(generations.all(|generation| generation > 0), "{:?}", group.commits);
+    }
+}
