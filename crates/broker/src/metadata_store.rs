@@ -152,6 +152,8 @@ fn log_config(settings: &MetadataLogSettings) -> LogConfig {
         retention_ms: None,
         segment_bytes: settings.segment_bytes,
         segment_ms: settings.segment_ms,
+        // After a crash one batch has a record for every partition: it must never be too large.
+        max_message_bytes: i32::MAX as u32,
         ..LogConfig::default()
     }
 }

@@ -71,6 +71,32 @@ fn create(log: &mut Log, index: u8) -> Result<(), LogError> {
     }
 }
 
+/// After a crash every partition gets another leader epoch, all in one batch.
+#[test]
+fn a_decision_may_be_as_large_as_it_has_to_be() {
+    const RECORDS: usize = 40_000;
+    let disk = new_disk();
+    let settings = BrokerSettings::default().metadata_log;
+    let reopen = || open(&environment(&disk), &disk, DIRECTORY.into(), &settings).expect("a log");
+    let value = topic(1).encode().expect("it fits");
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    for _ in 0..RECORDS {
+        let record =
+            NewRecord { timestamp: TimestampMs(NOW_MS), value: Some(&value), ..Default::default() };
+        builder.append(&record).expect("it fits");
+    }
+    let batch = builder.finish();
+    assert!(batch.len() > 2 << 20);
+    let mut found = reopen();
+    found
+        .log
+        .append(Append::from_coordinator(batch, LeaderEpoch(1)))
+        .expect("no size is too large");
+    found.log.flush().expect("there is room");
+    drop(found);
+    assert_eq!(reopen().records.len(), RECORDS);
+}
+
 /// Writes a checkpoint of everything and gives up what it replaces.
 fn take_checkpoint(disk: &SimDisk, found: &mut FoundMetadata) -> Result<(), MetadataStoreError> {
     let voter = Voter {
