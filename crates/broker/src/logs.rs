@@ -104,6 +104,39 @@ pub(crate) struct WantedLog<'a> {
     pub(crate) config: Arc<LogConfig>,
 }
 
+/// Sets the logs aside that bear the name of a topic that is alive and has a log of its own, as a
+/// directory brings back that was away when the topic was deleted and made again.
+fn set_namesakes_aside(manager: &LogManager, image: &Image, logs: Vec<Log>) -> Vec<Log> {
+    let is_alive = |log: &Log| {
+        let topic = image.topics().by_name(&log.partition().topic);
+        topic.is_some_and(|topic| log.topic_id() == Some(topic.id))
+    };
+    let alive: HashSet<TopicPartition> =
+        logs.iter().filter(|log| is_alive(log)).map(|log| log.partition().clone()).collect();
+    let mut kept: Vec<Log> = Vec::with_capacity(logs.len());
+    for log in logs {
+        let is_second = kept.last().is_some_and(|last| last.partition() == log.partition());
+        if is_alive(&log) || (!alive.contains(log.partition()) && !is_second) {
+            kept.push(log);
+            continue;
+        }
+        set_aside(manager, &log.partition().clone(), log);
+    }
+    kept
+}
+
+fn set_aside(manager: &LogManager, name: &TopicPartition, log: Log) {
+    match manager.set_aside(log) {
+        Ok(directory) => tracing::warn!(
+            partition = %name, directory = %directory.display(),
+            "setting aside a log that no topic claims; delete it by hand"
+        ),
+        Err(error) => {
+            tracing::error!(partition = %name, %error, "a stray log cannot be set aside");
+        }
+    }
+}
+
 impl Logs {
     /// Claims the directories and opens what is in them; blocks.
     pub(crate) fn open(
@@ -156,7 +189,7 @@ impl Logs {
         )?;
         let Opened { manager, logs, futures, failed, recovery, had_clean_shutdown } = opened;
         reserve.look();
-        let (metadata, _) = metadata.into_inner().unwrap_or_else(read)?;
+        let (metadata, image) = metadata.into_inner().unwrap_or_else(read)?;
         if metadata.records.is_empty() && !(logs.is_empty() && failed.is_empty()) {
             let count = logs.len() + failed.len();
             return Err(LogsError::NoMetadata { directory, count });
@@ -173,6 +206,7 @@ impl Logs {
         let by_name = |logs: Vec<Log>| {
             logs.into_iter().map(|log| (log.partition().clone(), log)).collect::<HashMap<_, _>>()
         };
+        let logs = set_namesakes_aside(&manager, &image, logs);
         let (found, futures) = (by_name(logs), by_name(futures));
         let opened = Self {
             environment,
@@ -278,7 +312,7 @@ impl Logs {
     pub(crate) fn take_future(&self, name: &TopicPartition, topic_id: Uuid) -> Option<Log> {
         let copy = self.futures.lock().remove(name)?;
         if copy.topic_id().is_some_and(|other| other != topic_id) {
-            self.set_aside(name, copy);
+            set_aside(&self.manager, name, copy);
             return None;
         }
         Some(copy)
@@ -308,6 +342,7 @@ impl Logs {
                         log.set_topic_id(topic_id)?;
                     }
                     log.set_config(config);
+                    self.note_place(&log, topic_id, assigned);
                     return Ok(log);
                 }
             }
@@ -315,12 +350,18 @@ impl Logs {
         self.check_absence(name, assigned)?;
         let preferred = self.preferred.lock().remove(name);
         let log = self.manager.create(name.clone(), topic_id, config, preferred.as_deref())?;
+        self.note_place(&log, topic_id, assigned);
+        Ok(log)
+    }
+
+    /// Sees to it that it is written down where a log lies: should that directory fail, it is not
+    /// made anew elsewhere.
+    fn note_place(&self, log: &Log, topic_id: Uuid, assigned: Uuid) {
         let directory = log.directory().parent().and_then(|root| self.manager.directory_id(root));
         if let Some(directory) = directory.filter(|id| *id != assigned) {
-            let partition = name.partition;
+            let partition = log.partition().partition;
             self.chosen.lock().push(DirectoryAssignment { topic_id, partition, directory });
         }
-        Ok(log)
     }
 
     /// Refuses to make a log anew that exists where we cannot get at it now.
@@ -357,19 +398,7 @@ impl Logs {
             !is_known
         });
         for (name, log) in logs.into_iter().chain(copies) {
-            self.set_aside(&name, log);
-        }
-    }
-
-    fn set_aside(&self, name: &TopicPartition, log: Log) {
-        match self.manager.set_aside(log) {
-            Ok(directory) => tracing::warn!(
-                partition = %name, directory = %directory.display(),
-                "setting aside a log that no topic claims; delete it by hand"
-            ),
-            Err(error) => {
-                tracing::error!(partition = %name, %error, "a stray log cannot be set aside");
-            }
+            set_aside(&self.manager, &name, log);
         }
     }
 

@@ -159,25 +159,38 @@ impl LogManager {
     }
 
     /// Keeps one of several logs of the same partition, which a crash in the last steps of a move
-    /// leaves behind: the one that reaches further, and any if they are equal.
+    /// leaves behind: the one that reaches further, and any if they are equal. What of another has
+    /// records that the kept one lacks is set aside. Logs of different topics of the same name all
+    /// stay: only the metadata tells which of them lives.
     pub(crate) fn settle_duplicates(&self, logs: &mut Vec<Log>) {
         logs.sort_by(|left, right| {
             let by_name = left.partition().cmp(right.partition());
-            by_name.then_with(|| right.log_end_offset().cmp(&left.log_end_offset()))
+            let by_id = left.topic_id().map(|id| id.0).cmp(&right.topic_id().map(|id| id.0));
+            let by_end = right.log_end_offset().cmp(&left.log_end_offset());
+            by_name.then(by_id).then(by_end)
         });
         let mut index = 1;
         while index < logs.len() {
-            if logs[index].partition() != logs[index - 1].partition() {
+            let kept = &logs[index - 1];
+            if (logs[index].partition(), logs[index].topic_id())
+                != (kept.partition(), kept.topic_id())
+            {
                 index += 1;
                 continue;
             }
+            let is_whole = holds_all_of(kept, &logs[index]);
             let surplus = logs.remove(index);
             let directory = surplus.directory().to_owned();
             tracing::warn!(
                 directory = %directory.display(), kept = %logs[index - 1].directory().display(),
-                "removing what a move between data directories left behind"
+                is_whole, "removing what a move between data directories left behind, or setting it \
+                 aside if what is kept lacks something of it"
             );
-            if let Err(error) = self.delete(surplus) {
+            let removed = match is_whole {
+                true => self.delete(surplus),
+                false => self.set_aside(surplus).map(drop),
+            };
+            if let Err(error) = removed {
                 tracing::error!(directory = %directory.display(), %error, "it cannot be removed");
             }
         }
@@ -187,6 +200,15 @@ impl LogManager {
         let random = &self.environment.random;
         u128::from(random.next_u64()) << 64 | u128::from(random.next_u64())
     }
+}
+
+/// Reports whether a log has all records of another, as far as epochs tell.
+fn holds_all_of(log: &Log, other: &Log) -> bool {
+    let Some(latest) = other.latest_epoch() else {
+        return other.log_end_offset() == other.log_start_offset();
+    };
+    let end = log.latest_epoch().and_then(|current| log.end_offset_for(latest, current));
+    end.is_some_and(|end| end.epoch == latest && end.end_offset >= other.log_end_offset())
 }
 
 /// Cuts off the copy what the log does not have; false if they have nothing in common.

@@ -251,6 +251,47 @@ async fn the_log_of_another_topic_of_the_same_name_is_set_aside() {
     assert!(root.path().join("words-0").is_dir(), "the topic begins anew");
 }
 
+/// A directory may have been away when its topic was deleted and made again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_topic_stays_beside_a_longer_one_of_an_earlier_topic() {
+    let root = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+    let away = tempfile::tempdir().expect("a temporary directory");
+    let [first, second] = two_directories(root.path());
+    let dirs = format!("{first},{second}");
+    let settings = [("log.dirs", dirs.as_str())];
+    let broker = TestBroker::start_in(Arc::clone(&root), &settings).await;
+    let mut client = broker.connect().await;
+    client.create_topic("words", 1).await;
+    for value in ["a", "b", "c"] {
+        assert_eq!(client.produce("words", 0, &[value]).await.error_code, 0);
+    }
+    drop(client);
+    broker.stop().await;
+    let old = [&first, &second].map(|root| Path::new(root).join("words-0"));
+    let old = old.iter().find(|path| path.exists()).expect("in one of them");
+    copy_directory(old, away.path());
+    let broker = TestBroker::start_in(Arc::clone(&root), &settings).await;
+    let mut client = broker.connect().await;
+    let request =
+        DeleteTopicsRequest { topic_names: vec![Str::from("words")], ..Default::default() };
+    assert_eq!(client.call(&request, 5).await.responses[0].error_code, 0);
+    client.create_topic("words", 1).await;
+    assert_eq!(client.produce("words", 0, &["precious"]).await.error_code, 0);
+    drop(client);
+    broker.stop().await;
+    let [in_first, in_second] = [&first, &second].map(|root| Path::new(root).join("words-0"));
+    let free = if in_first.exists() { &in_second } else { &in_first };
+    copy_directory(away.path(), free);
+    let broker = TestBroker::start_in(Arc::clone(&root), &settings).await;
+    let mut client = broker.connect().await;
+    assert_eq!(count(&mut client).await, 1, "the living topic has its record");
+    drop(client);
+    broker.stop().await;
+    let strays = [&first, &second].map(|root| directories_of(Path::new(root), "words-0."));
+    let is_stray = |path: &PathBuf| path.to_string_lossy().ends_with("-stray");
+    assert_eq!(strays.iter().flatten().filter(|path| is_stray(path)).count(), 1, "{strays:?}");
+}
+
 async fn start_on(disk: &SimDisk) -> (Broker, TestClient) {
     let components = Components { disk: Arc::new(disk.clone()), ..Components::default() };
     let keys = [("log.dirs", "/data/first,/data/second")];
