@@ -364,7 +364,12 @@ async fn a_record_that_fails_when_a_commit_begins_is_not_committed_without() {
         // The sender books a failed batch under this lock, which the commit waits for.
         let _state = shared.accumulator.lock();
         let commit = tokio::spawn(async move { producer.commit_transaction().await });
-        std::thread::sleep(Duration::from_millis(100));
+        // It has to say that it ends the transaction before it asks for the lock.
+        let asked = std::time::Instant::now();
+        while transactions.check_open().is_ok() {
+            assert!(asked.elapsed() < Duration::from_secs(20), "it waits for the lock first");
+            std::thread::yield_now();
+        }
         transactions.fail(&Error::broker_said("t-0", ErrorCode::MessageTooLarge, None));
         commit
     };
