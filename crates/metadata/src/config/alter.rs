@@ -13,21 +13,6 @@ use super::suggest::nearest;
 use super::topic::effective;
 use super::value::{Value, parse_list};
 
-/// Keys of TLS that are set for one listener while the broker runs, and for all of them only in the
-/// broker's file.
-const PER_LISTENER_KEYS: [&str; 10] = [
-    "ssl.key.password",
-    "ssl.keystore.certificate.chain",
-    "ssl.keystore.key",
-    "ssl.keystore.location",
-    "ssl.keystore.password",
-    "ssl.keystore.type",
-    "ssl.truststore.certificates",
-    "ssl.truststore.location",
-    "ssl.truststore.password",
-    "ssl.truststore.type",
-];
-
 /// What to do with the value of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlterOperation {
@@ -164,6 +149,13 @@ pub fn check_overrides(
     }
 }
 
+/// Reports whether a key of TLS is set for one listener while the broker runs, and for all of them
+/// only in the broker's file.
+fn is_of_one_listener(name: &str) -> bool {
+    let stores = ["ssl.keystore.", "ssl.truststore."];
+    name == "ssl.key.password" || stores.iter().any(|store| name.starts_with(store))
+}
+
 fn check_broker_key(scope: Scope, name: &str, all: &ConfigMap) -> Result<(), AlterError> {
     if let (Some((own_name, key)), Some(text)) = (served_listener_key(name), all.get(name)) {
         if scope == Scope::Cluster || *own_name != *name {
@@ -189,7 +181,7 @@ fn check_broker_key(scope: Scope, name: &str, all: &ConfigMap) -> Result<(), Alt
                 "Cannot update these configs dynamically: [{name}]"
             )));
         }
-        _ if PER_LISTENER_KEYS.contains(&name) => {
+        _ if is_of_one_listener(name) => {
             return Err(AlterError::NotAllowed(format!(
                 "These security configs can be dynamically updated only per-listener using the \
                  listener prefix: [{name}]"
