@@ -14,7 +14,7 @@ use fleuve_protocol::ErrorCode;
 use super::Connect;
 use super::choice::Choice;
 use super::grid::{Grid, assignment, coordinator};
-use super::resets::{Reset, forget, needs};
+use super::resets::{Reset, forget, needs, needs_groups, needs_no_state};
 use crate::commands::group::{Lag, lags};
 use crate::failure::{Failure, explain};
 use crate::output::{line, note};
@@ -83,16 +83,10 @@ impl Groups {
     /// Refuses actions without what they need, which the parser would not name.
     fn check(&self) -> Result<(), Failure> {
         if self.describe || self.delete || self.reset_offsets {
-            needs(
-                self.all_groups || !self.group.is_empty(),
-                "no group: pass --group NAME or --all-groups",
-            )?;
+            needs_groups(&self.group, self.all_groups)?;
         }
         if self.describe {
-            needs(
-                self.state.as_ref().is_none_or(String::is_empty),
-                "--describe takes --state without a value",
-            )?;
+            needs_no_state(self.state.as_deref())?;
         }
         // Apache's tool deletes all the same.
         needs(

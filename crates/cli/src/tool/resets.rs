@@ -156,6 +156,16 @@ pub(super) fn needs(is_there: bool, what: &str) -> Result<(), Failure> {
     if is_there { Ok(()) } else { Err(Failure::new(what)) }
 }
 
+/// Refuses what is done to groups if none is named.
+pub(super) fn needs_groups(named: &[String], all: bool) -> Result<(), Failure> {
+    needs(all || !named.is_empty(), "no group: pass --group NAME or --all-groups")
+}
+
+/// Refuses `--describe --state VALUE`: a value is for lists.
+pub(super) fn needs_no_state(state: Option<&str>) -> Result<(), Failure> {
+    needs(state.is_none_or(str::is_empty), "--describe takes --state without a value")
+}
+
 /// Makes a group forget partitions, and tells of each.
 pub(super) async fn forget(
     admin: &Admin,

@@ -12,7 +12,7 @@ use fleuve_client::admin::{GroupDescription, GroupListing};
 use super::Connect;
 use super::choice::Choice;
 use super::grid::{Grid, assignment, coordinator, or_dash};
-use super::resets::needs;
+use super::resets::{needs, needs_groups, needs_no_state};
 use crate::commands::share::starts;
 use crate::failure::{Failure, explain};
 use crate::output::{line, note};
@@ -90,16 +90,10 @@ impl Shares {
     /// Refuses actions without what they need, which the parser would not name.
     fn check(&self) -> Result<(), Failure> {
         if self.describe || self.delete {
-            needs(
-                self.all_groups || !self.group.is_empty(),
-                "no group: pass --group NAME or --all-groups",
-            )?;
+            needs_groups(&self.group, self.all_groups)?;
         }
         if self.describe {
-            needs(
-                self.state.as_ref().is_none_or(String::is_empty),
-                "--describe takes --state without a value",
-            )?;
+            needs_no_state(self.state.as_deref())?;
         }
         if self.reset_offsets || self.delete_offsets {
             needs(self.group.len() == 1, "this is done to one group: pass --group NAME once")?;

@@ -15,7 +15,7 @@ use fleuve_types::TopicPartition;
 use super::Connect;
 use super::choice::Choice;
 use super::grid::{coordinator, or_dash};
-use super::resets::{Reset, forget, needs};
+use super::resets::{Reset, forget, needs, needs_groups, needs_no_state};
 use super::streams_reset::is_internal_of;
 use crate::commands::topic::log_ends;
 use crate::failure::{Failure, explain};
@@ -96,16 +96,10 @@ impl StreamsGroups {
     /// Refuses actions without what they need, which the parser would not name.
     fn check(&self) -> Result<(), Failure> {
         if self.describe || self.delete || self.reset_offsets {
-            needs(
-                self.all_groups || !self.group.is_empty(),
-                "no group: pass --group NAME or --all-groups",
-            )?;
+            needs_groups(&self.group, self.all_groups)?;
         }
         if self.describe {
-            needs(
-                self.state.as_ref().is_none_or(String::is_empty),
-                "--describe takes --state without a value",
-            )?;
+            needs_no_state(self.state.as_deref())?;
         }
         if self.delete_offsets {
             needs(self.group.len() == 1, "--delete-offsets takes one group: pass --group once")?;
