@@ -120,12 +120,13 @@ fn set_namesakes_aside(manager: &LogManager, image: &Image, logs: Vec<Log>) -> V
             kept.push(log);
             continue;
         }
-        set_aside(manager, &log.partition().clone(), log);
+        set_aside(manager, log);
     }
     kept
 }
 
-fn set_aside(manager: &LogManager, name: &TopicPartition, log: Log) {
+fn set_aside(manager: &LogManager, log: Log) {
+    let name = log.partition().clone();
     match manager.set_aside(log) {
         Ok(directory) => tracing::warn!(
             partition = %name, directory = %directory.display(),
@@ -312,7 +313,7 @@ impl Logs {
     pub(crate) fn take_future(&self, name: &TopicPartition, topic_id: Uuid) -> Option<Log> {
         let copy = self.futures.lock().remove(name)?;
         if copy.topic_id().is_some_and(|other| other != topic_id) {
-            set_aside(&self.manager, name, copy);
+            set_aside(&self.manager, copy);
             return None;
         }
         Some(copy)
@@ -397,8 +398,8 @@ impl Logs {
             }
             !is_known
         });
-        for (name, log) in logs.into_iter().chain(copies) {
-            set_aside(&self.manager, &name, log);
+        for log in logs.into_values().chain(copies.into_values()) {
+            set_aside(&self.manager, log);
         }
     }
 
